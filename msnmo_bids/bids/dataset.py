@@ -1,0 +1,348 @@
+"""The files at the top of the output folder, and the atomic writing of every file.
+
+Several participant runs share one output folder at the same time. Each of them writes these files
+whole, with the same content, so that it does not matter which one comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from msnmo_bids.bids.names import CAM_PREFIX, derivative_kinds, io_spec
+from msnmo_bids.bids.sidecars import DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.version import CODE_URL
+
+NAME = "msnmo"
+BIDS_VERSION = "1.10.0"
+TEMPORARY_PREFIX = ".tmp-msnmo-"
+BIDSIGNORE = ("*.html", "figures", "group_*.tsv", "*_diagnosis.json", "*_morph.tsv",
+              "*_morph.json", "*_map.*")  # fmt: skip
+CONTAINER_TAG_VARIABLE = "MSNMO_CONTAINER_TAG"
+PARTICIPANT_FILES = ("participants.tsv", "participants.json")
+PARTICIPANTS = {
+    "Description": "The participants with derivatives",
+    "participant_id": {"Description": "Label of the participant"},
+}
+DESCRIPTIONS_SIDECAR = {
+    "Description": "What the values of the entity desc stand for",
+    "desc_id": {"Description": "Value of the entity desc"},
+    "description": {"Description": "What the files with that value hold"},
+}
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path whose file replaces ``target`` at the end, or vanishes on an error.
+
+    The temporary name is hidden, in the same folder, and ends as ``target`` does, because
+    nibabel and others choose the format by it.
+
+    Parameters
+    ----------
+    target : Path
+        The file to write; its folder is made when it is missing.
+
+    Yields
+    ------
+    Path
+        Where to write.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file atomically (UTF-8), unless it has that content already.
+
+    Parameters
+    ----------
+    target : Path
+        File to write.
+    text : str
+        Its content.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        if target.read_text(encoding="utf-8") == text:
+            return
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write a JSON file atomically: two spaces, UTF-8, keys in the order given.
+
+    Parameters
+    ----------
+    target : Path
+        File to write.
+    content : object
+        JSON-ready; not-a-number is an error, because JSON has none.
+    """
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_tsv(target: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table atomically, as BIDS wants tables: tab-separated, ``n/a`` where a value lacks.
+
+    Parameters
+    ----------
+    target : Path
+        File to write.
+    columns : sequence of str
+        Column names, in order.
+    rows : sequence of mapping
+        One mapping a row; a missing key, None or an empty text becomes ``n/a``.
+    """
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(_cell(row.get(column)) for column in columns) for row in rows]
+    write_text(target, "\n".join(lines) + "\n")
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else " ".join(str(value).split())
+    return text or "n/a"
+
+
+def check_is_ours(output_dir: Path) -> None:
+    """Refuse an output folder that holds another program's data set.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder; it may not exist yet.
+
+    Raises
+    ------
+    MsnmoError
+        If its ``dataset_description.json`` says that something else made the data set.
+    """
+    description = read_description(output_dir)
+    if not description:
+        return
+    makers = description.get("GeneratedBy")
+    names = [maker.get("Name") for maker in makers or [] if isinstance(maker, dict)]
+    if description.get("DatasetType") == "derivative" and NAME in names:
+        return
+    title = description.get("Name", "without a name")
+    raise MsnmoError(
+        f"the output folder holds another data set ({title})",
+        file=output_dir,
+        remedy="Choose an empty or new folder",
+        exit_code=ExitCode.CANNOT_CREATE_OUTPUT,
+    )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the content of ``dataset_description.json``; empty when it is missing or broken.
+
+    Parameters
+    ----------
+    folder : Path
+        Root of a data set.
+
+    Returns
+    -------
+    dict
+        Its keys and values.
+    """
+    try:
+        content = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def dataset_description(output_dir: Path, bids_dir: Path, version: str) -> dict[str, Any]:
+    """Return the content of ``dataset_description.json``.
+
+    ``DatasetLinks.raw`` is a relative URI reference from the output folder to the input: both may
+    be moved together, and ``bids:raw:`` URIs stay valid.
+
+    Parameters
+    ----------
+    output_dir, bids_dir : Path
+        Root folders of the output and of the input.
+    version : str
+        Version of the program.
+
+    Returns
+    -------
+    dict
+        JSON-ready.
+    """
+    raw = read_description(bids_dir)
+    link = quote(Path(os.path.relpath(bids_dir.resolve(), output_dir.resolve())).as_posix())
+    source: dict[str, str] = {"URL": link}
+    if isinstance(doi := raw.get("DatasetDOI"), str) and doi.strip():
+        bare = doi.strip().removeprefix("https://doi.org/").removeprefix("doi:")
+        source = {"URL": f"https://doi.org/{bare}", "DOI": f"doi:{bare}"}
+    maker: dict[str, Any] = {"Name": NAME, "Version": version, "CodeURL": CODE_URL}
+    if container := _container():
+        maker["Container"] = container
+    return {
+        "Name": f"msnmo: lesions and MS/NMOSD pattern scores ({raw.get('Name', 'no name')})",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [maker],
+        "SourceDatasets": [source],
+        "DatasetLinks": {RAW_DATASET: link},
+        "HowToAcknowledge": "Please cite the papers listed in logs/CITATION.md.",
+    }
+
+
+def _container() -> dict[str, str] | None:
+    """Return what is known of the container, from the variables that the image sets."""
+    tag = os.environ.get(CONTAINER_TAG_VARIABLE)
+    if not tag:
+        return None
+    apptainer = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    return {
+        "Type": "apptainer" if apptainer else "docker",
+        "Tag": tag,
+        "URI": f"docker://{tag}",
+    }
+
+
+def write_shared_files(
+    output_dir: Path, *, bids_dir: Path, version: str, class_names: Sequence[str]
+) -> None:
+    """Write everything at the top of the output folder except reports and group tables.
+
+    Parameters
+    ----------
+    output_dir, bids_dir : Path
+        Root folders of the output and of the input.
+    version : str
+        Version of the program.
+    class_names : sequence of str
+        Names of the diagnosis classes.
+    """
+    write_json(
+        output_dir / "dataset_description.json", dataset_description(output_dir, bids_dir, version)
+    )
+    write_text(output_dir / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
+    write_text(output_dir / "README.md", _data_file("README.md"))
+    lesion = {"index": 1, "name": "Lesion", "abbreviation": "L", "mapping": 7}
+    write_tsv(output_dir / "dseg.tsv", list(lesion), [lesion])
+    # Equal to what the lesion lists of the scans say: a sidecar should not override another.
+    inherited = {"Description": DESCRIPTIONS["lesion_labels"], "SpatialReference": "orig"}
+    write_json(output_dir / "dseg.json", {**inherited, **LESION_COLUMNS})
+    write_descriptions(output_dir, class_names)
+    write_participants(output_dir)
+
+
+def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
+    """Write ``descriptions.tsv`` and its sidecar: one row for each value of ``desc``.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    class_names : sequence of str
+        Names of the diagnosis classes.
+    """
+    rows = [
+        {"desc_id": "desc-preproc", "description": DESCRIPTIONS["preproc"]},
+        {"desc_id": "desc-brain", "description": DESCRIPTIONS["brain_mask"]},
+        {
+            "desc_id": "desc-msnmo",
+            "description": "Lesions and diagnosis found by the joint network",
+        },
+        {"desc_id": "desc-lesions", "description": DESCRIPTIONS["morphometry"]},
+    ]
+    for kind in derivative_kinds(class_names):
+        if kind.startswith(CAM_PREFIX):
+            name = kind.removeprefix(CAM_PREFIX)
+            text = DESCRIPTIONS["cam"].format(class_name=name)
+            rows.append({"desc_id": f"desc-cam{name}", "description": text})
+    write_tsv(output_dir / "descriptions.tsv", ["desc_id", "description"], rows)
+    write_json(output_dir / "descriptions.json", DESCRIPTIONS_SIDECAR)
+
+
+def write_participants(output_dir: Path) -> None:
+    """Write ``participants.tsv`` from the ``sub-*`` folders that are there.
+
+    Another run may add a folder at the same time: the folders are listed again after writing, and
+    the group level writes the table once more. Without any folder there is no table: one without
+    rows is an error to the validator.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    """
+    for _ in range(5):
+        labels = subject_folders(output_dir)
+        if not labels:
+            for name in PARTICIPANT_FILES:
+                (output_dir / name).unlink(missing_ok=True)
+            return
+        rows = [{"participant_id": f"sub-{label}"} for label in labels]
+        write_tsv(output_dir / "participants.tsv", ["participant_id"], rows)
+        if subject_folders(output_dir) == labels:
+            break
+    write_json(output_dir / "participants.json", PARTICIPANTS)
+
+
+def subject_folders(folder: Path) -> list[str]:
+    """Return the labels of the ``sub-*`` folders of a data set, sorted.
+
+    Parameters
+    ----------
+    folder : Path
+        Root of a data set.
+
+    Returns
+    -------
+    list of str
+        Labels without ``sub-``.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name.removeprefix("sub-")
+            for entry in entries
+            if entry.name.startswith("sub-") and entry.is_dir()
+        )
+
+
+def shared_files_complete(output_dir: Path) -> bool:
+    """Say whether all files of :func:`write_shared_files` are there.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+
+    Returns
+    -------
+    bool
+        False when one is missing.
+    """
+    expected = set(io_spec()["shared"])
+    if not subject_folders(output_dir):
+        expected -= set(PARTICIPANT_FILES)
+    return all((output_dir / name).is_file() for name in expected)
+
+
+def _data_file(name: str) -> str:
+    return files("msnmo_bids.bids").joinpath("data", name).read_text(encoding="utf-8")

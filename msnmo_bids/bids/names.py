@@ -1,0 +1,215 @@
+"""The names of all derivatives, from one data file (``io_spec.json``).
+
+All paths are POSIX strings relative to the output folder.
+
+Examples
+--------
+>>> derivative_paths("sub-01/anat", "sub-01_run-1", ["MS"])["brain_mask"]
+'sub-01/anat/sub-01_run-1_space-orig_desc-brain_mask.nii.gz'
+>>> sidecar("sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz")
+'sub-01/anat/sub-01_desc-preproc_FLAIR.json'
+>>> figure_path("01", "sub-01_run-1", "lesions")
+'sub-01/figures/sub-01_run-1_desc-lesions_FLAIR.svg'
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+CAM_PREFIX = "cam_"
+
+
+@lru_cache(maxsize=1)
+def io_spec() -> dict[str, Any]:
+    """Return the content of ``io_spec.json``: queries, entity order, names.
+
+    Returns
+    -------
+    dict
+        Keys ``queries``, ``entity_order``, ``derivatives``, ``figures`` and ``reports``.
+    """
+    text = files("msnmo_bids.bids").joinpath("io_spec.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def derivative_kinds(class_names: Iterable[str]) -> list[str]:
+    """Return the keys of :func:`derivative_paths`, in the order in which files are written.
+
+    Parameters
+    ----------
+    class_names : iterable of str
+        Names of the diagnosis classes, for example ``["MS", "NMOSD"]``.
+
+    Returns
+    -------
+    list of str
+        ``preproc``, ``brain_mask``, …, one ``cam_<CLASS>`` a class, and ``diagnosis`` last.
+    """
+    kinds: list[str] = []
+    for kind in io_spec()["derivatives"]:
+        kinds += [f"{CAM_PREFIX}{name}" for name in class_names] if kind == "cam" else [kind]
+    return kinds
+
+
+def derivative_paths(scan_folder: str, prefix: str, class_names: Iterable[str]) -> dict[str, str]:
+    """Return the path of every derivative of one scan, without their sidecars.
+
+    Parameters
+    ----------
+    scan_folder : str
+        Folder of the scan in the output, for example ``"sub-01/ses-1/anat"``.
+    prefix : str
+        Name of the source image without ``_FLAIR.nii.gz``, all its entities kept.
+    class_names : iterable of str
+        Names of the diagnosis classes.
+
+    Returns
+    -------
+    dict of str to str
+        Keys as :func:`derivative_kinds`; values relative to the output folder.
+    """
+    return {
+        kind: f"{scan_folder}/{derivative_name(prefix, kind)}"
+        for kind in derivative_kinds(class_names)
+    }
+
+
+def derivative_name(prefix: str, kind: str) -> str:
+    """Return the file name of one derivative.
+
+    Parameters
+    ----------
+    prefix : str
+        Name of the source image without ``_FLAIR.nii.gz``.
+    kind : str
+        One of :func:`derivative_kinds`.
+
+    Returns
+    -------
+    str
+        Name with its entities in the order that BIDS asks for.
+
+    Raises
+    ------
+    KeyError
+        If there is no derivative of that kind.
+    """
+    rules = io_spec()["derivatives"]
+    # Values of BIDS entities are alphanumeric.
+    class_name = re.sub(r"[^0-9A-Za-z]", "", kind.removeprefix(CAM_PREFIX))
+    rule = rules["cam" if kind.startswith(CAM_PREFIX) else kind]
+    added = {
+        entity: value.format(class_name=class_name) for entity, value in rule["entities"].items()
+    }
+    return f"{_with_entities(prefix, added)}_{rule['suffix']}"
+
+
+def sidecar(path: str) -> str:
+    """Return the JSON sidecar's path of a NIfTI or TSV file.
+
+    Parameters
+    ----------
+    path : str
+        Path that ends in ``.nii.gz``, ``.nii`` or ``.tsv``.
+
+    Returns
+    -------
+    str
+        The same path with ``.json`` instead.
+
+    Raises
+    ------
+    ValueError
+        If a file of that kind has no sidecar.
+    """
+    for extension in (".nii.gz", ".nii", ".tsv"):
+        if path.endswith(extension):
+            return path.removesuffix(extension) + ".json"
+    raise ValueError(f"no sidecar belongs to {path}")
+
+
+def figure_path(subject: str, prefix: str, kind: str) -> str:
+    """Return the path of one figure of a scan.
+
+    Parameters
+    ----------
+    subject : str
+        Subject label without ``sub-``.
+    prefix : str
+        Name of the source image without ``_FLAIR.nii.gz``.
+    kind : {"brainmask", "bias", "lesions", "cam"}
+        What the figure shows.
+
+    Returns
+    -------
+    str
+        For example ``"sub-01/figures/sub-01_desc-lesions_FLAIR.svg"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no figure of that kind.
+    """
+    spec = io_spec()["figures"]
+    if kind not in spec["kinds"]:
+        raise ValueError(f"unknown figure '{kind}' (there are {', '.join(spec['kinds'])})")
+    name = f"{_with_entities(prefix, {'desc': kind})}_{spec['suffix']}"
+    return f"{spec['folder'].format(subject=subject)}/{name}"
+
+
+def report_path(subject: str) -> str:
+    """Return the path of a participant's report.
+
+    Parameters
+    ----------
+    subject : str
+        Subject label without ``sub-``.
+
+    Returns
+    -------
+    str
+        For example ``"sub-01.html"``.
+    """
+    return io_spec()["reports"]["participant"].format(subject=subject)
+
+
+def bids_uri(relative: str, dataset: str = "") -> str:
+    """Return the BIDS URI of a file.
+
+    Parameters
+    ----------
+    relative : str
+        POSIX path relative to the root of its data set.
+    dataset : str
+        Name of the data set in ``DatasetLinks``; empty for the data set itself.
+
+    Returns
+    -------
+    str
+        For example ``"bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"``.
+    """
+    return f"bids:{dataset}:{relative}"
+
+
+def _with_entities(prefix: str, added: Mapping[str, str]) -> str:
+    """Return ``prefix`` with entities added where BIDS wants them.
+
+    The order of the prefix's own entities is kept, because it is a source file's name; an added
+    one goes before the first that must come after it (``chunk``, for example, follows ``space``).
+    """
+    order = {entity: place for place, entity in enumerate(io_spec()["entity_order"])}
+    parts = prefix.split("_")
+    for entity, value in added.items():
+        place = order[entity]
+        later = [
+            index
+            for index, part in enumerate(parts)
+            if order.get(part.partition("-")[0], -1) > place
+        ]
+        parts.insert(later[0] if later else len(parts), f"{entity}-{value}")
+    return "_".join(parts)

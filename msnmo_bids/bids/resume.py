@@ -1,0 +1,245 @@
+"""What an earlier run completed, and what it left behind.
+
+A scan's diagnosis file is written last. A scan is complete when that file is there, carries the
+fingerprint of the same version, weights and settings, and all outputs that it lists are there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
+from msnmo_bids.bids.names import derivative_kinds, derivative_name, figure_path, io_spec, sidecar
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.settings import ProcessingSettings
+
+logger = logging.getLogger(__name__)
+
+TEMPORARY_NAME = re.compile(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-")
+ANY_CLASS = "ANYCLASS"
+#: What records say stripped the skull of an image that had none.
+FOREGROUND_TOOL = "msnmo foreground"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the derivatives of a complete scan were made by.
+
+    Parameters
+    ----------
+    settings : ProcessingSettings
+        Settings of this run.
+    version : str
+        Version of the program.
+    weights_sha256 : str
+        SHA-256 of the weights.
+    open_settings : tuple of str
+        Settings that the user left to the program and that depend on the machine (``device``,
+        ``precision``): what an earlier run chose for them is as good. So a run on another machine
+        does not repeat the work, and nothing needs to be probed when all is complete.
+    """
+
+    settings: ProcessingSettings
+    version: str
+    weights_sha256: str
+    open_settings: tuple[str, ...] = ()
+
+    def fingerprint(self, recorded: dict[str, Any]) -> str:
+        """Return the fingerprint that a complete scan must have.
+
+        Parameters
+        ----------
+        recorded : dict
+            The settings that the scan's diagnosis file records.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+        """
+        chosen = {name: recorded[name] for name in self.open_settings if name in recorded}
+        settings = replace(self.settings, **chosen)
+        return settings.fingerprint(self.version, self.weights_sha256)
+
+
+def diagnosis_path(scan: Scan, output_dir: Path) -> Path:
+    """Return the path of a scan's diagnosis file.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+
+    Returns
+    -------
+    Path
+        It may not exist.
+    """
+    return output_dir / scan.folder / derivative_name(scan.prefix, "diagnosis")
+
+
+def read_diagnosis(scan: Scan, output_dir: Path) -> dict[str, Any] | None:
+    """Return the content of a scan's diagnosis file, None when it is missing or broken.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+
+    Returns
+    -------
+    dict or None
+        Keys as written by the workflow.
+    """
+    try:
+        content = json.loads(diagnosis_path(scan, output_dir).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | None:
+    """Say why a scan must be run.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+    expected : Expected
+        Version, weights and settings of this run.
+
+    Returns
+    -------
+    str or None
+        The reason in a few words, None when the scan is complete.
+    """
+    path = diagnosis_path(scan, output_dir)
+    if not path.exists():
+        unfinished = next(old_files(scan, output_dir), None) is not None
+        return "was interrupted" if unfinished else "not processed yet"
+    record = read_diagnosis(scan, output_dir)
+    if record is None or not isinstance(record.get("Outputs"), list):
+        return "its diagnosis file is broken"
+    recorded = record.get("Settings")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    if record.get("Fingerprint") != expected.fingerprint(recorded):
+        return _difference(record, recorded, expected)
+    taken_as_stripped = (record.get("SkullStripping") or {}).get("Tool") == FOREGROUND_TOOL
+    if taken_as_stripped != (bool(scan.skull_stripped) or expected.settings.skull_strip == "skip"):
+        return "its sidecar now says something else about the skull"
+    for output in record["Outputs"]:
+        file = output_dir / output
+        if not file.is_file() or file.stat().st_size == 0:
+            return f"{file.name} is missing"
+    return None
+
+
+def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expected) -> str:
+    """Say what differs between an earlier run and this one."""
+    version = (record.get("GeneratedBy") or {}).get("Version")
+    if version != expected.version:
+        return f"made by version {version}"
+    if (record.get("Model") or {}).get("SHA256") != expected.weights_sha256:
+        return "made with other weights"
+    changed = [
+        f"{name} was {recorded[name]}"
+        for name, value in asdict(expected.settings).items()
+        if name in recorded and recorded[name] != value and name not in expected.open_settings
+    ]
+    return f"made with other settings ({', '.join(changed) or 'unknown'})"
+
+
+def old_files(scan: Scan, output_dir: Path) -> Iterator[Path]:
+    """Find all derivatives, figures and half-written files of a scan.
+
+    Only names that this program gives to this very scan match: ``sub-01`` is also the beginning
+    of the names of ``sub-01_acq-3d``.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+
+    Yields
+    ------
+    Path
+        The diagnosis file first, then the others, each existing.
+    """
+    diagnosis = diagnosis_path(scan, output_dir)
+    if diagnosis.exists():
+        yield diagnosis
+    figures = [Path(figure_path(scan.subject, scan.prefix, kind)) for kind in _figure_kinds()]
+    for folder, names in (
+        (output_dir / scan.folder, _derivative_pattern(scan.prefix)),
+        (output_dir / figures[0].parent, _any_of([figure.name for figure in figures])),
+    ):
+        if not folder.is_dir():
+            continue
+        for file in sorted(folder.iterdir()):
+            if file != diagnosis and names.fullmatch(TEMPORARY_NAME.sub("", file.name)):
+                yield file
+
+
+def remove_old_files(scan: Scan, output_dir: Path) -> int:
+    """Remove all derivatives of a scan, its diagnosis first: from then on it is incomplete.
+
+    Folders that are empty then go too: a participant without any result has no folder.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+
+    Returns
+    -------
+    int
+        Number of files removed.
+    """
+    count = 0
+    for file in old_files(scan, output_dir):
+        file.unlink(missing_ok=True)
+        count += 1
+    figures = Path(figure_path(scan.subject, scan.prefix, _figure_kinds()[0])).parent
+    for folder in (figures, Path(scan.folder), *Path(scan.folder).parents[:-1]):
+        with suppress(OSError):
+            (output_dir / folder).rmdir()
+    if count:
+        logger.debug("%s: %d old files removed", scan.relative, count)
+    return count
+
+
+def _derivative_pattern(prefix: str) -> re.Pattern[str]:
+    """Return the pattern of the names of a scan's derivatives, whatever the classes are called."""
+    names: list[str] = []
+    for kind in derivative_kinds([ANY_CLASS]):
+        name = derivative_name(prefix, kind)
+        names.append(name)
+        if kind != "diagnosis":
+            names.append(sidecar(name))
+    return _any_of(names)
+
+
+def _any_of(names: list[str]) -> re.Pattern[str]:
+    patterns = [re.escape(name).replace(ANY_CLASS, "[0-9A-Za-z]+") for name in names]
+    return re.compile("|".join(patterns))
+
+
+def _figure_kinds() -> list[str]:
+    return io_spec()["figures"]["kinds"]

@@ -1,0 +1,358 @@
+"""Which FLAIR images a BIDS data set has: pybids, limited to what is needed.
+
+Only the subject, session and ``anat`` folders are walked and only FLAIR files are indexed, so that
+thousands of scans take seconds. Sidecars are read here and not by pybids, whose index fails as a
+whole when one sidecar is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msnmo_bids.bids.dataset import subject_folders
+from msnmo_bids.bids.metadata import Sidecars
+from msnmo_bids.bids.names import io_spec
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+logger = logging.getLogger(__name__)
+
+Filters = Mapping[str, Any]
+FILTER_KEY = "flair"
+FIXED_ENTITIES = ("datatype", "suffix")
+SCAN_NAME = re.compile(
+    r"(?P<prefix>sub-(?P<subject>[^_/]+)(?:_ses-(?P<session>[^_/]+))?(?:_[^/]+)?)_FLAIR\.nii(\.gz)?"
+)
+NOT_MAGNITUDE = ("phase", "real", "imag")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One raw FLAIR image.
+
+    Parameters
+    ----------
+    path : Path
+        The image; it may be a link without content (git-annex).
+    bids_dir : Path
+        Root of its data set.
+    relative : str
+        POSIX path from the root.
+    subject : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    prefix : str
+        Name of the file without ``_FLAIR.nii[.gz]``.
+    folder : str
+        Folder of its derivatives, POSIX path from the root of the output.
+    skull_stripped : bool or None
+        What the sidecar says; None when it does not say.
+    metadata : dict
+        All that the sidecars say, after inheritance.
+    """
+
+    path: Path
+    bids_dir: Path
+    relative: str
+    subject: str
+    session: str | None
+    prefix: str
+    folder: str
+    skull_stripped: bool | None = None
+    metadata: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def node_name(self) -> str:
+        """Name for a workflow node: letters, digits and underscores."""
+        return re.sub(r"[^0-9A-Za-z]", "_", self.prefix)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the filters select from a data set.
+
+    Parameters
+    ----------
+    scans : tuple of Scan
+        Sorted by path.
+    subjects : tuple of str
+        All selected participants.
+    without_flair : tuple of str
+        Those of them that have no FLAIR at all.
+    available : tuple of Scan
+        Every scan of these participants, whatever the session and the filters: a report is about
+        the whole participant.
+    """
+
+    scans: tuple[Scan, ...]
+    subjects: tuple[str, ...]
+    without_flair: tuple[str, ...]
+    available: tuple[Scan, ...]
+
+
+def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list[str]:
+    """Return the participants of a data set, or the ones asked for.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the data set.
+    labels : sequence of str, optional
+        Labels asked for, with or without ``sub-``.
+
+    Returns
+    -------
+    list of str
+        Sorted labels without ``sub-``.
+
+    Raises
+    ------
+    MsnmoError
+        If the data set has no participants (66), or not the ones asked for (18).
+    """
+    existing = subject_folders(bids_dir)
+    if not existing:
+        raise MsnmoError(
+            "there is no sub-* folder in it",
+            file=bids_dir,
+            remedy="Give the root folder of a BIDS data set",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+    if not labels:
+        return existing
+    wanted = {label.removeprefix("sub-") for label in labels}
+    if missing := sorted(wanted - set(existing)):
+        raise _unknown("participant", missing, existing)
+    return sorted(wanted)
+
+
+def find_scans(
+    bids_dir: Path,
+    *,
+    participants: Sequence[str] | None = None,
+    sessions: Sequence[str] | None = None,
+    filters: Filters | None = None,
+    database_dir: Path | None = None,
+) -> Selection:
+    """Find every FLAIR of the selected participants and sessions.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the data set.
+    participants, sessions : sequence of str, optional
+        Labels, with or without ``sub-`` and ``ses-``; all when not given.
+    filters : mapping, optional
+        pybids entities, from :func:`read_filters`.
+    database_dir : Path, optional
+        pybids' database: read when it is there, made when not.
+
+    Returns
+    -------
+    Selection
+        Scans, participants, and participants without FLAIR.
+
+    Raises
+    ------
+    MsnmoError
+        If a label does not exist or the filters select nothing (18), or if there is no FLAIR or
+        no participant in the data set (66).
+    """
+    bids_dir = bids_dir.absolute()
+    subjects = select_subjects(bids_dir, participants)
+    layout = _index(bids_dir, subjects if participants else None, database_dir)
+    available = _scans(_query(layout, {}), bids_dir, set(subjects))
+    scans = available
+    if filters:
+        fitting = set(_query(layout, filters))
+        scans = [scan for scan in scans if str(scan.path) in fitting]
+    if sessions:
+        scans = _of_sessions(scans, sessions, bids_dir, subjects)
+    if not scans:
+        raise _nothing(bids_dir, filtered=bool(participants or sessions or filters))
+    with_flair = {scan.subject for scan in available}
+    without = tuple(subject for subject in subjects if subject not in with_flair)
+    return Selection(tuple(scans), tuple(subjects), without, tuple(available))
+
+
+def read_filters(path: Path) -> dict[str, Any]:
+    """Read a BIDS filter file and return its part for FLAIR.
+
+    The file has the form that fMRIPrep uses: one object a query, here ``flair``; ``null`` means
+    that the entity is absent, ``"*"`` that it has any value. Other queries are ignored.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file.
+
+    Returns
+    -------
+    dict
+        Entities and their values, as in the file.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is no JSON, or has another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", file=path) from error
+    except ValueError as error:
+        raise UsageError(f"is no JSON ({error})", file=path) from error
+    if not isinstance(content, dict) or not isinstance(content.get(FILTER_KEY, {}), dict):
+        raise UsageError(
+            "is no BIDS filter file", file=path, remedy='Its form: {"flair": {"acquisition": "3d"}}'
+        )
+    if FILTER_KEY not in content:
+        logger.warning("%s: has no query '%s': it filters nothing", path, FILTER_KEY)
+    filters = content.get(FILTER_KEY, {})
+    for entity in FIXED_ENTITIES:
+        if entity in filters and filters[entity] != io_spec()["queries"]["flair"][entity]:
+            raise UsageError(f"cannot change the {entity} of the query 'flair'", file=path)
+    return filters
+
+
+def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None) -> BIDSLayout:
+    """Index the FLAIR images of some participants, or of all."""
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    # A database is made for all participants, so that later runs can use it for any of them.
+    indexed = None if database_dir is not None else subjects
+    indexer = BIDSLayoutIndexer(
+        validate=False, index_metadata=False, ignore=[_everything_but_flair(indexed)]
+    )
+    try:
+        layout = BIDSLayout(bids_dir, validate=False, database_path=database_dir, indexer=indexer)
+    except Exception as error:
+        raise MsnmoError(
+            f"pybids cannot index the data set ({error})",
+            file=bids_dir,
+            remedy="Run the BIDS validator on it; remove an old --bids-database-dir",
+        ) from error
+    if Path(layout.root) != bids_dir:
+        raise UsageError(
+            f"this pybids database is of another data set ({layout.root})",
+            file=database_dir,
+            remedy="Name another folder (--bids-database-dir)",
+        )
+    return layout
+
+
+def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
+    """Return the paths of all files that pybids finds."""
+    from bids.layout import Query
+
+    def special(value: Any) -> Any:
+        if isinstance(value, list):
+            return [special(item) for item in value]
+        return {None: Query.NONE, "*": Query.ANY}.get(value, value)
+
+    query = {**io_spec()["queries"][FILTER_KEY]}
+    query |= {entity: special(value) for entity, value in filters.items()}
+    try:
+        found = layout.get(**query)
+    except Exception as error:
+        raise UsageError(
+            f"the query 'flair' of the BIDS filter file cannot be used ({error})"
+        ) from error
+    return [str(file.path) for file in found]
+
+
+def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
+    """Return a pattern of all paths (from the root, with a slash) that pybids need not index."""
+    labels = "[^/]+" if subjects is None else "|".join(map(re.escape, subjects))
+    image = r"[^/]*_FLAIR\.nii(\.gz)?"
+    wanted = rf"sub-({labels})(/ses-[^/]+)?(/anat(/{image})?)?"
+    return re.compile(rf"^/(?!({wanted})$)")
+
+
+def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Scan]:
+    """Make scans of paths; leave out what is no magnitude image of its folder's participant."""
+    sidecars = Sidecars(bids_dir)
+    found: dict[tuple[str, str], Scan] = {}
+    for path in sorted(map(Path, paths), key=lambda path: path.as_posix()):
+        relative = path.relative_to(bids_dir).as_posix()
+        match = SCAN_NAME.fullmatch(path.name)
+        folder = relative.rpartition("/")[0]
+        if match is None or folder != _folder_of(match["subject"], match["session"]):
+            logger.warning("%s: its name is not BIDS: left out", relative)
+            continue
+        if match["subject"] not in subjects:
+            continue
+        entities = dict(part.partition("-")[::2] for part in match["prefix"].split("_"))
+        if entities.get("part") in NOT_MAGNITUDE:
+            logger.info("%s: no magnitude image: left out", relative)
+            continue
+        if (folder, match["prefix"]) in found:
+            logger.warning("%s: the same scan is there as .nii and .nii.gz: left out", relative)
+            continue
+        metadata = sidecars.of(relative)
+        stripped = metadata.get("SkullStripped")
+        found[folder, match["prefix"]] = Scan(
+            path=path,
+            bids_dir=bids_dir,
+            relative=relative,
+            subject=match["subject"],
+            session=match["session"],
+            prefix=match["prefix"],
+            folder=folder,
+            skull_stripped=stripped if isinstance(stripped, bool) else None,
+            metadata=metadata,
+        )
+    return list(found.values())
+
+
+def _folder_of(subject: str, session: str | None) -> str:
+    return f"sub-{subject}/ses-{session}/anat" if session else f"sub-{subject}/anat"
+
+
+def _of_sessions(
+    scans: list[Scan], labels: Sequence[str], bids_dir: Path, subjects: list[str]
+) -> list[Scan]:
+    wanted = {label.removeprefix("ses-") for label in labels}
+    existing = {
+        folder.name.removeprefix("ses-")
+        for subject in subjects
+        for folder in (bids_dir / f"sub-{subject}").glob("ses-*")
+    }
+    if missing := sorted(wanted - existing):
+        raise _unknown("session", missing, sorted(existing))
+    return [scan for scan in scans if scan.session in wanted]
+
+
+def _unknown(what: str, missing: list[str], existing: list[str], shown: int = 20) -> MsnmoError:
+    there = ", ".join(existing[:shown]) or "none"
+    more = f" and {len(existing) - shown} more" if len(existing) > shown else ""
+    return MsnmoError(
+        f"no such {what}: {', '.join(missing)}",
+        remedy=f"There are: {there}{more}",
+        exit_code=ExitCode.NOTHING_SELECTED,
+    )
+
+
+def _nothing(bids_dir: Path, *, filtered: bool) -> MsnmoError:
+    if filtered:
+        return MsnmoError(
+            "no FLAIR fits the participants, sessions and filters asked for",
+            file=bids_dir,
+            remedy="Run with --dry-run and fewer filters to see what there is",
+            exit_code=ExitCode.NOTHING_SELECTED,
+        )
+    return MsnmoError(
+        "there is no FLAIR in the data set",
+        file=bids_dir,
+        remedy="Expected files like sub-01/anat/sub-01_FLAIR.nii.gz",
+        exit_code=ExitCode.INPUT_MISSING,
+    )

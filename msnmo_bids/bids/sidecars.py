@@ -1,0 +1,135 @@
+"""The JSON sidecar of every kind of derivative.
+
+One rule a kind: what it describes, what it was made from, and which parts of the provenance record
+it carries. The record is a mapping with the keys of the diagnosis file (``Threshold``, ``Model``,
+``SkullStripping``, …); a key that the record does not have is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
+
+RAW_DATASET = "raw"
+PREPROCESSING_KEYS = ("SkullStripping", "BiasCorrection")
+NETWORK_KEYS = ("Model", "Device", "Precision", "RandomSeed")
+LESION_KEYS = ("Threshold", "MinimumLesionVolume")
+ALL_KEYS = (*LESION_KEYS, *NETWORK_KEYS, *PREPROCESSING_KEYS)
+
+#: Columns of every lesion list; described once, at the root, because sidecars inherit.
+LESION_COLUMNS: dict[str, dict[str, Any]] = {
+    "index": {
+        "Description": "Number of the lesion, by decreasing volume; value of its voxels",
+        "Format": "integer",
+    },
+    "name": {"Description": "Name of the lesion"},
+    "abbreviation": {"Description": "Short name of the lesion"},
+    "mapping": {
+        "Description": "Index of the tissue in the list of common labels of BIDS (7: lesion)",
+        "Format": "integer",
+    },
+}
+MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
+    "index": {"Description": "Number of the lesion in the label image, by decreasing volume"},
+    "volume_mm3": {"Description": "Volume of the lesion", "Units": "mm^3"},
+    "x_mm": {"Description": "Centroid, towards the right of the person", "Units": "mm"},
+    "y_mm": {"Description": "Centroid, towards the front of the person", "Units": "mm"},
+    "z_mm": {"Description": "Centroid, towards the head of the person", "Units": "mm"},
+    "region": {
+        "Description": "Candidate region of the lesion, found automatically",
+        "Levels": {
+            "periventricular": "Touches a ventricle after dilation by one voxel",
+            "infratentorial": "In the brainstem or the cerebellum",
+            "juxtacortical": "Juxtacortical or cortical",
+            "deep": "Deep white matter",
+        },
+    },
+    "diameter_mm": {"Description": "Diameter of the sphere of the same volume", "Units": "mm"},
+    "mean_probability": {"Description": "Mean lesion probability over the lesion, 0 to 1"},
+    "small": {
+        "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
+        "Levels": {"0": "no", "1": "yes"},
+    },
+}
+
+DESCRIPTIONS = {
+    "preproc": "T2-FLAIR after skull stripping and bias field correction, on its native grid",
+    "brain_mask": "Brain mask",
+    "lesion_mask": "White matter lesions: probability above the threshold, small ones removed",
+    "lesion_probability": "Lesion probability of each voxel, 0 to 1",
+    "lesion_labels": "Connected lesions (26 neighbours), numbered by decreasing volume",
+    "morphometry": "One row a lesion: volume, centroid and candidate region",
+    "cam": "Class activation map for {class_name}, from three scales: evidence for the class",
+}
+
+
+def sidecar_for(
+    kind: str, *, source: str, folder: str, prefix: str, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of the sidecar of one derivative.
+
+    Parameters
+    ----------
+    kind : str
+        A key of :func:`msnmo_bids.bids.names.derivative_paths`, except ``diagnosis``, which has
+        no sidecar. ``lesion_table`` and ``lesion_labels`` share one file and one content.
+    source : str
+        The raw FLAIR, POSIX path relative to the root of its data set.
+    folder, prefix : str
+        Folder of the scan in the output, and name of the source without ``_FLAIR.nii.gz``.
+    record : mapping
+        Provenance, with the keys of the diagnosis file.
+
+    Returns
+    -------
+    dict
+        JSON-ready.
+
+    Raises
+    ------
+    ValueError
+        If derivatives of that kind have no sidecar.
+    """
+
+    def own(other: str) -> str:
+        return bids_uri(f"{folder}/{derivative_name(prefix, other)}")
+
+    raw = bids_uri(source, RAW_DATASET)
+    orig = {"SpatialReference": "orig"}
+    content: dict[str, Any]
+    keys: tuple[str, ...]
+    if kind == "preproc":
+        content = {"SkullStripped": True, "Sources": [raw, own("brain_mask")]}
+        keys = PREPROCESSING_KEYS
+    elif kind == "brain_mask":
+        content = {"Type": "Brain", **orig, "Sources": [raw]}
+        keys = PREPROCESSING_KEYS[:1]
+    elif kind == "lesion_mask":
+        content = {"Type": "Lesion", **orig, "Sources": [raw, own("lesion_probability")]}
+        keys = ALL_KEYS
+    elif kind == "lesion_probability":
+        content = {**orig, "Sources": [raw, own("preproc")]}
+        keys = ALL_KEYS
+    elif kind in ("lesion_labels", "lesion_table"):
+        kind = "lesion_labels"
+        content = {**orig, "Sources": [raw, own("lesion_mask")]}
+        keys = ALL_KEYS
+    elif kind == "morphometry":
+        sources = [raw, own("lesion_labels"), own("lesion_probability")]
+        content = {"Sources": sources, **MORPHOMETRY_COLUMNS}
+        keys = ALL_KEYS
+    elif kind.startswith(CAM_PREFIX):
+        content = {**orig, "Sources": [raw, own("preproc")]}
+        keys = (*NETWORK_KEYS, *PREPROCESSING_KEYS)
+    else:
+        raise ValueError(f"derivatives of the kind '{kind}' have no sidecar")
+    provenance = {key: record[key] for key in keys if key in record}
+    return {"Description": _description(kind), **content, **provenance}
+
+
+def _description(kind: str) -> str:
+    if kind.startswith(CAM_PREFIX):
+        return DESCRIPTIONS["cam"].format(class_name=kind.removeprefix(CAM_PREFIX))
+    return DESCRIPTIONS[kind]

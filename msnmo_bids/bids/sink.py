@@ -1,0 +1,285 @@
+"""Write all derivatives of one scan: on the native grid, atomically, the diagnosis last."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
+from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_paths, figure_path, sidecar
+from msnmo_bids.bids.sidecars import (
+    LESION_COLUMNS,
+    MORPHOMETRY_COLUMNS,
+    RAW_DATASET,
+    sidecar_for,
+)
+from msnmo_bids.errors import ExitCode, MsnmoError
+
+#: Index of "lesion" in BIDS' list of common tissue labels.
+LESION_MAPPING = 7
+NO_LESION = "no_lesion_found"
+INDETERMINATE = "indeterminate"
+NO_LESION_REASON = "No lesion was found, so there is no pattern to classify"
+DISCLAIMER = (
+    "Research software, no medical device: not for diagnosis or treatment. "
+    "No scan of a person with NMOSD has been evaluated."
+)
+#: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
+CAM_STEPS = 1024
+_COMPRESSION = 4
+
+
+@dataclass(frozen=True)
+class ScanTarget:
+    """Where a scan came from and where its derivatives go.
+
+    Parameters
+    ----------
+    native : Path
+        The raw FLAIR, whose grid all outputs are on.
+    relative : str
+        The same, POSIX, relative to the root of its data set.
+    subject, prefix, folder : str
+        As :class:`msnmo_bids.bids.scans.Scan` has them.
+    """
+
+    native: Path
+    relative: str
+    subject: str
+    prefix: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class ScanResults:
+    """What the workflow found; all images in RAS order on the grid of the conformed FLAIR.
+
+    Parameters
+    ----------
+    preproc, brain_mask, lesion_mask, lesion_probability, lesion_labels : Path
+        NIfTI images.
+    cams : dict of str to Path
+        Class activation map by class.
+    table : list of dict
+        One mapping a lesion, with the columns of the morphometry table.
+    summary : dict
+        Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
+    class_probabilities : dict of str to float
+        By class; they add up to 1.
+    skull_stripping, bias_correction : dict
+        ``{Tool, Version, Settings}``.
+    figures : dict of str to Path
+        SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
+    flags : tuple of str
+        What a reader should know of this scan.
+    """
+
+    preproc: Path
+    brain_mask: Path
+    lesion_mask: Path
+    lesion_probability: Path
+    lesion_labels: Path
+    cams: Mapping[str, Path]
+    table: list[dict[str, Any]]
+    summary: Mapping[str, Any]
+    class_probabilities: Mapping[str, float]
+    skull_stripping: Mapping[str, Any]
+    bias_correction: Mapping[str, Any]
+    figures: Mapping[str, Path] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+def write_scan_derivatives(
+    target: ScanTarget,
+    results: ScanResults,
+    *,
+    output_dir: Path,
+    provenance: Mapping[str, Any],
+) -> list[str]:
+    """Write every derivative of one scan with its sidecar.
+
+    Images have the shape and the affine of the raw FLAIR and qform equal to sform. The lesion mask
+    is the written probability above the threshold, voxel by voxel. The diagnosis file is written
+    last: where it is, all the others are. Two runs write the same bytes.
+
+    Parameters
+    ----------
+    target : ScanTarget
+        The scan.
+    results : ScanResults
+        What the workflow found.
+    output_dir : Path
+        Root of the derivatives.
+    provenance : mapping
+        The keys of the diagnosis file that are the same for all scans
+        (:func:`msnmo_bids.workflows.provenance.run_record`).
+
+    Returns
+    -------
+    list of str
+        Paths of all files, relative to ``output_dir``, the diagnosis last.
+
+    Raises
+    ------
+    MsnmoError
+        If a file cannot be written.
+    """
+    classes = list(results.class_probabilities)
+    paths = derivative_paths(target.folder, target.prefix, classes)
+    record = {
+        **provenance,
+        "SkullStripping": dict(results.skull_stripping),
+        "BiasCorrection": dict(results.bias_correction),
+    }
+    try:
+        written = _write_images(target, results, paths, output_dir)
+        written += _write_tables(results.table, paths, output_dir)
+        written += _write_sidecars(target, paths, output_dir, record)
+        written += _copy_figures(target, results.figures, output_dir)
+        diagnosis = _diagnosis(target, results, record, sorted(set(written)))
+        write_json(output_dir / paths["diagnosis"], diagnosis)
+    except OSError as error:
+        raise MsnmoError(
+            f"the derivatives cannot be written ({error.strerror or error})",
+            file=error.filename or output_dir / target.folder,
+            remedy="Make room or get write permission there, then run again",
+            exit_code=ExitCode.IO_ERROR,
+        ) from error
+    return [*sorted(set(written)), paths["diagnosis"]]
+
+
+def write_nifti(image: nib.Nifti1Image, target: Path) -> None:
+    """Write a ``.nii.gz`` file atomically; the same image always gives the same bytes."""
+    content = gzip.compress(image.to_bytes(), compresslevel=_COMPRESSION, mtime=0)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def _write_images(
+    target: ScanTarget, results: ScanResults, paths: Mapping[str, str], output_dir: Path
+) -> list[str]:
+    from msnmo_bids.preprocessing.geometry import to_native
+
+    images: dict[str, tuple[Path, type]] = {
+        "preproc": (results.preproc, np.float32),
+        "brain_mask": (results.brain_mask, np.uint8),
+        "lesion_probability": (results.lesion_probability, np.float32),
+        "lesion_mask": (results.lesion_mask, np.uint8),
+        "lesion_labels": (results.lesion_labels, _label_type(len(results.table))),
+    }
+    images |= {f"{CAM_PREFIX}{name}": (path, np.float32) for name, path in results.cams.items()}
+    for kind, (path, dtype) in images.items():
+        array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+        if kind.startswith(CAM_PREFIX):
+            array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
+        write_nifti(to_native(array.astype(dtype), target.native), output_dir / paths[kind])
+    return [paths[kind] for kind in images]
+
+
+def _label_type(count: int) -> type:
+    return np.int16 if count <= np.iinfo(np.int16).max else np.int32
+
+
+def _write_tables(
+    table: list[dict[str, Any]], paths: Mapping[str, str], output_dir: Path
+) -> list[str]:
+    lesions = [
+        {
+            "index": row["index"],
+            "name": f"Lesion {row['index']}",
+            "abbreviation": f"L{row['index']}",
+            "mapping": LESION_MAPPING,
+        }
+        for row in table
+    ]
+    write_tsv(output_dir / paths["lesion_table"], list(LESION_COLUMNS), lesions)
+    rows = [{key: _cell(value) for key, value in row.items()} for row in table]
+    write_tsv(output_dir / paths["morphometry"], list(MORPHOMETRY_COLUMNS), rows)
+    return [paths["lesion_table"], paths["morphometry"]]
+
+
+def _cell(value: Any) -> Any:
+    """Round what is no whole number to four decimals; flags become 0 or 1."""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _write_sidecars(
+    target: ScanTarget, paths: Mapping[str, str], output_dir: Path, record: Mapping[str, Any]
+) -> list[str]:
+    written = []
+    for kind, path in paths.items():
+        if kind == "diagnosis":
+            continue
+        content = sidecar_for(
+            kind,
+            source=target.relative,
+            folder=target.folder,
+            prefix=target.prefix,
+            record=record,
+        )
+        write_json(output_dir / sidecar(path), content)
+        written.append(sidecar(path))
+    return written
+
+
+def _copy_figures(target: ScanTarget, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
+    written = []
+    for kind, source in figures.items():
+        path = figure_path(target.subject, target.prefix, kind)
+        with atomic_path(output_dir / path) as temporary:
+            shutil.copyfile(source, temporary)
+        written.append(path)
+    return written
+
+
+def _diagnosis(
+    target: ScanTarget, results: ScanResults, record: Mapping[str, Any], outputs: Iterable[str]
+) -> dict[str, Any]:
+    """Return the content of the diagnosis file."""
+    native = nib.Nifti1Image.from_filename(target.native)
+    zooms = nib.affines.voxel_sizes(native.affine)
+    voxels = int(
+        np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
+    )
+    found = bool(results.table)
+    probabilities = _add_up(results.class_probabilities)
+    flags = [*record.get("Flags", ()), *results.flags, *([] if found else [NO_LESION])]
+    return {
+        "Description": "Probability of each diagnosis by the joint network, and what it rests on",
+        "Sources": [bids_uri(target.relative, RAW_DATASET)],
+        "Diagnosis": max(probabilities, key=probabilities.__getitem__) if found else INDETERMINATE,
+        "Reason": None if found else NO_LESION_REASON,
+        "Probabilities": probabilities,
+        **_rounded(results.summary),
+        "BrainVolume": round(voxels * float(np.prod(zooms)) / 1000, 3),
+        "VoxelSize": [round(float(size), 4) for size in zooms],
+        "Shape": [int(size) for size in native.shape[:3]],
+        **{key: value for key, value in record.items() if key != "Flags"},
+        "Flags": sorted(set(flags)),
+        "Outputs": list(outputs),
+        "Disclaimer": DISCLAIMER,
+    }
+
+
+def _add_up(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Round to six decimals so that the sum is 1; what is left goes to the largest."""
+    rounded = {name: round(float(value), 6) for name, value in probabilities.items()}
+    largest = max(rounded, key=rounded.__getitem__)
+    rest = sum(value for name, value in rounded.items() if name != largest)
+    return {**rounded, largest: round(1 - rest, 6)}
+
+
+def _rounded(value: Any) -> Any:
+    """Round all floating-point numbers of a nested structure to four decimals."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

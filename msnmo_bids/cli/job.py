@@ -1,0 +1,122 @@
+"""A participant run under way, and what it was asked to do."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msnmo_bids.bids.dataset import write_text
+from msnmo_bids.bids.resume import Expected, why_incomplete
+from msnmo_bids.bids.runs import RunRecord
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.cli.logs import to_toml
+from msnmo_bids.cli.plan import Plan
+from msnmo_bids.cli.resources import Resources
+
+if TYPE_CHECKING:
+    from msnmo_bids.workflows.execution import Failure
+
+WORKFLOW = "msnmo_wf"
+WORKERS_LOG = "workers.log"
+
+
+@dataclass
+class Job:
+    """A participant run under way.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+    plan : Plan
+        With device and precision resolved.
+    record : RunRecord
+        What will be written to ``run.json``.
+    work_dir : Path
+        Work folder.
+    resources : Resources
+        Plugin and threads.
+    failures : list of Failure
+        Of all batches so far.
+    """
+
+    options: argparse.Namespace
+    plan: Plan
+    record: RunRecord
+    work_dir: Path
+    resources: Resources
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def output_dir(self) -> Path:
+        """Output folder, absolute."""
+        return self.options.output_dir.absolute()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run ended at its first failure, because the user wants that."""
+        return bool(self.failures) and self.options.stop_on_first_crash
+
+    def why_incomplete(self, scan: Scan) -> str | None:
+        """Return why a scan is not complete now, None when it is."""
+        expected = Expected(self.plan.settings, self.record.version, self.plan.metadata.sha256)
+        return why_incomplete(scan, self.output_dir, expected)
+
+    def clean_work(self) -> None:
+        """Remove what earlier runs left in the work folder, and nothing that is not ours.
+
+        With ``--participant-label`` only these participants' folders go: other runs may share it.
+        """
+        root = self.work_dir / WORKFLOW
+        if self.options.participant_label is None:
+            shutil.rmtree(root, ignore_errors=True)
+            return
+        for subject in self.plan.selection.subjects:
+            shutil.rmtree(root / f"single_subject_{subject}_wf", ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove an empty workers' log and empty work folders."""
+        workers = self.record.folder / WORKERS_LOG
+        with suppress(OSError):
+            if workers.stat().st_size == 0:
+                workers.unlink()
+        for folder in (self.work_dir / WORKFLOW, self.work_dir):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def write_configuration(self, command: list[str]) -> None:
+        """Write what the run was asked to do and where it runs (``config.toml``)."""
+        content = {
+            "version": self.record.version,
+            "run_id": self.record.run_id,
+            "started": self.record.started,
+            "command": command,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "executable": sys.executable,
+            "options": vars(self.options),
+            "settings": asdict(self.plan.settings),
+            "resources": {
+                "plugin": self.resources.plugin,
+                "omp_nthreads": self.resources.omp_nthreads,
+                "work_dir": self.work_dir,
+                **{
+                    f"plugin_{name}": value
+                    for name, value in self.resources.plugin_args.items()
+                    if isinstance(value, str | int | float)
+                },
+            },
+            "weights": {
+                "file": self.plan.weights,
+                "name": self.plan.metadata.name,
+                "version": self.plan.metadata.version,
+                "sha256": self.plan.metadata.sha256,
+            },
+        }
+        write_text(self.record.folder / "config.toml", to_toml(content))

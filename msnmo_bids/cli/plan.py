@@ -1,0 +1,322 @@
+"""From the command line to what will be done: weights, settings, scans to run and why."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msnmo_bids.bids.resume import Expected, why_incomplete
+from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.version import get_version
+
+if TYPE_CHECKING:
+    from msnmo_bids.model.weights import WeightsMetadata
+
+logger = logging.getLogger(__name__)
+
+BET_PROGRAM = "bet"
+N4_PROGRAM = "N4BiasFieldCorrection"
+#: Settings that depend on the machine when the user leaves them to the program.
+MACHINE_SETTINGS = ("device", "precision")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a participant run will do.
+
+    Parameters
+    ----------
+    selection : Selection
+        Scans and participants selected.
+    settings : ProcessingSettings
+        With tools resolved; device and precision only after :func:`with_machine`.
+    weights : Path
+        Weights file.
+    metadata : WeightsMetadata
+        What travels with the weights.
+    reasons : dict of str to str
+        Scans to run (by relative path) and why.
+    """
+
+    selection: Selection
+    settings: ProcessingSettings
+    weights: Path
+    metadata: WeightsMetadata
+    reasons: dict[str, str]
+
+    @property
+    def to_run(self) -> list[Scan]:
+        """The scans to run."""
+        return [scan for scan in self.selection.scans if scan.relative in self.reasons]
+
+    @property
+    def complete(self) -> list[Scan]:
+        """The scans that are complete already."""
+        return [scan for scan in self.selection.scans if scan.relative not in self.reasons]
+
+
+def select(options: argparse.Namespace) -> Selection:
+    """Find the scans that the command line asks for, and name participants without any.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+
+    Returns
+    -------
+    Selection
+        At least one scan.
+
+    Raises
+    ------
+    MsnmoError
+        As :func:`msnmo_bids.bids.scans.find_scans` and :func:`~msnmo_bids.bids.scans.read_filters`.
+    """
+    filters = read_filters(options.bids_filter_file) if options.bids_filter_file else None
+    selection = find_scans(
+        options.bids_dir,
+        participants=options.participant_label,
+        sessions=options.session_label,
+        filters=filters,
+        database_dir=options.bids_database_dir,
+    )
+    if selection.without_flair:
+        logger.warning(
+            "No FLAIR for %d of %d participants: %s",
+            len(selection.without_flair),
+            len(selection.subjects),
+            ", ".join(f"sub-{label}" for label in selection.without_flair),
+        )
+    return selection
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """Decide what to run; nothing heavy is imported and nothing is written.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+
+    Returns
+    -------
+    Plan
+        Settings have ``device`` and ``precision`` as on the command line (maybe ``auto``).
+
+    Raises
+    ------
+    MsnmoError
+        If a label, filter, weights file or tool that was asked for is missing.
+    """
+    weights, metadata = find_weights(options)
+    settings = resolve_settings(options, metadata)
+    selection = select(options)
+    expected = Expected(
+        settings=settings,
+        version=get_version(),
+        weights_sha256=metadata.sha256,
+        open_settings=tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto"),
+    )
+    reasons: dict[str, str] = {}
+    for scan in selection.scans:
+        reason = why_incomplete(scan, options.output_dir, expected)
+        if reason is None and options.overwrite:
+            reason = "--overwrite"
+        if reason is not None:
+            reasons[scan.relative] = reason
+    return Plan(selection, settings, weights, metadata, reasons)
+
+
+def find_weights(options: argparse.Namespace) -> tuple[Path, WeightsMetadata]:
+    """Find the weights and read what travels with them.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+
+    Returns
+    -------
+    weights : Path
+        The tensors' file.
+    metadata : WeightsMetadata
+        Its description.
+
+    Raises
+    ------
+    MsnmoError
+        If a file is missing (66).
+    """
+    from msnmo_bids.model.weights import default_weights_path, read_metadata, weights_files
+
+    weights, description = weights_files(options.weights or default_weights_path())
+    for file in (weights, description):
+        if not file.is_file():
+            raise MsnmoError(
+                "the weights file does not exist",
+                file=file,
+                remedy="Name a .safetensors file that has its .json beside it (--weights)",
+                exit_code=ExitCode.INPUT_MISSING,
+            )
+    return weights, read_metadata(weights)
+
+
+def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> ProcessingSettings:
+    """Return the settings of the run; tools left to the program are chosen from the PATH.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+    metadata : WeightsMetadata
+        Gives threshold and least lesion volume where the command line does not.
+
+    Returns
+    -------
+    ProcessingSettings
+        ``device`` and ``precision`` as on the command line.
+
+    Raises
+    ------
+    MsnmoError
+        If a program that was asked for is not on the PATH (64).
+    """
+    skull_strip = _tool(options.skull_strip, "bet", BET_PROGRAM, "deepbet", "--skull-strip")
+    bias = _tool(options.bias_correction, "ants", N4_PROGRAM, "antspyx", "--bias-correction")
+    threshold, least_volume = options.threshold, options.min_lesion_volume
+    return ProcessingSettings(
+        skull_strip=skull_strip,
+        bias_correction=bias,
+        bet_frac=options.bet_frac,
+        device=options.device,
+        precision=options.precision,
+        threshold=metadata.threshold if threshold is None else threshold,
+        min_lesion_volume=metadata.min_lesion_volume if least_volume is None else least_volume,
+        random_seed=options.random_seed,
+        deterministic=options.deterministic,
+        sloppy=options.sloppy,
+    )
+
+
+def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
+    """Resolve ``auto``, and refuse a tool whose program is not there."""
+    there = shutil.which(program) is not None
+    if choice == "auto":
+        return stock if there else own
+    if choice == stock and not there:
+        raise MsnmoError(
+            f"{option} {stock}: the program '{program}' is not on the PATH",
+            remedy=f"Install it, use the container, or choose {option} {own}",
+            exit_code=ExitCode.USAGE,
+        )
+    return choice
+
+
+def with_machine(plan: Plan) -> Plan:
+    """Return the plan with device and precision probed.
+
+    The probe runs in a process of its own: this one must stay free of CUDA, and of torch's
+    memory. A driver that crashes the process takes only the probe with it.
+
+    Parameters
+    ----------
+    plan : Plan
+        From :func:`make_plan`.
+
+    Returns
+    -------
+    Plan
+        With a device that computes.
+
+    Raises
+    ------
+    MsnmoError
+        If a CUDA device was asked for that does not compute.
+    """
+    device, precision = plan.settings.device, plan.settings.precision
+    if (device, precision) != ("cpu", "fp32"):
+        device, precision = _probe_apart(device, precision)
+        logger.info("The network computes on %s in %s", device, precision)
+    return replace(plan, settings=replace(plan.settings, device=device, precision=precision))
+
+
+def _probe_apart(device: str, precision: str) -> tuple[str, str]:
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            chosen, arithmetic, warnings = pool.submit(_probe, device, precision).result()
+    except BrokenProcessPool as error:
+        if device not in ("auto", "cpu"):
+            raise MsnmoError(
+                f"{device} does not compute: the probe crashed",
+                remedy="Check the driver, or choose --device cpu",
+            ) from error
+        logger.warning("Computing on the CPU in fp32: the probe of the device crashed")
+        return "cpu", "fp32" if precision == "auto" else precision
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return chosen, arithmetic
+
+
+def _probe(device: str, precision: str) -> tuple[str, str, list[str]]:
+    """Choose device and precision, in a process of its own."""
+    from msnmo_bids.model.device import select_device, select_precision
+
+    warnings: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("msnmo_bids").addHandler(handler)
+    chosen = select_device(device)
+    return chosen, select_precision(precision, chosen), warnings
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the plan as a table for ``--dry-run``.
+
+    Parameters
+    ----------
+    plan : Plan
+        From :func:`make_plan`.
+
+    Returns
+    -------
+    str
+        One line a scan: what happens and why; then the settings.
+    """
+    rows = [("scan", "action", "why", "skull")]
+    for scan in plan.selection.scans:
+        reason = plan.reasons.get(scan.relative)
+        action = "keep" if reason is None else "run"
+        skull = "removed already" if scan.skull_stripped else plan.settings.skull_strip
+        rows.append((scan.relative, action, reason or "complete", skull))
+    settings = plan.settings
+    return "\n".join(
+        [
+            *_aligned(rows),
+            "",
+            f"{len(plan.reasons)} of {len(plan.selection.scans)} scans would run",
+            f"skull stripping: {settings.skull_strip}; bias correction: {settings.bias_correction}",
+            f"device: {settings.device}; precision: {settings.precision}",
+            f"threshold: {settings.threshold:g}; "
+            f"smallest lesion: {settings.min_lesion_volume:g} mm³",
+            f"weights: {plan.metadata.name} {plan.metadata.version} ({plan.weights})",
+        ]
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,185 @@
+"""Run the workflow over the scans of a plan and follow it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.citation import write_citations
+from msnmo_bids.bids.resume import remove_old_files
+from msnmo_bids.bids.runs import RunRecord
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.cli.checks import work_folder
+from msnmo_bids.cli.job import WORKERS_LOG, WORKFLOW, Job
+from msnmo_bids.cli.logs import nipype_level, route_nipype
+from msnmo_bids.cli.participant import write_shared
+from msnmo_bids.cli.plan import Plan
+from msnmo_bids.cli.progress import Progress
+from msnmo_bids.cli.resources import choose_resources, set_environment
+from msnmo_bids.cli.results import finish
+from msnmo_bids.cli.session import Outcome, Session, exit_code_for
+from msnmo_bids.version import get_version
+
+logger = logging.getLogger(__name__)
+
+#: Nipype's bookkeeping grows with the square of the nodes: thousands of scans run in batches.
+BATCH = 250
+
+
+def process(options: argparse.Namespace, plan: Plan, session: Session) -> Outcome:
+    """Process the scans of a plan.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+    plan : Plan
+        With at least one scan to run, device and precision resolved.
+    session : Session
+        Log and counts of this call.
+
+    Returns
+    -------
+    Outcome
+        Counts and exit code.
+
+    Raises
+    ------
+    BaseException
+        What ended the run before its end, after its record has been written.
+    """
+    resources = choose_resources(options)
+    work_dir = work_folder(options)
+    record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
+    record.no_flair = list(plan.selection.without_flair)
+    job = Job(options, plan, record, work_dir, resources)
+    session.open_log(record.folder)
+    job.write_configuration(list(session.command))
+    write_shared(options, plan)
+    set_environment(work_dir)
+    if options.clean_workdir:
+        job.clean_work()
+    total, count = len(plan.selection.scans), len(plan.to_run)
+    logger.info(
+        "%d of %d scans to process, %d complete already; log: %s",
+        count, total, total - count, record.folder,
+    )  # fmt: skip
+    session.ok, session.failed = total - count, count
+    try:
+        _run_batches(job, session)
+    except BaseException as error:
+        finish(job, session, ended_by=exit_code_for(error))
+        raise
+    return finish(job, session)
+
+
+def _run_batches(job: Job, session: Session) -> None:
+    """Run the workflow batch by batch; failures are gathered in the job."""
+    from msnmo_bids.workflows.base import init_msnmo_wf
+    from msnmo_bids.workflows.execution import run_workflow
+    from msnmo_bids.workflows.steps import LAST_NODE
+
+    route_nipype(job.options.verbose)
+    names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
+    progress = Progress(names, last_node=LAST_NODE)
+    session.console.progress = progress
+    sweeper = _Sweeper(job, last_node=LAST_NODE)
+
+    def on_event(node: str, event: str) -> None:
+        sweeper.on_event(node, event)
+        progress.on_event(node, event)
+
+    common: dict[str, Any] = {
+        "settings": job.plan.settings,
+        "weights": job.plan.weights,
+        "output_dir": job.output_dir,
+        "work_dir": job.work_dir,
+        "omp_nthreads": job.resources.omp_nthreads,
+        "name": WORKFLOW,
+    }
+    write_citations(job.output_dir, methods=_methods(job.plan, common), version=job.record.version)
+    try:
+        for batch in _batches(job.plan.to_run, BATCH):
+            for scan in batch:
+                remove_old_files(scan, job.output_dir)
+            job.failures += run_workflow(
+                init_msnmo_wf(scans=batch, **common),
+                plugin=job.resources.plugin,
+                plugin_args=_plugin_args(job),
+                on_event=on_event,
+                stop_on_first_crash=job.options.stop_on_first_crash,
+                crash_dir=job.record.folder,
+            )
+            if job.stopped:
+                break
+    finally:
+        progress.clear()
+        session.console.progress = None
+        sweeper.sweep()
+
+
+def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
+    """Return the workflow's description of itself, for scans with and without skull.
+
+    From one scan of each kind of the whole selection, so that a run that resumes writes the same.
+    """
+    from msnmo_bids.workflows.base import init_msnmo_wf
+
+    kinds = {bool(scan.skull_stripped): scan for scan in reversed(plan.selection.scans)}
+    return [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
+
+
+def _plugin_args(job: Job) -> dict[str, Any]:
+    arguments = dict(job.resources.plugin_args)
+    if job.resources.plugin == "MultiProc":
+        arguments["worker_log"] = str(job.record.folder / WORKERS_LOG)
+        arguments["log_level"] = nipype_level(job.options.verbose)
+    return arguments
+
+
+class _Sweeper:
+    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    last_node : str
+        Name of the node whose end completes a scan.
+    """
+
+    def __init__(self, job: Job, *, last_node: str) -> None:
+        self._keep = job.options.verbose >= 2
+        self._work_dir = job.work_dir
+        self._last_node = last_node
+        self._done: list[Path] = []
+
+    def on_event(self, node: str, event: str) -> None:
+        """Sweep what was done before; note what is done now.
+
+        Nipype may still look at a node's folder while it reports its end, so a folder is removed
+        at the next event.
+        """
+        self.sweep()
+        *scan, name = node.split(".")
+        if event == "end" and name == self._last_node and not self._keep:
+            self._done.append(self._work_dir.joinpath(*scan))
+
+    def sweep(self) -> None:
+        """Remove the folders of scans that are done."""
+        while self._done:
+            folder = self._done.pop()
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the participant's folder, when this was its last scan
+                folder.parent.rmdir()
+
+
+def _batches(scans: Sequence[Scan], size: int) -> Iterator[Sequence[Scan]]:
+    for start in range(0, len(scans), size):
+        yield scans[start : start + size]

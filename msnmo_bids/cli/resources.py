@@ -1,0 +1,199 @@
+"""Cores, memory and the Nipype plugin of a run, and the environment that Nipype needs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+MOST_THREADS = 4
+CGROUP = Path("/sys/fs/cgroup")
+MEMORY_INFORMATION = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How the workflow is run.
+
+    Parameters
+    ----------
+    plugin : str
+        Nipype plugin.
+    plugin_args : dict
+        Its arguments.
+    omp_nthreads : int
+        Threads of one node.
+    """
+
+    plugin: str
+    omp_nthreads: int
+    plugin_args: dict[str, Any] = field(default_factory=dict)
+
+
+def choose_resources(options: argparse.Namespace) -> Resources:
+    """Choose cores, threads, memory and plugin from the command line and the machine.
+
+    The default number of threads does not depend on the number of scans: a run that resumes must
+    compute exactly as the run that it completes.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+
+    Returns
+    -------
+    Resources
+        For the workflow.
+
+    Raises
+    ------
+    UsageError
+        If the plugin file cannot be used.
+    """
+    nprocs = options.nprocs or available_cores()
+    omp_nthreads = options.omp_nthreads or min(nprocs, MOST_THREADS)
+    if options.use_plugin is not None:
+        plugin, plugin_args = read_plugin_file(options.use_plugin)
+        return Resources(plugin, options.omp_nthreads or MOST_THREADS, plugin_args)
+    if omp_nthreads > nprocs:
+        logger.warning("--omp-nthreads %d is more than --nprocs %d", omp_nthreads, nprocs)
+    memory_gb = options.mem_mb / 1000 if options.mem_mb else available_memory_gb()
+    arguments = {
+        "n_procs": nprocs,
+        "memory_gb": memory_gb,
+        "n_gpu_procs": 1,
+        "mp_context": "forkserver",
+        "raise_insufficient": False,
+        "omp_nthreads": omp_nthreads,
+    }
+    return Resources("MultiProc", omp_nthreads, arguments)
+
+
+def read_plugin_file(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a Nipype plugin file.
+
+    Parameters
+    ----------
+    path : Path
+        YAML or JSON with ``plugin`` and, if need be, ``plugin_args``.
+
+    Returns
+    -------
+    plugin : str
+        Name of the plugin.
+    plugin_args : dict
+        Its arguments.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing or of another form.
+    """
+    import yaml
+
+    form = "Its form: {plugin: SLURM, plugin_args: {sbatch_args: '--mem=8G'}}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", file=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"is neither YAML nor JSON ({error})", file=path, remedy=form) from error
+    arguments = content.get("plugin_args") or {} if isinstance(content, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(content.get("plugin"), str):
+        raise UsageError("is no Nipype plugin file", file=path, remedy=form)
+    return content["plugin"], arguments
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use (affinity and container limit).
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    with suppress(AttributeError, OSError):
+        cores = len(os.sched_getaffinity(0))
+        with suppress(OSError, ValueError):
+            quota, period = (CGROUP / "cpu.max").read_text().split()
+            cores = min(cores, max(1, int(int(quota) / int(period))))
+        return cores
+    return os.cpu_count() or 1
+
+
+def available_memory_gb(share: float = 0.9) -> float:
+    """Return the memory that a run may use: a share of what is free now, in GB.
+
+    Parameters
+    ----------
+    share : float
+        Part of it that is taken.
+
+    Returns
+    -------
+    float
+        In GB (10⁹ bytes), within the container's limit.
+    """
+    free = _free_memory()
+    with suppress(OSError, ValueError):
+        limit = int((CGROUP / "memory.max").read_text())
+        free = min(free, limit)
+    with suppress(KeyError, ValueError):  # set by SLURM, in MB
+        free = min(free, int(os.environ["SLURM_MEM_PER_NODE"]) * 10**6)
+    return free * share / 1e9
+
+
+def _free_memory() -> int:
+    """Return the bytes of memory that are free now; where Linux does not tell, all of them."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = MEMORY_INFORMATION.read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def set_environment(work_dir: Path) -> None:
+    """Set what Nipype, templateflow and matplotlib want to find, before they are imported.
+
+    No version check over the network, no file outside of the work folder where the home folder is
+    missing or read-only (containers run by any user id).
+
+    Parameters
+    ----------
+    work_dir : Path
+        Work folder of the run.
+    """
+    os.environ.update(
+        NO_ET="1",
+        NIPYPE_NO_ET="1",
+        FSLOUTPUTTYPE="NIFTI_GZ",
+        TEMPLATEFLOW_AUTOUPDATE="0",
+        MPLBACKEND="Agg",
+    )
+    if not _writable(Path(os.environ.get("HOME", "/nonexistent"))):
+        os.environ["HOME"] = str(_made(work_dir / "home"))
+    os.environ.setdefault("TEMPLATEFLOW_HOME", str(work_dir / "templateflow"))
+    os.environ.setdefault("MPLCONFIGDIR", str(_made(work_dir / "matplotlib")))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Nipype nodes: thin wrappers around plain functions."""

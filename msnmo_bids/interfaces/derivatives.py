@@ -1,0 +1,81 @@
+"""The last node of a scan: write its derivatives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from msnmo_bids.interfaces.base import StepInterface
+
+
+class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
+    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
+    relative = traits.Str(mandatory=True, desc="the same, relative to its data set")
+    subject = traits.Str(mandatory=True, desc="label without sub-")
+    prefix = traits.Str(mandatory=True, desc="name of the raw FLAIR without suffix")
+    folder = traits.Str(mandatory=True, desc="folder of the scan in the output")
+    output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
+    provenance = traits.Dict(mandatory=True, desc="what all scans of the run share")
+    preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
+    lesion_file = File(exists=True, mandatory=True, desc="lesion mask (RAS)")
+    probability_file = File(exists=True, mandatory=True, desc="lesion probability (RAS)")
+    label_file = File(exists=True, mandatory=True, desc="lesion labels (RAS)")
+    cam_files = traits.Dict(mandatory=True, desc="class activation map by class (RAS)")
+    table_file = File(exists=True, mandatory=True, desc="one row a lesion and their summary, JSON")
+    class_probabilities = traits.Dict(mandatory=True, desc="by class")
+    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
+    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
+    figures = traits.Dict(desc="SVG file by kind")
+
+
+class _WriteDerivativesOutputSpec(TraitedSpec):
+    out_files = traits.List(traits.Str, desc="paths relative to the output folder")
+
+
+class WriteDerivatives(StepInterface):
+    """Write all derivatives of a scan on its native grid, the diagnosis last."""
+
+    input_spec = _WriteDerivativesInputSpec
+    output_spec = _WriteDerivativesOutputSpec
+    always_run = True
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
+
+        given = self.inputs
+        target = ScanTarget(
+            native=Path(given.native_file),
+            relative=given.relative,
+            subject=given.subject,
+            prefix=given.prefix,
+            folder=given.folder,
+        )
+        measures = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
+        results = ScanResults(
+            preproc=Path(given.preproc_file),
+            brain_mask=Path(given.mask_file),
+            lesion_mask=Path(given.lesion_file),
+            lesion_probability=Path(given.probability_file),
+            lesion_labels=Path(given.label_file),
+            cams={name: Path(path) for name, path in given.cam_files.items()},
+            table=measures["Table"],
+            summary=measures["Summary"],
+            class_probabilities=given.class_probabilities,
+            skull_stripping=given.skull_stripping,
+            bias_correction=given.bias_correction,
+            figures={kind: Path(path) for kind, path in (given.figures or {}).items()},
+            flags=(*given.info.get("flags", ()), *(given.mask_flags or ())),
+        )
+        written = write_scan_derivatives(
+            target,
+            results,
+            output_dir=Path(given.output_dir),
+            provenance=given.provenance,
+        )
+        return {"out_files": written}

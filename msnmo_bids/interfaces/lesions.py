@@ -1,0 +1,164 @@
+"""Brain regions, lesions and their measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from msnmo_bids.interfaces.base import StepInterface
+
+#: Probabilities are kept in steps of 1 / 4096: exact in float32, and the files stay small.
+PROBABILITY_STEPS = 4096
+
+
+class _RegionMapInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    random_seed = traits.Int(0, usedefault=True, desc="seed of the registration")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
+
+
+class _RegionMapOutputSpec(TraitedSpec):
+    region_file = File(exists=True, desc="region codes, int8 (X, Y, Z), .npy")
+
+
+class RegionMap(StepInterface):
+    """Anatomical regions on the grid of the FLAIR."""
+
+    input_spec = _RegionMapInputSpec
+    output_spec = _RegionMapOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from msnmo_bids.lesions.regions import region_map
+
+        regions = region_map(
+            Path(self.inputs.in_file),
+            Path(self.inputs.mask_file),
+            n_threads=self.inputs.num_threads,
+            seed=self.inputs.random_seed,
+        )
+        region_file = folder / "regions.npy"
+        np.save(region_file, regions.astype(np.int8), allow_pickle=False)
+        return {"region_file": str(region_file)}
+
+
+class _SegmentInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    transform_file = File(exists=True, mandatory=True, desc="the cube's box, JSON")
+    probability_file = File(exists=True, mandatory=True, desc="probability on the cube, .npy")
+    cam_file = File(exists=True, mandatory=True, desc="CAMs on the cube (K, D, H, W), .npy")
+    region_file = File(exists=True, mandatory=True, desc="region codes, .npy")
+    class_names = traits.List(traits.Str, mandatory=True, desc="order of the CAMs")
+    threshold = traits.Float(mandatory=True, desc="lesion above this probability")
+    min_volume = traits.Float(mandatory=True, desc="smallest lesion that is kept (mm³)")
+
+
+class _SegmentOutputSpec(TraitedSpec):
+    probability_file = File(exists=True, desc="lesion probability (RAS, float32)")
+    lesion_file = File(exists=True, desc="lesion mask (RAS, uint8)")
+    label_file = File(exists=True, desc="lesion labels (RAS, int32)")
+    cam_files = traits.Dict(desc="class activation map by class (RAS, float32)")
+    table_file = File(exists=True, desc="one row a lesion and their summary, JSON")
+
+
+class SegmentLesions(StepInterface):
+    """Bring the network's maps back to the FLAIR's grid and measure the lesions."""
+
+    input_spec = _SegmentInputSpec
+    output_spec = _SegmentOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        import nibabel as nib
+        import numpy as np
+
+        from msnmo_bids.interfaces.images import load_array, write_like
+        from msnmo_bids.lesions.mask import segment
+        from msnmo_bids.lesions.morphometry import lesion_table, summary
+        from msnmo_bids.lesions.regions import assign_regions
+        from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
+
+        flair = Path(self.inputs.in_file)
+        image = nib.Nifti1Image.from_filename(flair)
+        zooms = nib.affines.voxel_sizes(image.affine)
+        brain = load_array(Path(self.inputs.mask_file)) > 0
+        transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
+        probability = from_cube(np.load(self.inputs.probability_file), transform)
+        probability = rounded(probability * brain)
+        lesions, labels = segment(
+            probability,
+            float(np.prod(zooms)),
+            threshold=self.inputs.threshold,
+            min_volume=self.inputs.min_volume,
+        )
+        regions = assign_regions(labels, np.load(self.inputs.region_file), zooms)
+        table = lesion_table(labels, probability, regions, image.affine)
+        probability = without_dropped(probability, lesions > 0, self.inputs.threshold)
+        arrays = {"probability": probability, "lesion": lesions, "label": labels}
+        written = {
+            f"{name}_file": str(write_like(array, flair, folder / f"{name}.nii"))
+            for name, array in arrays.items()
+        }
+        cams = np.load(self.inputs.cam_file, mmap_mode="r")
+        cam_files: dict[str, str] = {}
+        for name, cam in zip(self.inputs.class_names, cams, strict=True):
+            native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
+            cam_files[name] = str(write_like(native, flair, folder / f"cam_{len(cam_files)}.nii"))
+        table_file = folder / "lesions.json"
+        measures = {"Table": _rows(table), "Summary": summary(table)}
+        table_file.write_text(json.dumps(measures), encoding="utf-8")
+        return {**written, "cam_files": cam_files, "table_file": str(table_file)}
+
+
+def rounded(probability: Any) -> Any:
+    """Clip a probability to 0 .. 1 and round it to steps of 1 / 4096 (float32).
+
+    >>> import numpy as np
+    >>> float(rounded(np.array([0.50001]))[0])
+    0.5
+    """
+    import numpy as np
+
+    steps = np.rint(np.clip(probability, 0, 1) * PROBABILITY_STEPS)
+    return (steps / PROBABILITY_STEPS).astype(np.float32)
+
+
+def without_dropped(probability: Any, lesions: Any, threshold: float) -> Any:
+    """Lower the probability of lesions that were too small to the threshold, no further.
+
+    So the lesion mask is the written probability above the threshold, voxel by voxel, and the
+    map still shows where a small lesion was dropped.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, (X, Y, Z)
+        In steps of 1 / 4096.
+    lesions : ndarray of bool, (X, Y, Z)
+        The lesion mask.
+    threshold : float
+        Lesion above this probability.
+
+    Returns
+    -------
+    ndarray of float32, (X, Y, Z)
+        At most the threshold (rounded down to a step) outside of the mask.
+    """
+    import numpy as np
+
+    highest = np.float32(np.floor(threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
+    return np.where(lesions, probability, np.minimum(probability, highest))
+
+
+def _rows(table: Any) -> list[dict[str, Any]]:
+    """Return a lesion table (list of dicts or a data frame) as a list of plain dicts."""
+    rows = table.to_dict("records") if hasattr(table, "to_dict") else table
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,1 @@
+"""The joint model: lesion segmentation and diagnosis with shared features."""

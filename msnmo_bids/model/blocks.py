@@ -1,0 +1,91 @@
+"""Builders that all subnetworks use: normalisation, activation, convolution, halving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from msnmo_bids.model.config import Style
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "gelu": nn.GELU,
+    "silu": lambda: nn.SiLU(inplace=True),
+}
+
+
+def build_activation(style: Style) -> nn.Module:
+    """Return the activation of a style."""
+    return ACTIVATIONS[style.activation]()
+
+
+def build_normalization(channels: int, style: Style) -> nn.Module:
+    """Return the normalisation of a style for `channels` feature maps.
+
+    Parameters
+    ----------
+    channels : int
+        Number of feature maps.
+    style : Style
+        Of the subnetwork.
+
+    Returns
+    -------
+    nn.Module
+        With learnable scale and offset.
+
+    Notes
+    -----
+    An instance normalisation is a group normalisation with groups of one channel. It is built so
+    because ``nn.InstanceNorm3d`` copies a channels-last tensor and refuses a single voxel.
+    """
+    if style.normalization == "none":
+        return nn.Identity()
+    if style.normalization == "batch":
+        return nn.BatchNorm3d(channels)
+    groups = {"instance": channels, "group": channels // style.group_size, "layer": 1}
+    return nn.GroupNorm(groups[style.normalization], channels)
+
+
+class ConvUnit(nn.Sequential):
+    """A 3x3x3 convolution, a normalisation, an activation.
+
+    ``(B, in_channels, D, H, W)`` becomes ``(B, out_channels, D/stride, H/stride, W/stride)`` for
+    sides that the stride divides.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Number of feature maps.
+    style : Style
+        Normalisation and activation.
+    stride : int, optional
+        Of the convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, style: Style, stride: int = 1) -> None:
+        bias = style.normalization == "none"
+        super().__init__(
+            build_convolution(in_channels, out_channels, stride, bias=bias),
+            build_normalization(out_channels, style),
+            build_activation(style),
+        )
+
+
+def build_convolution(
+    in_channels: int, out_channels: int, stride: int = 1, *, kernel: int = 3, bias: bool = True
+) -> nn.Conv3d:
+    """Return a convolution whose output side is the input side over the stride."""
+    return nn.Conv3d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+
+
+def halve(maps: Tensor) -> Tensor:
+    """Average cubes of 2x2x2 voxels: ``(B, C, D, H, W)`` to ``(B, C, D/2, H/2, W/2)``.
+
+    Equal to ``avg_pool3d(maps, 2)``, which has no bfloat16 kernel on a CPU.
+    """
+    batch, channels, depth, height, width = maps.shape
+    pairs = maps.reshape(batch, channels, depth // 2, 2, height // 2, 2, width // 2, 2)
+    return pairs.mean(dim=(3, 5, 7))

@@ -1,0 +1,117 @@
+"""Disease classification subnetwork (Eq. 6): three residual blocks, pooling, one linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from msnmo_bids.model.blocks import (
+    ConvUnit,
+    build_activation,
+    build_convolution,
+    build_normalization,
+    halve,
+)
+from msnmo_bids.model.config import JointConfig
+
+
+class DiseaseClassification(nn.Module):
+    """Class logits from the joint features J.
+
+    For an image of 160, with channels in brackets: 80 (64) -> 40 (128) -> 20 (256); each of the
+    three is pooled, 64 + 128 + 256 = 448 values, and the linear layer gives K logits.
+
+    Parameters
+    ----------
+    config : JointConfig
+        Widths, normalisation, activation, pooling and classes.
+    """
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        widths = config.classification_channels
+        inputs = (config.shared_channels, *widths[:-1])
+        self.blocks = nn.ModuleList(
+            [
+                ResidualBlock(below, width, stride, config)
+                for below, width, stride in zip(inputs, widths, (1, 2, 2), strict=True)
+            ]
+        )
+        self.head = nn.Linear(sum(widths), len(config.classes))
+        self.pooling = config.pooling
+        self.pooling_floor = config.pooling_floor
+
+    def forward_features(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Map J ``(B, 32, D/2, H/2, W/2)`` to the feature maps F_i at 1/2, 1/4 and 1/8."""
+        maps = []
+        for block in self.blocks:
+            features = block(features)
+            maps.append(features)
+        return tuple(maps)
+
+    def forward_head(
+        self, maps: tuple[Tensor, ...], lesions: Tensor | None = None, pre_logits: bool = False
+    ) -> Tensor:
+        """Pool the feature maps and classify.
+
+        Parameters
+        ----------
+        maps : tuple of Tensor
+            The F_i of `forward_features`.
+        lesions : Tensor, optional
+            Lesion probability ``(B, 1, D, H, W)``, for pooling weighted by it.
+        pre_logits : bool, optional
+            Return the pooled features instead of the logits.
+
+        Returns
+        -------
+        Tensor
+            ``(B, K)``, or ``(B, 448)`` with `pre_logits`; float32 also under autocast, because
+            three digits are too few for a probability.
+        """
+        if self.pooling == "lesion" and lesions is not None:
+            pooled = _pool_by_lesions(maps, lesions.float(), self.pooling_floor)
+        else:
+            pooled = [scale.float().mean(dim=(2, 3, 4)) for scale in maps]
+        joined = torch.cat(pooled, dim=1)
+        if pre_logits:
+            return joined
+        with torch.autocast(joined.device.type, enabled=False):
+            return self.head(joined)
+
+    def forward(self, features: Tensor, lesions: Tensor | None = None) -> Tensor:
+        """Map J and the lesion probability to the class logits ``(B, K)``."""
+        return self.forward_head(self.forward_features(features), lesions)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut: ``(B, in, D, H, W)`` to ``(B, out, D/s, H/s, W/s)``.
+
+    The shortcut is a 1x1x1 convolution without normalisation: it carries the strength of the
+    features past the normalisations, and the pooled features live of it.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, config: JointConfig) -> None:
+        super().__init__()
+        style = config.style("classification")
+        self.first = ConvUnit(inputs, width, style, stride)
+        self.second = build_convolution(width, width, bias=style.normalization == "none")
+        self.norm = build_normalization(width, style)
+        self.shortcut = build_convolution(inputs, width, stride, kernel=1)
+        self.activation = build_activation(style)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Code the features."""
+        coded = self.norm(self.second(self.first(features)))
+        return self.activation(coded + self.shortcut(features))
+
+
+def _pool_by_lesions(maps: tuple[Tensor, ...], lesions: Tensor, floor: float) -> list[Tensor]:
+    """Average each map with the lesion probability as the weight of a voxel: ``(B, C_i)``."""
+    pooled = []
+    for scale in maps:
+        lesions = halve(lesions)
+        weight = lesions + floor
+        weight = weight / weight.sum(dim=(2, 3, 4), keepdim=True)
+        pooled.append((scale.float() * weight).sum(dim=(2, 3, 4)))
+    return pooled

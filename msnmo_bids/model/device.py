@@ -1,0 +1,127 @@
+"""Which device and which arithmetic to compute with; imports torch only when asked."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from msnmo_bids.errors import ExitCode, MsnmoError
+
+LOGGER = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+class DeviceError(MsnmoError, RuntimeError):
+    """The requested device cannot compute; the message has the remedy."""
+
+    exit_code = ExitCode.USAGE
+
+
+def select_device(requested: str = "auto") -> str:
+    """Return a device that really computes.
+
+    Parameters
+    ----------
+    requested : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Returns
+    -------
+    str
+        ``"cpu"``, or ``"cuda"`` or ``"cuda:N"`` as requested. ``"auto"`` takes CUDA where a
+        small product comes out right there, and otherwise the CPU, with a warning if there is a
+        CUDA device that does not work.
+
+    Raises
+    ------
+    DeviceError
+        If the name is unknown, or a CUDA device was asked for that does not compute.
+    """
+    if requested == "cpu":
+        return "cpu"
+    if requested != "auto" and not re.fullmatch(r"cuda(:\d+)?", requested):
+        raise DeviceError(
+            f"unknown device {requested!r}", remedy="Choose auto, cpu, cuda or cuda:N"
+        )
+    device = "cuda" if requested == "auto" else requested
+    problem = _probe_cuda(device)
+    if problem is None:
+        return device
+    if requested != "auto":
+        raise DeviceError(
+            f"{device} does not compute: {problem}",
+            remedy="Choose --device cpu or auto; in a container, pass the GPU through "
+            "(docker: --gpus all; apptainer: --nv)",
+        )
+    LOGGER.warning("Computing on the CPU: %s", problem)
+    return "cpu"
+
+
+def select_precision(requested: str = "auto", device: str = "cpu") -> str:
+    """Return the arithmetic for a device.
+
+    Parameters
+    ----------
+    requested : {"auto", "bf16", "fp32"}
+        ``"auto"`` takes bfloat16 where the hardware has it.
+    device : str
+        As `select_device` returns it.
+
+    Returns
+    -------
+    {"bf16", "fp32"}
+        What to compute with.
+
+    Raises
+    ------
+    DeviceError
+        If the name is unknown.
+    """
+    if requested not in PRECISIONS:
+        choices = ", ".join(PRECISIONS)
+        raise DeviceError(f"unknown precision {requested!r}", remedy=f"Choose one of {choices}")
+    if requested == "fp32":
+        return "fp32"
+    capable = _cpu_has_bf16() if device == "cpu" else _cuda_has_bf16(device)
+    if requested == "bf16" and not capable:
+        LOGGER.warning(
+            "%s has no bfloat16 arithmetic: bf16 is emulated and slow here, fp32 is faster", device
+        )
+    return "bf16" if capable or requested == "bf16" else "fp32"
+
+
+def _probe_cuda(device: str) -> str | None:
+    """Return why a CUDA device does not compute, or None if it does."""
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "no CUDA device is available"
+        ones = torch.ones(8, 8, device=device)
+        total = float((ones @ ones).sum())
+        return None if total == 512 else f"a product of matrices gave {total:g} in place of 512"
+    # A broken driver, a device in use, a build without its architecture: all kinds are raised.
+    except Exception as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    try:
+        capabilities = torch.cpu.get_capabilities()
+    except (AttributeError, RuntimeError):
+        return False
+    # AMX tiles need the kernel's permission too, which torch asks for.
+    amx = capabilities.get("amx_bf16", False) and torch.cpu._init_amx()
+    return bool(amx or capabilities.get("avx512_bf16", False))
+
+
+def _cuda_has_bf16(device: str) -> bool:
+    import torch
+
+    if torch.version.hip:
+        return True
+    # From compute capability 8.0 (Ampere) on; before, it is emulated.
+    return torch.cuda.get_device_capability(device)[0] >= 8

@@ -1,0 +1,184 @@
+"""Inference on one preprocessed volume: lesion probability, diagnosis, class activation maps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from msnmo_bids.model.config import SIDE_MULTIPLE
+from msnmo_bids.model.device import DeviceError, select_device, select_precision
+from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from msnmo_bids.model.joint import JointNetwork
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the joint model says of one volume; None for a task that the weights lack.
+
+    Parameters
+    ----------
+    probability : ndarray or None
+        Lesion probability, ``(D, H, W)`` float32, on the grid of the input.
+    cams : ndarray or None
+        Class activation maps, ``(K, D, H, W)`` float32, in units of the class logit
+        (:func:`msnmo_bids.model.cam.combined_cam`).
+    class_probabilities : ndarray or None
+        ``(K,)`` float64, calibrated, sum 1.
+    class_logits : ndarray or None
+        ``(K,)`` float64, as the network gave them, before calibration.
+    class_names : tuple of str
+        Diagnoses in this order.
+    """
+
+    probability: np.ndarray | None
+    cams: np.ndarray | None
+    class_probabilities: np.ndarray | None
+    class_logits: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def predict(
+    cube: np.ndarray,
+    weights: str | Path,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    n_threads: int | None = None,
+    deterministic: bool = False,
+    seed: int = 0,
+) -> Prediction:
+    """Segment and classify one volume.
+
+    Parameters
+    ----------
+    cube : ndarray
+        ``(D, H, W)``, preprocessed as the metadata of the weights says (RAS, z-scored,
+        background 0); sides are multiples of 16.
+    weights : str or Path
+        ``NAME.safetensors``.
+    device : str, optional
+        See :func:`msnmo_bids.model.device.select_device`. With ``"auto"``, a volume that does not
+        fit the GPU's memory is computed on the CPU.
+    precision : {"fp32", "bf16", "auto"}, optional
+        Of the convolutions and the attention.
+    n_threads : int, optional
+        Threads of the CPU. Default: as torch is set.
+    deterministic : bool, optional
+        Use deterministic algorithms only.
+    seed : int, optional
+        Of torch's random numbers; the network draws none.
+
+    Returns
+    -------
+    Prediction
+        On the grid of `cube`.
+
+    Raises
+    ------
+    ValueError
+        If `cube` has a wrong shape or values that are not finite.
+    WeightsError
+        If the weights cannot be used.
+    DeviceError
+        If the device does not compute, or its memory does not suffice.
+    """
+    import torch
+
+    cube = _check_cube(cube)
+    with _torch_settings(n_threads, deterministic, seed):
+        chosen = select_device(device)
+        try:
+            return _predict_on(cube, Path(weights), chosen, select_precision(precision, chosen))
+        except torch.cuda.OutOfMemoryError as error:
+            problem = f"the memory of {chosen} does not suffice for a volume of {cube.shape}"
+            if device != "auto":
+                remedy = "Choose --device cpu, or free the GPU's memory"
+                raise DeviceError(problem, remedy=remedy) from error
+        LOGGER.warning("Computing on the CPU: %s", problem)
+        load_weights_cached.cache_clear()
+        torch.cuda.empty_cache()
+        return _predict_on(cube, Path(weights), "cpu", select_precision(precision, "cpu"))
+
+
+def _predict_on(cube: np.ndarray, weights: Path, device: str, precision: str) -> Prediction:
+    import torch
+
+    network, metadata = load_weights_cached(weights, device, precision)
+    image = torch.from_numpy(cube)[None, None].to(device)
+    kind = torch.device(device).type
+    autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    with torch.inference_mode(), autocast:
+        return _run(network, metadata, image.contiguous(memory_format=torch.channels_last_3d))
+
+
+def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:
+    """Run the subnetworks one after the other, so that each frees its maps before the next."""
+    from msnmo_bids.model.cam import combined_cam
+
+    features = network.forward_features(image)
+    lesions = probability = cams = logits = probabilities = None
+    if network.config.segments:
+        lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+        probability = lesions[0, 0].cpu().numpy()
+        features = features._replace(segmentation=None)
+    if network.config.classifies:
+        scores, maps = network.forward_classification(features, lesions)
+        del features
+        weight = network.classification.head.weight
+        cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
+        logits = scores[0].double().cpu().numpy()
+        probabilities = _softmax(logits / metadata.calibration.temperature)
+    return Prediction(probability, cams, probabilities, logits, metadata.class_names)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def _check_cube(cube: np.ndarray) -> np.ndarray:
+    if cube.ndim != 3 or 0 in cube.shape or any(side % SIDE_MULTIPLE for side in cube.shape):
+        raise ValueError(
+            f"the volume must have three sides that are multiples of {SIDE_MULTIPLE}, "
+            f"not {cube.shape}"
+        )
+    if not np.isfinite(cube).all():
+        raise ValueError("the volume holds values that are not finite")
+    return np.ascontiguousarray(cube, dtype=np.float32)
+
+
+@contextmanager
+def _torch_settings(n_threads: int | None, deterministic: bool, seed: int) -> Iterator[None]:
+    """Set torch's threads, determinism and seed; put threads and determinism back afterwards."""
+    import torch
+
+    threads, was_deterministic = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    if deterministic:
+        # cuBLAS reads it when it starts, and refuses deterministic work without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(was_deterministic)

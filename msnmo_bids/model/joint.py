@@ -1,0 +1,177 @@
+"""The joint model: shared features, lesion segmentation, lesion guidance, classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from msnmo_bids.model.classification import DiseaseClassification
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, SIDE_MULTIPLE, TASKS, JointConfig
+from msnmo_bids.model.guidance import LesionGuidance
+from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
+from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
+
+
+@dataclass(frozen=True)
+class JointOutput:
+    """What the joint model says of a batch; None for a task that was not computed.
+
+    Parameters
+    ----------
+    lesion_logits : Tensor or None
+        ``(B, 1, D, H, W)``.
+    scale_logits : tuple of Tensor or None
+        S_i, coarse to fine: ``(B, 1, D/8, ...)``, then 1/4, 1/2 and 1/1, before upsampling.
+    class_logits : Tensor or None
+        ``(B, K)``, float32.
+    class_features : tuple of Tensor or None
+        F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
+    class_weight : Tensor or None
+        Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
+    """
+
+    lesion_logits: Tensor | None = None
+    scale_logits: tuple[Tensor, ...] | None = None
+    class_logits: Tensor | None = None
+    class_features: tuple[Tensor, ...] | None = None
+    class_weight: Tensor | None = None
+
+    @property
+    def lesion_probability(self) -> Tensor | None:
+        """M_lesion (Eq. 5), ``(B, 1, D, H, W)``, 0 to 1."""
+        return None if self.lesion_logits is None else self.lesion_logits.float().sigmoid()
+
+
+class JointNetwork(nn.Module):
+    """Joint segmentation and classification of a T2-FLAIR volume.
+
+    For an image ``(B, 1, 160, 160, 160)``: f_seg and f_cls are ``(B, 32, 80, 80, 80)``, the lesion
+    logits ``(B, 1, 160, 160, 160)``, the joint features J of the guidance module
+    ``(B, 32, 80, 80, 80)``, the class logits ``(B, K)``. Sides are multiples of 16 and may differ.
+
+    Parameters
+    ----------
+    config : JointConfig, optional
+        Default: the paper's model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> output = JointNetwork()(torch.zeros(1, 1, 32, 48, 32))
+    >>> tuple(output.lesion_logits.shape), tuple(output.class_logits.shape)
+    ((1, 1, 32, 48, 32), (1, 2))
+    """
+
+    def __init__(self, config: JointConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or JointConfig()
+        self.sharing = InformationSharing(config)
+        if config.segments:
+            self.segmentation = LesionSegmentation(config)
+        if config.classifies:
+            self.guidance = LesionGuidance(config)
+            self.classification = DiseaseClassification(config)
+
+    def forward_features(self, image: Tensor) -> SharedFeatures:
+        """Map the image ``(B, 1, D, H, W)`` to f_seg and f_cls (Eq. 1-4)."""
+        _check_image(image)
+        return self.sharing(image)
+
+    def forward_segmentation(self, features: SharedFeatures, image: Tensor) -> LesionMaps:
+        """Map f_seg and the image to the lesion logits and their scales (Eq. 5)."""
+        if features.segmentation is None:
+            raise ValueError("this model was built without the segmentation task")
+        return self.segmentation(features.segmentation, image)
+
+    def forward_classification(
+        self, features: SharedFeatures, lesions: Tensor | None = None, pre_logits: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Classify (Eq. 6-9).
+
+        Parameters
+        ----------
+        features : SharedFeatures
+            Of `forward_features`; f_cls is read.
+        lesions : Tensor, optional
+            Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
+        pre_logits : bool, optional
+            Return the pooled features ``(B, 448)`` in place of the logits.
+
+        Returns
+        -------
+        logits : Tensor
+            ``(B, K)``.
+        maps : tuple of Tensor
+            F_i at 1/2, 1/4 and 1/8.
+
+        Raises
+        ------
+        ValueError
+            If the model does not classify, or needs `lesions`.
+        """
+        if features.classification is None:
+            raise ValueError("this model was built without the classification task")
+        if not self.config.needs_lesions:
+            maps = self.classification.forward_features(features.classification)
+            return self.classification.forward_head(maps, pre_logits=pre_logits), maps
+        if lesions is None:
+            raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
+        lesions = lesions.detach() if self.config.guidance_detach else lesions
+        maps = self.classification.forward_features(self.guidance(features.classification, lesions))
+        return self.classification.forward_head(maps, lesions, pre_logits), maps
+
+    def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> JointOutput:
+        """Segment and classify.
+
+        Parameters
+        ----------
+        image : Tensor
+            ``(B, 1, D, H, W)``, z-scored FLAIR, sides multiples of 16.
+        tasks : sequence of {"segmentation", "classification"}, optional
+            What to compute; default: all that the model was built for. A classification guided
+            by lesions computes the segmentation in any case.
+
+        Returns
+        -------
+        JointOutput
+            None in the fields of what was not computed.
+
+        Raises
+        ------
+        ValueError
+            If the image has a wrong shape, or the model lacks a task.
+        """
+        tasks = self._check_tasks(tasks)
+        features = self.forward_features(image)
+        classifies = CLASSIFICATION in tasks
+        maps = None
+        if SEGMENTATION in tasks or (classifies and self.config.needs_lesions):
+            maps = self.forward_segmentation(features, image)
+        output = {} if maps is None else maps._asdict()
+        if classifies:
+            lesions = None if maps is None else maps.lesion_logits.float().sigmoid()
+            logits, class_features = self.forward_classification(features, lesions)
+            output |= {"class_logits": logits, "class_features": class_features}
+            output["class_weight"] = self.classification.head.weight
+        return JointOutput(**output)
+
+    def _check_tasks(self, tasks: Sequence[str] | None) -> Sequence[str]:
+        wanted = self.config.tasks if tasks is None else tasks
+        lacking = sorted(set(wanted) - set(self.config.tasks))
+        if lacking or not wanted:
+            raise ValueError(
+                f"tasks={tuple(wanted)}: this model was built for {', '.join(self.config.tasks)}; "
+                f"tasks are {', '.join(TASKS)}"
+            )
+        return wanted
+
+
+def _check_image(image: Tensor) -> None:
+    sides = image.shape[2:]
+    if image.ndim != 5 or image.shape[1] != 1 or any(side % SIDE_MULTIPLE for side in sides):
+        raise ValueError(
+            f"the image must be (B, 1, D, H, W) with sides that are multiples of {SIDE_MULTIPLE}, "
+            f"not {tuple(image.shape)}"
+        )

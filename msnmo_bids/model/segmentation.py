@@ -1,0 +1,137 @@
+"""Lesion segmentation subnetwork (Eq. 5): contraction, expansion, multiscale binding."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from msnmo_bids.model.blocks import ConvUnit
+from msnmo_bids.model.config import JointConfig, Style
+
+
+class LesionMaps(NamedTuple):
+    """Result of the segmentation subnetwork.
+
+    ``lesion_logits`` is ``(B, 1, D, H, W)``; ``scale_logits`` holds the S_i, coarse to fine:
+    ``(B, 1, D/8, H/8, W/8)``, then 1/4, 1/2 and 1/1.
+    """
+
+    lesion_logits: Tensor
+    scale_logits: tuple[Tensor, ...]
+
+
+class LesionSegmentation(nn.Module):
+    """Lesion logits from f_seg, with the image as the skip of full resolution.
+
+    For an image of 160, with channels in brackets:
+
+    * contraction 80 (32) -> 40 (64) -> 20 (128): an encoding block a scale, a strided convolution
+      between two scales;
+    * expansion 20 (128) -> 40 (64) -> 80 (32) -> 160 (16): a transposed convolution, then a
+      decoding block of the result beside the skip; the last skip is the image (1);
+    * a 1x1x1 convolution to one channel at 20, 40, 80 and 160: the S_i, and their binding.
+
+    Parameters
+    ----------
+    config : JointConfig
+        Widths, normalisation, activation and weights of the scales.
+    """
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        style = config.style("segmentation")
+        half, quarter, eighth = config.segmentation_channels
+        self.encoders = nn.ModuleList(
+            [
+                _double_unit(config.shared_channels, half, style),
+                _double_unit(quarter, quarter, style),
+                _double_unit(eighth, eighth, style),
+            ]
+        )
+        self.downs = nn.ModuleList(
+            [ConvUnit(half, quarter, style, stride=2), ConvUnit(quarter, eighth, style, stride=2)]
+        )
+        widths, skips = config.decoder_channels, (quarter, half, 1)
+        below = (eighth, *widths[:-1])
+        self.ups = nn.ModuleList(
+            [nn.ConvTranspose3d(a, b, 2, 2) for a, b in zip(below, widths, strict=True)]
+        )
+        self.decoders = nn.ModuleList(
+            [
+                _double_unit(width + skip, width, style)
+                for width, skip in zip(widths, skips, strict=True)
+            ]
+        )
+        self.heads = nn.ModuleList([nn.Conv3d(width, 1, 1) for width in (eighth, *widths)])
+        self.scale_weights = config.scale_weights
+        self._start_at(config.lesion_prior)
+
+    def forward(self, features: Tensor, image: Tensor) -> LesionMaps:
+        """Segment.
+
+        Parameters
+        ----------
+        features : Tensor
+            f_seg, ``(B, 32, D/2, H/2, W/2)``.
+        image : Tensor
+            ``(B, 1, D, H, W)``.
+
+        Returns
+        -------
+        LesionMaps
+            Logits of the lesions and of each scale.
+        """
+        skips = [image, self.encoders[0](features)]
+        skips.append(self.encoders[1](self.downs[0](skips[-1])))
+        maps = self.encoders[2](self.downs[1](skips[-1]))
+        scales = [self.heads[0](maps)]
+        for up, decoder, head in zip(self.ups, self.decoders, self.heads[1:], strict=True):
+            # One expression, so that no full-resolution map outlives its use.
+            maps = decoder(_join(up(maps), skips.pop()))
+            scales.append(head(maps))
+        return LesionMaps(bind_scales(scales, self.scale_weights), tuple(scales))
+
+    def _start_at(self, prior: float) -> None:
+        """Let the heads' biases add up to the logit of `prior`."""
+        bias = math.log(prior / (1 - prior)) / sum(self.scale_weights)
+        for head in self.heads:
+            nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
+
+
+def _double_unit(inputs: int, width: int, style: Style) -> nn.Module:
+    """Build an encoding or decoding block: two convolutions."""
+    return nn.Sequential(ConvUnit(inputs, width, style), ConvUnit(width, width, style))
+
+
+def _join(maps: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([maps, skip.to(maps.dtype)], dim=1)
+
+
+def bind_scales(scales: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+    """Add the scales' logits, each upsampled to full size and weighted (Eq. 5, before sigmoid).
+
+    Parameters
+    ----------
+    scales : list of Tensor
+        Coarse to fine, each twice the size of the one before.
+    weights : tuple of float
+        0.25, 0.25, 0.5, 1 in the paper.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of the last scale.
+
+    Notes
+    -----
+    Nearest-neighbour upsampling by 8 is three times that by 2, so the sum runs from coarse to
+    fine and no scale but the last is ever held at full size.
+    """
+    total = scales[0] * weights[0]
+    for scale, weight in zip(scales[1:], weights[1:], strict=True):
+        total = F.interpolate(total, scale_factor=2, mode="nearest") + weight * scale
+    return total

@@ -1,0 +1,377 @@
+"""Weights of the joint model: a safetensors file and, beside it, all that inference must know.
+
+``NAME.safetensors`` holds the tensors, ``NAME.json`` the :class:`WeightsMetadata`. Nothing is ever
+unpickled. Reading the metadata alone imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from msnmo_bids.model.joint import JointNetwork
+
+LOGGER = logging.getLogger(__name__)
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+FORMAT_VERSION = 1
+_GET_AGAIN = "Get the two files of the weights again, or name other weights"
+
+
+class WeightsError(MsnmoError, ValueError):
+    """Weights that cannot be used; the message names the file and the remedy."""
+
+    exit_code = ExitCode.INPUT_MISSING
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How class probabilities were calibrated: softmax(logits / temperature).
+
+    Parameters
+    ----------
+    temperature : float
+        1 leaves the probabilities as they are.
+    method : str
+        How the temperature was found.
+    data : str
+        On which data.
+    """
+
+    temperature: float = 1.0
+    method: str = "none"
+    data: str = "none"
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """What travels with the weights.
+
+    Parameters
+    ----------
+    name, version : str
+        Of the weights.
+    class_names : tuple of str
+        Diagnoses in the order of the logits.
+    configuration : dict
+        :meth:`JointConfig.to_dict` of the network; filled by `save_weights`.
+    channel : str
+        The one input channel.
+    cube_shape : tuple of int
+        Sides of the input (voxels).
+    orientation : str
+        Of the input's axes.
+    spacing : str
+        How the input's voxels relate to millimetres.
+    normalization, background : str, float
+        How intensities are normalised, and the value outside the brain afterwards.
+    threshold : float
+        Lesion probability above which a voxel is lesion.
+    min_lesion_volume : float
+        Connected lesions below it are dropped (mm³).
+    calibration : Calibration
+        Of the class probabilities.
+    trained_on : tuple of str
+        Data sets, with their licences.
+    licence : str
+        Of the weights.
+    dtype : {"fp16", "bf16", "fp32"}
+        Of the stored tensors; filled by `save_weights`.
+    sha256 : str
+        Of the safetensors file; filled by `save_weights`.
+    format_version : int
+        Of this description.
+    """
+
+    name: str
+    version: str
+    class_names: tuple[str, ...] = ("MS", "NMOSD")
+    configuration: dict[str, Any] = field(default_factory=dict)
+    channel: str = "FLAIR"
+    cube_shape: tuple[int, int, int] = (160, 160, 160)
+    orientation: str = "RAS"
+    spacing: str = (
+        "none: the brain's bounding box and a margin are resized to the cube, each axis by itself"
+    )
+    normalization: str = "z-score with mean and standard deviation of the brain's voxels"
+    background: float = 0.0
+    threshold: float = 0.5
+    min_lesion_volume: float = 3.0
+    calibration: Calibration = field(default_factory=Calibration)
+    trained_on: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+    dtype: str = "fp32"
+    sha256: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("class_names", "cube_shape", "trained_on"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.calibration, Mapping):
+            object.__setattr__(self, "calibration", Calibration(**self.calibration))
+        if not self.calibration.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.calibration.temperature}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
+        if self.min_lesion_volume < 0:
+            raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
+        if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
+            raise ValueError(f"cube_shape must be three multiples of 16, not {self.cube_shape}")
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"format_version {self.format_version} is not known to this program")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metadata as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> WeightsMetadata:
+        """Build from what a JSON file holds.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown, a required one is missing or a value is wrong.
+        """
+        unknown = sorted(set(content) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown entries: {', '.join(unknown)}")
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"entries are missing or of a wrong type ({error})") from error
+
+
+def default_weights_path() -> Path:
+    """Return the weights that come with the program."""
+    return Path(__file__).parent / "weights" / "msnmo-joint.safetensors"
+
+
+def read_metadata(path: str | Path) -> WeightsMetadata:
+    """Read the metadata of weights, without torch.
+
+    Parameters
+    ----------
+    path : str or Path
+        The safetensors file or the JSON file beside it.
+
+    Returns
+    -------
+    WeightsMetadata
+        Not yet compared with the tensors.
+
+    Raises
+    ------
+    WeightsError
+        If the JSON file is missing or malformed.
+    """
+    _, description = weights_files(path)
+    try:
+        return WeightsMetadata.from_dict(json.loads(description.read_text(encoding="utf-8")))
+    except OSError as error:
+        problem = f"the description of the weights cannot be read ({error.strerror})"
+    except (ValueError, TypeError, AttributeError) as error:
+        problem = f"this is no valid description of weights: {error}"
+    raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
+
+
+def save_weights(
+    path: str | Path, network: JointNetwork, metadata: WeightsMetadata, dtype: str = "fp32"
+) -> WeightsMetadata:
+    """Write ``NAME.safetensors`` and ``NAME.json``.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``NAME`` or ``NAME.safetensors``.
+    network : JointNetwork
+        Whose tensors to write.
+    metadata : WeightsMetadata
+        Its configuration, dtype and hash are replaced by the true ones.
+    dtype : {"fp16", "bf16", "fp32"}, optional
+        Of the floating-point tensors in the file.
+
+    Returns
+    -------
+    WeightsMetadata
+        As written.
+
+    Raises
+    ------
+    ValueError
+        If the class names are not the network's, or a tensor does not fit the dtype.
+    """
+    from safetensors.torch import save_file
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if tuple(metadata.class_names) != network.config.classes:
+        raise ValueError(
+            f"class_names {metadata.class_names} are not the network's {network.config.classes}"
+        )
+    tensors_file, description = weights_files(path)
+    tensors_file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
+    save_file(tensors, tensors_file)
+    metadata = replace(
+        metadata,
+        configuration=network.config.to_dict(),
+        dtype=dtype,
+        sha256=hash_file(tensors_file),
+    )
+    text = json.dumps(metadata.to_dict(), indent=2, ensure_ascii=False)
+    description.write_text(text + "\n", encoding="utf-8")
+    return metadata
+
+
+def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, WeightsMetadata]:
+    """Build the network that the weights describe and fill it.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``NAME.safetensors``.
+    device : str, optional
+        Where the network shall live.
+
+    Returns
+    -------
+    network : JointNetwork
+        float32, in evaluation mode.
+    metadata : WeightsMetadata
+        Of the weights.
+
+    Raises
+    ------
+    WeightsError
+        If a file is missing or altered, or tensors and configuration do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata = read_metadata(path)
+    tensors_file, description = weights_files(path)
+    if not tensors_file.is_file():
+        raise WeightsError("there are no weights here", file=tensors_file, remedy=_GET_AGAIN)
+    if hash_file(tensors_file) != metadata.sha256:
+        raise WeightsError(
+            f"the weights are damaged or are not those that {description.name} describes",
+            file=tensors_file,
+            remedy=_GET_AGAIN,
+        )
+    network = _build(metadata, description)
+    try:
+        tensors = load_file(tensors_file)
+    except SafetensorError as error:
+        problem = f"this is no safetensors file ({error})"
+        raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN) from error
+    _check_tensors(network, tensors, tensors_file)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return network.to(device).eval(), metadata
+
+
+@lru_cache(maxsize=2)
+def load_weights_cached(
+    path: str | Path, device: str = "cpu", precision: str = "fp32"
+) -> tuple[JointNetwork, WeightsMetadata]:
+    """Load weights once in a process, ready for inference.
+
+    Parameters
+    ----------
+    path, device
+        As for `load_weights`.
+    precision : {"fp32", "bf16"}, optional
+        With ``"bf16"`` the convolutions keep their weights in bfloat16, which autocast would
+        otherwise convert at every forward pass.
+
+    Returns
+    -------
+    network, metadata
+        As `load_weights` gives them; channels last in memory, without gradients. Shared: do not
+        change them.
+    """
+    import torch
+    from torch import nn
+
+    network, metadata = load_weights(path, device)
+    network.requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if precision == "bf16":
+        for module in network.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                module.to(torch.bfloat16)
+    LOGGER.info("Loaded weights %s %s on %s", metadata.name, metadata.version, device)
+    return network, metadata
+
+
+def weights_files(path: str | Path) -> tuple[Path, Path]:
+    """Return the safetensors file and the JSON file of ``NAME`` (with or without suffix)."""
+    path = Path(path)
+    stem = path.name.removesuffix(".safetensors").removesuffix(".json")
+    return path.with_name(f"{stem}.safetensors"), path.with_name(f"{stem}.json")
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file: 64 hexadecimal digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _stored(name: str, value: Tensor, dtype: str) -> Tensor:
+    import torch
+
+    value = value.detach().cpu()
+    if value.is_floating_point():
+        value = value.to(getattr(torch, DTYPES[dtype]))
+        if not value.isfinite().all():
+            raise ValueError(f"{name} is not finite as {dtype}: store the weights as fp32")
+    return value.contiguous()
+
+
+def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
+    from msnmo_bids.model.joint import JointNetwork
+
+    try:
+        config = JointConfig.from_dict(metadata.configuration)
+    except (ValueError, TypeError) as error:
+        problem = f"the configuration of the weights is not valid: {error}"
+        raise WeightsError(problem, file=description, remedy=_GET_AGAIN) from error
+    if config.classes != metadata.class_names:
+        raise WeightsError(
+            f"class_names {metadata.class_names} are not those of the configuration "
+            f"{config.classes}",
+            file=description,
+            remedy=_GET_AGAIN,
+        )
+    return JointNetwork(config)
+
+
+def _check_tensors(network: JointNetwork, tensors: dict[str, Tensor], file: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    problems = {
+        "are missing": expected.keys() - found.keys(),
+        "are not expected": found.keys() - expected.keys(),
+        "have another shape": {
+            name for name in expected.keys() & found.keys() if expected[name] != found[name]
+        },
+    }
+    for problem, names in problems.items():
+        if names:
+            raise WeightsError(
+                f"tensors {problem} in the configured network: {', '.join(sorted(names)[:3])}"
+                f"{' ...' if len(names) > 3 else ''} ({len(names)} in all)",
+                file=file,
+                remedy=_GET_AGAIN,
+            )

@@ -1,0 +1,355 @@
+"""The network's input: the brain's bounding box, resized to a cube and z-scored.
+
+All arrays here are in RAS axis order. A cube voxel covers ``box side / cube side`` source voxels
+per axis, and voxel centres stay aligned: cube index ``i`` lies at the source index
+``start + (i + 0.5) * scale - 0.5`` with ``scale = (stop - start) / cube side``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msnmo_bids.errors import BadInputError
+
+CUBE_SHAPE = (160, 160, 160)
+MARGIN_MM = 5.0
+_MIN_SHARE_OF_BRAIN = 0.5  # a cube voxel is brain when at least this share of it is
+_SMALLEST_DEVIATION = 1e-6  # relative to the mean; below it the brain counts as constant
+
+
+@dataclass(frozen=True)
+class CubeTransform:
+    """The box of the source grid that a cube shows.
+
+    Parameters
+    ----------
+    start, stop : tuple of int, (3,)
+        First voxel of the box and the one after its last (RAS indices). They may lie outside of
+        the image, where the brain reaches its border: the cube is 0 there.
+    source_shape : tuple of int, (3,)
+        Shape of the source image.
+    cube_shape : tuple of int, (3,)
+        Shape of the cube.
+    """
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+    source_shape: tuple[int, int, int]
+    cube_shape: tuple[int, int, int]
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Source voxels per cube voxel, (3,)."""
+        return np.subtract(self.stop, self.start) / np.asarray(self.cube_shape, dtype=float)
+
+    def affine(self, source_affine: np.ndarray) -> np.ndarray:
+        """Return the affine of the cube's voxels.
+
+        Parameters
+        ----------
+        source_affine : ndarray, (4, 4)
+            Source index to RAS mm; multiplies column vectors.
+
+        Returns
+        -------
+        ndarray, (4, 4)
+            Cube index to RAS mm.
+        """
+        to_source = np.diag([*self.scale, 1.0])
+        to_source[:3, 3] = np.asarray(self.start) + self.scale / 2 - 0.5
+        return np.asarray(source_affine, dtype=float) @ to_source
+
+    def to_json(self) -> str:
+        """Return the transform as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CubeTransform:
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{name: _triple(fields[name]) for name in cls.__dataclass_fields__})
+
+
+def to_cube(
+    image: Path,
+    mask: Path,
+    *,
+    shape: Sequence[int] = CUBE_SHAPE,
+    margin_mm: float = MARGIN_MM,
+) -> tuple[np.ndarray, CubeTransform]:
+    """Make the network's input from an image and its brain mask.
+
+    Parameters
+    ----------
+    image, mask : Path
+        FLAIR and brain mask (non-zero = brain) on the same RAS grid.
+    shape : sequence of int, (3,)
+        Shape of the cube.
+    margin_mm : float
+        Margin around the brain's bounding box (mm).
+
+    Returns
+    -------
+    cube : ndarray of float32, ``shape``
+        z-scores; background exactly 0.
+    transform : CubeTransform
+        Where the cube lies on the source grid.
+
+    Raises
+    ------
+    BadInputError
+        The mask is empty, lies on another grid, or the brain is constant.
+    """
+    import nibabel as nib
+
+    flair, brain = nib.Nifti1Image.from_filename(image), nib.Nifti1Image.from_filename(mask)
+    if flair.shape != brain.shape:
+        raise BadInputError(
+            f"brain mask of shape {brain.shape} for an image of shape {flair.shape}", file=mask
+        )
+    values = np.asanyarray(flair.dataobj, dtype=np.float32)
+    inside = np.asanyarray(brain.dataobj) > 0
+    try:
+        return array_to_cube(values, inside, flair.header.get_zooms()[:3], shape, margin_mm)
+    except ValueError as error:
+        raise BadInputError(
+            str(error), file=image, remedy="Check the brain mask and the image"
+        ) from error
+
+
+def array_to_cube(
+    image: np.ndarray,
+    mask: np.ndarray,
+    zooms: Sequence[float],
+    shape: Sequence[int] = CUBE_SHAPE,
+    margin_mm: float = MARGIN_MM,
+) -> tuple[np.ndarray, CubeTransform]:
+    """Crop to the brain, resize and z-score an array (the arithmetic of `to_cube`).
+
+    The brain is resized as ``R(image * mask) / R(mask)`` with R the separable linear resize of
+    `resize_weights`, so that background does not darken the brain's rim. Mean and standard
+    deviation (not robust ones: the paper's section 3.1.2) are taken over the cube's brain voxels.
+
+    Parameters
+    ----------
+    image : ndarray, (X, Y, Z)
+        FLAIR intensities, RAS order.
+    mask : ndarray, (X, Y, Z)
+        Brain (true or above 0).
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    shape : sequence of int, (3,)
+        Shape of the cube.
+    margin_mm : float
+        Margin around the brain's bounding box (mm).
+
+    Returns
+    -------
+    cube : ndarray of float32, ``shape``
+        z-scores; background exactly 0.
+    transform : CubeTransform
+        Where the cube lies on the source grid.
+
+    Raises
+    ------
+    ValueError
+        The mask is empty or the brain is constant.
+    """
+    inside = np.asarray(mask) > 0
+    transform = brain_box(inside, zooms, shape, margin_mm)
+    window = _window(transform)
+    inside = inside[window]
+    brain = np.where(inside, np.asarray(image)[window], 0).astype(np.float32)
+    share = _resize(inside.astype(np.float32), transform)
+    summed = _resize(brain, transform)
+    is_brain = share >= _MIN_SHARE_OF_BRAIN
+    values = summed[is_brain] / share[is_brain]
+    if not values.size:
+        raise ValueError("the brain mask is thinner than a voxel of the cube")
+    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    if not deviation > _SMALLEST_DEVIATION * abs(mean):
+        raise ValueError("the brain has the same intensity everywhere")
+    cube = np.zeros(transform.cube_shape, dtype=np.float32)
+    cube[is_brain] = (values - mean) / deviation
+    return cube, transform
+
+
+def brain_box(
+    mask: np.ndarray,
+    zooms: Sequence[float],
+    shape: Sequence[int] = CUBE_SHAPE,
+    margin_mm: float = MARGIN_MM,
+) -> CubeTransform:
+    """Return the bounding box of a mask with a margin, as a cube's transform.
+
+    Parameters
+    ----------
+    mask : ndarray, (X, Y, Z)
+        Brain (true or above 0).
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    shape : sequence of int, (3,)
+        Shape of the cube.
+    margin_mm : float
+        Margin (mm), rounded up to whole voxels. The box is never clipped at the image's border.
+
+    Raises
+    ------
+    ValueError
+        The mask is empty.
+    """
+    start, stop = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        occupied = np.flatnonzero(np.any(mask, axis=others))
+        if not occupied.size:
+            raise ValueError("the brain mask is empty")
+        margin = int(np.ceil(margin_mm / float(zooms[axis])))
+        start.append(int(occupied[0]) - margin)
+        stop.append(int(occupied[-1]) + 1 + margin)
+    return CubeTransform(_triple(start), _triple(stop), _triple(mask.shape), _triple(shape))
+
+
+def labels_to_cube(labels: np.ndarray, transform: CubeTransform) -> np.ndarray:
+    """Resize a label map (a lesion mask) to the cube by nearest neighbour.
+
+    Parameters
+    ----------
+    labels : ndarray, (X, Y, Z)
+        Labels on the source grid; the dtype is kept.
+    transform : CubeTransform
+        From `array_to_cube` or `brain_box`.
+
+    Returns
+    -------
+    ndarray, ``transform.cube_shape``
+        Labels; 0 outside of the source image.
+    """
+    cube = labels
+    for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
+        positions = _centres(stop - start, transform.cube_shape[axis]) + start
+        nearest = np.rint(positions).astype(int)
+        outside = (nearest < 0) | (nearest >= labels.shape[axis])
+        cube = np.take(cube, nearest.clip(0, labels.shape[axis] - 1), axis=axis)
+        cube[_along(axis, outside)] = 0
+    return np.ascontiguousarray(cube)
+
+
+def from_cube(array: np.ndarray, transform: CubeTransform, order: int = 1) -> np.ndarray:
+    """Bring a cube back to the source's RAS grid.
+
+    Parameters
+    ----------
+    array : ndarray, (D, H, W) or (C, D, H, W)
+        Values on the cube.
+    transform : CubeTransform
+        From `to_cube`.
+    order : {0, 1}
+        0 nearest neighbour (labels, dtype kept), 1 trilinear (probabilities; float32). Source
+        voxel centres outside of the outermost cube centres take the nearest value.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z) or (C, X, Y, Z)
+        Values on the source grid; 0 outside of the box.
+
+    Raises
+    ------
+    ValueError
+        Shape or order is wrong.
+    """
+    spatial = tuple(array.shape[-3:])
+    if array.ndim not in (3, 4) or spatial != transform.cube_shape:
+        raise ValueError(f"array of shape {array.shape} for a cube of {transform.cube_shape}")
+    if order not in (0, 1):
+        raise ValueError(f"order must be 0 or 1, not {order}")
+    if array.ndim == 4:
+        return np.stack([from_cube(channel, transform, order) for channel in array])
+    window = _window(transform)
+    values = array if order == 0 else np.asarray(array, dtype=np.float32)
+    for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
+        positions = _centres(transform.cube_shape[axis], stop - start)
+        positions = positions[window[axis].start - start : window[axis].stop - start]
+        values = _sample(values, positions, axis, order)
+    result = np.zeros(transform.source_shape, dtype=values.dtype)
+    result[window] = values
+    return result
+
+
+def resize_weights(n_in: int, n_out: int) -> np.ndarray:
+    """Return the matrix that resizes one axis linearly, anti-aliased where it shrinks.
+
+    The kernel is a triangle as wide as the larger voxel (two-sided), normalised; where the axis
+    grows it is linear interpolation.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Samples before and after.
+
+    Returns
+    -------
+    ndarray of float32, (n_out, n_in)
+        Rows add up to 1.
+
+    Examples
+    --------
+    >>> resize_weights(2, 4)[:, 0].tolist()
+    [1.0, 0.75, 0.25, 0.0]
+    """
+    width = max(n_in / n_out, 1.0)
+    distance = np.abs(_centres(n_in, n_out)[:, None] - np.arange(n_in)[None, :])
+    weights = np.clip(1 - distance / width, 0, None)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _resize(window: np.ndarray, transform: CubeTransform) -> np.ndarray:
+    """Resize the part of the box that lies in the image; the rest of the box is 0."""
+    inside = _window(transform)
+    for axis in np.argsort(-transform.scale, kind="stable"):  # shrink first: less to compute
+        start, stop = transform.start[axis], transform.stop[axis]
+        weights = resize_weights(stop - start, transform.cube_shape[axis])
+        weights = weights[:, inside[axis].start - start : inside[axis].stop - start]
+        window = np.moveaxis(np.tensordot(weights, window, axes=(1, axis)), 0, axis)
+    return window
+
+
+def _sample(values: np.ndarray, positions: np.ndarray, axis: int, order: int) -> np.ndarray:
+    positions = positions.clip(0, values.shape[axis] - 1)
+    if order == 0:
+        return np.take(values, np.rint(positions).astype(int), axis=axis)
+    below = np.floor(positions).astype(int)
+    above = np.minimum(below + 1, values.shape[axis] - 1)
+    fraction = (positions - below).astype(np.float32)
+    fraction = fraction.reshape([-1 if other == axis else 1 for other in range(3)])
+    low, high = np.take(values, below, axis=axis), np.take(values, above, axis=axis)
+    return low + fraction * (high - low)
+
+
+def _centres(n_in: int, n_out: int) -> np.ndarray:
+    """Positions of the ``n_out`` voxel centres in indices of the ``n_in`` voxels."""
+    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+
+
+def _window(transform: CubeTransform) -> tuple[slice, slice, slice]:
+    x, y, z = (
+        slice(max(start, 0), min(stop, size))
+        for start, stop, size in zip(
+            transform.start, transform.stop, transform.source_shape, strict=True
+        )
+    )
+    return x, y, z
+
+
+def _along(axis: int, index: np.ndarray) -> tuple[slice | np.ndarray, ...]:
+    return tuple(index if other == axis else slice(None) for other in range(3))
+
+
+def _triple(values: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = (int(value) for value in values)
+    return x, y, z

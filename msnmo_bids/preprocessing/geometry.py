@@ -1,0 +1,293 @@
+"""Check a raw FLAIR, bring it to RAS axis order, and bring results back to its own grid.
+
+Affines map voxel indices to RAS millimetres and multiply column vectors. The *native grid* is the
+shape and the affine of the raw FLAIR, with nibabel's choice of affine: the sform if its code is
+above 0, else the qform. RAS order and native order differ by a permutation and flips of axes, so
+no value is ever interpolated here.
+
+A qform holds no shears. Where the raw affine has some, the sform of every image written here
+equals it, the qform is the nearest one without shears, and the scan gets the flag
+``sheared_affine``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.nifti_file import read_nifti
+
+MIN_SLICES = 8
+MIN_FIELD_OF_VIEW_MM = 80.0
+MAX_FIELD_OF_VIEW_MM = 600.0
+COMPLETE_FIELD_OF_VIEW_MM = 110.0  # below it, part of an adult brain is missing
+THICK_SLICE_MM = 3.05  # consensus protocols for MS ask for 2D slices of at most 3 mm
+SHEAR_TOLERANCE = 1e-3  # cosine between two voxel axes
+FORM_TOLERANCE_MM = 0.1  # largest difference of corner positions between qform and sform
+
+_AXIS_NAMES = ("left to right", "posterior to anterior", "inferior to superior")
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+
+
+class ConformedGeometry(TypedDict):
+    """What `conform` found: geometry of the raw scan and flags for its report."""
+
+    axcodes: str
+    zooms: list[float]
+    shape: list[int]
+    flags: list[str]
+
+
+def check_flair(path: Path) -> nib.Nifti1Image:
+    """Read a raw FLAIR and refuse what cannot be processed.
+
+    Parameters
+    ----------
+    path : Path
+        Raw FLAIR (``.nii`` or ``.nii.gz``).
+
+    Returns
+    -------
+    nib.Nifti1Image
+        The 3D image, float32 (scale factors applied), native grid. A fourth axis of length 1 is
+        dropped.
+
+    Raises
+    ------
+    BadInputError
+        What `read_nifti` refuses, and: complex or colour values, not one 3D volume, no
+        orientation, a singular affine, a field of view that cannot hold a brain, NaN or
+        infinite values, the same value everywhere.
+    """
+    path = Path(path)
+    image = read_nifti(path)
+    _check_values_are_real(path, image)
+    shape = _shape_3d(path, image.shape)
+    _check_affine(path, image)
+    _check_field_of_view(path, shape, image.affine)
+    with np.errstate(over="ignore", invalid="ignore"):
+        data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape, order="F")
+    _check_data(path, data)
+    header = image.header.copy()
+    header.set_data_dtype(np.float32)
+    header.set_slope_inter(1, 0)
+    return nib.Nifti1Image(data, image.affine, nib.Nifti1Header.from_header(header))
+
+
+def conform(path: Path, out: Path) -> ConformedGeometry:
+    """Write a raw FLAIR in RAS axis order, with equal qform and sform.
+
+    Parameters
+    ----------
+    path : Path
+        Raw FLAIR.
+    out : Path
+        RAS image to write (float32).
+
+    Returns
+    -------
+    ConformedGeometry
+        ``axcodes`` (such as ``"LPS"``), ``zooms`` (mm) and ``shape`` of the raw scan, in its own
+        axis order; ``flags``.
+
+    Raises
+    ------
+    BadInputError
+        See `check_flair`.
+    """
+    native = check_flair(path)
+    to_ras = orientations.io_orientation(native.affine)
+    data = orientations.apply_orientation(np.asanyarray(native.dataobj), to_ras)
+    affine = native.affine @ orientations.inv_ornt_aff(to_ras, native.shape)
+    image = with_equal_forms(np.ascontiguousarray(data), affine, _form_code(native.header))
+    nib.save(image, out)
+    return {
+        "axcodes": "".join(nib.aff2axcodes(native.affine)),
+        "zooms": [round(float(size), 6) for size in nib.affines.voxel_sizes(native.affine)],
+        "shape": [int(size) for size in native.shape],
+        "flags": _flags(native),
+    }
+
+
+def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
+    """Put an array in RAS order onto the native grid, voxel for voxel.
+
+    Parameters
+    ----------
+    array_ras : ndarray, (X, Y, Z)
+        Values on the grid that `conform` wrote.
+    native_path : Path
+        The raw FLAIR (only its header is read).
+
+    Returns
+    -------
+    nib.Nifti1Image
+        The same values in the raw scan's axis order, with its affine; dtype kept (bool becomes
+        uint8).
+
+    Raises
+    ------
+    ValueError
+        The array does not fit the raw scan.
+    """
+    native = nib.Nifti1Image.from_filename(native_path)
+    shape = native.shape[:3]
+    to_ras = orientations.io_orientation(native.affine)
+    from_ras = orientations.ornt_transform(_RAS, to_ras)
+    data = orientations.apply_orientation(np.asarray(array_ras), from_ras)
+    if data.shape != shape:
+        raise ValueError(f"array of shape {data.shape} (native order) for a scan of shape {shape}")
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    return with_equal_forms(np.ascontiguousarray(data), native.affine, _form_code(native.header))
+
+
+def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib.Nifti1Image:
+    """Make an image whose qform and sform both say ``affine``.
+
+    Parameters
+    ----------
+    data : ndarray, (X, Y, Z)
+        Voxel values; the dtype is kept.
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+    code : int
+        NIfTI code of both forms (1 = scanner).
+
+    Returns
+    -------
+    nib.Nifti1Image
+        With shears in the affine, the qform is the nearest one that has none.
+    """
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, code=code)
+    image.set_qform(affine, code=code, strip_shears=True)
+    image.header.set_xyzt_units("mm", "sec")
+    return image
+
+
+def shear(affine: np.ndarray) -> float:
+    """Return the largest cosine between two voxel axes; 0 without shears.
+
+    Parameters
+    ----------
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+    """
+    axes = affine[:3, :3] / nib.affines.voxel_sizes(affine)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def _check_values_are_real(path: Path, image: nib.Nifti1Image) -> None:
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        what = "complex" if dtype.kind == "c" else "colour (RGB)"
+        raise BadInputError(
+            f"{what} voxel values", file=path, remedy="Provide the magnitude image as one number"
+        )
+
+
+def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) < 3 or min(shape) < 1:
+        text = " x ".join(str(size) for size in shape)
+        raise BadInputError(
+            f"image of {text} voxels, not a 3D volume",
+            file=path,
+            remedy="Provide the whole volume in one file",
+        )
+    n_volumes = int(np.prod(shape[3:]))
+    if n_volumes > 1:
+        raise BadInputError(
+            f"{len(shape)}D image of {n_volumes} volumes; a FLAIR is one 3D volume",
+            file=path,
+            remedy="Keep the volume that is the FLAIR, or exclude the file",
+        )
+    x, y, z = shape[:3]
+    return x, y, z
+
+
+def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
+    header = image.header
+    remedy = "Convert the image from DICOM again, or repair its header"
+    if not (int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0):
+        raise BadInputError(
+            "no orientation in the header (qform and sform codes are 0): left and right cannot be "
+            "told apart",
+            file=path,
+            remedy=remedy,
+        )
+    form = "sform" if int(header["sform_code"]) > 0 else "qform"
+    axes = image.affine[:3, :3]
+    sizes = np.linalg.norm(axes, axis=0)
+    if not np.all(np.isfinite(image.affine)):
+        raise BadInputError(f"NaN or infinity in the {form}", file=path, remedy=remedy)
+    if np.any(sizes == 0) or abs(np.linalg.det(axes / np.where(sizes, sizes, 1))) < 1e-3:
+        raise BadInputError(f"singular {form} (two axes agree)", file=path, remedy=remedy)
+
+
+def _check_field_of_view(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
+    sizes = nib.affines.voxel_sizes(affine)
+    ras_axis = orientations.io_orientation(affine)[:, 0].astype(int)
+    for n_slices, size, axis in zip(shape, sizes, ras_axis, strict=True):
+        extent = n_slices * size
+        what = f"{n_slices} slices of {size:.3g} mm from {_AXIS_NAMES[axis]}"
+        if extent > MAX_FIELD_OF_VIEW_MM:
+            raise BadInputError(
+                f"implausible field of view: {what}",
+                file=path,
+                remedy="Check the voxel size in the header (it must be in millimetres)",
+            )
+        if n_slices < MIN_SLICES or extent < MIN_FIELD_OF_VIEW_MM:
+            raise BadInputError(
+                f"only {what} ({extent:.0f} mm): the scan does not cover the brain",
+                file=path,
+                remedy="Exclude the file, or provide a scan of the whole brain",
+            )
+
+
+def _check_data(path: Path, data: np.ndarray) -> None:
+    n_bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    if n_bad:
+        raise BadInputError(
+            f"{n_bad} of {data.size} voxels are NaN or infinite",
+            file=path,
+            remedy="Export the image again, or replace them (by 0 in the background)",
+        )
+    lowest, highest = float(data.min()), float(data.max())
+    if lowest == highest:
+        what = "0" if lowest == 0 else f"the same value ({lowest:g})"
+        raise BadInputError(
+            f"every voxel is {what}", file=path, remedy="Export the image again, or exclude it"
+        )
+
+
+def _flags(native: nib.Nifti1Image) -> list[str]:
+    sizes = nib.affines.voxel_sizes(native.affine)
+    header = native.header
+    forms_differ = (
+        int(header["qform_code"]) > 0
+        and int(header["sform_code"]) > 0
+        and _corner_distance(header.get_qform(), native.affine, native.shape) > FORM_TOLERANCE_MM
+    )
+    found = {
+        "thick_slices": sizes.max() > THICK_SLICE_MM,
+        "partial_coverage": np.min(sizes * native.shape) < COMPLETE_FIELD_OF_VIEW_MM,
+        "sheared_affine": shear(native.affine) > SHEAR_TOLERANCE,
+        "qform_differs_from_sform": forms_differ,
+    }
+    return [flag for flag, is_set in found.items() if is_set]
+
+
+def _corner_distance(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"), axis=-1)
+    difference = nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
+    return float(np.linalg.norm(difference, axis=-1).max())
+
+
+def _form_code(header: nib.Nifti1Header) -> int:
+    """NIfTI code of the form that gives the affine."""
+    return int(header["sform_code"]) or int(header["qform_code"]) or 1

@@ -1,0 +1,156 @@
+"""Read a NIfTI file whole, and say in one line what is wrong with one that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+
+from msnmo_bids.errors import BadInputError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_POINTER_BYTES = 32 * 1024  # git-annex and git-lfs pointer files are smaller than this
+_HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_NIFTI_MAGICS = (b"n+1\x00", b"n+2\x00")
+_AGAIN = "Copy or download the file again"
+
+
+def read_nifti(path: Path) -> nib.Nifti1Image:
+    """Read a NIfTI-1 or NIfTI-2 file into memory, to its last byte and checksum.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii`` or ``.nii.gz`` file.
+
+    Returns
+    -------
+    nib.Nifti1Image
+        The image (Nifti2Image is a subclass), its affine nibabel's choice: sform if its code is
+        above 0, else qform.
+
+    Raises
+    ------
+    BadInputError
+        The file is missing, a git-annex or git-lfs pointer without content, no NIfTI file,
+        truncated or corrupted, or its header cannot be understood.
+    """
+    content = _decompress(path, _content(path))
+    kind = _nifti_kind(content)
+    if kind is None:
+        raise BadInputError(
+            "not a NIfTI file", file=path, remedy="Convert the image to NIfTI, or exclude the file"
+        )
+    header = kind.from_fileobj(io.BytesIO(content), check=False)
+    _check_header(path, header)
+    if len(content) < _expected_bytes(header):
+        raise _truncated(path)
+    image_class = nib.Nifti2Image if kind is nib.Nifti2Header else nib.Nifti1Image
+    try:
+        return image_class.from_bytes(content)
+    except (HeaderDataError, ImageDataError, ValueError, OSError) as error:
+        raise BadInputError(
+            f"NIfTI header cannot be understood ({error})", file=path, remedy=_AGAIN
+        ) from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of the file, unless it only points to them."""
+    if path.is_symlink() and not path.exists():
+        if "annex" in str(path.readlink()):
+            raise _no_content(path, "git-annex link", f"Run: datalad get {path}")
+        raise BadInputError("symbolic link to a file that does not exist", file=path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadInputError("file does not exist", file=path) from error
+    except OSError as error:
+        raise BadInputError(
+            f"file cannot be read ({error.strerror or error})",
+            file=path,
+            remedy="Check its permissions and the disk",
+        ) from error
+    if not content:
+        raise BadInputError("file is empty (0 bytes)", file=path, remedy=_AGAIN)
+    start = content.lstrip()[:200]
+    if len(content) < _POINTER_BYTES and b"annex/objects" in start:
+        raise _no_content(path, "git-annex link", f"Run: datalad get {path}")
+    if start.startswith(b"version https://git-lfs"):
+        raise _no_content(path, "git-lfs pointer", f"Run: git lfs pull --include {path}")
+    return content
+
+
+def _decompress(path: Path, content: bytes) -> bytes:
+    compressed = content[:2] == _GZIP_MAGIC
+    if path.suffix == ".gz" and not compressed:
+        if _nifti_kind(content) is not None:
+            raise BadInputError(
+                "NIfTI file that is not compressed, although it is named .nii.gz",
+                file=path,
+                remedy="Rename it to .nii, or compress it with gzip",
+            )
+        raise BadInputError(
+            "not a gzip file, although it is named .nii.gz", file=path, remedy=_AGAIN
+        )
+    if not compressed:
+        return content
+    if path.suffix != ".gz":
+        raise BadInputError(
+            "compressed file that is not named .nii.gz", file=path, remedy="Rename it to .nii.gz"
+        )
+    try:
+        return gzip.decompress(content)
+    except EOFError as error:
+        raise _truncated(path) from error
+    except (OSError, zlib.error) as error:
+        raise BadInputError(
+            f"compressed data are corrupted ({error})", file=path, remedy=_AGAIN
+        ) from error
+
+
+def _nifti_kind(content: bytes) -> type[nib.Nifti1Header] | None:
+    """Return the header class that the first bytes announce."""
+    for order in ("<", ">"):
+        size = int(np.frombuffer(content[:4].ljust(4, b"\0"), dtype=f"{order}i4")[0])
+        kind = _HEADER_OF_SIZE.get(size)
+        if kind is not None and len(content) >= size:
+            magic = content[344:348] if size == 348 else content[4:8]
+            return kind if magic in _NIFTI_MAGICS else None
+    return None
+
+
+def _check_header(path: Path, header: nib.Nifti1Header) -> None:
+    """Refuse what nibabel would mend silently: it turns a voxel size of 0 into 1 mm."""
+    try:
+        header.get_data_dtype()
+        n_axes = len(header.get_data_shape())
+    except (HeaderDataError, KeyError, ValueError) as error:
+        raise BadInputError(
+            f"NIfTI header cannot be understood ({error})", file=path, remedy=_AGAIN
+        ) from error
+    sizes = np.asarray(header["pixdim"][1 : 1 + min(n_axes, 3)], dtype=float)
+    if not np.all(np.isfinite(sizes)) or np.any(sizes == 0):
+        text = " x ".join(f"{size:g}" for size in sizes)
+        raise BadInputError(
+            f"voxel size of {text} mm in the header",
+            file=path,
+            remedy="Convert the image from DICOM again, or repair its header",
+        )
+
+
+def _expected_bytes(header: nib.Nifti1Header) -> int:
+    n_voxels = np.prod([int(size) for size in header.get_data_shape()], dtype=object)
+    return int(header.get_data_offset()) + int(n_voxels) * header.get_data_dtype().itemsize
+
+
+def _no_content(path: Path, what: str, remedy: str) -> BadInputError:
+    return BadInputError(f"{what} without its content", file=path, remedy=remedy)
+
+
+def _truncated(path: Path) -> BadInputError:
+    return BadInputError("file is truncated: its data end too early", file=path, remedy=_AGAIN)

@@ -1,0 +1,243 @@
+"""Brain masks on the conformed RAS grid: deepbet, or the foreground of stripped input.
+
+FSL's BET, where it is installed, runs as Nipype's own node and not here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.preprocessing.records import ToolRecord
+
+if TYPE_CHECKING:
+    from deepbet import BrainExtraction
+
+LOGGER = logging.getLogger("msnmo.preprocessing")
+
+PLAUSIBLE_BRAIN_ML = (600.0, 2400.0)
+TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has failed
+DEEPBET_THRESHOLD = 0.5
+CUT_AREA_CM2 = 25.0  # of brain in an outermost slice; the medulla in the lowest one has 5 to 10
+_TRY_ANOTHER = "Try another --skull-strip, or exclude the scan"
+
+
+class MaskReport(TypedDict):
+    """Brain volume (ml) and flags of a brain mask."""
+
+    BrainVolume: float
+    Flags: list[str]
+
+
+def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
+    """Write a brain mask by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
+
+    Parameters
+    ----------
+    image : Path
+        RAS image with skull, any voxel size (deepbet resizes the brain's box itself).
+    mask : Path
+        Mask to write (uint8, the image's grid).
+    n_threads : int
+        CPU threads.
+
+    Returns
+    -------
+    ToolRecord
+        Tool, version, settings.
+
+    Raises
+    ------
+    BadInputError
+        deepbet finds no brain.
+    """
+    from importlib.metadata import version
+
+    flair = nib.Nifti1Image.from_filename(image)
+    data = flair.get_fdata(dtype=np.float32)
+    with _torch_threads(n_threads):
+        network = _deepbet()
+        try:
+            probability = network.run_model(np.ascontiguousarray(data))
+            brain = network.postprocess(probability > DEEPBET_THRESHOLD)
+        except (AssertionError, ValueError) as error:
+            raise BadInputError(
+                "deepbet finds no brain", file=image, remedy=_TRY_ANOTHER
+            ) from error
+    _save_mask(np.asarray(brain) > 0, flair, mask)
+    return {
+        "Tool": "deepbet",
+        "Version": version("deepbet"),
+        "Settings": {"threshold": DEEPBET_THRESHOLD, "n_dilate": 0},
+    }
+
+
+def foreground_mask(image: Path, mask: Path) -> ToolRecord:
+    """Write the brain mask of a skull-stripped image: what differs from its background.
+
+    The background is the most frequent value of the image's six outer faces. The largest
+    26-connected component is kept and its holes are filled.
+
+    Parameters
+    ----------
+    image : Path
+        Skull-stripped RAS image.
+    mask : Path
+        Mask to write (uint8, the image's grid).
+
+    Returns
+    -------
+    ToolRecord
+        Tool, version, settings.
+
+    Raises
+    ------
+    BadInputError
+        Nothing differs from the background.
+    """
+    from msnmo_bids.version import get_version
+
+    flair = nib.Nifti1Image.from_filename(image)
+    data = flair.get_fdata(dtype=np.float32)
+    background = _background(data)
+    brain = largest_component(data != background)
+    if not brain.any():
+        raise BadInputError("image has no foreground", file=image, remedy=_TRY_ANOTHER)
+    _save_mask(fill_holes(brain), flair, mask)
+    return {
+        "Tool": "msnmo foreground",
+        "Version": get_version(),
+        "Settings": {"background": background, "connectivity": 26},
+    }
+
+
+def check_mask(mask: Path, image: Path) -> MaskReport:
+    """Judge a brain mask by its volume and by where it ends.
+
+    Parameters
+    ----------
+    mask : Path
+        Brain mask.
+    image : Path
+        The image it belongs to (named in errors; the grids must agree).
+
+    Returns
+    -------
+    MaskReport
+        ``BrainVolume`` (ml) and ``Flags``: ``implausible_brain_volume``, ``partial_coverage``
+        (the brain is cut at the border of the image).
+
+    Raises
+    ------
+    BadInputError
+        The volume is far from a brain's, or the grids differ.
+    """
+    brain_image = nib.Nifti1Image.from_filename(mask)
+    shape = nib.Nifti1Image.from_filename(image).shape
+    if brain_image.shape != shape:
+        raise BadInputError(
+            f"brain mask of shape {brain_image.shape} for an image of shape {shape}", file=image
+        )
+    brain = np.asanyarray(brain_image.dataobj) > 0
+    zooms = nib.affines.voxel_sizes(brain_image.affine)
+    volume_ml = float(np.count_nonzero(brain) * np.prod(zooms) / 1000)
+    lowest, highest = PLAUSIBLE_BRAIN_ML
+    if volume_ml < lowest / TOLERANCE:
+        raise BadInputError(
+            f"brain mask of {volume_ml:.0f} ml: skull stripping failed",
+            file=image,
+            remedy=_TRY_ANOTHER,
+        )
+    if volume_ml > highest * TOLERANCE:
+        raise BadInputError(
+            f"brain mask of {volume_ml:.0f} ml: the skull was not removed",
+            file=image,
+            remedy="Use --skull-strip deepbet (or bet), and check SkullStripped in the sidecar",
+        )
+    found = {
+        "implausible_brain_volume": not lowest <= volume_ml <= highest,
+        "partial_coverage": _largest_cut_cm2(brain, zooms) > CUT_AREA_CM2,
+    }
+    return {
+        "BrainVolume": round(volume_ml, 1),
+        "Flags": [flag for flag, is_set in found.items() if is_set],
+    }
+
+
+def bet_version() -> str:
+    """Return the version of the FSL installation at ``$FSLDIR``, or ``"unknown"``."""
+    file = Path(os.environ.get("FSLDIR", "")) / "etc" / "fslversion"
+    try:
+        return file.read_text(encoding="utf-8").split(":")[0].strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest 26-connected component of a mask (bool, same shape)."""
+    labels, n_components = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
+    if n_components < 2:
+        return np.asarray(mask, dtype=bool)
+    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill the cavities of a mask that no 6-connected path joins to the image's border."""
+    outside, n_components = ndimage.label(~np.asarray(mask, dtype=bool))
+    at_border = np.zeros(n_components + 1, dtype=bool)
+    for axis in range(3):
+        for face in (0, -1):
+            at_border[np.unique(np.take(outside, face, axis=axis))] = True
+    at_border[0] = False
+    return ~at_border[outside]
+
+
+def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
+    code = int(image.header["sform_code"])
+    nib.save(with_equal_forms(brain.astype(np.uint8), image.affine, code), path)
+
+
+def _background(data: np.ndarray) -> float:
+    faces = [np.take(data, face, axis=axis).ravel() for axis in range(3) for face in (0, -1)]
+    values, counts = np.unique(np.concatenate(faces), return_counts=True)
+    return float(values[counts.argmax()])
+
+
+def _largest_cut_cm2(brain: np.ndarray, zooms: np.ndarray) -> float:
+    areas = []
+    for axis in range(3):
+        pixel_cm2 = float(np.prod(np.delete(zooms, axis))) / 100
+        areas += [np.count_nonzero(np.take(brain, face, axis=axis)) * pixel_cm2 for face in (0, -1)]
+    return max(areas)
+
+
+@lru_cache(maxsize=1)
+def _deepbet() -> BrainExtraction:
+    """Load deepbet's two networks, once a process; they stay on the CPU."""
+    from deepbet import BrainExtraction
+
+    LOGGER.debug("loading deepbet's networks")
+    return BrainExtraction(no_gpu=True)
+
+
+@contextmanager
+def _torch_threads(n_threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, n_threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

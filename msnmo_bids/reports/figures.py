@@ -1,0 +1,256 @@
+"""The figures of a scan: brain mask, bias field, lesions, class activation.
+
+Plain functions from files to an SVG file. Every figure is in neurological convention (the person's
+left is on the left), says so, and keeps the scan's own voxels and proportions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from msnmo_bids.reports.panels import (
+    BRAIN_COLOUR,
+    TEXT_COLOUR,
+    ColourBar,
+    Panel,
+    Row,
+    draw,
+    save_svg,
+    shrink,
+)
+from msnmo_bids.reports.slices import (
+    OBLIQUE_DEGREES,
+    PLANES,
+    SIDES,
+    Box,
+    Volume,
+    bounding_box,
+    evenly,
+    fullest,
+    load_ras,
+    position_mm,
+    section,
+    section_size,
+    spread,
+    window,
+)
+
+CONVENTION = "Neurological convention: the person's left (L) is on the left."
+BIAS_COLOURS = "cividis"
+STRIP_LENGTH = 6
+STRIP_GAP_MM = 6.0
+TAGGED_LESIONS = 9
+CAM_PIXELS = 96
+CAM_OPACITY = 0.85
+AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
+
+
+def brain_mask_figure(flair: Path, mask: Path, out: Path) -> Path:
+    """Draw the brain mask's outline over the image with its skull.
+
+    Parameters
+    ----------
+    flair : Path
+        Raw FLAIR, or any image on the mask's grid.
+    mask : Path
+        Brain mask.
+    out : Path
+        SVG file.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    volume = load_ras(flair)
+    brain = load_ras(mask).data > 0.5
+    head = volume.data > 0.08 * np.percentile(volume.data, 99)
+    box = bounding_box(head | brain, volume.zooms, 2.0)
+    limits = window(volume.data[brain])
+
+    def row(title: str, cuts: list[tuple[str, int]]) -> Row:
+        panels = []
+        for plane, index in cuts:
+            panel = _panel(volume, plane, index, box, limits)
+            outline = section(brain, plane, index, box)
+            panels.append(replace(panel, mask=outline, colour=BRAIN_COLOUR, line=1.0))
+        return Row(title, panels)
+
+    axial = [("axial", k) for k in evenly(brain, "axial", 4)]
+    upright = [("coronal", k) for k in evenly(brain, "coronal", 1)]
+    upright += [("sagittal", k) for k in evenly(brain, "sagittal", 3, trim=0.22)]
+    rows = [row("Brain mask, axial", axial), row("Brain mask, coronal and sagittal", upright)]
+    return save_svg(draw(rows, _foot(volume)), out)
+
+
+def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
+    """Draw the image before and after the bias field's correction, and the field between them.
+
+    Parameters
+    ----------
+    raw : Path
+        FLAIR before the correction.
+    preproc : Path
+        FLAIR after it, on the same grid, 0 outside the brain.
+    out : Path
+        SVG file.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    before, after = load_ras(raw), load_ras(preproc)
+    brain = (after.data > 0) & (before.data > 0)
+    box = bounding_box(brain, after.zooms)
+    ratio = np.ones_like(after.data)
+    ratio[brain] = before.data[brain] / after.data[brain]
+    field = ratio / (np.median(ratio[brain]) if brain.any() else 1.0)
+    # The corrected image is on the raw one's scale up to a factor: each gets its own window.
+    limits = window(before.data[brain]), window(after.data[brain])
+    spread_of_field = np.percentile(field[brain], [1, 99]) if brain.any() else [1.0, 1.0]
+    reach = max(float(np.abs(np.log(spread_of_field)).max()), 0.02)
+    bar = ColourBar(
+        float(np.exp(-reach)), float(np.exp(reach)), "estimated bias field (factor)", BIAS_COLOURS
+    )
+
+    raw_row, corrected, fields = [], [], []
+    for plane in PLANES:
+        index = fullest(brain, plane, brain)
+        raw_row.append(_panel(before, plane, index, box, limits[0]))
+        panel = _panel(after, plane, index, box, limits[1])
+        corrected.append(panel)
+        inside = section(brain, plane, index, box)
+        heat = bar.rgba(section(field, plane, index, box))
+        heat[..., 3] = inside
+        fields.append(replace(panel, heat=heat, image=np.zeros_like(panel.image)))
+    rows = [
+        Row("Before correction", raw_row),
+        Row("After correction (and skull stripping)", corrected),
+        Row("Before divided by after", fields),
+    ]
+    return save_svg(draw(rows, _foot(after), bar), out)
+
+
+def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
+    """Draw the lesions over the FLAIR at the sections that show most lesion.
+
+    Parameters
+    ----------
+    preproc : Path
+        FLAIR, 0 outside the brain.
+    mask : Path
+        Lesion mask.
+    labels : Path
+        Label image of the connected lesions; the largest ones get their number.
+    out : Path
+        SVG file.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    volume = load_ras(preproc)
+    lesions = load_ras(mask).data > 0.5
+    numbers = load_ras(labels).data.astype(np.int32)
+    brain = volume.data > 0
+    box = bounding_box(brain, volume.zooms)
+    limits = window(volume.data[brain])
+
+    def marked(plane: str, index: int, *, tagged: bool = True) -> Panel:
+        panel = _panel(volume, plane, index, box, limits)
+        drawn = section(lesions, plane, index, box)
+        tags = _tags(section(numbers, plane, index, box)) if tagged else ()
+        return replace(panel, mask=drawn, fill=0.22, tags=tags)
+
+    cuts = [(plane, fullest(lesions, plane, brain)) for plane in PLANES]
+    gap = max(1, round(STRIP_GAP_MM / volume.zooms[2]))
+    strip = spread(lesions, brain, "axial", STRIP_LENGTH, gap)
+    found = "sections with most lesion" if lesions.any() else "no lesion found"
+    rows = [
+        Row(f"FLAIR, {found}", [_panel(volume, *cut, box, limits) for cut in cuts]),
+        Row("Lesions (numbers as in the table)", [marked(*cut) for cut in cuts]),
+        Row("Further axial sections", [marked("axial", k, tagged=False) for k in strip]),
+    ]
+    return save_svg(draw(rows, _foot(volume)), out)
+
+
+def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: Path) -> Path:
+    """Draw the class activation maps over the FLAIR, at the sections of :func:`lesions_figure`.
+
+    Parameters
+    ----------
+    preproc : Path
+        FLAIR, 0 outside the brain.
+    lesion_mask : Path
+        Lesion mask, drawn as an outline.
+    cams : mapping of str to Path
+        Class activation map of each class; one row a class, one colour scale for all.
+    out : Path
+        SVG file.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    volume = load_ras(preproc)
+    lesions = load_ras(lesion_mask).data > 0.5
+    brain = volume.data > 0
+    box = bounding_box(brain, volume.zooms)
+    limits = window(volume.data[brain])
+    maps = {name: load_ras(path).data for name, path in cams.items()}
+    reach = max((_reach(data[brain]) for data in maps.values()), default=1.0)
+    bar = ColourBar(-reach, reach, "class activation (logits)")
+
+    rows = []
+    for name, data in maps.items():
+        panels = []
+        for plane in PLANES:
+            index = fullest(lesions, plane, brain)
+            values = section(data, plane, index, box)
+            strength = np.clip(np.abs(values) / reach, 0, 1) * CAM_OPACITY
+            heat = bar.rgba(values)
+            heat[..., 3] = strength * section(brain, plane, index, box)
+            panel = _panel(volume, plane, index, box, limits)
+            drawn = section(lesions, plane, index, box)
+            heat = shrink(heat, CAM_PIXELS)
+            panels.append(replace(panel, heat=heat, mask=drawn, colour=TEXT_COLOUR))
+        rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
+    return save_svg(draw(rows, _foot(volume), bar), out)
+
+
+def _panel(volume: Volume, plane: str, index: int, box: Box, limits: tuple[float, float]) -> Panel:
+    values = section(volume.data, plane, index, box)
+    grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    note = f"{AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
+    return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
+
+
+def _reach(values: np.ndarray) -> float:
+    """Return the largest magnitude, but for outliers; never 0."""
+    reach = float(np.percentile(np.abs(values), 99.5)) if values.size else 0.0
+    return reach or 1.0
+
+
+def _tags(numbers: np.ndarray) -> tuple[tuple[float, float, str], ...]:
+    """Return the numbers of the largest lesions of a section, each beside its lesion."""
+    tags = []
+    for number in np.unique(numbers[(numbers > 0) & (numbers <= TAGGED_LESIONS)]):
+        rows, columns = np.nonzero(numbers == number)
+        down = (rows.min() + 0.0) / numbers.shape[0]
+        right = (columns.max() + 1.5) / numbers.shape[1]
+        tags.append((down, right, str(number)))
+    return tuple(tags)
+
+
+def _foot(volume: Volume) -> str:
+    zooms = " × ".join(f"{zoom:.2g}" for zoom in volume.zooms)
+    oblique = volume.obliquity
+    tilt = f" Oblique by {oblique:.0f}°: planes of the scan." if oblique > OBLIQUE_DEGREES else ""
+    return f"{CONVENTION} Voxels {zooms} mm.{tilt}"

@@ -1,0 +1,336 @@
+"""Draw rows of sections into one SVG, the same bytes for the same input."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path as DrawnPath
+
+# Okabe and Ito's palette: told apart with every common colour vision deficiency.
+LESION_COLOUR = "#E69F00"
+BRAIN_COLOUR = "#56B4E9"
+TEXT_COLOUR = "#E8E8E8"
+BACKGROUND = "#000000"
+# Bright at both ends and grey between them, to be seen on a dark grey brain.
+DIVERGING = ("#3DBBFF", "#8C8C8C", "#FF9A1F")
+
+# Inches.
+FIGURE_WIDTH = 8.0
+GAP = 0.06
+TITLE_HEIGHT = 0.30
+NOTE_HEIGHT = 0.17
+FOOT_HEIGHT = 0.34
+BAR_HEIGHT = 0.50
+
+MAX_PIXELS = 400
+RC_PARAMS = {
+    "svg.hashsalt": "msnmo",
+    "svg.fonttype": "none",
+    "svg.image_inline": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "path.simplify": False,
+    "text.color": TEXT_COLOUR,
+}
+# Else another day or another matplotlib would give another file.
+NO_METADATA = {"Date": None, "Creator": None}
+PIXELATED = "image-rendering:crisp-edges;image-rendering:pixelated"
+EMBEDDED_PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One section with what lies over it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+        Grey values from 0 (black) to 1 (white), first row on top.
+    size_mm : tuple of float
+        Height and width.
+    sides : tuple of str
+        Letters on the left and on the right, such as ``("L", "R")``.
+    note : str
+        Position of the section.
+    heat : ndarray, shape (rows, columns, 4), optional
+        RGBA overlay, 0 to 1, on a grid of its own over the same area.
+    mask : ndarray of bool, shape (rows, columns), optional
+        Outlined along its pixels' edges.
+    colour : str
+        Colour of the outline.
+    fill : float
+        Opacity of the mask's inside.
+    line : float
+        Width of the outline (points).
+    tags : tuple of (float, float, str)
+        Texts with their place, as fractions of the height (from the top) and of the width.
+    """
+
+    image: np.ndarray
+    size_mm: tuple[float, float]
+    sides: tuple[str, str]
+    note: str
+    heat: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    colour: str = LESION_COLOUR
+    fill: float = 0.0
+    line: float = 0.8
+    tags: tuple[tuple[float, float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels side by side under a title."""
+
+    title: str
+    panels: list[Panel] = field(default_factory=list)
+
+    @property
+    def scale(self) -> float:
+        """Inches a mm when the panels fill the figure's width."""
+        room = FIGURE_WIDTH - GAP * (len(self.panels) + 1)
+        return room / sum(panel.size_mm[1] for panel in self.panels)
+
+    @property
+    def picture_height(self) -> float:
+        """Height (inches) of the tallest panel."""
+        return max(panel.size_mm[0] for panel in self.panels) * self.scale
+
+    @property
+    def height(self) -> float:
+        """Height (inches) with title and notes."""
+        return TITLE_HEIGHT + self.picture_height + NOTE_HEIGHT
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """A horizontal colour bar under the panels.
+
+    Parameters
+    ----------
+    low, high : float
+        Values at its ends.
+    label : str
+        What is shown, with its unit.
+    colours : str or tuple of str
+        A matplotlib colour map, or the colours to interpolate between.
+    """
+
+    low: float
+    high: float
+    label: str
+    colours: str | tuple[str, ...] = DIVERGING
+
+    def rgba(self, values: np.ndarray) -> np.ndarray:
+        """Return the colours ``(…, 4)`` of values; beyond the ends those of the ends."""
+        import matplotlib as mpl
+        from matplotlib.colors import LinearSegmentedColormap
+
+        if isinstance(self.colours, str):
+            colour_map = mpl.colormaps[self.colours]
+        else:
+            colour_map = LinearSegmentedColormap.from_list("own", self.colours)
+        return colour_map(np.clip((values - self.low) / (self.high - self.low), 0, 1))
+
+
+def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure:
+    """Draw rows of panels, each row as wide as the figure.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From top to bottom.
+    foot : str
+        What the figure's reader must know, such as the convention of left and right.
+    bar : ColourBar, optional
+        Drawn below the rows.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With one pair of axes, in inches from the top left corner, and no state in pyplot.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    height = sum(row.height for row in rows) + FOOT_HEIGHT + (BAR_HEIGHT if bar else 0.0)
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC_PARAMS)
+        figure = Figure(figsize=(FIGURE_WIDTH, height), facecolor=BACKGROUND)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        top = 0.0
+        for row in rows:
+            _draw_row(axes, row, top)
+            top += row.height
+        if bar:
+            _draw_bar(axes, bar, top + 0.14)
+        axes.text(2 * GAP, height - FOOT_HEIGHT / 2, foot, va="center", fontsize=9)
+        axes.set(xlim=(0, FIGURE_WIDTH), ylim=(height, 0), aspect="auto")
+    return figure
+
+
+def save_svg(figure: Figure, out: Path) -> Path:
+    """Write a figure as SVG without date, so that equal figures are equal files.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        As :func:`draw` returns it.
+    out : Path
+        Its folder is made when needed.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC_PARAMS)
+        figure.savefig(buffer, format="svg", metadata=NO_METADATA, facecolor=BACKGROUND)
+    # The voxels are embedded as they are: let the viewer interpolate instead of showing blocks.
+    text = EMBEDDED_PNG.sub(_smaller_png, buffer.getvalue().replace(PIXELATED, ""))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    return out
+
+
+def shrink(image: np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Average blocks of pixels until no side is longer than `max_pixels`.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+        Picture.
+    max_pixels : int
+        Longest side.
+
+    Returns
+    -------
+    ndarray
+        Of the same range of values. Incomplete blocks at the end are filled with the border, so
+        that the picture is stretched by less than one block.
+    """
+    factor = [max(1, -(-size // max_pixels)) for size in image.shape[:2]]
+    if factor == [1, 1]:
+        return image
+    rest = [-size % step for size, step in zip(image.shape[:2], factor, strict=True)]
+    none = [(0, 0)] * (image.ndim - 2)
+    padded = np.pad(image, [(0, rest[0]), (0, rest[1]), *none], mode="edge")
+    rows, columns = (size // step for size, step in zip(padded.shape[:2], factor, strict=True))
+    blocks = padded.reshape(rows, factor[0], columns, factor[1], *image.shape[2:])
+    return blocks.mean(axis=(1, 3))
+
+
+def _smaller_png(found: re.Match[str]) -> str:
+    """Store a grey picture with one channel instead of matplotlib's four."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    pixels = np.asarray(picture.convert("RGBA"))
+    grey = (pixels[..., :1] == pixels[..., :3]).all() and (pixels[..., 3] == 255).all()
+    buffer = io.BytesIO()
+    (picture.convert("L") if grey else picture).save(buffer, format="png", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _draw_row(axes: Axes, row: Row, top: float) -> None:
+    axes.text(2 * GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=11)
+    left = GAP
+    for panel in row.panels:
+        tall, wide = (size * row.scale for size in panel.size_mm)
+        above = top + TITLE_HEIGHT + (row.picture_height - tall) / 2
+        _draw_panel(axes, panel, left, above, tall, wide)
+        middle, below = left + wide / 2, top + row.height - NOTE_HEIGHT
+        axes.text(middle, below, panel.note, ha="center", va="top", fontsize=8)
+        left += wide + GAP
+
+
+def _draw_panel(
+    axes: Axes, panel: Panel, left: float, top: float, tall: float, wide: float
+) -> None:
+    place: dict[str, Any] = {
+        "extent": (left, left + wide, top + tall, top),
+        "interpolation": "none",
+        "aspect": "auto",
+    }
+    axes.imshow(shrink(panel.image), cmap="gray", vmin=0, vmax=1, **place)
+    if panel.heat is not None:
+        axes.imshow(panel.heat, **place)
+    if panel.mask is not None and panel.mask.any():
+        _draw_mask(axes, panel, left, top, tall, wide)
+    for x, align, letter in ((left, "left", 0), (left + wide, "right", 1)):
+        axes.text(x, top + tall / 2, panel.sides[letter], ha=align, va="center", fontsize=9)
+    for down, right, text in panel.tags:
+        x, y = left + right * wide, top + down * tall
+        axes.text(x, y, text, fontsize=8, va="center", color=panel.colour)
+
+
+def _draw_mask(axes: Axes, panel: Panel, left: float, top: float, tall: float, wide: float) -> None:
+    from matplotlib.patches import PathPatch
+
+    mask = np.asarray(panel.mask, dtype=bool)
+    pixel = np.array([wide / mask.shape[1], tall / mask.shape[0]])
+    corner = np.array([left, top])
+    # add_artist, for add_patch measures the path, which costs more than all the rest.
+    if panel.fill:
+        inside = _path(_runs(mask), pixel, corner)
+        axes.add_artist(PathPatch(inside, fc=panel.colour, ec="none", alpha=panel.fill))
+    outline = _path(_edges(mask), pixel, corner)
+    axes.add_artist(PathPatch(outline, fc="none", ec=panel.colour, lw=panel.line))
+
+
+def _edges(mask: np.ndarray) -> np.ndarray:
+    """Return the edges between pixels in and out of a mask, as (2 ends, 2: x and y, edges)."""
+    padded = np.pad(mask, 1).astype(np.int8)
+    rows, columns = np.nonzero(np.diff(padded, axis=1)[1:-1])
+    upright = np.array([[columns, rows], [columns, rows + 1]])
+    rows, columns = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
+    level = np.array([[columns, rows], [columns + 1, rows]])
+    return np.concatenate([upright, level], axis=2)
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """Return a rectangle a run of pixels in a row, as (4 corners, 2: x and y, runs)."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    stops = np.nonzero(steps == -1)[1]
+    return np.array([[starts, rows], [stops, rows], [stops, rows + 1], [starts, rows + 1]])
+
+
+def _path(points: np.ndarray, pixel: np.ndarray, corner: np.ndarray) -> DrawnPath:
+    """Join shapes (points, 2, shapes), in pixels, to one path in inches."""
+    from matplotlib.path import Path as DrawnPath
+
+    vertices = points.transpose(2, 0, 1).reshape(-1, 2) * pixel + corner
+    codes = np.full(len(vertices), DrawnPath.LINETO, dtype=DrawnPath.code_type)
+    codes[:: points.shape[0]] = DrawnPath.MOVETO
+    return DrawnPath(vertices, codes)
+
+
+def _draw_bar(axes: Axes, bar: ColourBar, top: float) -> None:
+    left, right, bottom = 0.36 * FIGURE_WIDTH, 0.72 * FIGURE_WIDTH, top + 0.13
+    ramp = bar.rgba(np.linspace(bar.low, bar.high, 128))[None]
+    axes.imshow(ramp, extent=(left, right, bottom, top), interpolation="none", aspect="auto")
+    axes.text(left - 0.1, (top + bottom) / 2, bar.label, ha="right", va="center", fontsize=9)
+    for share in (0.0, 0.5, 1.0):
+        value = bar.low + share * (bar.high - bar.low)
+        x = left + share * (right - left)
+        axes.text(x, bottom + 0.04, f"{value:.2g}", ha="center", va="top", fontsize=8)

@@ -1,0 +1,247 @@
+"""Sections of a volume as they are drawn: neurological convention, true proportions.
+
+Everything is reoriented to RAS by permuting and flipping axes (no interpolation), so that the
+sections of an oblique scan follow its own slices. A section is an array ``(rows, columns)`` whose
+first row is the top of the picture: the person's left is on the left of axial and coronal sections,
+the front is on the right of sagittal ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+PLANES = ("axial", "coronal", "sagittal")
+AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
+SIDES = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
+OBLIQUE_DEGREES = 3.0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume in RAS orientation.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Voxel values; the axes go right, forward and up.
+    affine : ndarray, shape (4, 4)
+        Index to RAS mm, multiplies column vectors.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def zooms(self) -> tuple[float, float, float]:
+        """Voxel size (mm) along the three axes."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def obliquity(self) -> float:
+        """Largest angle (degrees) between an axis of the image and its axis of the scanner."""
+        cosines = np.diag(self.affine[:3, :3]) / np.array(self.zooms)
+        return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels: ``start`` included, ``stop`` excluded."""
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Index that cuts the box out of an array."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+
+def load_ras(path: Path) -> Volume:
+    """Read an image and put its axes in the order right, forward, up.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI image; a fourth axis of length one is dropped.
+
+    Returns
+    -------
+    Volume
+        float32, scaled values.
+    """
+    image = nib.as_closest_canonical(nib.squeeze_image(nib.load(path)))
+    return Volume(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+
+
+def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 5.0) -> Box:
+    """Return the box around a mask; the whole array when the mask is empty.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        What to surround.
+    zooms : tuple of float
+        Voxel size (mm).
+    margin_mm : float
+        Added on every side, inside the array.
+
+    Returns
+    -------
+    Box
+    """
+    if not mask.any():
+        return Box((0, 0, 0), mask.shape)
+    start, stop = [], []
+    for axis, (size, zoom) in enumerate(zip(mask.shape, zooms, strict=True)):
+        others = tuple(other for other in range(3) if other != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        margin = int(np.ceil(margin_mm / zoom))
+        start.append(max(int(where[0]) - margin, 0))
+        stop.append(min(int(where[-1]) + 1 + margin, size))
+    return Box(tuple(start), tuple(stop))
+
+
+def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
+    """Cut one section out of a volume, as it is drawn.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        RAS volume.
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the cut.
+    index : int
+        Voxel index along the axis across the plane, in the whole volume.
+    box : Box
+        Part of the section that is kept.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        First row on top.
+    """
+    window = list(box.slices)
+    window[AXIS[plane]] = index
+    return np.rot90(data[tuple(window)])
+
+
+def section_size(zooms: tuple[float, ...], plane: str, box: Box) -> tuple[float, float]:
+    """Return the height and the width (mm) of a section."""
+    lengths = [(b - a) * z for a, b, z in zip(box.start, box.stop, zooms, strict=True)]
+    del lengths[AXIS[plane]]
+    width, height = lengths
+    return height, width
+
+
+def position_mm(volume: Volume, plane: str, index: int) -> float:
+    """Return where a section cuts its RAS axis (mm), in the middle of the volume."""
+    centre = (np.array(volume.data.shape) - 1) / 2
+    centre[AXIS[plane]] = index
+    return float((volume.affine @ [*centre, 1])[AXIS[plane]])
+
+
+def fullest(mask: np.ndarray, plane: str, fallback: np.ndarray) -> int:
+    """Return the index of the section that shows most of a mask.
+
+    Parameters
+    ----------
+    mask, fallback : ndarray of bool, shape (X, Y, Z)
+        Where `mask` is empty the fullest section of `fallback` is taken.
+    plane : str
+        Direction of the cut.
+
+    Returns
+    -------
+    int
+    """
+    area = area_per_section(mask, plane)
+    return int(np.argmax(area if area.any() else area_per_section(fallback, plane)))
+
+
+def area_per_section(mask: np.ndarray, plane: str) -> np.ndarray:
+    """Return the number of voxels of a mask in each section."""
+    others = tuple(axis for axis in range(3) if axis != AXIS[plane])
+    return np.count_nonzero(mask, axis=others)
+
+
+def spread(mask: np.ndarray, fallback: np.ndarray, plane: str, count: int, gap: int) -> list[int]:
+    """Choose several sections that show most of a mask and are not too close to each other.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        What to show.
+    fallback : ndarray of bool, shape (X, Y, Z)
+        Sections evenly over this one fill up what the mask leaves free.
+    plane : str
+        Direction of the cut.
+    count : int
+        Number of sections.
+    gap : int
+        Smallest distance between two of them (voxels).
+
+    Returns
+    -------
+    list of int
+        Increasing; fewer than `count` when there is no room.
+    """
+    area = area_per_section(mask, plane)
+    by_area = [int(k) for k in np.argsort(-area, kind="stable") if area[k]]
+    chosen: list[int] = []
+    for k in by_area + evenly(fallback, plane, count):
+        if len(chosen) < count and all(abs(k - other) >= gap for other in chosen):
+            chosen.append(k)
+    return sorted(chosen)
+
+
+def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list[int]:
+    """Return the indices of sections at equal distances through a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        What to cut.
+    plane : str
+        Direction of the cut.
+    count : int
+        Number of sections.
+    trim : float
+        Fraction of the extent that is left out at either end.
+
+    Returns
+    -------
+    list of int
+        Increasing, without repetition.
+    """
+    where = np.flatnonzero(area_per_section(mask, plane))
+    if not len(where):
+        where = np.arange(mask.shape[AXIS[plane]])
+    first, last = where[0], where[-1]
+    inset = trim * (last - first)
+    return sorted({round(k) for k in np.linspace(first + inset, last - inset, count)})
+
+
+def window(values: np.ndarray, low: float = 0.5, high: float = 99.8) -> tuple[float, float]:
+    """Return the grey-value window of an image: robust percentiles of some of its voxels.
+
+    Parameters
+    ----------
+    values : ndarray
+        Voxel values, for example those in the brain.
+    low, high : float
+        Percentiles shown black and white.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end; never equal.
+    """
+    if not values.size:
+        return 0.0, 1.0
+    bottom, top = (float(v) for v in np.percentile(values, [low, high]))
+    return bottom, top if top > bottom else bottom + 1.0

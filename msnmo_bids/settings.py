@@ -1,0 +1,70 @@
+"""What changes the derivatives of a scan, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+SKULL_STRIP_CHOICES = ("auto", "bet", "deepbet", "skip")
+BIAS_CORRECTION_CHOICES = ("auto", "ants", "antspyx", "skip")
+PRECISION_CHOICES = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class ProcessingSettings:
+    """Settings that the derivatives of a scan depend on.
+
+    Parameters
+    ----------
+    skull_strip : {"bet", "deepbet", "skip"}
+        Tool that removes the skull; ``auto`` was resolved before. A scan whose sidecar says
+        ``SkullStripped`` is treated as ``skip``.
+    bet_frac : float
+        BET's fractional intensity threshold, 0 to 1.
+    bias_correction : {"ants", "antspyx", "skip"}
+        Tool that corrects the bias field; ``auto`` was resolved before.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` was resolved before.
+    precision : {"bf16", "fp32"}
+        Arithmetic of the network.
+    threshold : float
+        Lesion probability above which a voxel is lesion, 0 to 1.
+    min_lesion_volume : float
+        Connected lesions smaller than this are removed (mm³).
+    random_seed : int
+        Seed of everything that draws random numbers.
+    deterministic : bool
+        Use deterministic algorithms only.
+    sloppy : bool
+        Fast and poor, for tests: coarser bias field, smaller network input.
+    """
+
+    skull_strip: str
+    bias_correction: str
+    bet_frac: float = 0.5
+    device: str = "cpu"
+    precision: str = "fp32"
+    threshold: float = 0.5
+    min_lesion_volume: float = 3.0
+    random_seed: int = 0
+    deterministic: bool = False
+    sloppy: bool = False
+
+    def fingerprint(self, version: str, weights_sha256: str) -> str:
+        """Return a SHA-256 of the settings, the program's version and the weights.
+
+        Parameters
+        ----------
+        version : str
+            Version of the program.
+        weights_sha256 : str
+            SHA-256 of the weights file.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits; equal for runs that give equal derivatives.
+        """
+        content = {**asdict(self), "version": version, "weights": weights_sha256}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Synthetic T2-FLAIR with known lesions: anatomy, lesions, contrast, acquisition."""

@@ -1,0 +1,130 @@
+"""From the ideal image to a scan: field of view, slice profile, bias field, noise, artefacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A FLAIR protocol.
+
+    Parameters
+    ----------
+    name : str
+        Name of the protocol.
+    voxel : tuple of float, (3,)
+        Distance of the voxels along R, A, S (mm); the slice axis is the one with the largest.
+    thickness : float
+        Slice thickness (mm); smaller than the distance when there is a gap.
+    noise : float
+        Standard deviation of the noise, relative to white matter.
+    bias : float
+        Strength of the bias field (standard deviation of its logarithm).
+    """
+
+    name: str
+    voxel: tuple[float, float, float]
+    thickness: float
+    noise: float = 0.03
+    bias: float = 0.15
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis across the slices."""
+        return int(np.argmax(self.voxel))
+
+
+PRESETS = {
+    "1.5T-2D": Protocol("1.5T-2D", (0.9, 0.9, 6.5), 5.5, 0.04, 0.12),
+    "3T-2D": Protocol("3T-2D", (0.7, 0.7, 4.0), 3.6, 0.03, 0.22),
+    "3T-3D": Protocol("3T-3D", (1.0, 1.0, 1.0), 1.0, 0.04, 0.22),
+}
+
+
+def random_protocol(rng: np.random.Generator) -> Protocol:
+    """Draw a protocol: a third 3D of about 1 mm, else 2D with slices of 2.5 to 8 mm.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Protocol
+    """
+    noise, bias = float(rng.uniform(0.01, 0.06)), float(rng.uniform(0.02, 0.2))
+    if rng.random() < 0.33:
+        size = float(rng.uniform(0.9, 1.3))
+        return Protocol("3D", (size, size, size), size, noise, bias)
+    plane = float(rng.uniform(0.6, 1.1))
+    gap = float(rng.uniform(2.5, 8.0))
+    voxel = [plane, plane, plane]
+    voxel[int(rng.choice(3, p=(0.08, 0.07, 0.85)))] = gap
+    first, second, third = voxel
+    return Protocol("2D", (first, second, third), gap * float(rng.uniform(0.8, 1.0)), noise, bias)
+
+
+def sample_grid(
+    volume: np.ndarray, spacing: float, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample a volume of isotropic voxels on the grid of a protocol.
+
+    Parameters
+    ----------
+    volume : ndarray, (X, Y, Z), float32
+        The ideal volume.
+    spacing : float
+        Its voxel size (mm).
+    protocol : Protocol
+        The protocol; a box profile of its thickness across the slices, in the plane one of the
+        voxel's size.
+
+    Returns
+    -------
+    sampled : ndarray, float32
+        The volume on the coarser grid.
+    zooms : ndarray, (3,)
+        Its exact voxel size (mm): the field of view holds a whole number of voxels.
+    """
+    extent = np.asarray(volume.shape) * spacing
+    shape = tuple(int(n) for n in np.maximum(np.round(extent / protocol.voxel), 2))
+    for axis, size in enumerate(protocol.voxel):
+        width = protocol.thickness if axis == protocol.slice_axis else size
+        if width > 1.3 * spacing:
+            volume = ndimage.uniform_filter1d(volume, max(2, round(width / spacing)), axis=axis)
+    return resize_linear(volume, shape), extent / shape
+
+
+def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
+    """Add bias field, ghosting, gamma and Rician noise.
+
+    Parameters
+    ----------
+    image : ndarray, (X, Y, Z), float32
+        Intensities relative to white matter, on the grid of the protocol.
+    protocol : Protocol
+        Strength of noise and bias field.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), float32
+    """
+    spread = max(image.shape) / 2.5
+    image = image * np.exp(protocol.bias * smooth_noise(image.shape, spread, rng))
+    if rng.random() < 0.25:
+        axis = int(rng.integers(2))
+        shift = int(rng.integers(image.shape[axis] // 6, image.shape[axis] // 2))
+        image = image + rng.uniform(0.01, 0.05) * np.roll(image, shift, axis=axis)
+    image = np.power(image, rng.uniform(0.85, 1.2))
+    real = image + rng.normal(0, protocol.noise, image.shape).astype(np.float32)
+    imaginary = rng.normal(0, protocol.noise, image.shape).astype(np.float32)
+    return np.sqrt(real**2 + imaginary**2).astype(np.float32)

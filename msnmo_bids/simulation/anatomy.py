@@ -1,0 +1,283 @@
+"""Whole heads as tissue maps: from FreeSurfer-style label maps or from the MNI tissue maps.
+
+The heads are in RAS order with 1 mm voxels. Beside the tissue they carry distances to the
+structures that lesions keep to; a deformed head takes its distances along, which is exact enough
+for placing lesions and spares a distance transform a sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.errors import BadInputError
+
+
+class Tissue(IntEnum):
+    """Tissue classes of a simulated head."""
+
+    AIR = 0
+    WHITE_MATTER = 1
+    CORTEX = 2
+    DEEP_GREY = 3
+    LATERAL_VENTRICLE = 4
+    THIRD_VENTRICLE = 5
+    FOURTH_VENTRICLE = 6
+    CSF = 7
+    CEREBELLAR_WHITE = 8
+    CEREBELLAR_CORTEX = 9
+    BRAINSTEM = 10
+    CHOROID_PLEXUS = 11
+    SOFT_TISSUE = 12
+    SCALP = 13
+    BONE = 14
+    MARROW = 15
+    EYE = 16
+    VESSEL = 17
+
+
+BRAIN = tuple(range(Tissue.WHITE_MATTER, Tissue.CHOROID_PLEXUS + 1))
+INFRATENTORIAL = (Tissue.CEREBELLAR_WHITE, Tissue.CEREBELLAR_CORTEX, Tissue.BRAINSTEM)
+
+#: FreeSurfer's labels, and those that SynthSeg's whole-head maps use outside the brain.
+FREESURFER_TISSUE = {
+    **dict.fromkeys((2, 41, 25, 57, 77, 251, 252, 253, 254, 255), Tissue.WHITE_MATTER),
+    **dict.fromkeys((3, 42, 17, 53, 18, 54), Tissue.CORTEX),
+    **dict.fromkeys((10, 49, 11, 50, 12, 51, 13, 52, 26, 58, 28, 60, 85, 136, 137, 163, 164),
+                    Tissue.DEEP_GREY),
+    **dict.fromkeys((4, 43, 5, 44, 72), Tissue.LATERAL_VENTRICLE),
+    14: Tissue.THIRD_VENTRICLE,
+    15: Tissue.FOURTH_VENTRICLE,
+    24: Tissue.CSF,
+    **dict.fromkeys((7, 46), Tissue.CEREBELLAR_WHITE),
+    **dict.fromkeys((8, 47), Tissue.CEREBELLAR_CORTEX),
+    16: Tissue.BRAINSTEM,
+    **dict.fromkeys((31, 63), Tissue.CHOROID_PLEXUS),
+    **dict.fromkeys((30, 62, 502, 514), Tissue.VESSEL),
+    **dict.fromkeys((507, 508, 509, 512, 530), Tissue.SOFT_TISSUE),
+    506: Tissue.EYE,
+    511: Tissue.SCALP,
+    515: Tissue.BONE,
+    516: Tissue.MARROW,
+}  # fmt: skip
+
+#: Distances are stored in quarters of a millimetre, as one byte.
+DISTANCE_STEP = 0.25
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head on a 1 mm grid in RAS order.
+
+    Parameters
+    ----------
+    tissue : ndarray, (X, Y, Z), uint8
+        Values of `Tissue`.
+    to_lateral, to_lower, to_cortex : ndarray, (X, Y, Z), uint8
+        Distance to the lateral ventricles, to the third and fourth ventricle, and to the cortex
+        (quarters of a millimetre, at most 255).
+    to_surface : ndarray, (X, Y, Z), int8
+        Distance to the brain's surface, positive outside (quarters of a millimetre).
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+    name : str
+        Where the head comes from.
+    """
+
+    tissue: np.ndarray
+    to_lateral: np.ndarray
+    to_lower: np.ndarray
+    to_cortex: np.ndarray
+    to_surface: np.ndarray
+    affine: np.ndarray
+    name: str
+
+    @property
+    def maps(self) -> tuple[np.ndarray, ...]:
+        """The voxel-wise arrays, in the order of the constructor."""
+        return (self.tissue, self.to_lateral, self.to_lower, self.to_cortex, self.to_surface)
+
+    def cropped(self, margin: int) -> Head:
+        """Return the part around the brain with ``margin`` voxels on each side."""
+        found = ndimage.find_objects((self.to_surface <= 0).astype(np.uint8))[0]
+        box = tuple(
+            slice(max(0, s.start - margin), min(n, s.stop + margin))
+            for s, n in zip(found, self.tissue.shape, strict=True)
+        )
+        return self._box(box)
+
+    def cut_below(self, level: int) -> Head:
+        """Return the part from a level (voxels from the bottom) upwards."""
+        return self._box((slice(None), slice(None), slice(level, None)))
+
+    def _box(self, box: tuple[slice, ...]) -> Head:
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in box]
+        return Head(*(np.ascontiguousarray(m[box]) for m in self.maps), affine, self.name)
+
+
+def _distance(mask: np.ndarray) -> np.ndarray:
+    if not mask.any():
+        return np.full(mask.shape, 255, np.uint8)
+    distance = ndimage.distance_transform_edt(~mask) / DISTANCE_STEP
+    return np.minimum(distance, 255).astype(np.uint8)
+
+
+def _brain_mask(tissue: np.ndarray) -> np.ndarray:
+    """Parenchyma and ventricles, sulci closed, cut 10 mm under the cerebellum."""
+    parenchyma = np.isin(tissue, [t for t in BRAIN if t != Tissue.CSF])
+    ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), 4)
+    brain = ndimage.binary_fill_holes(ndimage.binary_closing(parenchyma, ball))
+    cerebellum = np.flatnonzero((tissue == Tissue.CEREBELLAR_CORTEX).any(axis=(0, 1)))
+    if cerebellum.size:
+        brain[:, :, : max(0, cerebellum[0] - 10)] = False
+    return brain
+
+
+def head_from_tissue(tissue: np.ndarray, affine: np.ndarray, name: str) -> Head:
+    """Add the distances to a tissue map.
+
+    Parameters
+    ----------
+    tissue : ndarray, (X, Y, Z), uint8
+        Values of `Tissue`, RAS, 1 mm.
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+    name : str
+        Where the head comes from.
+
+    Returns
+    -------
+    Head
+    """
+    brain = _brain_mask(tissue)
+    inside = ndimage.distance_transform_edt(brain)
+    outside = ndimage.distance_transform_edt(~brain)
+    surface = np.clip((outside - inside) / DISTANCE_STEP, -127, 127).astype(np.int8)
+    return Head(
+        tissue=tissue,
+        to_lateral=_distance(tissue == Tissue.LATERAL_VENTRICLE),
+        to_lower=_distance(np.isin(tissue, (Tissue.THIRD_VENTRICLE, Tissue.FOURTH_VENTRICLE))),
+        to_cortex=_distance(tissue == Tissue.CORTEX),
+        to_surface=surface,
+        affine=affine,
+        name=name,
+    )
+
+
+def load_head(path: Path) -> Head:
+    """Read a whole-head map with FreeSurfer labels.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI label map; other voxel sizes than 1 mm are resampled to it.
+
+    Returns
+    -------
+    Head
+
+    Raises
+    ------
+    BadInputError
+        When the map has no white matter or no lateral ventricle.
+    """
+    image = nib.as_closest_canonical(nib.load(path))
+    labels = np.asarray(image.dataobj).astype(np.int32)
+    lookup = np.full(max(int(labels.max()), 600) + 1, Tissue.SOFT_TISSUE, np.uint8)
+    lookup[0] = Tissue.AIR
+    for label, tissue in FREESURFER_TISSUE.items():
+        lookup[label] = tissue
+    tissue = lookup[labels]
+    for needed in (Tissue.WHITE_MATTER, Tissue.LATERAL_VENTRICLE):
+        if not (tissue == needed).any():
+            raise BadInputError(
+                f"the label map has no {needed.name.lower().replace('_', ' ')}",
+                file=path,
+                remedy="Give whole-head maps with FreeSurfer's labels",
+            )
+    zooms = np.asarray(image.header.get_zooms()[:3])
+    affine = image.affine
+    if np.abs(zooms - 1).max() > 0.01:
+        tissue = ndimage.zoom(tissue, zooms, order=0, grid_mode=True, mode="nearest")
+        affine = affine @ np.diag([*(1 / zooms), 1])
+    found = ndimage.find_objects((tissue > 0).astype(np.uint8))[0]
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [s.start for s in found]
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return head_from_tissue(np.ascontiguousarray(tissue[found]), affine, name)
+
+
+def _label_maps(folder: Path) -> list[Path]:
+    paths = sorted(p for p in folder.glob("*.nii*") if p.name.endswith((".nii", ".nii.gz")))
+    if not paths:
+        raise BadInputError("no label map (*.nii.gz) in this folder", file=folder)
+    return paths
+
+
+def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
+    """Read label maps as whole heads, for scans with a skull.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of label maps.
+    most : int
+        Read no more than these.
+    below : float, optional
+        How much of the neck to keep under the brain (mm).
+
+    Returns
+    -------
+    list of Head
+
+    Raises
+    ------
+    BadInputError
+        When the folder has no label map.
+    """
+    heads = []
+    for path in _label_maps(folder)[:most]:
+        head = load_head(path)
+        low = np.flatnonzero((head.to_surface <= 0).any(axis=(0, 1)))[0]
+        heads.append(head.cut_below(max(0, int(low - below))))
+    return heads
+
+
+def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
+    """Read all label maps of a folder, cropped to the surroundings of the brain.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of ``*.nii.gz`` or ``*.nii`` label maps.
+    cache : Path, optional
+        Folder that keeps the prepared heads, since the distances take seconds a head.
+
+    Returns
+    -------
+    list of Head
+
+    Raises
+    ------
+    BadInputError
+        When the folder has no label map.
+    """
+    heads = []
+    for path in _label_maps(folder):
+        kept = None if cache is None else cache / f"{path.name}.npz"
+        if kept is not None and kept.is_file():
+            with np.load(kept) as stored:
+                heads.append(Head(*(stored[f"arr_{i}"] for i in range(6)), path.name))
+            continue
+        head = load_head(path).cropped(margin=12)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, *head.maps, head.affine)
+        heads.append(head)
+    return heads

@@ -1,0 +1,120 @@
+"""T2-FLAIR intensities of a head with lesions, relative to white matter.
+
+Means follow FLAIR intensity ratios measured on real scans; in a share of the samples they are
+drawn freely, so that a network does not rely on one contrast. Structures that look like lesions
+and are none (ventricular caps and rims, haze of the optic radiation, bright insula, flow in the
+ventricles and cisterns, choroid plexus) are drawn independently of the lesions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
+from msnmo_bids.simulation.lesions import LesionMap
+from msnmo_bids.simulation.random_fields import smooth_noise
+
+#: Range of the mean intensity of each tissue, relative to white matter.
+TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
+    Tissue.AIR: (0.0, 0.03),
+    Tissue.WHITE_MATTER: (1.0, 1.0),
+    Tissue.CORTEX: (1.03, 1.22),
+    Tissue.DEEP_GREY: (0.95, 1.15),
+    Tissue.LATERAL_VENTRICLE: (0.22, 0.48),
+    Tissue.THIRD_VENTRICLE: (0.25, 0.60),
+    Tissue.FOURTH_VENTRICLE: (0.25, 0.65),
+    Tissue.CSF: (0.25, 0.62),
+    Tissue.CEREBELLAR_WHITE: (0.93, 1.12),
+    Tissue.CEREBELLAR_CORTEX: (1.0, 1.2),
+    Tissue.BRAINSTEM: (0.92, 1.12),
+    Tissue.CHOROID_PLEXUS: (0.6, 1.5),
+    Tissue.SOFT_TISSUE: (0.3, 1.0),
+    Tissue.SCALP: (0.7, 2.6),
+    Tissue.BONE: (0.03, 0.25),
+    Tissue.MARROW: (0.2, 1.4),
+    Tissue.EYE: (0.15, 0.5),
+    Tissue.VESSEL: (0.05, 0.6),
+}
+
+
+def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
+    """Draw the mean intensity of each tissue.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    free : bool, optional
+        Draw beyond the measured ranges, still darker than lesions.
+
+    Returns
+    -------
+    ndarray, (tissues,), float32
+        Relative to white matter.
+    """
+    means = np.array([rng.uniform(*TISSUE_RANGE[t]) for t in Tissue], dtype=np.float32)
+    if free:
+        brain = slice(Tissue.CORTEX, Tissue.CHOROID_PLEXUS)
+        means[brain] += rng.uniform(-0.12, 0.12, means[brain].shape)
+    return means
+
+
+def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> None:
+    """Brighten what looks like a lesion and is none, in place."""
+    shape, tissue = image.shape, head.tissue
+    fine, coarse = smooth_noise(shape, 9.0, rng), smooth_noise(shape, 22.0, rng)
+    white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
+    lateral = head.to_lateral.astype(np.float32) * DISTANCE_STEP
+    rim = np.clip(1 - lateral / rng.uniform(1.2, 3.0), 0, 1) * white
+    image += rim * rng.uniform(0.0, 0.35) * np.clip(0.6 + 0.7 * fine, 0, 1.5)
+    if rng.random() < 0.5:
+        haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2)) * white
+        image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
+    cortex = (tissue == Tissue.CORTEX) | (tissue == Tissue.CEREBELLAR_CORTEX)
+    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.16)
+    fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
+    if rng.random() < 0.6:
+        flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
+        image += fluid * flow * rng.uniform(0.3, 1.2)
+    septum = ndimage.uniform_filter((tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), 7)
+    middle = (septum > 0.45) & white
+    image += middle * rng.uniform(0.0, 0.35)
+
+
+def flair(
+    head: Head, lesions: LesionMap, rng: np.random.Generator, *, free: bool | None = None
+) -> np.ndarray:
+    """Render the FLAIR image of a head before its acquisition.
+
+    Parameters
+    ----------
+    head : Head
+        The (deformed) head.
+    lesions : LesionMap
+        Its lesions.
+    rng : numpy.random.Generator
+        Source of randomness.
+    free : bool, optional
+        Free tissue means; by default in one sample of five.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), float32
+        Relative to white matter, not negative.
+    """
+    if free is None:
+        free = bool(rng.random() < 0.2)
+    means = tissue_means(rng, free=free)
+    image = means[head.tissue]
+    image += image * smooth_noise(image.shape, 3.5, rng) * rng.uniform(0.01, 0.05)
+    image += image * smooth_noise(image.shape, 16.0, rng) * rng.uniform(0.01, 0.05)
+    outside = head.tissue >= Tissue.SOFT_TISSUE
+    image[outside] *= np.exp(0.45 * smooth_noise(image.shape, 8.0, rng)[outside])
+    _lesion_mimics(head, image, rng)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8))
+    brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)
+    texture = 1 + 0.06 * smooth_noise(image.shape, 3.0, rng)
+    brightness = np.maximum(brightness * texture, 0.95 * image)
+    image += lesions.profile * (brightness - image)
+    return np.maximum(image, 0.0)

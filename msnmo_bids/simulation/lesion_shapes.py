@@ -1,0 +1,112 @@
+"""Shapes of single lesions: real ones from a library, or procedural ovoids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msnmo_bids.errors import BadInputError
+
+#: Real shapes beyond these volumes (mm³) are specks or whole confluent brains.
+SINGLE_LESION_RANGE = (40, 6000)
+
+
+@dataclass(frozen=True)
+class ShapeLibrary:
+    """Real lesion shapes, each centred at 0 (mm, RAS).
+
+    Parameters
+    ----------
+    points : tuple of ndarray, (n, 3), float32
+        The 1 mm voxels of each lesion.
+    """
+
+    points: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def load_shapes(path: Path) -> ShapeLibrary:
+    """Read a library of lesion shapes.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4).
+
+    Returns
+    -------
+    ShapeLibrary
+
+    Raises
+    ------
+    BadInputError
+        When an array is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            voxels, start, affine = stored["voxels"], stored["start"], stored["affine"]
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInputError(
+            f"not a library of lesion shapes ({error})",
+            file=path,
+            remedy="It needs the arrays voxels, start and affine",
+        ) from error
+    points = []
+    for first, last in zip(start[:-1], start[1:], strict=True):
+        if SINGLE_LESION_RANGE[0] <= last - first <= SINGLE_LESION_RANGE[1]:
+            place = voxels[first:last].astype(np.float32) @ affine[:3, :3].T
+            points.append((place - place.mean(axis=0)).astype(np.float32))
+    return ShapeLibrary(tuple(points))
+
+
+def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -> np.ndarray:
+    """Make an ellipsoid with the axis ratios of MS lesions.
+
+    Parameters
+    ----------
+    volume : float
+        Volume (mm³).
+    rng : numpy.random.Generator
+        Source of randomness.
+    elongation : float, optional
+        Factor on the long axis (a streak: 3).
+
+    Returns
+    -------
+    ndarray, (n, 3), float32
+        Half-millimetre lattice points inside, centred at 0 (mm); the long axis is x.
+    """
+    middle = 1 / rng.uniform(1.4, 1.9)
+    minor = 1 / rng.uniform(1.8, 3.2)
+    ratios = np.array([elongation, middle, minor])
+    major = (volume / (4 / 3 * np.pi * ratios.prod())) ** (1 / 3)
+    half = np.maximum(major * ratios, 0.6)
+    reach = np.ceil(half * 2).astype(int)
+    grid = np.stack(
+        np.meshgrid(*(np.arange(-r, r + 1) / 2 for r in reach), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    inside = ((grid / half) ** 2).sum(axis=1) <= 1
+    return grid[inside].astype(np.float32)
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Draw a rotation matrix, uniform over all orientations.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray, (3, 3)
+    """
+    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+    q = q * np.sign(np.diag(r))
+    if np.linalg.det(q) < 0:
+        q[:, 0] = -q[:, 0]
+    return q

@@ -1,0 +1,118 @@
+"""A pool of simulated brains, made ahead and refreshed between the training steps.
+
+On few cores a simulator that runs beside the trainer slows both down. So they alternate: one new
+brain replaces the oldest one every few steps, and each brain is used for several crops meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.sample import simulate_scan, training_cube
+
+
+@dataclass(frozen=True)
+class Brain:
+    """A training sample.
+
+    Parameters
+    ----------
+    image : ndarray, (D, H, W), float16
+        z-scores, background 0.
+    lesions : ndarray, (D, H, W), uint8
+        Lesion mask.
+    diagnosis : int
+        Index of the class.
+    """
+
+    image: np.ndarray
+    lesions: np.ndarray
+    diagnosis: int
+
+
+class BrainPool:
+    """Simulated brains, the oldest one replaced by `refresh`.
+
+    Parameters
+    ----------
+    heads : list of Head
+        Anatomies to deform.
+    shapes : ShapeLibrary or None
+        Real lesion shapes.
+    shape : tuple of int
+        Shape of the cubes.
+    size : int
+        Number of brains kept.
+    classes : tuple of str
+        Names of the classes.
+    nmosd_share : float
+        Share of NMOSD-like brains. Both classes draw their total load from the same
+        distribution, so that the volume alone does not tell them apart.
+    """
+
+    def __init__(
+        self,
+        heads: list[Head],
+        shapes: ShapeLibrary | None,
+        shape: tuple[int, int, int],
+        *,
+        size: int,
+        classes: tuple[str, ...],
+        nmosd_share: float,
+    ) -> None:
+        self.heads, self.shapes, self.shape = heads, shapes, shape
+        self.classes, self.nmosd_share = classes, nmosd_share
+        self.brains: deque[Brain] = deque(maxlen=size)
+
+    def refresh(self, rng: np.random.Generator) -> None:
+        """Simulate one brain and drop the oldest when the pool is full."""
+        diagnosis = "NMOSD" if rng.random() < self.nmosd_share else "MS"
+        head = self.heads[rng.integers(len(self.heads))]
+        scan = simulate_scan(head, rng, diagnosis=diagnosis, shapes=self.shapes)
+        image, lesions = training_cube(scan, rng, self.shape)
+        self.brains.append(
+            Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis))
+        )
+
+    def draw(self, rng: np.random.Generator) -> Brain:
+        """Return one brain of the pool."""
+        return self.brains[rng.integers(len(self.brains))]
+
+
+def random_crop(
+    brain: Brain, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a cube out of a brain, often around a lesion voxel, mirrored in half of the cases.
+
+    Parameters
+    ----------
+    brain : Brain
+        The sample.
+    side : int
+        Side of the crop (voxels); as large as the brain's cube gives all of it.
+    rng : numpy.random.Generator
+        Source of randomness.
+    on_lesion : float, optional
+        Probability of a crop around a random lesion voxel, where there is one.
+
+    Returns
+    -------
+    image, lesions : ndarray, (side, side, side), float32
+    """
+    shape = np.asarray(brain.image.shape)
+    voxels = np.flatnonzero(brain.lesions if rng.random() < on_lesion else brain.image)
+    if not voxels.size:
+        voxels = np.flatnonzero(brain.image)
+    centre = np.array(np.unravel_index(rng.choice(voxels), brain.image.shape))
+    jitter = rng.integers(-side // 4, side // 4 + 1, 3)
+    start = np.clip(centre + jitter - side // 2, 0, shape - side)
+    window = tuple(slice(s, s + side) for s in start)
+    image, lesions = brain.image[window], brain.lesions[window]
+    if rng.random() < 0.5:
+        image, lesions = image[::-1], lesions[::-1]
+    return image.astype(np.float32), lesions.astype(np.float32)

@@ -1,0 +1,103 @@
+"""The whole workflow: one workflow a subject, in it one a scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.version import get_version
+from msnmo_bids.workflows.provenance import run_record
+from msnmo_bids.workflows.scan import init_scan_wf
+
+if TYPE_CHECKING:
+    from msnmo_bids.bids.scans import Scan
+
+
+def init_msnmo_wf(
+    *,
+    scans: Sequence[Scan],
+    settings: ProcessingSettings,
+    weights: Path,
+    output_dir: Path,
+    work_dir: Path,
+    omp_nthreads: int = 1,
+    name: str = "msnmo_wf",
+) -> Workflow:
+    """Build the workflow of a run.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        What to process.
+    settings : ProcessingSettings
+        With device, precision and tools resolved (no ``auto``).
+    weights : Path
+        ``NAME.safetensors``, with ``NAME.json`` beside it.
+    output_dir : Path
+        Root of the derivatives.
+    work_dir : Path
+        Folder for what is in between.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    Workflow
+        For :func:`msnmo_bids.workflows.execution.run_workflow`.
+
+    Raises
+    ------
+    WeightsError
+        If the description of the weights cannot be read.
+    """
+    from msnmo_bids.model.weights import read_metadata
+
+    metadata = read_metadata(weights)
+    shared: dict[str, Any] = {
+        "settings": settings,
+        "weights": Path(weights).absolute(),
+        "metadata": metadata,
+        "provenance": run_record(settings, metadata, get_version()),
+        "output_dir": Path(output_dir).absolute(),
+        "omp_nthreads": omp_nthreads,
+    }
+    workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    ordered = sorted(scans, key=lambda scan: (scan.subject, scan.relative))
+    for subject, group in groupby(ordered, key=lambda scan: scan.subject):
+        workflow.add_nodes([init_single_subject_wf(subject=subject, scans=list(group), **shared)])
+    return workflow
+
+
+def init_single_subject_wf(
+    *, subject: str, scans: Sequence[Scan], name: str | None = None, **shared: Any
+) -> Workflow:
+    """Build the workflow of one participant: its scans side by side.
+
+    Parameters
+    ----------
+    subject : str
+        Label without ``sub-``.
+    scans : sequence of Scan
+        All of this participant.
+    name : str, optional
+        Name of the workflow; made from the label.
+    **shared
+        As :func:`~msnmo_bids.workflows.scan.init_scan_wf` takes them.
+
+    Returns
+    -------
+    Workflow
+        Without inputs and outputs: its scans read and write files.
+    """
+    label = re.sub(r"[^0-9A-Za-z]", "_", subject)
+    workflow = Workflow(name=name or f"single_subject_{label}_wf")
+    workflow.add_nodes([init_scan_wf(scan=scan, **shared) for scan in scans])
+    return workflow

@@ -1,0 +1,261 @@
+"""Run the workflow and say in one line a scan what failed."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nipype.pipeline.engine import Workflow
+
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.interfaces.base import read_failure
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin
+from msnmo_bids.workflows.steps import LAST_NODE, PROGRAM_NAMES, step_name
+
+logger = logging.getLogger(__name__)
+
+EventCallback = Callable[[str, str], None]
+
+_REPORT_REMEDY = "The crash file has the details"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one scan has no derivatives.
+
+    Parameters
+    ----------
+    prefix : str
+        The scan (its name without suffix); empty when no scan is to blame.
+    step : str
+        What was being done, in words ("skull stripping").
+    message : str
+        The problem in one line, the file first where there is one.
+    remedy : str or None
+        What the user can do.
+    crash_file : Path or None
+        Nipype's crash file with the trace.
+    exit_code : ExitCode
+        Exit code of a run in which only this went wrong.
+    """
+
+    prefix: str
+    step: str
+    message: str
+    remedy: str | None = None
+    crash_file: Path | None = None
+    exit_code: ExitCode = ExitCode.FAILURE
+
+
+def run_workflow(
+    workflow: Workflow,
+    *,
+    plugin: str = "MultiProc",
+    plugin_args: dict[str, Any] | None = None,
+    on_event: EventCallback | None = None,
+    stop_on_first_crash: bool = False,
+    crash_dir: Path,
+) -> list[Failure]:
+    """Run every node of the workflow and collect the failures.
+
+    ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`; any other
+    Nipype plugin by Nipype itself. What an earlier run left in the work folder of a scan is
+    removed first: Nipype's cache knows neither the program's version nor the content of the
+    weights, so a cached result could be stale, and a scan takes less than a minute.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        What :func:`~msnmo_bids.workflows.base.init_msnmo_wf` returned.
+    plugin : str
+        Name of the Nipype plugin.
+    plugin_args : dict, optional
+        Its arguments.
+    on_event : callable, optional
+        Called with the full name of a node and ``"start"``, ``"end"`` or ``"exception"``.
+    stop_on_first_crash : bool
+        Start nothing more after the first failure.
+    crash_dir : Path
+        Folder for Nipype's crash files (``*.txt``); made when it is needed.
+
+    Returns
+    -------
+    list of Failure
+        In the order of the scans; a scan without an entry has all its derivatives.
+    """
+    scans = _scans(workflow)
+    crash_dir = Path(crash_dir).absolute()
+    before = set(crash_dir.glob("crash-*.txt"))
+    _clear_work(workflow, scans)
+    _configure(workflow, crash_dir, stop_on_first_crash)
+    finished: set[str] = set()
+
+    def status(node: Any, event: str) -> None:
+        if event == "end" and node.name == LAST_NODE:
+            finished.add(_scan_key(node.fullname))
+        if on_event is not None:
+            on_event(node.fullname, event)
+
+    arguments = {**(plugin_args or {}), "status_callback": status}
+    error = _run(workflow, plugin, arguments)
+    crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
+    failures = _failures(crashes, scans)
+    for key in scans.keys() - failures.keys() - finished:
+        failures[key] = _unfinished(
+            scans[key].prefix, error, stop_on_first_crash and bool(failures)
+        )
+    return [failures[key] for key in scans if key in failures] + [
+        failure for key, failure in failures.items() if key not in scans
+    ]
+
+
+def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exception | None:
+    """Run the graph; Nipype ends a run in which any node failed with an exception of its own."""
+    try:
+        if plugin == "MultiProc":
+            workflow.run(plugin=WorkerPoolPlugin(arguments))
+        else:
+            workflow.run(plugin=plugin, plugin_args=arguments)
+    except Exception as error:
+        logger.debug("Nipype ended the run with an error", exc_info=True)
+        return error
+    return None
+
+
+def _configure(workflow: Workflow, crash_dir: Path, stop_on_first_crash: bool) -> None:
+    """Set Nipype's options for this workflow only, not for the process."""
+    workflow.config["execution"] = {
+        "crashdump_dir": str(crash_dir),
+        "crashfile_format": "txt",
+        "stop_on_first_crash": str(stop_on_first_crash).lower(),
+        "poll_sleep_duration": "0.1",
+        "create_report": "false",
+        "local_hash_check": "false",
+        "remove_unnecessary_outputs": "false",
+        "check_version": "false",
+        "hash_method": "timestamp",
+        "job_finished_timeout": "60",
+    }
+
+
+@dataclass(frozen=True)
+class _ScanEntry:
+    prefix: str
+    raw_file: str
+    work_dir: str
+
+
+def _scans(workflow: Workflow) -> dict[str, _ScanEntry]:
+    """Return the scans of the workflow by the full name of their own workflow."""
+    entries = {}
+    for name in workflow.list_node_names():
+        if name.rsplit(".", 1)[-1] == LAST_NODE:
+            inputs = workflow.get_node(name).inputs
+            key = f"{workflow.name}.{name.rsplit('.', 1)[0]}"
+            entries[key] = _ScanEntry(inputs.prefix, inputs.native_file, str(workflow.base_dir))
+    return entries
+
+
+def _scan_key(fullname: str) -> str:
+    """Return the scan's workflow of a node (``msnmo_wf.subject_wf.scan_wf``)."""
+    return ".".join(fullname.split(".")[:3])
+
+
+def _clear_work(workflow: Workflow, scans: dict[str, _ScanEntry]) -> None:
+    for key in scans:
+        folder = Path(workflow.base_dir, *key.split("."))
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Failure]:
+    """Return the first failure of each scan, by the scan's workflow."""
+    failures: dict[str, Failure] = {}
+    for crash in crashes:
+        text = crash.read_text(encoding="utf-8", errors="replace")
+        node = _field(text, "Node")
+        key = _scan_key(node)
+        error = _error_of(text, node)
+        failure = Failure(
+            prefix=scans[key].prefix if key in scans else "",
+            step=step_name(node),
+            message=_message(error, scans.get(key)),
+            remedy=error.remedy,
+            crash_file=crash,
+            exit_code=error.exit_code,
+        )
+        failures.setdefault(key, failure)
+    return failures
+
+
+def _error_of(crash: str, node: str) -> MsnmoError:
+    """Return the error of ours that the node met, or the best that its trace gives."""
+    folder = _field(crash, "Working directory")
+    known = read_failure(Path(folder)) if folder else None
+    return known or _from_trace(crash, node.rsplit(".", 1)[-1])
+
+
+def _message(error: MsnmoError, scan: _ScanEntry | None) -> str:
+    """Return the file and the problem in one line; of files in between, the scan's raw one."""
+    file = error.file
+    if scan is not None and (file is None or file.startswith(scan.work_dir)):
+        file = scan.raw_file
+    where = f"{file}: " if file else ""
+    return " ".join(f"{where}{error.problem}".split())
+
+
+def _from_trace(text: str, node: str) -> MsnmoError:
+    """Make the best one-line error of a trace that holds no error of ours."""
+    if "MemoryError" in text or "can't allocate memory" in text:
+        return MsnmoError(
+            "memory ran out",
+            remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
+            exit_code=ExitCode.TEMPORARY_FAILURE,
+        )
+    if "No space left on device" in text:
+        return MsnmoError(
+            "the disk is full",
+            remedy="Make room in the work and output folders",
+            exit_code=ExitCode.IO_ERROR,
+        )
+    said = _last_line(_section(text, "Stderr")) or _last_line(_section(text, "Stdout"))
+    if node in PROGRAM_NAMES:
+        reason = said or _exception(text) or "it gave no reason"
+        return MsnmoError(f"{PROGRAM_NAMES[node]} failed: {reason}", remedy=_REPORT_REMEDY)
+    return MsnmoError(f"unexpected error: {_exception(text) or 'no trace'}", remedy=_REPORT_REMEDY)
+
+
+def _field(text: str, name: str) -> str:
+    found = re.search(rf"^{name}: (.*)$", text, flags=re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def _section(text: str, name: str) -> str:
+    """Return the indented block under ``Stdout:`` or ``Stderr:`` of Nipype's error text."""
+    found = re.search(rf"^\s*{name}:\n((?:\t.*\n|\n)*)", text, flags=re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _exception(trace: str) -> str:
+    """Return the last exception of a trace in one line, its name first."""
+    names = r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)"
+    found = re.findall(rf"^\s*({names}: .*|{names})$", trace, flags=re.MULTILINE)
+    return found[-1].strip() if found else _last_line(trace)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _unfinished(prefix: str, error: Exception | None, stopped: bool) -> Failure:
+    if stopped:
+        message = "not processed, because the run stopped at the first failure"
+        return Failure(prefix, "waiting", message, "Run again without --stop-on-first-crash")
+    reason = _exception(str(error)) if error is not None else "the run ended before it"
+    return Failure(prefix, "workflow", f"not finished: {reason}", "Run again: it resumes here")

@@ -1,0 +1,270 @@
+"""Run Nipype nodes in worker processes that may die without taking the run with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from traceback import format_exc
+from typing import Any
+
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.interfaces.base import write_failure
+
+#: Imported once by the fork server, so that a worker starts in milliseconds.
+PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+class WorkerPoolPlugin(MultiProcPlugin):
+    """Nipype's MultiProc with one pipe per worker process instead of one shared pool.
+
+    Nipype's own pool waits for ever when the system kills a worker (memory ran out), and one dead
+    worker breaks the whole pool. Here a dead worker costs the node that it ran, no more: the next
+    node gets a new process. Workers end with their parent, even when that is killed, so that a
+    second run never meets the remains of the first. The nodes of the scan that was begun first
+    go first: scans finish one after the other instead of all at the end.
+
+    Parameters
+    ----------
+    plugin_args : dict, optional
+        As for ``MultiProc`` (``n_procs``, ``memory_gb``, ``n_gpu_procs``, ``status_callback``),
+        and
+
+        * ``omp_nthreads`` : threads of a node's numerical libraries;
+        * ``worker_log`` : file that collects what the workers print (discarded without one);
+        * ``log_level`` : level of Nipype's loggers in the workers.
+    """
+
+    def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
+        plugin_args = {"raise_insufficient": False, "n_gpu_procs": 1, **(plugin_args or {})}
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown()  # never used, and it starts no process before the first task
+        self._workers: list[_Worker] = []
+        self._first_node: dict[str, int] = {}
+        self._news = True
+
+    def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
+        """Execute the graph and leave no process behind, however the run ends."""
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        finally:
+            for worker in self._workers:
+                worker.stop()
+            self._workers.clear()
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        if getattr(node.interface, "terminal_output", "") == "stream":
+            node.interface.terminal_output = "allatonce"
+        worker = self._free_worker(type(node.interface).__name__)
+        worker.submit(node, updatehash, self._taskid)
+        self._task_obj[self._taskid] = worker
+        return self._taskid
+
+    def _free_worker(self, interface: str) -> _Worker:
+        """Return an idle worker, best one that ran this interface before (warm libraries)."""
+        self._workers = [worker for worker in self._workers if worker.busy or worker.alive]
+        idle = [worker for worker in self._workers if not worker.busy]
+        if not idle:
+            idle = [_Worker(self.plugin_args)]
+            self._workers += idle
+        return max(idle, key=lambda worker: interface in worker.history)
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Look for nodes to start, but only after one has ended: nothing else frees any."""
+        if self._news:
+            self._news = False
+            super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+
+    def _clear_task(self, taskid: int) -> None:
+        self._news = True
+        super()._clear_task(taskid)
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        return self._task_obj[taskid].result()
+
+    def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
+        """Put the jobs of the scan that comes first in the graph first."""
+        if scheduler == "mem_thread":
+            return super()._sort_jobs(jobids, scheduler)
+        if not self._first_node:
+            for index, node in enumerate(self.procs):
+                self._first_node.setdefault(_scan_of(node), index)
+        return sorted(jobids, key=lambda job: self._first_node[_scan_of(self.procs[job])])
+
+    def _postrun_check(self) -> None:
+        """Nothing to close: ``run`` ends the workers."""
+
+
+def _scan_of(node: Any) -> str:
+    """Return the node's subject and scan workflow (``msnmo_wf.subject_wf.scan_wf``)."""
+    return ".".join(node.fullname.split(".")[:3])
+
+
+class _Worker:
+    """A process that runs one node at a time."""
+
+    def __init__(self, plugin_args: dict[str, Any]) -> None:
+        context = get_context(plugin_args.get("mp_context") or "forkserver")
+        if context.get_start_method() == "forkserver":
+            context.set_forkserver_preload(PRELOAD)
+        self._connection: Connection
+        self._connection, theirs = context.Pipe()
+        options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
+        with _thread_limits(plugin_args.get("omp_nthreads")):
+            # The fork server keeps the variables that it was started with: pass them on.
+            options["environ"] = dict(os.environ)
+            self._process = context.Process(
+                target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
+            )
+            self._process.start()
+        theirs.close()
+        self._node: Any = None
+        self._taskid = 0
+        self.history: set[str] = set()
+
+    @property
+    def busy(self) -> bool:
+        return self._node is not None
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def submit(self, node: Any, updatehash: bool, taskid: int) -> None:
+        self._node, self._taskid = node, taskid
+        self.history.add(type(node.interface).__name__)
+        try:
+            self._connection.send((node, updatehash, taskid))
+        except (BrokenPipeError, ConnectionResetError):  # it died while idle: `result` tells
+            self._process.join()
+
+    def result(self) -> dict[str, Any] | None:
+        """Return what the node gave, None while it runs; a dead process gives a traceback."""
+        finished = not self._process.is_alive()  # asked first: its last words may still come
+        try:
+            answer = self._connection.recv() if self._connection.poll() else None
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            answer, finished = None, True
+        if answer is None and not finished:
+            return None
+        if answer is None:
+            answer = self._obituary()
+        self._node = None
+        return answer
+
+    def _obituary(self) -> dict[str, Any]:
+        code = self._process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        error = MsnmoError(
+            f"the process was ended by the system ({how}), most likely because memory ran out",
+            remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
+            exit_code=ExitCode.TEMPORARY_FAILURE,
+        )
+        with suppress(OSError):
+            write_failure(Path(self._node.output_dir()), error)
+        text = f"{type(error).__module__}.{type(error).__name__}: {error}\n"
+        return {"result": None, "traceback": [text], "taskid": self._taskid}
+
+    def stop(self) -> None:
+        """End the process: at once when it is busy, by closing the pipe when it is idle."""
+        if self.busy:
+            _kill_group(self._process.pid)
+        self._connection.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            _kill_group(self._process.pid)
+            self._process.join(timeout=5)
+
+
+def _kill_group(pid: int | None) -> None:
+    """Kill a worker and the programs that it started."""
+    if pid is None:
+        return
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+@contextmanager
+def _thread_limits(threads: int | None) -> Iterator[None]:
+    """Set the numerical libraries' thread counts while a process is started."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    if threads:
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
+    """Run the nodes that come through the pipe until it is closed (a worker's main loop)."""
+    os.setpgrp()  # a Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(options["environ"], NO_ET="1", NIPYPE_NO_ET="1", MPLBACKEND="Agg")
+    _redirect_output(options["worker_log"])
+    level = options["log_level"] or logging.ERROR
+    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
+        logging.getLogger(name).setLevel(level)
+    while True:
+        try:
+            node, updatehash, taskid = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = run_node(node, updatehash, taskid)
+        except BaseException:  # run_node itself fails when a crashed node left no result file
+            answer = {"result": None, "traceback": [format_exc()], "taskid": taskid}
+        _send(connection, answer)
+
+
+def _send(connection: Connection, answer: dict[str, Any]) -> None:
+    try:
+        connection.send(answer)
+    except BrokenPipeError:
+        return
+    except Exception:  # a result that cannot be pickled
+        connection.send({**answer, "result": None, "traceback": [format_exc()]})
+
+
+def _redirect_output(log: str | os.PathLike[str] | None) -> None:
+    """Send what the process and its children print to a file, so that no terminal is littered."""
+    target = os.open(
+        log if log is not None else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
+    )
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, then end this process and all that it started."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)

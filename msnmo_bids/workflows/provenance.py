@@ -1,0 +1,64 @@
+"""What the diagnosis files and sidecars of one run have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from msnmo_bids.settings import ProcessingSettings
+
+if TYPE_CHECKING:
+    from msnmo_bids.model.weights import WeightsMetadata
+
+SIMULATED_ONLY = "weights_simulated_only"
+
+
+def run_record(
+    settings: ProcessingSettings, weights: WeightsMetadata, version: str
+) -> dict[str, Any]:
+    """Return the keys of the diagnosis file that are the same for all scans of a run.
+
+    Parameters
+    ----------
+    settings : ProcessingSettings
+        Settings of the run.
+    weights : WeightsMetadata
+        What is known of the weights.
+    version : str
+        Version of the program.
+
+    Returns
+    -------
+    dict
+        JSON-ready; no times, no run names, no absolute paths.
+    """
+    calibration = weights.calibration
+    return {
+        "Calibration": {
+            "Temperature": calibration.temperature,
+            "Method": calibration.method,
+            "Data": calibration.data,
+        },
+        "Threshold": settings.threshold,
+        "MinimumLesionVolume": settings.min_lesion_volume,
+        "Model": {
+            "Name": weights.name,
+            "Version": weights.version,
+            "SHA256": weights.sha256,
+            "TrainedOn": list(weights.trained_on),
+        },
+        "Device": settings.device,
+        "Precision": settings.precision,
+        "RandomSeed": settings.random_seed,
+        "Settings": asdict(settings),
+        "Fingerprint": settings.fingerprint(version, weights.sha256),
+        "GeneratedBy": {"Name": "msnmo", "Version": version},
+        "Flags": [SIMULATED_ONLY] if simulated_only(weights) else [],
+    }
+
+
+def simulated_only(weights: WeightsMetadata) -> bool:
+    """Say whether all data that the weights were trained on were simulated."""
+    return bool(weights.trained_on) and all(
+        "simulat" in data.lower() for data in weights.trained_on
+    )

@@ -1,0 +1,42 @@
+"""The steps of the work on a scan as a person reads them."""
+
+from __future__ import annotations
+
+#: Node name -> what it does, in the words of a progress display or an error message.
+STEP_NAMES = {
+    "conform": "checking the image",
+    "bet": "skull stripping",
+    "deepbet": "skull stripping",
+    "foreground": "skull stripping",
+    "brain_mask": "skull stripping",
+    "n4": "bias correction",
+    "n4_antspyx": "bias correction",
+    "apply_mask": "bias correction",
+    "to_cube": "preparing the network's input",
+    "network": "lesion segmentation and classification",
+    "regions": "brain regions",
+    "segment": "lesion measurement",
+    "figures": "figures",
+    "write_derivatives": "writing the derivatives",
+}
+
+#: Stock nodes, by interface class -> the program that they run.
+PROGRAM_NAMES = {"bet": "FSL BET", "n4": "ANTs N4BiasFieldCorrection"}
+
+#: The node whose end completes a scan.
+LAST_NODE = "write_derivatives"
+
+
+def step_name(node: str) -> str:
+    """Return the human name of a node's step.
+
+    Parameters
+    ----------
+    node : str
+        A node's name, or its full name with the workflows before it.
+
+    >>> step_name("msnmo_wf.sub_01_wf.scan_sub_01_wf.conform")
+    'checking the image'
+    """
+    name = node.rsplit(".", 1)[-1]
+    return STEP_NAMES.get(name, name.replace("_", " "))

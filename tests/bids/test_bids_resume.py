@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
+from msnmo_bids.bids.resume import (
+    Expected,
+    diagnosis_path,
+    old_files,
+    read_diagnosis,
+    remove_old_files,
+    why_incomplete,
+)
+from msnmo_bids.bids.scans import find_scans
+
+VERSION, SHA256 = "9.9.9", "a" * 64
+NAMES = (
+    "sub-01/anat/sub-01_FLAIR.nii.gz",
+    "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz",
+    "sub-01/anat/sub-01_acq-3d_run-1_FLAIR.nii.gz",
+)
+
+
+@pytest.fixture
+def scans(make_dataset):
+    return find_scans(make_dataset(*NAMES)).scans
+
+
+@pytest.fixture
+def expected(settings):
+    return Expected(settings, VERSION, SHA256)
+
+
+def test_complete(scans, expected, write_derivatives, tmp_path):
+    assert why_incomplete(scans[0], tmp_path / "out", expected) == "not processed yet"
+    write_derivatives(scans[0], tmp_path / "out")
+    assert why_incomplete(scans[0], tmp_path / "out", expected) is None
+    assert why_incomplete(scans[1], tmp_path / "out", expected) == "not processed yet"
+
+
+def test_any_missing_output_is_noticed(scans, expected, write_derivatives, tmp_path):
+    for path in write_derivatives(scans[0], tmp_path):
+        content = path.read_bytes()
+        path.unlink()
+        assert why_incomplete(scans[0], tmp_path, expected) == f"{path.name} is missing"
+        path.touch()
+        assert why_incomplete(scans[0], tmp_path, expected) == f"{path.name} is missing"
+        path.write_bytes(content)
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+
+
+def test_without_the_diagnosis_the_scan_was_interrupted(
+    scans, expected, write_derivatives, tmp_path
+):
+    write_derivatives(scans[0], tmp_path)
+    diagnosis_path(scans[0], tmp_path).unlink()
+    assert why_incomplete(scans[0], tmp_path, expected) == "was interrupted"
+
+
+@pytest.mark.parametrize("content", ["", "{broken", "[]", "{}", '{"Outputs": 3}'])
+def test_broken_diagnosis(scans, expected, write_derivatives, tmp_path, content):
+    write_derivatives(scans[0], tmp_path)
+    diagnosis_path(scans[0], tmp_path).write_text(content)
+    assert why_incomplete(scans[0], tmp_path, expected) == "its diagnosis file is broken"
+    assert not read_diagnosis(scans[0], tmp_path) or content.startswith('{"')
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": "2"}, "made by version 9.9.9"),
+        ({"weights_sha256": "b" * 64}, "made with other weights"),
+        ({"threshold": 0.4}, "made with other settings (threshold was 0.5)"),
+        ({"random_seed": 3}, "made with other settings (unknown)"),
+        ({"device": "cuda"}, "made with other settings (device was cpu)"),
+    ],
+)
+def test_what_differs_is_said(scans, expected, write_derivatives, tmp_path, change, reason):
+    write_derivatives(scans[0], tmp_path)
+    names = {"version", "weights_sha256"} & change.keys()
+    if names:
+        changed = replace(expected, **change)
+    else:
+        changed = replace(expected, settings=replace(expected.settings, **change))
+    assert why_incomplete(scans[0], tmp_path, changed) == reason
+
+
+def test_what_the_machine_chose_is_as_good(scans, expected, write_derivatives, tmp_path):
+    write_derivatives(scans[0], tmp_path)
+    automatic = replace(expected.settings, device="auto", precision="auto")
+    open_settings = ("device", "precision")
+    assert why_incomplete(scans[0], tmp_path, replace(expected, settings=automatic)) is not None
+    left_open = replace(expected, settings=automatic, open_settings=open_settings)
+    assert why_incomplete(scans[0], tmp_path, left_open) is None
+    other = replace(left_open, settings=replace(automatic, threshold=0.1))
+    assert why_incomplete(scans[0], tmp_path, other) == (
+        "made with other settings (threshold was 0.5)"
+    )
+
+
+def test_a_changed_sidecar_is_noticed(scans, expected, write_derivatives, tmp_path):
+    write_derivatives(scans[0], tmp_path)
+    stripped = replace(scans[0], skull_stripped=True)
+    assert "skull" in why_incomplete(stripped, tmp_path, expected)
+    write_derivatives(stripped, tmp_path)
+    assert why_incomplete(stripped, tmp_path, expected) is None
+    assert "skull" in why_incomplete(scans[0], tmp_path, expected)
+
+
+def test_only_the_files_of_this_scan_are_removed(scans, expected, write_derivatives, tmp_path):
+    files = {scan.prefix: write_derivatives(scan, tmp_path) for scan in scans}
+    for scan in scans:
+        name = f"{TEMPORARY_PREFIX}0123456789ab-{scan.prefix}_desc-preproc_FLAIR.nii.gz"
+        files[scan.prefix].append(tmp_path / scan.folder / name)  # as a killed process leaves it
+        files[scan.prefix][-1].touch()
+    foreign = tmp_path / scans[0].folder / "sub-01_desc-manual_mask.nii.gz"
+    foreign.touch()
+    count = remove_old_files(scans[1], tmp_path)
+    assert count == len(set(files["sub-01_acq-3d"])) + 1
+    assert not any(path.exists() for path in files["sub-01_acq-3d"])
+    assert all(path.exists() for path in files["sub-01"])
+    assert all(path.exists() for path in files["sub-01_acq-3d_run-1"])
+    assert foreign.exists()
+    assert why_incomplete(scans[1], tmp_path, expected) == "not processed yet"
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+
+
+def test_the_diagnosis_goes_first(scans, write_derivatives, tmp_path):
+    write_derivatives(scans[0], tmp_path)
+    assert next(old_files(scans[0], tmp_path)) == diagnosis_path(scans[0], tmp_path)
+
+
+def test_maps_of_unknown_classes_are_old_files(scans, tmp_path):
+    folder = tmp_path / scans[0].folder
+    folder.mkdir(parents=True)
+    (folder / "sub-01_space-orig_desc-camMOGAD_map.nii.gz").touch()
+    assert remove_old_files(scans[0], tmp_path) == 1
+
+
+def test_empty_folders_go_too(scans, write_derivatives, tmp_path):
+    write_derivatives(scans[0], tmp_path)
+    write_derivatives(scans[1], tmp_path)
+    remove_old_files(scans[0], tmp_path)
+    assert (tmp_path / "sub-01/anat").is_dir()
+    remove_old_files(scans[1], tmp_path)
+    assert list(tmp_path.glob("sub-*")) == []

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from msnmo_bids.bids.scans import find_scans, read_filters, select_subjects
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+
+THREE = (
+    "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
+    "sub-01/ses-2/anat/sub-01_ses-2_acq-3d_run-1_FLAIR.nii",
+    "sub-02/anat/sub-02_FLAIR.nii.gz",
+)
+
+
+def relatives(selection) -> list[str]:
+    return [scan.relative for scan in selection.scans]
+
+
+def test_every_flair_is_found(make_dataset):
+    root = make_dataset(*THREE, "sub-02/anat/sub-02_T1w.nii.gz")
+    selection = find_scans(root)
+    assert relatives(selection) == sorted(THREE)
+    scan = selection.scans[1]
+    assert (scan.subject, scan.session, scan.prefix) == ("01", "2", "sub-01_ses-2_acq-3d_run-1")
+    assert scan.folder == "sub-01/ses-2/anat"
+    assert scan.path == root / scan.relative
+    assert scan.node_name == "sub_01_ses_2_acq_3d_run_1"
+    assert scan.skull_stripped is None
+
+
+def test_participants_without_flair_are_listed(make_dataset):
+    root = make_dataset(*THREE, "sub-03/anat/sub-03_T1w.nii.gz")
+    selection = find_scans(root)
+    assert selection.without_flair == ("03",)
+    assert selection.subjects == ("01", "02", "03")
+
+
+def test_derivatives_and_other_folders_are_not_input(make_dataset):
+    root = make_dataset(
+        *THREE,
+        "derivatives/other/sub-01/anat/sub-01_FLAIR.nii.gz",
+        "sourcedata/sub-09/anat/sub-09_FLAIR.nii.gz",
+        "sub-01/ses-1/extra/sub-01_ses-1_acq-x_FLAIR.nii.gz",
+    )
+    assert relatives(find_scans(root)) == sorted(THREE)
+
+
+def test_links_without_content_are_scans(make_dataset):
+    root = make_dataset(THREE[2])
+    link = root / "sub-03/anat/sub-03_FLAIR.nii.gz"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../.git/annex/objects/xx/yy/MD5E-s100--abc.nii.gz")
+    assert "sub-03/anat/sub-03_FLAIR.nii.gz" in relatives(find_scans(root))
+
+
+def test_participant_folders_may_be_links(make_dataset):
+    root = make_dataset(THREE[2])
+    (root / "sub-02").rename(root.parent / "elsewhere")
+    (root / "sub-02").symlink_to(root.parent / "elsewhere")
+    assert relatives(find_scans(root)) == [THREE[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sub-01/ses-1/anat/sub-01_FLAIR.nii.gz", "name is not BIDS"),
+        ("sub-02/anat/sub-01_FLAIR.nii.gz", "name is not BIDS"),
+        ("sub-02/anat/sub-02_FLAIR.nii", "same scan"),
+        ("sub-02/anat/sub-02_part-phase_FLAIR.nii.gz", "no magnitude"),
+    ],
+)
+def test_what_is_left_out_is_said(make_dataset, caplog, name, text):
+    root = make_dataset(*THREE, name)
+    with caplog.at_level(logging.INFO):
+        selection = find_scans(root)
+    assert len(selection.scans) == 3
+    assert text in caplog.text
+
+
+def test_sidecars_inherit_and_the_nearest_wins(make_dataset):
+    root = make_dataset(*THREE)
+    (root / "FLAIR.json").write_text(json.dumps({"SkullStripped": True, "EchoTime": 0.1}))
+    (root / "acq-3d_FLAIR.json").write_text(json.dumps({"EchoTime": 0.2}))
+    (root / "sub-02/anat/sub-02_FLAIR.json").write_text(json.dumps({"SkullStripped": False}))
+    first, second, third = find_scans(root).scans
+    assert (first.skull_stripped, first.metadata["EchoTime"]) == (True, 0.1)
+    assert (second.skull_stripped, second.metadata["EchoTime"]) == (True, 0.2)
+    assert (third.skull_stripped, third.metadata["EchoTime"]) == (False, 0.1)
+
+
+@pytest.mark.parametrize("content", ["{broken", "[1, 2]", '{"SkullStripped": "yes"}'])
+def test_a_bad_sidecar_stops_nothing(make_dataset, content):
+    root = make_dataset(*THREE)
+    (root / "sub-02/anat/sub-02_FLAIR.json").write_text(content)
+    assert [scan.skull_stripped for scan in find_scans(root).scans] == [None, None, None]
+
+
+def test_participant_and_session_labels(make_dataset):
+    root = make_dataset(*THREE)
+    selection = find_scans(root, participants=["sub-01"], sessions=["ses-2"])
+    assert relatives(selection) == [THREE[1]]
+    assert [scan.relative for scan in selection.available] == list(THREE[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"participants": ["01", "07", "08"]}, ["07, 08", "01, 02"]),
+        ({"sessions": ["9"]}, ["session: 9", "1, 2"]),
+        ({"participants": ["02"], "sessions": ["1"]}, ["session: 1"]),
+        ({"filters": {"acquisition": "2d"}}, ["no FLAIR fits"]),
+    ],
+)
+def test_nothing_selected(make_dataset, arguments, words):
+    root = make_dataset(*THREE)
+    with pytest.raises(MsnmoError) as caught:
+        find_scans(root, **arguments)
+    assert caught.value.exit_code == ExitCode.NOTHING_SELECTED
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("files", [(), ("sub-01/anat/sub-01_T1w.nii.gz",)])
+def test_no_input(make_dataset, files):
+    with pytest.raises(MsnmoError) as caught:
+        find_scans(make_dataset(*files))
+    assert caught.value.exit_code == ExitCode.INPUT_MISSING
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"acquisition": "3d"}, THREE[1:2]),
+        ({"acquisition": None}, (THREE[0], THREE[2])),
+        ({"acquisition": "*"}, THREE[1:2]),
+        ({"session": ["1", None]}, (THREE[0], THREE[2])),
+        ({"run": 1}, THREE[1:2]),
+        ({"extension": ".nii"}, THREE[1:2]),
+    ],
+)
+def test_filter_files_as_of_fmriprep(make_dataset, tmp_path, query, expected):
+    file = tmp_path / "filter.json"
+    file.write_text(json.dumps({"flair": query, "t1w": {"acquisition": "x"}}))
+    selection = find_scans(make_dataset(*THREE), filters=read_filters(file))
+    assert sorted(relatives(selection)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{broken", "[]", '{"flair": []}', '{"flair": {"suffix": "T1w"}}', None],
+)
+def test_bad_filter_files(tmp_path, content):
+    file = tmp_path / "filter.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        read_filters(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_filter_with_an_unknown_entity(make_dataset):
+    with pytest.raises(UsageError, match="flair"):
+        find_scans(make_dataset(*THREE), filters={"acquisitoin": "3d"})
+
+
+def test_a_database_serves_other_participants(make_dataset, tmp_path):
+    root = make_dataset(*THREE)
+    database = tmp_path / "db"
+    assert len(find_scans(root, participants=["01"], database_dir=database).scans) == 2
+    (root / THREE[2]).rename(root.parent / "gone")  # only the database can know it now
+    assert len(find_scans(root, participants=["02"], database_dir=database).scans) == 1
+
+
+def test_a_database_of_another_data_set(make_dataset, tmp_path):
+    find_scans(make_dataset(*THREE), database_dir=tmp_path / "db")
+    with pytest.raises(UsageError, match="another data set"):
+        find_scans(make_dataset(*THREE, name="other"), database_dir=tmp_path / "db")
+
+
+def test_relative_input_folder(make_dataset, monkeypatch):
+    root = make_dataset(*THREE)
+    monkeypatch.chdir(root.parent)
+    scan = find_scans(Path("raw")).scans[0]
+    assert scan.path.is_absolute()
+    assert scan.path.is_file()
+
+
+def test_subjects_are_folders(make_dataset):
+    root = make_dataset(*THREE)
+    (root / "sub-99").touch()
+    os.mkfifo(root / "sub-98")
+    assert select_subjects(root) == ["01", "02"]

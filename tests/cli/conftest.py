@@ -1,0 +1,216 @@
+"""The command line with a stand-in for the workflow and the reports, which other tests cover."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.cli import plan, processing
+from msnmo_bids.cli.main import main
+from msnmo_bids.errors import ExitCode
+from msnmo_bids.model.weights import WeightsMetadata, hash_file
+
+LAST_NODE = "write_derivatives"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """As the workflow's."""
+
+    prefix: str
+    step: str
+    message: str
+    remedy: str | None = None
+    crash_file: Path | None = None
+    exit_code: ExitCode = ExitCode.FAILURE
+
+
+@dataclass
+class FakeWorkflow:
+    """What the stand-in was asked to do, and how it shall behave."""
+
+    failures: dict[str, Failure] = field(default_factory=dict)
+    interrupt_at: str | None = None
+    interrupt: Callable[[], None] | None = None
+    error: Exception | None = None
+    idle: bool = False
+    runs: list[list[str]] = field(default_factory=list)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    reports: list[tuple] = field(default_factory=list)
+    group: list[tuple] = field(default_factory=list)
+    report_error: Exception | None = None
+
+    @property
+    def processed(self) -> list[str]:
+        """Prefixes of all scans that ran, in order."""
+        return [prefix for run in self.runs for prefix in run]
+
+
+class _Graph:
+    def __init__(self, scans: list[Scan], arguments: dict[str, Any]) -> None:
+        self.scans, self.arguments = scans, arguments
+
+    def visit_desc(self) -> str:
+        return f"Methods (skull stripped: {bool(self.scans[0].skull_stripped)})."
+
+
+@pytest.fixture
+def fake(
+    monkeypatch: pytest.MonkeyPatch, write_derivatives: Callable, weights: Path
+) -> FakeWorkflow:
+    """Replace workflow, Nipype's loggers, device probe and reports."""
+    state = FakeWorkflow()
+
+    def init_msnmo_wf(*, scans: list[Scan], **arguments: Any) -> _Graph:
+        return _Graph(list(scans), arguments)
+
+    def run_workflow(graph: _Graph, **arguments: Any) -> list[Failure]:
+        state.arguments = {**graph.arguments, **arguments}
+        state.runs.append([scan.prefix for scan in graph.scans])
+        if state.error is not None:
+            raise state.error
+        if state.idle:
+            return []
+        return _pretend(graph, state, arguments, write_derivatives)
+
+    def write_participant_report(output_dir: Path, subject: str, *rest: Any, **more: Any) -> Path:
+        if state.report_error is not None:
+            raise state.report_error
+        state.reports.append((subject, *rest, more))
+        target = output_dir / f"sub-{subject}.html"
+        target.write_text("<html></html>")
+        return target
+
+    def write_group(output_dir: Path, scans: list[dict], **more: Any) -> None:
+        state.group.append((scans, more))
+
+    _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
+    _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
+    _module(monkeypatch, "workflows.steps", LAST_NODE=LAST_NODE)
+    _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
+    _module(monkeypatch, "reports.group", write_group=write_group)
+    monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)
+    monkeypatch.setattr(plan, "_probe_apart", lambda device, precision: ("cpu", "fp32"))
+    monkeypatch.setattr(processing, "set_environment", lambda folder: None)
+    return state
+
+
+def _module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
+    package, _, last = name.rpartition(".")
+    module = ModuleType(f"msnmo_bids.{name}")
+    vars(module).update(content)
+    monkeypatch.setitem(sys.modules, f"msnmo_bids.{name}", module)
+    parent = sys.modules.get(f"msnmo_bids.{package}")
+    if parent is not None:
+        monkeypatch.setattr(parent, last, module, raising=False)
+
+
+def _pretend(
+    graph: _Graph, state: FakeWorkflow, arguments: dict[str, Any], write: Callable
+) -> list[Failure]:
+    """Send the events and write the derivatives of a run."""
+    from msnmo_bids.model.weights import read_metadata
+    from msnmo_bids.version import get_version
+
+    failures = []
+    for scan in graph.scans:
+        node = f"msnmo_wf.single_subject_{scan.subject}_wf.scan_{scan.node_name}_wf"
+        work = Path(graph.arguments["work_dir"], *node.split("."))
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "big.nii.gz").touch()
+        arguments["on_event"](f"{node}.conform", "start")
+        if scan.prefix == state.interrupt_at:
+            if state.interrupt is not None:
+                state.interrupt()
+            raise KeyboardInterrupt
+        if scan.prefix in state.failures:
+            arguments["on_event"](f"{node}.conform", "exception")
+            failures.append(state.failures[scan.prefix])
+            if arguments["stop_on_first_crash"]:
+                break
+            continue
+        settings = graph.arguments["settings"]
+        output_dir = Path(graph.arguments["output_dir"])
+        write(scan, output_dir, settings)
+        sha256 = read_metadata(graph.arguments["weights"]).sha256
+        target = output_dir / scan.folder / f"{scan.prefix}_desc-msnmo_diagnosis.json"
+        content = json.loads(target.read_text())
+        content["Fingerprint"] = settings.fingerprint(get_version(), sha256)
+        content["GeneratedBy"]["Version"] = get_version()
+        content["Model"]["SHA256"] = sha256
+        target.write_text(json.dumps(content))
+        arguments["on_event"](f"{node}.{LAST_NODE}", "end")
+    return failures
+
+
+@pytest.fixture
+def bad_data() -> Callable[..., Failure]:
+    """Make the failure of a scan whose image is bad."""
+
+    def make(prefix: str, **changes: Any) -> Failure:
+        problem = {
+            "step": "checking the image",
+            "message": "the image has 4 dimensions",
+            "remedy": "Give one volume",
+            "exit_code": ExitCode.BAD_DATA,
+        }
+        return Failure(prefix, **{**problem, **changes})
+
+    return make
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights that describe themselves but hold nothing; they are the default ones."""
+    tensors = tmp_path / "weights" / "tiny.safetensors"
+    tensors.parent.mkdir()
+    tensors.write_bytes(b"no tensors")
+    metadata = WeightsMetadata(
+        name="tiny", version="1", threshold=0.35, min_lesion_volume=5.0, sha256=hash_file(tensors)
+    )
+    tensors.with_suffix(".json").write_text(json.dumps(metadata.to_dict()))
+    monkeypatch.setattr("msnmo_bids.model.weights.default_weights_path", lambda: tensors)
+    return tensors
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of the program gave."""
+
+    code: int
+    text: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the log."""
+        return self.text.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., Result]:
+    """Call the program in a folder of its own, and check what every call must keep."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str | Path) -> Result:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        result = Result(code, captured.err + captured.out)
+        word = result.last_line.split()[1]
+        assert result.last_line.startswith("msnmo: ")
+        assert (word == "SUCCESS") == (code == 0)
+        return result
+
+    return run

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msnmo_bids.cli import resources
+from msnmo_bids.cli.logs import to_toml
+from msnmo_bids.cli.parser import parse_args
+from msnmo_bids.errors import ExitCode, UsageError
+
+
+def chosen(*arguments: str) -> resources.Resources:
+    return resources.choose_resources(parse_args(["in", "out", "participant", *arguments]))
+
+
+def test_what_the_user_says():
+    found = chosen("--nprocs", "3", "--omp-nthreads", "2", "--mem-mb", "4500")
+    assert (found.plugin, found.omp_nthreads) == ("MultiProc", 2)
+    expected = {"n_procs": 3, "memory_gb": 4.5, "n_gpu_procs": 1, "mp_context": "forkserver"}
+    assert expected.items() <= found.plugin_args.items()
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (4, 4), (16, 4)])
+def test_default_threads_depend_on_cores_only(monkeypatch, cores, threads):
+    monkeypatch.setattr(resources, "available_cores", lambda: cores)
+    found = chosen()
+    assert (found.plugin_args["n_procs"], found.omp_nthreads) == (cores, threads)
+
+
+def test_memory_within_all_limits(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable:   8000000 kB\n")
+    monkeypatch.setattr(resources, "MEMORY_INFORMATION", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    assert resources.available_memory_gb(1.0) == pytest.approx(8.192)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert resources.available_memory_gb(1.0) == pytest.approx(8.192)
+    (tmp_path / "memory.max").write_text("4000000000\n")
+    assert resources.available_memory_gb(0.5) == pytest.approx(2.0)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "3000")
+    assert resources.available_memory_gb(1.0) == pytest.approx(3.0)
+    monkeypatch.setattr(resources, "MEMORY_INFORMATION", tmp_path / "nothing")
+    assert resources.available_memory_gb(1.0) > 0
+
+
+def test_cores_within_the_limit_of_the_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert resources.available_cores() == 8
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert resources.available_cores() == 8
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert resources.available_cores() == 2
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert resources.available_cores() == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plugin: SLURM\nplugin_args:\n  sbatch_args: --mem=8G\n",
+        '{"plugin": "SLURM", "plugin_args": {"sbatch_args": "--mem=8G"}}',
+    ],
+)
+def test_plugin_files(tmp_path, text):
+    (tmp_path / "p").write_text(text)
+    found = chosen("--use-plugin", str(tmp_path / "p"))
+    assert (found.plugin, found.plugin_args) == ("SLURM", {"sbatch_args": "--mem=8G"})
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "just text", "[1]", "plugin_args: {}",
+                                  "plugin: 3", "plugin: X\nplugin_args: [1]"])  # fmt: skip
+def test_bad_plugin_files(tmp_path, text):
+    if text is not None:
+        (tmp_path / "p").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resources.read_plugin_file(tmp_path / "p")
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_environment_without_a_home(monkeypatch, tmp_path):
+    for name in ("TEMPLATEFLOW_HOME", "MPLCONFIGDIR", "NO_ET", "FSLOUTPUTTYPE"):
+        monkeypatch.setenv(name, "x")  # so that they come back after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "nothing"))
+    resources.set_environment(tmp_path / "work")
+    assert os.environ["HOME"] == str(tmp_path / "work" / "home")
+    assert Path(os.environ["MPLCONFIGDIR"]).is_dir()
+    assert os.environ["TEMPLATEFLOW_HOME"].startswith(str(tmp_path / "work"))
+    assert (os.environ["NO_ET"], os.environ["FSLOUTPUTTYPE"]) == ("1", "NIFTI_GZ")
+
+
+def test_a_writable_home_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MPLCONFIGDIR", "mine")
+    resources.set_environment(tmp_path / "work")
+    assert (os.environ["HOME"], os.environ["MPLCONFIGDIR"]) == (str(tmp_path), "mine")
+
+
+PLAIN = st.one_of(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False))
+
+
+@given(st.dictionaries(st.text("abc_", min_size=1), st.one_of(PLAIN, st.lists(st.text()))))
+def test_toml_round_trip(content):
+    read = tomllib.loads(to_toml({**content, "table": content}))
+    assert read.pop("table") == content
+    assert json.dumps(read) == json.dumps({k: v for k, v in content.items() if k != "table"})
+
+
+def test_toml_without_values():
+    assert to_toml({"a": None, "b": Path("x")}) == '# a is not set\nb = "x"\n'

@@ -1,0 +1,127 @@
+"""Tiny raw data sets and hand-made derivatives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
+from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, sidecar
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
+from msnmo_bids.settings import ProcessingSettings
+
+CLASSES = ("MS", "NMOSD")
+VERSION = "9.9.9"
+SHA256 = "a" * 64
+
+
+@pytest.fixture
+def settings() -> ProcessingSettings:
+    return ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx")
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., Path]:
+    """Make a raw data set of tiny images: one file for each relative path."""
+
+    def make(*relatives: str, name: str = "raw") -> Path:
+        root = tmp_path / name
+        root.mkdir(parents=True, exist_ok=True)
+        description = {"Name": "Tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+        (root / "dataset_description.json").write_text(json.dumps(description))
+        (root / "README").write_text("A tiny data set for tests, made on the fly.\n" * 5)
+        for relative in relatives:
+            path = root / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = np.arange(8**3, dtype=np.int16).reshape(8, 8, 8)
+            nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def write_derivatives(settings: ProcessingSettings) -> Callable[..., list[Path]]:
+    """Write what the workflow writes for a scan, with tiny images."""
+
+    def write(scan: Scan, output_dir: Path, settings: ProcessingSettings = settings) -> list[Path]:
+        paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
+        record = _record(settings, scan)
+        outputs = []
+        for kind, relative in paths.items():
+            if kind == "diagnosis":
+                continue
+            target = output_dir / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if relative.endswith(".nii.gz"):
+                image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
+                image.header.set_xyzt_units("mm", "sec")
+                nib.save(image, target)
+            elif kind == "lesion_table":
+                row = {"index": 1, "name": "lesion 1", "abbreviation": "L1", "mapping": 7}
+                write_tsv(target, list(LESION_COLUMNS), [row])
+            else:
+                write_tsv(target, list(MORPHOMETRY_COLUMNS), [{"index": 1, "volume_mm3": 12.5}])
+            content = sidecar_for(
+                kind,
+                source=scan.relative,
+                folder=scan.folder,
+                prefix=scan.prefix,
+                record=record,
+            )
+            write_json(output_dir / sidecar(relative), content)
+            outputs += [relative, sidecar(relative)]
+        figure = figure_path(scan.subject, scan.prefix, "lesions")
+        (output_dir / figure).parent.mkdir(parents=True, exist_ok=True)
+        (output_dir / figure).write_text("<svg/>")
+        outputs.append(figure)
+        write_json(output_dir / paths["diagnosis"], {**record, "Outputs": outputs})
+        return [output_dir / relative for relative in outputs]
+
+    return write
+
+
+def _record(settings: ProcessingSettings, scan: Scan) -> dict:
+    stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
+    return {
+        "Sources": [f"bids:raw:{scan.relative}"],
+        "Threshold": settings.threshold,
+        "MinimumLesionVolume": settings.min_lesion_volume,
+        "Model": {"Name": "tiny", "Version": "1", "SHA256": SHA256},
+        "Device": settings.device,
+        "Precision": settings.precision,
+        "RandomSeed": settings.random_seed,
+        "SkullStripping": {
+            "Tool": "msnmo foreground" if stripped else settings.skull_strip,
+            "Version": "1",
+            "Settings": {},
+        },
+        "BiasCorrection": {"Tool": "antspyx", "Version": "1", "Settings": {}},
+        "Settings": {"device": settings.device, "precision": settings.precision,
+                     "threshold": settings.threshold},
+        "Fingerprint": settings.fingerprint(VERSION, SHA256),
+        "GeneratedBy": {"Name": "msnmo", "Version": VERSION},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def make_output(
+    write_derivatives: Callable[..., list[Path]], tmp_path: Path
+) -> Callable[..., Path]:
+    """Make a whole output folder, as both levels leave it."""
+
+    def make(scans: tuple[Scan, ...], bids_dir: Path) -> Path:
+        output_dir = tmp_path / "out"
+        for scan in scans:
+            write_derivatives(scan, output_dir)
+            (output_dir / report_path(scan.subject)).write_text("<html></html>")
+        write_shared_files(output_dir, bids_dir=bids_dir, version=VERSION, class_names=CLASSES)
+        return output_dir
+
+    return make

@@ -1,0 +1,73 @@
+"""Nodes whose end the tests choose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, traits
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.interfaces.base import StepInterface
+
+
+class _ActInputSpec(BaseInterfaceInputSpec):
+    given = traits.Any()
+    act = traits.Str("pass", usedefault=True)
+    prefix = traits.Str()
+    native_file = traits.Str()
+
+
+class _ActOutputSpec(TraitedSpec):
+    pid = traits.Int()
+
+
+class Act(StepInterface):
+    input_spec = _ActInputSpec
+    output_spec = _ActOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        match self.inputs.act:
+            case "bad":
+                raise BadInputError("4D image", file=folder / "flair.nii", remedy="Keep one volume")
+            case "bug":
+                raise ZeroDivisionError("one line\nand another")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(3)
+            case "hang":
+                child = subprocess.Popen(["sleep", "600"])
+                (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
+                time.sleep(600)
+            case "memory":
+                raise MemoryError
+            case "unpicklable":
+                return {"pid": os.getpid(), "more": lambda: None}
+            case "pass":
+                pass
+        return {"pid": os.getpid()}
+
+
+def workflow_of(tmp_path: Path, acts: dict[str, str], last: dict[str, str] | None = None) -> Any:
+    """Build ``msnmo_wf.subject_wf.<scan>.{conform, write_derivatives}`` for each scan."""
+    workflow = pe.Workflow(name="msnmo_wf", base_dir=str(tmp_path / "work"))
+    subject = pe.Workflow(name="single_subject_wf")
+    for scan, act in acts.items():
+        inner = pe.Workflow(name=f"scan_{scan}_wf")
+        conform = pe.Node(Act(act=act), name="conform")
+        end = pe.Node(
+            Act(prefix=scan, native_file=f"/raw/{scan}.nii", act=(last or {}).get(scan, "pass")),
+            name="write_derivatives",
+        )
+        outputnode = pe.Node(IdentityInterface(fields=["pid"]), name="outputnode")
+        inner.connect([(conform, end, [("pid", "given")]), (end, outputnode, [("pid", "pid")])])
+        subject.add_nodes([inner])
+    workflow.add_nodes([subject])
+    return workflow

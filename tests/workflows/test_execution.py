@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from steps_for_tests import workflow_of
+
+from msnmo_bids.errors import ExitCode
+from msnmo_bids.workflows.execution import Failure, run_workflow
+
+ARGS = {"n_procs": 2, "memory_gb": 2.0}
+
+
+def run(tmp_path: Path, acts: dict[str, str], **options) -> list[Failure]:
+    options = {"plugin_args": ARGS, "crash_dir": tmp_path / "crash", **options}
+    last = options.pop("last", None)
+    return run_workflow(workflow_of(tmp_path, acts, last), **options)
+
+
+@pytest.mark.parametrize("plugin", ["MultiProc", "Linear"])
+def test_a_failure_costs_its_own_scan_only(tmp_path, plugin):
+    events: list[tuple[str, str]] = []
+    failures = run(
+        tmp_path,
+        {"a": "pass", "b": "bad", "c": "pass"},
+        plugin=plugin,
+        plugin_args=ARGS if plugin == "MultiProc" else {},
+        on_event=lambda node, event: events.append((node.split(".")[2], event)),
+    )
+    assert [failure.prefix for failure in failures] == ["b"]
+    [failure] = failures
+    assert failure.step == "checking the image"
+    assert failure.message == "/raw/b.nii: 4D image"  # the raw file, not the one in between
+    assert failure.remedy == "Keep one volume"
+    assert failure.exit_code is ExitCode.BAD_DATA
+    assert "BadInputError" in failure.crash_file.read_text()
+    assert events.count(("scan_a_wf", "end")) == events.count(("scan_c_wf", "end")) == 2
+    assert ("scan_b_wf", "exception") in events
+
+
+@pytest.mark.parametrize(
+    ("act", "message", "code"),
+    [
+        ("die", "was ended by the system (signal 9), most likely because memory ran out", 75),
+        ("exit", "was ended by the system (exit code 3)", 75),
+        ("bug", "unexpected error: ZeroDivisionError: one line", 1),
+        ("memory", "memory ran out", 75),
+    ],
+)
+def test_any_end_of_a_worker_is_one_line(tmp_path, act, message, code):
+    failures = run(tmp_path, {"a": "pass", "b": act, "c": "pass"})
+    assert [failure.prefix for failure in failures] == ["b"]
+    assert message in failures[0].message
+    assert "\n" not in failures[0].message
+    assert failures[0].message.startswith("/raw/b.nii: ")
+    assert failures[0].exit_code == code
+
+
+def test_last_node_counts(tmp_path):
+    failures = run(tmp_path, {"a": "pass", "b": "pass"}, last={"b": "bad"})
+    assert [(failure.prefix, failure.step) for failure in failures] == [
+        ("b", "writing the derivatives")
+    ]
+
+
+def test_stop_on_first_crash_names_what_was_left(tmp_path):
+    acts = {"a": "bad", "b": "pass", "c": "pass"}
+    failures = run(tmp_path, acts, plugin_args={"n_procs": 1}, stop_on_first_crash=True)
+    assert [failure.prefix for failure in failures] == ["a", "b", "c"]
+    assert failures[0].message == "/raw/a.nii: 4D image"
+    assert "stopped at the first failure" in failures[1].message
+
+
+def test_a_node_that_asks_for_more_than_there_is_still_runs(tmp_path):
+    workflow = workflow_of(tmp_path, {"a": "pass"})
+    for name in workflow.list_node_names():
+        workflow.get_node(name)._mem_gb = 64
+    arguments = {"n_procs": 1, "memory_gb": 1.0}
+    assert run_workflow(workflow, plugin_args=arguments, crash_dir=tmp_path) == []
+
+
+def test_what_an_earlier_run_left_is_not_used(tmp_path):
+    assert run(tmp_path, {"a": "pass"}) == []
+    results = sorted((tmp_path / "work").rglob("result_conform.pklz"))
+    before = results[0].stat().st_mtime_ns
+    (results[0].parent / "remains").write_text("old")
+    assert run(tmp_path, {"a": "pass"}) == []
+    assert results[0].stat().st_mtime_ns > before
+    assert not (results[0].parent / "remains").exists()
+
+
+def test_scans_finish_one_after_the_other(tmp_path):
+    order: list[str] = []
+    run(
+        tmp_path,
+        dict.fromkeys("abcd", "pass"),
+        plugin_args={"n_procs": 1},
+        on_event=lambda node, event: order.append(node.split(".")[2]) if event == "end" else None,
+    )
+    assert order == [f"scan_{name}_wf" for name in "aabbccdd"]
+
+
+def test_no_process_outlives_a_run(tmp_path):
+    run(tmp_path, {"a": "pass", "b": "die"})
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from steps_for_tests import workflow_of
+from msnmo_bids.workflows.execution import run_workflow
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    workflow = workflow_of(folder, {"a": "hang"})
+    run_workflow(workflow, plugin_args={"n_procs": 1}, crash_dir=folder / "crash")
+"""
+
+
+def test_workers_and_their_programs_die_with_a_killed_parent(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pids = [int(pid) for pid in _wait_for(tmp_path, "pids").split()]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for _ in range(200):
+        if not any(_runs(pid) for pid in pids):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"still there: {[pid for pid in pids if _runs(pid)]}")
+
+
+def _wait_for(folder: Path, name: str) -> str:
+    for _ in range(1200):
+        for found in folder.rglob(name):
+            if text := found.read_text():
+                return text
+        time.sleep(0.05)
+    pytest.fail("the node never began")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

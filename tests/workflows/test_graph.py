@@ -1,0 +1,190 @@
+"""What the workflows are made of, and the stock nodes' command lines run against the doubles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nipype.interfaces import ants, fsl
+from phantoms import AFFINE, head
+
+from msnmo_bids.workflows.base import init_msnmo_wf
+from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
+from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
+from msnmo_bids.workflows.steps import STEP_NAMES, step_name
+
+COMMON = {
+    "conform",
+    "skull_strip_wf.brain_mask",
+    "bias_correction_wf.apply_mask",
+    "to_cube",
+    "network",
+    "regions",
+    "segment",
+    "figures",
+    "write_derivatives",
+}
+
+
+def build(scans, settings, weights, tmp_path, **options):
+    return init_msnmo_wf(
+        scans=scans,
+        settings=settings,
+        weights=weights,
+        output_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+        **options,
+    )
+
+
+def steps_of(workflow, scan="single_subject_01_wf.scan_sub_01_wf"):
+    names = workflow.list_node_names()
+    inside = {name.removeprefix(f"{scan}.") for name in names if name.startswith(f"{scan}.")}
+    return {name for name in inside if not name.endswith(("inputnode", "outputnode"))}
+
+
+@pytest.mark.parametrize(
+    ("skull_strip", "bias_correction", "nodes"),
+    [
+        ("bet", "ants", {"skull_strip_wf.bet", "bias_correction_wf.n4"}),
+        ("deepbet", "antspyx", {"skull_strip_wf.deepbet", "bias_correction_wf.n4_antspyx"}),
+        ("skip", "skip", {"skull_strip_wf.foreground"}),
+    ],
+)
+def test_nodes_by_tool(make_scan, settings, weights, tmp_path, skull_strip, bias_correction, nodes):
+    settings = replace(settings, skull_strip=skull_strip, bias_correction=bias_correction)
+    workflow = build([make_scan()], settings, weights, tmp_path)
+    assert steps_of(workflow) == COMMON | nodes
+    assert {step_name(name) for name in steps_of(workflow)} <= set(STEP_NAMES.values())
+
+
+def test_a_scan_without_skull_is_not_stripped_again(make_scan, settings, weights, tmp_path):
+    scans = [replace(make_scan("01"), skull_stripped=True), make_scan("02")]
+    workflow = build(scans, replace(settings, skull_strip="deepbet"), weights, tmp_path)
+    first = steps_of(workflow)
+    second = steps_of(workflow, "single_subject_02_wf.scan_sub_02_wf")
+    assert "skull_strip_wf.foreground" in first
+    assert "skull_strip_wf.deepbet" not in first
+    assert "skull_strip_wf.deepbet" in second
+
+
+def test_regions_and_network_may_run_side_by_side(make_scan, settings, weights, tmp_path):
+    import networkx as nx
+
+    graph = build([make_scan()], settings, weights, tmp_path)._create_flat_graph()
+    by_name = {node.name: node for node in graph if node.name != "inputnode"}
+    for first, second in (("network", "regions"), ("regions", "network")):
+        assert not nx.has_path(graph, by_name[first], by_name[second])
+    assert nx.has_path(graph, by_name["figures"], by_name["write_derivatives"])
+    assert not list(graph.successors(by_name["write_derivatives"])) or all(
+        node.name == "outputnode" for node in graph.successors(by_name["write_derivatives"])
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_only_cuda_takes_a_gpu_slot(make_scan, settings, weights, tmp_path, device):
+    settings = replace(settings, device=device)
+    workflow = build([make_scan()], settings, weights, tmp_path, omp_nthreads=4)
+    nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
+    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.network")
+    assert [node for node in nodes if node.is_gpu_node()] == ([] if device == "cpu" else [network])
+    assert network.n_procs == (4 if device == "cpu" else 1)
+    assert network.inputs.device == device
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_two_networks_never_run_at_once_in_4_gb(make_scan, settings, weights, tmp_path, precision):
+    workflow = build([make_scan()], replace(settings, precision=precision), weights, tmp_path)
+    nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
+    assert all(node.mem_gb < 3.6 for node in nodes)
+    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.network")
+    assert 2 * network.mem_gb > 3.6
+
+
+def test_sloppy_shrinks_the_cube(make_scan, settings, weights, tmp_path):
+    name = "single_subject_01_wf.scan_sub_01_wf.to_cube"
+    for sloppy, side in ((True, 64), (False, 160)):
+        workflow = build([make_scan()], replace(settings, sloppy=sloppy), weights, tmp_path)
+        assert workflow.get_node(name).inputs.shape == [side] * 3
+
+
+def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, weights, tmp_path):
+    settings = replace(settings, skull_strip="deepbet", bias_correction="antspyx")
+    text = build([make_scan("01"), make_scan("02")], settings, weights, tmp_path).visit_desc()
+    assert text.count("deepbet") == 2  # once in words, once as citation, not once a scan
+    assert "BET [@bet]" not in text
+    assert "antspyx" in text
+    assert "tiny 0" in text
+
+
+@pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])
+def test_an_unknown_tool_is_an_error(init):
+    with pytest.raises(ValueError, match="unknown tool 'scissors'"):
+        init(tool="scissors")
+
+
+def image_file(folder: Path, data: np.ndarray, name: str) -> Path:
+    path = folder / name
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+def test_bet_runs_as_the_stock_node(tmp_path, doubles):
+    workflow = init_skull_strip_wf(tool="bet", bet_frac=0.4)
+    assert type(workflow.get_node("bet").interface) is fsl.BET
+    workflow.base_dir = str(tmp_path)
+    workflow.config["execution"] = {"crashdump_dir": str(tmp_path)}
+    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, head(), "flair_ras.nii"))
+    graph = workflow.run()
+    [words] = doubles()
+    assert words[0] == "bet"
+    assert words[1].endswith("flair_ras.nii")
+    assert words[2].endswith("flair_ras_brain.nii.gz")
+    assert words[3:] == ["-f", "0.40", "-m"]
+    [checked] = [node for node in graph if node.name == "brain_mask"]
+    outputs = checked.result.outputs
+    assert outputs.tool["Tool"] == "FSL BET"
+    assert outputs.tool["Settings"] == {"frac": 0.4}
+    mask = nib.load(outputs.mask_file)
+    assert mask.get_data_dtype() == np.uint8
+    assert np.array_equal(mask.affine, AFFINE)
+    assert 0.15 < np.asarray(mask.dataobj).mean() < 0.35
+
+
+def test_the_version_of_bet_is_fsls_own(tmp_path, monkeypatch):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "fslversion").write_text("6.0.7.9:abcdef\n")
+    monkeypatch.setenv("FSLDIR", str(tmp_path))
+    tool = init_skull_strip_wf(tool="bet").get_node("brain_mask").inputs.tool
+    assert tool["Version"] == "6.0.7.9"
+
+
+@pytest.mark.parametrize(("sloppy", "levels", "shrink"), [(False, 4, "4"), (True, 2, "8")])
+def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, shrink):
+    workflow = init_bias_correction_wf(tool="ants", sloppy=sloppy)
+    assert type(workflow.get_node("n4").interface) is ants.N4BiasFieldCorrection
+    workflow.base_dir = str(tmp_path)
+    workflow.config["execution"] = {"crashdump_dir": str(tmp_path)}
+    image, mask = head(), (head() > 50).astype(np.uint8)
+    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, image, "flair_ras.nii"))
+    workflow.inputs.inputnode.mask_file = str(image_file(tmp_path, mask, "mask.nii"))
+    graph = workflow.run()
+    [words] = doubles()
+    at = words.index("--convergence")
+    iterations = "50x50x50x50," if levels == 4 else "20x10,"
+    assert words[at : at + 5] == ["--convergence", "[", iterations, "1e-07", "]"]
+    assert words[words.index("--shrink-factor") + 1] == shrink
+    assert words[words.index("--mask-image") + 1].endswith("mask.nii")
+    assert words[words.index("-d") + 1] == "3"
+    [applied] = [node for node in graph if node.name == "apply_mask"]
+    corrected = nib.load(applied.result.outputs.out_file)
+    assert np.allclose(corrected.get_fdata(), image / 2 * mask, atol=1e-3)
+
+
+def test_ants_tells_its_version_itself(doubles, monkeypatch):
+    assert ants_version() == "0.0.0-double"
+    monkeypatch.setenv("PATH", "")
+    assert ants_version() == "unknown"
