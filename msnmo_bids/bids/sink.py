@@ -33,7 +33,7 @@ DISCLAIMER = (
 )
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
 CAM_STEPS = 1024
-_COMPRESSION = 4
+_COMPRESSION = 2
 
 
 @dataclass(frozen=True)
@@ -247,6 +247,7 @@ def _diagnosis(
     """Return the content of the diagnosis file."""
     native = nib.Nifti1Image.from_filename(target.native)
     zooms = nib.affines.voxel_sizes(native.affine)
+    voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(
         np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
     )
@@ -260,7 +261,7 @@ def _diagnosis(
         "Reason": None if found else NO_LESION_REASON,
         "Probabilities": probabilities,
         **_rounded(results.summary),
-        "BrainVolume": round(voxels * float(np.prod(zooms)) / 1000, 3),
+        "BrainVolume": round(voxels * voxel_volume / 1000, 3),
         "VoxelSize": [round(float(size), 4) for size in zooms],
         "Shape": [int(size) for size in native.shape[:3]],
         **{key: value for key, value in record.items() if key != "Flags"},

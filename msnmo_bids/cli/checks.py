@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ def check_folders(options: argparse.Namespace) -> None:
     check_output_place(options.bids_dir, options.output_dir)
     if options.work_dir is not None:
         check_work_place(options.bids_dir, options.output_dir, options.work_dir)
+        check_writable(options.work_dir, "work folder")
     check_is_ours(options.output_dir)
-    if options.dry_run:
-        return
-    make_writable(options.output_dir, "output folder", ExitCode.CANNOT_CREATE_OUTPUT)
+    check_writable(options.output_dir, "output folder")
 
 
 def check_input(bids_dir: Path) -> None:
@@ -109,8 +109,8 @@ def check_work_place(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
                          remedy="Choose another one (-w)")  # fmt: skip
 
 
-def make_writable(folder: Path, what: str, exit_code: ExitCode) -> None:
-    """Make a folder and prove that files can be written into it.
+def check_writable(folder: Path, what: str) -> None:
+    """Prove that files can be written into a folder; one that is missing is missing afterwards.
 
     Parameters
     ----------
@@ -118,14 +118,13 @@ def make_writable(folder: Path, what: str, exit_code: ExitCode) -> None:
         The folder.
     what : str
         What to call it.
-    exit_code : ExitCode
-        Of the error.
 
     Raises
     ------
     MsnmoError
-        If it cannot be made or written.
+        If it cannot be made or written (73).
     """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -135,8 +134,12 @@ def make_writable(folder: Path, what: str, exit_code: ExitCode) -> None:
             f"the {what} cannot be written ({error.strerror or error})",
             file=folder,
             remedy="Choose a folder in which you may write, on a disk with room",
-            exit_code=exit_code,
+            exit_code=ExitCode.CANNOT_CREATE_OUTPUT,
         ) from error
+    finally:
+        for path in missing:
+            with suppress(OSError):  # never made, or another run uses it already
+                path.rmdir()
 
 
 def work_folder(options: argparse.Namespace) -> Path:
@@ -155,14 +158,14 @@ def work_folder(options: argparse.Namespace) -> Path:
     Path
         Absolute.
     """
-    if options.work_dir is not None:
-        make_writable(options.work_dir, "work folder", ExitCode.CANNOT_CREATE_OUTPUT)
-        return options.work_dir.resolve()
+    folder = (options.work_dir or Path("work")).resolve()
     try:
-        folder = Path("work").resolve()
         check_work_place(options.bids_dir, options.output_dir, folder)
-        make_writable(folder, "work folder", ExitCode.CANNOT_CREATE_OUTPUT)
-    except (MsnmoError, OSError) as problem:
+        check_writable(folder, "work folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    except MsnmoError as problem:
+        if options.work_dir is not None:
+            raise
         folder = Path(tempfile.mkdtemp(prefix="msnmo-work-"))
         logger.info("The work folder is %s (%s)", folder, problem)
     return folder

@@ -8,7 +8,7 @@ import logging
 from msnmo_bids.bids.dataset import read_description, write_participants
 from msnmo_bids.bids.resume import diagnosis_path
 from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, latest_statuses, read_runs, scan_entry
-from msnmo_bids.cli.checks import check_folders
+from msnmo_bids.cli.checks import check_folders, check_input
 from msnmo_bids.cli.plan import select
 from msnmo_bids.cli.session import Outcome, Session
 from msnmo_bids.errors import ExitCode, MsnmoError
@@ -38,7 +38,7 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
     MsnmoError
         If the participant level has not been run (66), and as the participant level.
     """
-    check_folders(options)
+    check_input(options.bids_dir)
     if not read_description(options.output_dir):
         raise MsnmoError(
             "there are no results of the participant level in the output folder",
@@ -46,6 +46,7 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
             remedy="Run the participant level first",
             exit_code=ExitCode.INPUT_MISSING,
         )
+    check_folders(options)
     selection = select(options)
     latest = latest_statuses(read_runs(options.output_dir))
     rows = []
@@ -64,7 +65,7 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
     from msnmo_bids.reports.group import write_group
 
     write_participants(options.output_dir)
-    write_group(options.output_dir, rows, version=get_version())
+    write_group(options.output_dir, rows, version=get_version(), bids_dir=options.bids_dir)
     for row in rows:
         if row["Status"] != OK:
             logger.warning("%s: no results (%s): n/a in the table", row["Scan"], row["Message"])

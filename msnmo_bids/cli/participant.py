@@ -12,11 +12,11 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import shared_files_complete, write_shared_files
 from msnmo_bids.bids.names import report_path
-from msnmo_bids.bids.resume import diagnosis_path
+from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, latest_statuses, read_runs, scan_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.cli.checks import check_folders, validate_bids
-from msnmo_bids.cli.plan import Plan, make_plan, plan_table, with_machine
+from msnmo_bids.cli.plan import MACHINE_SETTINGS, Plan, make_plan, plan_table, with_machine
 from msnmo_bids.cli.session import Outcome, Session
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.version import get_version
@@ -145,9 +145,25 @@ def write_reports(
             subject,
             scans,
             failures,
-            settings=asdict(plan.settings),
+            settings=_settings(output_dir, plan, by_subject[subject]),
             version=get_version(),
         )
+
+
+def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, Any]:
+    """Return the settings of a report: where nothing ran now, device and precision as recorded.
+
+    So the report of a run that was killed just before it is the one that it would have written.
+    """
+    settings = asdict(plan.settings)
+    undecided = [name for name in MACHINE_SETTINGS if settings[name] == "auto"]
+    if undecided:
+        records = (read_diagnosis(scan, output_dir) or {} for scan in scans)
+        recorded: dict[str, Any] = next(
+            (record["Settings"] for record in records if "Settings" in record), {}
+        )
+        settings |= {name: recorded[name] for name in undecided if name in recorded}
+    return settings
 
 
 def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:

@@ -83,11 +83,11 @@ def _run_batches(job: Job, session: Session) -> None:
     """Run the workflow batch by batch; failures are gathered in the job."""
     from msnmo_bids.workflows.base import init_msnmo_wf
     from msnmo_bids.workflows.execution import run_workflow
-    from msnmo_bids.workflows.steps import LAST_NODE
+    from msnmo_bids.workflows.steps import LAST_NODE, step_name
 
     route_nipype(job.options.verbose)
     names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
-    progress = Progress(names, last_node=LAST_NODE)
+    progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
     session.console.progress = progress
     sweeper = _Sweeper(job, last_node=LAST_NODE)
 
@@ -140,6 +140,7 @@ def _plugin_args(job: Job) -> dict[str, Any]:
     if job.resources.plugin == "MultiProc":
         arguments["worker_log"] = str(job.record.folder / WORKERS_LOG)
         arguments["log_level"] = nipype_level(job.options.verbose)
+        arguments["n_gpu_procs"] = 0 if job.plan.settings.device == "cpu" else 1
     return arguments
 
 

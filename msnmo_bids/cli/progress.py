@@ -23,6 +23,8 @@ class Progress:
         call the scan.
     last_node : str
         Name of the node whose end completes a scan.
+    step_name : callable, optional
+        Returns what a node does, in words, from its name.
     stream : TextIO, optional
         Where the live line goes; standard error when not given. Without a terminal there is none.
     clock : callable, optional
@@ -34,11 +36,13 @@ class Progress:
         names: Mapping[str, str],
         *,
         last_node: str,
+        step_name: Callable[[str], str] = str,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = dict(names)
         self._last_node = last_node
+        self._step_name = step_name
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._clock = clock
@@ -69,7 +73,7 @@ class Progress:
         self._started.setdefault(scan, self._clock())
         if event == "exception":
             self.failed.append(scan)
-            self._say(scan, f"failed ({parts[-1].replace('_', ' ')})")
+            self._say(scan, f"failed ({self._step_name(parts[-1])})")
         elif event == "end" and parts[-1] == self._last_node:
             self.done.append(scan)
             self._say(scan, f"done in {duration(self._clock() - self._started[scan])}")

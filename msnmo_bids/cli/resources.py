@@ -71,7 +71,6 @@ def choose_resources(options: argparse.Namespace) -> Resources:
     arguments = {
         "n_procs": nprocs,
         "memory_gb": memory_gb,
-        "n_gpu_procs": 1,
         "mp_context": "forkserver",
         "raise_insufficient": False,
         "omp_nthreads": omp_nthreads,
@@ -180,10 +179,11 @@ def set_environment(work_dir: Path) -> None:
         TEMPLATEFLOW_AUTOUPDATE="0",
         MPLBACKEND="Agg",
     )
+    os.environ.setdefault("LOGNAME", "msnmo")  # Nipype's SLURM plugin asks for it
+    os.environ.setdefault("TEMPLATEFLOW_HOME", str(work_dir / "templateflow"))
     if not _writable(Path(os.environ.get("HOME", "/nonexistent"))):
         os.environ["HOME"] = str(_made(work_dir / "home"))
-    os.environ.setdefault("TEMPLATEFLOW_HOME", str(work_dir / "templateflow"))
-    os.environ.setdefault("MPLCONFIGDIR", str(_made(work_dir / "matplotlib")))
+        os.environ["MPLCONFIGDIR"] = str(_made(work_dir / "home" / "matplotlib"))
 
 
 def _made(folder: Path) -> Path:

@@ -9,12 +9,14 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from msnmo_bids.cli.logs import ConsoleHandler, add_log_file, close_log_file
+from msnmo_bids.cli.logs import PACKAGE_LOGGER, ConsoleHandler, add_log_file, close_log_file
 from msnmo_bids.errors import ExitCode, MsnmoError
 
 CRASH_FILE = "crash-msnmo.txt"
+KEEP_ALL = logging.CRITICAL + 1
 DISK_ERRORS = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room within your quota",
@@ -87,18 +89,26 @@ class Session:
     ok: int = 0
     failed: int = 0
     folder: Path | None = None
-    _log_files: list[logging.Handler] = field(default_factory=list)
+    _log_file: logging.Handler | None = None
+    _early: MemoryHandler = field(default_factory=lambda: MemoryHandler(10**6, KEEP_ALL))
+
+    def __post_init__(self) -> None:
+        # What is said before the run has a folder belongs into its log file too.
+        logging.getLogger(PACKAGE_LOGGER).addHandler(self._early)
 
     def open_log(self, folder: Path) -> None:
         """Begin the log file of the run in its folder."""
         self.folder = folder
-        self._log_files.append(add_log_file(folder / "msnmo.log"))
+        self._log_file = add_log_file(folder / "msnmo.log")
+        logging.getLogger(PACKAGE_LOGGER).removeHandler(self._early)
+        self._early.setTarget(self._log_file)
+        self._early.close()
 
     def close(self) -> None:
         """Close the log file."""
-        for handler in self._log_files:
-            close_log_file(handler)
-        self._log_files.clear()
+        logging.getLogger(PACKAGE_LOGGER).removeHandler(self._early)
+        if self._log_file is not None:
+            close_log_file(self._log_file)
 
     def outcome(self, exit_code: ExitCode) -> Outcome:
         """Return the outcome with the counts so far."""

@@ -65,5 +65,5 @@ def read_failure(folder: Path) -> MsnmoError | None:
             remedy=record["remedy"],
             exit_code=ExitCode(record["exit_code"]),
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -92,7 +92,7 @@ class SegmentLesions(StepInterface):
         probability = rounded(probability * brain)
         lesions, labels = segment(
             probability,
-            float(np.prod(zooms)),
+            float(abs(np.linalg.det(image.affine[:3, :3]))),
             threshold=self.inputs.threshold,
             min_volume=self.inputs.min_volume,
         )

@@ -1,1 +1,1 @@
-"""What a person looks at: figures of a scan, a report a participant, the group's tables and page."""
+"""What a person looks at: figures of a scan, a report a participant, tables and page of a group."""

@@ -45,7 +45,7 @@ STRIP_LENGTH = 6
 STRIP_GAP_MM = 6.0
 TAGGED_LESIONS = 9
 CAM_PIXELS = 96
-CAM_OPACITY = 0.85
+CAM_OPACITY = 0.75
 AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 
 

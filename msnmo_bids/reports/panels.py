@@ -34,7 +34,7 @@ FOOT_HEIGHT = 0.34
 BAR_HEIGHT = 0.50
 
 MAX_PIXELS = 400
-RC_PARAMS = {
+RC_PARAMS: dict[Any, Any] = {
     "svg.hashsalt": "msnmo",
     "svg.fonttype": "none",
     "svg.image_inline": True,

@@ -96,14 +96,14 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
     """
     if not mask.any():
         return Box((0, 0, 0), mask.shape)
-    start, stop = [], []
+    ends = []
     for axis, (size, zoom) in enumerate(zip(mask.shape, zooms, strict=True)):
         others = tuple(other for other in range(3) if other != axis)
         where = np.flatnonzero(mask.any(axis=others))
         margin = int(np.ceil(margin_mm / zoom))
-        start.append(max(int(where[0]) - margin, 0))
-        stop.append(min(int(where[-1]) + 1 + margin, size))
-    return Box(tuple(start), tuple(stop))
+        ends.append((max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, size)))
+    (x, right), (y, front), (z, top) = ends
+    return Box((x, y, z), (right, front, top))
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
@@ -125,9 +125,9 @@ def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
     ndarray, shape (rows, columns)
         First row on top.
     """
-    window = list(box.slices)
-    window[AXIS[plane]] = index
-    return np.rot90(data[tuple(window)])
+    across = AXIS[plane]
+    cut = tuple(index if axis == across else kept for axis, kept in enumerate(box.slices))
+    return np.rot90(data[cut])
 
 
 def section_size(zooms: tuple[float, ...], plane: str, box: Box) -> tuple[float, float]:
@@ -211,7 +211,7 @@ def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list
     count : int
         Number of sections.
     trim : float
-        Fraction of the extent that is left out at either end.
+        Fraction of the extent that is left out at either end; a single section is in the middle.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list
     if not len(where):
         where = np.arange(mask.shape[AXIS[plane]])
     first, last = where[0], where[-1]
-    inset = trim * (last - first)
+    inset = (trim if count > 1 else 0.5) * (last - first)
     return sorted({round(k) for k in np.linspace(first + inset, last - inset, count)})
 
 

@@ -128,11 +128,28 @@ def _distance(mask: np.ndarray) -> np.ndarray:
     return np.minimum(distance, 255).astype(np.uint8)
 
 
+def closed(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Close a mask with a ball.
+
+    Parameters
+    ----------
+    mask : ndarray, (X, Y, Z), bool
+        The mask; it should keep ``radius`` away from the border.
+    radius : float
+        Radius (voxels).
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), bool
+    """
+    dilated = ndimage.distance_transform_edt(~mask) <= radius
+    return ndimage.distance_transform_edt(dilated) > radius
+
+
 def _brain_mask(tissue: np.ndarray) -> np.ndarray:
     """Parenchyma and ventricles, sulci closed, cut 10 mm under the cerebellum."""
     parenchyma = np.isin(tissue, [t for t in BRAIN if t != Tissue.CSF])
-    ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), 4)
-    brain = ndimage.binary_fill_holes(ndimage.binary_closing(parenchyma, ball))
+    brain = ndimage.binary_fill_holes(closed(parenchyma, 4.0))
     cerebellum = np.flatnonzero((tissue == Tissue.CEREBELLAR_CORTEX).any(axis=(0, 1)))
     if cerebellum.size:
         brain[:, :, : max(0, cerebellum[0] - 10)] = False

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
+from msnmo_bids.simulation.anatomy import Head, Tissue, closed, head_from_tissue
 
 _PADDING = 24  # voxels around the maps, for skull and scalp
 _EYES = ((-33.0, 66.0, -33.0), (33.0, 66.0, -33.0))  # MNI mm
@@ -31,7 +31,7 @@ def mni_head() -> Head:
     affine = _affine()
     place = np.meshgrid(*(np.arange(n) for n in t1.shape), indexing="ij", sparse=True)
     x, y, z = (axis + affine[i, 3] for i, axis in enumerate(place))
-    brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 30, iterations=3))
+    brain = ndimage.binary_fill_holes(closed(t1 > 30, 3.0))
     depth = ndimage.distance_transform_edt(brain)
     tissue = _brain_tissue(t1, grey, white, brain, depth, (x, y, z))
     _add_outside(tissue, brain, (x, y, z))
@@ -91,7 +91,7 @@ def _add_outside(
 ) -> None:
     """Draw meninges, skull, scalp, soft tissue of face and neck, and eyes, in place."""
     x, y, z = place
-    smooth = ndimage.binary_closing(np.pad(brain, 12), iterations=10)[12:-12, 12:-12, 12:-12]
+    smooth = closed(brain, 12.0)
     away = ndimage.distance_transform_edt(~smooth)
     face = np.hypot(np.hypot(x / 70, (y - 22) / 78), (z + 55) / 75) < 1
     neck = (np.hypot(x / 55, (y + 25) / 58) < 1) & (z < -45)

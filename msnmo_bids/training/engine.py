@@ -36,7 +36,9 @@ class Stage:
     steps : int
         Number of steps.
     side : int
-        Side of the crops (voxels).
+        Side of the network's input (voxels).
+    whole : bool
+        Whole heads, resized to ``side``, in place of crops of the inference cube.
     learning_rate : float
         Peak of the cosine schedule.
     final_rate : float
@@ -53,6 +55,7 @@ class Stage:
     tasks: tuple[str, ...]
     steps: int
     side: int
+    whole: bool = False
     learning_rate: float = 1e-3
     final_rate: float = 0.02
     warm_up: int = 30

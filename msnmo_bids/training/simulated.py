@@ -2,9 +2,10 @@
 
 ``python -m msnmo_bids.training.simulated --anatomy DIR --lesion-shapes FILE --out DIR``
 
-The segmentation is trained first, on crops of the inference cube and then on larger parts of it;
-then the classifier on the frozen trunk, on whole heads, with lesion loads matched between the
-classes. Killed at any time, the same command resumes from the last checkpoint.
+The segmentation is trained first, on crops of the inference cube and then on whole heads, the last
+ones at the size of the inference cube (the normalisation layers see the share of background, so
+crops alone over-segment whole heads); then the classifier on the frozen trunk, with lesion loads
+matched between the classes. Killed at any time, the same command resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from msnmo_bids.training.engine import Stage, Trainer
 from msnmo_bids.training.pool import BrainPool
 
 SEGMENTATION_STAGES = (
-    Stage("crops", (SEGMENTATION,), steps=800, side=80, final_rate=0.3),
-    Stage("large-crops", (SEGMENTATION,), steps=160, side=112, learning_rate=4e-4, final_rate=0.2),
+    Stage("crops", (SEGMENTATION,), steps=360, side=80, final_rate=0.3),
     Stage(
-        "whole-cube", (SEGMENTATION,), steps=40, side=160, learning_rate=1.5e-4, warm_up=3,
-        refresh_every=1, ema=0.95,
+        "whole-112", (SEGMENTATION,), steps=80, side=112, whole=True, learning_rate=8e-4,
+        final_rate=0.4, warm_up=5, refresh_every=2, ema=0.97,
+    ),
+    Stage(
+        "whole-160", (SEGMENTATION,), steps=45, side=160, whole=True, learning_rate=3e-4,
+        warm_up=3, refresh_every=1, ema=0.95,
     ),
 )  # fmt: skip
-#: Whole heads at this side, for the classifier (voxels).
-CLASSIFIER_SIDE = 96
 CLASSIFICATION_STAGE = Stage(
-    "classifier", (CLASSIFICATION,), steps=300, side=CLASSIFIER_SIDE, refresh_every=1
+    "classifier", (CLASSIFICATION,), steps=160, side=96, whole=True, refresh_every=1
 )
 NETWORK = JointConfig(lesion_prior=0.02, pooling="lesion", guidance_start="lesion")
 LOSS = LossConfig(bce_weight=1.0, skip_empty_dice=True)
@@ -82,7 +84,7 @@ def train(
         pool = BrainPool(
             heads,
             library,
-            (stage.side,) * 3 if classifies else CUBE_SHAPE,
+            (stage.side,) * 3 if stage.whole else CUBE_SHAPE,
             size=60,
             classes=NETWORK.classes,
             nmosd_share=0.5 if classifies else 0.25,

@@ -15,7 +15,7 @@ from nipype.pipeline.engine import Workflow
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin
-from msnmo_bids.workflows.steps import LAST_NODE, PROGRAM_NAMES, step_name
+from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, step_name
 
 logger = logging.getLogger(__name__)
 
@@ -224,9 +224,10 @@ def _from_trace(text: str, node: str) -> MsnmoError:
             exit_code=ExitCode.IO_ERROR,
         )
     said = _last_line(_section(text, "Stderr")) or _last_line(_section(text, "Stdout"))
-    if node in PROGRAM_NAMES:
+    if node in PROGRAMS:
         reason = said or _exception(text) or "it gave no reason"
-        return MsnmoError(f"{PROGRAM_NAMES[node]} failed: {reason}", remedy=_REPORT_REMEDY)
+        program, remedy = PROGRAMS[node]
+        return MsnmoError(f"{program} failed: {reason}", remedy=remedy)
     return MsnmoError(f"unexpected error: {_exception(text) or 'no trace'}", remedy=_REPORT_REMEDY)
 
 

@@ -55,7 +55,6 @@ class WorkerPoolPlugin(MultiProcPlugin):
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown()  # never used, and it starts no process before the first task
         self._workers: list[_Worker] = []
-        self._first_node: dict[str, int] = {}
         self._news = True
 
     def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
@@ -99,13 +98,28 @@ class WorkerPoolPlugin(MultiProcPlugin):
         return self._task_obj[taskid].result()
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
-        """Put the jobs of the scan that comes first in the graph first."""
-        if scheduler == "mem_thread":
-            return super()._sort_jobs(jobids, scheduler)
-        if not self._first_node:
-            for index, node in enumerate(self.procs):
-                self._first_node.setdefault(_scan_of(node), index)
-        return sorted(jobids, key=lambda job: self._first_node[_scan_of(self.procs[job])])
+        """Put the jobs of the scan that comes first in front; leave out scans for later.
+
+        A node that needs several processors would otherwise wait until all small nodes of all
+        scans are done, and their files would fill the disk.
+        """
+        scans = [_scan_of(node) for node in self.procs]
+        begun: set[str] = set()
+        left: set[str] = set()
+        for scan, done, pending in zip(scans, self.proc_done, self.proc_pending, strict=True):
+            (begun if done else left).add(scan)
+            if pending:
+                left.add(scan)
+        active = begun & left
+        most = max(1, 2 * self.processors // (self.plugin_args.get("omp_nthreads") or 1))
+        chosen = []
+        # The graph is in the order of the scans only scan by scan, not node by node.
+        first = {scan: index for index, scan in reversed(list(enumerate(scans)))}
+        for job in sorted(jobids, key=lambda job: first[scans[job]]):
+            if scans[job] in active or len(active) < most:
+                active.add(scans[job])
+                chosen.append(job)
+        return chosen
 
     def _postrun_check(self) -> None:
         """Nothing to close: ``run`` ends the workers."""

@@ -6,20 +6,20 @@ from pathlib import Path
 
 #: Node -> (GB whatever the image, bytes for each voxel of the image): peak of its worker.
 _NEEDS = {
-    "conform": (0.2, 20),
-    "bet": (0.2, 20),
-    "deepbet": (1.2, 40),
-    "mask": (0.2, 20),
-    "n4": (0.4, 40),
-    "cube": (0.3, 30),
+    "conform": (0.3, 10),
+    "bet": (0.3, 10),
+    "deepbet": (1.3, 4),
+    "mask": (0.4, 15),
+    "n4": (0.6, 55),
+    "cube": (0.5, 12),
     # Two networks shall not run at once in 4 GB: they would fit only just.
     "network_bf16": (2.2, 0),
     "network_fp32": (2.2, 0),
     "network_cuda": (1.5, 0),
-    "regions": (0.6, 40),
-    "segment": (0.3, 60),
-    "figures": (0.4, 40),
-    "derivatives": (0.3, 30),
+    "regions": (0.8, 40),
+    "segment": (0.6, 30),
+    "figures": (0.6, 20),
+    "derivatives": (0.6, 16),
 }
 #: Of an image whose header cannot be read: its first node says what is wrong with it.
 _USUAL_VOXELS = 256 * 256 * 160

@@ -20,8 +20,14 @@ STEP_NAMES = {
     "write_derivatives": "writing the derivatives",
 }
 
-#: Stock nodes, by interface class -> the program that they run.
-PROGRAM_NAMES = {"bet": "FSL BET", "n4": "ANTs N4BiasFieldCorrection"}
+#: Stock nodes -> the program that they run, and what to try when it fails.
+PROGRAMS = {
+    "bet": ("FSL BET", "Try --skull-strip deepbet; the crash file has the details"),
+    "n4": (
+        "ANTs N4BiasFieldCorrection",
+        "Try --bias-correction antspyx; the crash file has the details",
+    ),
+}
 
 #: The node whose end completes a scan.
 LAST_NODE = "write_derivatives"

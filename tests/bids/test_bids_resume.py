@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.bids.resume import (
+    FOREGROUND_TOOL,
     Expected,
     diagnosis_path,
     old_files,
@@ -107,6 +110,16 @@ def test_a_changed_sidecar_is_noticed(scans, expected, write_derivatives, tmp_pa
     write_derivatives(stripped, tmp_path)
     assert why_incomplete(stripped, tmp_path, expected) is None
     assert "skull" in why_incomplete(scans[0], tmp_path, expected)
+
+
+def test_the_tool_of_stripped_images_is_the_one_that_is_recorded(tmp_path):
+    from msnmo_bids.preprocessing.skullstrip import foreground_mask
+
+    data = np.zeros((40, 40, 40), np.float32)
+    data[5:35, 5:35, 5:35] = 1
+    nib.save(nib.Nifti1Image(data, np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / "flair.nii.gz")
+    record = foreground_mask(tmp_path / "flair.nii.gz", tmp_path / "mask.nii.gz")
+    assert record["Tool"] == FOREGROUND_TOOL
 
 
 def test_only_the_files_of_this_scan_are_removed(scans, expected, write_derivatives, tmp_path):

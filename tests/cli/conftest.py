@@ -94,7 +94,7 @@ def fake(
 
     _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
     _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
-    _module(monkeypatch, "workflows.steps", LAST_NODE=LAST_NODE)
+    _module(monkeypatch, "workflows.steps", LAST_NODE=LAST_NODE, step_name=str)
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
     _module(monkeypatch, "reports.group", write_group=write_group)
     monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)

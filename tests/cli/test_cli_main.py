@@ -32,7 +32,7 @@ def out(tmp_path) -> Path:
 
 
 def nothing_done(result, fake, out: Path) -> bool:
-    return result.last_line == "msnmo: FAILED 0 0" and not fake.runs and not (out / "logs").exists()
+    return result.last_line == "msnmo: FAILED 0 0" and not fake.runs and not out.exists()
 
 
 def test_input_missing(call, fake, tmp_path, out):
@@ -102,6 +102,12 @@ def test_output_of_another_program(call, fake, raw, make_dataset):
     before = sorted(other.rglob("*"))
     assert call(raw, other, "participant", SKIP).code == 73
     assert sorted(other.rglob("*")) == before
+
+
+def test_unwritable_work_folder(call, fake, raw, out, tmp_path):
+    (tmp_path / "file").touch()
+    assert call(raw, out, "participant", SKIP, "-w", tmp_path / "file" / "w").code == 73
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("place", ["raw", "raw/work", "out"])
@@ -299,6 +305,7 @@ def test_group_before_participants(call, fake, raw, out):
     result = call(raw, out, "group")
     assert result.code == 66
     assert "participant level first" in result.text
+    assert not out.exists()
 
 
 def test_group_dry_run(call, fake, raw, out):

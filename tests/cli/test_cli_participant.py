@@ -52,6 +52,7 @@ def test_all_scans(call, fake, raw, out):
     for name in ("dataset_description.json", "participants.tsv", "logs/CITATION.md"):
         assert (out / name).is_file()
     log = next((out / "logs").glob("*/msnmo.log")).read_text()
+    assert "The network computes on cpu" in log, "what was said before the file was there"
     assert log.strip().endswith("msnmo: SUCCESS 3 0")
 
 
@@ -73,6 +74,26 @@ def test_weights_give_threshold_and_volume(call, fake, raw, out):
     call(raw, out, "participant", SKIP, "--threshold", "0", "--min-lesion-volume", "0")
     settings = fake.arguments["settings"]
     assert (settings.threshold, settings.min_lesion_volume) == (0.0, 0.0)
+
+
+def test_what_the_workflow_is_given(call, fake, raw, out, tmp_path):
+    call(
+        raw, out, "participant", SKIP, "--nprocs", "3", "--omp-nthreads", "2", "-w", tmp_path / "w"
+    )
+    given = fake.arguments
+    assert (given["omp_nthreads"], given["work_dir"], given["plugin"]) == (
+        2,
+        tmp_path / "w",
+        "MultiProc",
+    )
+    assert (given["plugin_args"]["n_procs"], given["plugin_args"]["n_gpu_procs"]) == (3, 0)
+    assert Path(given["crash_dir"]).parent == out / "logs"
+
+
+def test_a_plugin_file(call, fake, raw, out, tmp_path):
+    (tmp_path / "p.yml").write_text("plugin: Linear\n")
+    call(raw, out, "participant", SKIP, "--use-plugin", tmp_path / "p.yml")
+    assert (fake.arguments["plugin"], fake.arguments["plugin_args"]) == ("Linear", {})
 
 
 def test_a_second_run_does_nothing(call, fake, raw, out):
@@ -111,6 +132,7 @@ def test_what_a_killed_run_did_not_write_is_written(call, fake, raw, out):
     call(raw, out, "participant", SKIP)
     assert len(fake.runs) == 1
     assert tree(out) == before
+    assert fake.reports[-1] == fake.reports[0], "the settings too, though nothing was probed"
 
 
 def test_other_settings_run_again(call, fake, raw, out):

@@ -25,7 +25,14 @@ class Clock:
 
 def make(stream) -> tuple[Progress, Clock]:
     clock = Clock()
-    return Progress(NAMES, last_node="last", stream=stream, clock=clock), clock
+    progress = Progress(
+        NAMES,
+        last_node="last",
+        step_name=lambda node: node.replace("_", " "),
+        stream=stream,
+        clock=clock,
+    )
+    return progress, clock
 
 
 def test_counts():

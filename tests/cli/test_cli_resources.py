@@ -22,7 +22,7 @@ def chosen(*arguments: str) -> resources.Resources:
 def test_what_the_user_says():
     found = chosen("--nprocs", "3", "--omp-nthreads", "2", "--mem-mb", "4500")
     assert (found.plugin, found.omp_nthreads) == ("MultiProc", 2)
-    expected = {"n_procs": 3, "memory_gb": 4.5, "n_gpu_procs": 1, "mp_context": "forkserver"}
+    expected = {"n_procs": 3, "memory_gb": 4.5, "mp_context": "forkserver"}
     assert expected.items() <= found.plugin_args.items()
 
 
@@ -85,7 +85,7 @@ def test_bad_plugin_files(tmp_path, text):
 
 
 def test_environment_without_a_home(monkeypatch, tmp_path):
-    for name in ("TEMPLATEFLOW_HOME", "MPLCONFIGDIR", "NO_ET", "FSLOUTPUTTYPE"):
+    for name in ("TEMPLATEFLOW_HOME", "MPLCONFIGDIR", "NO_ET", "FSLOUTPUTTYPE", "LOGNAME"):
         monkeypatch.setenv(name, "x")  # so that they come back after the test
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "nothing"))
@@ -93,14 +93,19 @@ def test_environment_without_a_home(monkeypatch, tmp_path):
     assert os.environ["HOME"] == str(tmp_path / "work" / "home")
     assert Path(os.environ["MPLCONFIGDIR"]).is_dir()
     assert os.environ["TEMPLATEFLOW_HOME"].startswith(str(tmp_path / "work"))
+    assert os.environ["LOGNAME"]
     assert (os.environ["NO_ET"], os.environ["FSLOUTPUTTYPE"]) == ("1", "NIFTI_GZ")
 
 
 def test_a_writable_home_stays(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOGNAME", "me")
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", "here")
     monkeypatch.setenv("MPLCONFIGDIR", "mine")
     resources.set_environment(tmp_path / "work")
     assert (os.environ["HOME"], os.environ["MPLCONFIGDIR"]) == (str(tmp_path), "mine")
+    assert (os.environ["LOGNAME"], os.environ["TEMPLATEFLOW_HOME"]) == ("me", "here")
+    assert not (tmp_path / "work").exists()
 
 
 PLAIN = st.one_of(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False))

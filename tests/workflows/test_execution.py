@@ -106,6 +106,26 @@ def test_scans_finish_one_after_the_other(tmp_path):
     assert order == [f"scan_{name}_wf" for name in "aabbccdd"]
 
 
+def test_few_scans_are_under_way_at_once(tmp_path):
+    begun: set[str] = set()
+    ended: list[str] = []
+    most = 0
+
+    def follow(node: str, event: str) -> None:
+        nonlocal most
+        scan = node.split(".")[2]
+        if event == "start":
+            begun.add(scan)
+        elif event == "end":
+            ended.append(scan)
+        most = max(most, len(begun) - len([scan for scan in begun if ended.count(scan) == 2]))
+
+    arguments = {"n_procs": 2, "omp_nthreads": 2}
+    run(tmp_path, dict.fromkeys("abcdef", "pass"), plugin_args=arguments, on_event=follow)
+    assert len(ended) == 12
+    assert most == 2
+
+
 def test_no_process_outlives_a_run(tmp_path):
     run(tmp_path, {"a": "pass", "b": "die"})
     assert multiprocessing.active_children() == []
@@ -124,7 +144,8 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_and_their_programs_die_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_and_their_programs_end_with_the_run(tmp_path, how):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
@@ -135,8 +156,8 @@ def test_workers_and_their_programs_die_with_a_killed_parent(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     pids = [int(pid) for pid in _wait_for(tmp_path, "pids").split()]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(how)
+    assert process.wait(timeout=60) != 0
     for _ in range(200):
         if not any(_runs(pid) for pid in pids):
             return

@@ -20,10 +20,10 @@ COMMON = {
     "conform",
     "skull_strip_wf.brain_mask",
     "bias_correction_wf.apply_mask",
-    "to_cube",
-    "network",
-    "regions",
-    "segment",
+    "lesion_wf.to_cube",
+    "lesion_wf.network",
+    "lesion_wf.regions",
+    "lesion_wf.segment",
     "figures",
     "write_derivatives",
 }
@@ -89,7 +89,7 @@ def test_only_cuda_takes_a_gpu_slot(make_scan, settings, weights, tmp_path, devi
     settings = replace(settings, device=device)
     workflow = build([make_scan()], settings, weights, tmp_path, omp_nthreads=4)
     nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
-    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.network")
+    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf.network")
     assert [node for node in nodes if node.is_gpu_node()] == ([] if device == "cpu" else [network])
     assert network.n_procs == (4 if device == "cpu" else 1)
     assert network.inputs.device == device
@@ -100,12 +100,12 @@ def test_two_networks_never_run_at_once_in_4_gb(make_scan, settings, weights, tm
     workflow = build([make_scan()], replace(settings, precision=precision), weights, tmp_path)
     nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
     assert all(node.mem_gb < 3.6 for node in nodes)
-    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.network")
+    network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf.network")
     assert 2 * network.mem_gb > 3.6
 
 
 def test_sloppy_shrinks_the_cube(make_scan, settings, weights, tmp_path):
-    name = "single_subject_01_wf.scan_sub_01_wf.to_cube"
+    name = "single_subject_01_wf.scan_sub_01_wf.lesion_wf.to_cube"
     for sloppy, side in ((True, 64), (False, 160)):
         workflow = build([make_scan()], replace(settings, sloppy=sloppy), weights, tmp_path)
         assert workflow.get_node(name).inputs.shape == [side] * 3

@@ -1,0 +1,1 @@
+"""From a lesion probability to lesions: mask, labels, regions, measures."""

@@ -1,0 +1,94 @@
+"""Measures of each lesion and their summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.lesions.regions import REGIONS
+
+#: A sphere of 3 mm; smaller lesions are counted apart (mm³).
+SMALL_LESION = 14.0
+
+
+def lesion_table(
+    labels: np.ndarray,
+    probability: np.ndarray,
+    regions: Mapping[int, str],
+    affine: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Measure each lesion.
+
+    Parameters
+    ----------
+    labels : ndarray, (X, Y, Z)
+        1 to n.
+    probability : ndarray, (X, Y, Z)
+        Lesion probability.
+    regions : mapping of int to str
+        Region of each label.
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+
+    Returns
+    -------
+    list of dict
+        By label: index, volume_mm3, x_mm, y_mm, z_mm (centroid, RAS), region, diameter_mm (of
+        the sphere of the same volume), mean_probability, small (1 under 14 mm³).
+    """
+    count = int(labels.max(initial=0))
+    if count == 0:
+        return []
+    numbers = np.arange(1, count + 1)
+    voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
+    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * voxel_volume
+    centroids = nib.affines.apply_affine(
+        affine, np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    )
+    means = ndimage.mean(probability, labels, numbers)
+    return [
+        {
+            "index": int(number),
+            "volume_mm3": round(float(volume), 3),
+            "x_mm": round(float(place[0]), 2),
+            "y_mm": round(float(place[1]), 2),
+            "z_mm": round(float(place[2]), 2),
+            "region": regions[int(number)],
+            "diameter_mm": round(float((6 * volume / np.pi) ** (1 / 3)), 2),
+            "mean_probability": round(float(mean), 4),
+            "small": int(volume < SMALL_LESION),
+        }
+        for number, volume, place, mean in zip(numbers, volumes, centroids, means, strict=True)
+    ]
+
+
+def summary(table: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum a lesion table up.
+
+    Parameters
+    ----------
+    table : list of dict
+        From `lesion_table`.
+
+    Returns
+    -------
+    dict
+        LesionCount, LesionCountSmall, LesionVolume (ml) and Regions: Count and Volume (ml) of
+        each region, also of those without lesions.
+    """
+    regions = {region: {"Count": 0, "Volume": 0.0} for region in REGIONS}
+    for row in table:
+        regions[row["region"]]["Count"] += 1
+        regions[row["region"]]["Volume"] += row["volume_mm3"] / 1000
+    for measures in regions.values():
+        measures["Volume"] = round(measures["Volume"], 4)
+    return {
+        "LesionCount": len(table),
+        "LesionCountSmall": sum(row["small"] for row in table),
+        "LesionVolume": round(sum(row["volume_mm3"] for row in table) / 1000, 4),
+        "Regions": regions,
+    }

@@ -1,0 +1,135 @@
+"""The columns of the group's tables: their names, what they mean, and what a scan has there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
+from msnmo_bids.reports.wording import INDETERMINATE, NO_REAL_NMOSD, REGION_NAMES
+
+REFERENCE = "participants_diagnosis"
+
+
+def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[str, dict[str, Any]]:
+    """Return the name and the description of every column, in order.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Diagnosis classes.
+    with_reference : bool
+        Whether the raw data set says diagnoses.
+
+    Returns
+    -------
+    dict
+        As in a BIDS sidecar of a table.
+    """
+    columns: dict[str, dict[str, Any]] = {
+        "participant_id": {"Description": "Label of the participant"},
+        "session_id": {"Description": "Label of the session; n/a without sessions"},
+        "scan": {"Description": "The raw FLAIR, relative to the raw data set"},
+        "status": {
+            "Description": "What became of the scan",
+            "Levels": {
+                OK: "Processed",
+                FAILED: "Processing failed; see reason",
+                MISSING: "Not processed",
+            },
+        },
+        "reason": {"Description": "Why there is no result, or no diagnosis; n/a otherwise"},
+        "diagnosis": {
+            "Description": "Pattern that the lesions resemble most, given that the cause is one of "
+            f"the classes. {NO_REAL_NMOSD}",
+            "Levels": {
+                **{name: f"Pattern of {name}" for name in classes},
+                INDETERMINATE: "No pattern to score; see reason",
+            },
+        },
+    }
+    if with_reference:
+        columns[REFERENCE] = {
+            "Description": "Column diagnosis of participants.tsv in the raw data set"
+        }
+    for name in classes:
+        columns[f"probability_{name}"] = {
+            "Description": f"Score of the class {name}; the scores of a scan add up to 1. Not to "
+            f"be read where diagnosis is {INDETERMINATE}"
+        }
+    columns |= {
+        "lesion_count": {"Description": "Connected lesions (26 neighbours)"},
+        "lesion_count_small": {"Description": "Those of them smaller than 14 mm^3 (3 mm across)"},
+        "lesion_volume_ml": {"Description": "Volume of all lesions", "Units": "mL"},
+        "brain_volume_ml": {"Description": "Volume of the brain mask", "Units": "mL"},
+    }
+    for region, title in REGION_NAMES.items():
+        columns[f"{region}_count"] = {"Description": f"Lesions in the candidate region: {title}"}
+        columns[f"{region}_volume_ml"] = {
+            "Description": f"Volume of the lesions in the candidate region: {title}",
+            "Units": "mL",
+        }
+    return columns | {
+        "voxel_size_mm": {
+            # Without "Units": the validator takes a column with a unit for numbers.
+            "Description": "Voxel size of the raw image along its axes, in mm",
+        },
+        "flags": {"Description": "What to know of this scan, separated by commas"},
+        "threshold": {"Description": "Lesion probability above which a voxel is lesion"},
+        "weights": {"Description": "Name and version of the network's weights"},
+        "weights_sha256": {"Description": "SHA-256 of the weights"},
+        "software_version": {"Description": "Version of msnmo"},
+    }
+
+
+def table_row(record: ScanRecord, classes: Sequence[str], reference: str | None) -> dict[str, Any]:
+    """Return the row of one scan.
+
+    Parameters
+    ----------
+    record : ScanRecord
+        The scan.
+    classes : sequence of str
+        Diagnosis classes of the whole table.
+    reference : str or None
+        Diagnosis in the raw data set.
+
+    Returns
+    -------
+    dict
+        Column -> value; None and missing columns become ``n/a``.
+    """
+    row: dict[str, Any] = {
+        "participant_id": f"sub-{record.subject}",
+        "session_id": f"ses-{record.session}" if record.session else None,
+        "scan": record.relative,
+        "status": record.status,
+        "reason": record.reason or None,
+        REFERENCE: reference,
+    }
+    diagnosis = record.diagnosis
+    if not diagnosis:
+        return row
+    probabilities = diagnosis["Probabilities"] or {}
+    regions = diagnosis["Regions"] or {}
+    model = diagnosis["Model"] or {}
+    row |= {f"probability_{name}": probabilities.get(name) for name in classes}
+    for region in REGION_NAMES:
+        # A region without lesions may lack in the file: that is 0, not unknown.
+        here = regions.get(region) or {}
+        row[f"{region}_count"] = here.get("Count", 0)
+        row[f"{region}_volume_ml"] = here.get("Volume", 0.0)
+    return row | {
+        "reason": diagnosis["Reason"],
+        "diagnosis": diagnosis["Diagnosis"],
+        "lesion_count": diagnosis["LesionCount"],
+        "lesion_count_small": diagnosis["LesionCountSmall"],
+        "lesion_volume_ml": diagnosis["LesionVolume"],
+        "brain_volume_ml": diagnosis["BrainVolume"],
+        "voxel_size_mm": "x".join(f"{size:g}" for size in diagnosis["VoxelSize"] or []),
+        "flags": ",".join(diagnosis["Flags"] or []),
+        "threshold": diagnosis.get("Threshold"),
+        "weights": " ".join(str(model.get(key, "")) for key in ("Name", "Version")),
+        "weights_sha256": model.get("SHA256"),
+        "software_version": (diagnosis.get("GeneratedBy") or {}).get("Version"),
+    }

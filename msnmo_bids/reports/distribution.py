@@ -1,0 +1,109 @@
+"""A small plot for the group's page: one dot a scan, by diagnosis, on a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WIDTH = 560
+LEFT, RIGHT, TOP, FOOT = 150, 16, 12, 44
+LANE = 58
+TICKS = (0.1, 1, 10, 100, 1000, 10000)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One scan: where it lies (pixels) and what it is called."""
+
+    x: float
+    y: float
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The scans of one diagnosis, with the box of their quartiles."""
+
+    name: str
+    colour: str
+    y: float
+    dots: list[Dot]
+    quartiles: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """All that the template needs to draw a distribution."""
+
+    title: str
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    lanes: list[Lane]
+    ticks: list[tuple[float, str]]
+
+
+def distribution(
+    title: str,
+    groups: Mapping[str, Sequence[tuple[str, float]]],
+    colours: Mapping[str, str],
+    *,
+    floor: float,
+) -> Plot:
+    """Lay out a distribution by group.
+
+    Parameters
+    ----------
+    title : str
+        Quantity and unit.
+    groups : mapping of str to sequence of (str, float)
+        Group -> names and values; empty groups are left out.
+    colours : mapping of str to str
+        Group -> colour.
+    floor : float
+        Values below it, 0 above all, are drawn at the axis' left end.
+
+    Returns
+    -------
+    Plot
+        The same for the same input: dots that would cover each other are moved by a fixed rule.
+    """
+    filled = {name: values for name, values in groups.items() if values}
+    largest = max((value for values in filled.values() for _, value in values), default=1.0)
+    top = next((tick for tick in TICKS if tick >= largest and tick > floor), largest * 1.1)
+
+    def place(value: float) -> float:
+        share = np.log10(max(value, floor) / floor) / np.log10(top / floor)
+        return round(float(LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16)), 1)
+
+    lanes = []
+    for number, (name, values) in enumerate(filled.items()):
+        middle = TOP + LANE * (number + 0.5)
+        quartiles = np.percentile([value for _, value in values], [25, 50, 75])
+        box = tuple(place(float(value)) for value in quartiles)
+        dots = _swarm([(place(value), label, value) for label, value in values], middle)
+        title_of_lane = f"{name} (n = {len(values)})"
+        lanes.append(Lane(title_of_lane, colours[name], middle, dots, box))  # type: ignore[arg-type]
+    bottom = TOP + LANE * len(filled)
+    ticks = [(place(tick), f"{tick:g}") for tick in TICKS if floor < tick <= top]
+    ticks = [(place(floor), f"≤ {floor:g}"), *ticks]
+    return Plot(title, WIDTH, bottom + FOOT, LEFT, WIDTH - RIGHT, bottom, lanes, ticks)
+
+
+def _swarm(points: Sequence[tuple[float, str, float]], middle: float) -> list[Dot]:
+    """Move dots up and down from the lane's middle until they do not cover each other."""
+    taken: list[tuple[float, float]] = []
+    dots = []
+    steps = [0.0, *(sign * 6.0 * k for k in range(1, 4) for sign in (-1, 1))]
+    for x, name, value in sorted(points, key=lambda point: (point[0], point[1])):
+        near = [(a, b) for a, b in taken[-40:] if abs(a - x) < 8]
+        free = (s for s in steps if all((a - x) ** 2 + (b - s) ** 2 >= 49 for a, b in near))
+        offset = next(free, steps[len(taken) % len(steps)])
+        taken.append((x, offset))
+        dots.append(Dot(x, middle + offset, name, value))
+    return dots

@@ -1,0 +1,159 @@
+"""Self-contained HTML pages: template, style, script and figures in one file."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from msnmo_bids.reports import wording
+
+# Characters that may stand as they are in a data URI inside a quoted attribute.
+_SAFE = "/+=:;,.-_~!*'()@$?[]| "
+_CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; everything is escaped that is not marked as safe.
+
+    Parameters
+    ----------
+    template : str
+        File name in ``templates/``.
+    **values
+        What the template names.
+
+    Returns
+    -------
+    str
+        A whole HTML page that asks for nothing from elsewhere.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def class_colour(names: list[str], name: str) -> str:
+    """Return the colour of a diagnosis class; grey for what is no class.
+
+    Parameters
+    ----------
+    names : list of str
+        All classes, in the network's order.
+    name : str
+        The class.
+
+    Returns
+    -------
+    str
+        Colour for CSS; the palette is safe with colour vision deficiencies.
+    """
+    if name not in names:
+        return "#777777"
+    return _CLASS_COLOURS[names.index(name) % len(_CLASS_COLOURS)]
+
+
+def data_uri(svg: Path) -> str | None:
+    """Return an SVG figure as a data URI.
+
+    As an image of its own its identifiers cannot clash with those of another figure, and no script
+    in it would run.
+
+    Parameters
+    ----------
+    svg : Path
+        Figure.
+
+    Returns
+    -------
+    str or None
+        None when the file is missing.
+    """
+    try:
+        text = svg.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    start = text.find("<svg")
+    return "data:image/svg+xml," + quote(re.sub(r"\s+", " ", text[max(start, 0) :]), safe=_SAFE)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts ``ses-2`` before ``ses-10``.
+
+    Examples
+    --------
+    >>> sorted(["ses-10", "ses-2", "ses-1"], key=natural_key)
+    ['ses-1', 'ses-2', 'ses-10']
+    """
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
+    """Format a number with a fixed number of decimals; what is no number becomes ``missing``.
+
+    Examples
+    --------
+    >>> decimals(3.14159), decimals(None)
+    ('3.14', 'n/a')
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.{digits}f}" if is_number else missing
+
+
+def probability(value: Any) -> str:
+    """Format a class score; never as certainty.
+
+    Examples
+    --------
+    >>> probability(0.9999), probability(0.42), probability(0.001)
+    ('> 0.99', '0.42', '< 0.01')
+    """
+    if not isinstance(value, int | float):
+        return "n/a"
+    if value > 0.99:
+        return "> 0.99"
+    return "< 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def number(text: str, digits: int = 1) -> str:
+    """Round a number of a table; other texts stay.
+
+    Examples
+    --------
+    >>> number("12.3456"), number("n/a")
+    ('12.3', 'n/a')
+    """
+    try:
+        # Adding 0 turns a rounded -0 into 0.
+        return f"{round(float(text), digits) + 0.0:.{digits}f}"
+    except ValueError:
+        return text
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("msnmo_bids.reports"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here = files("msnmo_bids.reports").joinpath("templates")
+    environment.globals.update(
+        wording=wording,
+        style=here.joinpath("style.css").read_text(encoding="utf-8"),
+        script=here.joinpath("tables.js").read_text(encoding="utf-8"),
+    )
+    environment.filters.update(
+        decimals=decimals,
+        number=number,
+        probability=probability,
+        flag_text=wording.flag_text,
+        region_name=wording.region_name,
+    )
+    return environment

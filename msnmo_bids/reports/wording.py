@@ -1,0 +1,104 @@
+"""The texts that stand in every report, whatever was found."""
+
+from __future__ import annotations
+
+INDETERMINATE = "indeterminate"
+
+RESEARCH_ONLY = "Research use only. This is not a medical device."
+NO_REAL_NMOSD = (
+    "The classifier was trained and evaluated on simulated NMOSD only; no real NMOSD scan was used."
+)
+#: Printed in every report and on the group's page.
+ALWAYS = (
+    f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
+    NO_REAL_NMOSD,
+    "The pattern score is given that the cause is MS or NMOSD. "
+    "It does not replace AQP4 or MOG serology.",
+    "MOGAD, vascular disease and normal variants are not modelled.",
+    "Spinal cord and optic nerves were not assessed.",
+    'Regions are candidate regions that were found automatically, never "criteria met".',
+)
+
+SCORE_MEANS = (
+    "It says which of the modelled patterns the lesions of this FLAIR resemble more, if it is one "
+    "of them: the numbers add up to 1 whatever the cause is."
+)
+SCORE_MEANS_NOT = (
+    "It is not the probability that this person has the disease: it knows neither serology, "
+    "history, spinal cord nor optic nerves, and not how common either disease is where the scan was taken. "
+    "A high number is no evidence against any third cause."
+)
+CAM_MEANS = (
+    "Class activation: where the network's features spoke for a class (orange) or against it "
+    "(blue), in units of its logit. Only the difference between the classes decides. It shows what "
+    "the network used, not what caused a lesion. It is computed on grids of about 2 to 9 mm, so a "
+    "spot is blurred and can lie beside its lesion."
+)
+LESIONS_MEAN = (
+    "Lesions are outlined along their voxels. Check that the outlines are on hyperintense lesions, "
+    "not on normal caps around the ventricles, flow artefacts or cortex."
+)
+BRAIN_MASK_MEANS = (
+    "The outline should follow the brain's surface. Cut-off brain hides lesions; "
+    "skull or orbit inside it can be taken for one."
+)
+BIAS_MEANS = (
+    "The estimated field should be smooth and show no anatomy. "
+    "Lesions must not vanish by the correction."
+)
+REGIONS_MEAN = (
+    "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
+    "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. The "
+    "corpus callosum and the sites typical of NMOSD (around the aqueduct and the fourth ventricle, area "
+    "postrema, hypothalamus and third ventricle, corticospinal tract) are not counted apart."
+)
+SMALL_MEANS = "small: under 3 mm in diameter (14 mm³)"
+VISITS_MEAN = (
+    "Differences between visits are not a measure of disease activity here: lesions were not "
+    "matched between visits, and slice thickness, position and contrast change count and volume."
+)
+REFERENCE_MEANS = (
+    "The diagnosis from participants.tsv stands beside the model's for orientation. The table is "
+    "no evaluation of accuracy."
+)
+
+REGION_NAMES = {
+    "periventricular": "Periventricular",
+    "juxtacortical": "Juxtacortical or cortical",
+    "infratentorial": "Infratentorial",
+    "deep": "Deep white matter",
+}
+
+FLAGS = {
+    "no_lesion_found": "No lesion was found: there is no pattern to score.",
+    "weights_simulated_only": "The network's weights were trained on simulated scans only.",
+    "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
+    "the other two planes look like steps.",
+    "partial_coverage": "The image does not cover the whole brain: lesions outside it are missing.",
+    "implausible_brain_volume": "The brain mask's volume is unusual: check the brain mask.",
+    "sheared_affine": "The header's axes are not at right angles: distances are approximate.",
+    "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
+    "Check that left and right are right.",
+}
+
+
+def flag_text(flag: str) -> str:
+    """Return a sentence for a flag of the diagnosis file; an unknown flag is made readable.
+
+    Examples
+    --------
+    >>> flag_text("my_new_flag")
+    'My new flag.'
+    """
+    return FLAGS.get(flag, f"{flag.replace('_', ' ').capitalize()}.")
+
+
+def region_name(region: str) -> str:
+    """Return a region's name for readers.
+
+    Examples
+    --------
+    >>> region_name("deep")
+    'Deep white matter'
+    """
+    return REGION_NAMES.get(region, region.replace("_", " ").capitalize())

@@ -1,0 +1,59 @@
+"""Write trained weights for the app: safetensors and metadata.
+
+``python -m msnmo_bids.training.export --checkpoint FILE --version V --out FILE.safetensors``
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
+from msnmo_bids.training.simulated import NETWORK
+
+TRAINED_ON = (
+    "T2-FLAIR simulated from 20 whole-head label maps of the SynthSeg project (Apache-2.0) and "
+    "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0)",
+    "no real scan, of MS or of NMOSD, was used",
+)
+
+
+def main() -> None:
+    """Export from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="state dict of a stage")
+    parser.add_argument("--version", required=True, help="version of the weights")
+    parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
+    parser.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
+    parser.add_argument("--min-lesion-volume", type=float, default=3.0, help="mm³ (default: 3)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
+    parser.add_argument(
+        "--calibrated-on", default="", help="data that the temperature was fitted on"
+    )
+    options = parser.parse_args()
+    state = torch.load(options.checkpoint, weights_only=True)
+    network = JointNetwork(NETWORK)
+    network.load_state_dict(state.get("average", state))
+    calibration = Calibration()
+    if options.calibrated_on:
+        calibration = Calibration(
+            options.temperature, "temperature scaling", options.calibrated_on
+        )
+    metadata = WeightsMetadata(
+        name="msnmo-joint",
+        version=options.version,
+        class_names=NETWORK.classes,
+        threshold=options.threshold,
+        min_lesion_volume=options.min_lesion_volume,
+        calibration=calibration,
+        trained_on=TRAINED_ON,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(options.out, network, metadata, dtype="fp16")
+
+
+if __name__ == "__main__":
+    main()

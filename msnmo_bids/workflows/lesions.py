@@ -1,0 +1,142 @@
+"""From the preprocessed FLAIR to lesions, their measures and class probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from msnmo_bids.interfaces.cube import ToCube
+from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
+from msnmo_bids.interfaces.network import Predict
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.workflows.resources import memory_gb
+
+if TYPE_CHECKING:
+    from msnmo_bids.model.weights import WeightsMetadata
+
+_SLOPPY_CUBE = (64, 64, 64)
+_DESCRIPTION = """\
+The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
+The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
+{precision}) gave a lesion probability, which was brought back to the scan's grid (trilinear), \
+masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) smaller than \
+{min_volume:g} mm³ were removed. Lesions were assigned to candidate regions by an affine \
+registration of an atlas with *ANTs* [@ants]. """
+
+
+def init_lesion_wf(
+    *,
+    settings: ProcessingSettings,
+    weights: Path,
+    metadata: WeightsMetadata,
+    voxels: int = 0,
+    omp_nthreads: int = 1,
+    name: str = "lesion_wf",
+) -> Workflow:
+    r"""Build the workflow that runs the joint network and measures what it finds.
+
+    ::
+
+        inputnode -> to_cube -> network -> segment -> outputnode
+                 \-> regions ------------/
+
+    Parameters
+    ----------
+    settings : ProcessingSettings
+        With device and precision resolved (no ``auto``).
+    weights : Path
+        ``NAME.safetensors``.
+    metadata : WeightsMetadata
+        What is known of the weights.
+    voxels : int
+        Number of voxels of the image, for the memory that the nodes ask for.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    in_file
+        Preprocessed FLAIR (RAS).
+    mask_file
+        Brain mask on the same grid.
+
+    Outputs
+    -------
+    probability_file, lesion_file, label_file
+        Lesion probability, mask and labels (RAS).
+    cam_files
+        Class activation map by class (RAS).
+    table_file
+        One row a lesion and their summary (JSON).
+    class_probabilities
+        By class.
+    """
+    workflow = Workflow(name=name)
+    shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
+    workflow.__desc__ = _DESCRIPTION.format(
+        sides=" x ".join(str(side) for side in shape),
+        name=metadata.name,
+        version=metadata.version,
+        precision=settings.precision,
+        threshold=settings.threshold,
+        min_volume=settings.min_lesion_volume,
+    )
+    inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
+    maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
+    outputnode = pe.Node(
+        IdentityInterface(fields=[*maps, "class_probabilities"]), name="outputnode"
+    )
+    to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
+    network = _network_node(settings, weights, omp_nthreads)
+    regions = pe.Node(
+        RegionMap(random_seed=settings.random_seed),
+        name="regions",
+        n_procs=omp_nthreads,
+        mem_gb=memory_gb("regions", voxels),
+    )
+    segment = pe.Node(
+        SegmentLesions(
+            class_names=list(metadata.class_names),
+            threshold=settings.threshold,
+            min_volume=settings.min_lesion_volume,
+        ),
+        name="segment",
+        mem_gb=memory_gb("segment", voxels),
+    )
+    images = [("in_file", "in_file"), ("mask_file", "mask_file")]
+    workflow.connect([
+        (inputnode, to_cube, images),
+        (inputnode, regions, images),
+        (inputnode, segment, images),
+        (to_cube, network, [("cube_file", "cube_file")]),
+        (to_cube, segment, [("transform_file", "transform_file")]),
+        (network, segment, [("probability_file", "probability_file"), ("cam_file", "cam_file")]),
+        (network, outputnode, [("class_probabilities", "class_probabilities")]),
+        (regions, segment, [("region_file", "region_file")]),
+        (segment, outputnode, [(name, name) for name in maps]),
+    ])  # fmt: skip
+    return workflow
+
+
+def _network_node(settings: ProcessingSettings, weights: Path, omp_nthreads: int) -> pe.Node:
+    """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
+    on_gpu = settings.device.startswith("cuda")
+    return pe.Node(
+        Predict(
+            weights=str(weights),
+            device=settings.device,
+            precision=settings.precision,
+            random_seed=settings.random_seed,
+            deterministic=settings.deterministic,
+            use_gpu=on_gpu,
+        ),
+        name="network",
+        n_procs=1 if on_gpu else omp_nthreads,
+        mem_gb=memory_gb("network_cuda" if on_gpu else f"network_{settings.precision}"),
+    )
