@@ -187,7 +187,9 @@ def refine(prior: np.ndarray, values: np.ndarray, brain: np.ndarray) -> np.ndarr
         Codes as in `region_map`.
     """
     codes = np.zeros(values.shape, np.int8)
-    codes[brain] = prior[INFRATENTORIAL - 1 :].argmax(axis=0)[brain] + INFRATENTORIAL
+    likeliest = prior[INFRATENTORIAL - 1 :].argmax(axis=0) + INFRATENTORIAL
+    # Beyond the atlas, where it knows no class, lies what skull stripping left at the surface.
+    codes[brain] = np.where(prior.any(axis=0), likeliest, CORTEX)[brain]
     median = float(np.median(values[brain])) if brain.any() else 0.0
     fluid = brain & (values < _FLUID * median)
     codes[fluid & (prior[VENTRICLE - 1] > _PRIOR_REACH)] = VENTRICLE

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH = 560
-LEFT, RIGHT, TOP, FOOT = 150, 16, 12, 44
+LEFT, RIGHT, TOP, FOOT = 168, 16, 12, 44
 LANE = 58
 TICKS = (0.1, 1, 10, 100, 1000, 10000)
 
@@ -54,6 +54,7 @@ def distribution(
     colours: Mapping[str, str],
     *,
     floor: float,
+    floor_label: str,
 ) -> Plot:
     """Lay out a distribution by group.
 
@@ -67,6 +68,8 @@ def distribution(
         Group -> colour.
     floor : float
         Values below it, 0 above all, are drawn at the axis' left end.
+    floor_label : str
+        What stands there.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def distribution(
         lanes.append(Lane(title_of_lane, colours[name], middle, dots, box))  # type: ignore[arg-type]
     bottom = TOP + LANE * len(filled)
     ticks = [(place(tick), f"{tick:g}") for tick in TICKS if floor < tick <= top]
-    ticks = [(place(floor), f"≤ {floor:g}"), *ticks]
+    ticks = [(place(floor), floor_label), *ticks]
     return Plot(title, WIDTH, bottom + FOOT, LEFT, WIDTH - RIGHT, bottom, lanes, ticks)
 
 

@@ -39,7 +39,7 @@ from msnmo_bids.reports.slices import (
     window,
 )
 
-CONVENTION = "Neurological convention: the person's left (L) is on the left."
+CONVENTION = "Neurological convention: the person's left is on the left (L)."
 BIAS_COLOURS = "cividis"
 STRIP_LENGTH = 6
 STRIP_GAP_MM = 6.0
@@ -233,8 +233,8 @@ def _panel(volume: Volume, plane: str, index: int, box: Box, limits: tuple[float
 
 
 def _reach(values: np.ndarray) -> float:
-    """Return the largest magnitude, but for outliers; never 0."""
-    reach = float(np.percentile(np.abs(values), 99.5)) if values.size else 0.0
+    """Return the largest magnitude, without the last per mille; never 0."""
+    reach = float(np.percentile(np.abs(values), 99.9)) if values.size else 0.0
     return reach or 1.0
 
 
@@ -252,5 +252,5 @@ def _tags(numbers: np.ndarray) -> tuple[tuple[float, float, str], ...]:
 def _foot(volume: Volume) -> str:
     zooms = " × ".join(f"{zoom:.2g}" for zoom in volume.zooms)
     oblique = volume.obliquity
-    tilt = f" Oblique by {oblique:.0f}°: planes of the scan." if oblique > OBLIQUE_DEGREES else ""
-    return f"{CONVENTION} Voxels {zooms} mm.{tilt}"
+    tilt = f", oblique by {oblique:.0f}°" if oblique > OBLIQUE_DEGREES else ""
+    return f"{CONVENTION} Voxels {zooms} mm{tilt}."

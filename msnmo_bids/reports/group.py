@@ -181,9 +181,15 @@ def _plots(
         }
 
     volumes = distribution(
-        "Lesion volume (ml)", values("LesionVolume"), colours, floor=VOLUME_FLOOR_ML
+        "Lesion volume (ml)",
+        values("LesionVolume"),
+        colours,
+        floor=VOLUME_FLOOR_ML,
+        floor_label="≤ 0.01",
     )
-    counts = distribution("Lesions", values("LesionCount"), colours, floor=COUNT_FLOOR)
+    counts = distribution(
+        "Lesions", values("LesionCount"), colours, floor=COUNT_FLOOR, floor_label="0"
+    )
     return [plot for plot in (volumes, counts) if plot.lanes]
 
 

@@ -132,7 +132,8 @@ def _lesions(record: Mapping[str, Any]) -> str:
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
         f"{_number(record.get('Threshold'))}; connected lesions (26 neighbours) smaller than "
         f"{_number(record.get('MinimumLesionVolume'))} mm³ were removed. Each lesion was "
-        "assigned to a candidate region. Class activation maps were summed over the classifier's three scales."
+        "assigned to a candidate region. Class activation maps were summed over the classifier's "
+        "three scales."
     )
 
 

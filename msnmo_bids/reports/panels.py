@@ -28,8 +28,8 @@ DIVERGING = ("#3DBBFF", "#8C8C8C", "#FF9A1F")
 # Inches.
 FIGURE_WIDTH = 8.0
 GAP = 0.06
-TITLE_HEIGHT = 0.30
-NOTE_HEIGHT = 0.17
+TITLE_HEIGHT = 0.32
+NOTE_HEIGHT = 0.19
 FOOT_HEIGHT = 0.34
 BAR_HEIGHT = 0.50
 
@@ -178,7 +178,7 @@ def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure
             top += row.height
         if bar:
             _draw_bar(axes, bar, top + 0.14)
-        axes.text(2 * GAP, height - FOOT_HEIGHT / 2, foot, va="center", fontsize=9)
+        axes.text(2 * GAP, height - FOOT_HEIGHT / 2, foot, va="center", fontsize=10)
         axes.set(xlim=(0, FIGURE_WIDTH), ylim=(height, 0), aspect="auto")
     return figure
 
@@ -252,14 +252,14 @@ def _smaller_png(found: re.Match[str]) -> str:
 
 
 def _draw_row(axes: Axes, row: Row, top: float) -> None:
-    axes.text(2 * GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=11)
+    axes.text(2 * GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=12)
     left = GAP
     for panel in row.panels:
         tall, wide = (size * row.scale for size in panel.size_mm)
         above = top + TITLE_HEIGHT + (row.picture_height - tall) / 2
         _draw_panel(axes, panel, left, above, tall, wide)
         middle, below = left + wide / 2, top + row.height - NOTE_HEIGHT
-        axes.text(middle, below, panel.note, ha="center", va="top", fontsize=8)
+        axes.text(middle, below, panel.note, ha="center", va="top", fontsize=9)
         left += wide + GAP
 
 
@@ -277,10 +277,10 @@ def _draw_panel(
     if panel.mask is not None and panel.mask.any():
         _draw_mask(axes, panel, left, top, tall, wide)
     for x, align, letter in ((left, "left", 0), (left + wide, "right", 1)):
-        axes.text(x, top + tall / 2, panel.sides[letter], ha=align, va="center", fontsize=9)
+        axes.text(x, top + tall / 2, panel.sides[letter], ha=align, va="center", fontsize=10)
     for down, right, text in panel.tags:
         x, y = left + right * wide, top + down * tall
-        axes.text(x, y, text, fontsize=8, va="center", color=panel.colour)
+        axes.text(x, y, text, fontsize=9, va="center", color=panel.colour)
 
 
 def _draw_mask(axes: Axes, panel: Panel, left: float, top: float, tall: float, wide: float) -> None:

@@ -20,23 +20,23 @@ ALWAYS = (
 )
 
 SCORE_MEANS = (
-    "It says which of the modelled patterns the lesions of this FLAIR resemble more, if it is one "
-    "of them: the numbers add up to 1 whatever the cause is."
+    "The score says which of the modelled patterns the lesions on the FLAIR resemble more, if it "
+    "is one of them: the numbers add up to 1 whatever the cause is."
 )
 SCORE_MEANS_NOT = (
     "It is not the probability that this person has the disease: it knows neither serology, "
-    "history, spinal cord nor optic nerves, and not how common either disease is where the scan was taken. "
-    "A high number is no evidence against any third cause."
+    "history, spinal cord nor optic nerves, and not how common either disease is where the "
+    "scan was taken. A high number is no evidence against any third cause."
 )
 CAM_MEANS = (
-    "Class activation: where the network's features spoke for a class (orange) or against it "
+    "Where the network's features spoke for a class (orange) or against it "
     "(blue), in units of its logit. Only the difference between the classes decides. It shows what "
     "the network used, not what caused a lesion. It is computed on grids of about 2 to 9 mm, so a "
     "spot is blurred and can lie beside its lesion."
 )
 LESIONS_MEAN = (
-    "Lesions are outlined along their voxels. Check that the outlines are on hyperintense lesions, "
-    "not on normal caps around the ventricles, flow artefacts or cortex."
+    "Outlines follow the voxels' edges. Check that the outlines are on hyperintense lesions, not "
+    " on normal caps around the ventricles, flow artefacts or cortex."
 )
 BRAIN_MASK_MEANS = (
     "The outline should follow the brain's surface. Cut-off brain hides lesions; "
@@ -49,10 +49,10 @@ BIAS_MEANS = (
 REGIONS_MEAN = (
     "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
     "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. The "
-    "corpus callosum and the sites typical of NMOSD (around the aqueduct and the fourth ventricle, area "
-    "postrema, hypothalamus and third ventricle, corticospinal tract) are not counted apart."
+    "corpus callosum and the sites typical of NMOSD (around the aqueduct and the fourth "
+    "ventricle, area postrema, hypothalamus and third ventricle, corticospinal tract) are not counted apart."
 )
-SMALL_MEANS = "small: under 3 mm in diameter (14 mm³)"
+SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (
     "Differences between visits are not a measure of disease activity here: lesions were not "
     "matched between visits, and slice thickness, position and contrast change count and volume."
