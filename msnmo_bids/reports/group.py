@@ -157,6 +157,7 @@ def _page(
             for status in (OK, FAILED, MISSING)
         },
         participants=len(subjects),
+        common=_common_flags(found),
         verdicts=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
         plots=_plots(found, groups, colours),
         crossed=_crossed(found, reference, groups),
@@ -165,6 +166,13 @@ def _page(
         version=version,
         table_name=table_name,
     )
+
+
+def _common_flags(found: Sequence[ScanRecord]) -> list[str]:
+    """Return the flags that all of several scans have, to be said once."""
+    if len(found) < 2:
+        return []
+    return sorted(set.intersection(*(set(record.diagnosis["Flags"]) for record in found)))
 
 
 def _plots(

@@ -27,7 +27,7 @@ DIVERGING = ("#3DBBFF", "#8C8C8C", "#FF9A1F")
 
 # Inches.
 FIGURE_WIDTH = 8.0
-GAP = 0.06
+GAP = 0.14
 TITLE_HEIGHT = 0.32
 NOTE_HEIGHT = 0.19
 FOOT_HEIGHT = 0.34
@@ -178,7 +178,7 @@ def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure
             top += row.height
         if bar:
             _draw_bar(axes, bar, top + 0.14)
-        axes.text(2 * GAP, height - FOOT_HEIGHT / 2, foot, va="center", fontsize=10)
+        axes.text(GAP, height - FOOT_HEIGHT / 2, foot, va="center", fontsize=10)
         axes.set(xlim=(0, FIGURE_WIDTH), ylim=(height, 0), aspect="auto")
     return figure
 
@@ -252,7 +252,7 @@ def _smaller_png(found: re.Match[str]) -> str:
 
 
 def _draw_row(axes: Axes, row: Row, top: float) -> None:
-    axes.text(2 * GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=12)
+    axes.text(GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=12)
     left = GAP
     for panel in row.panels:
         tall, wide = (size * row.scale for size in panel.size_mm)

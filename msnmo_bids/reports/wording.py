@@ -35,8 +35,8 @@ CAM_MEANS = (
     "spot is blurred and can lie beside its lesion."
 )
 LESIONS_MEAN = (
-    "Outlines follow the voxels' edges. Check that the outlines are on hyperintense lesions, not "
-    " on normal caps around the ventricles, flow artefacts or cortex."
+    "Outlines follow the voxels' edges. Check that they are on hyperintense lesions, not on "
+    "normal caps around the ventricles, flow artefacts or cortex."
 )
 BRAIN_MASK_MEANS = (
     "The outline should follow the brain's surface. Cut-off brain hides lesions; "
@@ -50,7 +50,8 @@ REGIONS_MEAN = (
     "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
     "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. The "
     "corpus callosum and the sites typical of NMOSD (around the aqueduct and the fourth "
-    "ventricle, area postrema, hypothalamus and third ventricle, corticospinal tract) are not counted apart."
+    "ventricle, area postrema, hypothalamus and third ventricle, corticospinal tract) are not "
+    "counted apart."
 )
 SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (

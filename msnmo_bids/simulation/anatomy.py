@@ -7,6 +7,7 @@ for placing lesions and spares a distance transform a sample.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -222,12 +223,17 @@ def load_head(path: Path) -> Head:
     affine = image.affine
     if np.abs(zooms - 1).max() > 0.01:
         tissue = ndimage.zoom(tissue, zooms, order=0, grid_mode=True, mode="nearest")
-        affine = affine @ np.diag([*(1 / zooms), 1])
+        scale = labels.shape / np.asarray(tissue.shape)
+        affine = affine @ np.diag([*scale, 1])
+        affine[:3, 3] += image.affine[:3, :3] @ (scale / 2 - 0.5)
     found = ndimage.find_objects((tissue > 0).astype(np.uint8))[0]
     affine = affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [s.start for s in found]
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    return head_from_tissue(np.ascontiguousarray(tissue[found]), affine, name)
+    return head_from_tissue(np.ascontiguousarray(tissue[found]), affine, _stem(path))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _label_maps(folder: Path) -> list[Path]:
@@ -290,11 +296,13 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                heads.append(Head(*(stored[f"arr_{i}"] for i in range(6)), path.name))
+                heads.append(Head(*(stored[f"arr_{i}"] for i in range(6)), _stem(path)))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept, *head.maps, head.affine)
+            partial = kept.with_name(f".{os.getpid()}.{kept.name}")
+            np.savez(partial, *head.maps, head.affine)
+            partial.replace(kept)
         heads.append(head)
     return heads

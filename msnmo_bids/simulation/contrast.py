@@ -67,7 +67,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
     white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
     lateral = head.to_lateral.astype(np.float32) * DISTANCE_STEP
     rim = np.clip(1 - lateral / rng.uniform(1.2, 3.0), 0, 1) * white
-    image += rim * rng.uniform(0.0, 0.35) * np.clip(0.6 + 0.7 * fine, 0, 1.5)
+    image += rim * rng.uniform(0.0, 0.45) * np.clip(0.6 + 0.7 * fine, 0, 1.5)
     if rng.random() < 0.5:
         haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2)) * white
         image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
@@ -79,7 +79,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
         image += fluid * flow * rng.uniform(0.3, 1.2)
     septum = ndimage.uniform_filter((tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), 7)
     middle = (septum > 0.45) & white
-    image += middle * rng.uniform(0.0, 0.35)
+    image += middle * rng.uniform(0.0, 0.55)
 
 
 def flair(

@@ -22,6 +22,7 @@ from msnmo_bids.simulation.random_fields import smooth_noise
 RIM = 0.25
 _STAMP_SMOOTHING = 0.7
 _MAX_LESIONS = 160
+_MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is smoothed
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ def draw_load(rng: np.random.Generator) -> float:
         return float(rng.uniform(0.1, 1.0))
     if kind < 0.37:
         return float(rng.uniform(25.0, 70.0))
-    return float(np.clip(rng.lognormal(2.14, 1.1), 0.8, 45.0))
+    load = 0.0
+    while not 1.0 <= load <= 25.0:
+        load = float(rng.lognormal(2.14, 1.1))
+    return load
 
 
 def place_lesions(
@@ -122,8 +126,9 @@ class _Stamper:
         self.profile = np.zeros(head.tissue.shape, np.float32)
         self.brightness = np.ones(head.tissue.shape, np.float32)
         self.records: list[LesionRecord] = []
-        self.base = rng.normal(1.42, 0.06)
+        self.base = rng.normal(1.47, 0.09)
         self.filled = 0.0
+        self.tries = 0
         tissue = head.tissue
         self.white = tissue == Tissue.WHITE_MATTER
         brain = (tissue >= Tissue.WHITE_MATTER) & (tissue <= Tissue.BRAINSTEM)
@@ -135,6 +140,15 @@ class _Stamper:
     def result(self) -> LesionMap:
         """Return what was placed."""
         return LesionMap(self.profile, self.brightness, self.records)
+
+    def needs_more(self, target: float) -> bool:
+        """Whether the target (mm³) is not reached and one more try makes sense."""
+        self.tries += 1
+        return (
+            self.filled < target
+            and len(self.records) < _MAX_LESIONS
+            and self.tries <= _MAX_TRIES
+        )
 
     def candidates(self, place: str) -> np.ndarray:
         """Flat indices of the voxels where a lesion of this place may be centred."""
@@ -277,12 +291,12 @@ _MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)
 
 def _fill_ms(stamper: _Stamper, target: float) -> None:
     rng = stamper.rng
-    if rng.random() < (0.85 if target > 8000 else 0.4):
-        share = rng.uniform(0.3, 0.75) * target
-        thickness = rng.uniform(1.5, 3.0) + 1.5 * np.log1p(target / 8000)
+    if target > 8000 and rng.random() < 0.8:
+        share = rng.uniform(0.3, 0.7) * target
+        thickness = rng.uniform(3.5, 6.0) + 1.5 * np.log1p(target / 8000)
         stamper.shell(stamper.head.to_lateral, thickness, share, "confluent")
     shares = rng.dirichlet(np.asarray(_MS_SHARES) * 12)
-    while stamper.filled < target and len(stamper.records) < _MAX_LESIONS:
+    while stamper.needs_more(target):
         left = target - stamper.filled
         typical = 3.6 + 0.45 * np.log1p(target / 4000)
         volume = float(np.clip(rng.lognormal(typical, 1.3), 8, max(40.0, min(left, 12000.0))))
@@ -305,7 +319,7 @@ def _fill_nmosd(stamper: _Stamper, target: float) -> None:
     if rng.random() < 0.20:
         volume = min(target, float(rng.uniform(400, 3000)))
         stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)
-    while stamper.filled < target and len(stamper.records) < _MAX_LESIONS:
+    while stamper.needs_more(target):
         left = target - stamper.filled
         if left > 1500 and rng.random() < 0.8:
             volume = min(left, float(rng.lognormal(8.6, 0.7)))

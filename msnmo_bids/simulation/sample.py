@@ -102,7 +102,7 @@ def simulate_scan(
     share, _ = sample_grid(lesions.mask.astype(np.float32), 1.0, protocol)
     distance, _ = sample_grid(moved.to_surface.astype(np.float32) * DISTANCE_STEP, 1.0, protocol)
     affine = moved.affine @ np.diag([*zooms, 1.0])
-    affine[:3, 3] = moved.affine[:3, 3] + zooms / 2 - 0.5
+    affine[:3, 3] += moved.affine[:3, :3] @ (zooms / 2 - 0.5)
     return SimulatedScan(
         image=degrade(image, protocol, rng),
         lesion_mask=(share >= 0.4).astype(np.uint8),

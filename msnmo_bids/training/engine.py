@@ -22,6 +22,9 @@ from msnmo_bids.training.pool import BrainPool, random_crop
 
 LOGGER = logging.getLogger("msnmo.training")
 
+#: Seconds between two checkpoints.
+SAVE_EVERY = 240.0
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -150,18 +153,29 @@ class Trainer:
             When the loss is not finite.
         """
         self._resume()
-        for index in range(fill):
-            self.pool.refresh(np.random.default_rng((self.seed, 1, self.step, index)))
+        if self.step < self.stage.steps:
+            self._rebuild_pool(fill)
         saved = time.monotonic()
         while self.step < self.stage.steps:
             started = time.monotonic()
             terms = self._train_step(np.random.default_rng((self.seed, 0, self.step)))
             self.step += 1
             self._log(terms, time.monotonic() - started)
-            if time.monotonic() - saved > 240 or self.step == self.stage.steps:
+            if time.monotonic() - saved > SAVE_EVERY or self.step == self.stage.steps:
                 self._save()
                 saved = time.monotonic()
         return self.average
+
+    def _rebuild_pool(self, fill: int) -> None:
+        """Simulate the brains that an undisturbed run holds before the next step.
+
+        A step draws its new brain first, so the step's seed alone brings that brain back.
+        """
+        seeds = [(self.seed, 1, 0, index) for index in range(fill)]
+        seeds += [(self.seed, 0, step) for step in range(0, self.step, self.stage.refresh_every)]
+        self.pool.brains.clear()
+        for entropy in seeds[-self.pool.size :]:
+            self.pool.refresh(np.random.default_rng(entropy))
 
     def _train_step(self, rng: np.random.Generator) -> dict[str, float]:
         stage = self.stage
@@ -196,7 +210,10 @@ class Trainer:
             self.optimizer.step()
         decay = min(stage.ema, (1 + self.step) / (10 + self.step))
         for key, value in self.network.state_dict().items():
-            self.average[key].lerp_(value, 1 - decay)
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
         return {**terms.to_floats(), "lesion_voxels": float(lesions.sum())}
 
     def _log(self, terms: dict[str, float], seconds: float) -> None:

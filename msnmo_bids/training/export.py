@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--version", required=True, help="version of the weights")
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
     parser.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
+    parser.add_argument("--side", type=int, default=160, help="side of the input cube, voxels")
     parser.add_argument("--min-lesion-volume", type=float, default=3.0, help="mm³ (default: 3)")
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
     parser.add_argument(
@@ -46,6 +47,7 @@ def main() -> None:
         name="msnmo-joint",
         version=options.version,
         class_names=NETWORK.classes,
+        cube_shape=(options.side,) * 3,
         threshold=options.threshold,
         min_lesion_volume=options.min_lesion_volume,
         calibration=calibration,

@@ -67,6 +67,7 @@ class BrainPool:
     ) -> None:
         self.heads, self.shapes, self.shape = heads, shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
+        self.size = size
         self.brains: deque[Brain] = deque(maxlen=size)
 
     def refresh(self, rng: np.random.Generator) -> None:

@@ -32,8 +32,8 @@ SEGMENTATION_STAGES = (
         final_rate=0.4, warm_up=5, refresh_every=2, ema=0.97,
     ),
     Stage(
-        "whole-160", (SEGMENTATION,), steps=45, side=160, whole=True, learning_rate=3e-4,
-        warm_up=3, refresh_every=1, ema=0.95,
+        "whole-96", (SEGMENTATION,), steps=400, side=96, whole=True, learning_rate=1e-3,
+        warm_up=5, refresh_every=2, ema=0.98,
     ),
 )  # fmt: skip
 CLASSIFICATION_STAGE = Stage(
@@ -87,7 +87,7 @@ def train(
             (stage.side,) * 3 if stage.whole else CUBE_SHAPE,
             size=60,
             classes=NETWORK.classes,
-            nmosd_share=0.5 if classifies else 0.25,
+            nmosd_share=0.5 if classifies else 0.1,
         )
         trainer = Trainer(network, loss, stage, pool, out, seed + number)
         network.load_state_dict(trainer.run())

@@ -240,6 +240,8 @@ def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(cwd)
     os.environ.clear()
+    # Threads that wait by spinning starve each other where the cores are shared.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.update(options["environ"], NO_ET="1", NIPYPE_NO_ET="1", MPLBACKEND="Agg")
     _redirect_output(options["worker_log"])
     level = options["log_level"] or logging.ERROR

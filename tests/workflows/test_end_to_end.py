@@ -42,34 +42,29 @@ def with_programs(settings, doubles):
     return replace(settings, skull_strip="bet", bias_correction="ants")
 
 
-def test_good_scans_finish_beside_a_bad_one(make_scan, with_programs, weights, tmp_path):
+def test_a_good_scan_finishes_beside_a_bad_one(make_scan, with_programs, weights, tmp_path):
     empty = np.zeros(head().shape, np.float32)
-    scans = [make_scan("01"), make_scan("02", data=empty), make_scan("03", data=head(seed=7))]
-    failures = run(scans, with_programs, weights, tmp_path)
-    assert [failure.prefix for failure in failures] == ["sub-02"]
-    assert failures[0].step == "checking the image"
-    assert failures[0].message.startswith(f"{scans[1].path}: ")
-    assert failures[0].exit_code is ExitCode.BAD_DATA
-    for scan in (scans[0], scans[2]):
-        folder = tmp_path / "out" / scan.folder
-        diagnosis = json.loads((folder / f"{scan.prefix}_desc-msnmo_diagnosis.json").read_text())
-        assert all((tmp_path / "out" / path).is_file() for path in diagnosis["Outputs"])
-        assert diagnosis["SkullStripping"]["Tool"] == "FSL BET"
-        assert diagnosis["BiasCorrection"]["Tool"] == "ANTs N4BiasFieldCorrection"
-        assert diagnosis["BiasCorrection"]["Version"] == "0.0.0-double"
-        preproc = nib.load(folder / f"{scan.prefix}_desc-preproc_FLAIR.nii.gz")
-        brain = nib.load(folder / f"{scan.prefix}_space-orig_desc-brain_mask.nii.gz")
-        inside = np.asarray(brain.dataobj) > 0
-        raw = nib.load(scan.path).get_fdata()
-        assert np.allclose(preproc.get_fdata()[inside], raw[inside] / 2, atol=1e-3)
-        assert not preproc.get_fdata()[~inside].any()
-    assert not list((tmp_path / "out").rglob("*sub-02*"))
+    good, bad = make_scan("01"), make_scan("02", data=empty)
+    [failure] = run([bad, good], with_programs, weights, tmp_path, "first")
+    assert failure.prefix == "sub-02"
+    assert failure.step == "checking the image"
+    assert failure.message.startswith(f"{bad.path}: ")
+    assert failure.exit_code is ExitCode.BAD_DATA
+    assert not list((tmp_path / "first").rglob("*sub-02*"))
 
+    folder = tmp_path / "first" / good.folder
+    diagnosis = json.loads((folder / "sub-01_desc-msnmo_diagnosis.json").read_text())
+    assert all((tmp_path / "first" / path).is_file() for path in diagnosis["Outputs"])
+    assert diagnosis["SkullStripping"]["Tool"] == "FSL BET"
+    assert diagnosis["BiasCorrection"]["Tool"] == "ANTs N4BiasFieldCorrection"
+    assert diagnosis["BiasCorrection"]["Version"] == "0.0.0-double"
+    brain = nib.load(folder / "sub-01_space-orig_desc-brain_mask.nii.gz")
+    inside = np.asarray(brain.dataobj) > 0
+    preproc = nib.load(folder / "sub-01_desc-preproc_FLAIR.nii.gz").get_fdata()
+    assert np.allclose(preproc[inside], nib.load(good.path).get_fdata()[inside] / 2, atol=1e-3)
+    assert not preproc[~inside].any()
 
-def test_a_rerun_gives_the_same_bytes(make_scan, settings, weights, tmp_path):
-    scan = replace(make_scan(data=head() * (head() > 50)), skull_stripped=True)
-    for out in ("first", "second"):
-        assert run([scan], settings, weights, tmp_path, out) == []
+    assert run([good], with_programs, weights, tmp_path, "second") == []
     first, second = sums(tmp_path / "first"), sums(tmp_path / "second")
     assert first == second
     assert len(first) > 18

@@ -1,0 +1,210 @@
+"""What `check_flair` refuses, and what it tells the user to do."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import check_flair
+
+
+def refused(path: Path) -> str:
+    """The one line that the user sees; it names the file first."""
+    with pytest.raises(BadInputError) as caught:
+        check_flair(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_good_scan_passes(save, flair):
+    image = check_flair(save(flair))
+    np.testing.assert_array_equal(image.get_fdata(), flair)
+
+
+def test_four_dimensions(save, flair):
+    message = refused(save(np.stack([flair] * 3, axis=-1)))
+    assert "4D image of 3 volumes" in message
+
+
+def test_two_dimensions(save):
+    assert "not a 3D volume" in refused(save(np.ones((20, 20), np.float32)))
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "every voxel is 0"), (7, "same value (7)")])
+def test_constant(save, value, text):
+    assert text in refused(save(np.full((10, 11, 12), value, np.float32)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite(save, flair, value):
+    flair[3, 4, 5] = flair[1, 1, 1] = value
+    assert f"2 of {flair.size} voxels are NaN or infinite" in refused(save(flair))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slab_of_five_slices(save, axis):
+    shape = [12, 12, 12]
+    shape[axis] = 5
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    affine = np.diag([20.0, 20.0, 20.0, 1.0])
+    message = refused(save(data, affine))
+    assert "only 5 slices" in message
+    assert "does not cover the brain" in message
+    assert ("left to right", "posterior to anterior", "inferior to superior")[axis] in message
+
+
+def test_small_field_of_view(save, flair):
+    assert "does not cover" in refused(save(flair, np.diag([7.9, 10, 10, 1])))
+    check_flair(save(flair, np.diag([8.1, 10, 10, 1])))
+
+
+def test_metres_taken_for_millimetres(save, flair):
+    assert "implausible field of view" in refused(save(flair, np.diag([100, 100, 100, 1])))
+
+
+def test_truncated_gzip(save, flair):
+    rng = np.random.default_rng(0)
+    path = save(rng.random((10, 11, 12), dtype=np.float32))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert "truncated" in refused(path)
+
+
+def test_truncated_inside_the_gzip_stream(save, flair):
+    path = save(flair)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
+    assert "truncated" in refused(path)
+
+
+def test_truncated_without_compression(save, flair):
+    path = save(flair, name="image.nii")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "truncated" in refused(path)
+
+
+def test_damaged_gzip(save):
+    path = save(np.random.default_rng(0).random((10, 11, 12), dtype=np.float32))
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF  # the checksum
+    path.write_bytes(content)
+    assert "corrupted" in refused(path)
+
+
+@pytest.mark.parametrize("text", ["subject,age\n01,40\n" * 200, "<html>404</html>"])
+def test_text_named_nifti(tmp_path, text):
+    path = tmp_path / "sub-01_FLAIR.nii.gz"
+    path.write_text(text)
+    assert "not a gzip file" in refused(path)
+    path = tmp_path / "sub-01_FLAIR.nii"
+    path.write_text(text)
+    assert "not a NIfTI file" in refused(path)
+    path = tmp_path / "sub-02_FLAIR.nii.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    assert "not a NIfTI file" in refused(path)
+
+
+def test_uncompressed_named_gz_and_the_reverse(save, flair, tmp_path):
+    plain = save(flair, name="plain.nii")
+    wrong = tmp_path / "wrong.nii.gz"
+    wrong.write_bytes(plain.read_bytes())
+    assert "Rename it to .nii" in refused(wrong)
+    wrong = tmp_path / "wrong.nii"
+    wrong.write_bytes(save(flair).read_bytes())
+    assert "Rename it to .nii.gz" in refused(wrong)
+
+
+def test_empty_and_missing_file(tmp_path):
+    path = tmp_path / "empty.nii.gz"
+    path.touch()
+    assert "0 bytes" in refused(path)
+    assert "does not exist" in refused(tmp_path / "nowhere.nii.gz")
+
+
+def test_annex_link_without_content(tmp_path):
+    path = tmp_path / "sub-01_FLAIR.nii.gz"
+    path.symlink_to("../.git/annex/objects/Xj/9k/MD5E-s123--abc.nii.gz/MD5E-s123--abc.nii.gz")
+    message = refused(path)
+    assert f"datalad get {path}" in message
+    assert "git-annex" in message
+
+
+def test_annex_pointer_file(tmp_path):
+    path = tmp_path / "sub-01_FLAIR.nii.gz"
+    path.write_text("/annex/objects/MD5E-s123--0123456789abcdef.nii.gz\n")
+    assert f"datalad get {path}" in refused(path)
+
+
+def test_lfs_pointer_file(tmp_path):
+    path = tmp_path / "sub-01_FLAIR.nii.gz"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    assert "git lfs pull" in refused(path)
+
+
+def test_other_broken_link(tmp_path):
+    path = tmp_path / "sub-01_FLAIR.nii.gz"
+    path.symlink_to("elsewhere.nii.gz")
+    message = refused(path)
+    assert "symbolic link" in message
+    assert "datalad" not in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable(save, flair):
+    path = save(flair)
+    path.chmod(0)
+    assert "permissions" in refused(path)
+
+
+def test_folder_in_place_of_a_file(tmp_path):
+    (tmp_path / "image.nii").mkdir()
+    assert "cannot be read" in refused(tmp_path / "image.nii")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (np.ones((10, 10, 10), np.complex64), "complex"),
+        (np.ones((10, 10, 10), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "RGB"),
+    ],
+)
+def test_values_that_are_no_single_number(save, data, text):
+    assert text in refused(save(data))
+
+
+def edited(path: Path, **fields) -> Path:
+    """Change header fields of a written ``.nii`` without nibabel's repairs."""
+    content = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    return path
+
+
+def test_no_orientation(save, flair):
+    path = edited(save(flair, name="image.nii"), sform_code=0, qform_code=0)
+    assert "left and right" in refused(path)
+
+
+@pytest.mark.parametrize("row", [[0, 0, 0, 0], [0, 10, 0, 0], [np.nan, 0, 0, 0]])
+def test_singular_sform(save, flair, row):
+    message = refused(edited(save(flair, name="image.nii"), srow_x=row))
+    assert "sform" in message
+
+
+def test_voxel_size_of_zero(save, flair):
+    path = edited(save(flair, name="image.nii"), pixdim=[1, 10, 0, 10, 0, 0, 0, 0])
+    assert "voxel size" in refused(path)
+
+
+def test_unknown_datatype(save, flair):
+    assert "header" in refused(edited(save(flair, name="image.nii"), datatype=9999))

@@ -1,0 +1,156 @@
+"""Brain masks: foreground of stripped input, plausibility, deepbet's failures."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing import skullstrip
+from msnmo_bids.preprocessing.skullstrip import (
+    bet_version,
+    check_mask,
+    fill_holes,
+    foreground_mask,
+    largest_component,
+)
+
+SHAPE = (24, 28, 22)
+
+
+def ball(radius: float, centre=(12, 14, 11)) -> np.ndarray:
+    grid = np.indices(SHAPE).reshape(3, -1).T - centre
+    return (np.linalg.norm(grid, axis=1) <= radius).reshape(SHAPE)
+
+
+@pytest.mark.parametrize("background", [0.0, -1.5, 100.0])
+def test_foreground_of_a_stripped_image(save, tmp_path, background):
+    """A dark hole inside is brain, a speck apart is not."""
+    brain = ball(8)
+    rng = np.random.default_rng(0)
+    image = np.where(brain, rng.uniform(200, 300, SHAPE), background).astype(np.float32)
+    image[12, 14, 11] = background
+    image[1, 1, 1] = image[1, 1, 2] = 250
+    affine = np.diag([-3.0, 3.0, 4.0, 1.0])
+    record = foreground_mask(save(image, affine), tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), brain.astype(np.uint8))
+    assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(mask.affine, affine)
+    np.testing.assert_allclose(mask.get_qform(), mask.get_sform(), atol=1e-5)
+    assert record["Settings"]["background"] == background
+    assert set(record) == {"Tool", "Version", "Settings"}
+
+
+def test_no_foreground(save, tmp_path):
+    with pytest.raises(BadInputError, match="no foreground"):
+        foreground_mask(save(np.zeros(SHAPE, np.float32)), tmp_path / "mask.nii.gz")
+
+
+def test_largest_component_uses_26_neighbours():
+    mask = np.zeros((6, 6, 6), bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 2, 2] = True  # joined by corners: 3 voxels
+    mask[5, 5, 4:6] = True
+    kept = largest_component(mask)
+    assert kept.sum() == 3
+    assert kept[1, 1, 1]
+    assert not largest_component(np.zeros((3, 3, 3), bool)).any()
+
+
+def test_fill_holes_keeps_what_is_open_to_the_border():
+    mask = np.zeros((7, 7, 7), bool)
+    mask[1:6, 1:6, 1:6] = True
+    mask[3, 3, 3] = False
+    assert fill_holes(mask).sum() == 125
+    mask[3, 3, 4:] = False  # a channel to the outside
+    assert fill_holes(mask).sum() == mask.sum() == 122
+    assert fill_holes(np.ones((3, 3, 3), bool)).all()
+
+
+def volume_ml(mask: np.ndarray, zoom: float) -> float:
+    return float(mask.sum()) * zoom**3 / 1000
+
+
+@pytest.mark.parametrize(
+    ("zoom", "flags"),
+    [(6.0, ["implausible_brain_volume"]), (8.0, []), (11.0, ["implausible_brain_volume"])],
+)
+def test_check_mask_flags(save, zoom, flags):
+    mask = ball(8)
+    affine = np.diag([zoom, zoom, zoom, 1.0])
+    path = save(mask.astype(np.uint8), affine)
+    report = check_mask(path, path)
+    assert report["BrainVolume"] == pytest.approx(volume_ml(mask, zoom), abs=0.06)
+    assert report["Flags"] == flags
+
+
+@pytest.mark.parametrize(
+    ("zoom", "text"), [(1.8, "skull stripping failed"), (14.0, "skull was not removed")]
+)
+def test_check_mask_refuses(save, zoom, text):
+    path = save(ball(8).astype(np.uint8), np.diag([zoom, zoom, zoom, 1.0]))
+    with pytest.raises(BadInputError, match=text) as caught:
+        check_mask(path, path)
+    assert f"{volume_ml(ball(8), zoom):.0f} ml" in str(caught.value)
+    assert "--skull-strip" in str(caught.value)
+
+
+def test_check_mask_of_an_empty_mask(save):
+    path = save(np.zeros(SHAPE, np.uint8))
+    with pytest.raises(BadInputError, match="of 0 ml"):
+        check_mask(path, path)
+
+
+def test_check_mask_sees_a_cut_brain(save):
+    cut = ball(8, centre=(12, 14, 20))
+    path = save(cut.astype(np.uint8), np.diag([8.0, 8.0, 8.0, 1.0]))
+    assert check_mask(path, path)["Flags"] == ["partial_coverage"]
+
+
+def test_check_mask_refuses_another_grid(save):
+    mask = save(ball(8).astype(np.uint8), name="mask.nii")
+    image = save(np.zeros((5, 5, 5), np.uint8), name="flair.nii")
+    with pytest.raises(BadInputError, match="shape"):
+        check_mask(mask, image)
+
+
+class FakeDeepbet:
+    """Stands for deepbet's networks: thresholds, or finds nothing as the real one does."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def run_model(self, data: np.ndarray) -> np.ndarray:
+        if self.error:
+            raise self.error
+        return (data > 100).astype(np.float32)
+
+    def postprocess(self, mask: np.ndarray) -> np.ndarray:
+        return mask.astype(np.float32)
+
+
+def test_deepbet_mask_is_written_on_the_grid(save, tmp_path, monkeypatch):
+    monkeypatch.setattr(skullstrip, "_deepbet", FakeDeepbet)
+    image = save((200.0 * ball(6)).astype(np.float32), np.diag([5.0, 6.0, 7.0, 1.0]))
+    record = skullstrip.deepbet_mask(image, tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), ball(6))
+    np.testing.assert_array_equal(mask.affine, nib.load(image).affine)
+    assert record["Tool"] == "deepbet"
+
+
+@pytest.mark.parametrize("error", [AssertionError(), ValueError("zero-size array")])
+def test_deepbet_without_a_brain(save, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(skullstrip, "_deepbet", lambda: FakeDeepbet(error))
+    image = save(np.ones(SHAPE, np.float32))
+    with pytest.raises(BadInputError, match="deepbet finds no brain"):
+        skullstrip.deepbet_mask(image, tmp_path / "mask.nii.gz")
+
+
+def test_bet_version(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSLDIR", str(tmp_path))
+    assert bet_version() == "unknown"
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "fslversion").write_text("6.0.7.4:abc\n")
+    assert bet_version() == "6.0.7.4"
