@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("label_maps", type=Path, help="folder of label maps")
     paths = sorted(parser.parse_args().label_maps.glob("*.nii.gz"))
+    ants.config.set_ants_deterministic(on=True, seed_value=1)
     target = mni_head().cropped(margin=10)
     fixed = ants.from_numpy(channels(target)[-1], spacing=(SPACING,) * 3)
     total = np.zeros((len(ATLAS_MAPS) + 1, *fixed.shape), np.float32)
@@ -63,7 +64,7 @@ def main() -> None:
             ants.from_numpy(c, spacing=(SPACING,) * 3)
             for c in channels(load_head(path).cropped(margin=10))
         ]
-        found = ants.registration(fixed, moving[-1], type_of_transform="Affine", random_seed=1)
+        found = ants.registration(fixed, moving[-1], type_of_transform="Affine")
         for number, channel in enumerate(moving):
             total[number] += ants.apply_transforms(fixed, channel, found["fwdtransforms"]).numpy()
     mean = total / len(paths)

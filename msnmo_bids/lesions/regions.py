@@ -106,18 +106,23 @@ def register_atlas(
     zooms = nib.affines.voxel_sizes(affine)
     shape = np.maximum(np.round(np.asarray(values.shape) * zooms / _REGISTRATION_SPACING), 4)
     factor = shape / values.shape
-    coarse = ndimage.zoom(_smoothed(values, factor), factor, order=1, grid_mode=True, mode="nearest")
+    coarse = ndimage.zoom(
+        _smoothed(values, factor), factor, order=1, grid_mode=True, mode="nearest"
+    )
     top = float(np.quantile(coarse[coarse > 0], 0.995)) if (coarse > 0).any() else 1.0
     spacing = zooms * values.shape / coarse.shape
     fixed = ants.from_numpy(np.clip(coarse, 0, top), spacing=tuple(spacing))
     moving = ants.from_numpy(atlas, spacing=tuple(nib.affines.voxel_sizes(atlas_affine)))
     # Both arrays are RAS; in their own corner-based coordinates the heads overlap after
     # ANTs' alignment of the centres of mass, whatever the scanner's origin and tilt.
+    # Only the package-wide setting reaches ANTs: `registration` ignores a seed among its arguments.
+    ants.config.set_ants_deterministic(on=True, seed_value=seed + 1)
     result = ants.registration(
-        fixed, moving, type_of_transform="Affine", random_seed=seed + 1, aff_metric="mattes",
-        aff_iterations=(200, 100, 50, 10), aff_shrink_factors=(4, 3, 2, 1),
-        aff_smoothing_sigmas=(3, 2, 1, 0), aff_random_sampling_rate=0.4,
+        fixed, moving, type_of_transform="Affine", aff_metric="mattes", aff_iterations=(200, 100, 50, 10),
+        aff_shrink_factors=(4, 3, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
+        aff_random_sampling_rate=0.4,
     )  # fmt: skip
+    ants.config.set_ants_deterministic(on=False, seed_value=None)
     transform = ants.read_transform(result["fwdtransforms"][0])
     points = np.vstack([np.zeros(3), np.eye(3) * 100])
     moved = np.array([ants.apply_ants_transform_to_point(transform, p) for p in points])

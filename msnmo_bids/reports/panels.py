@@ -50,6 +50,10 @@ PIXELATED = "image-rendering:crisp-edges;image-rendering:pixelated"
 EMBEDDED_PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 
 
+# Left, top, height and width of a panel in the figure (inches).
+Place = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Panel:
     """One section with what lies over it.
@@ -254,28 +258,28 @@ def _smaller_png(found: re.Match[str]) -> str:
 def _draw_row(axes: Axes, row: Row, top: float) -> None:
     axes.text(GAP, top + TITLE_HEIGHT / 2, row.title, va="center", fontsize=12)
     left = GAP
+    pixels = MAX_PIXELS if len(row.panels) <= 4 else MAX_PIXELS // 2
     for panel in row.panels:
         tall, wide = (size * row.scale for size in panel.size_mm)
         above = top + TITLE_HEIGHT + (row.picture_height - tall) / 2
-        _draw_panel(axes, panel, left, above, tall, wide)
+        _draw_panel(axes, panel, (left, above, tall, wide), pixels)
         middle, below = left + wide / 2, top + row.height - NOTE_HEIGHT
         axes.text(middle, below, panel.note, ha="center", va="top", fontsize=9)
         left += wide + GAP
 
 
-def _draw_panel(
-    axes: Axes, panel: Panel, left: float, top: float, tall: float, wide: float
-) -> None:
-    place: dict[str, Any] = {
+def _draw_panel(axes: Axes, panel: Panel, place: Place, pixels: int) -> None:
+    left, top, tall, wide = place
+    where: dict[str, Any] = {
         "extent": (left, left + wide, top + tall, top),
         "interpolation": "none",
         "aspect": "auto",
     }
-    axes.imshow(shrink(panel.image), cmap="gray", vmin=0, vmax=1, **place)
+    axes.imshow(shrink(panel.image, pixels), cmap="gray", vmin=0, vmax=1, **where)
     if panel.heat is not None:
-        axes.imshow(panel.heat, **place)
+        axes.imshow(panel.heat, **where)
     if panel.mask is not None and panel.mask.any():
-        _draw_mask(axes, panel, left, top, tall, wide)
+        _draw_mask(axes, panel, place)
     for x, align, letter in ((left, "left", 0), (left + wide, "right", 1)):
         axes.text(x, top + tall / 2, panel.sides[letter], ha=align, va="center", fontsize=10)
     for down, right, text in panel.tags:
@@ -283,9 +287,10 @@ def _draw_panel(
         axes.text(x, y, text, fontsize=9, va="center", color=panel.colour)
 
 
-def _draw_mask(axes: Axes, panel: Panel, left: float, top: float, tall: float, wide: float) -> None:
+def _draw_mask(axes: Axes, panel: Panel, place: Place) -> None:
     from matplotlib.patches import PathPatch
 
+    left, top, tall, wide = place
     mask = np.asarray(panel.mask, dtype=bool)
     pixel = np.array([wide / mask.shape[1], tall / mask.shape[0]])
     corner = np.array([left, top])

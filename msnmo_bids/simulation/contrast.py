@@ -19,7 +19,7 @@ from msnmo_bids.simulation.random_fields import smooth_noise
 TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.0, 0.03),
     Tissue.WHITE_MATTER: (1.0, 1.0),
-    Tissue.CORTEX: (1.03, 1.22),
+    Tissue.CORTEX: (1.03, 1.30),
     Tissue.DEEP_GREY: (0.95, 1.15),
     Tissue.LATERAL_VENTRICLE: (0.22, 0.48),
     Tissue.THIRD_VENTRICLE: (0.25, 0.60),
@@ -29,7 +29,7 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.CEREBELLAR_CORTEX: (1.0, 1.2),
     Tissue.BRAINSTEM: (0.92, 1.12),
     Tissue.CHOROID_PLEXUS: (0.6, 1.5),
-    Tissue.SOFT_TISSUE: (0.3, 1.0),
+    Tissue.SOFT_TISSUE: (0.3, 2.2),
     Tissue.SCALP: (0.7, 2.6),
     Tissue.BONE: (0.03, 0.25),
     Tissue.MARROW: (0.2, 1.4),
@@ -72,7 +72,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
         haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2)) * white
         image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
     cortex = (tissue == Tissue.CORTEX) | (tissue == Tissue.CEREBELLAR_CORTEX)
-    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.16)
+    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.25)
     fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
     if rng.random() < 0.6:
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)

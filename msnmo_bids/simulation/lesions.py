@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, INFRATENTORIAL, Head, Tissue
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.random_fields import smooth_noise
 
@@ -119,9 +119,7 @@ def place_lesions(
 class _Stamper:
     """Puts single lesions into a head and keeps count of the filled volume."""
 
-    def __init__(
-        self, head: Head, rng: np.random.Generator, shapes: ShapeLibrary | None
-    ) -> None:
+    def __init__(self, head: Head, rng: np.random.Generator, shapes: ShapeLibrary | None) -> None:
         self.head, self.rng, self.shapes = head, rng, shapes
         self.profile = np.zeros(head.tissue.shape, np.float32)
         self.brightness = np.ones(head.tissue.shape, np.float32)
@@ -145,9 +143,7 @@ class _Stamper:
         """Whether the target (mm³) is not reached and one more try makes sense."""
         self.tries += 1
         return (
-            self.filled < target
-            and len(self.records) < _MAX_LESIONS
-            and self.tries <= _MAX_TRIES
+            self.filled < target and len(self.records) < _MAX_LESIONS and self.tries <= _MAX_TRIES
         )
 
     def candidates(self, place: str) -> np.ndarray:
@@ -166,7 +162,7 @@ class _Stamper:
         if place == "deep":
             return self.white & (lateral > 5 / step) & (cortex > 3 / step)
         if place == "basal":
-            return (head.tissue == Tissue.DEEP_GREY)
+            return head.tissue == Tissue.DEEP_GREY
         if place == "infratentorial":
             return (head.tissue == Tissue.BRAINSTEM) | (head.tissue == Tissue.CEREBELLAR_WHITE)
         if place == "lower_ependyma":
@@ -315,7 +311,9 @@ def _fill_nmosd(stamper: _Stamper, target: float) -> None:
         part = min(target * rng.uniform(0.2, 0.5), 9000.0)
         stamper.shell(stamper.head.to_lateral, 1.8, part, "ependymal")
     if rng.random() < 0.30:
-        stamper.lesion("medulla", float(rng.uniform(60, 500)), soft=0.8, elongation=2.0)
+        stamper.lesion(
+            "medulla", min(target, float(rng.uniform(60, 500))), soft=0.8, elongation=2.0
+        )
     if rng.random() < 0.20:
         volume = min(target, float(rng.uniform(400, 3000)))
         stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)

@@ -132,7 +132,7 @@ def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.nd
     shape = scan.image.shape
     scale = 25.0 / float(scan.zooms.min())
     offset = rng.uniform(-1.0, 2.0) + rng.uniform(0.0, 1.2) * smooth_noise(shape, scale, rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.55:
         leak = np.clip(smooth_noise(shape, scale, rng) - rng.uniform(0.6, 1.4), 0, None)
         offset = offset + rng.uniform(2.0, 9.0) * leak
     return scan.brain_distance <= offset

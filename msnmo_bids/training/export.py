@@ -40,9 +40,7 @@ def main() -> None:
     network.load_state_dict(state.get("average", state))
     calibration = Calibration()
     if options.calibrated_on:
-        calibration = Calibration(
-            options.temperature, "temperature scaling", options.calibrated_on
-        )
+        calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)
     metadata = WeightsMetadata(
         name="msnmo-joint",
         version=options.version,

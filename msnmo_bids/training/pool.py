@@ -76,9 +76,7 @@ class BrainPool:
         head = self.heads[rng.integers(len(self.heads))]
         scan = simulate_scan(head, rng, diagnosis=diagnosis, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
-        self.brains.append(
-            Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis))
-        )
+        self.brains.append(Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 
     def draw(self, rng: np.random.Generator) -> Brain:
         """Return one brain of the pool."""

@@ -45,9 +45,7 @@ def region(labels: np.ndarray, codes: np.ndarray, zooms=(1.0, 1.0, 1.0)) -> str:
     return assigned[1]
 
 
-@pytest.mark.parametrize(
-    ("gap", "expected"), [(0, "periventricular"), (1, "deep"), (2, "deep")]
-)
+@pytest.mark.parametrize(("gap", "expected"), [(0, "periventricular"), (1, "deep"), (2, "deep")])
 def test_touching_the_ventricle(gap, expected):
     """Dilated by one voxel the lesion reaches a neighbour, not one voxel further."""
     codes = deep_brain()
@@ -172,7 +170,10 @@ def test_atlas_is_a_probability_of_a_plausible_brain():
     assert 300 < cortex < 900
     assert 300 < deep < 900
     # in MNI space: the ventricle near the midline, the cerebellum low and behind it
-    for index, (low, high) in {0: ((-6, -45, -5), (6, 5, 30)), 1: ((-6, -75, -60), (6, -30, -15))}.items():
+    for index, (low, high) in {
+        0: ((-6, -45, -5), (6, 5, 30)),
+        1: ((-6, -75, -60), (6, -30, -15)),
+    }.items():
         centre = nib.affines.apply_affine(affine, ndimage.center_of_mass(maps[index]))
         assert (centre > low).all(), (ATLAS_MAPS[index], centre)
         assert (centre < high).all(), (ATLAS_MAPS[index], centre)
@@ -215,7 +216,7 @@ def test_registration_recovers_a_known_affine(moved_atlas):
     assert error.mean() < 1.5
     assert error.max() < 4.0
     again = register_atlas(values, moved_atlas["affine"], seed=3)
-    np.testing.assert_allclose(again, found, atol=1e-3)
+    np.testing.assert_array_equal(again, found)  # the derivatives of a rerun are identical
 
 
 def test_region_map_of_a_scan(moved_atlas, tmp_path):

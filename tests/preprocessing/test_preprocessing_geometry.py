@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.eulerangles import euler2mat
 
-from msnmo_bids.preprocessing.geometry import check_flair, conform, shear, to_native, with_equal_forms
+from msnmo_bids.preprocessing.geometry import (
+    check_flair,
+    conform,
+    shear,
+    to_native,
+    with_equal_forms,
+)
 
 ORIENTATIONS = [
     (order, flips)

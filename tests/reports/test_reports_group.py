@@ -1,0 +1,230 @@
+"""The group's tables and page: every scan a row, BIDS-valid phenotype files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from heads import diagnosis, entry
+from hypothesis import given
+from hypothesis import strategies as st
+from pages import Page, assert_self_contained
+
+from msnmo_bids.bids.dataset import write_json, write_shared_files
+from msnmo_bids.reports.distribution import distribution
+from msnmo_bids.reports.group import write_group
+from msnmo_bids.reports.wording import ALWAYS
+
+VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
+GOOD = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
+SECOND = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
+CLEAN = "sub-02/anat/sub-02_FLAIR.nii.gz"
+BAD = "sub-03/anat/sub-03_FLAIR.nii.gz"
+NOT_YET = "sub-04/anat/sub-04_FLAIR.nii.gz"
+Add = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def scans(add_results: Add) -> list[dict[str, Any]]:
+    """Two visits of one person, one without lesions, a failed and a missing scan."""
+    return [
+        add_results(SECOND, LesionVolume=2.5),
+        add_results(GOOD),
+        add_results(
+            CLEAN,
+            Diagnosis="indeterminate",
+            Reason="No lesion",
+            LesionCount=0,
+            LesionVolume=0.0,
+            Regions={},
+        ),
+        entry(BAD, "failed", Step="conform", Message="truncated\tfile", Remedy="Copy it <again>"),
+        entry(NOT_YET, "skipped"),
+    ]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def test_every_scan_is_a_row(scans: list[dict], output_dir: Path) -> None:
+    written = write_group(output_dir, scans, version="1.2.3")
+    assert all(path.is_file() for path in written)
+    rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
+    assert list(rows) == [GOOD, SECOND, CLEAN, BAD, NOT_YET]
+    good = rows[GOOD]
+    assert good["diagnosis"] == "MS"
+    assert float(good["probability_MS"]) + float(good["probability_NMOSD"]) == 1
+    assert good["lesion_volume_ml"] == "1.25"
+    assert good["periventricular_count"] == "2"
+    assert good["deep_count"] == "0"
+    assert good["session_id"] == "ses-1"
+    assert good["reason"] == "n/a"
+    assert rows[CLEAN]["session_id"] == "n/a"
+    assert rows[CLEAN]["diagnosis"] == "indeterminate"
+    assert rows[CLEAN]["reason"] == "No lesion"
+
+
+def test_failed_and_missing_scans_have_the_reason_and_no_values(
+    scans: list[dict], output_dir: Path
+) -> None:
+    write_group(output_dir, scans, version="1.2.3")
+    rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
+    assert rows[BAD]["status"] == "failed"
+    assert rows[BAD]["reason"] == "conform: truncated file"
+    assert rows[NOT_YET]["status"] == "missing"
+    assert rows[NOT_YET]["reason"] == "not processed yet"
+    known = {"participant_id", "session_id", "scan", "status", "reason"}
+    for scan in (BAD, NOT_YET):
+        assert {value for name, value in rows[scan].items() if name not in known} == {"n/a"}
+
+
+def test_status_can_come_from_the_runs_record(add_results: Add, output_dir: Path) -> None:
+    plain = {key: entry(BAD)[key] for key in ("Scan", "Prefix", "Folder", "Subject", "Session")}
+    status = {BAD: entry(BAD, "failed", Message="four dimensions")}
+    write_group(output_dir, [add_results(GOOD), plain], status, version="1.2.3")
+    assert table(output_dir / "group_FLAIR.tsv")[1]["reason"] == "four dimensions"
+
+
+def test_all_failed(output_dir: Path) -> None:
+    write_group(output_dir, [entry(BAD, "failed", Message="bad")], version="1.2.3")
+    assert len(table(output_dir / "group_FLAIR.tsv")) == 1
+    assert "Distributions" not in (output_dir / "group_FLAIR.html").read_text()
+
+
+def test_participants_own_diagnosis_stands_beside(
+    scans: list[dict], output_dir: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    text = "participant_id\tdiagnosis\nsub-01\tNMOSD\nsub-02\tn/a\n"
+    (raw / "participants.tsv").write_text(text)
+    write_group(output_dir, scans, version="1.2.3", bids_dir=raw)
+    rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
+    assert rows[GOOD]["participants_diagnosis"] == "NMOSD"
+    assert rows[CLEAN]["participants_diagnosis"] == "n/a"
+    page = Page((output_dir / "group_FLAIR.html").read_text())
+    assert "NMOSD 2 0 0" in page.text  # two scans of sub-01, which the model calls MS
+    assert "no evaluation of accuracy" in page.text
+
+
+@pytest.mark.parametrize("content", [None, "", "participant_id\tage\nsub-01\t3\n"])
+def test_without_such_a_column_there_is_none(
+    scans: list[dict], output_dir: Path, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "participants.tsv").write_text(content)
+    write_group(output_dir, scans, version="1.2.3", bids_dir=tmp_path)
+    assert "participants_diagnosis" not in table(output_dir / "group_FLAIR.tsv")[0]
+    assert "Beside participants.tsv" not in (output_dir / "group_FLAIR.html").read_text()
+
+
+def test_page_is_self_contained_and_links_to_reports(scans: list[dict], output_dir: Path) -> None:
+    write_group(output_dir, scans, version="1.2.3")
+    source = (output_dir / "group_FLAIR.html").read_text()
+    page = assert_self_contained(source)
+    links = [value for tag, name, value in page.links if (tag, name) == ("a", "href")]
+    assert "sub-01.html#sub-01_ses-2" in links
+    assert "sub-03.html" in links
+    for sentence in ALWAYS:
+        assert sentence in page.text
+    assert "3 of 5" in page.text  # with results
+    assert "conform: truncated file. Copy it <again>" in page.text
+    assert len(re.findall("<circle", source)) == 6  # three scans in each of two plots
+    assert "<again>" not in source
+
+
+def test_scores_of_scans_without_pattern_are_not_shown(scans: list[dict], output_dir: Path) -> None:
+    write_group(output_dir, scans, version="1.2.3")
+    source = (output_dir / "group_FLAIR.html").read_text()
+    row = source[source.index('href="sub-02.html#') :]
+    assert "0.75" not in row[: row.index("</tr>")]
+
+
+def test_equal_results_give_equal_files(scans: list[dict], output_dir: Path) -> None:
+    one = [path.read_bytes() for path in write_group(output_dir, scans, version="1")]
+    other = [path.read_bytes() for path in write_group(output_dir, scans[::-1], version="1")]
+    assert one == other
+
+
+def test_phenotype_has_each_scan_once_and_each_participant_once_a_file(
+    scans: list[dict], output_dir: Path
+) -> None:
+    write_group(output_dir, scans, version="1.2.3")
+    files = sorted((output_dir / "phenotype").glob("*.tsv"))
+    assert [path.name for path in files] == ["msnmo.tsv", "msnmo_scan2.tsv"]
+    rows = [row for path in files for row in table(path)]
+    assert sorted(row["scan"] for row in rows) == sorted([GOOD, SECOND, CLEAN, BAD, NOT_YET])
+    for path in files:
+        people = [row["participant_id"] for row in table(path)]
+        assert len(people) == len(set(people))
+        about = json.loads(path.with_suffix(".json").read_text())
+        assert set(table(path)[0]) <= set(about)
+        assert "not a medical device" in about["MeasurementToolMetadata"]["Description"]
+    assert next(iter(table(files[0])[0])) == "participant_id"
+
+
+def test_phenotype_files_of_an_earlier_run_go(scans: list[dict], output_dir: Path) -> None:
+    write_group(output_dir, scans, version="1.2.3")
+    write_group(output_dir, scans[1:], version="1.2.3")
+    names = sorted(path.name for path in (output_dir / "phenotype").iterdir())
+    assert names == ["msnmo.json", "msnmo.tsv"]
+
+
+@pytest.mark.skipif(not VALIDATOR.exists(), reason="bids-validator-deno is not installed")
+def test_the_tree_is_valid_bids(scans: list[dict], output_dir: Path, tmp_path: Path) -> None:
+    for scan in scans[:3]:
+        path = output_dir / scan["Folder"] / f"{scan['Prefix']}_desc-preproc_FLAIR.nii.gz"
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
+        write_json(Path(str(path).replace(".nii.gz", ".json")), {"SkullStripped": True})
+    write_shared_files(output_dir, bids_dir=tmp_path, version="1.2.3", class_names=["MS", "NMOSD"])
+    (tmp_path / "participants.tsv").write_text("participant_id\tdiagnosis\nsub-01\tMS\n")
+    write_group(output_dir, scans, version="1.2.3", bids_dir=tmp_path)
+    result = subprocess.run(
+        [VALIDATOR, str(output_dir), "--ignoreWarnings"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+values = st.lists(st.floats(0, 500, allow_nan=False), max_size=30)
+
+
+@given(values, values)
+def test_dots_are_in_their_lane_and_in_order(one: list[float], other: list[float]) -> None:
+    groups = {
+        name: [(f"scan {k}", value) for k, value in enumerate(numbers)]
+        for name, numbers in (("MS", one), ("NMOSD", other))
+    }
+    colours = {"MS": "#111111", "NMOSD": "#222222"}
+    plot = distribution("ml", groups, colours, floor=0.01, floor_label="0")
+    assert [lane.name for lane in plot.lanes] == [
+        f"{name} (n = {len(numbers)})" for name, numbers in groups.items() if numbers
+    ]
+    for lane in plot.lanes:
+        assert all(plot.left <= dot.x <= plot.right for dot in lane.dots)
+        assert all(abs(dot.y - lane.y) < 29 for dot in lane.dots)
+        by_value = sorted(lane.dots, key=lambda dot: dot.value)
+        assert [dot.x for dot in by_value] == sorted(dot.x for dot in lane.dots)
+
+
+def test_diagnosis_of_more_classes(add_results: Add, output_dir: Path) -> None:
+    three = {"MS": 0.2, "NMOSD": 0.1, "healthy": 0.7}
+    scan = add_results(GOOD, Diagnosis="healthy", Probabilities=three)
+    write_group(output_dir, [scan, add_results(CLEAN)], version="1.2.3")
+    rows = table(output_dir / "group_FLAIR.tsv")
+    assert rows[0]["probability_healthy"] == "0.7"
+    assert rows[1]["probability_healthy"] == "n/a"
+    assert diagnosis(GOOD)["Diagnosis"] == rows[1]["diagnosis"]

@@ -1,0 +1,170 @@
+"""The participant's report: self-contained, escaped, with what failed and what is always said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from heads import entry
+from pages import Page, assert_self_contained
+
+from msnmo_bids.reports.participant import write_participant_report
+from msnmo_bids.reports.wording import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
+
+ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
+TWO = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
+TEN = "sub-01/ses-10/anat/sub-01_ses-10_FLAIR.nii.gz"
+SETTINGS = {"skull_strip": "deepbet", "threshold": 0.5}
+
+
+@pytest.fixture
+def write(output_dir: Path) -> Callable[..., str]:
+    def run(scans: list[dict], failures: list[dict] | None = None, subject: str = "01") -> str:
+        path = write_participant_report(
+            output_dir, subject, scans, failures or [], settings=SETTINGS, version="1.2.3"
+        )
+        assert path == output_dir / f"sub-{subject}.html"
+        return path.read_text(encoding="utf-8")
+
+    return run
+
+
+Add = Callable[..., dict[str, Any]]
+Write = Callable[..., str]
+
+
+def test_report_is_self_contained(add_results: Add, write: Write) -> None:
+    page = assert_self_contained(write([add_results(ONE), add_results(TWO)]))
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_what_is_always_said_is_said(add_results: Add, write: Write) -> None:
+    for scans in ([add_results(ONE)], [entry(ONE, "failed")], []):
+        text = Page(write(scans)).text
+        for sentence in ALWAYS:
+            assert sentence in text
+    assert "not a medical device" in text
+    assert "no real NMOSD scan was used" in text
+
+
+def test_scores_come_with_their_meaning(add_results: Add, write: Write) -> None:
+    source = write([add_results(ONE)])
+    text = Page(source).text
+    assert SCORE_MEANS in text
+    assert SCORE_MEANS_NOT in text
+    assert "width: 75.0%" in source
+    assert "0.25" in text
+
+
+def test_certainty_is_not_claimed(add_results: Add, write: Write) -> None:
+    text = Page(write([add_results(ONE, Probabilities={"MS": 0.999999, "NMOSD": 1e-6})])).text
+    assert text.count("> 0.99") == text.count("< 0.01") == 2  # in the summary, beside the bars
+    assert "MS 1.00" not in text
+
+
+def test_indeterminate_gives_its_reason_and_no_number_in_the_summary(
+    add_results: Add, write: Write
+) -> None:
+    reason = "No lesion was found, so there is no pattern to classify"
+    results = {
+        "Diagnosis": "indeterminate",
+        "Reason": reason,
+        "LesionCount": 0,
+        "Flags": ["no_lesion_found"],
+    }
+    source = write([add_results(ONE, **results)])
+    text = Page(source).text
+    assert f"{reason}." in text
+    assert "The numbers must not be read" in text
+    summary = source[source.index('id="summary"') : source.index('class="scan"')]
+    assert "0.75" not in summary
+
+
+def test_regions_lesions_flags_and_provenance_are_there(add_results: Add, write: Write) -> None:
+    text = Page(write([add_results(ONE, Flags=["thick_slices", "brand_new"])])).text
+    for part in ("Periventricular 2 1.25", "Deep white matter 0 0.00", "1234.6", "-20",
+                 "Thick slices:", "Brand new.", "c" * 64, "deepbet", "bids:raw:" + ONE,
+                 "msnmo 1.2.3", "temperature scaling"):  # fmt: skip
+        assert part in text
+
+
+def test_figures_are_embedded_as_they_are(add_results: Add, write: Write) -> None:
+    page = Page(write([add_results(ONE)]))
+    images = [unquote(value) for tag, _, value in page.links if tag == "img"]
+    assert len(images) == 4
+    for image, kind in zip(images, ("lesions", "cam", "brainmask", "bias"), strict=True):
+        assert image.startswith("data:image/svg+xml,<svg")
+        assert f"{kind} 5% #1" in image
+
+
+def test_a_missing_figure_is_said(add_results: Add, write: Write, output_dir: Path) -> None:
+    scan = add_results(ONE)
+    for figure in output_dir.glob("sub-01/figures/*cam*"):
+        figure.unlink()
+    assert "The figure is missing" in Page(write([scan])).text
+
+
+def test_failed_and_missing_scans_are_listed(add_results: Add, write: Write) -> None:
+    failed = entry(
+        TWO,
+        "failed",
+        Step="skull stripping",
+        Message="brain mask of 12 ml",
+        Remedy="Try --skull-strip bet",
+        CrashFile="logs/1/crash.txt",
+    )
+    source = write([add_results(ONE), entry(TEN, "skipped")], [failed])
+    text = Page(source).text
+    assert f"failed {TWO}" in text
+    assert "skull stripping: brain mask of 12 ml" in text
+    assert "What to do: Try --skull-strip bet" in text
+    assert "logs/1/crash.txt" in text
+    assert f"missing {TEN} not processed yet" in text
+    assert "3 scans of 3 visits: 1 with results, 1 failed, 1 not processed" in text
+
+
+def test_a_broken_diagnosis_file_is_a_failure(
+    add_results: Add, write: Write, output_dir: Path
+) -> None:
+    scan = add_results(ONE)
+    next(output_dir.glob("sub-01/**/*_diagnosis.json")).write_text('{"Diagn')
+    text = Page(write([scan])).text
+    assert "cannot be read" in text
+    assert "Run the participant level again" in text
+
+
+def test_an_old_diagnosis_file_is_shown_as_far_as_it_goes(
+    add_results: Add, write: Write, output_dir: Path
+) -> None:
+    scan = add_results(ONE)
+    next(output_dir.glob("sub-01/**/*_diagnosis.json")).write_text('{"Diagnosis": "MS"}')
+    assert "n/a" in Page(write([scan])).text
+
+
+def test_visits_are_in_order(add_results: Add, write: Write) -> None:
+    page = Page(write([add_results(scan) for scan in (TEN, TWO, ONE)]))
+    sections = [name for name in page.ids if name.startswith("sub-")]
+    assert sections == ["sub-01_ses-1", "sub-01_ses-2", "sub-01_ses-10"]
+    assert "not a measure of disease activity" in page.text
+
+
+def test_everything_is_escaped(add_results: Add, write: Write) -> None:
+    evil = "<script>alert('x')</script>"
+    scan = add_results(
+        ONE, Reason=evil, Diagnosis="indeterminate", Flags=[evil], Device=evil, Sources=[evil]
+    )
+    source = write([scan], [entry(TWO, "failed", Message=evil, Remedy=f'"{evil}', Step=evil)])
+    assert "<script>alert" not in source
+    assert evil in Page(source).text
+
+
+def test_equal_results_give_equal_pages(add_results: Add, write: Write) -> None:
+    scans = [add_results(ONE), add_results(TWO)]
+    assert write(scans) == write(scans[::-1])
+
+
+def test_participant_without_any_scan(write: Write) -> None:
+    assert "There is no FLAIR of this participant" in Page(write([], subject="07")).text

@@ -1,0 +1,209 @@
+"""Loads, places and volumes of simulated lesions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes, ovoid, random_rotation
+from msnmo_bids.simulation.lesions import RIM, draw_load, place_lesions
+
+DRAWS = 4000
+
+
+@pytest.fixture(scope="module")
+def loads() -> np.ndarray:
+    rng = np.random.default_rng(7)
+    return np.array([draw_load(rng) for _ in range(DRAWS)])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least", "most"),
+    [(-1, 0, 0.10, 0.10), (0, 1, 0.10, 0.10), (1, 25, 0.63, 0.63), (25, 100, 0.15, 0.20)],
+)
+def test_load_histogram(loads, low, high, least, most):
+    """The shares that the documentation gives, within binomial bounds of 99.9 %."""
+    count = int(((loads > low) & (loads <= high)).sum())
+    assert stats.binom.ppf(0.0005, DRAWS, least) <= count
+    assert count <= stats.binom.ppf(0.9995, DRAWS, most)
+
+
+def test_loads_are_in_range_and_not_piled_up(loads):
+    assert loads.min() == 0
+    assert loads.max() <= 70
+    positive = loads[loads > 0]
+    assert np.unique(positive).size == positive.size
+    assert positive.min() >= 0.1
+
+
+@pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])
+@pytest.mark.parametrize("load", [0.3, 1.0, 3.0, 6.0])
+def test_placed_load_is_near_the_wanted_one(tiny_head, diagnosis, load):
+    """On average over a few heads; a single lesion may overshoot."""
+    placed = []
+    for seed in range(3):
+        lesions = place_lesions(tiny_head, diagnosis, load, np.random.default_rng(seed))
+        placed.append(lesions.mask.sum() / 1000)
+        assert 0.6 * load < placed[-1] < 2.5 * load + 0.5
+    assert 0.8 * load < np.mean(placed) < 1.8 * load + 0.3
+
+
+def test_more_load_gives_more_lesion(tiny_head):
+    volumes = [
+        place_lesions(tiny_head, "MS", load, np.random.default_rng(5)).mask.sum()
+        for load in (0.0, 0.2, 2.0, 8.0)
+    ]
+    assert volumes[0] == 0
+    assert (np.diff(volumes) > 0).all()
+
+
+@pytest.mark.parametrize(("diagnosis", "load"), [("HC", 10.0), ("MS", 0.0), ("NMOSD", 0.0)])
+def test_no_lesion(tiny_head, diagnosis, load):
+    lesions = place_lesions(tiny_head, diagnosis, load, np.random.default_rng(0))
+    assert not lesions.profile.any()
+    assert lesions.records == []
+
+
+@pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])
+def test_lesions_lie_in_tissue(tiny_head, diagnosis):
+    for seed in range(3):
+        lesions = place_lesions(tiny_head, diagnosis, 5.0, np.random.default_rng(seed))
+        found = set(np.unique(tiny_head.tissue[lesions.mask]).tolist())
+        assert found <= {
+            Tissue.WHITE_MATTER, Tissue.CORTEX, Tissue.DEEP_GREY, Tissue.CEREBELLAR_WHITE,
+            Tissue.CEREBELLAR_CORTEX, Tissue.BRAINSTEM,
+        }  # fmt: skip
+        assert 0 <= lesions.profile.min() <= lesions.profile.max() <= 1
+        np.testing.assert_array_equal(lesions.mask, lesions.profile >= RIM)
+        # brighter than any tissue where the lesion is full, even in dark cores
+        assert lesions.brightness[lesions.profile > 0.9].min() > 0.9
+        assert np.median(lesions.brightness[lesions.profile > 0.9]) > 1.2
+
+
+def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
+    kinds = {
+        diagnosis: {
+            record.kind
+            for seed in range(8)
+            for record in place_lesions(
+                tiny_head, diagnosis, 2.0, np.random.default_rng(seed)
+            ).records
+        }
+        for diagnosis in ("MS", "NMOSD")
+    }
+    assert kinds["MS"] == {
+        "periventricular", "confluent", "deep", "juxtacortical", "infratentorial", "basal"
+    }  # fmt: skip
+    only_nmosd = {"ependymal", "lower_ependyma", "medulla", "corticospinal"}
+    assert kinds["NMOSD"] >= {"ependymal", "lower_ependyma", "deep", "juxtacortical"}
+    assert kinds["NMOSD"] <= only_nmosd | {"deep", "juxtacortical", "infratentorial", "basal"}
+
+
+def test_records_are_in_the_world(tiny_head):
+    shifted = replace(tiny_head, affine=tiny_head.affine @ np.diag([-1.0, 1, 1, 1]))
+    one = place_lesions(tiny_head, "MS", 1.0, np.random.default_rng(1)).records
+    other = place_lesions(shifted, "MS", 1.0, np.random.default_rng(1)).records
+    assert [r.volume for r in one] == [r.volume for r in other]
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a.place[1:], b.place[1:])
+        assert a.place[0] + b.place[0] == pytest.approx(2 * tiny_head.affine[0, 3])
+    for record in one:
+        voxel = np.rint(np.array(record.place) - tiny_head.affine[:3, 3]).astype(int)
+        assert ((voxel >= 0) & (voxel < 64)).all()
+
+
+def test_a_head_without_places_ends(tiny_head):
+    """Nowhere to put a lesion: no lesion, and no endless loop."""
+    tissue = np.where(tiny_head.tissue > 0, Tissue.SOFT_TISSUE, Tissue.AIR).astype(np.uint8)
+    empty = replace(tiny_head, tissue=tissue)
+    for diagnosis in ("MS", "NMOSD"):
+        lesions = place_lesions(empty, diagnosis, 5.0, np.random.default_rng(0))
+        assert not lesions.mask.any()
+
+
+def test_same_seed_same_lesions(tiny_head):
+    one, other, third = (
+        place_lesions(tiny_head, "MS", 2.0, np.random.default_rng(seed)) for seed in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(one.profile, other.profile)
+    assert one.records == other.records
+    assert not np.array_equal(one.profile, third.profile)
+
+
+@pytest.mark.parametrize("volume", [30.0, 200.0, 2000.0])
+def test_ovoid(volume):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        points = ovoid(volume, rng)
+        assert len(points) / 8 == pytest.approx(volume, rel=0.15)  # eight points a mm³
+        extent = np.ptp(points, axis=0)
+        assert extent[0] == extent.max()
+        np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-5)
+    streak = np.ptp(ovoid(volume, rng, elongation=3.0), axis=0)
+    assert streak[0] > 2.5 * streak[1:].max()
+
+
+def test_random_rotation_is_one():
+    rng = np.random.default_rng(0)
+    turns = np.array([random_rotation(rng) for _ in range(200)])
+    np.testing.assert_allclose(
+        turns @ turns.transpose(0, 2, 1), np.tile(np.eye(3), (200, 1, 1)), atol=1e-12
+    )
+    np.testing.assert_allclose(np.linalg.det(turns), 1)
+    assert np.abs(turns.mean(axis=0)).max() < 0.2
+
+
+def library(path, **changes):
+    corners = np.argwhere(np.ones((4, 4, 4))) + 50
+    arrays = {
+        "voxels": np.vstack([corners, corners[:5], corners * [1, 1, 1] + 20]).astype(np.int16),
+        "start": np.array([0, 64, 69, 133]),
+        "affine": np.diag([-1.0, 1.0, 1.0, 1.0]),
+    }
+    np.savez(path, **{k: v for k, v in (arrays | changes).items() if v is not None})
+    return path
+
+
+def test_load_shapes_leaves_specks_out(tmp_path):
+    shapes = load_shapes(library(tmp_path / "shapes.npz"))
+    assert len(shapes) == 2
+    for points in shapes.points:
+        assert points.shape == (64, 3)
+        np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["voxels", "start", "affine"])
+def test_load_shapes_refuses(tmp_path, missing):
+    with pytest.raises(BadInputError, match="not a library of lesion shapes"):
+        load_shapes(library(tmp_path / "shapes.npz", **{missing: None}))
+
+
+def test_real_shapes_are_scaled_to_the_wanted_volume(tiny_head):
+    grid = np.argwhere(np.ones((5, 5, 5))) - 2.0
+    shapes = ShapeLibrary((grid.astype(np.float32),))
+    placed = [
+        place_lesions(tiny_head, "MS", 2.0, np.random.default_rng(seed), shapes).mask.sum()
+        for seed in range(3)
+    ]
+    assert 1600 < np.mean(placed) < 3600
+
+
+def test_distances_of_a_head(tiny_head):
+    lateral = tiny_head.tissue == Tissue.LATERAL_VENTRICLE
+    assert (tiny_head.to_lateral[lateral] == 0).all()
+    assert tiny_head.to_lateral[~lateral].min() == 1 / DISTANCE_STEP
+    assert tiny_head.to_lateral[31, 31, 31] == pytest.approx(
+        np.linalg.norm(np.argwhere(lateral) - 31, axis=1).min() / DISTANCE_STEP, abs=1
+    )
+    assert (tiny_head.to_surface[np.isin(tiny_head.tissue, (1, 3, 4, 5))] <= 0).all()
+    assert (tiny_head.to_surface[tiny_head.tissue == Tissue.SCALP] > 0).all()
+
+
+def test_head_without_a_ventricle_is_far_from_it():
+    head = head_from_tissue(np.full((8, 8, 8), Tissue.WHITE_MATTER, np.uint8), np.eye(4), "plain")
+    assert (head.to_lateral == 255).all()

@@ -1,0 +1,258 @@
+"""Deformation, contrast, acquisition, and the scan they make together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.eulerangles import euler2mat
+
+from msnmo_bids.simulation.acquisition import (
+    PRESETS,
+    Protocol,
+    degrade,
+    random_protocol,
+    sample_grid,
+)
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue
+from msnmo_bids.simulation.contrast import TISSUE_RANGE, flair, tissue_means
+from msnmo_bids.simulation.deformation import DeformationRange, deform
+from msnmo_bids.simulation.lesions import place_lesions
+from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
+from msnmo_bids.simulation.sample import imperfect_brain_mask, simulate_scan, training_cube
+
+FINE = Protocol("fine", (1.0, 1.0, 1.0), 1.0, 0.02, 0.1)
+THICK = Protocol("thick", (0.8, 0.8, 4.0), 3.5, 0.02, 0.1)
+STILL = DeformationRange(0, 0, 0, 0, 28, flip=False)
+
+
+@pytest.mark.parametrize("protocol", [FINE, THICK])
+def test_same_seed_same_scan(tiny_head, protocol):
+    one, other, third = (
+        simulate_scan(tiny_head, np.random.default_rng(seed), protocol=protocol, load=2.0)
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.lesion_mask, other.lesion_mask)
+    np.testing.assert_array_equal(one.affine, other.affine)
+    assert one.lesions == other.lesions
+    assert not np.array_equal(one.image, third.image)
+
+
+def test_everything_is_drawn_from_the_seed(tiny_head):
+    one, other = (simulate_scan(tiny_head, np.random.default_rng((3, 1))) for _ in range(2))
+    assert one.protocol == other.protocol
+    np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])
+@pytest.mark.parametrize("protocol", [FINE, THICK])
+def test_lesions_lie_in_the_brain(tiny_head, diagnosis, protocol):
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        scan = simulate_scan(tiny_head, rng, diagnosis=diagnosis, protocol=protocol, load=3.0)
+        assert scan.lesion_mask.dtype == np.uint8
+        assert scan.lesion_mask.max() == 1
+        outside = scan.brain_distance[scan.lesion_mask > 0] > 0.5  # mm
+        assert outside.mean() < 0.01
+        volume = scan.lesion_mask.sum() * np.prod(scan.zooms) / 1000
+        assert 1.5 < volume < 8.0
+
+
+def test_healthy_control_has_no_lesion(tiny_head):
+    scan = simulate_scan(
+        tiny_head, np.random.default_rng(0), diagnosis="HC", load=8.0, protocol=FINE
+    )
+    assert not scan.lesion_mask.any()
+    assert scan.lesions == ()
+
+
+def test_lesions_are_bright(tiny_head):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        scan = simulate_scan(tiny_head, rng, load=4.0, protocol=replace(FINE, bias=0.0))
+        lesion = scan.image[scan.lesion_mask > 0].mean()
+        tissue = np.median(scan.image[(scan.lesion_mask == 0) & (scan.brain_distance < -3)])
+        assert lesion > 1.1 * tissue
+
+
+def test_affine_of_a_scan_keeps_the_place(tiny_head):
+    """A landmark keeps its world position at every voxel size and under a tilted head."""
+    tilted = np.eye(4)
+    tilted[:3, :3] = euler2mat(0.3, -0.2, 0.4)
+    for affine in (tiny_head.affine, tilted @ tiny_head.affine):
+        head = replace(tiny_head, affine=affine)
+        ventricle = np.argwhere(head.to_surface <= 0).mean(axis=0)
+        expected = nib.affines.apply_affine(affine, ventricle)
+        for protocol in (FINE, THICK, PRESETS["1.5T-2D"]):
+            scan = simulate_scan(
+                head, np.random.default_rng(0), diagnosis="HC", protocol=protocol, limits=STILL
+            )
+            found = nib.affines.apply_affine(
+                scan.affine, np.argwhere(scan.brain_distance <= 0).mean(axis=0)
+            )
+            np.testing.assert_allclose(
+                found, expected, atol=0.6
+            )  # a slice of 6.5 mm has no sharper edge
+            corner = nib.affines.apply_affine(scan.affine, [-0.5] * 3)
+            np.testing.assert_allclose(
+                corner, nib.affines.apply_affine(affine, [-0.5] * 3), atol=1e-9
+            )
+
+
+@pytest.mark.parametrize(
+    ("voxel", "shape"),
+    [((1, 1, 1), (64, 64, 64)), ((0.8, 0.8, 4), (80, 80, 16)), ((0.9, 0.9, 6.5), (71, 71, 10)),
+     ((5, 0.8, 0.8), (13, 80, 80)), ((100, 1, 1), (2, 64, 64))],
+)  # fmt: skip
+def test_acquisition_grid(voxel, shape):
+    volume = np.random.default_rng(0).random((64, 64, 64), dtype=np.float32)
+    protocol = Protocol("any", voxel, max(voxel))
+    sampled, zooms = sample_grid(volume, 1.0, protocol)
+    assert sampled.shape == shape
+    np.testing.assert_allclose(zooms * shape, 64.0)  # the field of view stays
+    assert sampled.mean() == pytest.approx(volume.mean(), abs=0.01)
+    assert protocol.slice_axis == int(np.argmax(voxel))
+
+
+def test_slices_average_over_their_thickness():
+    volume = np.zeros((32, 32, 32), np.float32)
+    volume[:, :, 16:18] = 1
+    thin, _ = sample_grid(volume, 1.0, Protocol("gap", (1, 1, 8), 1.0))
+    thick, _ = sample_grid(volume, 1.0, Protocol("full", (1, 1, 8), 8.0))
+    assert thick[16, 16].max() == pytest.approx(2 / 8, abs=0.13)
+    assert (thick[16, 16] > 0.05).sum() >= (thin[16, 16] > 0.05).sum()
+    assert thick[16, 16].max() > 0
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets(tiny_head, name):
+    scan = simulate_scan(tiny_head, np.random.default_rng(0), protocol=PRESETS[name], load=2.0)
+    assert scan.protocol.name == name
+    np.testing.assert_allclose(scan.zooms, PRESETS[name].voxel, rtol=0.06)
+    assert scan.image.shape == scan.lesion_mask.shape == scan.brain_distance.shape
+    assert np.isfinite(scan.image).all()
+    assert scan.image.min() >= 0
+
+
+def test_random_protocols():
+    rng = np.random.default_rng(0)
+    protocols = [random_protocol(rng) for _ in range(300)]
+    three = [p for p in protocols if p.name == "3D"]
+    assert 0.22 < len(three) / 300 < 0.44
+    assert all(len(set(p.voxel)) == 1 for p in three)
+    for protocol in (p for p in protocols if p.name == "2D"):
+        assert 2.5 <= max(protocol.voxel) <= 8
+        assert 0.8 * max(protocol.voxel) <= protocol.thickness <= max(protocol.voxel)
+    axes = np.bincount([p.slice_axis for p in protocols if p.name == "2D"], minlength=3)
+    assert axes.argmax() == 2
+    assert axes.min() > 0
+
+
+def test_noise_has_the_strength_of_the_protocol():
+    image = np.full((40, 40, 40), 1.0, np.float32)
+    quiet = Protocol("q", (1, 1, 1), 1, noise=0.05, bias=0.0)
+    noisy = degrade(image, quiet, np.random.default_rng(0))  # constant^gamma stays 1
+    assert noisy.std() == pytest.approx(0.05, rel=0.1)
+    air = degrade(np.zeros_like(image), quiet, np.random.default_rng(0))
+    assert air.mean() == pytest.approx(0.05 * np.sqrt(np.pi / 2), rel=0.05)  # Rayleigh
+
+
+def test_deformation_keeps_classes_and_distances_together(tiny_head):
+    moved = deform(tiny_head, np.random.default_rng(0))
+    assert moved.tissue.shape == tiny_head.tissue.shape
+    assert moved.tissue.dtype == np.uint8
+    assert not np.array_equal(moved.tissue, tiny_head.tissue)
+    before, after = (np.bincount(h.tissue.ravel(), minlength=18) for h in (tiny_head, moved))
+    np.testing.assert_array_equal(before > 0, after > 0)
+    big = before > 2000
+    assert (np.abs(after[big] / before[big] - 1) < 0.6).all()
+    lateral = moved.tissue == Tissue.LATERAL_VENTRICLE
+    assert (moved.to_lateral[lateral] == 0).all()
+    assert (moved.to_lateral[~lateral] > 0).all()
+    cortex = moved.tissue == Tissue.CORTEX
+    assert (moved.to_cortex[cortex] == 0).all()
+    assert (moved.to_cortex[~cortex] > 0).all()
+
+
+def test_no_deformation_changes_nothing(tiny_head):
+    moved = deform(tiny_head, np.random.default_rng(0), STILL)
+    for one, other in zip(moved.maps, tiny_head.maps, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_flip_mirrors_left_and_right(tiny_head):
+    marked = tiny_head.tissue.copy()
+    marked[:20][marked[:20] == Tissue.WHITE_MATTER] = Tissue.VESSEL
+    head = replace(tiny_head, tissue=marked)
+    limits = replace(STILL, flip=True)
+    found = [deform(head, np.random.default_rng(seed), limits).tissue for seed in range(8)]
+    mirrored = [np.array_equal(t, marked[::-1]) for t in found]
+    assert 0 < sum(mirrored) < 8
+    assert all(m or np.array_equal(t, marked) for m, t in zip(mirrored, found, strict=True))
+
+
+def test_scaling_changes_the_volume_as_expected(tiny_head):
+    limits = replace(STILL, rotation=20.0)
+    turned = deform(tiny_head, np.random.default_rng(0), limits)
+    brain = [(h.to_surface <= 0).sum() for h in (tiny_head, turned)]
+    assert brain[1] == pytest.approx(brain[0], rel=0.01)  # a rotation keeps it
+
+
+def test_contrast_of_the_tissues(tiny_head):
+    lesions = place_lesions(tiny_head, "HC", 0.0, np.random.default_rng(0))
+    image = flair(tiny_head, lesions, np.random.default_rng(0), free=False)
+    means = {
+        t: np.median(image[tiny_head.tissue == t]) for t in Tissue if (tiny_head.tissue == t).any()
+    }
+    assert image.min() >= 0
+    assert means[Tissue.LATERAL_VENTRICLE] < 0.75 * means[Tissue.WHITE_MATTER]
+    assert means[Tissue.WHITE_MATTER] < means[Tissue.CORTEX]
+    assert means[Tissue.AIR] < 0.1
+    assert set(TISSUE_RANGE) == set(Tissue)
+
+
+def test_free_means_stay_below_lesions():
+    rng = np.random.default_rng(0)
+    means = np.array([tissue_means(rng, free=True) for _ in range(200)])
+    assert (means[:, Tissue.WHITE_MATTER] == 1).all()
+    solid = [Tissue.CORTEX, Tissue.DEEP_GREY, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM]
+    assert means[:, solid].max() < 1.42  # the mean brightness of a lesion
+    assert means[:, Tissue.CSF].max() < 0.8
+
+
+def test_random_fields():
+    volume = np.random.default_rng(0).random((6, 5, 4), dtype=np.float32)
+    np.testing.assert_array_equal(resize_linear(volume, (6, 5, 4)), volume)
+    assert resize_linear(np.stack([volume] * 2), (12, 10, 8)).shape == (2, 12, 10, 8)
+    noise = smooth_noise((40, 40, 40), 10.0, np.random.default_rng(0), channels=3)
+    assert noise.shape == (3, 40, 40, 40)
+    assert np.abs(np.diff(noise, axis=1)).max() < 0.6  # smooth
+
+
+def test_training_cube(tiny_head):
+    rng = np.random.default_rng(4)
+    scan = simulate_scan(tiny_head, rng, protocol=THICK, load=4.0)
+    image, lesions = training_cube(scan, rng, (48, 48, 48))
+    assert image.shape == lesions.shape == (48, 48, 48)
+    brain = image != 0
+    assert abs(image[brain].mean()) < 1e-3
+    assert (brain | (lesions == 0)).mean() > 0.999
+    assert image[lesions > 0].mean() > 0.5  # z-scores: lesions are bright
+    share = lesions.sum() / brain.sum()
+    true = scan.lesion_mask.sum() / scan.brain_mask.sum()
+    assert share == pytest.approx(true, rel=0.4)
+
+
+def test_imperfect_masks_err_a_little(tiny_head):
+    scan = simulate_scan(tiny_head, np.random.default_rng(0), protocol=FINE, load=0.0)
+    volumes = []
+    for seed in range(8):
+        mask = imperfect_brain_mask(scan, np.random.default_rng(seed))
+        overlap = 2 * (mask & scan.brain_mask).sum() / (mask.sum() + scan.brain_mask.sum())
+        assert overlap > 0.75
+        volumes.append(mask.sum())
+    assert len(set(volumes)) == 8
+    assert DISTANCE_STEP == 0.25
