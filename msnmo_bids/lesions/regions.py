@@ -71,9 +71,9 @@ def region_map(flair: Path, brain_mask: Path, *, n_threads: int = 1, seed: int =
         0 outside, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep white and
         grey matter.
     """
-    image = nib.load(flair)
+    image = nib.Nifti1Image.from_filename(flair)
     values = np.asarray(image.dataobj, dtype=np.float32)
-    brain = np.asarray(nib.load(brain_mask).dataobj) > 0
+    brain = np.asarray(nib.Nifti1Image.from_filename(brain_mask).dataobj) > 0
     matrix = register_atlas(values, image.affine, n_threads=n_threads, seed=seed)
     return refine(atlas_on_grid(matrix, values.shape), values, brain)
 
@@ -118,8 +118,8 @@ def register_atlas(
     # Only the package-wide setting reaches ANTs: `registration` ignores a seed among its arguments.
     ants.config.set_ants_deterministic(on=True, seed_value=seed + 1)
     result = ants.registration(
-        fixed, moving, type_of_transform="Affine", aff_metric="mattes", aff_iterations=(200, 100, 50, 10),
-        aff_shrink_factors=(4, 3, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
+        fixed, moving, type_of_transform="Affine", aff_metric="mattes",
+        aff_iterations=(200, 100, 50, 10), aff_shrink_factors=(4, 3, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
         aff_random_sampling_rate=0.4,
     )  # fmt: skip
     ants.config.set_ants_deterministic(on=False, seed_value=None)

@@ -56,10 +56,10 @@ def n4_antspyx(
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
     import ants
 
-    source = nib.load(image)
+    source = nib.Nifti1Image.from_filename(image)
     values = np.asarray(source.dataobj, dtype=np.float32)
     zooms = tuple(float(z) for z in source.header.get_zooms()[:3])
-    inside = (np.asarray(nib.load(mask).dataobj) > 0).astype(np.float32)
+    inside = (np.asarray(nib.Nifti1Image.from_filename(mask).dataobj) > 0).astype(np.float32)
     field_of = ants.from_numpy(np.maximum(values, 0), spacing=zooms)
     shrink = [min(shrink_factor, max(1, n // 8)) for n in values.shape]
     result = ants.n4_bias_field_correction(
@@ -107,7 +107,7 @@ def masked(image: Path, mask: Path, out: Path) -> Path:
     BadInputError
         When the grids differ.
     """
-    source, inside = nib.load(image), nib.load(mask)
+    source, inside = nib.Nifti1Image.from_filename(image), nib.Nifti1Image.from_filename(mask)
     if source.shape != inside.shape:
         raise BadInputError(
             f"brain mask of shape {inside.shape} for an image of shape {source.shape}", file=mask

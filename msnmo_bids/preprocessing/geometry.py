@@ -135,7 +135,7 @@ def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
     ValueError
         The array does not fit the raw scan.
     """
-    native = nib.load(native_path)  # NIfTI-1 or NIfTI-2
+    native = nib.Nifti1Image.from_filename(native_path)  # NIfTI-1 or NIfTI-2
     shape = native.shape[:3]
     to_ras = orientations.io_orientation(native.affine)
     from_ras = orientations.ornt_transform(_RAS, to_ras)

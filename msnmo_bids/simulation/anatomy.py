@@ -8,6 +8,7 @@ for placing lesions and spares a distance transform a sample.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -103,6 +104,11 @@ class Head:
         """The voxel-wise arrays, in the order of the constructor."""
         return (self.tissue, self.to_lateral, self.to_lower, self.to_cortex, self.to_surface)
 
+    def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
+        """Return a head of the same name with other maps, in the order of `maps`."""
+        tissue, lateral, lower, cortex, surface = maps
+        return Head(tissue, lateral, lower, cortex, surface, affine, self.name)
+
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
         found = ndimage.find_objects((self.to_surface <= 0).astype(np.uint8))[0]
@@ -119,7 +125,8 @@ class Head:
     def _box(self, box: tuple[slice, ...]) -> Head:
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in box]
-        return Head(*(np.ascontiguousarray(m[box]) for m in self.maps), affine, self.name)
+        maps = [np.ascontiguousarray(m[box]) for m in self.maps]
+        return self.with_maps(maps, affine)
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
@@ -209,8 +216,8 @@ def load_head(path: Path) -> Head:
     labels = np.asarray(image.dataobj).astype(np.int32)
     lookup = np.full(max(int(labels.max()), 600) + 1, Tissue.SOFT_TISSUE, np.uint8)
     lookup[0] = Tissue.AIR
-    for label, tissue in FREESURFER_TISSUE.items():
-        lookup[label] = tissue
+    for label, kind in FREESURFER_TISSUE.items():
+        lookup[label] = kind
     tissue = lookup[labels]
     for needed in (Tissue.WHITE_MATTER, Tissue.LATERAL_VENTRICLE):
         if not (tissue == needed).any():
@@ -296,7 +303,8 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                heads.append(Head(*(stored[f"arr_{i}"] for i in range(6)), _stem(path)))
+                kept_maps = [stored[f"arr_{i}"] for i in range(6)]
+            heads.append(Head(*kept_maps, _stem(path)))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:

@@ -87,5 +87,5 @@ def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None
         source = source.round_().clamp_(0, shape[row] - 1).to(torch.int64)
         index = index * shape[row] + source
     flat = index.reshape(-1).numpy()
-    moved = (np.take(m.reshape(-1), flat).reshape(shape) for m in head.maps)
-    return Head(*moved, head.affine, head.name)
+    moved = [np.take(m.reshape(-1), flat).reshape(shape) for m in head.maps]
+    return head.with_maps(moved, head.affine)

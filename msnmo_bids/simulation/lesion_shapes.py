@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def load_shapes(path: Path) -> ShapeLibrary:
             remedy="It needs the arrays voxels, start and affine",
         ) from error
     points = []
-    for first, last in zip(start[:-1], start[1:], strict=True):
+    for first, last in pairwise(start):
         if SINGLE_LESION_RANGE[0] <= last - first <= SINGLE_LESION_RANGE[1]:
             place = voxels[first:last].astype(np.float32) @ affine[:3, :3].T
             points.append((place - place.mean(axis=0)).astype(np.float32))

@@ -40,13 +40,13 @@ def mni_head() -> Head:
 
 def _load(name: str) -> np.ndarray:
     file = files("nilearn.datasets.data") / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    data = np.asarray(nib.load(str(file)).dataobj)
+    data = np.asarray(nib.Nifti1Image.from_filename(str(file)).dataobj)
     return np.pad(data, _PADDING)
 
 
 def _affine() -> np.ndarray:
     file = files("nilearn.datasets.data") / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    affine = nib.load(str(file)).affine.copy()
+    affine = nib.Nifti1Image.from_filename(str(file)).affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ np.full(3, _PADDING)
     return affine
 

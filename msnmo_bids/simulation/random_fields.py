@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 
 def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -24,7 +24,7 @@ def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """
     batch = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
     batch = batch.reshape((1, -1, *volume.shape[-3:]))
-    out = F.interpolate(batch, size=tuple(shape), mode="trilinear", align_corners=False)
+    out = functional.interpolate(batch, size=tuple(shape), mode="trilinear", align_corners=False)
     return out.numpy().reshape((*volume.shape[:-3], *shape))
 
 

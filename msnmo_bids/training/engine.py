@@ -171,7 +171,7 @@ class Trainer:
 
         A step draws its new brain first, so the step's seed alone brings that brain back.
         """
-        seeds = [(self.seed, 1, 0, index) for index in range(fill)]
+        seeds: list[tuple[int, ...]] = [(self.seed, 1, 0, index) for index in range(fill)]
         seeds += [(self.seed, 0, step) for step in range(0, self.step, self.stage.refresh_every)]
         self.pool.brains.clear()
         for entropy in seeds[-self.pool.size :]:

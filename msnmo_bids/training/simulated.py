@@ -32,12 +32,12 @@ SEGMENTATION_STAGES = (
         final_rate=0.4, warm_up=5, refresh_every=2, ema=0.97,
     ),
     Stage(
-        "whole-96", (SEGMENTATION,), steps=300, side=96, whole=True, learning_rate=1e-3,
+        "whole-96", (SEGMENTATION,), steps=230, side=96, whole=True, learning_rate=1e-3,
         warm_up=5, refresh_every=2, ema=0.98,
     ),
 )  # fmt: skip
 CLASSIFICATION_STAGE = Stage(
-    "classifier", (CLASSIFICATION,), steps=110, side=96, whole=True, refresh_every=1
+    "classifier", (CLASSIFICATION,), steps=60, side=96, whole=True, refresh_every=1
 )
 NETWORK = JointConfig(lesion_prior=0.02, pooling="lesion", guidance_start="lesion")
 LOSS = LossConfig(bce_weight=1.0, skip_empty_dice=True)
@@ -71,7 +71,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     heads, library = load_heads(anatomy, cache), load_shapes(shapes)
     torch.manual_seed(seed)
-    network = JointNetwork(NETWORK).to(memory_format=torch.channels_last_3d)
+    network = JointNetwork(NETWORK)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     loss = JointLoss(LOSS)
     for number, stage in enumerate((*SEGMENTATION_STAGES, CLASSIFICATION_STAGE)):
         done = out / f"{stage.name}.averaged.pt"

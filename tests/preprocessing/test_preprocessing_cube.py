@@ -128,7 +128,7 @@ def test_background_is_zero_and_does_not_darken_the_rim():
     mask = ball(SHAPE, (12, 10, 14), 7)
     image = np.where(mask, 100.0, 5000.0)  # a bright skull around
     image[12:, :, :] += mask[12:] * 10.0
-    cube, transform = array_to_cube(image, mask, ISOTROPIC, (32, 32, 32), 5.0)
+    cube, _ = array_to_cube(image, mask, ISOTROPIC, (32, 32, 32), 5.0)
     assert cube[0].max() == cube[:, 0].max() == cube[..., -1].max() == 0
     brain = cube[cube != 0]
     # two intensities 10 apart: z-scores near -1 and +1, and none beyond
