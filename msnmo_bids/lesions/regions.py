@@ -115,13 +115,18 @@ def register_atlas(
     moving = ants.from_numpy(atlas, spacing=tuple(nib.affines.voxel_sizes(atlas_affine)))
     # Both arrays are RAS; in their own corner-based coordinates the heads overlap after
     # ANTs' alignment of the centres of mass, whatever the scanner's origin and tilt.
-    # Only the package-wide setting reaches ANTs: `registration` ignores a seed among its arguments.
+    # Only the package-wide setting reaches ANTs, `registration` ignores its argument for a seed.
     ants.config.set_ants_deterministic(on=True, seed_value=seed + 1)
     result = ants.registration(
-        fixed, moving, type_of_transform="Affine", aff_metric="mattes",
-        aff_iterations=(200, 100, 50, 10), aff_shrink_factors=(4, 3, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
+        fixed,
+        moving,
+        type_of_transform="Affine",
+        aff_metric="mattes",
+        aff_iterations=(200, 100, 50, 10),
+        aff_shrink_factors=(4, 3, 2, 1),
+        aff_smoothing_sigmas=(3, 2, 1, 0),
         aff_random_sampling_rate=0.4,
-    )  # fmt: skip
+    )
     ants.config.set_ants_deterministic(on=False, seed_value=None)
     transform = ants.read_transform(result["fwdtransforms"][0])
     points = np.vstack([np.zeros(3), np.eye(3) * 100])

@@ -101,9 +101,9 @@ def _write_phenotype(
     tables: list[list[Mapping[str, Any]]] = []
     seen: Counter[str] = Counter()
     for record, row in zip(records, rows, strict=True):
-        if seen[record.subject] == len(tables):
+        if not tables:
             tables.append([])
-        tables[seen[record.subject]].append(row)
+        tables[0].append(row)
         seen[record.subject] += 1
 
     written = []

@@ -35,6 +35,7 @@ BAR_HEIGHT = 0.50
 
 MAX_PIXELS = 400
 RC_PARAMS: dict[Any, Any] = {
+    "svg.hashsalt": "msnmo",
     "svg.fonttype": "none",
     "svg.image_inline": True,
     "font.family": "sans-serif",

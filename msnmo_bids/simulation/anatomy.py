@@ -303,8 +303,9 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                kept_maps = [stored[f"arr_{i}"] for i in range(6)]
-            heads.append(Head(*kept_maps, _stem(path)))
+                *maps, affine = (stored[f"arr_{i}"] for i in range(6))
+            tissue, lateral, lower, cortex, surface = maps
+            heads.append(Head(tissue, lateral, lower, cortex, surface, affine, _stem(path)))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:
