@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MSNMO_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
 #: Data set, participant: skull-stripped scans with manual lesion masks (thick 2D; 1 mm).
-LABELLED = (("ds-ms3seg-labelled", "02"), ("ds-ljubljana-labelled", "26"))
+LABELLED = (("ds-ms3seg-labelled", "04"), ("ds-ljubljana-labelled", "26"))
 
 pytestmark = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no real scans in {DATA} (set MSNMO_REAL_DATA)"

@@ -4,7 +4,8 @@
 ``tools/build_region_atlas.py LABEL_MAPS``
 
 Each head is registered affinely to the MNI152 head of ``msnmo_bids.simulation.mni_head``, by a
-synthetic FLAIR contrast of both; the classes and the contrast are averaged on a 2 mm grid.
+synthetic FLAIR contrast of both; the classes and the contrast are averaged on a 2 mm grid. The
+same label maps give the same file, to the byte.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.regions import ATLAS_MAPS
+from msnmo_bids.lesions.regions import ATLAS_MAPS, ATLAS_STEPS, FLAIR_STEPS
+from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.simulation.anatomy import INFRATENTORIAL, Head, Tissue, load_head
 from msnmo_bids.simulation.mni_head import mni_head
 
@@ -48,41 +50,52 @@ def channels(head: Head) -> np.ndarray:
     return np.stack(halves)
 
 
+def aligned(head: Head, fixed: np.ndarray) -> np.ndarray:
+    """Return the channels of a head on the grid of the fixed contrast, (5, X, Y, Z)."""
+    moving = channels(head)
+    spacing = (SPACING,) * 3
+    matrix = register_affine(fixed, spacing, moving[-1], spacing)
+    return np.stack(
+        [
+            ndimage.affine_transform(
+                channel, matrix[:3, :3], matrix[:3, 3], output_shape=fixed.shape, order=1
+            )
+            for channel in moving
+        ]
+    )
+
+
 def main() -> None:
     """Build and write the atlas."""
-    import ants
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Build the region atlas from label maps.")
     parser.add_argument("label_maps", type=Path, help="folder of label maps")
     paths = sorted(parser.parse_args().label_maps.glob("*.nii.gz"))
-    ants.config.set_ants_deterministic(on=True, seed_value=1)
+    if not paths:
+        parser.error("there is no .nii.gz file in that folder")
     target = mni_head().cropped(margin=10)
-    fixed = ants.from_numpy(channels(target)[-1], spacing=(SPACING,) * 3)
+    fixed = channels(target)[-1]
     total = np.zeros((len(ATLAS_MAPS) + 1, *fixed.shape), np.float32)
     for path in paths:
-        moving = [
-            ants.from_numpy(c, spacing=(SPACING,) * 3)
-            for c in channels(load_head(path).cropped(margin=10))
-        ]
-        found = ants.registration(fixed, moving[-1], type_of_transform="Affine")
-        for number, channel in enumerate(moving):
-            total[number] += ants.apply_transforms(fixed, channel, found["fwdtransforms"]).numpy()
+        total += aligned(load_head(path).cropped(margin=10), fixed)
     mean = total / len(paths)
     affine = target.affine @ np.diag([SPACING, SPACING, SPACING, 1.0])
     affine[:3, 3] += target.affine[:3, :3] @ np.full(3, 0.5)
     OUT.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         OUT / "region_atlas.npz",
-        maps=np.round(mean[:-1].clip(0, 1) * 255).astype(np.uint8),
-        flair=np.round(mean[-1].clip(0, 1.99) * 128).astype(np.uint8),
+        maps=np.round(mean[:-1].clip(0, 1) * ATLAS_STEPS).astype(np.uint8),
+        flair=np.round(mean[-1].clip(0, 2) * FLAIR_STEPS).astype(np.uint8),
         affine=affine,
     )
     about = {
         "Description": "Mean class probabilities and mean synthetic FLAIR contrast of whole heads",
         "Maps": list(ATLAS_MAPS),
+        "Steps": {"maps": ATLAS_STEPS, "flair": FLAIR_STEPS},
         "Space": "MNI152 (affine), 2 mm, RAS",
         "Heads": len(paths),
-        "Origin": "Whole-head label maps of the SynthSeg project",
+        "Origin": "Whole-head label maps of the SynthSeg project (Billot et al. 2023)",
+        "Target": "MNI152 tissue maps (ICBM 2009a symmetric), as shipped with nilearn",
+        "GeneratedBy": "tools/build_region_atlas.py",
         "License": "Apache-2.0",
     }
     (OUT / "region_atlas.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
 NO_LESION = "no_lesion_found"
+LOW_PROBABILITY = "no_class_is_probable_enough"
 INDETERMINATE = "indeterminate"
 NO_LESION_REASON = "No lesion was found, so there is no pattern to classify"
 DISCLAIMER = (
@@ -253,12 +254,21 @@ def _diagnosis(
     )
     found = bool(results.table)
     probabilities = _add_up(results.class_probabilities)
-    flags = [*record.get("Flags", ()), *results.flags, *([] if found else [NO_LESION])]
+    likeliest = max(probabilities, key=probabilities.__getitem__)
+    needed = float(record.get("MinimumClassProbability", 0.0))
+    flags = [*record.get("Flags", ()), *results.flags]
+    reason = None
+    if not found:
+        flags.append(NO_LESION)
+        reason = NO_LESION_REASON
+    elif probabilities[likeliest] < needed:
+        flags.append(LOW_PROBABILITY)
+        reason = f"No class reaches {needed:g}, from which on these weights name a diagnosis"
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
         "Sources": [bids_uri(target.relative, RAW_DATASET)],
-        "Diagnosis": max(probabilities, key=probabilities.__getitem__) if found else INDETERMINATE,
-        "Reason": None if found else NO_LESION_REASON,
+        "Diagnosis": INDETERMINATE if reason else likeliest,
+        "Reason": reason,
         "Probabilities": probabilities,
         **_rounded(results.summary),
         "BrainVolume": round(voxels * voxel_volume / 1000, 3),

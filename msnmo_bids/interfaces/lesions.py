@@ -17,8 +17,6 @@ PROBABILITY_STEPS = 4096
 class _RegionMapInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
     mask_file = File(exists=True, mandatory=True, desc="brain mask")
-    random_seed = traits.Int(0, usedefault=True, desc="seed of the registration")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
 
 
 class _RegionMapOutputSpec(TraitedSpec):
@@ -36,12 +34,7 @@ class RegionMap(StepInterface):
 
         from msnmo_bids.lesions.regions import region_map
 
-        regions = region_map(
-            Path(self.inputs.in_file),
-            Path(self.inputs.mask_file),
-            n_threads=self.inputs.num_threads,
-            seed=self.inputs.random_seed,
-        )
+        regions = region_map(Path(self.inputs.in_file), Path(self.inputs.mask_file))
         region_file = folder / "regions.npy"
         np.save(region_file, regions.astype(np.int8), allow_pickle=False)
         return {"region_file": str(region_file)}

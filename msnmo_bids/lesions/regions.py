@@ -7,7 +7,6 @@ An affine map does not follow the folds of a cortex, so regions are approximate.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -17,17 +16,23 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.lesions.registration import register_affine
+
 REGIONS = ("periventricular", "infratentorial", "juxtacortical", "deep")
 
 OUTSIDE, VENTRICLE, INFRATENTORIAL, CORTEX, DEEP = range(5)
 #: Maps of the atlas, in the order of the codes 1 to 4.
 ATLAS_MAPS = ("ventricle", "infratentorial", "cortex", "deep")
 
+#: The atlas's file holds whole numbers: probabilities and contrast times these.
+ATLAS_STEPS, FLAIR_STEPS = 64, 32
+
 _FLUID = 0.65  # fluid is darker than this share of the brain's median
-_PRIOR_REACH = 0.05  # fluid counts as ventricle where the atlas gives it this probability
+_HALF_FLUID = 0.85  # a voxel at the ventricle's wall is darker than this
+_PRIOR_CORE = 0.3  # fluid is ventricle where the atlas gives it this probability,
+_PRIOR_REACH = 0.08  # and from there on to where it gives it this
 _CORTEX_SHARE = 0.2  # of a lesion and its neighbourhood in the cortex, to be juxtacortical
 _THICK = 2.5  # voxels longer than this (mm) are not dilated across
-_REGISTRATION_SPACING = 3.0  # mm
 
 
 @lru_cache(maxsize=1)
@@ -47,11 +52,11 @@ def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         (files("msnmo_bids.lesions") / "data" / "region_atlas.npz").open("rb") as stream,
         np.load(stream, allow_pickle=False) as stored,
     ):
-        maps = stored["maps"].astype(np.float32) / 255
-        return maps, stored["flair"].astype(np.float32) / 128, stored["affine"]
+        maps = stored["maps"].astype(np.float32) / ATLAS_STEPS
+        return maps, stored["flair"].astype(np.float32) / FLAIR_STEPS, stored["affine"]
 
 
-def region_map(flair: Path, brain_mask: Path, *, n_threads: int = 1, seed: int = 0) -> np.ndarray:
+def region_map(flair: Path, brain_mask: Path) -> np.ndarray:
     """Map the regions of a scan.
 
     Parameters
@@ -60,98 +65,21 @@ def region_map(flair: Path, brain_mask: Path, *, n_threads: int = 1, seed: int =
         Preprocessed FLAIR, RAS, 0 outside of the brain.
     brain_mask : Path
         Brain mask on the same grid.
-    n_threads : int
-        Threads of ITK.
-    seed : int
-        Seed of the registration.
 
     Returns
     -------
     ndarray, (X, Y, Z), int8
         0 outside, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep white and
-        grey matter.
+        grey matter. No random number is drawn: equal input gives equal output.
     """
     image = nib.Nifti1Image.from_filename(flair)
-    values = np.asarray(image.dataobj, dtype=np.float32)
-    brain = np.asarray(nib.Nifti1Image.from_filename(brain_mask).dataobj) > 0
-    matrix = register_atlas(values, image.affine, n_threads=n_threads, seed=seed)
-    return refine(atlas_on_grid(matrix, values.shape), values, brain)
-
-
-def register_atlas(
-    values: np.ndarray, affine: np.ndarray, *, n_threads: int = 1, seed: int = 0
-) -> np.ndarray:
-    """Register the atlas's FLAIR to a scan by an affine map (ANTs, mutual information).
-
-    Parameters
-    ----------
-    values : ndarray, (X, Y, Z), float32
-        FLAIR without skull, RAS.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    n_threads : int
-        Threads of ITK.
-    seed : int
-        Seed of the sampling.
-
-    Returns
-    -------
-    ndarray, (4, 4)
-        Index of the scan to index of the atlas.
-    """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
-    import ants
-
+    values = np.asanyarray(image.dataobj, dtype=np.float32)
+    brain = np.asanyarray(nib.Nifti1Image.from_filename(brain_mask).dataobj) > 0
+    zooms = nib.affines.voxel_sizes(image.affine)
     _, atlas, atlas_affine = load_atlas()
-    zooms = nib.affines.voxel_sizes(affine)
-    shape = np.maximum(np.round(np.asarray(values.shape) * zooms / _REGISTRATION_SPACING), 4)
-    factor = shape / values.shape
-    coarse = ndimage.zoom(
-        _smoothed(values, factor), factor, order=1, grid_mode=True, mode="nearest"
-    )
-    top = float(np.quantile(coarse[coarse > 0], 0.995)) if (coarse > 0).any() else 1.0
-    spacing = zooms * values.shape / coarse.shape
-    fixed = ants.from_numpy(np.clip(coarse, 0, top), spacing=tuple(spacing))
-    moving = ants.from_numpy(atlas, spacing=tuple(nib.affines.voxel_sizes(atlas_affine)))
-    # Both arrays are RAS; in their own corner-based coordinates the heads overlap after
-    # ANTs' alignment of the centres of mass, whatever the scanner's origin and tilt.
-    # Only the package-wide setting reaches ANTs, `registration` ignores its argument for a seed.
-    ants.config.set_ants_deterministic(on=True, seed_value=seed + 1)
-    result = ants.registration(
-        fixed,
-        moving,
-        type_of_transform="Affine",
-        aff_metric="mattes",
-        aff_iterations=(200, 100, 50, 10),
-        aff_shrink_factors=(4, 3, 2, 1),
-        aff_smoothing_sigmas=(3, 2, 1, 0),
-        aff_random_sampling_rate=0.4,
-    )
-    ants.config.set_ants_deterministic(on=False, seed_value=None)
-    transform = ants.read_transform(result["fwdtransforms"][0])
-    points = np.vstack([np.zeros(3), np.eye(3) * 100])
-    moved = np.array([ants.apply_ants_transform_to_point(transform, p) for p in points])
-    for file in {*result["fwdtransforms"], *result["invtransforms"]}:
-        Path(file).unlink(missing_ok=True)
-    world = np.eye(4)
-    world[:3, 3] = moved[0]
-    world[:3, :3] = (moved[1:] - moved[0]).T / 100
-    to_physical = np.diag([*(spacing), 1.0]) @ _index_map(values.shape, coarse.shape)
-    from_physical = np.diag([*(1 / nib.affines.voxel_sizes(atlas_affine)), 1.0])
-    return from_physical @ world @ to_physical
-
-
-def _smoothed(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Blur what is about to be shrunk."""
-    return ndimage.gaussian_filter(values, np.where(factor < 1, 0.4 / factor, 0.0))
-
-
-def _index_map(fine: Sequence[int], coarse: Sequence[int]) -> np.ndarray:
-    """Index of a grid to index of a resized grid with the same field of view, (4, 4)."""
-    scale = np.asarray(coarse) / np.asarray(fine)
-    matrix = np.diag([*scale, 1.0])
-    matrix[:3, 3] = 0.5 * scale - 0.5
-    return matrix
+    # The arrays' own axes, not the scanner's: slices are tilted to lie as the atlas's do.
+    matrix = register_affine(values * brain, zooms, atlas, nib.affines.voxel_sizes(atlas_affine))
+    return refine(atlas_on_grid(matrix, values.shape), values, brain, zooms)
 
 
 def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -179,8 +107,15 @@ def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     )
 
 
-def refine(prior: np.ndarray, values: np.ndarray, brain: np.ndarray) -> np.ndarray:
+def refine(
+    prior: np.ndarray, values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]
+) -> np.ndarray:
     """Turn atlas probabilities into region codes, the ventricles by the scan's dark fluid.
+
+    Fluid is ventricle where it joins, through fluid in the atlas's wider reach, a place that the
+    atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci
+    beside it are not. The rim of half-filled voxels belongs to them, so that a lesion at the
+    wall touches them.
 
     Parameters
     ----------
@@ -188,8 +123,10 @@ def refine(prior: np.ndarray, values: np.ndarray, brain: np.ndarray) -> np.ndarr
         Probabilities of the `ATLAS_MAPS` on the scan's grid.
     values : ndarray, (X, Y, Z)
         FLAIR.
-    brain : ndarray, (X, Y, Z)
-        Brain mask, bool.
+    brain : ndarray, (X, Y, Z), bool
+        Brain mask.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
 
     Returns
     -------
@@ -197,12 +134,18 @@ def refine(prior: np.ndarray, values: np.ndarray, brain: np.ndarray) -> np.ndarr
         Codes as in `region_map`.
     """
     codes = np.zeros(values.shape, np.int8)
+    if not brain.any():
+        return codes
     likeliest = prior[INFRATENTORIAL - 1 :].argmax(axis=0) + INFRATENTORIAL
     # Beyond the atlas, where it knows no class, lies what skull stripping left at the surface.
     codes[brain] = np.where(prior.any(axis=0), likeliest, CORTEX)[brain]
-    median = float(np.median(values[brain])) if brain.any() else 0.0
-    fluid = brain & (values < _FLUID * median)
-    codes[fluid & (prior[VENTRICLE - 1] > _PRIOR_REACH)] = VENTRICLE
+    median = float(np.median(values[brain]))
+    reach = brain & (prior[VENTRICLE - 1] > _PRIOR_REACH)
+    fluid = reach & (values < _FLUID * median)
+    core = fluid & (prior[VENTRICLE - 1] > _PRIOR_CORE)
+    ventricle = ndimage.binary_propagation(core, mask=fluid)  # through faces only
+    rim = ndimage.binary_dilation(ventricle, _neighbours(_reach(zooms)))
+    codes[ventricle | (rim & reach & (values < _HALF_FLUID * median))] = VENTRICLE
     return codes
 
 
@@ -229,10 +172,7 @@ def assign_regions(
     dict
         Region of each label.
     """
-    reach = [int(z <= _THICK) for z in zooms]
-    if not any(reach):
-        reach = [1, 1, 1]
-    structure = np.ones([2 * r + 1 for r in reach], dtype=bool)
+    structure = _neighbours(_reach(zooms))
     assigned: dict[int, str] = {}
     for number, found in enumerate(ndimage.find_objects(labels), start=1):
         if found is None:
@@ -251,3 +191,13 @@ def assign_regions(
             region = "deep"
         assigned[number] = region
     return assigned
+
+
+def _reach(zooms: Sequence[float]) -> tuple[int, ...]:
+    """One voxel along each axis, none across thick slices (unless all axes are thick)."""
+    reach = tuple(int(size <= _THICK) for size in zooms)
+    return reach if any(reach) else (1, 1, 1)
+
+
+def _neighbours(reach: Sequence[int]) -> np.ndarray:
+    return np.ones([2 * steps + 1 for steps in reach], dtype=bool)

@@ -83,6 +83,8 @@ class WeightsMetadata:
         Connected lesions below it are dropped (mm³).
     calibration : Calibration
         Of the class probabilities.
+    min_class_probability : float
+        A diagnosis is named only if its probability reaches this; else it is indeterminate.
     trained_on : tuple of str
         Data sets, with their licences.
     licence : str
@@ -110,6 +112,7 @@ class WeightsMetadata:
     threshold: float = 0.5
     min_lesion_volume: float = 3.0
     calibration: Calibration = field(default_factory=Calibration)
+    min_class_probability: float = 0.0
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -125,6 +128,10 @@ class WeightsMetadata:
             raise ValueError(f"temperature must be above 0, not {self.calibration.temperature}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
+        if not 0 <= self.min_class_probability <= 1:
+            raise ValueError(
+                f"min_class_probability must be from 0 to 1, not {self.min_class_probability}"
+            )
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
         if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
@@ -225,6 +232,7 @@ def save_weights(
     tensors_file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
     save_file(tensors, tensors_file)
+    tensors_file.chmod(0o644)  # safetensors makes files that only their owner reads
     metadata = replace(
         metadata,
         configuration=network.config.to_dict(),

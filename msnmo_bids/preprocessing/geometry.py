@@ -13,7 +13,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import nibabel as nib
 import numpy as np
@@ -135,7 +135,7 @@ def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
     ValueError
         The array does not fit the raw scan.
     """
-    native = nib.Nifti1Image.from_filename(native_path)  # NIfTI-1 or NIfTI-2
+    native = cast(nib.Nifti1Image, nib.load(native_path))  # or its subclass Nifti2Image
     shape = native.shape[:3]
     to_ras = orientations.io_orientation(native.affine)
     from_ras = orientations.ornt_transform(_RAS, to_ras)

@@ -45,7 +45,8 @@ STRIP_LENGTH = 6
 STRIP_GAP_MM = 6.0
 TAGGED_LESIONS = 9
 CAM_PIXELS = 96
-CAM_OPACITY = 0.75
+CAM_OPACITY = 0.8
+CAM_BACKGROUND = 0.65
 AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 
 
@@ -107,9 +108,9 @@ def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
     before, after = load_ras(raw), load_ras(preproc)
     brain = (after.data > 0) & (before.data > 0)
     box = bounding_box(brain, after.zooms)
-    ratio = np.ones_like(after.data)
-    ratio[brain] = before.data[brain] / after.data[brain]
-    field = ratio / (np.median(ratio[brain]) if brain.any() else 1.0)
+    field = np.divide(before.data, after.data, out=np.ones_like(after.data), where=brain)
+    if brain.any():
+        field /= np.median(field[brain])
     # The corrected image is on the raw one's scale up to a factor: each gets its own window.
     limits = window(before.data[brain]), window(after.data[brain])
     spread_of_field = np.percentile(field[brain], [1, 99]) if brain.any() else [1.0, 1.0]
@@ -204,7 +205,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     box = bounding_box(brain, volume.zooms)
     limits = window(volume.data[brain])
     maps = {name: load_ras(path).data for name, path in cams.items()}
-    reach = max((_reach(data[brain]) for data in maps.values()), default=1.0)
+    reach = max((_reach(data, lesions, brain) for data in maps.values()), default=1.0)
     bar = ColourBar(-reach, reach, "class activation (logits)")
 
     rows = []
@@ -219,7 +220,10 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
             panel = _panel(volume, plane, index, box, limits)
             drawn = section(lesions, plane, index, box)
             heat = shrink(heat, CAM_PIXELS)
-            panels.append(replace(panel, heat=heat, mask=drawn, colour=TEXT_COLOUR))
+            dark = CAM_BACKGROUND * panel.image
+            panels.append(
+                replace(panel, image=dark, heat=heat, mask=drawn, colour=TEXT_COLOUR, line=0.6)
+            )
         rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
     return save_svg(draw(rows, _foot(volume), bar), out)
 
@@ -231,10 +235,17 @@ def _panel(volume: Volume, plane: str, index: int, box: Box, limits: tuple[float
     return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
 
 
-def _reach(values: np.ndarray) -> float:
-    """Return the largest magnitude, never 0. Activation maps are smooth: they have no outliers."""
-    reach = float(np.abs(values).max()) if values.size else 0.0
-    return reach or 1.0
+def _reach(values: np.ndarray, lesions: np.ndarray, brain: np.ndarray) -> float:
+    """Return the magnitude that gets the strongest colour; never 0.
+
+    A few voxels reach twice what is usual in lesions and would leave all others pale.
+    """
+    magnitudes = [
+        float(np.percentile(np.abs(values[where]), percentile))
+        for where, percentile in ((lesions, 95), (brain, 99.5))
+        if where.any()
+    ]
+    return max(magnitudes, default=0.0) or 1.0
 
 
 def _tags(numbers: np.ndarray) -> tuple[tuple[float, float, str], ...]:

@@ -101,9 +101,9 @@ def _write_phenotype(
     tables: list[list[Mapping[str, Any]]] = []
     seen: Counter[str] = Counter()
     for record, row in zip(records, rows, strict=True):
-        if not tables:
+        if seen[record.subject] == len(tables):
             tables.append([])
-        tables[0].append(row)
+        tables[seen[record.subject]].append(row)
         seen[record.subject] += 1
 
     written = []

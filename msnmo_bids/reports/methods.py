@@ -73,7 +73,7 @@ def _processing(record: Mapping[str, Any]) -> str:
         _bias_correction(record.get("BiasCorrection") or {}),
         _network(record),
         _lesions(record),
-        _calibration(record.get("Calibration") or {}),
+        calibration(record.get("Calibration") or {}),
     ]
     return " ".join(filter(None, sentences))
 
@@ -137,13 +137,25 @@ def _lesions(record: Mapping[str, Any]) -> str:
     )
 
 
-def _calibration(calibration: Mapping[str, Any]) -> str:
-    temperature = calibration.get("Temperature")
-    if temperature in (None, 1, 1.0) or str(calibration.get("Method")).lower() == "none":
+def calibration(record: Mapping[str, Any]) -> str:
+    """Say in a sentence how class scores were calibrated.
+
+    Parameters
+    ----------
+    record : mapping
+        ``Temperature``, ``Method`` and ``Data`` of the diagnosis file.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    temperature = record.get("Temperature")
+    if temperature in (None, 1, 1.0) or str(record.get("Method")).lower() == "none":
         return "The class scores were not calibrated."
     return (
-        f"The class scores were calibrated by {calibration.get('Method')} "
-        f"(temperature {_number(temperature)}) on {calibration.get('Data')}."
+        f"The class scores were calibrated by {record.get('Method')} "
+        f"(temperature {_number(temperature)}) on {record.get('Data')}."
     )
 
 

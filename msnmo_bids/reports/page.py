@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from msnmo_bids.reports import wording
+from msnmo_bids.reports.methods import calibration
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
 _SAFE = "/+=:;,.-_~!*'()@$?[]| "
@@ -153,6 +154,7 @@ def _environment() -> Environment:
         decimals=decimals,
         number=number,
         probability=probability,
+        calibration=calibration,
         flag_text=wording.flag_text,
         region_name=wording.region_name,
     )

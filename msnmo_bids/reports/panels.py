@@ -22,8 +22,9 @@ LESION_COLOUR = "#E69F00"
 BRAIN_COLOUR = "#56B4E9"
 TEXT_COLOUR = "#E8E8E8"
 BACKGROUND = "#000000"
-# Bright at both ends and grey between them, to be seen on a dark grey brain.
-DIVERGING = ("#3DBBFF", "#8C8C8C", "#FF9A1F")
+# Bright at both ends and grey between them, to be seen on a dark grey brain; no end is a colour
+# that stands for lesions or for a class elsewhere.
+DIVERGING = ("#2FD08A", "#8C8C8C", "#FF5CC0")
 
 # Inches.
 FIGURE_WIDTH = 8.0
@@ -250,8 +251,10 @@ def _smaller_png(found: re.Match[str]) -> str:
     picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
     pixels = np.asarray(picture.convert("RGBA"))
     grey = (pixels[..., :1] == pixels[..., :3]).all() and (pixels[..., 3] == 255).all()
+    if not grey:
+        return found[0]
     buffer = io.BytesIO()
-    (picture.convert("L") if grey else picture).save(buffer, format="png", compress_level=9)
+    picture.convert("L").save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -227,14 +227,18 @@ def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list
 
 
 def window(values: np.ndarray, low: float = 0.5, high: float = 99.8) -> tuple[float, float]:
-    """Return the grey-value window of an image: robust percentiles of some of its voxels.
+    """Return the grey-value window of an image from robust percentiles of some of its voxels.
+
+    Fluid is so much darker than tissue on FLAIR that tissue would be squeezed into the bright end:
+    where the median would be brighter than mid-grey, the lower end is raised until it is not, but
+    not above the darkest tenth.
 
     Parameters
     ----------
     values : ndarray
         Voxel values, for example those in the brain.
     low, high : float
-        Percentiles shown black and white.
+        Percentiles shown black (or below it) and white.
 
     Returns
     -------
@@ -243,5 +247,8 @@ def window(values: np.ndarray, low: float = 0.5, high: float = 99.8) -> tuple[fl
     """
     if not values.size:
         return 0.0, 1.0
-    bottom, top = (float(v) for v in np.percentile(values, [low, high]))
+    bottom, tenth, median, top = map(float, np.percentile(values, [low, 10, 50, high]))
+    raised = min(2 * median - top, tenth)
+    if bottom < raised < top:
+        bottom = raised
     return bottom, top if top > bottom else bottom + 1.0

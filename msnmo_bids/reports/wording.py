@@ -29,10 +29,10 @@ SCORE_MEANS_NOT = (
     "scan was taken. A high number is no evidence against any third cause."
 )
 CAM_MEANS = (
-    "Where the network's features spoke for a class (orange) or against it "
-    "(blue), in units of its logit. Only the difference between the classes decides. It shows what "
-    "the network used, not what caused a lesion. It is computed on grids of about 2 to 9 mm, so a "
-    "spot is blurred and can lie beside its lesion."
+    "Where the network's features spoke for a class (pink) or against it (green), in units of its "
+    "logit. Only the difference between the classes decides. It shows what the network used, not "
+    "what caused a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and "
+    "can lie beside its lesion. Stronger values than the ends of the scale have their colours."
 )
 LESIONS_MEAN = (
     "Outlines follow the voxels' edges. Check that they are on hyperintense lesions, not on "
@@ -72,6 +72,7 @@ REGION_NAMES = {
 
 FLAGS = {
     "no_lesion_found": "No lesion was found: there is no pattern to score.",
+    "no_class_is_probable_enough": "No class is probable enough to be named by these weights.",
     "weights_simulated_only": "The network's weights were trained on simulated scans only.",
     "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
     "the other two planes look like steps.",

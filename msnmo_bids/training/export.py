@@ -16,8 +16,8 @@ from msnmo_bids.training.simulated import NETWORK
 
 TRAINED_ON = (
     "T2-FLAIR simulated from 20 whole-head label maps of the SynthSeg project (Apache-2.0) and "
-    "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0)",
-    "no real scan, of MS or of NMOSD, was used",
+    "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0); no real scan, of MS "
+    "or of NMOSD, was used",
 )
 
 
@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=160, help="side of the input cube, voxels")
     parser.add_argument("--min-lesion-volume", type=float, default=3.0, help="mm³ (default: 3)")
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
+    parser.add_argument(
+        "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
+    )
     parser.add_argument(
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
@@ -49,6 +52,7 @@ def main() -> None:
         threshold=options.threshold,
         min_lesion_volume=options.min_lesion_volume,
         calibration=calibration,
+        min_class_probability=options.min_class_probability,
         trained_on=TRAINED_ON,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

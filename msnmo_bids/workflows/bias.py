@@ -30,13 +30,13 @@ def init_bias_correction_wf(
     tool: str,
     sloppy: bool = False,
     voxels: int = 0,
-    omp_nthreads: int = 1,
     name: str = "bias_correction_wf",
 ) -> Workflow:
     """Build the workflow that corrects the bias field and applies the brain mask.
 
     ``ants``: ``inputnode -> n4 -> apply_mask -> outputnode`` with Nipype's stock node for ANTs;
-    ``antspyx``: the same with ``n4_antspyx``; ``skip``: without either.
+    ``antspyx``: the same with ``n4_antspyx``; ``skip``: without either. N4 runs in one thread: its
+    sums depend on the number of threads.
 
     Parameters
     ----------
@@ -46,8 +46,6 @@ def init_bias_correction_wf(
         Fewer iterations on a coarser grid, for tests.
     voxels : int
         Number of voxels of the image, for the memory that the nodes ask for.
-    omp_nthreads : int
-        Threads of one node.
     name : str
         Name of the workflow.
 
@@ -98,7 +96,7 @@ def init_bias_correction_wf(
                 copy_header=True,
             ),
             name="n4",
-            n_procs=omp_nthreads,
+            n_procs=1,
             mem_gb=memory_gb("n4", voxels),
         )
         outputnode.inputs.tool = {
@@ -119,7 +117,7 @@ def init_bias_correction_wf(
     n4_antspyx = pe.Node(
         N4AntsPyX(shrink_factor=shrink_factor, n_iterations=n_iterations),
         name="n4_antspyx",
-        n_procs=omp_nthreads,
+        n_procs=1,
         mem_gb=memory_gb("n4", voxels),
     )
     workflow.connect([

@@ -25,7 +25,7 @@ The joint network of lesion segmentation and classification [@joint_model] ({nam
 {precision}) gave a lesion probability, which was brought back to the scan's grid (trilinear), \
 masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) smaller than \
 {min_volume:g} mm³ were removed. Lesions were assigned to candidate regions by an affine \
-registration of an atlas with *ANTs* [@ants]. """
+registration (robust least squares) of a probabilistic atlas. """
 
 
 def init_lesion_wf(
@@ -94,12 +94,7 @@ def init_lesion_wf(
     )
     to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, omp_nthreads)
-    regions = pe.Node(
-        RegionMap(random_seed=settings.random_seed),
-        name="regions",
-        n_procs=omp_nthreads,
-        mem_gb=memory_gb("regions", voxels),
-    )
+    regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
     segment = pe.Node(
         SegmentLesions(
             class_names=list(metadata.class_names),

@@ -22,12 +22,10 @@ from msnmo_bids.interfaces.base import write_failure
 #: Imported once by the fork server, so that a worker starts in milliseconds.
 PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+#: With one thread ITK gives the same numbers on every machine, and in every order of the scans:
+#: it fixes the number for good when a process first uses it.
+_ITK_THREADS = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
 
 
 class WorkerPoolPlugin(MultiProcPlugin):
@@ -142,7 +140,7 @@ class _Worker:
         options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
         with _thread_limits(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
-            options["environ"] = dict(os.environ)
+            options["environ"] = {**os.environ, **_ITK_THREADS}
             self._process = context.Process(
                 target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
             )

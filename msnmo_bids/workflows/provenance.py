@@ -39,6 +39,7 @@ def run_record(
             "Method": calibration.method,
             "Data": calibration.data,
         },
+        "MinimumClassProbability": weights.min_class_probability,
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
         "Model": {

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+#: Memory that a worker keeps once it has run a network (GB).
+_WORKER = 0.7
 #: Node -> (GB whatever the image, bytes for each voxel of the image): peak of its worker.
 _NEEDS = {
-    "conform": (0.3, 10),
-    "bet": (0.3, 10),
+    "conform": (_WORKER, 8),
+    "bet": (_WORKER, 12),
     "deepbet": (1.3, 4),
-    "mask": (0.4, 15),
-    "n4": (0.6, 55),
-    "cube": (0.5, 12),
+    "mask": (_WORKER, 8),
+    "n4": (_WORKER, 60),
+    "cube": (_WORKER, 8),
     # Two networks shall not run at once in 4 GB: they would fit only just.
     "network_bf16": (2.2, 0),
     "network_fp32": (2.2, 0),
     "network_cuda": (1.5, 0),
-    "regions": (0.8, 40),
-    "segment": (0.6, 30),
-    "figures": (0.6, 20),
-    "derivatives": (0.6, 16),
+    "regions": (_WORKER, 42),
+    "segment": (_WORKER, 26),
+    "figures": (_WORKER, 18),
+    "derivatives": (_WORKER, 14),
 }
 #: Of an image whose header cannot be read: its first node says what is wrong with it.
 _USUAL_VOXELS = 256 * 256 * 160
@@ -40,8 +42,8 @@ def memory_gb(node: str, voxels: int = _USUAL_VOXELS) -> float:
     float
         GB.
 
-    >>> memory_gb("conform", 10_000_000)
-    0.4
+    >>> memory_gb("n4", 10_000_000)
+    1.3
     """
     base, bytes_per_voxel = _NEEDS[node]
     return round(base + bytes_per_voxel * voxels / 1e9, 2)

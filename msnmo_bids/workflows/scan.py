@@ -83,7 +83,7 @@ def init_scan_wf(
         **shared,
     )
     bias_correction_wf = init_bias_correction_wf(
-        tool=settings.bias_correction, sloppy=settings.sloppy, **shared
+        tool=settings.bias_correction, sloppy=settings.sloppy, voxels=shared["voxels"]
     )
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
     figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", shared["voxels"]))

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from heads import diagnosis, entry
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import Page, assert_self_contained
 
@@ -202,6 +202,7 @@ def test_the_tree_is_valid_bids(scans: list[dict], output_dir: Path, tmp_path: P
 values = st.lists(st.floats(0, 500, allow_nan=False), max_size=30)
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_dots_are_in_their_lane_and_in_order(one: list[float], other: list[float]) -> None:
     groups = {

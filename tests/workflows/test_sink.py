@@ -253,6 +253,23 @@ def test_without_lesions_the_diagnosis_is_indeterminate(make_scan, tmp_path):
     assert not np.asarray(nib.load(paths["lesion_labels"]).dataobj).any()
 
 
+@pytest.mark.parametrize(("needed", "named"), [(0.0, True), (0.99, False)])
+def test_a_class_is_named_only_when_it_is_probable_enough(make_scan, tmp_path, needed, named):
+    scan, out = make_scan(), tmp_path / "out"
+    results, _ = results_for(scan, tmp_path / "between")
+    write_scan_derivatives(
+        target_of(scan),
+        results,
+        output_dir=out,
+        provenance={**PROVENANCE, "MinimumClassProbability": needed},
+    )
+    path = out / derivative_paths(scan.folder, scan.prefix, CLASSES)["diagnosis"]
+    diagnosis = json.loads(path.read_text())
+    assert (diagnosis["Diagnosis"] in CLASSES) == named
+    assert ("no_class_is_probable_enough" in diagnosis["Flags"]) != named
+    assert (diagnosis["Reason"] is None) == named
+
+
 def test_two_runs_write_the_same_bytes(make_scan, tmp_path):
     scan = make_scan()
     sums = []
