@@ -9,12 +9,20 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
 from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, sidecar
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
 from msnmo_bids.settings import ProcessingSettings
+
+# A busy machine is slow; that is no failure.
+hypothesis_settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("steady")
 
 CLASSES = ("MS", "NMOSD")
 VERSION = "9.9.9"

@@ -44,7 +44,7 @@ def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[s
             f"the classes. {NO_REAL_NMOSD}",
             "Levels": {
                 **{name: f"Pattern of {name}" for name in classes},
-                INDETERMINATE: "No pattern to score; see reason",
+                INDETERMINATE: "No diagnosis named; see reason",
             },
         },
     }
@@ -55,7 +55,7 @@ def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[s
     for name in classes:
         columns[f"probability_{name}"] = {
             "Description": f"Score of the class {name}; the scores of a scan add up to 1. Not to "
-            f"be read where diagnosis is {INDETERMINATE}"
+            "be read where lesion_count is 0"
         }
     columns |= {
         "lesion_count": {"Description": "Connected lesions (26 neighbours)"},

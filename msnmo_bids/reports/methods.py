@@ -74,6 +74,7 @@ def _processing(record: Mapping[str, Any]) -> str:
         _network(record),
         _lesions(record),
         calibration(record.get("Calibration") or {}),
+        _decision(record.get("MinimumClassProbability")),
     ]
     return " ".join(filter(None, sentences))
 
@@ -156,6 +157,15 @@ def calibration(record: Mapping[str, Any]) -> str:
     return (
         f"The class scores were calibrated by {record.get('Method')} "
         f"(temperature {_number(temperature)}) on {record.get('Data')}."
+    )
+
+
+def _decision(needed: Any) -> str:
+    if not isinstance(needed, int | float) or needed <= 0:
+        return "The class with the highest score was named when there was a lesion."
+    return (
+        "The class with the highest score was named when there was a lesion and the score reached "
+        f"{needed:g}."
     )
 
 

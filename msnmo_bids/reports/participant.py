@@ -21,7 +21,7 @@ from msnmo_bids.reports.records import (
     read_scan,
     read_table,
 )
-from msnmo_bids.reports.wording import INDETERMINATE, REGION_NAMES
+from msnmo_bids.reports.wording import REGION_NAMES
 
 #: Keys of the diagnosis file that the page shows elsewhere.
 _SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Outputs",
@@ -55,9 +55,10 @@ class ScanView:
     provenance: list[tuple[str, str]]
 
     @property
-    def interpretable(self) -> bool:
-        """Whether the scores stand for a pattern at all."""
-        return self.record.diagnosis.get("Diagnosis") != INDETERMINATE
+    def needed(self) -> str | None:
+        """Where on a bar the score lies from which on a diagnosis is named."""
+        score = self.record.diagnosis.get("MinimumClassProbability")
+        return f"{100 * score:.1f}%" if score and self.record.has_pattern else None
 
 
 def write_participant_report(
@@ -125,9 +126,8 @@ def write_participant_report(
 
 def _view(output_dir: Path, record: ScanRecord, classes: list[str]) -> ScanView:
     diagnosis = record.diagnosis
-    interpretable = diagnosis.get("Diagnosis") != INDETERMINATE
     scores = [
-        Score(name, float(value), class_colour(classes, name) if interpretable else "#999999")
+        Score(name, float(value), class_colour(classes, name) if record.has_pattern else "#999999")
         for name, value in (diagnosis.get("Probabilities") or {}).items()
     ]
     figures = {

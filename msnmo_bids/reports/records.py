@@ -11,6 +11,7 @@ from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.reports.page import natural_key
+from msnmo_bids.reports.wording import NO_LESION
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
 NOT_PROCESSED = "not processed yet"
@@ -72,6 +73,16 @@ class ScanRecord:
         """Name of the scan within its participant, for headings."""
         entities = self.prefix.removeprefix(f"sub-{self.subject}").strip("_")
         return entities.replace("_", ", ") or "FLAIR"
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether there are lesions, without which the scores stand for nothing."""
+        flags = self.diagnosis.get("Flags") or []
+        return bool(self.diagnosis) and NO_LESION not in flags and self._count != 0
+
+    @property
+    def _count(self) -> int | None:
+        return self.diagnosis.get("LesionCount")
 
     @property
     def reason(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 INDETERMINATE = "indeterminate"
+NO_LESION = "no_lesion_found"
 
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
@@ -71,7 +72,7 @@ REGION_NAMES = {
 }
 
 FLAGS = {
-    "no_lesion_found": "No lesion was found: there is no pattern to score.",
+    NO_LESION: "No lesion was found: there is no pattern to score.",
     "no_class_is_probable_enough": "No class is probable enough to be named by these weights.",
     "weights_simulated_only": "The network's weights were trained on simulated scans only.",
     "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "

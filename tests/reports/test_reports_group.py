@@ -46,6 +46,7 @@ def scans(add_results: Add) -> list[dict[str, Any]]:
             LesionCount=0,
             LesionVolume=0.0,
             Regions={},
+            Flags=["no_lesion_found"],
         ),
         entry(BAD, "failed", Step="conform", Message="truncated\tfile", Remedy="Copy it <again>"),
         entry(NOT_YET, "skipped"),

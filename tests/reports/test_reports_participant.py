@@ -83,6 +83,23 @@ def test_indeterminate_gives_its_reason_and_no_number_in_the_summary(
     assert "0.75" not in summary
 
 
+def test_indeterminate_with_lesions_keeps_its_numbers(add_results: Add, write: Write) -> None:
+    results = {
+        "Diagnosis": "indeterminate",
+        "Reason": "No class reaches 0.8",
+        "Flags": ["no_class_is_probable_enough"],
+        "MinimumClassProbability": 0.8,
+    }
+    source = write([add_results(ONE, **results)])
+    text = Page(source).text
+    assert "No class reaches 0.8." in text
+    assert "The numbers must not be read" not in text
+    assert source.count("left: 80.0%") == 2
+    assert "the score reached 0.8." in text
+    summary = source[source.index('id="summary"') : source.index('class="scan"')]
+    assert "0.75" in summary
+
+
 def test_regions_lesions_flags_and_provenance_are_there(add_results: Add, write: Write) -> None:
     text = Page(write([add_results(ONE, Flags=["thick_slices", "brand_new"])])).text
     for part in ("Periventricular 2 1.25", "Deep white matter 0 0.00", "1234.6", "-20",
