@@ -51,20 +51,20 @@ class ProcessingSettings:
     deterministic: bool = False
     sloppy: bool = False
 
-    def fingerprint(self, version: str, weights_sha256: str) -> str:
+    def fingerprint(self, version: str, weights: str) -> str:
         """Return a SHA-256 of the settings, the program's version and the weights.
 
         Parameters
         ----------
         version : str
             Version of the program.
-        weights_sha256 : str
-            SHA-256 of the weights file.
+        weights : str
+            Fingerprint of the weights: of their tensors and of what describes them.
 
         Returns
         -------
         str
             64 hexadecimal digits; equal for runs that give equal derivatives.
         """
-        content = {**asdict(self), "version": version, "weights": weights_sha256}
+        content = {**asdict(self), "version": version, "weights": weights}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

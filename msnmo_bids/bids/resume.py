@@ -38,8 +38,8 @@ class Expected:
         Settings of this run.
     version : str
         Version of the program.
-    weights_sha256 : str
-        SHA-256 of the weights.
+    weights : str
+        Fingerprint of the weights (``WeightsMetadata.fingerprint``).
     open_settings : tuple of str
         Settings that the user left to the program and that depend on the machine (``device``,
         ``precision``): what an earlier run chose for them is as good. So a run on another machine
@@ -48,7 +48,7 @@ class Expected:
 
     settings: ProcessingSettings
     version: str
-    weights_sha256: str
+    weights: str
     open_settings: tuple[str, ...] = ()
 
     def fingerprint(self, recorded: dict[str, Any]) -> str:
@@ -66,7 +66,7 @@ class Expected:
         """
         chosen = {name: recorded[name] for name in self.open_settings if name in recorded}
         settings = replace(self.settings, **chosen)
-        return settings.fingerprint(self.version, self.weights_sha256)
+        return settings.fingerprint(self.version, self.weights)
 
 
 def diagnosis_path(scan: Scan, output_dir: Path) -> Path:
@@ -152,7 +152,7 @@ def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expe
     version = (record.get("GeneratedBy") or {}).get("Version")
     if version != expected.version:
         return f"made by version {version}"
-    if (record.get("Model") or {}).get("SHA256") != expected.weights_sha256:
+    if (record.get("Model") or {}).get("Fingerprint") != expected.weights:
         return "made with other weights"
     changed = [
         f"{name} was {recorded[name]}"

@@ -21,6 +21,7 @@ from msnmo_bids.bids.sidecars import (
     sidecar_for,
 )
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.preprocessing.nifti_file import open_nifti
 
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
@@ -246,7 +247,7 @@ def _diagnosis(
     target: ScanTarget, results: ScanResults, record: Mapping[str, Any], outputs: Iterable[str]
 ) -> dict[str, Any]:
     """Return the content of the diagnosis file."""
-    native = nib.Nifti1Image.from_filename(target.native)
+    native = open_nifti(target.native)
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(

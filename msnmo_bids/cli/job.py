@@ -65,7 +65,7 @@ class Job:
 
     def why_incomplete(self, scan: Scan) -> str | None:
         """Return why a scan is not complete now, None when it is."""
-        expected = Expected(self.plan.settings, self.record.version, self.plan.metadata.sha256)
+        expected = Expected(self.plan.settings, self.record.version, self.plan.metadata.fingerprint)
         return why_incomplete(scan, self.output_dir, expected)
 
     def clean_work(self) -> None:

@@ -125,7 +125,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     expected = Expected(
         settings=settings,
         version=get_version(),
-        weights_sha256=metadata.sha256,
+        weights=metadata.fingerprint,
         open_settings=tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto"),
     )
     reasons: dict[str, str] = {}

@@ -139,6 +139,16 @@ class WeightsMetadata:
         if self.format_version != FORMAT_VERSION:
             raise ValueError(f"format_version {self.format_version} is not known to this program")
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that is known of the weights, their tensors' hash included.
+
+        Weights whose threshold, calibration or input cube was changed give other derivatives,
+        though the tensors are the same.
+        """
+        content = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the metadata as JSON holds it."""
         return asdict(self)

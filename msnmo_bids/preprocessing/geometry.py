@@ -13,14 +13,14 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.preprocessing.nifti_file import read_nifti
+from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
 
 MIN_SLICES = 8
 MIN_FIELD_OF_VIEW_MM = 80.0
@@ -135,7 +135,7 @@ def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
     ValueError
         The array does not fit the raw scan.
     """
-    native = cast(nib.Nifti1Image, nib.load(native_path))  # or its subclass Nifti2Image
+    native = open_nifti(native_path)
     shape = native.shape[:3]
     to_ras = orientations.io_orientation(native.affine)
     from_ras = orientations.ornt_transform(_RAS, to_ras)

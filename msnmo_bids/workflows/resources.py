@@ -51,11 +51,12 @@ def memory_gb(node: str, voxels: int = _USUAL_VOXELS) -> float:
 
 def voxel_count(image: Path) -> int:
     """Return the number of voxels of an image from its header; a usual number if it has none."""
-    import nibabel as nib
     import numpy as np
 
+    from msnmo_bids.preprocessing.nifti_file import open_nifti
+
     try:
-        return int(np.prod(nib.Nifti1Image.from_filename(image).shape[:3]))
+        return int(np.prod(open_nifti(image).shape[:3]))
     # A broken file raises errors of all kinds here; `conform` turns them into plain words.
     except Exception:
         return _USUAL_VOXELS

@@ -18,7 +18,7 @@ from msnmo_bids.bids.resume import (
 )
 from msnmo_bids.bids.scans import find_scans
 
-VERSION, SHA256 = "9.9.9", "a" * 64
+VERSION, WEIGHTS = "9.9.9", "a" * 64
 NAMES = (
     "sub-01/anat/sub-01_FLAIR.nii.gz",
     "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz",
@@ -33,7 +33,7 @@ def scans(make_dataset):
 
 @pytest.fixture
 def expected(settings):
-    return Expected(settings, VERSION, SHA256)
+    return Expected(settings, VERSION, WEIGHTS)
 
 
 def test_complete(scans, expected, write_derivatives, tmp_path):
@@ -74,7 +74,7 @@ def test_broken_diagnosis(scans, expected, write_derivatives, tmp_path, content)
     ("change", "reason"),
     [
         ({"version": "2"}, "made by version 9.9.9"),
-        ({"weights_sha256": "b" * 64}, "made with other weights"),
+        ({"weights": "b" * 64}, "made with other weights"),
         ({"threshold": 0.4}, "made with other settings (threshold was 0.5)"),
         ({"random_seed": 3}, "made with other settings (unknown)"),
         ({"device": "cuda"}, "made with other settings (device was cpu)"),
@@ -82,7 +82,7 @@ def test_broken_diagnosis(scans, expected, write_derivatives, tmp_path, content)
 )
 def test_what_differs_is_said(scans, expected, write_derivatives, tmp_path, change, reason):
     write_derivatives(scans[0], tmp_path)
-    names = {"version", "weights_sha256"} & change.keys()
+    names = {"version", "weights"} & change.keys()
     if names:
         changed = replace(expected, **change)
     else:

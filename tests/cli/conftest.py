@@ -140,12 +140,12 @@ def _pretend(
         settings = graph.arguments["settings"]
         output_dir = Path(graph.arguments["output_dir"])
         write(scan, output_dir, settings)
-        sha256 = read_metadata(graph.arguments["weights"]).sha256
+        metadata = read_metadata(graph.arguments["weights"])
         target = output_dir / scan.folder / f"{scan.prefix}_desc-msnmo_diagnosis.json"
         content = json.loads(target.read_text())
-        content["Fingerprint"] = settings.fingerprint(get_version(), sha256)
+        content["Fingerprint"] = settings.fingerprint(get_version(), metadata.fingerprint)
         content["GeneratedBy"]["Version"] = get_version()
-        content["Model"]["SHA256"] = sha256
+        content["Model"] |= {"SHA256": metadata.sha256, "Fingerprint": metadata.fingerprint}
         target.write_text(json.dumps(content))
         arguments["on_event"](f"{node}.{LAST_NODE}", "end")
     return failures

@@ -42,6 +42,19 @@ def rewrite(path, **changes):
     description.write_text(json.dumps(content | changes), encoding="utf-8")
 
 
+def test_the_fingerprint_tells_what_changes_the_derivatives(saved):
+    path, metadata = saved
+    assert read_metadata(path).fingerprint == metadata.fingerprint
+    for changes in (
+        {"threshold": 0.7},
+        {"calibration": Calibration(3.0)},
+        {"min_class_probability": 0.6},
+        {"cube_shape": (64, 64, 64)},
+        {"sha256": "0" * 64},
+    ):
+        assert replace(metadata, **changes).fingerprint != metadata.fingerprint, changes
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 0), ("fp16", 1e-3), ("bf16", 1e-2)])
 def test_round_trip(tmp_path, small_network, dtype, tolerance):
     path = tmp_path / "deep" / "network.safetensors"

@@ -55,6 +55,7 @@ def _geometries() -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         "anisotropic": (thick, None),
         "oblique": (_rotation(15) @ thick, None),
         "q is not s": (las, _rotation(20) @ las),
+        "NIfTI-2": (AFFINE, AFFINE),
     }
 
 
@@ -65,7 +66,8 @@ def scan(request: pytest.FixtureRequest, make_scan: Callable[..., Scan]) -> Scan
     if qform is not None:
         image = nib.load(scan.path)
         data = image.get_fdata(dtype=np.float32)
-        image = nib.Nifti1Image(data, affine)
+        kind = nib.Nifti2Image if request.param == "NIfTI-2" else nib.Nifti1Image
+        image = kind(data, affine)
         image.set_sform(affine, 1)
         image.set_qform(qform, 1)
         nib.save(image, scan.path)

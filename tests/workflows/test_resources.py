@@ -1,0 +1,24 @@
+"""How many voxels an image has, for the memory estimate."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msnmo_bids.workflows.resources import _USUAL_VOXELS, memory_gb, voxel_count
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_are_counted_from_the_header(kind, tmp_path):
+    path = tmp_path / "flair.nii.gz"
+    nib.save(kind(np.zeros((4, 5, 6), np.int16), np.eye(4)), path)
+    assert voxel_count(path) == 120
+
+
+def test_an_unreadable_image_counts_as_a_usual_one(tmp_path):
+    path = tmp_path / "flair.nii.gz"
+    path.write_text("no image")
+    assert voxel_count(path) == _USUAL_VOXELS
+
+
+def test_large_images_need_more_memory():
+    assert memory_gb("n4", 30_000_000) > memory_gb("n4", 3_000_000)
