@@ -52,6 +52,9 @@ class Stage:
         Steps between two new brains.
     ema : float
         Decay of the averaged weights.
+    accumulate : int
+        Samples of one step, whose gradients are added up. A stage of classification alone takes
+        the classes in turn, so that a constant answer gains nothing.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Stage:
     warm_up: int = 30
     refresh_every: int = 3
     ema: float = 0.99
+    accumulate: int = 1
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -181,11 +185,29 @@ class Trainer:
         stage = self.stage
         if self.step % stage.refresh_every == 0:
             self.pool.refresh(rng)
-        brain = self.pool.draw(rng)
-        image, lesions = random_crop(brain, stage.side, rng)
         for group in self.optimizer.param_groups:
             group["lr"] = stage.rate(self.step)
         self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = [self._backward(rng, number) for number in range(stage.accumulate)]
+        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 5.0)
+        self.optimizer.step()
+        decay = min(stage.ema, (1 + self.step) / (10 + self.step))
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+        return {key: float(np.mean([sample[key] for sample in samples])) for key in samples[0]}
+
+    def _backward(self, rng: np.random.Generator, number: int) -> dict[str, float]:
+        """Add the gradient of one sample; `number` counts the samples of the step."""
+        stage = self.stage
+        turn = None
+        if stage.tasks == (CLASSIFICATION,):
+            turn = (self.step * stage.accumulate + number) % len(self.pool.classes)
+        brain = self.pool.draw(rng, turn)
+        image, lesions = random_crop(brain, stage.side, rng)
         output = self.network(torch.from_numpy(image.copy())[None, None], tasks=_needed(stage))
         diagnosis = torch.tensor([brain.diagnosis])
         with_lesion = torch.tensor([bool(lesions.any())])
@@ -195,25 +217,13 @@ class Trainer:
             diagnosis=diagnosis if CLASSIFICATION in stage.tasks else None,
             has_diagnosis=with_lesion,
         )
-        total = terms.total if SEGMENTATION in stage.tasks else terms.classification + terms.cross
-        if not torch.isfinite(total):
+        if not torch.isfinite(terms.total):
             raise MsnmoError(
                 f"the loss is not finite at step {self.step}",
                 remedy=f"Lower the learning rate and resume from {self.checkpoint}",
             )
-        if total.requires_grad:
-            self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            nn.utils.clip_grad_norm_(
-                [p for g in self.optimizer.param_groups for p in g["params"]], 5.0
-            )
-            self.optimizer.step()
-        decay = min(stage.ema, (1 + self.step) / (10 + self.step))
-        for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value, 1 - decay)
-            else:
-                self.average[key].copy_(value)
+        if terms.total.requires_grad:
+            (terms.total / stage.accumulate).backward()
         return {**terms.to_floats(), "lesion_voxels": float(lesions.sum())}
 
     def _log(self, terms: dict[str, float], seconds: float) -> None:

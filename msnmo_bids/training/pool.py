@@ -78,9 +78,24 @@ class BrainPool:
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 
-    def draw(self, rng: np.random.Generator) -> Brain:
-        """Return one brain of the pool."""
-        return self.brains[rng.integers(len(self.brains))]
+    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Brain:
+        """Return one brain of the pool.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        diagnosis : int, optional
+            Only brains of this class that have a lesion, unless the pool holds none.
+
+        Returns
+        -------
+        Brain
+        """
+        brains = list(self.brains)
+        if diagnosis is not None:
+            brains = [b for b in brains if b.diagnosis == diagnosis and b.lesions.any()] or brains
+        return brains[rng.integers(len(brains))]
 
 
 def random_crop(

@@ -184,6 +184,32 @@ def test_trained_parameters(tiny_config, make_trainer, tasks, trained, still):
     assert not changed & set(still)
 
 
+def test_accumulated_gradients_are_the_mean_of_the_samples(make_trainer, monkeypatch):
+    """The same sample four times steps as the sample once."""
+    monkeypatch.setattr(QuickPool, "draw", lambda self, rng, diagnosis=None: self.brains[0])
+    monkeypatch.setattr(
+        engine, "random_crop", lambda brain, side, rng: (
+            brain.image[:side, :side, :side].astype(np.float32),
+            brain.lesions[:side, :side, :side].astype(np.float32),
+        ),
+    )  # fmt: skip
+    once, often = (
+        make_trainer(f"accumulate{n}", replace(STAGE, steps=1, accumulate=n)).run(fill=1)
+        for n in (1, 4)
+    )
+    for key, value in once.items():
+        torch.testing.assert_close(often[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_classes_take_turns_when_only_the_classifier_is_trained(make_trainer):
+    trainer = make_trainer(stage=replace(STAGE, tasks=(CLASSIFICATION,), accumulate=3), size=12)
+    asked = []
+    draw = trainer.pool.draw
+    trainer.pool.draw = lambda rng, diagnosis=None: asked.append(diagnosis) or draw(rng, diagnosis)
+    trainer.run(fill=12)
+    assert asked == [0, 1] * 6
+
+
 def test_rate_schedule():
     stage = Stage("s", (SEGMENTATION,), steps=110, side=16, learning_rate=2e-3, warm_up=10)
     rates = [stage.rate(step) for step in range(stage.steps)]

@@ -90,3 +90,17 @@ def test_crops_of_a_brain_without_lesions_lie_in_the_brain():
         image, lesions = random_crop(healthy, 8, np.random.default_rng(seed), on_lesion=1.0)
         assert image.any()
         assert not lesions.any()
+
+
+def test_a_class_is_drawn_with_lesions_where_the_pool_has_it(ball_head):
+    pool = make_pool(ball_head, size=4)
+    empty = np.zeros((4, 4, 4), np.uint8)
+    full = np.ones_like(empty)
+    image = np.zeros(empty.shape, np.float16)
+    brains = [Brain(image, full, 0), Brain(image, empty, 1), Brain(image, full, 1)]
+    pool.brains.extend(brains)
+    rng = np.random.default_rng(0)
+    assert all(pool.draw(rng, 1) is brains[2] for _ in range(20))
+    assert {id(pool.draw(rng)) for _ in range(50)} == {id(brain) for brain in brains}
+    pool.brains.pop()
+    assert id(pool.draw(rng, 1)) in {id(brain) for brain in pool.brains}  # better than none
