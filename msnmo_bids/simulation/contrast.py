@@ -19,7 +19,7 @@ from msnmo_bids.simulation.random_fields import smooth_noise
 TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.0, 0.03),
     Tissue.WHITE_MATTER: (1.0, 1.0),
-    Tissue.CORTEX: (1.03, 1.30),
+    Tissue.CORTEX: (1.03, 1.38),
     Tissue.DEEP_GREY: (0.95, 1.15),
     Tissue.LATERAL_VENTRICLE: (0.22, 0.48),
     Tissue.THIRD_VENTRICLE: (0.25, 0.60),
@@ -29,13 +29,16 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.CEREBELLAR_CORTEX: (1.0, 1.2),
     Tissue.BRAINSTEM: (0.92, 1.12),
     Tissue.CHOROID_PLEXUS: (0.6, 1.5),
-    Tissue.SOFT_TISSUE: (0.3, 2.2),
-    Tissue.SCALP: (0.7, 2.6),
+    Tissue.SOFT_TISSUE: (0.3, 3.2),
+    Tissue.SCALP: (0.7, 3.2),
     Tissue.BONE: (0.03, 0.25),
     Tissue.MARROW: (0.2, 1.4),
     Tissue.EYE: (0.15, 0.5),
     Tissue.VESSEL: (0.05, 0.6),
 }
+
+#: Free tissue means stay below this, and so below a lesion's mean of 1.5.
+_BRIGHTEST = 1.4
 
 
 def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
@@ -56,7 +59,8 @@ def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
     means = np.array([rng.uniform(*TISSUE_RANGE[t]) for t in Tissue], dtype=np.float32)
     if free:
         brain = slice(Tissue.CORTEX, Tissue.CHOROID_PLEXUS)
-        means[brain] += rng.uniform(-0.12, 0.12, means[brain].shape)
+        moved = means[brain] + rng.uniform(-0.12, 0.12, means[brain].shape)
+        means[brain] = np.minimum(moved, _BRIGHTEST)
     return means
 
 
@@ -73,6 +77,8 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
         image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
     cortex = (tissue == Tissue.CORTEX) | (tissue == Tissue.CEREBELLAR_CORTEX)
     image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.25)
+    image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.35)
+    image += _horn_caps(head, lateral, rng) * white
     fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
     if rng.random() < 0.6:
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
@@ -80,6 +86,19 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
     septum = ndimage.uniform_filter((tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), 7)
     middle = (septum > 0.45) & white
     image += middle * rng.uniform(0.0, 0.55)
+
+
+def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Caps of the frontal and occipital horns: bright white matter around the ventricles' ends."""
+    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    caps = np.zeros(lateral.shape, np.float32)
+    if not occupied.size:
+        return caps
+    level = np.arange(lateral.shape[1], dtype=np.float32)[None, :, None]
+    for end in (occupied[0], occupied[-1]):
+        near = np.exp(-(((level - end) / rng.uniform(5, 10)) ** 2))
+        caps += near * np.clip(1 - lateral / rng.uniform(2.5, 6.0), 0, 1) * rng.uniform(0.0, 0.5)
+    return caps
 
 
 def flair(
@@ -110,7 +129,7 @@ def flair(
     image += image * smooth_noise(image.shape, 3.5, rng) * rng.uniform(0.01, 0.05)
     image += image * smooth_noise(image.shape, 16.0, rng) * rng.uniform(0.01, 0.05)
     outside = head.tissue >= Tissue.SOFT_TISSUE
-    image[outside] *= np.exp(0.45 * smooth_noise(image.shape, 8.0, rng)[outside])
+    image[outside] *= np.exp(0.6 * smooth_noise(image.shape, 8.0, rng)[outside])
     _lesion_mimics(head, image, rng)
     image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8))
     brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)

@@ -124,7 +124,7 @@ class _Stamper:
         self.profile = np.zeros(head.tissue.shape, np.float32)
         self.brightness = np.ones(head.tissue.shape, np.float32)
         self.records: list[LesionRecord] = []
-        self.base = rng.normal(1.47, 0.09)
+        self.base = rng.normal(1.5, 0.12)
         self.filled = 0.0
         self.tries = 0
         tissue = head.tissue

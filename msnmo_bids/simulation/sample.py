@@ -135,7 +135,23 @@ def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.nd
     if rng.random() < 0.55:
         leak = np.clip(smooth_noise(shape, scale, rng) - rng.uniform(0.6, 1.4), 0, None)
         offset = offset + rng.uniform(2.0, 9.0) * leak
+    if rng.random() < 0.3:
+        offset = offset + rng.uniform(10.0, 30.0) * _skull_base(scan, rng)
     return scan.brain_distance <= offset
+
+
+def _skull_base(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
+    """Where a large leak may lie: orbits and skull base, low and in front; (X, Y, Z), 0 to 1."""
+    shape = scan.image.shape
+    levels = np.flatnonzero(scan.brain_mask.any(axis=(0, 1)))
+    rows = np.flatnonzero(scan.brain_mask.any(axis=(0, 2)))
+    if not levels.size:
+        return np.zeros(shape, np.float32)
+    low = (np.arange(shape[2]) - levels[0]) / max(1, levels[-1] - levels[0])
+    front = (np.arange(shape[1]) - rows[0]) / max(1, rows[-1] - rows[0])
+    place = np.clip(2 - 4 * low, 0, 1)[None, None] * np.clip(4 * front - 1.2, 0, 1)[None, :, None]
+    noise = smooth_noise(shape, 18.0 / float(scan.zooms.min()), rng)
+    return place * np.clip(noise + rng.uniform(-0.5, 0.5), 0, 1)
 
 
 def training_cube(

@@ -32,14 +32,17 @@ SEGMENTATION_STAGES = (
         final_rate=0.4, warm_up=5, refresh_every=2, ema=0.97,
     ),
     Stage(
-        "whole-96", (SEGMENTATION,), steps=230, side=96, whole=True, learning_rate=1e-3,
-        warm_up=5, refresh_every=2, ema=0.98,
+        "whole-96", (SEGMENTATION,), steps=950, side=96, whole=True, learning_rate=1e-3,
+        warm_up=5, refresh_every=2, ema=0.985,
     ),
 )  # fmt: skip
 CLASSIFICATION_STAGE = Stage(
-    "classifier", (CLASSIFICATION,), steps=60, side=96, whole=True, refresh_every=1
+    "classifier", (CLASSIFICATION,), steps=120, side=96, whole=True, learning_rate=5e-4,
+    warm_up=10, refresh_every=1, ema=0.97, accumulate=4,
+)  # fmt: skip
+NETWORK = JointConfig(
+    lesion_prior=0.02, pooling="lesion", guidance_start="lesion", guidance_gate="one_plus_alpha"
 )
-NETWORK = JointConfig(lesion_prior=0.02, pooling="lesion", guidance_start="lesion")
 LOSS = LossConfig(bce_weight=1.0, skip_empty_dice=True)
 
 
