@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+DEMO_SEED := 1
 LOCKS := requirements.lock requirements-dev.lock
 
 .PHONY: install demo test lint clean
@@ -18,7 +19,7 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml version
 
 demo: install
 	rm -rf $(DEMO)
-	$(BIN)/msnmo-simulate $(DEMO)/bids --participants 2 --seed 1
+	$(BIN)/msnmo-simulate $(DEMO)/bids --diagnosis MS:1,NMOSD:1 --seed $(DEMO_SEED)
 	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/out participant --work-dir $(DEMO)/work --omp-nthreads 2
 	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/out group
 	@echo "Open $(DEMO)/out/group_FLAIR.html and $(DEMO)/out/sub-01.html in a browser."

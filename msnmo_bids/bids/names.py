@@ -99,10 +99,36 @@ def derivative_name(prefix: str, kind: str) -> str:
     KeyError
         If there is no derivative of that kind.
     """
-    rules = io_spec()["derivatives"]
     # Values of BIDS entities are alphanumeric.
     class_name = re.sub(r"[^0-9A-Za-z]", "", kind.removeprefix(CAM_PREFIX))
-    rule = rules["cam" if kind.startswith(CAM_PREFIX) else kind]
+    rule = io_spec()["derivatives"]["cam" if kind.startswith(CAM_PREFIX) else kind]
+    return _name(prefix, rule, class_name)
+
+
+def truth_name(prefix: str, kind: str) -> str:
+    """Return the file name of one truth of a simulated scan.
+
+    Parameters
+    ----------
+    prefix : str
+        Name of the simulated image without ``_FLAIR.nii.gz``.
+    kind : {"lesion_mask", "lesion_labels", "lesion_table", "brain_mask", "tissue", "tissue_table"}
+        Which truth.
+
+    Returns
+    -------
+    str
+        For example ``"sub-01_space-orig_label-L_desc-truth_mask.nii.gz"``.
+
+    Raises
+    ------
+    KeyError
+        If there is no truth of that kind.
+    """
+    return _name(prefix, io_spec()["truth"][kind])
+
+
+def _name(prefix: str, rule: Mapping[str, Any], class_name: str = "") -> str:
     added = {
         entity: value.format(class_name=class_name) for entity, value in rule["entities"].items()
     }

@@ -6,33 +6,74 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.version import get_version
+
+DIAGNOSES = ("MS", "NMOSD", "HC")
+PRESETS = ("1.5T-2D", "3T-2D", "3T-3D")
+ANY_PROTOCOL = "any"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="msnmo-simulate",
-        description="Write a BIDS data set of simulated T2-FLAIR scans with known lesions.",
+        description="Write a BIDS data set of simulated T2-FLAIR scans with known lesions: the "
+        "images, and the truth (lesion masks and labels, tissues, brain masks) as derivatives.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="new or empty folder")
-    parser.add_argument(
-        "--participants", type=int, default=2, metavar="N", help="number of people (default: 2)"
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--participants", type=int, metavar="N", help="number of people (default: 2)"
     )
-    parser.add_argument(
+    people.add_argument(
+        "--diagnosis",
+        default="MS,NMOSD",
+        metavar="LIST",
+        help="whose lesions: names, taken in turn, or names with numbers, as in "
+        "MS:10,NMOSD:10,HC:5 (HC: healthy control; default: MS,NMOSD)",
+    )
+    people.add_argument(
+        "--sessions", type=int, default=1, metavar="K", help="visits a person (default: 1)"
+    )
+    people.add_argument(
+        "--typicality",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
+        "follows the other's (default: 1)",
+    )
+    people.add_argument(
         "--anatomy",
         type=Path,
         metavar="DIR",
         help="folder of whole-head label maps with FreeSurfer labels (default: one head, built "
         "from the MNI tissue maps)",
     )
-    parser.add_argument(
-        "--lesion-shapes", type=Path, metavar="FILE", help="library of real lesion shapes (.npz)"
+    people.add_argument(
+        "--lesion-shapes",
+        type=Path,
+        metavar="FILE",
+        help="library of real lesion shapes, .npz (default: procedural shapes)",
     )
+    scans = parser.add_argument_group("scans")
+    scans.add_argument(
+        "--scanner-preset",
+        action="append",
+        choices=(*PRESETS, ANY_PROTOCOL),
+        metavar="NAME",
+        help=f"protocol: {', '.join(PRESETS)}, or {ANY_PROTOCOL} (drawn freely); may be repeated, "
+        "then one is drawn for each visit (default: all presets)",
+    )
+    scans.add_argument("--skull-strip", action="store_true", help="write images without skull")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--n-cpus", type=int, default=1, metavar="N", help="people side by side (default: 1)"
+    )
     parser.add_argument("--version", action="version", version=f"msnmo {get_version()}")
     return parser
 
@@ -53,11 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if options.participants < 1:
-            raise UsageError("--participants must be at least 1")
-        if options.out.exists() and any(options.out.iterdir()):
-            raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
-        _simulate(options)
+        diagnoses = parse_diagnoses(options.diagnosis, options.participants)
+        _check(options)
+        _simulate(options, diagnoses)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)
@@ -67,18 +106,94 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(ExitCode.OK)
 
 
-def _simulate(options: argparse.Namespace) -> None:
+def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
+    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis a person.
+
+    Parameters
+    ----------
+    text : str
+        ``"MS,NMOSD"``, taken in turn, or ``"MS:2,HC:1"``, with numbers.
+    participants : int or None
+        Number of people; with numbers in `text` it may only repeat their sum.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, a number is none, or the two contradict each other.
+
+    Examples
+    --------
+    >>> parse_diagnoses("MS:2,HC:1", None)
+    ('MS', 'MS', 'HC')
+    >>> parse_diagnoses("MS,NMOSD", 3)
+    ('MS', 'NMOSD', 'MS')
+    """
+    if participants is not None and participants < 1:
+        raise UsageError("--participants must be at least 1")
+    names, counts = [], []
+    for part in text.split(","):
+        name, colon, count = part.strip().partition(":")
+        if name not in DIAGNOSES:
+            raise UsageError(
+                f"unknown diagnosis {name!r} in --diagnosis",
+                remedy=f"There are {', '.join(DIAGNOSES)}",
+            )
+        if colon and not (count.isdecimal() and int(count) > 0):
+            raise UsageError(f"{part.strip()!r} in --diagnosis has no number above 0")
+        names.append(name)
+        counts.append(int(count) if colon else None)
+    numbers = [count for count in counts if count is not None]
+    if not numbers:
+        return tuple(islice(cycle(names), participants or 2))
+    if len(numbers) < len(names):
+        raise UsageError("--diagnosis has numbers for some names only")
+    if participants not in (None, sum(numbers)):
+        raise UsageError(
+            f"--diagnosis has {sum(numbers)} people, --participants {participants}",
+            remedy="Leave --participants out",
+        )
+    return tuple(name for name, n in zip(names, numbers, strict=True) for _ in range(n))
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be simulated, before any work."""
+    for name in ("sessions", "n_cpus"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0 <= options.typicality <= 1:
+        raise UsageError("--typicality must be from 0 to 1")
+    if options.seed < 0:
+        raise UsageError("--seed must be 0 or above")
+    if options.out.exists() and any(options.out.iterdir()):
+        raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
+
+
+def _simulate(options: argparse.Namespace, diagnoses: tuple[str, ...]) -> None:
+    from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
-    from msnmo_bids.simulation.dataset import write_dataset
+    from msnmo_bids.simulation.dataset import Cohort, write_dataset
     from msnmo_bids.simulation.lesion_shapes import load_shapes
     from msnmo_bids.simulation.mni_head import mni_head
 
     if options.anatomy is None:
         heads = [mni_head()]
     else:
-        heads = whole_heads(options.anatomy, options.participants)
+        heads = whole_heads(options.anatomy, len(diagnoses))
     shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
-    write_dataset(options.out, heads, options.participants, seed=options.seed, shapes=shapes)
+    names = options.scanner_preset or PRESETS
+    cohort = Cohort(
+        diagnoses,
+        sessions=options.sessions,
+        seed=options.seed,
+        protocols=() if ANY_PROTOCOL in names else tuple(acquisition.PRESETS[n] for n in names),
+        skull_strip=options.skull_strip,
+        typicality=options.typicality,
+    )
+    write_dataset(options.out, heads, cohort, shapes=shapes, processes=options.n_cpus)
 
 
 if __name__ == "__main__":

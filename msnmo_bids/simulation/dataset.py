@@ -1,25 +1,46 @@
-"""Simulated scans as a BIDS data set, with the true lesion masks as derivatives."""
+"""Simulated people as a BIDS data set, with the truth as derivatives."""
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
+from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
-from msnmo_bids.simulation.sample import SimulatedScan, simulate_scan
+from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
+from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
 from msnmo_bids.version import get_version
 
 LOGGER = logging.getLogger("msnmo.simulation")
 
+DIAGNOSES = {
+    "MS": "multiple sclerosis",
+    "NMOSD": "neuromyelitis optica spectrum disorder",
+    "HC": "healthy control",
+}
 #: Scanner units of white matter.
 _WHITE_MATTER_UNITS = 400.0
+_AXIS_ORDERS = ("LPS", "LAS", "RAS", "PSR", "ASL")
+_STANDARD = ("index", "name")  # columns that BIDS describes itself
+_README = """\
+Simulated T2-FLAIR of people with known lesions, for tests, demonstrations and training.
+
+No real person was scanned: nothing here tells of a patient. The truth lies in derivatives/truth:
+lesion masks, one label a lesion with its kind, region and change between visits, tissues and brain
+masks. derivatives/truth/figures/contact_sheet.png shows the scans.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,72 @@ class Geometry:
 
     axcodes: str = "LPS"
     tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The tilt, (4, 4)."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = nib.eulerangles.euler2mat(*np.deg2rad(self.tilt)[::-1])
+        return matrix
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Who is simulated, and how they are scanned.
+
+    Parameters
+    ----------
+    diagnoses : tuple of str
+        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one a person.
+    sessions : int
+        Visits of each person; one gives no ``ses-`` folder.
+    seed : int
+        Seed; a person depends on it and on the own number alone.
+    protocols : tuple of Protocol
+        One of them is drawn for each visit; empty: any protocol.
+    skull_strip : bool
+        Write images without skull.
+    typicality : float
+        Share of the lesion load that follows the disease's own pattern, 0 to 1.
+    """
+
+    diagnoses: tuple[str, ...]
+    sessions: int = 1
+    seed: int = 0
+    protocols: tuple[Protocol, ...] = tuple(PRESETS.values())
+    skull_strip: bool = False
+    typicality: float = 1.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A scan and its place in the data set.
+
+    Parameters
+    ----------
+    number, session : int
+        Of the person and of the visit, from 0.
+    prefix : str
+        ``"sub-01"`` or ``"sub-01_ses-1"``.
+    folder : str
+        Folder of the image in the data set.
+    scan : SimulatedScan
+        The scan.
+    geometry : Geometry
+        How it lies in the scanner.
+    """
+
+    number: int
+    session: int
+    prefix: str
+    folder: str
+    scan: SimulatedScan
+    geometry: Geometry
+
+    @property
+    def image(self) -> str:
+        """Path of the image, relative to the root of the data set."""
+        return f"{self.folder}/{self.prefix}_FLAIR.nii.gz"
 
 
 def as_image(array: np.ndarray, affine: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
@@ -55,14 +142,11 @@ def as_image(array: np.ndarray, affine: np.ndarray, geometry: Geometry) -> nib.N
     nibabel.Nifti1Image
         q- and s-form equal, code 1.
     """
-    tilted = np.eye(4)
-    angles = np.deg2rad(geometry.tilt)
-    tilted[:3, :3] = nib.eulerangles.euler2mat(*angles[::-1])
     wanted = nib.orientations.axcodes2ornt(geometry.axcodes)
     change = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), wanted)
     moved = nib.orientations.apply_orientation(array, change)
     back = nib.orientations.inv_ornt_aff(change, array.shape)
-    image = nib.Nifti1Image(np.ascontiguousarray(moved), tilted @ affine @ back)
+    image = nib.Nifti1Image(np.ascontiguousarray(moved), geometry.matrix @ affine @ back)
     image.set_sform(image.affine, code=1)
     image.set_qform(image.affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
@@ -74,111 +158,224 @@ def scanner_units(scan: SimulatedScan) -> np.ndarray:
     return np.clip(np.round(scan.image * _WHITE_MATTER_UNITS), 0, 32000).astype(np.int16)
 
 
+def simulate_person(
+    cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None = None
+) -> Iterator[Visit]:
+    """Simulate all visits of one person of a cohort.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The cohort.
+    number : int
+        Of the person, from 0.
+    head : Head
+        Undeformed anatomy.
+    shapes : ShapeLibrary, optional
+        Real lesion shapes.
+
+    Yields
+    ------
+    Visit
+        In order.
+    """
+    rng = np.random.default_rng((cohort.seed, number))
+    diagnosis = cohort.diagnoses[number]
+    protocols = [cohort.protocols[rng.integers(len(cohort.protocols))]
+                 for _ in range(cohort.sessions) if cohort.protocols]  # fmt: skip
+    scans = simulate_visits(
+        head,
+        rng,
+        sessions=cohort.sessions,
+        diagnosis=diagnosis,
+        load=draw_load(rng, diagnosis),
+        protocols=protocols or None,
+        shapes=shapes,
+        typicality=cohort.typicality,
+    )
+    subject = _subject(cohort, number)
+    for session, scan in enumerate(scans):
+        first, second, third = (float(angle) for angle in rng.normal(0, 4, 3))
+        geometry = Geometry(str(rng.choice(_AXIS_ORDERS)), (first, second, third))
+        several = cohort.sessions > 1
+        prefix = f"{subject}_ses-{session + 1}" if several else subject
+        folder = f"{subject}/ses-{session + 1}/anat" if several else f"{subject}/anat"
+        yield Visit(number, session, prefix, folder, scan, geometry)
+
+
 def write_dataset(
     out: Path,
-    heads: list[Head],
-    participants: int,
+    heads: Sequence[Head],
+    cohort: Cohort,
     *,
-    seed: int = 0,
-    diagnoses: tuple[str, ...] = ("MS", "NMOSD"),
-    protocols: tuple[Protocol, ...] = tuple(PRESETS.values()),
     shapes: ShapeLibrary | None = None,
+    processes: int = 1,
 ) -> Path:
-    """Write a BIDS data set of simulated people, one FLAIR each.
+    """Write a BIDS data set of simulated people.
 
     Parameters
     ----------
     out : Path
         New or empty folder.
-    heads : list of Head
-        Whole-head anatomies.
-    participants : int
-        Number of people; diagnoses and protocols alternate.
-    seed : int, optional
-        Seed.
-    diagnoses : tuple of str, optional
-        Of ``"MS"``, ``"NMOSD"``, ``"HC"``.
-    protocols : tuple of Protocol, optional
-        Protocols.
+    heads : sequence of Head
+        Whole-head anatomies, taken in turn.
+    cohort : Cohort
+        Who is simulated.
     shapes : ShapeLibrary, optional
         Real lesion shapes.
+    processes : int, optional
+        How many people are simulated side by side; the files do not depend on it.
 
     Returns
     -------
     Path
         ``out``. The truth lies in its ``derivatives/truth``.
     """
-    truth = out / "derivatives" / "truth"
-    truth.mkdir(parents=True, exist_ok=True)
-    _write_json(out / "dataset_description.json", _description("raw"))
-    _write_json(truth / "dataset_description.json", _description("derivative"))
-    (out / "README").write_text(
-        "Simulated T2-FLAIR with known lesions, for tests and demonstrations.\n"
-        "No real person was scanned. The true lesion masks are in derivatives/truth.\n",
-        encoding="utf-8",
-    )
-    rows = ["participant_id\tdiagnosis"]
-    for number in range(participants):
-        subject = f"sub-{number + 1:02d}"
-        rng = np.random.default_rng((seed, number))
-        scan = simulate_scan(
-            heads[number % len(heads)],
-            rng,
-            diagnosis=diagnoses[number % len(diagnoses)],
-            load=float(np.clip(rng.lognormal(2.14, 0.8), 2.0, 40.0)),
-            protocol=protocols[number % len(protocols)],
-            shapes=shapes,
-        )
-        first, second, third = (float(a) for a in rng.normal(0, 4, 3))
-        geometry = Geometry("LPS", (first, second, third))
-        _write_scan(out, truth, subject, scan, geometry)
-        rows.append(f"{subject}\t{scan.diagnosis}")
-        LOGGER.info("%s: %s, %s", subject, scan.diagnosis, scan.protocol.name)
-    (out / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    levels = {"MS": "multiple sclerosis", "NMOSD": "neuromyelitis optica spectrum disorder",
-              "HC": "healthy"}  # fmt: skip
-    _write_json(
-        out / "participants.json",
-        {"diagnosis": {"Description": "Whose lesions were simulated", "Levels": levels}},
-    )
+    from msnmo_bids.simulation.contact_sheet import save_contact_sheet
+
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (out, cohort, number, heads[number % len(heads)], shapes)
+        for number in range(len(cohort.diagnoses))
+    ]
+    if processes == 1:
+        previews = [_write_person(*job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(
+            processes, mp_context=get_context("spawn"), initializer=_one_thread
+        ) as pool:
+            previews = [task.result() for task in [pool.submit(_write_person, *j) for j in jobs]]
+    _write_shared_files(out, cohort)
+    sheet = out / "derivatives" / "truth" / "figures" / "contact_sheet.png"
+    save_contact_sheet([preview for person in previews for preview in person], sheet)
     return out
 
 
-def _write_scan(
-    out: Path, truth: Path, subject: str, scan: SimulatedScan, geometry: Geometry
-) -> None:
-    folder = out / subject / "anat"
-    folder.mkdir(parents=True, exist_ok=True)
-    as_image(scanner_units(scan), scan.affine, geometry).to_filename(
-        folder / f"{subject}_FLAIR.nii.gz"
-    )
-    _write_json(
-        folder / f"{subject}_FLAIR.json",
-        {
-            "Manufacturer": "Simulated",
-            "ProtocolName": scan.protocol.name,
-            "SliceThickness": scan.protocol.thickness,
-            "SkullStripped": False,
-        },
-    )
-    folder = truth / subject / "anat"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{subject}_space-orig_label-L_desc-truth_mask"
-    as_image(scan.lesion_mask, scan.affine, geometry).to_filename(folder / f"{name}.nii.gz")
-    _write_json(
-        folder / f"{name}.json",
-        {
-            "Type": "Lesion",
-            "SpatialReference": "orig",
-            "Sources": [f"bids:raw:{subject}/anat/{subject}_FLAIR.nii.gz"],
-            "Description": "True lesion mask of the simulation",
-        },
-    )
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
-def _description(kind: str) -> dict:
-    content: dict = {
-        "Name": "Simulated T2-FLAIR" if kind == "raw" else "True lesions of simulated T2-FLAIR",
+def _subject(cohort: Cohort, number: int) -> str:
+    width = max(2, len(str(len(cohort.diagnoses))))
+    return f"sub-{number + 1:0{width}d}"
+
+
+def _write_person(
+    out: Path, cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None
+) -> list[tuple[str, np.ndarray]]:
+    """Write all files of one person; return the panels of the contact sheet, with titles."""
+    from msnmo_bids.simulation.contact_sheet import draw_panels
+
+    previews = []
+    for visit in simulate_person(cohort, number, head, shapes):
+        _write_image(out, visit, cohort)
+        _write_truth(out / "derivatives" / "truth", visit, cohort)
+        scan = visit.scan
+        title = f"{visit.prefix}: {scan.diagnosis}, {scan.protocol.name}"
+        previews.append((title, draw_panels(scan)))
+        LOGGER.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
+    if cohort.sessions > 1:
+        subject = _subject(cohort, number)
+        rows = [
+            {"session_id": f"ses-{k + 1}", "acq_time": f"{1925 + k}-01-01T12:00:00"}
+            for k in range(cohort.sessions)
+        ]
+        write_tsv(out / subject / f"{subject}_sessions.tsv", ("session_id", "acq_time"), rows)
+    return previews
+
+
+def _write_image(out: Path, visit: Visit, cohort: Cohort) -> None:
+    scan, path = visit.scan, out / visit.image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = scanner_units(scan)
+    if cohort.skull_strip:
+        values = values * scan.brain_mask.astype(values.dtype)
+    as_image(values, scan.affine, visit.geometry).to_filename(path)
+    content = {
+        "Manufacturer": "Simulated",
+        "ProtocolName": scan.protocol.name,
+        "SliceThickness": scan.protocol.thickness,
+        "SkullStripped": cohort.skull_strip,
+    }
+    write_json(out / sidecar(visit.image), content)
+
+
+def _write_truth(truth: Path, visit: Visit, cohort: Cohort) -> None:
+    """Write the truth of a scan: masks, labels, tables, and what it was made with."""
+    scan, geometry = visit.scan, visit.geometry
+    folder = truth / visit.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    common = {"SpatialReference": "orig", "Sources": [bids_uri(visit.image, "raw")]}
+    recipe = {
+        "Seed": [cohort.seed, visit.number],
+        "Session": visit.session,
+        "Sessions": cohort.sessions,
+        "Diagnosis": scan.diagnosis,
+        "Load": scan.load,
+        "Typicality": cohort.typicality,
+        "Anatomy": scan.head.name,
+        "Protocol": asdict(scan.protocol),
+        "Geometry": asdict(geometry),
+    }
+    images: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+        "lesion_mask": (
+            scan.lesion_mask,
+            {"Type": "Lesion", "Description": "True lesion mask", "Simulation": recipe},
+        ),
+        "lesion_labels": (scan.lesion_labels, {"Description": "True lesions, one label each"}),
+        "brain_mask": (
+            scan.brain_mask.astype(np.uint8),
+            {"Type": "Brain", "Description": "True brain mask"},
+        ),
+        "tissue": (scan.tissue, {"Description": "Tissues at the centres of the voxels"}),
+    }
+    for kind, (array, content) in images.items():
+        name = truth_name(visit.prefix, kind)
+        as_image(array, scan.affine, geometry).to_filename(folder / name)
+        write_json(folder / sidecar(name), content | common)
+    rows = lesion_table(scan, geometry.matrix @ scan.affine)
+    write_tsv(folder / truth_name(visit.prefix, "lesion_table"), tuple(LESION_COLUMNS), rows)
+    write_tsv(folder / truth_name(visit.prefix, "tissue_table"), ("index", "name"), tissue_table())
+
+
+def _write_shared_files(out: Path, cohort: Cohort) -> None:
+    truth = out / "derivatives" / "truth"
+    write_json(out / "dataset_description.json", _description("raw"))
+    write_json(truth / "dataset_description.json", _description("derivative"))
+    write_text(truth / ".bidsignore", "figures\n")
+    described = {name: about for name, about in LESION_COLUMNS.items() if name not in _STANDARD}
+    write_json(truth / "seg-lesions_dseg.json", described)
+    write_text(truth / "README", _README)
+    write_text(out / "README", _README)
+    rows = []
+    for number, diagnosis in enumerate(cohort.diagnoses):
+        rng = np.random.default_rng((cohort.seed, number, 1))  # independent of the diagnosis
+        age = int(np.clip(rng.normal(40, 11), 18, 75))
+        sex = str(rng.choice(("F", "M"), p=(0.7, 0.3)))
+        rows.append({"participant_id": _subject(cohort, number), "diagnosis": diagnosis,
+                     "age": age, "sex": sex})  # fmt: skip
+    write_tsv(out / "participants.tsv", ("participant_id", "diagnosis", "age", "sex"), rows)
+    write_json(
+        out / "participants.json",
+        {
+            "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
+            "age": {
+                "Description": "Invented age, independent of the diagnosis", "Units": "year",
+            },
+            "sex": {
+                "Description": "Invented sex, independent of the diagnosis",
+                "Levels": {"F": "female", "M": "male"},
+            },
+        },
+    )  # fmt: skip
+
+
+def _description(kind: str) -> dict[str, Any]:
+    title = "Simulated T2-FLAIR" if kind == "raw" else "Truth of simulated T2-FLAIR"
+    content: dict[str, Any] = {
+        "Name": title,
         "BIDSVersion": "1.10.0",
         "DatasetType": kind,
         "License": "CC0",
@@ -188,7 +385,3 @@ def _description(kind: str) -> dict:
     if kind == "derivative":
         content["DatasetLinks"] = {"raw": "../.."}
     return content
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ and fourth ventricle, the dorsal medulla, the corticospinal tract, or large and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -27,11 +27,52 @@ _MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is s
 
 @dataclass(frozen=True)
 class LesionRecord:
-    """One simulated lesion: its kind, place (RAS mm) and volume before merging (mm³)."""
+    """One simulated lesion.
+
+    Parameters
+    ----------
+    kind : str
+        What it is and where it was put: ``"periventricular"``, ``"ependymal"``, ...
+    place : tuple of float
+        Centre of its box (RAS mm).
+    volume : float
+        Volume before lesions merge (mm³); 0 when it has vanished.
+    label : int
+        Its number in `LesionMap.labels`, the same at all visits.
+    change : {"new", "stable", "enlarging", "shrinking", "vanished"} or None
+        Since the visit before (vanished: then or earlier); None at the first visit.
+    """
 
     kind: str
     place: tuple[float, float, float]
     volume: float
+    label: int = 0
+    change: str | None = None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a lesion was made of, so that it can be rendered again, grown or shrunk.
+
+    Parameters
+    ----------
+    shape : ndarray, (x, y, z), bool
+        The lesion before it is blurred.
+    box : tuple of slice
+        Where the shape lies on the grid of the head.
+    soft : float
+        Blur of its border (mm, s.d.).
+    level : float
+        Brightness relative to white matter.
+    hole : float
+        How much darker its core is.
+    """
+
+    shape: np.ndarray
+    box: tuple[slice, ...]
+    soft: float
+    level: float
+    hole: float = 0.0
 
 
 @dataclass
@@ -44,13 +85,19 @@ class LesionMap:
         Share of the full contrast, 0 to 1.
     brightness : ndarray, (X, Y, Z), float32
         Intensity of the lesion tissue relative to white matter.
+    labels : ndarray, (X, Y, Z), uint16
+        Number of the lesion that is strongest at a voxel, 0 outside of the mask.
     records : list of LesionRecord
         The lesions.
+    stamps : dict of int to Stamp
+        What the lesions of the next visit are made from, by label.
     """
 
     profile: np.ndarray
     brightness: np.ndarray
+    labels: np.ndarray
     records: list[LesionRecord] = field(default_factory=list)
+    stamps: dict[int, Stamp] = field(default_factory=dict)
 
     @property
     def mask(self) -> np.ndarray:
@@ -58,19 +105,28 @@ class LesionMap:
         return self.profile >= RIM
 
 
-def draw_load(rng: np.random.Generator) -> float:
-    """Draw the total lesion volume of an MS-like scan.
+def draw_load(rng: np.random.Generator, diagnosis: str = "MS") -> float:
+    """Draw the total lesion volume of a scan.
 
     Parameters
     ----------
     rng : numpy.random.Generator
         Source of randomness.
+    diagnosis : {"MS", "NMOSD", "HC"}, optional
+        Whose load. To train a classifier, draw the loads of all classes as for MS, so that the
+        volume alone does not tell them apart.
 
     Returns
     -------
     float
-        ml; one tenth is 0, another tenth below 1, a sixth above 25.
+        ml. MS: one tenth is 0, another tenth below 1, a sixth above 25. NMOSD: a third is 0, the
+        rest about 1 ml. HC: 0.
     """
+    if diagnosis == "HC":
+        return 0.0
+    if diagnosis == "NMOSD":
+        load = 0.0 if rng.random() < 1 / 3 else rng.lognormal(np.log(1.2), 1.2)
+        return float(min(load, 40.0))
     kind = rng.random()
     if kind < 0.10:
         return 0.0
@@ -90,6 +146,8 @@ def place_lesions(
     load: float,
     rng: np.random.Generator,
     shapes: ShapeLibrary | None = None,
+    *,
+    typicality: float = 1.0,
 ) -> LesionMap:
     """Fill a head with lesions up to a total load.
 
@@ -105,14 +163,71 @@ def place_lesions(
         Source of randomness.
     shapes : ShapeLibrary, optional
         Real lesion shapes; without it ovoids are made.
+    typicality : float, optional
+        Share of the load that follows the disease's own pattern, 0 to 1; the rest follows the
+        other's.
 
     Returns
     -------
     LesionMap
     """
     stamper = _Stamper(head, rng, shapes)
-    if diagnosis != "HC" and load > 0:
-        (_fill_ms if diagnosis == "MS" else _fill_nmosd)(stamper, load * 1000.0)
+    if diagnosis == "HC" or load <= 0:
+        return stamper.result()
+    own, other = (_fill_ms, _fill_nmosd) if diagnosis == "MS" else (_fill_nmosd, _fill_ms)
+    if typicality > 0:
+        own(stamper, typicality * load * 1000.0)
+    if typicality < 1:
+        other(stamper, load * 1000.0)
+    if rng.random() < _VASCULAR_SHARE:
+        for _ in range(rng.integers(1, 7)):
+            stamper.lesion("deep", float(rng.uniform(10, 60)), soft=0.7, kind="vascular")
+    return stamper.result()
+
+
+def follow_up(
+    head: Head,
+    before: LesionMap,
+    diagnosis: str,
+    rng: np.random.Generator,
+    shapes: ShapeLibrary | None = None,
+) -> LesionMap:
+    """Let the lesions of a head change until its next visit.
+
+    Most stay as they are; some grow or shrink by up to two millimetres at their border, a few
+    vanish, and new ones appear. A lesion keeps its label.
+
+    Parameters
+    ----------
+    head : Head
+        The same head.
+    before : LesionMap
+        Its lesions at the visit before.
+    diagnosis : {"MS", "NMOSD", "HC"}
+        Whose lesions.
+    rng : numpy.random.Generator
+        Source of randomness.
+    shapes : ShapeLibrary, optional
+        Real lesion shapes.
+
+    Returns
+    -------
+    LesionMap
+    """
+    stamper = _Stamper(head, rng, shapes)
+    for record in before.records:
+        stamp = before.stamps.get(record.label)
+        if stamp is None:  # it had vanished before
+            stamper.records.append(record)
+            continue
+        change = str(rng.choice(list(_CHANGES), p=list(_CHANGES.values())))
+        stamper.again(record, stamp, change)
+    stamper.change = "new"
+    if diagnosis != "HC" and before.records:
+        for _ in range(rng.poisson(_NEW_LESIONS[diagnosis])):
+            volume = float(np.clip(rng.lognormal(3.9, 0.9), 14, 1500))
+            places, shares = _NEW_PLACES[diagnosis]
+            stamper.lesion(str(rng.choice(places, p=shares)), volume, soft=rng.uniform(0.5, 1.0))
     return stamper.result()
 
 
@@ -123,8 +238,11 @@ class _Stamper:
         self.head, self.rng, self.shapes = head, rng, shapes
         self.profile = np.zeros(head.tissue.shape, np.float32)
         self.brightness = np.ones(head.tissue.shape, np.float32)
+        self.labels = np.zeros(head.tissue.shape, np.uint16)
         self.records: list[LesionRecord] = []
-        self.base = rng.normal(1.5, 0.12)
+        self.stamps: dict[int, Stamp] = {}
+        self.change: str | None = None
+        self.base = rng.normal(1.63, 0.13)
         self.filled = 0.0
         self.tries = 0
         tissue = head.tissue
@@ -137,7 +255,7 @@ class _Stamper:
 
     def result(self) -> LesionMap:
         """Return what was placed."""
-        return LesionMap(self.profile, self.brightness, self.records)
+        return LesionMap(self.profile, self.brightness, self.labels, self.records, self.stamps)
 
     def needs_more(self, target: float) -> bool:
         """Whether the target (mm³) is not reached and one more try makes sense."""
@@ -195,29 +313,68 @@ class _Stamper:
 
     def add(self, local: np.ndarray, box: tuple[slice, ...], kind: str, *, soft: float) -> None:
         """Blend a binary shape on a box of the grid into the lesion map."""
-        profile = ndimage.gaussian_filter(local, soft) * self.tissue_share[box]
-        np.minimum(profile * 1.15, 1.0, out=profile)
+        profile = self._profile(local, box, soft)
         volume = float((profile >= RIM).sum())
         if volume == 0:
             return
-        brightness = self.base + self.rng.normal(0, 0.07) + 0.03 * np.log10(volume / 100)
+        level = self.base + self.rng.normal(0, 0.07) + 0.03 * np.log10(volume / 100)
+        hole = 0.0
         if volume > 2500 and self.rng.random() < 0.2:
-            core = ndimage.gaussian_filter(local, 3.0)
-            hole = self.rng.uniform(0.05, 0.25) * np.clip((core - 0.6) / 0.4, 0, 1)
-        else:
-            hole = 0.0
+            hole = self.rng.uniform(0.05, 0.25)
+        stamp = Stamp(local > 0, box, soft, max(level, 1.25), hole)
+        record = LesionRecord(kind, self._place(box), volume, self._next(), self.change)
+        self._blend(profile, stamp, record)
+
+    def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
+        """Put a lesion of the visit before in again, changed or not."""
+        if change != "stable":
+            stamp = _resized(stamp, change, self.rng, self.profile.shape)
+        profile = self._profile(stamp.shape.astype(np.float32), stamp.box, stamp.soft)
+        volume = float((profile >= RIM).sum())
+        if change == "vanished" or volume == 0:
+            self.records.append(replace(record, volume=0.0, change="vanished"))
+            return
+        record = replace(record, place=self._place(stamp.box), volume=volume, change=change)
+        self._blend(profile, stamp, record)
+
+    def _profile(self, local: np.ndarray, box: tuple[slice, ...], soft: float) -> np.ndarray:
+        """Share of the full contrast that a shape gives the voxels of its box."""
+        profile = ndimage.gaussian_filter(local, soft) * self.tissue_share[box]
+        return np.minimum(profile * 1.15, 1.0)
+
+    def _blend(self, profile: np.ndarray, stamp: Stamp, record: LesionRecord) -> None:
+        """Put a lesion where it is stronger than what is there."""
+        box = stamp.box
+        level = np.full(profile.shape, stamp.level, np.float32)
+        if stamp.hole:
+            core = ndimage.gaussian_filter(stamp.shape.astype(np.float32), 3.0)
+            level -= stamp.hole * np.clip((core - 0.6) / 0.4, 0, 1)
         stronger = profile > self.profile[box]
-        self.filled += float(((profile >= RIM) & (self.profile[box] < RIM)).sum())
-        level = np.broadcast_to(np.asarray(max(brightness, 1.18) - hole), profile.shape)
+        inside = profile >= RIM
+        self.filled += float((inside & (self.profile[box] < RIM)).sum())
         self.brightness[box][stronger] = level[stronger]
+        self.labels[box][stronger & inside] = record.label
         np.maximum(self.profile[box], profile, out=self.profile[box])
+        self.records.append(record)
+        self.stamps[record.label] = stamp
+
+    def _place(self, box: tuple[slice, ...]) -> tuple[float, float, float]:
+        """Centre of a box (RAS mm)."""
         centre = [(s.start + s.stop - 1) / 2 for s in box]
-        place = self.head.affine[:3, :3] @ centre + self.head.affine[:3, 3]
-        x, y, z = (float(v) for v in place)
-        self.records.append(LesionRecord(kind, (x, y, z), volume))
+        x, y, z = self.head.affine[:3, :3] @ centre + self.head.affine[:3, 3]
+        return float(x), float(y), float(z)
+
+    def _next(self) -> int:
+        return 1 + max((record.label for record in self.records), default=0)
 
     def lesion(
-        self, place: str, volume: float, *, soft: float = _STAMP_SMOOTHING, elongation: float = 1.0
+        self,
+        place: str,
+        volume: float,
+        *,
+        soft: float = _STAMP_SMOOTHING,
+        elongation: float = 1.0,
+        kind: str | None = None,
     ) -> bool:
         """Place one lesion of a volume (mm³); False when the head has no such place."""
         found = self.candidates(place)
@@ -239,7 +396,7 @@ class _Stamper:
             points = _densified(points, scale) @ turn.T
         else:
             points = ovoid(volume, self.rng, elongation=elongation) @ self._axes(place).T
-        self.stamp(points, centre, place, soft=soft)
+        self.stamp(points, centre, kind or place, soft=soft)
         return True
 
     def _axes(self, place: str) -> np.ndarray:
@@ -273,6 +430,26 @@ class _Stamper:
         self.add(band[box].astype(np.float32), box, kind, soft=0.8)
 
 
+def _resized(stamp: Stamp, change: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Stamp:
+    """Grow or shrink a lesion at its border; one that vanishes stays as it is, to be dropped."""
+    if change == "vanished":
+        return stamp
+    margin = 3 if change == "enlarging" else 0
+    box = tuple(
+        slice(max(0, s.start - margin), min(n, s.stop + margin))
+        for s, n in zip(stamp.box, shape, strict=True)
+    )
+    padding = [(s.start - b.start, b.stop - s.stop) for s, b in zip(stamp.box, box, strict=True)]
+    lesion = np.pad(stamp.shape, padding)
+    if change == "enlarging":
+        grown = ndimage.distance_transform_edt(~lesion) <= rng.uniform(1.0, 2.2)
+    else:
+        grown = ndimage.distance_transform_edt(np.pad(lesion, 1))[1:-1, 1:-1, 1:-1] > rng.uniform(
+            1.0, 1.8
+        )
+    return replace(stamp, shape=grown, box=box)
+
+
 def _densified(points: np.ndarray, scale: float) -> np.ndarray:
     """Scale 1 mm points; a magnified shape is sampled twice an axis so that no gaps appear."""
     if scale <= 1.05:
@@ -280,6 +457,18 @@ def _densified(points: np.ndarray, scale: float) -> np.ndarray:
     shift = np.stack(np.meshgrid(*[(-0.25, 0.25)] * 3, indexing="ij"), -1).reshape(-1, 3)
     return ((points[:, None] + shift[None]) * scale).reshape(-1, 3)
 
+
+#: Share of the heads with lesions that have hyperintensities of small vessels besides.
+_VASCULAR_SHARE = 0.15
+
+#: What becomes of a lesion until the next visit, with its share.
+_CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
+#: Mean number of new lesions, and where they appear.
+_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
+_NEW_PLACES = {
+    "MS": (("periventricular", "deep", "juxtacortical", "infratentorial"), (0.4, 0.25, 0.2, 0.15)),
+    "NMOSD": (("deep", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
+}
 
 _MS_PLACES = ("periventricular", "deep", "juxtacortical", "infratentorial", "basal")
 _MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)

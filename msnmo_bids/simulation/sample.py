@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
 from msnmo_bids.simulation.acquisition import Protocol, degrade, random_protocol, sample_grid
@@ -12,7 +14,7 @@ from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
-from msnmo_bids.simulation.lesions import LesionRecord, draw_load, place_lesions
+from msnmo_bids.simulation.lesions import LesionMap, draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.random_fields import smooth_noise
 
 
@@ -34,10 +36,12 @@ class SimulatedScan:
         ``"MS"``, ``"NMOSD"`` or ``"HC"``.
     protocol : Protocol
         How it was acquired.
-    lesions : tuple of LesionRecord
-        What was placed.
-    head : str
-        Which anatomy.
+    lesions : LesionMap
+        What was placed, on the grid of `head`.
+    head : Head
+        The deformed head, 1 mm.
+    load : float
+        Total lesion volume that was asked for (ml).
     """
 
     image: np.ndarray
@@ -46,8 +50,9 @@ class SimulatedScan:
     affine: np.ndarray
     diagnosis: str
     protocol: Protocol
-    lesions: tuple[LesionRecord, ...]
-    head: str
+    lesions: LesionMap
+    head: Head
+    load: float
 
     @property
     def zooms(self) -> np.ndarray:
@@ -58,6 +63,38 @@ class SimulatedScan:
     def brain_mask(self) -> np.ndarray:
         """The true brain mask, bool."""
         return self.brain_distance <= 0
+
+    @property
+    def tissue(self) -> np.ndarray:
+        """Values of `Tissue` at the voxels' centres, (X, Y, Z), uint8."""
+        return _nearest(self.head.tissue, self.image.shape)
+
+    @property
+    def lesion_labels(self) -> np.ndarray:
+        """Number of the lesion of each voxel of the mask, (X, Y, Z), uint16.
+
+        A voxel of a thick slice that is lesion by its share, though not at its centre, belongs to
+        the nearest lesion.
+        """
+        ideal = self.lesions.labels
+        found = self.lesion_mask > 0
+        labels = np.where(found, _nearest(ideal, self.image.shape), 0)
+        missing = np.argwhere(found & (labels == 0))
+        lesions = np.argwhere(ideal)
+        if len(missing) and len(lesions):
+            scale = np.array(ideal.shape) / self.image.shape
+            _, nearest = cKDTree(lesions).query((missing + 0.5) * scale - 0.5)
+            labels[tuple(missing.T)] = ideal[tuple(lesions[nearest].T)]
+        return labels.astype(np.uint16)
+
+
+def _nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sample a volume at the centres of the voxels of another grid of the same extent."""
+    index = [
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(volume.shape, shape, strict=True)
+    ]
+    return volume[np.ix_(*index)]
 
 
 def simulate_scan(
@@ -93,11 +130,72 @@ def simulate_scan(
     -------
     SimulatedScan
     """
-    protocol = protocol or random_protocol(rng)
+    protocols = None if protocol is None else (protocol,)
+    return next(
+        simulate_visits(
+            head, rng, diagnosis=diagnosis, load=load, protocols=protocols, shapes=shapes,
+            limits=limits,
+        )
+    )  # fmt: skip
+
+
+def simulate_visits(
+    head: Head,
+    rng: np.random.Generator,
+    *,
+    sessions: int = 1,
+    diagnosis: str = "MS",
+    load: float | None = None,
+    protocols: Sequence[Protocol] | None = None,
+    shapes: ShapeLibrary | None = None,
+    limits: DeformationRange | None = None,
+    typicality: float = 1.0,
+) -> Iterator[SimulatedScan]:
+    """Simulate the visits of one person: the same head and contrast, lesions that change.
+
+    Parameters
+    ----------
+    head : Head
+        Undeformed anatomy.
+    rng : numpy.random.Generator
+        Source of randomness; the same state gives the same scans.
+    sessions : int, optional
+        Number of visits.
+    diagnosis, load, shapes, limits
+        As for `simulate_scan`; the load is that of the first visit.
+    protocols : sequence of Protocol, optional
+        Acquisition of each visit, taken in turn; drawn by default.
+    typicality : float, optional
+        Share of the load that follows the disease's own pattern.
+
+    Yields
+    ------
+    SimulatedScan
+        One a visit.
+    """
+    drawn = [protocols[k % len(protocols)] if protocols else random_protocol(rng)
+             for k in range(sessions)]  # fmt: skip
     load = draw_load(rng) if load is None else load
     moved = deform(head, rng, limits)
-    lesions = place_lesions(moved, diagnosis, load, rng, shapes)
-    ideal = flair(moved, lesions, rng)
+    contrast = int(rng.integers(2**63))
+    lesions = place_lesions(moved, diagnosis, load, rng, shapes, typicality=typicality)
+    for visit, protocol in enumerate(drawn):
+        if visit:
+            lesions = follow_up(moved, lesions, diagnosis, rng, shapes)
+        ideal = flair(moved, lesions, np.random.default_rng(contrast))
+        yield _acquire(ideal, moved, lesions, protocol, diagnosis, load, rng)
+
+
+def _acquire(
+    ideal: np.ndarray,
+    moved: Head,
+    lesions: LesionMap,
+    protocol: Protocol,
+    diagnosis: str,
+    load: float,
+    rng: np.random.Generator,
+) -> SimulatedScan:
+    """Sample the ideal image and its truth on the grid of a protocol."""
     image, zooms = sample_grid(ideal, 1.0, protocol)
     share, _ = sample_grid(lesions.mask.astype(np.float32), 1.0, protocol)
     distance, _ = sample_grid(moved.to_surface.astype(np.float32) * DISTANCE_STEP, 1.0, protocol)
@@ -110,8 +208,9 @@ def simulate_scan(
         affine=affine,
         diagnosis=diagnosis,
         protocol=protocol,
-        lesions=tuple(lesions.records),
-        head=head.name,
+        lesions=lesions,
+        head=moved,
+        load=load,
     )
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes, ovoid, random_rotation
-from msnmo_bids.simulation.lesions import RIM, draw_load, place_lesions
+from msnmo_bids.simulation.lesions import RIM, draw_load, follow_up, place_lesions
 
 DRAWS = 4000
 
@@ -96,6 +96,7 @@ def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
         }
         for diagnosis in ("MS", "NMOSD")
     }
+    kinds = {name: found - {"vascular"} for name, found in kinds.items()}
     assert kinds["MS"] == {
         "periventricular", "confluent", "deep", "juxtacortical", "infratentorial", "basal"
     }  # fmt: skip
@@ -207,3 +208,95 @@ def test_distances_of_a_head(tiny_head):
 def test_head_without_a_ventricle_is_far_from_it():
     head = head_from_tissue(np.full((8, 8, 8), Tissue.WHITE_MATTER, np.uint8), np.eye(4), "plain")
     assert (head.to_lateral == 255).all()
+
+
+def test_loads_of_the_other_classes():
+    rng = np.random.default_rng(0)
+    assert draw_load(rng, "HC") == 0
+    loads = np.array([draw_load(rng, "NMOSD") for _ in range(DRAWS)])
+    empty = (loads == 0).sum()
+    assert stats.binom.ppf(0.0005, DRAWS, 1 / 3) <= empty <= stats.binom.ppf(0.9995, DRAWS, 1 / 3)
+    assert 0.9 < np.median(loads[loads > 0]) < 1.5
+    assert loads.max() <= 40
+
+
+@pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])
+def test_every_voxel_of_the_mask_has_one_lesion(tiny_head, diagnosis):
+    lesions = place_lesions(tiny_head, diagnosis, 6.0, np.random.default_rng(1))
+    np.testing.assert_array_equal(lesions.labels > 0, lesions.mask)
+    numbers = [record.label for record in lesions.records]
+    assert numbers == list(range(1, len(numbers) + 1))  # no two lesions share a label
+    assert set(np.unique(lesions.labels)) - {0} <= set(numbers)
+    assert {record.change for record in lesions.records} == {None}
+
+
+def test_both_classes_have_vascular_lesions(tiny_head):
+    for diagnosis in ("MS", "NMOSD"):
+        with_vascular = sum(
+            any(
+                record.kind == "vascular"
+                for record in place_lesions(
+                    tiny_head, diagnosis, 0.2, np.random.default_rng(seed)
+                ).records
+            )
+            for seed in range(150)
+        )
+        assert stats.binom.ppf(0.001, 150, 0.15) <= with_vascular
+        assert with_vascular <= stats.binom.ppf(0.999, 150, 0.15)
+
+
+def test_an_untypical_case_looks_like_the_other_disease(tiny_head):
+    only_nmosd = {"ependymal", "lower_ependyma", "medulla", "corticospinal"}
+
+    def nmosd_share(diagnosis: str, typicality: float) -> float:
+        records = [
+            record
+            for seed in range(6)
+            for record in place_lesions(
+                tiny_head, diagnosis, 4.0, np.random.default_rng(seed), typicality=typicality
+            ).records
+        ]
+        return float(np.mean([record.kind in only_nmosd for record in records]))
+
+    assert nmosd_share("MS", 1.0) == 0 < nmosd_share("NMOSD", 1.0)
+    assert nmosd_share("MS", 0.0) > 0 == nmosd_share("NMOSD", 0.0)
+    assert 0 < nmosd_share("MS", 0.5) < nmosd_share("NMOSD", 1.0)
+
+
+def test_follow_up(tiny_head):
+    """Lesions keep their label; what is called enlarging grows, shrinking shrinks, and so on."""
+    seen = set()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        first = place_lesions(tiny_head, "MS", 3.0, rng)
+        second = follow_up(tiny_head, first, "MS", rng)
+        third = follow_up(tiny_head, second, "MS", rng)
+        for before, after in ((first, second), (second, third)):
+            old = {record.label: record for record in before.records}
+            new = {record.label: record for record in after.records}
+            assert old.keys() <= new.keys()
+            np.testing.assert_array_equal(after.labels > 0, after.mask)
+            for label, record in new.items():
+                seen.add(record.change)
+                if label not in old:
+                    assert record.change == "new"
+                    assert record.volume > 0
+                elif record.change == "stable":
+                    assert record.volume == old[label].volume
+                    assert record.place == old[label].place
+                elif record.change == "enlarging":
+                    assert record.volume > old[label].volume
+                elif record.change == "shrinking":
+                    assert 0 < record.volume < old[label].volume
+                else:
+                    assert record.change == "vanished"
+                    assert record.volume == 0
+                    assert not (after.labels == label).any()
+                assert record.kind == old.get(label, record).kind
+    assert seen == {"new", "stable", "enlarging", "shrinking", "vanished"}
+
+
+def test_healthy_heads_stay_healthy(tiny_head):
+    rng = np.random.default_rng(0)
+    first = place_lesions(tiny_head, "HC", 0.0, rng)
+    assert follow_up(tiny_head, first, "HC", rng).records == []

@@ -42,7 +42,7 @@ def test_same_seed_same_scan(tiny_head, protocol):
     np.testing.assert_array_equal(one.image, other.image)
     np.testing.assert_array_equal(one.lesion_mask, other.lesion_mask)
     np.testing.assert_array_equal(one.affine, other.affine)
-    assert one.lesions == other.lesions
+    assert one.lesions.records == other.lesions.records
     assert not np.array_equal(one.image, third.image)
 
 
@@ -71,7 +71,7 @@ def test_healthy_control_has_no_lesion(tiny_head):
         tiny_head, np.random.default_rng(0), diagnosis="HC", load=8.0, protocol=FINE
     )
     assert not scan.lesion_mask.any()
-    assert scan.lesions == ()
+    assert scan.lesions.records == []
 
 
 def test_lesions_are_bright(tiny_head):

@@ -1,0 +1,93 @@
+"""The command line of the simulator."""
+
+from __future__ import annotations
+
+import pytest
+
+from msnmo_bids.cli import simulate
+from msnmo_bids.errors import ExitCode, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "participants", "expected"),
+    [
+        ("MS,NMOSD", None, ("MS", "NMOSD")),
+        ("MS,NMOSD", 3, ("MS", "NMOSD", "MS")),
+        ("HC", 2, ("HC", "HC")),
+        ("MS:2, HC:1", None, ("MS", "MS", "HC")),
+        ("MS:1,NMOSD:1", 2, ("MS", "NMOSD")),
+    ],
+)
+def test_diagnoses(text, participants, expected):
+    assert simulate.parse_diagnoses(text, participants) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "participants", "problem"),
+    [
+        ("MS,MOGAD", None, "unknown diagnosis 'MOGAD'"),
+        ("", None, "unknown diagnosis ''"),
+        ("MS:0", None, "no number above 0"),
+        ("MS:x", None, "no number above 0"),
+        ("MS:", None, "no number above 0"),
+        ("MS:2,HC", None, "some names only"),
+        ("MS:2", 3, "has 2 people, --participants 3"),
+        ("MS", 0, "at least 1"),
+    ],
+)
+def test_contradictions(text, participants, problem):
+    with pytest.raises(UsageError, match=problem):
+        simulate.parse_diagnoses(text, participants)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--sessions", "0"], "--sessions must be at least 1"),
+        (["--n-cpus", "0"], "--n-cpus must be at least 1"),
+        (["--typicality", "1.5"], "--typicality must be from 0 to 1"),
+        (["--seed", "-1"], "--seed must be 0 or above"),
+    ],
+)
+def test_usage(tmp_path, caplog, arguments, problem):
+    assert simulate.main([str(tmp_path / "out"), *arguments]) == ExitCode.USAGE
+    assert problem in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path, caplog):
+    (tmp_path / "notes.txt").touch()
+    assert simulate.main([str(tmp_path)]) == ExitCode.USAGE
+    assert "the folder is not empty" in caplog.text
+
+
+def test_options_reach_the_data_set(tmp_path, monkeypatch):
+    from msnmo_bids.simulation import dataset, mni_head
+    from msnmo_bids.simulation.acquisition import PRESETS
+
+    seen = {}
+    monkeypatch.setattr(mni_head, "mni_head", lambda: "a head")
+    monkeypatch.setattr(
+        dataset, "write_dataset", lambda out, heads, cohort, **more: seen.update(locals())
+    )
+    out = tmp_path / "out"
+    arguments = "--diagnosis MS:2,HC:1 --sessions 3 --seed 7 --skull-strip --typicality 0.5"
+    presets = ["--scanner-preset", "3T-3D", "--scanner-preset", "1.5T-2D", "--n-cpus", "2"]
+    assert simulate.main([str(out), *arguments.split(), *presets]) == 0
+    assert seen["out"] == out
+    assert seen["heads"] == ["a head"]
+    assert seen["more"] == {"shapes": None, "processes": 2}
+    protocols = (PRESETS["3T-3D"], PRESETS["1.5T-2D"])
+    assert seen["cohort"] == dataset.Cohort(("MS", "MS", "HC"), 3, 7, protocols, True, 0.5)
+    assert simulate.main([str(out), "--scanner-preset", "any"]) == 0
+    assert seen["cohort"].protocols == ()
+    assert simulate.main([str(out)]) == 0
+    assert seen["cohort"] == dataset.Cohort(("MS", "NMOSD"))
+
+
+def test_choices_are_those_of_the_simulator():
+    from msnmo_bids.simulation.acquisition import PRESETS
+    from msnmo_bids.simulation.dataset import DIAGNOSES
+
+    assert tuple(PRESETS) == simulate.PRESETS
+    assert tuple(DIAGNOSES) == simulate.DIAGNOSES
