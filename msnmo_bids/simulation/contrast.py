@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.lesions import LesionMap
 from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.stamping import LesionMap
 
 #: Range of the mean intensity of each tissue, relative to white matter.
 TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {

@@ -9,100 +9,29 @@ and fourth ventricle, the dorsal medulla, the corticospinal tract, or large and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 import numpy as np
-from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, ovoid, random_rotation
-from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.stamping import LesionMap, Stamper
 
-#: Raters draw the outer rim: a voxel is lesion from this share of the full contrast on.
-RIM = 0.25
-_STAMP_SMOOTHING = 0.7
-_MAX_LESIONS = 160
-_MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is smoothed
+#: Share of the heads with lesions that have hyperintensities of small vessels besides.
+_VASCULAR_SHARE = 0.15
 
+#: Share of the juxtacortical lesions of MS that follow the U-fibres.
+_U_FIBRE_SHARE = 0.4
 
-@dataclass(frozen=True)
-class LesionRecord:
-    """One simulated lesion.
+#: What becomes of a lesion until the next visit, with its share.
+_CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
+#: Mean number of new lesions, and where they appear.
+_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
+_NEW_PLACES = {
+    "MS": (("periventricular", "deep", "juxtacortical", "infratentorial"), (0.4, 0.25, 0.2, 0.15)),
+    "NMOSD": (("deep", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
+}
 
-    Parameters
-    ----------
-    kind : str
-        What it is and where it was put: ``"periventricular"``, ``"ependymal"``, ...
-    place : tuple of float
-        Centre of its box (RAS mm).
-    volume : float
-        Volume before lesions merge (mm³); 0 when it has vanished.
-    label : int
-        Its number in `LesionMap.labels`, the same at all visits.
-    change : {"new", "stable", "enlarging", "shrinking", "vanished"} or None
-        Since the visit before (vanished: then or earlier); None at the first visit.
-    """
-
-    kind: str
-    place: tuple[float, float, float]
-    volume: float
-    label: int = 0
-    change: str | None = None
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What a lesion was made of, so that it can be rendered again, grown or shrunk.
-
-    Parameters
-    ----------
-    shape : ndarray, (x, y, z), bool
-        The lesion before it is blurred.
-    box : tuple of slice
-        Where the shape lies on the grid of the head.
-    soft : float
-        Blur of its border (mm, s.d.).
-    level : float
-        Brightness relative to white matter.
-    hole : float
-        How much darker its core is.
-    """
-
-    shape: np.ndarray
-    box: tuple[slice, ...]
-    soft: float
-    level: float
-    hole: float = 0.0
-
-
-@dataclass
-class LesionMap:
-    """Lesions on the grid of a head.
-
-    Parameters
-    ----------
-    profile : ndarray, (X, Y, Z), float32
-        Share of the full contrast, 0 to 1.
-    brightness : ndarray, (X, Y, Z), float32
-        Intensity of the lesion tissue relative to white matter.
-    labels : ndarray, (X, Y, Z), uint16
-        Number of the lesion that is strongest at a voxel, 0 outside of the mask.
-    records : list of LesionRecord
-        The lesions.
-    stamps : dict of int to Stamp
-        What the lesions of the next visit are made from, by label.
-    """
-
-    profile: np.ndarray
-    brightness: np.ndarray
-    labels: np.ndarray
-    records: list[LesionRecord] = field(default_factory=list)
-    stamps: dict[int, Stamp] = field(default_factory=dict)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The lesion mask as a rater would draw it, bool."""
-        return self.profile >= RIM
+_MS_PLACES = ("periventricular", "deep", "juxtacortical", "infratentorial", "basal")
+_MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)
 
 
 def draw_load(rng: np.random.Generator, diagnosis: str = "MS") -> float:
@@ -171,7 +100,7 @@ def place_lesions(
     -------
     LesionMap
     """
-    stamper = _Stamper(head, rng, shapes)
+    stamper = Stamper(head, rng, shapes)
     if diagnosis == "HC" or load <= 0:
         return stamper.result()
     own, other = (_fill_ms, _fill_nmosd) if diagnosis == "MS" else (_fill_nmosd, _fill_ms)
@@ -214,7 +143,7 @@ def follow_up(
     -------
     LesionMap
     """
-    stamper = _Stamper(head, rng, shapes)
+    stamper = Stamper(head, rng, shapes)
     for record in before.records:
         stamp = before.stamps.get(record.label)
         if stamp is None:  # it had vanished before
@@ -231,250 +160,7 @@ def follow_up(
     return stamper.result()
 
 
-class _Stamper:
-    """Puts single lesions into a head and keeps count of the filled volume."""
-
-    def __init__(self, head: Head, rng: np.random.Generator, shapes: ShapeLibrary | None) -> None:
-        self.head, self.rng, self.shapes = head, rng, shapes
-        self.profile = np.zeros(head.tissue.shape, np.float32)
-        self.brightness = np.ones(head.tissue.shape, np.float32)
-        self.labels = np.zeros(head.tissue.shape, np.uint16)
-        self.records: list[LesionRecord] = []
-        self.stamps: dict[int, Stamp] = {}
-        self.change: str | None = None
-        self.base = rng.normal(1.63, 0.13)
-        self.filled = 0.0
-        self.tries = 0
-        tissue = head.tissue
-        self.white = tissue == Tissue.WHITE_MATTER
-        brain = (tissue >= Tissue.WHITE_MATTER) & (tissue <= Tissue.BRAINSTEM)
-        csf = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
-        self.tissue_share = np.where(brain & ~csf, 1.0, 0.0).astype(np.float32)
-        self.tissue_share[tissue == Tissue.CORTEX] = 0.6
-        self._candidates: dict[str, np.ndarray] = {}
-
-    def result(self) -> LesionMap:
-        """Return what was placed."""
-        return LesionMap(self.profile, self.brightness, self.labels, self.records, self.stamps)
-
-    def needs_more(self, target: float) -> bool:
-        """Whether the target (mm³) is not reached and one more try makes sense."""
-        self.tries += 1
-        return (
-            self.filled < target and len(self.records) < _MAX_LESIONS and self.tries <= _MAX_TRIES
-        )
-
-    def candidates(self, place: str) -> np.ndarray:
-        """Flat indices of the voxels where a lesion of this place may be centred."""
-        if place not in self._candidates:
-            self._candidates[place] = np.flatnonzero(self._place_mask(place))
-        return self._candidates[place]
-
-    def _place_mask(self, place: str) -> np.ndarray:
-        head, step = self.head, DISTANCE_STEP
-        lateral, cortex = head.to_lateral, head.to_cortex
-        if place == "periventricular":
-            return self.white & (lateral <= 4 / step)
-        if place == "juxtacortical":
-            return self.white & (cortex <= 3 / step) & (lateral > 8 / step)
-        if place == "deep":
-            return self.white & (lateral > 5 / step) & (cortex > 3 / step)
-        if place == "basal":
-            return head.tissue == Tissue.DEEP_GREY
-        if place == "infratentorial":
-            return (head.tissue == Tissue.BRAINSTEM) | (head.tissue == Tissue.CEREBELLAR_WHITE)
-        if place == "lower_ependyma":
-            near = head.to_lower <= 3 / step
-            return near & (self.tissue_share > 0.9)
-        if place == "medulla":
-            stem = head.tissue == Tissue.BRAINSTEM
-            levels = np.flatnonzero(stem.any(axis=(0, 1)))
-            low = np.zeros_like(stem)
-            if levels.size:
-                cut = levels[0] + int(0.4 * levels.size)
-                low[:, :, levels[0] + int(0.1 * levels.size) : cut] = True
-            return stem & low
-        if place == "corticospinal":
-            return self.white & (lateral > 4 / step) & (lateral < 16 / step) & (cortex > 5 / step)
-        raise ValueError(f"unknown place {place!r}")
-
-    def stamp(self, points: np.ndarray, centre: np.ndarray, kind: str, *, soft: float) -> None:
-        """Add a lesion given by points (mm) around a centre (voxel)."""
-        index = np.round(points + centre).astype(int)
-        pad = 3 + int(2 * soft)
-        low = np.maximum(index.min(axis=0) - pad, 0)
-        high = np.minimum(index.max(axis=0) + pad + 1, self.profile.shape)
-        if (high - low < 1).any():
-            return
-        keep = ((index >= low) & (index < high)).all(axis=1)
-        local = np.zeros(tuple(high - low), np.float32)
-        local[tuple((index[keep] - low).T)] = 1.0
-        self.add(local, tuple(slice(a, b) for a, b in zip(low, high, strict=True)), kind, soft=soft)
-
-    def add(self, local: np.ndarray, box: tuple[slice, ...], kind: str, *, soft: float) -> None:
-        """Blend a binary shape on a box of the grid into the lesion map."""
-        profile = self._profile(local, box, soft)
-        volume = float((profile >= RIM).sum())
-        if volume == 0:
-            return
-        level = self.base + self.rng.normal(0, 0.07) + 0.03 * np.log10(volume / 100)
-        hole = 0.0
-        if volume > 2500 and self.rng.random() < 0.2:
-            hole = self.rng.uniform(0.05, 0.25)
-        stamp = Stamp(local > 0, box, soft, max(level, 1.25), hole)
-        record = LesionRecord(kind, self._place(box), volume, self._next(), self.change)
-        self._blend(profile, stamp, record)
-
-    def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
-        """Put a lesion of the visit before in again, changed or not."""
-        if change != "stable":
-            stamp = _resized(stamp, change, self.rng, self.profile.shape)
-        profile = self._profile(stamp.shape.astype(np.float32), stamp.box, stamp.soft)
-        volume = float((profile >= RIM).sum())
-        if change == "vanished" or volume == 0:
-            self.records.append(replace(record, volume=0.0, change="vanished"))
-            return
-        record = replace(record, place=self._place(stamp.box), volume=volume, change=change)
-        self._blend(profile, stamp, record)
-
-    def _profile(self, local: np.ndarray, box: tuple[slice, ...], soft: float) -> np.ndarray:
-        """Share of the full contrast that a shape gives the voxels of its box."""
-        profile = ndimage.gaussian_filter(local, soft) * self.tissue_share[box]
-        return np.minimum(profile * 1.15, 1.0)
-
-    def _blend(self, profile: np.ndarray, stamp: Stamp, record: LesionRecord) -> None:
-        """Put a lesion where it is stronger than what is there."""
-        box = stamp.box
-        level = np.full(profile.shape, stamp.level, np.float32)
-        if stamp.hole:
-            core = ndimage.gaussian_filter(stamp.shape.astype(np.float32), 3.0)
-            level -= stamp.hole * np.clip((core - 0.6) / 0.4, 0, 1)
-        stronger = profile > self.profile[box]
-        inside = profile >= RIM
-        self.filled += float((inside & (self.profile[box] < RIM)).sum())
-        self.brightness[box][stronger] = level[stronger]
-        self.labels[box][stronger & inside] = record.label
-        np.maximum(self.profile[box], profile, out=self.profile[box])
-        self.records.append(record)
-        self.stamps[record.label] = stamp
-
-    def _place(self, box: tuple[slice, ...]) -> tuple[float, float, float]:
-        """Centre of a box (RAS mm)."""
-        centre = [(s.start + s.stop - 1) / 2 for s in box]
-        x, y, z = self.head.affine[:3, :3] @ centre + self.head.affine[:3, 3]
-        return float(x), float(y), float(z)
-
-    def _next(self) -> int:
-        return 1 + max((record.label for record in self.records), default=0)
-
-    def lesion(
-        self,
-        place: str,
-        volume: float,
-        *,
-        soft: float = _STAMP_SMOOTHING,
-        elongation: float = 1.0,
-        kind: str | None = None,
-    ) -> bool:
-        """Place one lesion of a volume (mm³); False when the head has no such place."""
-        found = self.candidates(place)
-        if not found.size:
-            return False
-        centre = np.array(
-            np.unravel_index(self.rng.choice(found), self.profile.shape), dtype=np.float64
-        )
-        real = (
-            self.shapes is not None
-            and len(self.shapes)
-            and elongation == 1
-            and self.rng.random() < 0.75
-        )
-        if real and self.shapes is not None:
-            points = self.shapes.points[self.rng.integers(len(self.shapes))]
-            scale = (volume / len(points)) ** (1 / 3)
-            turn = random_rotation(self.rng) if place != "periventricular" else np.eye(3)
-            points = _densified(points, scale) @ turn.T
-        else:
-            points = ovoid(volume, self.rng, elongation=elongation) @ self._axes(place).T
-        self.stamp(points, centre, kind or place, soft=soft)
-        return True
-
-    def _axes(self, place: str) -> np.ndarray:
-        """Orientation of an ovoid: x (away from the ventricle's long axis) or vertical tracts."""
-        tilt = random_rotation(self.rng)
-        if place == "periventricular":
-            tilt = np.eye(3) + self.rng.normal(0, 0.25, (3, 3))
-        if place in ("corticospinal", "medulla"):
-            tilt = np.eye(3)[[1, 2, 0]] + self.rng.normal(0, 0.1, (3, 3))
-        q, _ = np.linalg.qr(tilt)
-        return q
-
-    def shell(self, distance: np.ndarray, thickness: float, target: float, kind: str) -> None:
-        """Add a band of varying thickness (mm) along a surface, of about a target volume (mm³)."""
-        noise = smooth_noise(self.profile.shape, 14.0, self.rng)
-        level = distance.astype(np.float32) * DISTANCE_STEP / max(thickness, 1.0) - 1.2 * noise
-        inside = self.white if kind == "confluent" else self.tissue_share > 0.9
-        inside = inside & (distance > 0) & (distance * DISTANCE_STEP < 4 * thickness + 3)
-        levels = level[inside]
-        if levels.size < 30:
-            return
-        share = min(target / levels.size, 0.85)
-        band = inside & (level < np.quantile(levels, share))
-        found = ndimage.find_objects(band.astype(np.uint8))
-        if not found:
-            return
-        box = tuple(
-            slice(max(0, s.start - 3), min(n, s.stop + 3))
-            for s, n in zip(found[0], band.shape, strict=True)
-        )
-        self.add(band[box].astype(np.float32), box, kind, soft=0.8)
-
-
-def _resized(stamp: Stamp, change: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Stamp:
-    """Grow or shrink a lesion at its border; one that vanishes stays as it is, to be dropped."""
-    if change == "vanished":
-        return stamp
-    margin = 3 if change == "enlarging" else 0
-    box = tuple(
-        slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(stamp.box, shape, strict=True)
-    )
-    padding = [(s.start - b.start, b.stop - s.stop) for s, b in zip(stamp.box, box, strict=True)]
-    lesion = np.pad(stamp.shape, padding)
-    if change == "enlarging":
-        grown = ndimage.distance_transform_edt(~lesion) <= rng.uniform(1.0, 2.2)
-    else:
-        grown = ndimage.distance_transform_edt(np.pad(lesion, 1))[1:-1, 1:-1, 1:-1] > rng.uniform(
-            1.0, 1.8
-        )
-    return replace(stamp, shape=grown, box=box)
-
-
-def _densified(points: np.ndarray, scale: float) -> np.ndarray:
-    """Scale 1 mm points; a magnified shape is sampled twice an axis so that no gaps appear."""
-    if scale <= 1.05:
-        return points * scale
-    shift = np.stack(np.meshgrid(*[(-0.25, 0.25)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    return ((points[:, None] + shift[None]) * scale).reshape(-1, 3)
-
-
-#: Share of the heads with lesions that have hyperintensities of small vessels besides.
-_VASCULAR_SHARE = 0.15
-
-#: What becomes of a lesion until the next visit, with its share.
-_CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
-#: Mean number of new lesions, and where they appear.
-_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
-_NEW_PLACES = {
-    "MS": (("periventricular", "deep", "juxtacortical", "infratentorial"), (0.4, 0.25, 0.2, 0.15)),
-    "NMOSD": (("deep", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
-}
-
-_MS_PLACES = ("periventricular", "deep", "juxtacortical", "infratentorial", "basal")
-_MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)
-
-
-def _fill_ms(stamper: _Stamper, target: float) -> None:
+def _fill_ms(stamper: Stamper, target: float) -> None:
     rng = stamper.rng
     if target > 8000 and rng.random() < 0.8:
         share = rng.uniform(0.3, 0.7) * target
@@ -488,10 +174,13 @@ def _fill_ms(stamper: _Stamper, target: float) -> None:
         place = str(rng.choice(_MS_PLACES, p=shares))
         if place == "infratentorial":
             volume = min(volume, 900.0)
+        if place == "juxtacortical" and rng.random() < _U_FIBRE_SHARE:
+            stamper.u_fibre(volume)
+            continue
         stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0))
 
 
-def _fill_nmosd(stamper: _Stamper, target: float) -> None:
+def _fill_nmosd(stamper: Stamper, target: float) -> None:
     rng = stamper.rng
     lower = stamper.head.to_lower
     if rng.random() < 0.45:

@@ -20,7 +20,7 @@ from msnmo_bids.preprocessing.geometry import to_native
 from msnmo_bids.simulation.acquisition import Protocol
 from msnmo_bids.simulation.anatomy import Tissue
 from msnmo_bids.simulation.dataset import Cohort, Geometry, as_image, simulate_person, write_dataset
-from msnmo_bids.simulation.lesions import LesionMap
+from msnmo_bids.simulation.stamping import LesionMap
 from msnmo_bids.simulation.truth import region_codes
 
 PROTOCOLS = (

@@ -11,7 +11,8 @@ from scipy import stats
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes, ovoid, random_rotation
-from msnmo_bids.simulation.lesions import RIM, draw_load, follow_up, place_lesions
+from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
+from msnmo_bids.simulation.stamping import RIM, Stamper
 
 DRAWS = 4000
 
@@ -89,7 +90,7 @@ def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
     kinds = {
         diagnosis: {
             record.kind
-            for seed in range(8)
+            for seed in range(14)
             for record in place_lesions(
                 tiny_head, diagnosis, 9.0, np.random.default_rng(seed)
             ).records
@@ -98,7 +99,8 @@ def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
     }
     kinds = {name: found - {"vascular"} for name, found in kinds.items()}
     assert kinds["MS"] == {
-        "periventricular", "confluent", "deep", "juxtacortical", "infratentorial", "basal"
+        "periventricular", "confluent", "deep", "juxtacortical", "u_fibre", "infratentorial",
+        "basal",
     }  # fmt: skip
     only_nmosd = {"ependymal", "lower_ependyma", "medulla", "corticospinal"}
     assert kinds["NMOSD"] >= {"ependymal", "deep", "juxtacortical"}
@@ -300,3 +302,29 @@ def test_healthy_heads_stay_healthy(tiny_head):
     rng = np.random.default_rng(0)
     first = place_lesions(tiny_head, "HC", 0.0, rng)
     assert follow_up(tiny_head, first, "HC", rng).records == []
+
+
+def test_ovoids_at_the_ventricle_stand_on_it(tiny_head):
+    """Dawson's fingers: the long axis leads away from the lateral ventricle."""
+    stamper = Stamper(tiny_head, np.random.default_rng(0), None)
+    lateral = tiny_head.to_lateral.astype(float)
+    slopes = np.gradient(lateral)
+    angles = []
+    for flat in stamper.candidates("periventricular")[::400]:
+        voxel = np.array(np.unravel_index(flat, lateral.shape))
+        away = np.array([slope[tuple(voxel)] for slope in slopes])
+        axis = stamper._axes("periventricular", voxel.astype(float))[:, 0]
+        angles.append(abs(away @ axis) / np.linalg.norm(away))
+    assert np.median(angles) > 0.85
+
+
+def test_u_fibre_follows_the_cortex(tiny_head):
+    stamper = Stamper(tiny_head, np.random.default_rng(2), None)
+    assert stamper.u_fibre(400.0)
+    lesions = stamper.result()
+    core = lesions.profile > 0.5
+    assert tiny_head.to_cortex[core].max() * DISTANCE_STEP < 5
+    extent = np.ptp(np.argwhere(core), axis=0) + 1
+    assert core.sum() < 0.5 * extent.prod()  # a bent sheet, no ball
+    assert lesions.records[0].kind == "u_fibre"
+    assert 200 < core.sum() < 800
