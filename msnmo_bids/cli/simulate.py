@@ -13,7 +13,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.version import get_version
 
 DIAGNOSES = ("MS", "NMOSD", "HC")
-PRESETS = ("1.5T-2D", "3T-2D", "3T-3D")
+PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
 
 

@@ -42,9 +42,14 @@ class Protocol:
 
 PRESETS = {
     "1.5T-2D": Protocol("1.5T-2D", (0.9, 0.9, 6.5), 5.5, 0.04, 0.12),
+    "1.5T-2D-8mm": Protocol("1.5T-2D-8mm", (0.9, 0.9, 8.0), 7.0, 0.05, 0.12),
     "3T-2D": Protocol("3T-2D", (0.7, 0.7, 4.0), 3.6, 0.03, 0.22),
     "3T-3D": Protocol("3T-3D", (1.0, 1.0, 1.0), 1.0, 0.04, 0.22),
 }
+
+
+#: Share of the scans with motion or ringing.
+_ARTEFACT_SHARE = 0.2
 
 
 def random_protocol(rng: np.random.Generator) -> Protocol:
@@ -102,8 +107,59 @@ def sample_grid(
     return resize_linear(volume, shape), extent / shape
 
 
+def k_space_artefacts(
+    image: np.ndarray,
+    slice_axis: int,
+    rng: np.random.Generator,
+    *,
+    motion: float = 0.0,
+    kept: float = 1.0,
+) -> np.ndarray:
+    """Add Gibbs ringing and motion, where they arise: in the k-space of the slices.
+
+    Parameters
+    ----------
+    image : ndarray, (X, Y, Z), float32
+        Magnitude image.
+    slice_axis : int
+        The axis across the slices, which is not encoded in k-space here.
+    rng : numpy.random.Generator
+        Source of randomness.
+    motion : float, optional
+        Standard deviation of the shifts between blocks of phase-encoding lines (voxels).
+    kept : float, optional
+        Share of k-space that was acquired along both axes of the slices; the rest is zero, which
+        gives ringing at sharp edges.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), float32
+        Magnitude; not negative.
+    """
+    read, phase = (axis for axis in range(3) if axis != slice_axis)
+    spectrum = np.fft.fft2(image, axes=(read, phase)).astype(np.complex64)
+    for axis in (read, phase):
+        outer = np.abs(np.fft.fftfreq(image.shape[axis])) > kept / 2
+        spectrum *= _along(~outer, axis)
+    if motion:
+        lines = np.fft.fftfreq(image.shape[phase])
+        blocks = np.sort(rng.uniform(-0.5, 0.5, int(rng.integers(2, 6))))
+        shifts = rng.normal(0.0, motion, len(blocks) + 1)
+        shifts[np.searchsorted(blocks, 0.0)] = 0.0  # the centre says where the head is
+        turn = np.exp(-2j * np.pi * lines * shifts[np.searchsorted(blocks, lines)])
+        spectrum *= _along(turn.astype(np.complex64), phase)
+    return np.abs(np.fft.ifft2(spectrum, axes=(read, phase))).astype(np.float32)
+
+
+def _along(values: np.ndarray, axis: int) -> np.ndarray:
+    """Bring a vector to an axis of three."""
+    view = [1, 1, 1]
+    view[axis] = -1
+    return values.reshape(view)
+
+
 def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Add bias field, ghosting, gamma and Rician noise.
+    """Add bias field, ghosting, motion, ringing, gamma and Rician noise.
 
     Parameters
     ----------
@@ -124,6 +180,15 @@ def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> 
         axis = int(rng.integers(2))
         shift = int(rng.integers(image.shape[axis] // 6, image.shape[axis] // 2))
         image = image + rng.uniform(0.01, 0.05) * np.roll(image, shift, axis=axis)
+    if rng.random() < _ARTEFACT_SHARE:
+        moves, rings = rng.random() < 0.5, rng.random() < 0.7
+        image = k_space_artefacts(
+            image,
+            protocol.slice_axis,
+            rng,
+            motion=float(rng.uniform(0.3, 1.5)) if moves else 0.0,
+            kept=float(rng.uniform(0.6, 0.85)) if rings else 1.0,
+        )
     image = np.power(image, rng.uniform(0.85, 1.2))
     real = image + rng.normal(0, protocol.noise, image.shape).astype(np.float32)
     imaginary = rng.normal(0, protocol.noise, image.shape).astype(np.float32)

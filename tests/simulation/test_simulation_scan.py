@@ -13,6 +13,7 @@ from msnmo_bids.simulation.acquisition import (
     PRESETS,
     Protocol,
     degrade,
+    k_space_artefacts,
     random_protocol,
     sample_grid,
 )
@@ -284,3 +285,25 @@ def test_horn_caps_lie_at_the_ends_of_the_ventricles(tiny_head):
     assert profile[rows[[0, -1]]].min() > 0.1
     assert profile.max() <= 1
     assert caps[lateral > 6].max() == 0
+
+
+def test_ringing_overshoots_at_edges_and_nowhere_else():
+    image = np.zeros((64, 64, 6), np.float32)
+    image[16:48, 16:48] = 1.0
+    rng = np.random.default_rng(0)
+    np.testing.assert_allclose(k_space_artefacts(image, 2, rng), image, atol=1e-5)
+    ringing = k_space_artefacts(image, 2, rng, kept=0.6)
+    assert 1.05 < ringing.max() < 1.25  # the overshoot of Gibbs
+    assert abs(ringing[28:36, 28:36] - 1).max() < 0.05
+    np.testing.assert_allclose(ringing[..., 0], ringing[..., 5], atol=1e-6)  # slice by slice
+
+
+def test_motion_makes_ghosts_along_the_phase_axis_only():
+    image = np.zeros((64, 64, 6), np.float32)
+    image[24:40, 24:40] = 1.0
+    moved = k_space_artefacts(image, 2, np.random.default_rng(1), motion=1.5)
+    assert moved[24:40, :12].max() > 0.01
+    assert moved[:12].max() < 1e-5
+    assert moved.min() >= 0
+    centre = (moved.sum(axis=(0, 2)) * np.arange(64)).sum() / moved.sum()
+    assert centre == pytest.approx(31.5, abs=1.0)
