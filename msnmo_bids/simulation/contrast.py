@@ -37,6 +37,8 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.VESSEL: (0.05, 0.6),
 }
 
+#: Voxels in front of and behind the end of a horn.
+_CAP_REACH = 20
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
 
@@ -94,10 +96,12 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
-    level = np.arange(lateral.shape[1], dtype=np.float32)[None, :, None]
     for end in (occupied[0], occupied[-1]):
-        near = np.exp(-(((level - end) / rng.uniform(5, 10)) ** 2))
-        caps += near * np.clip(1 - lateral / rng.uniform(2.5, 6.0), 0, 1) * rng.uniform(0.0, 0.5)
+        rows = slice(max(0, end - _CAP_REACH), end + _CAP_REACH + 1)
+        level = np.arange(rows.start, min(rows.stop, lateral.shape[1]), dtype=np.float32) - end
+        near = np.exp(-((level / rng.uniform(5, 10)) ** 2))[None, :, None]
+        reach, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
+        caps[:, rows] += near * np.clip(1 - lateral[:, rows] / reach, 0, 1) * strength
     return caps
 
 
