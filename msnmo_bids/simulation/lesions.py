@@ -32,6 +32,8 @@ _NEW_PLACES = {
 
 _MS_PLACES = ("periventricular", "deep", "juxtacortical", "infratentorial", "basal")
 _MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)
+#: Lesions at the ventricles are the large ones, those at the cortex and in the brainstem small.
+_MS_SIZES = (2.0, 1.0, 0.5, 0.5, 0.5)
 
 
 def draw_load(rng: np.random.Generator, diagnosis: str = "MS") -> float:
@@ -170,8 +172,9 @@ def _fill_ms(stamper: Stamper, target: float) -> None:
     while stamper.needs_more(target):
         left = target - stamper.filled
         typical = 3.6 + 0.45 * np.log1p(target / 4000)
-        volume = float(np.clip(rng.lognormal(typical, 1.3), 8, max(40.0, min(left, 12000.0))))
-        place = str(rng.choice(_MS_PLACES, p=shares))
+        number = int(rng.choice(len(_MS_PLACES), p=shares))
+        place, size = _MS_PLACES[number], _MS_SIZES[number] * rng.lognormal(typical, 1.3)
+        volume = float(np.clip(size, 8, max(40.0, min(left, 12000.0))))
         if place == "infratentorial":
             volume = min(volume, 900.0)
         if place == "juxtacortical" and rng.random() < _U_FIBRE_SHARE:
