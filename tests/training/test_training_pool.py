@@ -5,19 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msnmo_bids.simulation.anatomy import Tissue, head_from_tissue
 from msnmo_bids.training.pool import Brain, BrainPool, random_crop
-
-
-@pytest.fixture(scope="module")
-def ball_head():
-    """Scalp around white matter around a ventricle, 48 mm across."""
-    radius = np.linalg.norm(np.indices((48, 48, 48)) - 23.5, axis=0)
-    tissue = np.zeros((48, 48, 48), np.uint8)
-    for limit, kind in ((22, Tissue.SCALP), (19, Tissue.CORTEX), (16, Tissue.WHITE_MATTER),
-                        (4, Tissue.LATERAL_VENTRICLE)):  # fmt: skip
-        tissue[radius < limit] = kind
-    return head_from_tissue(tissue, np.eye(4), "ball")
 
 
 def make_pool(head, size=2, nmosd_share=0.5) -> BrainPool:
