@@ -74,7 +74,7 @@ DISTANCE_STEP = 0.25
 
 @dataclass(frozen=True)
 class Head:
-    """A head on a 1 mm grid in RAS order.
+    """A head on an isotropic grid in RAS order, of 1 mm unless it was resampled.
 
     Parameters
     ----------
@@ -103,6 +103,29 @@ class Head:
     def maps(self) -> tuple[np.ndarray, ...]:
         """The voxel-wise arrays, in the order of the constructor."""
         return (self.tissue, self.to_lateral, self.to_lower, self.to_cortex, self.to_surface)
+
+    @property
+    def spacing(self) -> float:
+        """Voxel size (mm)."""
+        return float(np.linalg.norm(self.affine[:3, 0]))
+
+    def resampled(self, spacing: float) -> Head:
+        """Return the head on a coarser or finer grid (mm), nearest neighbour.
+
+        A sample for a small cube needs no 1 mm head: time and memory go with the voxels.
+        """
+        if abs(spacing - self.spacing) < 1e-6:
+            return self
+        factor = spacing / self.spacing
+        shape = [max(1, int(n / factor)) for n in self.tissue.shape]
+        maps = [
+            m[np.ix_(*(((np.arange(n) + 0.5) * factor).astype(int) for n in shape))]
+            for m in self.maps
+        ]
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.full(3, factor / 2 - 0.5)
+        affine[:3, :3] *= factor
+        return self.with_maps([np.ascontiguousarray(m) for m in maps], affine)
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""

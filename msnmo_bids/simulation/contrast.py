@@ -37,7 +37,7 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.VESSEL: (0.05, 0.6),
 }
 
-#: Voxels in front of and behind the end of a horn.
+#: How far a cap may reach in front of and behind the end of a horn (mm).
 _CAP_REACH = 20
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
@@ -68,8 +68,8 @@ def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
 
 def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> None:
     """Brighten what looks like a lesion and is none, in place."""
-    shape, tissue = image.shape, head.tissue
-    fine, coarse = smooth_noise(shape, 9.0, rng), smooth_noise(shape, 22.0, rng)
+    shape, tissue, spacing = image.shape, head.tissue, head.spacing
+    fine, coarse = (smooth_noise(shape, scale / spacing, rng) for scale in (9.0, 22.0))
     white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
     lateral = head.to_lateral.astype(np.float32) * DISTANCE_STEP
     rim = np.clip(1 - lateral / rng.uniform(1.2, 3.0), 0, 1) * white
@@ -85,7 +85,9 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
     if rng.random() < 0.6:
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
         image += fluid * flow * rng.uniform(0.3, 1.2)
-    septum = ndimage.uniform_filter((tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), 7)
+    septum = ndimage.uniform_filter(
+        (tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), round(7 / spacing)
+    )
     middle = (septum > 0.45) & white
     image += middle * rng.uniform(0.0, 0.55)
 
@@ -96,12 +98,14 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
+    reach = round(_CAP_REACH / head.spacing)
     for end in (occupied[0], occupied[-1]):
-        rows = slice(max(0, end - _CAP_REACH), end + _CAP_REACH + 1)
+        rows = slice(max(0, end - reach), end + reach + 1)
         level = np.arange(rows.start, min(rows.stop, lateral.shape[1]), dtype=np.float32) - end
+        level *= head.spacing
         near = np.exp(-((level / rng.uniform(5, 10)) ** 2))[None, :, None]
-        reach, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
-        caps[:, rows] += near * np.clip(1 - lateral[:, rows] / reach, 0, 1) * strength
+        width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
+        caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
     return caps
 
 
@@ -130,14 +134,15 @@ def flair(
         free = bool(rng.random() < 0.2)
     means = tissue_means(rng, free=free)
     image = means[head.tissue]
-    image += image * smooth_noise(image.shape, 3.5, rng) * rng.uniform(0.01, 0.05)
-    image += image * smooth_noise(image.shape, 16.0, rng) * rng.uniform(0.01, 0.05)
+    shape, spacing = image.shape, head.spacing
+    image += image * smooth_noise(shape, 3.5 / spacing, rng) * rng.uniform(0.01, 0.05)
+    image += image * smooth_noise(shape, 16.0 / spacing, rng) * rng.uniform(0.01, 0.05)
     outside = head.tissue >= Tissue.SOFT_TISSUE
-    image[outside] *= np.exp(0.6 * smooth_noise(image.shape, 8.0, rng)[outside])
+    image[outside] *= np.exp(0.6 * smooth_noise(shape, 8.0 / spacing, rng)[outside])
     _lesion_mimics(head, image, rng)
-    image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8))
+    image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8) / spacing)
     brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)
-    texture = 1 + 0.06 * smooth_noise(image.shape, 3.0, rng)
+    texture = 1 + 0.06 * smooth_noise(shape, 3.0 / spacing, rng)
     brightness = np.maximum(brightness * texture, 0.95 * image)
     image += lesions.profile * (brightness - image)
     return np.maximum(image, 0.0)

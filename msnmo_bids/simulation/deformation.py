@@ -75,7 +75,9 @@ def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None
     shape = head.tissue.shape
     matrix = _random_matrix(limits, rng)
     centre = (np.asarray(shape, dtype=np.float32) - 1) / 2
-    field = smooth_noise(shape, limits.spacing, rng, channels=3) * limits.displacement
+    spacing = head.spacing
+    field = smooth_noise(shape, limits.spacing / spacing, rng, channels=3)
+    field *= limits.displacement / spacing
     index = torch.zeros(shape, dtype=torch.int64)
     axes = [torch.arange(n, dtype=torch.float32) - c for n, c in zip(shape, centre, strict=True)]
     for row in range(3):

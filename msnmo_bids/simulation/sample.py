@@ -40,7 +40,7 @@ class SimulatedScan:
     lesions : LesionMap
         What was placed, on the grid of `head`.
     head : Head
-        The deformed head, 1 mm.
+        The deformed head.
     load : float
         Total lesion volume that was asked for (ml).
     """
@@ -197,11 +197,14 @@ def _acquire(
     rng: np.random.Generator,
 ) -> SimulatedScan:
     """Sample the ideal image and its truth on the grid of a protocol."""
-    image, zooms = sample_grid(ideal, 1.0, protocol)
-    share, _ = sample_grid(lesions.mask.astype(np.float32), 1.0, protocol)
-    distance, _ = sample_grid(moved.to_surface.astype(np.float32) * DISTANCE_STEP, 1.0, protocol)
-    affine = moved.affine @ np.diag([*zooms, 1.0])
-    affine[:3, 3] += moved.affine[:3, :3] @ (zooms / 2 - 0.5)
+    spacing = moved.spacing
+    image, zooms = sample_grid(ideal, spacing, protocol)
+    share, _ = sample_grid(lesions.mask.astype(np.float32), spacing, protocol)
+    surface = moved.to_surface.astype(np.float32) * DISTANCE_STEP
+    distance, _ = sample_grid(surface, spacing, protocol)
+    factor = zooms / spacing
+    affine = moved.affine @ np.diag([*factor, 1.0])
+    affine[:3, 3] += moved.affine[:3, :3] @ (factor / 2 - 0.5)
     return SimulatedScan(
         image=degrade(image, protocol, rng),
         lesion_mask=(share >= 0.4).astype(np.uint8),

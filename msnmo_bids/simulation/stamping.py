@@ -122,6 +122,8 @@ class Stamper:
         csf = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
         self.tissue_share = np.where(brain & ~csf, 1.0, 0.0).astype(np.float32)
         self.tissue_share[tissue == Tissue.CORTEX] = 0.6
+        self.spacing = head.spacing
+        self.voxel = self.spacing**3  # mm³
         self._candidates: dict[str, np.ndarray] = {}
 
     def result(self) -> LesionMap:
@@ -171,8 +173,8 @@ class Stamper:
 
     def stamp(self, points: np.ndarray, centre: np.ndarray, kind: str, *, soft: float) -> None:
         """Add a lesion given by points (mm) around a centre (voxel)."""
-        index = np.round(points + centre).astype(int)
-        pad = 3 + int(2 * soft)
+        index = np.round(points / self.spacing + centre).astype(int)
+        pad = 3 + int(2 * soft / self.spacing)
         low = np.maximum(index.min(axis=0) - pad, 0)
         high = np.minimum(index.max(axis=0) + pad + 1, self.profile.shape)
         if (high - low < 1).any():
@@ -185,7 +187,7 @@ class Stamper:
     def add(self, local: np.ndarray, box: tuple[slice, ...], kind: str, *, soft: float) -> None:
         """Blend a binary shape on a box of the grid into the lesion map."""
         profile = self._profile(local, box, soft)
-        volume = float((profile >= RIM).sum())
+        volume = self.voxel * float((profile >= RIM).sum())
         if volume == 0:
             return
         level = self.base + self.rng.normal(0, 0.07) + 0.03 * np.log10(volume / 100)
@@ -199,9 +201,9 @@ class Stamper:
     def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
         """Put a lesion of the visit before in again, changed or not."""
         if change != "stable":
-            stamp = _resized(stamp, change, self.rng, self.profile.shape)
+            stamp = _resized(stamp, change, self.rng, self.profile.shape, self.spacing)
         profile = self._profile(stamp.shape.astype(np.float32), stamp.box, stamp.soft)
-        volume = float((profile >= RIM).sum())
+        volume = self.voxel * float((profile >= RIM).sum())
         if change == "vanished" or volume == 0:
             self.records.append(replace(record, volume=0.0, change="vanished"))
             return
@@ -210,7 +212,10 @@ class Stamper:
 
     def _profile(self, local: np.ndarray, box: tuple[slice, ...], soft: float) -> np.ndarray:
         """Share of the full contrast that a shape gives the voxels of its box."""
-        profile = ndimage.gaussian_filter(local, _EDGE_BLUR * soft) * self.tissue_share[box]
+        profile = (
+            ndimage.gaussian_filter(local, _EDGE_BLUR * soft / self.spacing)
+            * self.tissue_share[box]
+        )
         return np.minimum(profile * _EDGE_GAIN, 1.0)
 
     def _blend(self, profile: np.ndarray, stamp: Stamp, record: LesionRecord) -> None:
@@ -218,11 +223,11 @@ class Stamper:
         box = stamp.box
         level = np.full(profile.shape, stamp.level, np.float32)
         if stamp.hole:
-            core = ndimage.gaussian_filter(stamp.shape.astype(np.float32), 3.0)
+            core = ndimage.gaussian_filter(stamp.shape.astype(np.float32), 3.0 / self.spacing)
             level -= stamp.hole * np.clip((core - 0.6) / 0.4, 0, 1)
         stronger = profile > self.profile[box]
         inside = profile >= RIM
-        self.filled += float((inside & (self.profile[box] < RIM)).sum())
+        self.filled += self.voxel * float((inside & (self.profile[box] < RIM)).sum())
         self.brightness[box][stronger] = level[stronger]
         self.labels[box][stronger & inside] = record.label
         np.maximum(self.profile[box], profile, out=self.profile[box])
@@ -310,7 +315,8 @@ class Stamper:
         if not len(index):
             return False
         offset = index - np.subtract(centre, [s.start for s in box])
-        nearest = np.argsort((offset**2).sum(axis=1), kind="stable")[: int(volume)]
+        nearest = np.argsort((offset**2).sum(axis=1), kind="stable")
+        nearest = nearest[: int(volume / self.voxel)]
         local = np.zeros([s.stop - s.start for s in box], np.float32)
         local[tuple(index[nearest].T)] = 1.0
         self.add(local, box, "u_fibre", soft=0.6)
@@ -318,14 +324,14 @@ class Stamper:
 
     def shell(self, distance: np.ndarray, thickness: float, target: float, kind: str) -> None:
         """Add a band of varying thickness (mm) along a surface, of about a target volume (mm³)."""
-        noise = smooth_noise(self.profile.shape, 14.0, self.rng)
+        noise = smooth_noise(self.profile.shape, 14.0 / self.spacing, self.rng)
         level = distance.astype(np.float32) * DISTANCE_STEP / max(thickness, 1.0) - 1.2 * noise
         inside = self.white if kind == "confluent" else self.tissue_share > 0.9
         inside = inside & (distance > 0) & (distance * DISTANCE_STEP < 4 * thickness + 3)
         levels = level[inside]
         if levels.size < 30:
             return
-        share = min(target / levels.size, 0.85)
+        share = min(target / (levels.size * self.voxel), 0.85)
         band = inside & (level < np.quantile(levels, share))
         found = ndimage.find_objects(band.astype(np.uint8))
         if not found:
@@ -337,7 +343,13 @@ class Stamper:
         self.add(band[box].astype(np.float32), box, kind, soft=0.8)
 
 
-def _resized(stamp: Stamp, change: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Stamp:
+def _resized(
+    stamp: Stamp,
+    change: str,
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    spacing: float,
+) -> Stamp:
     """Grow or shrink a lesion at its border; one that vanishes stays as it is, to be dropped."""
     if change == "vanished":
         return stamp
@@ -349,11 +361,10 @@ def _resized(stamp: Stamp, change: str, rng: np.random.Generator, shape: tuple[i
     padding = [(s.start - b.start, b.stop - s.stop) for s, b in zip(stamp.box, box, strict=True)]
     lesion = np.pad(stamp.shape, padding)
     if change == "enlarging":
-        grown = ndimage.distance_transform_edt(~lesion) <= rng.uniform(1.0, 2.2)
+        grown = ndimage.distance_transform_edt(~lesion) * spacing <= rng.uniform(1.0, 2.2)
     else:
-        grown = ndimage.distance_transform_edt(np.pad(lesion, 1))[1:-1, 1:-1, 1:-1] > rng.uniform(
-            1.0, 1.8
-        )
+        depth = ndimage.distance_transform_edt(np.pad(lesion, 1))[1:-1, 1:-1, 1:-1] * spacing
+        grown = depth > rng.uniform(1.0, 1.8)
     return replace(stamp, shape=grown, box=box)
 
 

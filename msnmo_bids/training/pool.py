@@ -6,6 +6,7 @@ brain replaces the oldest one every few steps, and each brain is used for severa
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ import numpy as np
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
+
+_BRAIN_LENGTH = 170.0  # mm
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,20 @@ class Brain:
     image: np.ndarray
     lesions: np.ndarray
     diagnosis: int
+
+
+def working_spacing(shape: tuple[int, int, int]) -> float:
+    """Return the voxel size (mm) of the heads that samples for a cube are simulated on.
+
+    A little finer than the cube's voxels are on a brain of ordinary length, and not under 1 mm:
+    more would be lost again when the brain is resized to the cube.
+
+    Examples
+    --------
+    >>> [working_spacing((side,) * 3) for side in (96, 112, 160)]
+    [1.5, 1.25, 1.0]
+    """
+    return max(1.0, math.floor(4 * 0.85 * _BRAIN_LENGTH / max(shape)) / 4)
 
 
 class BrainPool:
@@ -65,7 +82,9 @@ class BrainPool:
         classes: tuple[str, ...],
         nmosd_share: float,
     ) -> None:
-        self.heads, self.shapes, self.shape = heads, shapes, shape
+        spacing = working_spacing(shape)
+        self.heads = [head.resampled(spacing) for head in heads]
+        self.shapes, self.shape = shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
         self.size = size
         self.brains: deque[Brain] = deque(maxlen=size)

@@ -112,3 +112,18 @@ def test_crop_keeps_a_margin_and_the_place(tiny_head):
     shift = cropped.affine[:3, 3] - tiny_head.affine[:3, 3]
     index = np.argwhere(brain)[0]
     assert cropped.tissue[tuple(index)] == tiny_head.tissue[tuple((index + shift).astype(int))]
+
+
+def test_resampled_head_keeps_place_and_volumes(tiny_head):
+    assert tiny_head.resampled(1.0) is tiny_head
+    coarse = tiny_head.resampled(1.6)
+    assert coarse.spacing == pytest.approx(1.6)
+    assert coarse.tissue.shape == (40, 40, 40)
+    for kind in (Tissue.WHITE_MATTER, Tissue.LATERAL_VENTRICLE, Tissue.SCALP):
+        one, other = tiny_head.tissue == kind, coarse.tissue == kind
+        assert other.sum() * 1.6**3 == pytest.approx(one.sum(), rel=0.1)
+        centres = [
+            nib.affines.apply_affine(head.affine, np.argwhere(mask)).mean(axis=0)
+            for head, mask in ((tiny_head, one), (coarse, other))
+        ]
+        np.testing.assert_allclose(*centres, atol=0.3)

@@ -328,3 +328,17 @@ def test_u_fibre_follows_the_cortex(tiny_head):
     assert core.sum() < 0.5 * extent.prod()  # a bent sheet, no ball
     assert lesions.records[0].kind == "u_fibre"
     assert 200 < core.sum() < 800
+
+
+@pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])
+def test_millimetres_do_not_depend_on_the_grid(tiny_head, diagnosis):
+    """A coarser head holds the load that was asked for, in lesions of the same sizes."""
+    filled, sizes = [], []
+    for head in (tiny_head, tiny_head.resampled(1.5)):
+        maps = [
+            place_lesions(head, diagnosis, 4.0, np.random.default_rng(seed)) for seed in range(5)
+        ]
+        filled.append(np.mean([m.mask.sum() for m in maps]) * head.spacing**3 / 1000)
+        sizes.append(np.median([record.volume for m in maps for record in m.records]))
+    assert filled[1] == pytest.approx(filled[0], rel=0.3)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.6)

@@ -307,3 +307,19 @@ def test_motion_makes_ghosts_along_the_phase_axis_only():
     assert moved.min() >= 0
     centre = (moved.sum(axis=(0, 2)) * np.arange(64)).sum() / moved.sum()
     assert centre == pytest.approx(31.5, abs=1.0)
+
+
+def test_a_scan_of_a_coarser_head_lies_where_the_fine_one_does(tiny_head):
+    rng = (np.random.default_rng(3) for _ in range(2))
+    still = DeformationRange(0, 0, 0, 0, flip=False)
+    one, other = (
+        simulate_scan(head, next(rng), load=0.0, protocol=FINE, limits=still)
+        for head in (tiny_head, tiny_head.resampled(1.5))
+    )
+    places = [
+        (scan.affine[:3, :3] @ np.argwhere(scan.brain_mask).mean(axis=0)) + scan.affine[:3, 3]
+        for scan in (one, other)
+    ]
+    np.testing.assert_allclose(*places, atol=0.5)
+    volumes = [scan.brain_mask.sum() * scan.zooms.prod() for scan in (one, other)]
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.05)
