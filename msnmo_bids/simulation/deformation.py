@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import Head
-from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
+
+_COARSE = 4.0  # mm: grid of the displacement before it is interpolated
+_FADING = 12.0  # mm: over which the moves of ventricles and surface fade in the brain,
+_FADING_OUTSIDE = 3.0  # and outside of it, so that the skull stays
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class DeformationRange:
         Distance of the control points (mm).
     flip : bool
         Mirror left and right in half of the samples.
+    ventricles : float
+        How far the walls of the lateral ventricles may move out (mm).
+    atrophy : float
+        How far the brain's surface may recede (mm).
     """
 
     rotation: float = 8.0
@@ -37,6 +46,8 @@ class DeformationRange:
     displacement: float = 3.0
     spacing: float = 28.0
     flip: bool = True
+    ventricles: float = 3.0
+    atrophy: float = 2.0
 
 
 def _random_matrix(limits: DeformationRange, rng: np.random.Generator) -> np.ndarray:
@@ -54,8 +65,38 @@ def _random_matrix(limits: DeformationRange, rng: np.random.Generator) -> np.nda
     return matrix @ shear
 
 
+def _tissue_loss(
+    head: Head, limits: DeformationRange, rng: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Displacement of the ventricles' walls and of the surface, (3, *shape), in voxels of `head`.
+
+    It points to where the moved head takes its tissue from and fades with the distance.
+    """
+    index = np.ix_(
+        *(
+            ((np.arange(new) + 0.5) * old / new).astype(int)
+            for old, new in zip(head.tissue.shape, shape, strict=True)
+        )
+    )
+    step = [head.spacing * old / new for old, new in zip(head.tissue.shape, shape, strict=True)]
+    total = np.zeros((3, *shape), np.float32)
+    moves = (
+        (head.to_lateral, -rng.uniform(0, limits.ventricles)),
+        (head.to_surface, rng.uniform(0, limits.atrophy)),
+    )
+    outside = head.to_surface[index].astype(np.float32) * DISTANCE_STEP
+    for distance, far in moves:
+        if not far:
+            continue
+        mm = distance[index].astype(np.float32) * DISTANCE_STEP
+        slope = np.stack(np.gradient(ndimage.gaussian_filter(mm, 0.7), *step))
+        fading = np.where(outside > 0, np.exp(-outside / _FADING_OUTSIDE), 1.0)
+        total += slope * (far * fading * np.exp(-np.abs(mm) / _FADING)).astype(np.float32)
+    return total / head.spacing
+
+
 def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None = None) -> Head:
-    """Deform a head by a random affine map and a random smooth displacement.
+    """Deform a head: random affine map, smooth displacement, width of the ventricles, atrophy.
 
     Parameters
     ----------
@@ -76,8 +117,10 @@ def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None
     matrix = _random_matrix(limits, rng)
     centre = (np.asarray(shape, dtype=np.float32) - 1) / 2
     spacing = head.spacing
-    field = smooth_noise(shape, limits.spacing / spacing, rng, channels=3)
+    coarse = tuple(max(2, round(n * spacing / _COARSE)) for n in shape)
+    field = smooth_noise(coarse, limits.spacing / _COARSE, rng, channels=3)
     field *= limits.displacement / spacing
+    field = resize_linear(field + _tissue_loss(head, limits, rng, coarse), shape)
     index = torch.zeros(shape, dtype=torch.int64)
     axes = [torch.arange(n, dtype=torch.float32) - c for n, c in zip(shape, centre, strict=True)]
     for row in range(3):

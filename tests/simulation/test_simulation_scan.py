@@ -31,7 +31,7 @@ from msnmo_bids.simulation.sample import (
 
 FINE = Protocol("fine", (1.0, 1.0, 1.0), 1.0, 0.02, 0.1)
 THICK = Protocol("thick", (0.8, 0.8, 4.0), 3.5, 0.02, 0.1)
-STILL = DeformationRange(0, 0, 0, 0, 28, flip=False)
+STILL = DeformationRange(0, 0, 0, 0, 28, flip=False, ventricles=0, atrophy=0)
 
 
 @pytest.mark.parametrize("protocol", [FINE, THICK])
@@ -189,6 +189,28 @@ def test_no_deformation_changes_nothing(tiny_head):
         np.testing.assert_array_equal(one, other)
 
 
+def test_ventricles_widen(tiny_head):
+    limits = replace(STILL, ventricles=2.0)
+    moved = [deform(tiny_head, np.random.default_rng(seed), limits) for seed in range(8)]
+    before = (tiny_head.tissue == Tissue.LATERAL_VENTRICLE).sum()
+    after = np.array([(head.tissue == Tissue.LATERAL_VENTRICLE).sum() for head in moved])
+    assert after.min() >= before
+    assert after.max() > 1.4 * before
+    for head in moved:  # the surface is far and stays
+        assert np.mean((head.to_surface <= 0) == (tiny_head.to_surface <= 0)) > 0.98
+
+
+def test_atrophy_shrinks_the_brain(tiny_head):
+    limits = replace(STILL, atrophy=2.0)
+    before = (tiny_head.tissue == Tissue.CSF).sum()
+    after = [
+        (deform(tiny_head, np.random.default_rng(seed), limits).tissue == Tissue.CSF).sum()
+        for seed in range(6)
+    ]
+    assert min(after) >= 0.98 * before
+    assert max(after) > 1.08 * before
+
+
 def test_flip_mirrors_left_and_right(tiny_head):
     marked = tiny_head.tissue.copy()
     marked[:20][marked[:20] == Tissue.WHITE_MATTER] = Tissue.VESSEL
@@ -311,9 +333,8 @@ def test_motion_makes_ghosts_along_the_phase_axis_only():
 
 def test_a_scan_of_a_coarser_head_lies_where_the_fine_one_does(tiny_head):
     rng = (np.random.default_rng(3) for _ in range(2))
-    still = DeformationRange(0, 0, 0, 0, flip=False)
     one, other = (
-        simulate_scan(head, next(rng), load=0.0, protocol=FINE, limits=still)
+        simulate_scan(head, next(rng), load=0.0, protocol=FINE, limits=STILL)
         for head in (tiny_head, tiny_head.resampled(1.5))
     )
     places = [
