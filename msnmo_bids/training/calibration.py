@@ -4,7 +4,8 @@
 
 Simulates scans that the training has not drawn, with the same lesion loads for all classes, and
 prints the area under the ROC curve of the classifier, of the predicted lesion volume alone, and the
-temperature that fits the logits best. This is no statement about patients.
+temperature that fits the logits best, besides the DSC at several thresholds. This is no statement
+about patients.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from msnmo_bids.simulation.anatomy import Head, load_heads
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _TEMPERATURES = (0.2, 100.0)
 
 
@@ -100,10 +102,11 @@ def classify_simulated(
     Returns
     -------
     dict of str to ndarray
-        ``labels`` (N,), ``logits`` (N, K), ``volume`` (N,): predicted lesion volume, voxels.
+        ``labels`` (N,), ``logits`` (N, K), ``volume`` (N,): predicted lesion volume (voxels),
+        ``dice`` (N, T): DSC of the lesions at each of `THRESHOLDS`.
     """
     metadata = read_metadata(weights)
-    labels, logits, volumes = [], [], []
+    labels, logits, volumes, dice = [], [], [], []
     for number in range(scans):
         rng = np.random.default_rng((seed, number))
         label = number % len(metadata.class_names)
@@ -115,18 +118,25 @@ def classify_simulated(
             load=load,
             shapes=shapes,
         )
-        cube, _ = training_cube(scan, rng, metadata.cube_shape)
+        cube, lesions = training_cube(scan, rng, metadata.cube_shape)
         found = predict(cube, weights)
         if found.probability is None or found.class_logits is None:
             raise ValueError("these weights do not segment and classify")
         labels.append(label)
         logits.append(found.class_logits)
         volumes.append(int((found.probability > metadata.threshold).sum()))
+        dice.append([_dice(found.probability > level, lesions > 0) for level in THRESHOLDS])
     return {
         "labels": np.array(labels),
         "logits": np.array(logits),
         "volume": np.array(volumes),
+        "dice": np.array(dice),
     }
+
+
+def _dice(found: np.ndarray, true: np.ndarray) -> float:
+    both = found.sum() + true.sum()
+    return float(2 * (found & true).sum() / both) if both else 1.0
 
 
 def main() -> None:
@@ -149,6 +159,9 @@ def main() -> None:
         "scans": options.scans,
         "accuracy": float((logits.argmax(axis=1) == labels).mean()),
         "temperature": fit_temperature(logits, labels),
+        "mean_dice": dict(
+            zip(THRESHOLDS, found["dice"].mean(axis=0).round(3).tolist(), strict=True)
+        ),
     }
     if logits.shape[1] == 2:
         by_volume = roc_area(labels, found["volume"])

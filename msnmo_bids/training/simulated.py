@@ -32,7 +32,7 @@ SEGMENTATION_STAGES = (
         final_rate=0.4, warm_up=5, refresh_every=2, ema=0.97,
     ),
     Stage(
-        "whole-96", (SEGMENTATION,), steps=950, side=96, whole=True, learning_rate=1e-3,
+        "whole-96", (SEGMENTATION,), steps=990, side=96, whole=True, learning_rate=1e-3,
         warm_up=5, refresh_every=2, ema=0.985,
     ),
 )  # fmt: skip

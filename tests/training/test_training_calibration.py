@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
-from msnmo_bids.training.calibration import classify_simulated, fit_temperature, roc_area
+from msnmo_bids.training.calibration import (
+    THRESHOLDS,
+    classify_simulated,
+    fit_temperature,
+    roc_area,
+)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 4.0])
@@ -54,4 +59,7 @@ def test_classify_simulated(tiny_config, ball_head, tmp_path):
     assert found["labels"].tolist() == [0, 1, 0, 1]
     assert found["logits"].shape == (4, 2)
     assert found["volume"].shape == (4,)
+    assert found["dice"].shape == (4, len(THRESHOLDS))
+    assert (found["dice"] >= 0).all()
+    assert (found["dice"] <= 1).all()
     np.testing.assert_array_equal(found["logits"], again["logits"])
