@@ -190,7 +190,8 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     lesion_mask : Path
         Lesion mask, drawn as an outline.
     cams : mapping of str to Path
-        Class activation map of each class; one row a class, one colour scale for all.
+        Class activation map of each class; one row a class, one colour scale for all. Where there
+        are several, their mean is taken from each: what all classes share decides nothing.
     out : Path
         SVG file.
 
@@ -205,8 +206,11 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     box = bounding_box(brain, volume.zooms)
     limits = window(volume.data[brain])
     maps = {name: load_ras(path).data for name, path in cams.items()}
+    if len(maps) > 1:
+        common = sum(maps.values()) / len(maps)
+        maps = {name: data - common for name, data in maps.items()}
     reach = max((_reach(data, lesions, brain) for data in maps.values()), default=1.0)
-    bar = ColourBar(-reach, reach, "class activation (logits)")
+    bar = ColourBar(-reach, reach, "class activation against the mean of the classes (logits)")
 
     rows = []
     for name, data in maps.items():

@@ -30,10 +30,11 @@ SCORE_MEANS_NOT = (
     "scan was taken. A high number is no evidence against any third cause."
 )
 CAM_MEANS = (
-    "Where the network's features spoke for a class (pink) or against it (green), in units of its "
-    "logit. Only the difference between the classes decides. It shows what the network used, not "
-    "what caused a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and "
-    "can lie beside its lesion. Stronger values than the ends of the scale have their colours."
+    "Where the network's features spoke for a class (pink) or against it (green), against the mean "
+    "of the classes, in units of the logit: only the difference decides (the map files hold each "
+    "class by itself). It shows what the network used, not what caused a lesion. It is computed on "
+    "grids of about 2 to 9 mm, so a spot is blurred and can lie beside its lesion. Stronger values "
+    "than the ends of the scale have their colours."
 )
 LESIONS_MEAN = (
     "Outlines follow the voxels' edges. Check that they are on hyperintense lesions, not on "
