@@ -210,7 +210,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
         common = sum(maps.values()) / len(maps)
         maps = {name: data - common for name, data in maps.items()}
     reach = max((_reach(data, lesions, brain) for data in maps.values()), default=1.0)
-    bar = ColourBar(-reach, reach, "class activation against the mean of the classes (logits)")
+    bar = ColourBar(-reach, reach, "relative class activation (logits)")
 
     rows = []
     for name, data in maps.items():
