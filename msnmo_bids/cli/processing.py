@@ -18,7 +18,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.checks import work_folder
 from msnmo_bids.cli.job import WORKERS_LOG, WORKFLOW, Job
 from msnmo_bids.cli.logs import nipype_level, route_nipype
-from msnmo_bids.cli.participant import write_shared
+from msnmo_bids.cli.outputs import write_shared
 from msnmo_bids.cli.plan import Plan
 from msnmo_bids.cli.progress import Progress
 from msnmo_bids.cli.resources import choose_resources, set_environment

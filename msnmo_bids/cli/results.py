@@ -10,7 +10,7 @@ from msnmo_bids.bids.dataset import write_participants
 from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, scan_entry
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.job import Job
-from msnmo_bids.cli.participant import exit_code_of, report_is_current, write_reports
+from msnmo_bids.cli.outputs import report_is_current, write_reports
 from msnmo_bids.cli.session import Outcome, Session
 from msnmo_bids.errors import ExitCode
 
@@ -124,6 +124,28 @@ def _failed_entry(job: Job, scan: Scan, failure: Failure) -> dict[str, Any]:
         remedy=failure.remedy,
         crash_file=None if crash is None else crash.as_posix(),
     )
+
+
+def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
+    """Return the exit code of a run from those of its failures.
+
+    Parameters
+    ----------
+    codes : sequence of ExitCode
+        One a failure.
+
+    Returns
+    -------
+    ExitCode
+        0 without failures; 65 when all are bad data; else the code that the other failures have
+        in common, or 1.
+    """
+    others = {code for code in codes if code != ExitCode.BAD_DATA}
+    if not codes:
+        return ExitCode.OK
+    if not others:
+        return ExitCode.BAD_DATA
+    return others.pop() if len(others) == 1 else ExitCode.FAILURE
 
 
 def failure_line(entry: dict[str, Any]) -> str:
