@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
-from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
+from msnmo_bids.simulation.random_fields import resize_linear, resize_nearest, smooth_noise
 
 _COARSE = 4.0  # mm: grid of the displacement before it is interpolated
 _FADING = 12.0  # mm: over which the moves of ventricles and surface fade in the brain,
@@ -72,23 +72,17 @@ def _tissue_loss(
 
     It points to where the moved head takes its tissue from and fades with the distance.
     """
-    index = np.ix_(
-        *(
-            ((np.arange(new) + 0.5) * old / new).astype(int)
-            for old, new in zip(head.tissue.shape, shape, strict=True)
-        )
-    )
     step = [head.spacing * old / new for old, new in zip(head.tissue.shape, shape, strict=True)]
     total = np.zeros((3, *shape), np.float32)
     moves = (
         (head.to_lateral, -rng.uniform(0, limits.ventricles)),
         (head.to_surface, rng.uniform(0, limits.atrophy)),
     )
-    outside = head.to_surface[index].astype(np.float32) * DISTANCE_STEP
+    outside = resize_nearest(head.to_surface, shape).astype(np.float32) * DISTANCE_STEP
     for distance, far in moves:
         if not far:
             continue
-        mm = distance[index].astype(np.float32) * DISTANCE_STEP
+        mm = resize_nearest(distance, shape).astype(np.float32) * DISTANCE_STEP
         slope = np.stack(np.gradient(ndimage.gaussian_filter(mm, 0.7), *step))
         fading = np.where(outside > 0, np.exp(-outside / _FADING_OUTSIDE), 1.0)
         total += slope * (far * fading * np.exp(-np.abs(mm) / _FADING)).astype(np.float32)

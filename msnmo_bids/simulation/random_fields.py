@@ -28,6 +28,28 @@ def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return out.numpy().reshape((*volume.shape[:-3], *shape))
 
 
+def resize_nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sample a volume at the centres of the voxels of another grid of the same extent.
+
+    Parameters
+    ----------
+    volume : ndarray, (X, Y, Z)
+        Values on the old grid.
+    shape : tuple of int
+        The new (X', Y', Z').
+
+    Returns
+    -------
+    ndarray
+        Values on the new grid, nearest neighbour, in the dtype of the input.
+    """
+    index = [
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(volume.shape, shape, strict=True)
+    ]
+    return volume[np.ix_(*index)]
+
+
 def smooth_noise(
     shape: tuple[int, ...], scale: float, rng: np.random.Generator, *, channels: int = 0
 ) -> np.ndarray:

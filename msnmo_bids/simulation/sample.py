@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -15,7 +16,7 @@ from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
-from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import LesionMap
 
 
@@ -65,12 +66,12 @@ class SimulatedScan:
         """The true brain mask, bool."""
         return self.brain_distance <= 0
 
-    @property
+    @cached_property
     def tissue(self) -> np.ndarray:
         """Values of `Tissue` at the voxels' centres, (X, Y, Z), uint8."""
-        return _nearest(self.head.tissue, self.image.shape)
+        return resize_nearest(self.head.tissue, self.image.shape)
 
-    @property
+    @cached_property
     def lesion_labels(self) -> np.ndarray:
         """Number of the lesion of each voxel of the mask, (X, Y, Z), uint16.
 
@@ -79,7 +80,7 @@ class SimulatedScan:
         """
         ideal = self.lesions.labels
         found = self.lesion_mask > 0
-        labels = np.where(found, _nearest(ideal, self.image.shape), 0)
+        labels = np.where(found, resize_nearest(ideal, self.image.shape), 0)
         missing = np.argwhere(found & (labels == 0))
         lesions = np.argwhere(ideal)
         if len(missing) and len(lesions):
@@ -87,15 +88,6 @@ class SimulatedScan:
             _, nearest = cKDTree(lesions).query((missing + 0.5) * scale - 0.5)
             labels[tuple(missing.T)] = ideal[tuple(lesions[nearest].T)]
         return labels.astype(np.uint16)
-
-
-def _nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sample a volume at the centres of the voxels of another grid of the same extent."""
-    index = [
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-        for old, new in zip(volume.shape, shape, strict=True)
-    ]
-    return volume[np.ix_(*index)]
 
 
 def simulate_scan(

@@ -200,7 +200,7 @@ class Stamper:
 
     def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
         """Put a lesion of the visit before in again, changed or not."""
-        if change != "stable":
+        if change in ("enlarging", "shrinking"):
             stamp = _resized(stamp, change, self.rng, self.profile.shape, self.spacing)
         profile = self._profile(stamp.shape.astype(np.float32), stamp.box, stamp.soft)
         volume = self.voxel * float((profile >= RIM).sum())
@@ -350,9 +350,7 @@ def _resized(
     shape: tuple[int, ...],
     spacing: float,
 ) -> Stamp:
-    """Grow or shrink a lesion at its border; one that vanishes stays as it is, to be dropped."""
-    if change == "vanished":
-        return stamp
+    """Grow or shrink a lesion at its border."""
     margin = 3 if change == "enlarging" else 0
     box = tuple(
         slice(max(0, s.start - margin), min(n, s.stop + margin))
