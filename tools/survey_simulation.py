@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.lesions.regions import REGIONS
+from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Head, Tissue, load_heads
 from msnmo_bids.simulation.dataset import Cohort, simulate_person
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
@@ -140,13 +141,15 @@ def main() -> None:
     parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
     parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
     parser.add_argument("--out", type=Path, required=True, help="folder for survey.tsv")
+    parser.add_argument("--scanner-preset", choices=PRESETS, help="default: any protocol")
     parser.add_argument("--scans", type=int, default=200, help="of each class (default: 200)")
     parser.add_argument("--cache", type=Path, help="folder for prepared heads")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     options = parser.parse_args()
     heads = load_heads(options.anatomy, options.cache)
     shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
-    cohort = Cohort(("MS", "NMOSD") * options.scans, seed=options.seed, protocols=())
+    protocols = (PRESETS[options.scanner_preset],) if options.scanner_preset else ()
+    cohort = Cohort(("MS", "NMOSD") * options.scans, seed=options.seed, protocols=protocols)
     rows = [_one(number, cohort, heads, shapes) for number in range(len(cohort.diagnoses))]
     table = pd.DataFrame(rows)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,6 @@ def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> 
             motion=float(rng.uniform(0.3, 1.5)) if moves else 0.0,
             kept=float(rng.uniform(0.6, 0.85)) if rings else 1.0,
         )
-    image = np.power(image, rng.uniform(0.85, 1.2))
-    real = image + rng.normal(0, protocol.noise, image.shape).astype(np.float32)
-    imaginary = rng.normal(0, protocol.noise, image.shape).astype(np.float32)
-    return np.sqrt(real**2 + imaginary**2).astype(np.float32)
+    image = np.power(image, np.float32(rng.uniform(0.85, 1.2)))
+    noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(protocol.noise)
+    return np.hypot(image + noise[0], noise[1]).astype(np.float32)

@@ -29,14 +29,16 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.CEREBELLAR_CORTEX: (1.0, 1.2),
     Tissue.BRAINSTEM: (0.92, 1.12),
     Tissue.CHOROID_PLEXUS: (0.6, 1.5),
-    Tissue.SOFT_TISSUE: (0.3, 3.2),
-    Tissue.SCALP: (0.7, 3.2),
+    Tissue.SOFT_TISSUE: (0.25, 2.8),
+    Tissue.SCALP: (0.35, 2.8),
     Tissue.BONE: (0.03, 0.25),
     Tissue.MARROW: (0.2, 1.4),
     Tissue.EYE: (0.15, 0.5),
     Tissue.VESSEL: (0.05, 0.6),
 }
 
+#: Share of the heads whose sulci are narrower than those of the label maps, mostly of older people.
+_NARROW_SULCI_SHARE = 0.6
 #: How far a cap may reach in front of and behind the end of a horn (mm).
 _CAP_REACH = 20
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
@@ -135,10 +137,16 @@ def flair(
     means = tissue_means(rng, free=free)
     image = means[head.tissue]
     shape, spacing = image.shape, head.spacing
+    if rng.random() < _NARROW_SULCI_SHARE:
+        sulci = (head.tissue == Tissue.CSF) & (head.to_surface < 0)
+        sulci &= head.to_cortex <= 2 / DISTANCE_STEP
+        image[sulci] += rng.uniform(0.2, 0.9) * (means[Tissue.CORTEX] - means[Tissue.CSF])
     image += image * smooth_noise(shape, 3.5 / spacing, rng) * rng.uniform(0.01, 0.05)
     image += image * smooth_noise(shape, 16.0 / spacing, rng) * rng.uniform(0.01, 0.05)
     outside = head.tissue >= Tissue.SOFT_TISSUE
-    image[outside] *= np.exp(0.6 * smooth_noise(shape, 8.0 / spacing, rng)[outside])
+    mottled = 0.5 * smooth_noise(shape, 8.0 / spacing, rng)
+    mottled += 0.4 * smooth_noise(shape, 3.0 / spacing, rng)
+    image[outside] *= np.exp(mottled[outside])
     _lesion_mimics(head, image, rng)
     image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8) / spacing)
     brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)

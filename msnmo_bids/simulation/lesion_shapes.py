@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from msnmo_bids.errors import BadInputError
 
 #: Real shapes beyond these volumes (mm³) are specks or whole confluent brains.
 SINGLE_LESION_RANGE = (40, 6000)
+#: Largest factor that a real shape is magnified by, along each axis.
+LARGEST_MAGNIFICATION = 1.7
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,28 @@ class ShapeLibrary:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def draw(self, volume: float, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw a shape that need not be magnified much, or its voxels would show.
+
+        Parameters
+        ----------
+        volume : float
+            Volume (mm³) that the shape will be scaled to.
+        rng : numpy.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, (n, 3), float32, or None
+            The shape's 1 mm voxels; None when all of them are too small.
+        """
+        fit = np.flatnonzero(self._sizes * LARGEST_MAGNIFICATION**3 >= volume)
+        return self.points[rng.choice(fit)] if fit.size else None
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return np.array([len(shape) for shape in self.points])
 
 
 def load_shapes(path: Path) -> ShapeLibrary:

@@ -21,6 +21,19 @@ _VASCULAR_SHARE = 0.15
 #: Share of the juxtacortical lesions of MS that follow the U-fibres.
 _U_FIBRE_SHARE = 0.4
 
+#: Total lesion volume of MS (ml) at these shares of the people with lesions, between which its
+#: logarithm is linear: median 14, quartiles 1.8 and 28.5; a tenth of them below 0.8.
+_LOAD_SHARES = (0.0, 0.10, 0.25, 0.5, 0.75, 1.0)
+_LOADS = (0.1, 0.8, 1.8, 14.0, 28.5, 70.0)
+#: Share of the people without any lesion of the brain.
+_WITHOUT_LESIONS = {"MS": 0.03, "NMOSD": 1 / 3, "HC": 1.0}
+#: ln of the number of lesions of MS and of the volume (mm³) of one: mean and s.d. The few over 1 ml
+#: hold most of the load: they and the confluent ones are what the small ones leave of it.
+_LOG_COUNT, _LOG_LOAD = (4.3, 0.9), (2.14, 1.47)
+_COUNT_FOLLOWS_LOAD = 0.6  # correlation of the logarithms
+_LOG_VOLUME = (3.0, 1.5)  # 3.27 and 1.37 of those that come out at 3 mm³ or more
+_LARGE = 1000.0  # mm³
+
 #: What becomes of a lesion until the next visit, with its share.
 _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
 #: Mean number of new lesions, and where they appear.
@@ -30,13 +43,21 @@ _NEW_PLACES = {
     "NMOSD": (("deep", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
 }
 
-_MS_PLACES = ("periventricular", "deep", "juxtacortical", "infratentorial", "basal")
-_MS_SHARES = (0.46, 0.20, 0.15, 0.16, 0.03)
-#: Lesions at the ventricles are the large ones, those at the cortex and in the brainstem small.
-_MS_SIZES = (2.0, 1.0, 0.5, 0.5, 0.5)
+#: Where lesions of MS lie: share of the people with one there, share of their lesions, and size
+#: relative to the mean. Those at the ventricles are large, those at the cortex and in the brainstem
+#: small.
+_MS_PLACES = {
+    "periventricular": (1.0, 0.42, 1.6),
+    "deep": (0.97, 0.24, 1.0),
+    "juxtacortical": (0.83, 0.17, 0.6),
+    "infratentorial": (0.62, 0.16, 0.6),
+    "basal": (0.4, 0.04, 0.6),
+}
 
 
-def draw_load(rng: np.random.Generator, diagnosis: str = "MS") -> float:
+def draw_load(
+    rng: np.random.Generator, diagnosis: str = "MS", *, without: float | None = None
+) -> float:
     """Draw the total lesion volume of a scan.
 
     Parameters
@@ -46,29 +67,20 @@ def draw_load(rng: np.random.Generator, diagnosis: str = "MS") -> float:
     diagnosis : {"MS", "NMOSD", "HC"}, optional
         Whose load. To train a classifier, draw the loads of all classes as for MS, so that the
         volume alone does not tell them apart.
+    without : float, optional
+        Share of the people without lesions; by default as published.
 
     Returns
     -------
     float
-        ml. MS: one tenth is 0, another tenth below 1, a sixth above 25. NMOSD: a third is 0, the
-        rest about 1 ml. HC: 0.
+        ml. MS: 0 in 3 of 100 people, else median 14, quartiles 1.8 and 28.5. NMOSD: a third is 0,
+        the rest about 1 ml. HC: 0.
     """
-    if diagnosis == "HC":
+    if rng.random() < (_WITHOUT_LESIONS[diagnosis] if without is None else without):
         return 0.0
     if diagnosis == "NMOSD":
-        load = 0.0 if rng.random() < 1 / 3 else rng.lognormal(np.log(1.2), 1.2)
-        return float(min(load, 40.0))
-    kind = rng.random()
-    if kind < 0.10:
-        return 0.0
-    if kind < 0.20:
-        return float(rng.uniform(0.1, 1.0))
-    if kind < 0.37:
-        return float(rng.uniform(25.0, 70.0))
-    load = 0.0
-    while not 1.0 <= load <= 25.0:
-        load = float(rng.lognormal(2.14, 1.1))
-    return load
+        return float(min(rng.lognormal(np.log(1.2), 1.2), 40.0))
+    return float(np.exp(np.interp(rng.random(), _LOAD_SHARES, np.log(_LOADS))))
 
 
 def place_lesions(
@@ -163,24 +175,44 @@ def follow_up(
 
 
 def _fill_ms(stamper: Stamper, target: float) -> None:
+    """Draw the small lesions, put what they leave of the load beside the ventricles, then them."""
     rng = stamper.rng
-    if target > 8000 and rng.random() < 0.8:
-        share = rng.uniform(0.3, 0.7) * target
-        thickness = rng.uniform(3.5, 6.0) + 1.5 * np.log1p(target / 8000)
+    present = [place for place, (people, _, _) in _MS_PLACES.items() if rng.random() < people]
+    shares = rng.dirichlet([12 * _MS_PLACES[place][1] for place in present])
+    small = _small_volumes(rng, target)
+    rest = target - small.sum()
+    if rest < _LARGE / 2:  # too little for a large one
+        small *= target / small.sum()
+    if rest > 6000 and rng.random() < 0.85:
+        thickness = rng.uniform(3.5, 6.0) + 1.5 * np.log1p(rest / 8000)
+        share = rng.uniform(0.4, 0.85) * rest
         stamper.shell(stamper.head.to_lateral, thickness, share, "confluent")
-    shares = rng.dirichlet(np.asarray(_MS_SHARES) * 12)
-    while stamper.needs_more(target):
-        left = target - stamper.filled
-        typical = 3.6 + 0.45 * np.log1p(target / 4000)
-        number = int(rng.choice(len(_MS_PLACES), p=shares))
-        place, size = _MS_PLACES[number], _MS_SIZES[number] * rng.lognormal(typical, 1.3)
-        volume = float(np.clip(size, 8, max(40.0, min(left, 12000.0))))
-        if place == "infratentorial":
-            volume = min(volume, 900.0)
-        if place == "juxtacortical" and rng.random() < _U_FIBRE_SHARE:
+    while stamper.filled < rest - _LARGE / 2 and stamper.needs_more(target):
+        left = max(rest - stamper.filled, _LARGE)
+        volume = float(np.clip(rng.lognormal(7.8, 0.8), _LARGE, left))
+        place = "deep" if rng.random() < 0.1 else "periventricular"
+        stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0))
+    for mean_volume in small:
+        if not stamper.needs_more(1.2 * target):
+            break
+        place = present[int(rng.choice(len(present), p=shares))]
+        volume = max(float(mean_volume) * _MS_PLACES[place][2], 4.0)
+        if place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE:
             stamper.u_fibre(volume)
             continue
         stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0))
+
+
+def _small_volumes(rng: np.random.Generator, target: float) -> np.ndarray:
+    """Draw the volumes (mm³) of the lesions up to 1 ml, no more of them than fill the target."""
+    mean, deviation = _LOG_LOAD
+    load = (np.log(target / 1000) - mean) / deviation
+    mean, deviation = _LOG_COUNT
+    own = np.sqrt(1 - _COUNT_FOLLOWS_LOAD**2) * rng.standard_normal()
+    count = int(np.clip(np.exp(mean + deviation * (_COUNT_FOLLOWS_LOAD * load + own)), 1, 200))
+    volumes = np.minimum(rng.lognormal(*_LOG_VOLUME, count), _LARGE)
+    kept = int(np.searchsorted(np.cumsum(volumes), target)) + 1
+    return volumes[:kept]
 
 
 def _fill_nmosd(stamper: Stamper, target: float) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 
 def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -22,10 +20,11 @@ def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     ndarray, float32
         Values on the new grid, with the leading axis of the input.
     """
-    batch = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
-    batch = batch.reshape((1, -1, *volume.shape[-3:]))
-    out = functional.interpolate(batch, size=tuple(shape), mode="trilinear", align_corners=False)
-    return out.numpy().reshape((*volume.shape[:-3], *shape))
+    fields = np.asarray(volume, dtype=np.float32).reshape((-1, *volume.shape[-3:]))
+    resized = np.empty((len(fields), *shape), np.float32)
+    for field, out in zip(fields, resized, strict=True):
+        _resize_linear(field, out)
+    return resized.reshape((*volume.shape[:-3], *shape))
 
 
 def resize_nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -73,4 +72,24 @@ def smooth_noise(
     """
     coarse = tuple(max(2, round(n / scale) + 1) for n in shape)
     size = (channels, *coarse) if channels else coarse
-    return resize_linear(rng.standard_normal(size, dtype=np.float32), tuple(shape))
+    return resize_linear(rng.standard_normal(size, dtype=np.float32), shape)
+
+
+def _resize_linear(field: np.ndarray, out: np.ndarray) -> None:
+    """Resize one volume axis by axis; the planes of the first axis, the largest part, come last."""
+    for axis in (2, 1):
+        lower, upper, share = _neighbours(field.shape[axis], out.shape[axis])
+        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
+        below = np.take(field, lower, axis)
+        field = below + share * (np.take(field, upper, axis) - below)
+    for plane, low, high, part in zip(out, *_neighbours(len(field), len(out)), strict=True):
+        np.subtract(field[high], field[low], out=plane)
+        plane *= part
+        plane += field[low]
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels below and above each new voxel's centre, and how far it lies from the lower one."""
+    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    lower = np.minimum(place.astype(int), old - 1)
+    return lower, np.minimum(lower + 1, old - 1), (place - lower).astype(np.float32)

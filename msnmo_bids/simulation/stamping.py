@@ -14,11 +14,17 @@ from msnmo_bids.simulation.random_fields import smooth_noise
 #: Raters draw the outer rim: a voxel is lesion from this share of the full contrast on.
 RIM = 0.25
 _STAMP_SMOOTHING = 0.7
-_MAX_LESIONS = 160
+_MAX_LESIONS = 220
 _MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is smoothed
 #: Lesions are nearly as bright at the rim as in the core: the blurred shape saturates.
 _EDGE_GAIN = 1.3
 _EDGE_BLUR = 0.65  # of what is asked for
+#: The blur widens a lesion's outline, so its shape is made smaller by about half of that (mm).
+_WIDENED = 0.45
+_OUTLINE = 0.3  # share of a voxel from which it belongs to a lesion that grows or shrinks
+_DEEP_REACH = 14.0  # mm from the lateral ventricles: deep lesions fall off exponentially
+_REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes
+_CENTRES_TRIED = 4  # to leave lesions apart that would else merge
 _REACH = 14  # voxels that a lesion along the cortex may extend from its centre
 
 
@@ -53,8 +59,8 @@ class Stamp:
 
     Parameters
     ----------
-    shape : ndarray, (x, y, z), bool
-        The lesion before it is blurred.
+    shape : ndarray, (x, y, z), float32
+        Share of each voxel that is lesion, before it is blurred.
     box : tuple of slice
         Where the shape lies on the grid of the head.
     soft : float
@@ -138,10 +144,29 @@ class Stamper:
         )
 
     def candidates(self, place: str) -> np.ndarray:
-        """Flat indices of the voxels where a lesion of this place may be centred."""
+        """Flat indices of the voxels where a lesion of this place may be centred.
+
+        Deep lesions grow rarer with the distance to the lateral ventricles, so that a voxel far
+        away is a candidate by chance.
+        """
         if place not in self._candidates:
-            self._candidates[place] = np.flatnonzero(self._place_mask(place))
+            found = np.flatnonzero(self._place_mask(place))
+            if place == "deep":
+                away = self.head.to_lateral.reshape(-1)[found] * np.float32(DISTANCE_STEP)
+                found = found[self.rng.random(len(found)) < np.exp(-away / _DEEP_REACH)]
+            self._candidates[place] = found
         return self._candidates[place]
+
+    def _centre(self, place: str) -> np.ndarray | None:
+        """Draw where to put a lesion (voxel), if possible outside of the lesions that are there."""
+        found = self.candidates(place)
+        if not found.size:
+            return None
+        lesions = self.labels.reshape(-1)
+        for voxel in self.rng.choice(found, _CENTRES_TRIED):
+            if not lesions[voxel]:
+                break
+        return np.array(np.unravel_index(voxel, self.profile.shape), dtype=np.float64)
 
     def _place_mask(self, place: str) -> np.ndarray:
         head, step = self.head, DISTANCE_STEP
@@ -171,8 +196,14 @@ class Stamper:
             return self.white & (lateral > 4 / step) & (lateral < 16 / step) & (cortex > 5 / step)
         raise ValueError(f"unknown place {place!r}")
 
-    def stamp(self, points: np.ndarray, centre: np.ndarray, kind: str, *, soft: float) -> None:
-        """Add a lesion given by points (mm) around a centre (voxel)."""
+    def stamp(
+        self, points: np.ndarray, centre: np.ndarray, kind: str, *, volume: float, soft: float
+    ) -> None:
+        """Add a lesion of a volume (mm³), given by points (mm) around a centre (voxel).
+
+        Each point stands for the same part of the volume, so that a lesion smaller than a voxel
+        fills only a part of it.
+        """
         index = np.round(points / self.spacing + centre).astype(int)
         pad = 3 + int(2 * soft / self.spacing)
         low = np.maximum(index.min(axis=0) - pad, 0)
@@ -180,12 +211,15 @@ class Stamper:
         if (high - low < 1).any():
             return
         keep = ((index >= low) & (index < high)).all(axis=1)
-        local = np.zeros(tuple(high - low), np.float32)
-        local[tuple((index[keep] - low).T)] = 1.0
-        self.add(local, tuple(slice(a, b) for a, b in zip(low, high, strict=True)), kind, soft=soft)
+        size = tuple(high - low)
+        flat = np.ravel_multi_index(tuple((index[keep] - low).T), size)
+        points_inside = np.bincount(flat, minlength=int(np.prod(size))).reshape(size)
+        share = points_inside * (volume / len(points) / self.voxel)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        self.add(np.minimum(share, 1.0).astype(np.float32), box, kind, soft=soft)
 
     def add(self, local: np.ndarray, box: tuple[slice, ...], kind: str, *, soft: float) -> None:
-        """Blend a binary shape on a box of the grid into the lesion map."""
+        """Blend a shape, 0 to 1 on a box of the grid, into the lesion map."""
         profile = self._profile(local, box, soft)
         volume = self.voxel * float((profile >= RIM).sum())
         if volume == 0:
@@ -194,7 +228,7 @@ class Stamper:
         hole = 0.0
         if volume > 2500 and self.rng.random() < 0.2:
             hole = self.rng.uniform(0.05, 0.25)
-        stamp = Stamp(local > 0, box, soft, max(level, 1.25), hole)
+        stamp = Stamp(local, box, soft, max(level, 1.25), hole)
         record = LesionRecord(kind, self._place(box), volume, self._next(), self.change)
         self._blend(profile, stamp, record)
 
@@ -202,7 +236,7 @@ class Stamper:
         """Put a lesion of the visit before in again, changed or not."""
         if change in ("enlarging", "shrinking"):
             stamp = _resized(stamp, change, self.rng, self.profile.shape, self.spacing)
-        profile = self._profile(stamp.shape.astype(np.float32), stamp.box, stamp.soft)
+        profile = self._profile(stamp.shape, stamp.box, stamp.soft)
         volume = self.voxel * float((profile >= RIM).sum())
         if change == "vanished" or volume == 0:
             self.records.append(replace(record, volume=0.0, change="vanished"))
@@ -223,7 +257,7 @@ class Stamper:
         box = stamp.box
         level = np.full(profile.shape, stamp.level, np.float32)
         if stamp.hole:
-            core = ndimage.gaussian_filter(stamp.shape.astype(np.float32), 3.0 / self.spacing)
+            core = ndimage.gaussian_filter(stamp.shape, 3.0 / self.spacing)
             level -= stamp.hole * np.clip((core - 0.6) / 0.4, 0, 1)
         stronger = profile > self.profile[box]
         inside = profile >= RIM
@@ -252,27 +286,21 @@ class Stamper:
         elongation: float = 1.0,
         kind: str | None = None,
     ) -> bool:
-        """Place one lesion of a volume (mm³); False when the head has no such place."""
-        found = self.candidates(place)
-        if not found.size:
+        """Place one lesion of a volume (mm³) to its rim; False when the head has no such place."""
+        volume = max(volume ** (1 / 3) - _WIDENED, 0.7 * volume ** (1 / 3)) ** 3
+        centre = self._centre(place)
+        if centre is None:
             return False
-        centre = np.array(
-            np.unravel_index(self.rng.choice(found), self.profile.shape), dtype=np.float64
-        )
-        real = (
-            self.shapes is not None
-            and len(self.shapes)
-            and elongation == 1
-            and self.rng.random() < 0.75
-        )
-        if real and self.shapes is not None:
-            points = self.shapes.points[self.rng.integers(len(self.shapes))]
+        points = None
+        if self.shapes is not None and elongation == 1 and self.rng.random() < _REAL_SHARE:
+            points = self.shapes.draw(volume, self.rng)
+        if points is not None:
             scale = (volume / len(points)) ** (1 / 3)
             turn = random_rotation(self.rng) if place != "periventricular" else np.eye(3)
-            points = _densified(points, scale) @ turn.T
+            points = _scaled(points, scale, self.spacing) @ turn.T
         else:
             points = ovoid(volume, self.rng, elongation=elongation) @ self._axes(place, centre).T
-        self.stamp(points, centre, kind or place, soft=soft)
+        self.stamp(points, centre, kind or place, volume=volume, soft=soft)
         return True
 
     def _axes(self, place: str, centre: np.ndarray) -> np.ndarray:
@@ -301,11 +329,11 @@ class Stamper:
 
     def u_fibre(self, volume: float) -> bool:
         """Place a lesion (mm³) in the white matter along a fold of the cortex; False if none."""
-        found = self.candidates("juxtacortical")
-        if not found.size:
+        place = self._centre("juxtacortical")
+        if place is None:
             return False
         shape: tuple[int, ...] = self.profile.shape
-        centre = [int(c) for c in np.unravel_index(self.rng.choice(found), shape)]
+        centre = [int(c) for c in place]
         box = tuple(
             slice(max(0, middle - _REACH), min(size, middle + _REACH + 1))
             for middle, size in zip(centre, shape, strict=True)
@@ -357,18 +385,18 @@ def _resized(
         for s, n in zip(stamp.box, shape, strict=True)
     )
     padding = [(s.start - b.start, b.stop - s.stop) for s, b in zip(stamp.box, box, strict=True)]
-    lesion = np.pad(stamp.shape, padding)
+    lesion = np.pad(stamp.shape, padding) > _OUTLINE
     if change == "enlarging":
         grown = ndimage.distance_transform_edt(~lesion) * spacing <= rng.uniform(1.0, 2.2)
     else:
         depth = ndimage.distance_transform_edt(np.pad(lesion, 1))[1:-1, 1:-1, 1:-1] * spacing
         grown = depth > rng.uniform(1.0, 1.8)
-    return replace(stamp, shape=grown, box=box)
+    return replace(stamp, shape=grown.astype(np.float32), box=box)
 
 
-def _densified(points: np.ndarray, scale: float) -> np.ndarray:
-    """Scale 1 mm points; a magnified shape is sampled twice an axis so that no gaps appear."""
-    if scale <= 1.05:
-        return points * scale
-    shift = np.stack(np.meshgrid(*[(-0.25, 0.25)] * 3, indexing="ij"), -1).reshape(-1, 3)
+def _scaled(points: np.ndarray, scale: float, spacing: float) -> np.ndarray:
+    """Scale the voxels of 1 mm that a shape is made of, in parts that leave no gap on the grid."""
+    parts = int(np.ceil(1.5 * scale / spacing))
+    offset = (np.arange(parts) + 0.5) / parts - 0.5
+    shift = np.stack(np.meshgrid(*[offset] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     return ((points[:, None] + shift[None]) * scale).reshape(-1, 3)

@@ -14,9 +14,12 @@ import numpy as np
 
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
 _BRAIN_LENGTH = 170.0  # mm
+#: Share of brains without lesions: more than among people with MS, for the sake of specificity.
+_WITHOUT_LESIONS = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class BrainPool:
         """Simulate one brain and drop the oldest when the pool is full."""
         diagnosis = "NMOSD" if rng.random() < self.nmosd_share else "MS"
         head = self.heads[rng.integers(len(self.heads))]
-        scan = simulate_scan(head, rng, diagnosis=diagnosis, shapes=self.shapes)
+        load = draw_load(rng, without=_WITHOUT_LESIONS)
+        scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 

@@ -10,7 +10,13 @@ from scipy import stats
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes, ovoid, random_rotation
+from msnmo_bids.simulation.lesion_shapes import (
+    LARGEST_MAGNIFICATION,
+    ShapeLibrary,
+    load_shapes,
+    ovoid,
+    random_rotation,
+)
 from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.stamping import RIM, Stamper
 
@@ -24,14 +30,20 @@ def loads() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "least", "most"),
-    [(-1, 0, 0.10, 0.10), (0, 1, 0.10, 0.10), (1, 25, 0.63, 0.63), (25, 100, 0.15, 0.20)],
+    ("low", "high", "share"),
+    [(-1, 0, 0.03), (0, 1.8, 0.25), (1.8, 14, 0.25), (14, 28.5, 0.25), (28.5, 100, 0.25)],
 )
-def test_load_histogram(loads, low, high, least, most):
-    """The shares that the documentation gives, within binomial bounds of 99.9 %."""
+def test_load_histogram(loads, low, high, share):
+    """The quartiles of the published cohort, within binomial bounds of 99.9 %."""
+    among = DRAWS if high == 0 else int((loads > 0).sum())
     count = int(((loads > low) & (loads <= high)).sum())
-    assert stats.binom.ppf(0.0005, DRAWS, least) <= count
-    assert count <= stats.binom.ppf(0.9995, DRAWS, most)
+    assert stats.binom.ppf(0.0005, among, share) <= count <= stats.binom.ppf(0.9995, among, share)
+
+
+def test_share_without_lesions_can_be_chosen():
+    rng = np.random.default_rng(3)
+    assert all(draw_load(rng, diagnosis, without=1.0) == 0 for diagnosis in ("MS", "NMOSD"))
+    assert all(draw_load(rng, diagnosis, without=0.0) > 0 for diagnosis in ("MS", "NMOSD"))
 
 
 def test_loads_are_in_range_and_not_piled_up(loads):
@@ -342,3 +354,47 @@ def test_millimetres_do_not_depend_on_the_grid(tiny_head, diagnosis):
         sizes.append(np.median([record.volume for m in maps for record in m.records]))
     assert filled[1] == pytest.approx(filled[0], rel=0.3)
     assert sizes[1] == pytest.approx(sizes[0], rel=0.6)
+
+
+@pytest.mark.parametrize("volume", [60.0, 150.0, 500.0])
+def test_lesion_has_the_wanted_volume_on_any_grid(volume):
+    """To its rim, on average: small lesions must not grow with the voxels."""
+    tissue = np.full((72, 72, 72), Tissue.WHITE_MATTER, np.uint8)
+    tissue[:, :, :2] = Tissue.LATERAL_VENTRICLE
+    head = head_from_tissue(tissue, np.eye(4), "slab")
+    for grid in (head, head.resampled(1.5)):
+        stamper = Stamper(grid, np.random.default_rng(2), None)
+        for _ in range(12):
+            stamper.lesion("deep", volume, soft=0.6)
+        found = np.median([record.volume for record in stamper.records])
+        assert 0.75 * volume < found < 1.3 * volume
+
+
+def test_real_shapes_are_not_magnified_much():
+    small, large = (np.zeros((n, 3), np.float32) for n in (50, 1000))
+    library = ShapeLibrary((small, large))
+    rng = np.random.default_rng(0)
+    most = LARGEST_MAGNIFICATION**3
+    assert all(len(library.draw(1.01 * 50 * most, rng)) == 1000 for _ in range(10))
+    assert {len(library.draw(40.0, rng)) for _ in range(30)} == {50, 1000}
+    assert library.draw(1.01 * 1000 * most, rng) is None
+
+
+@pytest.mark.parametrize("load", [5.0, 20.0])
+def test_number_and_volumes_of_ms_lesions(load):
+    """Many small lesions and a few large ones that hold most of a heavy load."""
+    tissue = np.full((120, 120, 120), Tissue.WHITE_MATTER, np.uint8)
+    radius = np.linalg.norm(
+        (np.indices(tissue.shape) - 59.5) * [[[[1]]], [[[0.5]]], [[[1]]]], axis=0
+    )
+    tissue[radius < 12] = Tissue.LATERAL_VENTRICLE
+    tissue[radius > 55] = Tissue.CORTEX
+    head = head_from_tissue(tissue, np.eye(4), "block")
+    counts, shares = [], []
+    for seed in range(6):
+        lesions = place_lesions(head, "MS", load, np.random.default_rng(seed))
+        sizes = np.bincount(lesions.labels.ravel())[1:]
+        counts.append((sizes >= 3).sum())
+        shares.append(sizes[sizes > 1000].sum() / sizes.sum())
+    assert 20 < np.median(counts) < 150
+    assert np.mean(shares) < 0.6 if load < 10 else np.mean(shares) > 0.4

@@ -7,6 +7,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nibabel.eulerangles import euler2mat
 
 from msnmo_bids.simulation.acquisition import (
@@ -249,6 +250,16 @@ def test_free_means_stay_below_lesions():
     solid = [Tissue.CORTEX, Tissue.DEEP_GREY, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM]
     assert means[:, solid].max() <= 1.4  # a lesion has 1.5 in the mean
     assert means[:, Tissue.CSF].max() < 0.8
+
+
+@pytest.mark.parametrize("shape", [(12, 9, 17), (3, 20, 5), (7, 8, 9)])
+def test_resize_is_trilinear(shape):
+    """The same as torch's, up to rounding."""
+    volume = np.random.default_rng(1).standard_normal((7, 8, 9)).astype(np.float32)
+    wanted = torch.nn.functional.interpolate(
+        torch.from_numpy(volume)[None, None], size=shape, mode="trilinear", align_corners=False
+    )
+    np.testing.assert_allclose(resize_linear(volume, shape), wanted[0, 0].numpy(), atol=1e-5)
 
 
 def test_random_fields():
