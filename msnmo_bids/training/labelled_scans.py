@@ -170,7 +170,7 @@ def dataset_names(roots: Sequence[Path]) -> list[str]:
         twice = next(root for root in roots if roots.count(root) > 1)
         raise UsageError("this data set is given twice", file=twice)
     for depth in range(1, max((len(root.parts) for root in roots), default=1) + 1):
-        names = ["-".join(root.parts[-depth:]) for root in roots]
+        names = [" ".join("-".join(root.parts[-depth:]).split()) for root in roots]
         if len(set(names)) == len(names):
             break
     return names
@@ -276,7 +276,7 @@ class _Participants:
         self._scan_sites: dict[str, dict[str, str]] = {}
         title = read_description(root).get("Name")
         self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
-        self._default_site = self._default_site or root.name
+        self._default_site = self._default_site or " ".join(root.name.split())
 
     def diagnosis(self, subject: str) -> tuple[str | None, str]:
         """Return the class of a participant, or None and why."""

@@ -293,6 +293,7 @@ def _run(
         if on_event is not None:
             on_event(node, event)
 
+    raw_files = {labelled.name: labelled.scan.path for labelled in files}
     reasons: dict[str, str] = {}
     for batch in batches(list(files)):
         workflow = init_samples_wf(
@@ -304,7 +305,8 @@ def _run(
         sweeper.sweep()
         for failure in failures:
             LOGGER.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
-            reasons[failure.prefix] = f"{failure.step}: {failure.message}"
+            problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")
+            reasons[failure.prefix] = f"{failure.step}: {problem}"
         for labelled in batch:
             if labelled.name not in reasons and not files[labelled].is_file():
                 reasons[labelled.name] = "not prepared"

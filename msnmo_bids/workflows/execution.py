@@ -97,9 +97,14 @@ def run_workflow(
     before = set(crash_dir.glob("crash-*.txt"))
     _clear_work(workflow, scans)
     _configure(workflow, crash_dir, stop_on_first_crash)
+    started: set[str] = set()
     finished: set[str] = set()
 
     def status(node: Any, event: str) -> None:
+        if event == "start":
+            started.add(node.fullname)
+        elif node.fullname not in started:  # Nipype's Linear plugin ends what it never ran
+            return
         if event == "end" and node.name == last_node:
             finished.add(_scan_key(node.fullname))
         if on_event is not None:
