@@ -216,6 +216,7 @@ def prepare_scans(
             left_out.append(_left_out(scan, error.problem))
         else:
             files[labelled] = file
+    _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
     LOGGER.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
     reasons: dict[str, str] = {}
@@ -313,6 +314,17 @@ def _run(
     with suppress(OSError):  # what failed stays, for a look at it
         (work_dir / WORKFLOW).rmdir()
     return reasons
+
+
+def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
+    """Name scans that two participants share: one could be trained on and the other tested on."""
+    first: dict[str, LabelledScan] = {}
+    for labelled, file in files.items():
+        other = first.setdefault(file.stem.rpartition("_")[2], labelled)
+        if other.person != labelled.person:
+            LOGGER.warning(
+                "%s and %s are the same image: keep one of them", other.name, labelled.name
+            )
 
 
 def _warn(scan: PreparedScan) -> None:

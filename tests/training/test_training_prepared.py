@@ -16,6 +16,8 @@ from msnmo_bids.training import sample_file
 from msnmo_bids.training.labelled_scans import Found, find_labelled_scans
 from msnmo_bids.training.prepared import PreparedScan, cache_key, prepare_scans
 from msnmo_bids.training.sample_file import read_grid, read_record
+from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
+from msnmo_bids.workflows.samples import init_samples_wf
 
 CLASSES = ("MS", "NMOSD")
 SETTINGS = ProcessingSettings(skull_strip="skip", bias_correction="skip", sloppy=True)
@@ -223,6 +225,30 @@ def test_a_mask_outside_of_the_brain_is_told(site, tmp_path, caplog):
     share = 8 / mask.sum()
     assert read_record(scan.cube_file)["LesionsOutsideBrain"] == pytest.approx(share, abs=1e-4)
     assert f"{100 * share:.0f} % of the lesion mask lies outside of the brain" in caplog.text
+
+
+def test_the_same_image_of_two_participants_is_told(site, tmp_path, caplog):
+    site.add("01_ses-1", "MS", data=brain())
+    site.add("01_ses-2", "MS", data=brain())
+    site.add("02", "MS", data=brain(5))
+    prepare(find(site), tmp_path)
+    assert "same image" not in caplog.text
+    site.add("03", "MS", data=brain(5))
+    prepare(find(site), tmp_path)
+    assert "site/sub-02 and site/sub-03 are the same image" in caplog.text
+
+
+def test_a_scan_with_a_skull_is_stripped_and_corrected_as_in_the_app(site, tmp_path):
+    site.add("01", "MS").with_name("sub-01_FLAIR.json").write_text('{"SkullStripped": false}')
+    [scan] = find(site).scans
+    settings = ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx")
+    workflow = init_samples_wf(
+        files={scan: tmp_path / "a.npz"}, settings=settings, cube_shape=CUBE, work_dir=tmp_path
+    )
+    ours = {name.partition(".preprocessing_wf.")[2] for name in workflow.list_node_names()}
+    theirs = set(init_preprocessing_wf(scan=scan.scan, settings=settings).list_node_names())
+    assert ours - {""} == theirs
+    assert {"skull_strip_wf.deepbet", "bias_correction_wf.n4_antspyx"} <= theirs
 
 
 def test_a_damaged_file_names_the_remedy(site, tmp_path):
