@@ -6,6 +6,7 @@ whole, with the same content, so that it does not matter which one comes last.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import uuid
@@ -116,6 +117,26 @@ def write_tsv(target: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     lines = ["\t".join(columns)]
     lines += ["\t".join(_cell(row.get(column)) for column in columns) for row in rows]
     write_text(target, "\n".join(lines) + "\n")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a TSV file; empty when there is none.
+
+    Parameters
+    ----------
+    path : Path
+        Table with a header.
+
+    Returns
+    -------
+    list of dict
+        One a row, texts as they stand.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _cell(value: Any) -> str:

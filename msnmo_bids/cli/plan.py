@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.text import aligned
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def plan_table(plan: Plan) -> str:
     settings = plan.settings
     return "\n".join(
         [
-            *_aligned(rows),
+            *aligned(rows),
             "",
             f"{len(plan.reasons)} of {len(plan.selection.scans)} scans would run",
             f"skull stripping: {settings.skull_strip}; bias correction: {settings.bias_correction}",
@@ -312,11 +312,3 @@ def plan_table(plan: Plan) -> str:
             f"weights: {plan.metadata.name} {plan.metadata.version} ({plan.weights})",
         ]
     )
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

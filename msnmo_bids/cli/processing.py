@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord
-from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.checks import work_folder
 from msnmo_bids.cli.job import WORKERS_LOG, WORKFLOW, Job
 from msnmo_bids.cli.logs import nipype_level, route_nipype
@@ -27,9 +22,6 @@ from msnmo_bids.cli.session import Outcome, Session, exit_code_for
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
-
-#: Nipype's bookkeeping grows with the square of the nodes: thousands of scans run in batches.
-BATCH = 250
 
 
 def process(options: argparse.Namespace, plan: Plan, session: Session) -> Outcome:
@@ -84,12 +76,14 @@ def _run_batches(job: Job, session: Session) -> None:
     from msnmo_bids.workflows.base import init_msnmo_wf
     from msnmo_bids.workflows.execution import run_workflow
     from msnmo_bids.workflows.steps import LAST_NODE, step_name
+    from msnmo_bids.workflows.sweeper import Sweeper, batches
 
     route_nipype(job.options.verbose)
     names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
     progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
     session.console.progress = progress
-    sweeper = _Sweeper(job, last_node=LAST_NODE)
+    keep = job.options.verbose >= 2
+    sweeper = Sweeper(job.work_dir, last_node=LAST_NODE, keep=keep)
 
     def on_event(node: str, event: str) -> None:
         sweeper.on_event(node, event)
@@ -105,7 +99,7 @@ def _run_batches(job: Job, session: Session) -> None:
     }
     write_citations(job.output_dir, methods=_methods(job.plan, common), version=job.record.version)
     try:
-        for batch in _batches(job.plan.to_run, BATCH):
+        for batch in batches(job.plan.to_run):
             for scan in batch:
                 remove_old_files(scan, job.output_dir)
             job.failures += run_workflow(
@@ -142,45 +136,3 @@ def _plugin_args(job: Job) -> dict[str, Any]:
         arguments["log_level"] = nipype_level(job.options.verbose)
         arguments["n_gpu_procs"] = 0 if job.plan.settings.device == "cpu" else 1
     return arguments
-
-
-class _Sweeper:
-    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
-
-    Parameters
-    ----------
-    job : Job
-        The run.
-    last_node : str
-        Name of the node whose end completes a scan.
-    """
-
-    def __init__(self, job: Job, *, last_node: str) -> None:
-        self._keep = job.options.verbose >= 2
-        self._work_dir = job.work_dir
-        self._last_node = last_node
-        self._done: list[Path] = []
-
-    def on_event(self, node: str, event: str) -> None:
-        """Sweep what was done before; note what is done now.
-
-        Nipype may still look at a node's folder while it reports its end, so a folder is removed
-        at the next event.
-        """
-        self.sweep()
-        *scan, name = node.split(".")
-        if event == "end" and name == self._last_node and not self._keep:
-            self._done.append(self._work_dir.joinpath(*scan))
-
-    def sweep(self) -> None:
-        """Remove the folders of scans that are done."""
-        while self._done:
-            folder = self._done.pop()
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # the participant's folder, when this was its last scan
-                folder.parent.rmdir()
-
-
-def _batches(scans: Sequence[Scan], size: int) -> Iterator[Sequence[Scan]]:
-    for start in range(0, len(scans), size):
-        yield scans[start : start + size]

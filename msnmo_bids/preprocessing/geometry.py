@@ -271,7 +271,7 @@ def _flags(native: nib.Nifti1Image) -> list[str]:
     forms_differ = (
         int(header["qform_code"]) > 0
         and int(header["sform_code"]) > 0
-        and _corner_distance(header.get_qform(), native.affine, native.shape) > FORM_TOLERANCE_MM
+        and corner_distance(header.get_qform(), native.affine, native.shape) > FORM_TOLERANCE_MM
     )
     found = {
         "thick_slices": sizes.max() > THICK_SLICE_MM,
@@ -282,7 +282,21 @@ def _flags(native: nib.Nifti1Image) -> list[str]:
     return [flag for flag, is_set in found.items() if is_set]
 
 
-def _corner_distance(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+def corner_distance(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return how far apart two affines put the corners of an image.
+
+    Parameters
+    ----------
+    one, other : ndarray, (4, 4)
+        Index to RAS mm.
+    shape : tuple of int, (3,)
+        Shape of the image.
+
+    Returns
+    -------
+    float
+        Largest distance of a corner's two positions (mm).
+    """
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"), axis=-1)
     difference = nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)
     return float(np.linalg.norm(difference, axis=-1).max())

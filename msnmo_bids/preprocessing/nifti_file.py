@@ -41,7 +41,7 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         The file is missing, a git-annex or git-lfs pointer without content, no NIfTI file,
         truncated or corrupted, or its header cannot be understood.
     """
-    content = _decompress(path, _content(path))
+    content = _decompress(path, read_content(path))
     kind = _nifti_kind(content)
     if kind is None:
         raise BadInputError(
@@ -65,7 +65,7 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     return cast(nib.Nifti1Image, nib.load(path))  # or its subclass Nifti2Image
 
 
-def _content(path: Path) -> bytes:
+def read_content(path: Path) -> bytes:
     """Return the bytes of the file, unless it only points to them."""
     if path.is_symlink() and not path.exists():
         if "annex" in str(path.readlink()):

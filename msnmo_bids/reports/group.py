@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
+from msnmo_bids.bids.dataset import atomic_path, read_table, write_json, write_tsv
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.reports.columns import column_dictionary, table_row
 from msnmo_bids.reports.distribution import Plot, distribution
@@ -20,7 +20,6 @@ from msnmo_bids.reports.records import (
     class_names,
     in_order,
     read_scan,
-    read_table,
 )
 from msnmo_bids.reports.wording import ALWAYS, INDETERMINATE
 

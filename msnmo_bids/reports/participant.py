@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, figure_path, report_path
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.reports.methods import methods
@@ -19,7 +20,6 @@ from msnmo_bids.reports.records import (
     class_names,
     in_order,
     read_scan,
-    read_table,
 )
 from msnmo_bids.reports.wording import REGION_NAMES
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -160,23 +159,3 @@ def class_names(scans: Iterable[ScanRecord]) -> list[str]:
     for scan in scans:
         names.update(dict.fromkeys(scan.diagnosis.get("Probabilities") or {}))
     return list(names)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a TSV file; empty when there is none.
-
-    Parameters
-    ----------
-    path : Path
-        Table with a header.
-
-    Returns
-    -------
-    list of dict
-        One a row, texts as they stand.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []

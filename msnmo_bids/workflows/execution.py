@@ -60,6 +60,7 @@ def run_workflow(
     on_event: EventCallback | None = None,
     stop_on_first_crash: bool = False,
     crash_dir: Path,
+    last_node: str = LAST_NODE,
 ) -> list[Failure]:
     """Run every node of the workflow and collect the failures.
 
@@ -82,21 +83,29 @@ def run_workflow(
         Start nothing more after the first failure.
     crash_dir : Path
         Folder for Nipype's crash files (``*.txt``); made when it is needed.
+    last_node : str
+        Name of the node whose end completes a scan; its inputs ``prefix`` and ``native_file`` say
+        which scan that is.
 
     Returns
     -------
     list of Failure
         In the order of the scans; a scan without an entry has all its derivatives.
     """
-    scans = _scans(workflow)
+    scans = _scans(workflow, last_node)
     crash_dir = Path(crash_dir).absolute()
     before = set(crash_dir.glob("crash-*.txt"))
     _clear_work(workflow, scans)
     _configure(workflow, crash_dir, stop_on_first_crash)
+    started: set[str] = set()
     finished: set[str] = set()
 
     def status(node: Any, event: str) -> None:
-        if event == "end" and node.name == LAST_NODE:
+        if event == "start":
+            started.add(node.fullname)
+        elif node.fullname not in started:  # Nipype's Linear plugin ends what it never ran
+            return
+        if event == "end" and node.name == last_node:
             finished.add(_scan_key(node.fullname))
         if on_event is not None:
             on_event(node.fullname, event)
@@ -150,11 +159,11 @@ class _ScanEntry:
     work_dir: str
 
 
-def _scans(workflow: Workflow) -> dict[str, _ScanEntry]:
+def _scans(workflow: Workflow, last_node: str) -> dict[str, _ScanEntry]:
     """Return the scans of the workflow by the full name of their own workflow."""
     entries = {}
     for name in workflow.list_node_names():
-        if name.rsplit(".", 1)[-1] == LAST_NODE:
+        if name.rsplit(".", 1)[-1] == last_node:
             inputs = workflow.get_node(name).inputs
             key = f"{workflow.name}.{name.rsplit('.', 1)[0]}"
             entries[key] = _ScanEntry(inputs.prefix, inputs.native_file, str(workflow.base_dir))

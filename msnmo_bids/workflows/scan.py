@@ -9,14 +9,12 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.derivatives import WriteDerivatives
 from msnmo_bids.interfaces.figures import Figures
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.bias import init_bias_correction_wf
 from msnmo_bids.workflows.lesions import init_lesion_wf
+from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
-from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
@@ -36,8 +34,8 @@ def init_scan_wf(
 ) -> Workflow:
     """Build the workflow of one scan.
 
-    ``conform -> skull_strip_wf -> bias_correction_wf -> lesion_wf -> figures ->
-    write_derivatives``; the last one takes something of each.
+    ``preprocessing_wf -> lesion_wf -> figures -> write_derivatives``; the last one takes something
+    of each.
 
     Parameters
     ----------
@@ -58,55 +56,34 @@ def init_scan_wf(
     name : str, optional
         Name of the workflow; made from the scan's name.
 
-    Inputs
-    ------
-    flair
-        The raw FLAIR (set from ``scan``).
-
     Outputs
     -------
     out_files
         Paths of all derivatives, relative to ``output_dir``.
     """
     workflow = Workflow(name=name or f"scan_{scan.node_name}_wf")
-    workflow.__desc__ = (
-        "The T2-FLAIR was reoriented to RAS, and its header's two orientations were made equal. "
-    )
     shared: dict[str, Any] = {"voxels": voxel_count(scan.path), "omp_nthreads": omp_nthreads}
-    inputnode = pe.Node(IdentityInterface(fields=["flair"]), name="inputnode")
-    inputnode.inputs.flair = str(scan.path)
     outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
-    conform = pe.Node(Conform(), name="conform", mem_gb=memory_gb("conform", shared["voxels"]))
-    skull_strip_wf = init_skull_strip_wf(
-        tool="skip" if scan.skull_stripped else settings.skull_strip,
-        bet_frac=settings.bet_frac,
-        **shared,
-    )
-    bias_correction_wf = init_bias_correction_wf(
-        tool=settings.bias_correction, sloppy=settings.sloppy, voxels=shared["voxels"]
-    )
+    preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
     figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", shared["voxels"]))
     write_derivatives = _sink_node(scan, provenance, output_dir, shared["voxels"])
     workflow.connect([
-        (inputnode, conform, [("flair", "in_file")]),
-        (conform, skull_strip_wf, [("out_file", "inputnode.in_file")]),
-        (conform, bias_correction_wf, [("out_file", "inputnode.in_file")]),
-        (skull_strip_wf, bias_correction_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
-        (skull_strip_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
-        (bias_correction_wf, lesion_wf, [("outputnode.out_file", "inputnode.in_file")]),
-        (conform, figures, [("out_file", "raw_file")]),
-        (skull_strip_wf, figures, [("outputnode.mask_file", "mask_file")]),
-        (bias_correction_wf, figures, [("outputnode.out_file", "preproc_file")]),
+        (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),
+                                       ("outputnode.preproc_file", "inputnode.in_file")]),
+        (preprocessing_wf, figures, [("outputnode.raw_file", "raw_file"),
+                                     ("outputnode.mask_file", "mask_file"),
+                                     ("outputnode.preproc_file", "preproc_file")]),
         (lesion_wf, figures, [("outputnode.lesion_file", "lesion_file"),
                               ("outputnode.label_file", "label_file"),
                               ("outputnode.cam_files", "cam_files")]),
-        (conform, write_derivatives, [("info", "info")]),
-        (skull_strip_wf, write_derivatives, [("outputnode.mask_file", "mask_file"),
-                                             ("outputnode.tool", "skull_stripping"),
-                                             ("outputnode.flags", "mask_flags")]),
-        (bias_correction_wf, write_derivatives, [("outputnode.out_file", "preproc_file"),
-                                                 ("outputnode.tool", "bias_correction")]),
+        (preprocessing_wf, write_derivatives, [("outputnode.info", "info"),
+                                               ("outputnode.mask_file", "mask_file"),
+                                               ("outputnode.mask_flags", "mask_flags"),
+                                               ("outputnode.skull_stripping", "skull_stripping"),
+                                               ("outputnode.preproc_file", "preproc_file"),
+                                               ("outputnode.bias_correction",
+                                                "bias_correction")]),
         (lesion_wf, write_derivatives, [("outputnode.probability_file", "probability_file"),
                                         ("outputnode.lesion_file", "lesion_file"),
                                         ("outputnode.label_file", "label_file"),

@@ -18,6 +18,7 @@ STEP_NAMES = {
     "segment": "lesion measurement",
     "figures": "figures",
     "write_derivatives": "writing the derivatives",
+    "write_sample": "writing the prepared scan",
 }
 
 #: Stock nodes -> the program that they run, and what to try when it fails.

@@ -41,6 +41,7 @@ def test_a_failure_costs_its_own_scan_only(tmp_path, plugin):
     assert failure.exit_code is ExitCode.BAD_DATA
     assert "BadInputError" in failure.crash_file.read_text()
     assert events.count(("scan_a_wf", "end")) == events.count(("scan_c_wf", "end")) == 2
+    assert ("scan_b_wf", "end") not in events
     assert ("scan_b_wf", "exception") in events
 
 

@@ -17,9 +17,9 @@ from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {
-    "conform",
-    "skull_strip_wf.brain_mask",
-    "bias_correction_wf.apply_mask",
+    "preprocessing_wf.conform",
+    "preprocessing_wf.skull_strip_wf.brain_mask",
+    "preprocessing_wf.bias_correction_wf.apply_mask",
     "lesion_wf.to_cube",
     "lesion_wf.network",
     "lesion_wf.regions",
@@ -57,7 +57,7 @@ def steps_of(workflow, scan="single_subject_01_wf.scan_sub_01_wf"):
 def test_nodes_by_tool(make_scan, settings, weights, tmp_path, skull_strip, bias_correction, nodes):
     settings = replace(settings, skull_strip=skull_strip, bias_correction=bias_correction)
     workflow = build([make_scan()], settings, weights, tmp_path)
-    assert steps_of(workflow) == COMMON | nodes
+    assert steps_of(workflow) == COMMON | {f"preprocessing_wf.{node}" for node in nodes}
     assert {step_name(name) for name in steps_of(workflow)} <= set(STEP_NAMES.values())
 
 
@@ -66,9 +66,9 @@ def test_a_scan_without_skull_is_not_stripped_again(make_scan, settings, weights
     workflow = build(scans, replace(settings, skull_strip="deepbet"), weights, tmp_path)
     first = steps_of(workflow)
     second = steps_of(workflow, "single_subject_02_wf.scan_sub_02_wf")
-    assert "skull_strip_wf.foreground" in first
-    assert "skull_strip_wf.deepbet" not in first
-    assert "skull_strip_wf.deepbet" in second
+    assert "preprocessing_wf.skull_strip_wf.foreground" in first
+    assert "preprocessing_wf.skull_strip_wf.deepbet" not in first
+    assert "preprocessing_wf.skull_strip_wf.deepbet" in second
 
 
 def test_regions_and_network_may_run_side_by_side(make_scan, settings, weights, tmp_path):

@@ -1,0 +1,124 @@
+"""What was found in a site's data, as a table and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import write_text, write_tsv
+from msnmo_bids.text import aligned
+from msnmo_bids.training.labelled_scans import Found, LabelledScan, LeftOut
+
+COLUMNS = ("dataset", "participant_id", "session_id", "scan", "site", "diagnosis", "mask", "used",
+           "reason")  # fmt: skip
+UNKNOWN = "unknown"
+
+
+def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
+    """Write one row a scan (``data.tsv``), and the counts in words (``data.txt``).
+
+    Parameters
+    ----------
+    found : Found
+        What was found, and what was left out.
+    folder : Path
+        Where to write; made when it is missing.
+
+    Returns
+    -------
+    table, text : Path
+        The two files.
+    """
+    table, text = folder / "data.tsv", folder / "data.txt"
+    write_tsv(table, COLUMNS, found_rows(found))
+    write_text(text, describe(found))
+    return table, text
+
+
+def found_rows(found: Found) -> list[dict[str, Any]]:
+    """Return one row a scan or participant: first what is used, then what is left out.
+
+    Parameters
+    ----------
+    found : Found
+        What was found.
+
+    Returns
+    -------
+    list of dict
+        With the keys `COLUMNS`; ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why
+        a scan is left out, or what is missing of one that is used.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            **_who(scan, scan.scan.prefix),
+            "site": scan.site,
+            "diagnosis": scan.diagnosis,
+            "mask": "yes" if scan.mask else "no",
+            "used": "yes",
+            "reason": "; ".join(scan.notes),
+        }
+        for scan in found.scans
+    ]
+    rows += [{**_who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
+    return rows
+
+
+def describe(found: Found) -> str:
+    """Say in a few lines what was found for each diagnosis, site and session.
+
+    Parameters
+    ----------
+    found : Found
+        What was found.
+
+    Returns
+    -------
+    str
+        Lines of text, the last one ended.
+    """
+    scans = found.scans
+    people = len({scan.person for scan in scans})
+    masks = sum(scan.mask is not None for scan in scans)
+    both = sum(scan.mask is not None and scan.diagnosis is not None for scan in scans)
+    lines = [
+        f"{_count(len(scans), 'scan')} of {_count(people, 'person', 'people')}: "
+        f"{sum(scan.diagnosis is not None for scan in scans)} with a diagnosis, "
+        f"{masks} with a lesion mask, {both} with both",
+        "",
+        *aligned(_count_rows(found)),
+    ]
+    if found.left_out:
+        reasons = Counter(out.reason for out in found.left_out)
+        lines += ["", f"Left out: {len(found.left_out)}"]
+        lines += [f"  {number} x {reason}" for reason, number in reasons.most_common()]
+    return "\n".join(lines) + "\n"
+
+
+def _count_rows(found: Found) -> list[tuple[str, ...]]:
+    """Count people, scans and masks by diagnosis, site and session."""
+    header = ("diagnosis", "site", "session", "people", "scans", "masks")
+    groups: dict[tuple[str, str, str], list[LabelledScan]] = {}
+    for scan in found.scans:
+        key = (scan.diagnosis or UNKNOWN, scan.site, scan.session or "n/a")
+        groups.setdefault(key, []).append(scan)
+    rows: list[tuple[str, ...]] = [header]
+    for key, group in sorted(groups.items()):
+        people = {scan.person for scan in group}
+        masks = sum(scan.mask is not None for scan in group)
+        rows.append((*key, str(len(people)), str(len(group)), str(masks)))
+    return rows
+
+
+def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+    return {
+        "dataset": entry.dataset,
+        "participant_id": f"sub-{entry.subject}" if entry.subject else None,
+        "session_id": f"ses-{entry.session}" if entry.session else None,
+        "scan": name,
+    }
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,315 @@
+"""The scans of a site's own BIDS data sets, and what is known of them.
+
+Diagnosis: column ``diagnosis`` of ``participants.tsv``, compared with the classes whatever the
+case. Site: column ``site`` of the ``scans.tsv`` of the session or participant, else of
+``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.training.lesion_masks`.
+A scan with either of mask and diagnosis trains what it can; one with neither is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msnmo_bids.bids.dataset import read_description, read_table
+from msnmo_bids.bids.scans import Scan, find_scans
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
+from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
+from msnmo_bids.training.lesion_masks import LABEL_FOLDERS, LesionMasks
+
+Person = tuple[str, str]
+_MISSING = frozenset({"", "n/a"})
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """One FLAIR of a site and what is known of it.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set's folder, with folders above it where two have the same name.
+    subject : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    site : str
+        Where it was scanned.
+    diagnosis : str or None
+        Name of a class; None: unknown, or another diagnosis.
+    scan : Scan
+        The raw image.
+    mask : Path or None
+        Manual lesion mask; None: there is none that can be used.
+    notes : tuple of str
+        Why there is no diagnosis or no mask.
+    """
+
+    dataset: str
+    subject: str
+    session: str | None
+    site: str
+    diagnosis: str | None
+    scan: Scan
+    mask: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the scan among all data sets: ``"dataset/sub-01_ses-1"``."""
+        return f"{self.dataset}/{self.scan.prefix}"
+
+    @property
+    def person(self) -> Person:
+        """Data set and label: the same label in two data sets is two people."""
+        return self.dataset, self.subject
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A scan or a participant that is not used, and why.
+
+    Parameters
+    ----------
+    dataset : str
+        As in `LabelledScan`.
+    subject : str
+        Label without ``sub-``; empty when the whole data set is left out.
+    session : str or None
+        Label without ``ses-``.
+    name : str
+        ``"sub-01_ses-1"``; empty when it is no scan.
+    reason : str
+        In plain words, in one line.
+    """
+
+    dataset: str
+    subject: str
+    session: str | None
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in the data sets.
+
+    Parameters
+    ----------
+    scans : tuple of LabelledScan
+        With a mask, a diagnosis or both; by data set and path.
+    left_out : tuple of LeftOut
+        Everything else.
+    """
+
+    scans: tuple[LabelledScan, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def find_labelled_scans(
+    data: Sequence[Path], *, classes: Sequence[str], labels: Path | None = None
+) -> Found:
+    """Find all FLAIR scans of several data sets, their diagnoses, sites and lesion masks.
+
+    Only headers are read; the content of the images is checked when they are prepared.
+
+    Parameters
+    ----------
+    data : sequence of Path
+        Root folders of BIDS data sets.
+    classes : sequence of str
+        Names of the classes.
+    labels : Path, optional
+        Folder of the lesion masks, absolute or from each data set's root; the first of
+        `LABEL_FOLDERS` that is there when not given.
+
+    Returns
+    -------
+    Found
+        At least one scan.
+
+    Raises
+    ------
+    MsnmoError
+        A folder does not exist or is given twice, no data set has ``labels``, or nothing can be
+        used in any of them.
+    """
+    roots = [Path(folder).absolute() for folder in data]
+    names = dataset_names(roots)
+    _check_folders(roots, labels)
+    scans: list[LabelledScan] = []
+    left_out: list[LeftOut] = []
+    for root, name in zip(roots, names, strict=True):
+        found = _find_in_dataset(root, name, classes, labels)
+        scans += found.scans
+        left_out += found.left_out
+    if not scans:
+        reasons = Counter(out.reason for out in left_out)
+        common = reasons.most_common(1)[0][0] if reasons else "there are no scans"
+        raise MsnmoError(
+            f"no FLAIR with a diagnosis or a lesion mask was found ({common})",
+            file=roots[0] if len(roots) == 1 else None,
+            remedy="Give participants.tsv a column 'diagnosis' with "
+            f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+    return Found(tuple(scans), tuple(left_out))
+
+
+def dataset_names(roots: Sequence[Path]) -> list[str]:
+    """Name data sets by their folders, with as many folders above as tell them apart.
+
+    Examples
+    --------
+    >>> dataset_names([Path("/a/raw"), Path("/b/raw"), Path("/b/other")])
+    ['a-raw', 'b-raw', 'b-other']
+    """
+    if len(set(roots)) < len(roots):
+        twice = next(root for root in roots if roots.count(root) > 1)
+        raise UsageError("this data set is given twice", file=twice)
+    for depth in range(1, max((len(root.parts) for root in roots), default=1) + 1):
+        names = [" ".join("-".join(root.parts[-depth:]).split()) for root in roots]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _check_folders(roots: Sequence[Path], labels: Path | None) -> None:
+    for root in roots:
+        if not root.is_dir():
+            raise MsnmoError(
+                "there is no such folder",
+                file=root,
+                remedy="Give the root folder of a BIDS data set",
+                exit_code=ExitCode.INPUT_MISSING,
+            )
+    if labels is not None and not any((root / labels).is_dir() for root in roots):
+        raise MsnmoError(
+            "no data set has this folder of lesion masks",
+            file=labels,
+            remedy=f"Give it from the data set's root, for example {LABEL_FOLDERS[0]}",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+
+
+def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path | None) -> Found:
+    """Find the scans of one data set; one without any is left out as a whole."""
+    try:
+        selection = find_scans(root)
+    except MsnmoError as error:
+        if error.exit_code != ExitCode.INPUT_MISSING:
+            raise
+        return Found((), (LeftOut(name, "", None, "", error.problem),))
+    people = _Participants(root, classes)
+    masks = LesionMasks(_label_folder(root, labels), selection.scans)
+    scans: list[LabelledScan] = []
+    left_out = [LeftOut(name, subject, None, "", "no FLAIR") for subject in selection.without_flair]
+    for subject in people.rows.keys() - set(selection.subjects):
+        reason = "in participants.tsv, but there is no folder"
+        left_out.append(LeftOut(name, subject, None, "", reason))
+    for scan in selection.scans:
+        labelled = _labelled(scan, name, people, masks)
+        if isinstance(labelled, LabelledScan):
+            scans.append(labelled)
+        else:
+            left_out.append(labelled)
+    return Found(tuple(scans), tuple(sorted(left_out, key=lambda out: (out.subject, out.name))))
+
+
+def _labelled(
+    scan: Scan, dataset: str, people: _Participants, masks: LesionMasks
+) -> LabelledScan | LeftOut:
+    """Put together what is known of a scan, or say why it is left out."""
+    problem = _header_problem(scan.path)
+    diagnosis, no_diagnosis = people.diagnosis(scan.subject)
+    mask, no_mask = (None, "") if problem else masks.of(scan)
+    notes = tuple(note for note in (no_diagnosis, no_mask) if note)
+    if problem is None and diagnosis is None and mask is None:
+        problem = "; ".join(notes)
+    if problem is not None:
+        return LeftOut(dataset, scan.subject, scan.session, scan.prefix, problem)
+    site = people.site(scan)
+    return LabelledScan(dataset, scan.subject, scan.session, site, diagnosis, scan, mask, notes)
+
+
+def _header_problem(image: Path) -> str | None:
+    """Say what is wrong with an image whose header cannot be read."""
+    try:
+        open_nifti(image)
+    # A broken file raises errors of all kinds here; reading it whole says it in plain words.
+    except Exception as broken:
+        try:
+            read_nifti(image)
+        except BadInputError as error:
+            return error.problem
+        return f"cannot be read ({type(broken).__name__})"
+    return None
+
+
+def _label_folder(root: Path, labels: Path | None) -> Path:
+    if labels is not None:
+        return root / labels
+    there = [root / folder for folder in LABEL_FOLDERS if (root / folder).is_dir()]
+    return there[0] if there else root / LABEL_FOLDERS[0]
+
+
+class _Participants:
+    """The tables of one data set.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the data set.
+    classes : sequence of str
+        Names of the classes.
+    """
+
+    def __init__(self, root: Path, classes: Sequence[str]) -> None:
+        self.root, self.classes = root, tuple(classes)
+        self.rows = {
+            label.removeprefix("sub-"): row
+            for row in read_table(root / "participants.tsv")
+            if (label := _value(row, "participant_id"))
+        }
+        self._scan_sites: dict[str, dict[str, str]] = {}
+        title = read_description(root).get("Name")
+        self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
+        self._default_site = self._default_site or " ".join(root.name.split())
+
+    def diagnosis(self, subject: str) -> tuple[str | None, str]:
+        """Return the class of a participant, or None and why."""
+        if not self.rows:
+            return None, "no participants.tsv that can be read"
+        if subject not in self.rows:
+            return None, "not in participants.tsv"
+        value = _value(self.rows[subject], "diagnosis")
+        if not value:
+            return None, "no diagnosis in participants.tsv"
+        by_name = {name.casefold(): name for name in self.classes}
+        if value.casefold() in by_name:
+            return by_name[value.casefold()], ""
+        return None, f"diagnosis '{value}' is no class ({', '.join(self.classes)})"
+
+    def site(self, scan: Scan) -> str:
+        """Return where a scan was made."""
+        in_scans = self._sites_in(scan).get(f"{scan.prefix}_FLAIR", "")
+        return in_scans or _value(self.rows.get(scan.subject, {}), "site") or self._default_site
+
+    def _sites_in(self, scan: Scan) -> dict[str, str]:
+        """Return the sites that a scans.tsv names, by the image's name without extension."""
+        folder = f"sub-{scan.subject}" + (f"/ses-{scan.session}" if scan.session else "")
+        if folder not in self._scan_sites:
+            name = f"{folder.replace('/', '_')}_scans.tsv"
+            self._scan_sites[folder] = {
+                Path(_value(row, "filename")).name.split(".")[0]: _value(row, "site")
+                for row in read_table(self.root / folder / name)
+            }
+        return self._scan_sites[folder]
+
+
+def _value(row: dict[str, str], column: str) -> str:
+    """Return a cell; empty where the table has ``n/a`` or no such column."""
+    text = " ".join((row.get(column) or "").split())
+    return "" if text.lower() in _MISSING else text

@@ -1,0 +1,279 @@
+"""Manual lesion masks: which file belongs to which scan, and how its values are read.
+
+The rule, in one place
+----------------------
+A mask lies anywhere in the folder of the labels (``derivatives/manual``, else
+``derivatives/truth``) and is named after its scan,
+``<entities of the scan>[_FLAIR]<further entities>_{mask,dseg}.nii[.gz]``.
+
+1. *It shows lesions*: ``label`` is one of `LESION_WORDS` (``label-L``, ``label-lesion``); without
+   ``label``, ``seg`` is (``seg-lesions``); without both, ``desc`` holds "lesion", or the sidecar
+   beside it says ``"Type": "Lesion"``.
+2. *It lies on the scan's grid*: no ``space``, or one of `OWN_SPACES` (``space-orig``). Shape and
+   affine are compared besides, both in RAS order.
+3. *It is this scan's*: all its entities except `DERIVED_ENTITIES` are the scan's. The mask that
+   names most of them wins; one that names fewer than the scan has must fit no other scan.
+4. *One is chosen*: a ``mask`` before a ``dseg`` (all values above 0.5 are lesion in both), and
+   ``desc-consensus`` before others. Where several are left, none is taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from msnmo_bids.bids.names import sidecar
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
+from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
+
+LABEL_FOLDERS = ("derivatives/manual", "derivatives/truth")
+LESION_WORDS = frozenset({"l", "lesion", "lesions", "wml", "wmh"})
+OWN_SPACES = frozenset({"orig", "flair", "native", "individual"})
+DERIVED_ENTITIES = frozenset({"space", "seg", "res", "den", "label", "desc"})
+CONSENSUS = "consensus"
+_SUFFIXES = ("mask", "dseg")  # in the order of preference
+_LESION_ABOVE = 0.5
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A file that shows lesions, by its name.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    suffix : {"mask", "dseg"}
+        What its name ends in.
+    entities : dict of str to str
+        All of its name.
+    """
+
+    path: Path
+    suffix: str
+    entities: dict[str, str]
+
+    @property
+    def source(self) -> frozenset[tuple[str, str]]:
+        """The entities that its scan must have."""
+        return frozenset(item for item in self.entities.items() if item[0] not in DERIVED_ENTITIES)
+
+    @property
+    def on_own_grid(self) -> bool:
+        """Whether its name puts it on the grid of its scan."""
+        return self.entities.get("space", "orig").lower() in OWN_SPACES
+
+
+class LesionMasks:
+    """The lesion masks of one data set; its folder of labels is listed once.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the labels; it may be missing.
+    scans : sequence of Scan
+        All FLAIR scans of the data set: a mask that fits several of them belongs to none.
+    """
+
+    def __init__(self, folder: Path, scans: Sequence[Scan]) -> None:
+        self.folder = folder
+        self._scans: dict[str, list[frozenset[tuple[str, str]]]] = defaultdict(list)
+        for scan in scans:
+            self._scans[scan.subject].append(_entities_of(scan))
+        self._masks: dict[str, list[MaskFile]] = defaultdict(list)
+        paths = (p for suffix in _SUFFIXES for p in folder.rglob(f"sub-*_{suffix}.nii*"))
+        for path in sorted(paths):
+            mask = parse_mask_name(path)
+            if mask is not None:
+                self._masks[mask.entities["sub"]].append(mask)
+
+    def of(self, scan: Scan) -> tuple[Path | None, str]:
+        """Return the mask of a scan, or why there is none.
+
+        Parameters
+        ----------
+        scan : Scan
+            A FLAIR.
+
+        Returns
+        -------
+        path : Path or None
+            The mask.
+        reason : str
+            Why there is none; empty when there is one.
+        """
+        entities = _entities_of(scan)
+        fitting = [mask for mask in self._masks[scan.subject] if mask.source <= entities]
+        if not fitting:
+            return None, f"no lesion mask in {self.folder.name}"
+        here = [mask for mask in fitting if mask.on_own_grid]
+        if not here:
+            return None, f"lesion mask in another space ({fitting[0].path.name})"
+        most = max(len(mask.source) for mask in here)
+        here = [mask for mask in here if len(mask.source) == most]
+        if most < len(entities):
+            others = [them for them in self._scans[scan.subject] if here[0].source <= them]
+            if len(others) > 1:
+                return None, f"lesion mask that fits several scans ({here[0].path.name})"
+        best = _preferred(here)
+        if len(best) > 1:
+            names = ", ".join(mask.path.name for mask in best)
+            return None, f"several lesion masks ({names})"
+        reason = grid_problem(best[0].path, scan.path)
+        return (None, reason) if reason else (best[0].path, "")
+
+
+def parse_mask_name(path: Path) -> MaskFile | None:
+    """Read the name of a file.
+
+    Parameters
+    ----------
+    path : Path
+        A file; only its sidecar is opened, and only where the name leaves open what is shown.
+
+    Returns
+    -------
+    MaskFile or None
+        None when the name is not that of a lesion mask.
+
+    Examples
+    --------
+    >>> mask = parse_mask_name(Path("sub-01_ses-2_space-orig_label-L_desc-rater1_mask.nii.gz"))
+    >>> sorted(mask.source)
+    [('ses', '2'), ('sub', '01')]
+    >>> parse_mask_name(Path("sub-01_space-orig_desc-brain_mask.nii.gz")) is None
+    True
+    """
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    *parts, suffix = stem.split("_")
+    if not path.name.endswith((".nii", ".nii.gz")) or suffix not in _SUFFIXES:
+        return None
+    pairs = [part.partition("-") for part in parts if part != "FLAIR"]
+    entities = {key: value for key, _, value in pairs}
+    if "sub" not in entities or not all(value for _, _, value in pairs):
+        return None
+    mask = MaskFile(path, suffix, entities)
+    return mask if _shows_lesions(mask) else None
+
+
+def read_lesion_mask(path: Path) -> nib.Nifti1Image:
+    """Read a lesion mask in RAS order.
+
+    Parameters
+    ----------
+    path : Path
+        Mask, label map or probability.
+
+    Returns
+    -------
+    nib.Nifti1Image
+        (X, Y, Z), uint8: 1 where the value is above 0.5.
+
+    Raises
+    ------
+    BadInputError
+        The file cannot be read, is no 3D volume, or has values that are no numbers.
+    """
+    image = read_nifti(path)
+    shape = image.shape[:3]
+    if len(shape) < 3 or np.prod(image.shape[3:], dtype=int) != 1:
+        text = " x ".join(map(str, image.shape))
+        raise BadInputError(f"lesion mask of {text} voxels, not a 3D volume", file=path)
+    values = np.asanyarray(image.dataobj).reshape(shape, order="F")
+    if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)):
+        raise BadInputError(
+            "lesion mask with values that are no finite numbers",
+            file=path,
+            remedy="Export the mask again (0: no lesion, 1: lesion)",
+        )
+    lesions = (values > _LESION_ABOVE).astype(np.uint8)
+    return nib.as_closest_canonical(nib.Nifti1Image(lesions, image.affine))
+
+
+def grid_problem(mask: Path, flair: Path) -> str:
+    """Say why a mask does not lie on the grid of its FLAIR, from the two headers.
+
+    Parameters
+    ----------
+    mask, flair : Path
+        The two images; their axes may be in different orders.
+
+    Returns
+    -------
+    str
+        Empty when shape and affine agree in RAS order (to `FORM_TOLERANCE_MM` at the corners), or
+        when the FLAIR cannot be read: its own check says so.
+    """
+    try:
+        ours = _ras_grid(flair)
+    # A broken file raises errors of all kinds here.
+    except Exception:
+        return ""
+    try:
+        theirs = _ras_grid(mask)
+    except Exception:
+        return _unreadable(mask)
+    if ours[0] != theirs[0]:
+        shapes = ["x".join(map(str, shape)) for shape in (theirs[0], ours[0])]
+        return f"lesion mask on another grid ({shapes[0]} voxels for {shapes[1]})"
+    distance = corner_distance(theirs[1], ours[1], ours[0])
+    if distance > FORM_TOLERANCE_MM:
+        return f"lesion mask on another grid (up to {distance:.1f} mm away)"
+    return ""
+
+
+def _unreadable(mask: Path) -> str:
+    try:
+        read_lesion_mask(mask)
+    except BadInputError as error:
+        return f"lesion mask cannot be read: {error.problem}"
+    return "lesion mask cannot be read"
+
+
+def _ras_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return shape and affine of an image in RAS order, from its header."""
+    image = open_nifti(path)
+    shape = image.shape[:3]
+    to_ras = nib.orientations.io_orientation(image.affine)
+    affine = image.affine @ nib.orientations.inv_ornt_aff(to_ras, shape)
+    moved = [0, 0, 0]
+    for size, axis in zip(shape, to_ras[:, 0].astype(int), strict=True):
+        moved[axis] = int(size)
+    return tuple(moved), affine
+
+
+def _shows_lesions(mask: MaskFile) -> bool:
+    for entity in ("label", "seg"):
+        if entity in mask.entities:
+            return mask.entities[entity].lower() in LESION_WORDS
+    if "lesion" in mask.entities.get("desc", "").lower():
+        return True
+    beside = mask.path.with_name(sidecar(mask.path.name))
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("Type", "")).lower() == "lesion"
+
+
+def _preferred(masks: Iterable[MaskFile]) -> list[MaskFile]:
+    """Return the masks of the best suffix, and of those the consensus where there is one."""
+    by_suffix = defaultdict(list)
+    for mask in masks:
+        by_suffix[mask.suffix].append(mask)
+    best = next(by_suffix[suffix] for suffix in _SUFFIXES if suffix in by_suffix)
+    agreed = [mask for mask in best if mask.entities.get("desc", "").lower() == CONSENSUS]
+    return agreed or best
+
+
+def _entities_of(scan: Scan) -> frozenset[tuple[str, str]]:
+    pairs = (part.partition("-") for part in scan.prefix.split("_"))
+    return frozenset((key, value) for key, _, value in pairs)

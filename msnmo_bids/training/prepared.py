@@ -1,0 +1,345 @@
+"""Scans prepared for training: the app's own preprocessing, once, kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM, from_cube
+from msnmo_bids.preprocessing.nifti_file import read_content
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.labelled_scans import Found, LabelledScan, LeftOut, Person
+from msnmo_bids.training.lesion_masks import read_lesion_mask
+from msnmo_bids.training.sample_file import FORMAT, read_cubes, read_grid, read_record
+from msnmo_bids.training.samples import Sample
+from msnmo_bids.version import get_version
+
+LOGGER = logging.getLogger("msnmo.training")
+
+#: Lesions that the brain mask cuts off by more than this share are named in the log.
+_MOST_OUTSIDE = 0.1
+_KEY_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan after the app's own preprocessing.
+
+    Parameters
+    ----------
+    labelled : LabelledScan
+        The scan and what is known of it.
+    cube_file : Path
+        See :mod:`msnmo_bids.training.sample_file`.
+    """
+
+    labelled: LabelledScan
+    cube_file: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the scan among all data sets: ``"dataset/sub-01_ses-1"``."""
+        return self.labelled.name
+
+    @property
+    def person(self) -> Person:
+        """Data set and label of the participant."""
+        return self.labelled.person
+
+    def load(self, classes: Sequence[str]) -> Sample:
+        """Return the scan as a training sample.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            Names of the classes, in the network's order.
+
+        Returns
+        -------
+        Sample
+            Without a diagnosis when it is none of the classes.
+
+        Raises
+        ------
+        MsnmoError
+            The file is missing or damaged.
+        """
+        image, lesions = read_cubes(self.cube_file)
+        numbers = {name: number for number, name in enumerate(classes)}
+        diagnosis = (
+            None if self.labelled.diagnosis is None else numbers.get(self.labelled.diagnosis)
+        )
+        return Sample(image, lesions, diagnosis, self.name)
+
+    def to_native(self, probability: np.ndarray) -> np.ndarray:
+        """Bring a probability back to the scan's own grid, as the app does.
+
+        Parameters
+        ----------
+        probability : ndarray, (D, H, W) or (C, D, H, W)
+            On the cube.
+
+        Returns
+        -------
+        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
+            RAS order; trilinear; 0 outside of the brain.
+
+        Raises
+        ------
+        MsnmoError
+            The file is missing or damaged.
+        ValueError
+            The probability has another shape than the cube.
+        """
+        grid = read_grid(self.cube_file)
+        return from_cube(probability, grid.transform) * grid.brain
+
+    def native_mask(self) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """Return the manual lesion mask on the scan's own grid.
+
+        Returns
+        -------
+        mask : ndarray of uint8, (X, Y, Z)
+            0 and 1, RAS order.
+        zooms : tuple of float, (3,)
+            Voxel size (mm).
+
+        Raises
+        ------
+        BadInputError
+            The mask cannot be read any more.
+        ValueError
+            The scan has no mask.
+        """
+        if self.labelled.mask is None:
+            raise ValueError(f"{self.name} has no lesion mask")
+        mask = np.asarray(read_lesion_mask(self.labelled.mask).dataobj)
+        return mask, read_grid(self.cube_file).zooms
+
+
+def cache_key(
+    labelled: LabelledScan, settings: ProcessingSettings, cube_shape: Sequence[int]
+) -> str:
+    """Return a SHA-256 of all that a prepared scan depends on.
+
+    Parameters
+    ----------
+    labelled : LabelledScan
+        The scan and its mask; their content counts, not where they lie.
+    settings : ProcessingSettings
+        Of these, the preprocessing tools and their settings count.
+    cube_shape : sequence of int, (3,)
+        Shape of the cube.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    BadInputError
+        A file cannot be read.
+    """
+    from msnmo_bids.workflows.preprocessing import skull_strip_tool
+
+    tool = skull_strip_tool(labelled.scan, settings)
+    mask = labelled.mask
+    content = {
+        "format": FORMAT,
+        "version": get_version(),
+        "image": _sha256(labelled.scan.path),
+        "mask": None if mask is None else _sha256(mask),
+        "skull_strip": tool,
+        "bet_frac": settings.bet_frac if tool == "bet" else None,
+        "bias_correction": settings.bias_correction,
+        "sloppy": settings.sloppy,
+        "cube_shape": list(cube_shape),
+        "margin_mm": MARGIN_MM,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def prepare_scans(
+    found: Found,
+    *,
+    cache_dir: Path,
+    work_dir: Path,
+    settings: ProcessingSettings,
+    cube_shape: Sequence[int] = CUBE_SHAPE,
+    plugin: str = "MultiProc",
+    plugin_args: dict[str, Any] | None = None,
+    omp_nthreads: int = 1,
+    on_event: Callable[[str, str], None] | None = None,
+) -> tuple[list[PreparedScan], Found]:
+    """Prepare scans with the app's workflow; what is there already is not done again.
+
+    Parameters
+    ----------
+    found : Found
+        What to prepare.
+    cache_dir : Path
+        Folder that keeps the prepared scans, for any number of trainings.
+    work_dir : Path
+        Folder for what is in between, and for crash files.
+    settings : ProcessingSettings
+        With the tools resolved (no ``auto``).
+    cube_shape : sequence of int, (3,), optional
+        Shape of the cubes.
+    plugin, plugin_args, omp_nthreads, on_event
+        As for :func:`msnmo_bids.workflows.execution.run_workflow`.
+
+    Returns
+    -------
+    prepared : list of PreparedScan
+        In the order of ``found.scans``.
+    found : Found
+        The same with scans left out that could not be prepared, and without the masks that could
+        not be read.
+    """
+    files: dict[LabelledScan, Path] = {}
+    left_out: list[LeftOut] = []
+    for scan in found.scans:
+        try:
+            labelled, file = _planned(scan, Path(cache_dir).absolute(), settings, cube_shape)
+        except BadInputError as error:
+            left_out.append(_left_out(scan, error.problem))
+        else:
+            files[labelled] = file
+    _warn_of_copies(files)
+    to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
+    LOGGER.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
+    reasons: dict[str, str] = {}
+    if to_do:
+        reasons = _run(
+            to_do, Path(work_dir).absolute(), on_event=on_event,
+            build={"settings": settings, "cube_shape": cube_shape, "omp_nthreads": omp_nthreads},
+            execute={"plugin": plugin, "plugin_args": {"n_gpu_procs": 0, **(plugin_args or {})}},
+        )  # fmt: skip
+    prepared = []
+    for labelled, file in files.items():
+        if labelled.name in reasons:
+            left_out.append(_left_out(labelled, reasons[labelled.name]))
+            continue
+        prepared.append(PreparedScan(labelled, file))
+        if labelled in to_do:
+            _warn(prepared[-1])
+    scans = tuple(scan.labelled for scan in prepared)
+    return prepared, Found(scans, (*found.left_out, *left_out))
+
+
+def _planned(
+    labelled: LabelledScan,
+    cache_dir: Path,
+    settings: ProcessingSettings,
+    cube_shape: Sequence[int],
+) -> tuple[LabelledScan, Path]:
+    """Return the scan and the file to write; without its mask where that cannot be read.
+
+    Raises
+    ------
+    BadInputError
+        The image cannot be read, or the mask of a scan without a diagnosis.
+    """
+
+    def target(labelled: LabelledScan) -> Path:
+        key = cache_key(labelled, settings, cube_shape)[:_KEY_DIGITS]
+        return cache_dir / labelled.dataset / f"{labelled.scan.prefix}_{key}.npz"
+
+    if labelled.mask is None:
+        return labelled, target(labelled)
+    try:
+        file = target(labelled)
+        if not file.is_file():
+            read_lesion_mask(labelled.mask)
+    except BadInputError as error:
+        if labelled.diagnosis is None or error.file != str(labelled.mask):
+            raise
+        notes = (*labelled.notes, f"lesion mask cannot be read: {error.problem}")
+        labelled = replace(labelled, mask=None, notes=notes)
+        return labelled, target(labelled)
+    return labelled, file
+
+
+def _run(
+    files: dict[LabelledScan, Path],
+    work_dir: Path,
+    *,
+    build: dict[str, Any],
+    execute: dict[str, Any],
+    on_event: Callable[[str, str], None] | None,
+) -> dict[str, str]:
+    """Run the workflow in batches; return why scans failed, by their names."""
+    from msnmo_bids.workflows.execution import run_workflow
+    from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
+    from msnmo_bids.workflows.sweeper import Sweeper, batches
+
+    for file in files.values():  # what a run that was killed left half-written
+        for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
+            remains.unlink(missing_ok=True)
+    sweeper = Sweeper(work_dir, last_node=LAST_NODE)
+
+    def follow(node: str, event: str) -> None:
+        sweeper.on_event(node, event)
+        if on_event is not None:
+            on_event(node, event)
+
+    raw_files = {labelled.name: labelled.scan.path for labelled in files}
+    reasons: dict[str, str] = {}
+    for batch in batches(list(files)):
+        workflow = init_samples_wf(
+            files={labelled: files[labelled] for labelled in batch}, work_dir=work_dir, **build
+        )
+        failures = run_workflow(
+            workflow, last_node=LAST_NODE, on_event=follow, crash_dir=work_dir / "crash", **execute
+        )
+        sweeper.sweep()
+        for failure in failures:
+            LOGGER.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
+            problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")
+            reasons[failure.prefix] = f"{failure.step}: {problem}"
+        for labelled in batch:
+            if labelled.name not in reasons and not files[labelled].is_file():
+                reasons[labelled.name] = "not prepared"
+    with suppress(OSError):  # what failed stays, for a look at it
+        (work_dir / WORKFLOW).rmdir()
+    return reasons
+
+
+def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
+    """Name scans that two participants share: one could be trained on and the other tested on."""
+    first: dict[str, LabelledScan] = {}
+    for labelled, file in files.items():
+        other = first.setdefault(file.stem.rpartition("_")[2], labelled)
+        if other.person != labelled.person:
+            LOGGER.warning(
+                "%s and %s are the same image: keep one of them", other.name, labelled.name
+            )
+
+
+def _warn(scan: PreparedScan) -> None:
+    outside = read_record(scan.cube_file).get("LesionsOutsideBrain") or 0
+    if outside > _MOST_OUTSIDE:
+        LOGGER.warning(
+            "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
+            "stripping and the mask", scan.name, 100 * outside,
+        )  # fmt: skip
+
+
+def _left_out(labelled: LabelledScan, reason: str) -> LeftOut:
+    scan = labelled.scan
+    return LeftOut(labelled.dataset, scan.subject, scan.session, scan.prefix, reason)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_content(path)).hexdigest()

@@ -1,0 +1,145 @@
+"""Scans of a site, prepared for training as the app prepares them for a prediction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from msnmo_bids.interfaces.cube import ToCube
+from msnmo_bids.interfaces.samples import WriteSample
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
+from msnmo_bids.workflows.resources import memory_gb, voxel_count
+
+if TYPE_CHECKING:
+    from msnmo_bids.training.labelled_scans import LabelledScan
+
+#: The node whose end completes a scan.
+LAST_NODE = "write_sample"
+WORKFLOW = "samples_wf"
+
+
+def init_samples_wf(
+    *,
+    files: Mapping[LabelledScan, Path],
+    settings: ProcessingSettings,
+    cube_shape: Sequence[int],
+    work_dir: Path,
+    omp_nthreads: int = 1,
+    name: str = WORKFLOW,
+) -> Workflow:
+    """Build the workflow that prepares scans: one workflow a data set, in it one a scan.
+
+    Parameters
+    ----------
+    files : mapping of LabelledScan to Path
+        What to prepare, and the file to write for each.
+    settings : ProcessingSettings
+        With the tools resolved (no ``auto``).
+    cube_shape : sequence of int, (3,)
+        Shape of the cubes.
+    work_dir : Path
+        Folder for what is in between.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    Workflow
+        For :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
+    """
+    workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    ordered = sorted(files, key=lambda labelled: labelled.name)
+    groups = groupby(ordered, key=lambda labelled: labelled.dataset)
+    for number, (_, group) in enumerate(groups):
+        dataset_wf = Workflow(name=f"dataset_{number}_wf")
+        dataset_wf.add_nodes([
+            init_sample_wf(
+                labelled=labelled,
+                out_file=files[labelled],
+                settings=settings,
+                cube_shape=cube_shape,
+                omp_nthreads=omp_nthreads,
+            )
+            for labelled in group
+        ])  # fmt: skip
+        workflow.add_nodes([dataset_wf])
+    return workflow
+
+
+def scan_workflow_name(labelled: LabelledScan) -> str:
+    """Return the name of a scan's workflow, another one for each scan of all data sets."""
+    digest = hashlib.sha256(labelled.name.encode()).hexdigest()[:8]
+    return f"scan_{digest}_{labelled.scan.node_name}_wf"
+
+
+def init_sample_wf(
+    *,
+    labelled: LabelledScan,
+    out_file: Path,
+    settings: ProcessingSettings,
+    cube_shape: Sequence[int],
+    omp_nthreads: int = 1,
+    name: str | None = None,
+) -> Workflow:
+    """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``.
+
+    Parameters
+    ----------
+    labelled : LabelledScan
+        The scan and its mask.
+    out_file : Path
+        File to write (``.npz``).
+    settings : ProcessingSettings
+        With the tools resolved (no ``auto``).
+    cube_shape : sequence of int, (3,)
+        Shape of the cube.
+    omp_nthreads : int
+        Threads of one node.
+    name : str, optional
+        Name of the workflow; `scan_workflow_name` when not given.
+
+    Returns
+    -------
+    Workflow
+        Without inputs and outputs: it reads and writes files.
+    """
+    scan = labelled.scan
+    workflow = Workflow(name=name or scan_workflow_name(labelled))
+    voxels = voxel_count(scan.path)
+    preprocessing_wf = init_preprocessing_wf(
+        scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads
+    )
+    to_cube = pe.Node(
+        ToCube(shape=list(cube_shape)), name="to_cube", mem_gb=memory_gb("cube", voxels)
+    )
+    write_sample = pe.Node(
+        WriteSample(
+            native_file=str(scan.path),
+            prefix=labelled.name,
+            lesion_file="" if labelled.mask is None else str(labelled.mask),
+            out_file=str(Path(out_file).absolute()),
+        ),
+        name=LAST_NODE,
+        mem_gb=memory_gb("derivatives", voxels),
+    )
+    workflow.connect([
+        (preprocessing_wf, to_cube, [("outputnode.preproc_file", "in_file"),
+                                     ("outputnode.mask_file", "mask_file")]),
+        (preprocessing_wf, write_sample, [("outputnode.mask_file", "mask_file"),
+                                          ("outputnode.mask_flags", "mask_flags"),
+                                          ("outputnode.info", "info"),
+                                          ("outputnode.skull_stripping", "skull_stripping"),
+                                          ("outputnode.bias_correction", "bias_correction")]),
+        (to_cube, write_sample, [("cube_file", "cube_file"),
+                                 ("transform_file", "transform_file")]),
+    ])  # fmt: skip
+    return workflow
