@@ -192,8 +192,7 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
     MsnmoError
         If a program that was asked for is not on the PATH (64).
     """
-    skull_strip = _tool(options.skull_strip, "bet", BET_PROGRAM, "deepbet", "--skull-strip")
-    bias = _tool(options.bias_correction, "ants", N4_PROGRAM, "antspyx", "--bias-correction")
+    skull_strip, bias = choose_tools(options)
     threshold, least_volume = options.threshold, options.min_lesion_volume
     return ProcessingSettings(
         skull_strip=skull_strip,
@@ -206,6 +205,30 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
         random_seed=options.random_seed,
         deterministic=options.deterministic,
         sloppy=options.sloppy,
+    )
+
+
+def choose_tools(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the tools for skull and bias field; ``auto`` looks for programs on the PATH.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From the command line.
+
+    Returns
+    -------
+    skull_strip, bias_correction : str
+        As in `ProcessingSettings`.
+
+    Raises
+    ------
+    MsnmoError
+        If a program that was asked for is not on the PATH (64).
+    """
+    return (
+        _tool(options.skull_strip, "bet", BET_PROGRAM, "deepbet", "--skull-strip"),
+        _tool(options.bias_correction, "ants", N4_PROGRAM, "antspyx", "--bias-correction"),
     )
 
 
