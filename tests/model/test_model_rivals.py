@@ -1,0 +1,189 @@
+"""The published networks: MONAI's own, up to normalisation and width."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.networks import nets
+from torch import nn
+
+from msnmo_bids.model.cam import class_activation_maps, combined_cam
+from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.rivals import BUILDERS, build_rival
+
+SLIM = 0.25
+SEGMENTING = ("unet", "vnet", "attention_unet")
+CLASSIFYING = tuple(name for name in BUILDERS if name not in SEGMENTING)
+
+LEVELS, STAGES = (16, 32, 64, 128, 256), [64, 128, 256, 512]
+RESNET = {"n_input_channels": 1, "num_classes": 2, "conv1_t_stride": 2, "bias_downsample": False}
+
+# As MONAI builds them.
+THEIRS = {
+    "unet": lambda: nets.BasicUNet(out_channels=1, features=(32, *LEVELS[1:], 32), norm="batch"),
+    "vnet": lambda: nets.VNet(),
+    "attention_unet": lambda: nets.AttentionUnet(3, 1, 1, LEVELS, (2, 2, 2, 2)),
+    "resnet50": lambda: nets.resnet50(**RESNET),
+    "resnet101": lambda: nets.resnet101(**RESNET),
+    "resnet152": lambda: nets.resnet152(**RESNET),
+    "densenet121": lambda: nets.DenseNet121(3, 1, 2),
+    "senet50": lambda: nets.SEResNet50(spatial_dims=3, in_channels=1, num_classes=2),
+}
+
+
+def scans(side=32):
+    """Four scans that differ in noise, a bright block, smoothness and an empty half."""
+    images = torch.randn(4, 1, side, side, side)
+    images[1, :, 8:20, 8:20, 8:20] += 3
+    images[2] = nn.functional.avg_pool3d(images[2], 5, 1, 2) * 8
+    images[3, :, :, :16] = 0
+    return images
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_parameters_are_monais(name):
+    with torch.device("meta"):
+        ours, theirs = build_rival(name), THEIRS[name]()
+    shapes = [[tuple(p.shape) for p in network.parameters()] for network in (ours, theirs)]
+    assert sorted(shapes[0]) == sorted(shapes[1])
+
+
+@pytest.mark.parametrize("name", ["unet", "vnet", "attention_unet", "resnet50", "densenet121"])
+def test_outputs_are_monais(name):
+    networks = []
+    for build in (lambda: build_rival(name), THEIRS[name]):
+        torch.manual_seed(1)
+        networks.append(build().eval())
+    ours, theirs = networks
+    image = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        expected = theirs(image)
+        output = ours(image)
+    if name in SEGMENTING:
+        # The last bias alone is set: it moves all logits alike.
+        moved = output.lesion_logits - expected
+        torch.testing.assert_close(moved, moved.mean().expand_as(moved), rtol=1e-4, atol=1e-4)
+    else:
+        torch.testing.assert_close(output.class_logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_output_of_the_senet_is_monais():
+    torch.manual_seed(1)
+    theirs = nets.SEResNet50(spatial_dims=3, in_channels=1, num_classes=2).eval()
+    ours = build_rival("senet50").eval()
+    ours.features[0].load_state_dict(theirs.layer0.state_dict())
+    for number, stage in enumerate((theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), 1):
+        ours.features[number].load_state_dict(stage.state_dict())
+    ours.head.load_state_dict(theirs.last_linear.state_dict())
+    image = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image).class_logits, theirs(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_batch_normalization_is_replaced(name):
+    normalization = "instance" if name in SEGMENTING else "group"
+    with torch.device("meta"):
+        modules = list(build_rival(name, normalization=normalization).modules())
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+    norms = [module for module in modules if isinstance(module, nn.GroupNorm)]
+    assert norms
+    for norm in norms:
+        size = norm.num_channels // norm.num_groups
+        assert norm.num_channels > 1
+        assert size == 1 if normalization == "instance" else size >= 8
+
+
+@pytest.mark.parametrize("name", SEGMENTING)
+def test_untrained_segmentation_starts_at_the_lesion_prior(name):
+    network = build_rival(name, width=SLIM, normalization="instance")
+    last = [module for module in network.modules() if isinstance(module, nn.Conv3d)][-1]
+    nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        probability = network(torch.randn(1, 1, 32, 32, 32)).lesion_probability
+    torch.testing.assert_close(
+        probability, torch.full_like(probability, JointConfig().lesion_prior)
+    )
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_training_on_one_scan_is_what_the_network_does_afterwards(name):
+    """Neither the other scan of the batch nor the switch to evaluation changes an output."""
+    normalization = "instance" if name in SEGMENTING else "group"
+    network = build_rival(name, width=SLIM, normalization=normalization).train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+    image = torch.randn(2, 1, 32, 32, 32) * torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1, 1)
+    with torch.no_grad():
+        together, alone = network(image), network(image[1:])
+        later = network.eval()(image[1:])
+    field = "lesion_logits" if name in SEGMENTING else "class_logits"
+    expected = getattr(together, field)[1:]
+    torch.testing.assert_close(getattr(alone, field), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(getattr(later, field), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_pooled_features_differ_between_scans(name):
+    network = build_rival(name, width=SLIM, normalization="group")
+    with torch.no_grad():
+        (maps,) = network(scans()).class_features
+    pooled = maps.mean(dim=(2, 3, 4))
+    spread = pooled.std(dim=0) / pooled.abs().mean(dim=0).clamp(min=1e-6)
+    assert spread.median() > 0.1
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_class_activation_maps_add_up_to_the_logits(name):
+    network = build_rival(name, classes=3, width=SLIM, normalization="group").eval()
+    sides = (64, 32, 48)
+    with torch.no_grad():
+        output = network(torch.randn(1, 1, *sides))
+    for index in range(3):
+        (maps,) = class_activation_maps(output.class_features, output.class_weight, index)
+        expected = output.class_logits[:, index] - network.head.bias[index]
+        torch.testing.assert_close(maps.mean(dim=(1, 2, 3, 4)), expected, rtol=1e-3, atol=1e-4)
+    assert combined_cam(output.class_features, output.class_weight, sides).shape == (1, 3, *sides)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_sides_that_do_not_fit_are_refused(name):
+    with torch.device("meta"):
+        network = build_rival(name, width=SLIM, normalization="group")
+        for sides in ((16, 32, 32), (40, 32, 32)):
+            with pytest.raises(ValueError, match="multiples of 16 and at least 32, not"):
+                network(torch.zeros(1, 1, *sides))
+        output = network(torch.zeros(2, 1, 32, 48, 160))
+    if name in SEGMENTING:
+        assert output.lesion_logits.shape == (2, 1, 32, 48, 160)
+    else:
+        assert output.class_logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_bfloat16_autocast(name):
+    normalization = "instance" if name in SEGMENTING else "group"
+    network = build_rival(name, width=SLIM, normalization=normalization)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(torch.randn(1, 1, 32, 32, 32))
+    values = output.lesion_logits if name in SEGMENTING else output.class_logits
+    assert values.isfinite().all()
+    assert name in SEGMENTING or values.dtype == torch.float32
+    values.float().sum().backward()
+    gradients = [value.grad for value in network.parameters() if value.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": "alexnet"}, "choose one of unet"),
+        ({"network": "unet", "normalization": "layer"}, "must be batch, instance or group"),
+        ({"network": "vnet", "width": -1.0}, "width must be above 0"),
+    ],
+)
+def test_unknown_networks_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_rival(**arguments)
