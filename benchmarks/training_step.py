@@ -66,9 +66,7 @@ def run_steps(asked: argparse.Namespace) -> list[float]:
     image = torch.randn(shape, device=asked.device)
     mask = (image > 2.3).float()
     diagnosis = torch.arange(asked.batch, device=asked.device) % 2
-    autocast = torch.autocast(
-        asked.device, torch.bfloat16, enabled=asked.precisions[0] == "bf16"
-    )
+    autocast = torch.autocast(asked.device, torch.bfloat16, enabled=asked.precisions[0] == "bf16")
     seconds = []
     for _ in range(asked.warm_up + asked.repeats):
         started = time.perf_counter()

@@ -90,7 +90,7 @@ class Entry:
         classes : sequence of str, optional
             Names of the diagnoses; the position is the label.
         width : float, optional
-            Factor of the numbers of channels, which are rounded to multiples of 8. 1 is the
+            Factor of the numbers of channels (`msnmo_bids.model.config.scale_channels`). 1 is the
             paper's network, 0.25 a slim one for tests and small machines.
 
         Returns
@@ -213,15 +213,15 @@ def network_size(network: nn.Module, side: int) -> NetworkSize:
     return NetworkSize(parameters, counter.get_total_flops() // 2)
 
 
-def size_table(side: int, width: float = 1.0) -> str:
-    """Return a Markdown table of every network's parameters and multiply-adds at a cube's side."""
+def size_table(chosen: Sequence[str], side: int, width: float = 1.0) -> str:
+    """Return a Markdown table of the networks' parameters and multiply-adds at a cube's side."""
     import torch
 
     lines = [
         f"| network | row | parameters, millions | multiply-adds at {side}³, 10⁹ |",
         "|---|---|---|---|",
     ]
-    for name in names():
+    for name in chosen:
         with torch.device("meta"):
             network = entry(name).build(width=width)
         size = network_size(network, side)
@@ -231,14 +231,18 @@ def size_table(side: int, width: float = 1.0) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the size of every network."""
+    """Print the sizes of the networks."""
     parser = argparse.ArgumentParser(
         prog="python -m msnmo_bids.model.registry", description=main.__doc__
     )
+    parser.add_argument("names", nargs="*", default=names(), help="default: all")
     parser.add_argument("--side", type=int, default=160, help="of the cube, voxels (default: 160)")
     parser.add_argument("--width", type=float, default=1.0, help="factor of the channels")
     asked = parser.parse_args(arguments)
-    print(size_table(asked.side, asked.width))
+    try:
+        print(size_table(asked.names, asked.side, asked.width))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Batch normalisation
     All of them were published with it (V-Net without any), for batches of many images. Here a batch
     has one or two scans. Trained on one, a batch normalisation sets the mean of every feature map
-    of the scan, so that a global average pooling after it says nothing of the scan, and its
-    running averages fit no single scan afterwards. So by default the segmenting networks have
+    of that scan, so that a global average pooling after it says little of the scan; trained on two,
+    what a scan gives depends on the other; and the running averages that stand in afterwards fit
+    neither. So in the registry the segmenting networks have
     instance normalisation (what a batch normalisation is for one scan, in training and afterwards),
     the classifying ones group normalisation (Wu and He, 2018) with groups of 8 channels: as the
     joint model in the same tasks, so that a comparison is of the architectures. A map of a single
@@ -158,7 +159,8 @@ def _attention_unet(_: int, width: float) -> SegmentationRival:
 
 
 def _vnet(_: int, width: float) -> SegmentationRival:
-    network = _ScaledVNet(scale_channels(LEVELS[0], width))
+    # Each level has twice the channels of the one above: the deepest but one is what is rounded.
+    network = _ScaledVNet(scale_channels(LEVELS[3], width) // 8)
     return SegmentationRival(network, cast(nn.Conv3d, network.out_tr.conv2))
 
 

@@ -127,18 +127,6 @@ def test_subnetworks_that_the_model_lacks_are_refused(small_config):
         both.forward_classification(both.forward_features(image))
 
 
-@pytest.mark.parametrize("pooling", ["average", "lesion"])
-@pytest.mark.parametrize("detach", [False, True])
-def test_class_loss_reaches_the_segmentation_unless_detached(small_config, detach, pooling):
-    config = replace(small_config, guidance_detach=detach, pooling=pooling)
-    network = JointNetwork(config)
-    network(torch.randn(1, 1, 32, 32, 32)).class_logits[0, 0].backward()
-    gradients = [value.grad for value in network.segmentation.parameters()]
-    reached = any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
-    assert reached is not detach
-    assert network.sharing.local_branch[1][0].weight.grad.abs().sum() > 0
-
-
 @pytest.mark.parametrize("shape", [(32, 32, 32), (48, 32, 32)])
 @pytest.mark.parametrize("name", ["joint", "without_sharing", "guidance_add"])
 def test_batch_of_two_equals_two_singles(name, shape):

@@ -234,13 +234,32 @@ def test_work_grows_with_the_volume():
     assert large.parameters == small.parameters
 
 
-def test_size_command_prints_every_network(capsys):
-    registry.main(["--side", "32", "--width", "0.25"])
+def test_size_command_prints_a_table(capsys):
+    chosen = ["joint", "only_segmentation", "unet", "densenet121"]
+    registry.main([*chosen, "--side", "32", "--width", "0.25"])
     lines = capsys.readouterr().out.splitlines()
     assert "32³" in lines[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert [row[0] for row in rows] == list(registry.names())
+    assert [row[:2] for row in rows] == [[name, registry.entry(name).label] for name in chosen]
     assert all(float(row[2]) > 0 and float(row[3]) > 0 for row in rows)
+    assert float(rows[1][3]) < float(rows[0][3])
+
+
+def test_size_command_takes_all_networks_by_default(monkeypatch):
+    asked = []
+    monkeypatch.setattr(registry, "size_table", lambda *arguments: asked.append(arguments))
+    registry.main([])
+    assert asked == [(registry.names(), 160, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["alexnet"], "unknown network 'alexnet'"), (["unet", "--side", "40"], "multiples of 16")],
+)
+def test_size_command_refuses_in_words(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        registry.main([*arguments, "--width", "0.25"])
+    assert message in capsys.readouterr().err
 
 
 def test_the_normalization_of_a_rival_can_be_chosen():
