@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from msnmo_bids.model.config import Style
@@ -79,6 +80,18 @@ def build_convolution(
 ) -> nn.Conv3d:
     """Return a convolution whose output side is the input side over the stride."""
     return nn.Conv3d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+
+
+def linear_float32(layer: nn.Linear, features: Tensor) -> Tensor:
+    """Apply a linear layer in float32, also under autocast: ``(B, C)`` to ``(B, K)``.
+
+    Three digits, as bfloat16 has them, are too few for a probability.
+    """
+    kind = features.device.type
+    if not torch.amp.is_autocast_available(kind):  # the meta device, on which sizes are counted
+        return layer(features)
+    with torch.autocast(kind, enabled=False):
+        return layer(features.float())
 
 
 def halve(maps: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from msnmo_bids.model.blocks import (
     build_convolution,
     build_normalization,
     halve,
+    linear_float32,
 )
 from msnmo_bids.model.config import JointConfig
 
@@ -66,18 +67,14 @@ class DiseaseClassification(nn.Module):
         Returns
         -------
         Tensor
-            ``(B, K)``, or ``(B, 448)`` with `pre_logits`; float32 also under autocast, because
-            three digits are too few for a probability.
+            ``(B, K)``, or ``(B, 448)`` with `pre_logits`; float32 also under autocast.
         """
         if self.pooling == "lesion" and lesions is not None:
             pooled = _pool_by_lesions(maps, lesions.float(), self.pooling_floor)
         else:
             pooled = [scale.float().mean(dim=(2, 3, 4)) for scale in maps]
         joined = torch.cat(pooled, dim=1)
-        if pre_logits:
-            return joined
-        with torch.autocast(joined.device.type, enabled=False):
-            return self.head(joined)
+        return joined if pre_logits else linear_float32(self.head, joined)
 
     def forward(self, features: Tensor, lesions: Tensor | None = None) -> Tensor:
         """Map J and the lesion probability to the class logits ``(B, K)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 SEGMENTATION = "segmentation"
@@ -24,7 +24,28 @@ NORMALIZATION_CHOICES = ("instance", "group", "layer", "batch", "none")
 ACTIVATION_CHOICES = ("leaky_relu", "relu", "gelu", "silu")
 CROSS_ACTIVATION_CHOICES = ("sigmoid", "none")
 
+CHANNEL_MULTIPLE = 8
+"""Scaled numbers of channels are multiples of this: attention heads and groups divide it."""
+
 Config = TypeVar("Config", "JointConfig", "LossConfig")
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Return `width` times a number of channels, rounded to a multiple of 8, at least 8.
+
+    Raises
+    ------
+    ValueError
+        If the width is not above 0.
+
+    Examples
+    --------
+    >>> [scale_channels(channels, 0.25) for channels in (16, 32, 256)]
+    [8, 8, 64]
+    """
+    if width <= 0:
+        raise ValueError(f"width must be above 0, not {width}")
+    return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,7 @@ class Style:
 class JointConfig:
     """Architecture of the joint model; the defaults are the paper's model.
 
-    Every ablation of the paper is a value of this class (:mod:`msnmo_bids.model.ablations`).
+    Every ablation of the paper is a value of this class (:mod:`msnmo_bids.model.registry`).
 
     Parameters
     ----------
@@ -186,6 +207,17 @@ class JointConfig:
         """Return the style of a part: ``"local"``, ``"segmentation"`` or ``"classification"``."""
         normalization = getattr(self, f"{part}_normalization")
         return Style(normalization, getattr(self, f"{part}_activation"), self.group_size)
+
+    def scaled(self, width: float) -> JointConfig:
+        """Return the same architecture with `width` times the channels (`scale_channels`)."""
+        single = ("shared_channels", "embedding_channels")
+        paths = ("segmentation_channels", "decoder_channels", "classification_channels")
+        changes: dict[str, Any] = {
+            name: scale_channels(getattr(self, name), width) for name in single
+        }
+        for name in paths:
+            changes[name] = tuple(scale_channels(count, width) for count in getattr(self, name))
+        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON holds them (lists for tuples)."""

@@ -74,9 +74,14 @@ class JointNetwork(nn.Module):
             self.guidance = LesionGuidance(config)
             self.classification = DiseaseClassification(config)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that the network was built for."""
+        return self.config.tasks
+
     def forward_features(self, image: Tensor) -> SharedFeatures:
         """Map the image ``(B, 1, D, H, W)`` to f_seg and f_cls (Eq. 1-4)."""
-        _check_image(image)
+        check_image(image)
         return self.sharing(image)
 
     def forward_segmentation(self, features: SharedFeatures, image: Tensor) -> LesionMaps:
@@ -143,7 +148,7 @@ class JointNetwork(nn.Module):
         ValueError
             If the image has a wrong shape, or the model lacks a task.
         """
-        tasks = self._check_tasks(tasks)
+        tasks = check_tasks(tasks, self.tasks)
         features = self.forward_features(image)
         classifies = CLASSIFICATION in tasks
         maps = None
@@ -157,21 +162,38 @@ class JointNetwork(nn.Module):
             output["class_weight"] = self.classification.head.weight
         return JointOutput(**output)
 
-    def _check_tasks(self, tasks: Sequence[str] | None) -> Sequence[str]:
-        wanted = self.config.tasks if tasks is None else tasks
-        lacking = sorted(set(wanted) - set(self.config.tasks))
-        if lacking or not wanted:
-            raise ValueError(
-                f"tasks={tuple(wanted)}: this model was built for {', '.join(self.config.tasks)}; "
-                f"tasks are {', '.join(TASKS)}"
-            )
-        return wanted
 
-
-def _check_image(image: Tensor) -> None:
-    sides = image.shape[2:]
-    if image.ndim != 5 or image.shape[1] != 1 or any(side % SIDE_MULTIPLE for side in sides):
+def check_tasks(wanted: Sequence[str] | None, built: Sequence[str]) -> Sequence[str]:
+    """Return the tasks to compute, by default all; ValueError if the network lacks one."""
+    if wanted is None:
+        return built
+    if not wanted or set(wanted) - set(built):
         raise ValueError(
-            f"the image must be (B, 1, D, H, W) with sides that are multiples of {SIDE_MULTIPLE}, "
-            f"not {tuple(image.shape)}"
+            f"tasks={tuple(wanted)}: this model was built for {', '.join(built)}; "
+            f"tasks are {', '.join(TASKS)}"
+        )
+    return wanted
+
+
+def check_image(image: Tensor, shortest: int = SIDE_MULTIPLE) -> None:
+    """Refuse an image that is not ``(B, 1, D, H, W)`` with sides of the right lengths.
+
+    Parameters
+    ----------
+    image : Tensor
+        Input of a network.
+    shortest : int, optional
+        Length that a side must have at least (voxels).
+
+    Raises
+    ------
+    ValueError
+        With the shape of the image.
+    """
+    sides = image.shape[2:]
+    wrong = any(side % SIDE_MULTIPLE or side < shortest for side in sides)
+    if image.ndim != 5 or image.shape[1] != 1 or wrong:
+        raise ValueError(
+            f"the image must be (B, 1, D, H, W) with sides that are multiples of {SIDE_MULTIPLE} "
+            f"and at least {shortest}, not {tuple(image.shape)}"
         )

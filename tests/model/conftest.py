@@ -24,14 +24,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def small_config():
-    return JointConfig(
-        shared_channels=8,
-        embedding_channels=8,
-        attention_heads=2,
-        segmentation_channels=(8, 8, 8),
-        decoder_channels=(8, 8, 8),
-        classification_channels=(16, 16, 16),
-    )
+    return JointConfig().scaled(0.25)
 
 
 @pytest.fixture

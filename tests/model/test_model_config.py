@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msnmo_bids.model import config as choices
-from msnmo_bids.model.ablations import ABLATIONS
 from msnmo_bids.model.config import JointConfig, LossConfig
 
 
@@ -129,19 +128,9 @@ def test_single_task_may_start_both_pairs_equal():
     assert not config.needs_lesions
 
 
-def test_ablations_cover_the_rows_of_every_table():
-    rows = dict.fromkeys(range(3, 10), 0)
-    for ablation in ABLATIONS.values():
-        for table in ablation.tables:
-            rows[table] += 1
-    assert rows == {3: 1, 4: 1, 5: 2, 6: 2, 7: 4, 8: 5, 9: 2}
-    pairs = {(ablation.model, ablation.loss) for ablation in ABLATIONS.values()}
-    assert len(pairs) == len(ABLATIONS)
-
-
 @pytest.mark.parametrize(
     ("modules", "heavy"),
-    [("config, ablations, weights, device, inference", "torch"), ("joint, losses, cam", "monai")],
+    [("config, registry, weights, device, inference", "torch"), ("joint, losses, cam", "monai")],
 )
 def test_imports_are_light(modules, heavy):
     code = f"import sys; from msnmo_bids.model import {modules}; print({heavy!r} in sys.modules)"

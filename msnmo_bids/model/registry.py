@@ -1,0 +1,249 @@
+"""Every network of the paper's tables by name: joint model, its ablations, its rivals.
+
+``python -m msnmo_bids.model.registry --side 160`` prints the size of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, JointConfig, LossConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASSES = JointConfig.classes
+
+
+@dataclass(frozen=True)
+class RivalConfig:
+    """A published network, as :mod:`msnmo_bids.model.rivals` builds it.
+
+    Parameters
+    ----------
+    network : str
+        Which one: a key of `msnmo_bids.model.rivals.BUILDERS`.
+    tasks : tuple of str
+        The one task that it has.
+    normalization : {"instance", "group", "batch"}
+        In place of the published batch normalisation, which one or two scans a batch do not feed;
+        ``"batch"`` leaves it. The defaults are what the joint model has in the same task.
+    classes : tuple of str
+        Names of the diagnoses; a segmentation ignores them.
+    width : float
+        Factor of the numbers of channels.
+    """
+
+    network: str
+    tasks: tuple[str, ...]
+    normalization: str
+    classes: tuple[str, ...] = CLASSES
+    width: float = 1.0
+
+    def scaled(self, width: float) -> RivalConfig:
+        """Return the same network with `width` times the channels."""
+        return replace(self, width=self.width * width)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the paper's tables.
+
+    Parameters
+    ----------
+    name : str
+        In commands and folders.
+    label : str
+        The paper's name of the row.
+    tables : tuple of int
+        Tables of the paper that have the row.
+    config : JointConfig or RivalConfig
+        Architecture.
+    loss : LossConfig
+        Losses; what a network lacks adds nothing.
+
+    Examples
+    --------
+    >>> entry("joint").label, entry("joint").tasks
+    ('Joint Model', ('segmentation', 'classification'))
+    """
+
+    name: str
+    label: str
+    tables: tuple[int, ...]
+    config: JointConfig | RivalConfig = field(default_factory=JointConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks of the network."""
+        return self.config.tasks
+
+    def build(self, classes: Sequence[str] = CLASSES, width: float = 1.0) -> nn.Module:
+        """Build the network with random weights.
+
+        Parameters
+        ----------
+        classes : sequence of str, optional
+            Names of the diagnoses; the position is the label.
+        width : float, optional
+            Factor of the numbers of channels (`msnmo_bids.model.config.scale_channels`). 1 is the
+            paper's network, 0.25 a slim one for tests and small machines.
+
+        Returns
+        -------
+        Module
+            ``forward(image, tasks=None) -> JointOutput`` for an image ``(B, 1, D, H, W)`` whose
+            sides are multiples of 16 and at least 32; ``tasks`` as here.
+
+        Raises
+        ------
+        ValueError
+            If the classes or the width make no network.
+        """
+        config = replace(self.config, classes=tuple(classes)).scaled(width)
+        if isinstance(config, JointConfig):
+            from msnmo_bids.model.joint import JointNetwork
+
+            return JointNetwork(config)
+        from msnmo_bids.model.rivals import build_rival
+
+        return build_rival(config.network, len(config.classes), config.width, config.normalization)
+
+
+def _segmenting(name: str, label: str) -> Entry:
+    return Entry(name, label, (3,), RivalConfig(name, (SEGMENTATION,), "instance"))
+
+
+def _classifying(name: str, label: str) -> Entry:
+    return Entry(name, label, (4,), RivalConfig(name, (CLASSIFICATION,), "group"))
+
+
+_ENTRIES = (
+    Entry("joint", "Joint Model", (3, 4, 5, 6, 7, 8, 9)),
+    # The single-task models keep the front end, so that only the second task is taken away.
+    Entry("only_segmentation", "Only Seg Model", (5,), JointConfig(tasks=(SEGMENTATION,))),
+    Entry(
+        "only_classification",
+        "Only Cls Model",
+        (6,),
+        JointConfig(tasks=(CLASSIFICATION,), guidance="none"),
+    ),
+    Entry("without_sharing", "w/o share", (7,), JointConfig(sharing="none")),
+    Entry("only_local", "Only local", (7,), JointConfig(sharing="local")),
+    Entry("only_global", "Only global", (7,), JointConfig(sharing="global")),
+    Entry("without_guidance", "w/o LGM", (8,), JointConfig(guidance="none")),
+    Entry("guidance_dot", "dot product", (8,), JointConfig(guidance="dot")),
+    Entry("guidance_concat", "concat", (8,), JointConfig(guidance="concat")),
+    Entry("guidance_add", "dot add", (8,), JointConfig(guidance="add")),
+    Entry("without_cross_loss", "w/o cross loss", (9,), loss=LossConfig(cross_weight=0.0)),
+    _segmenting("unet", "3D UNet"),
+    _segmenting("vnet", "VNet"),
+    _segmenting("attention_unet", "AttentionUNet"),
+    _classifying("resnet50", "ResNet50"),
+    _classifying("resnet101", "ResNet101"),
+    _classifying("resnet152", "ResNet152"),
+    _classifying("densenet121", "DenseNet121"),
+    _classifying("senet50", "SENet50"),
+)
+_BY_NAME = {known.name: known for known in _ENTRIES}
+
+
+def names(table: int | None = None) -> tuple[str, ...]:
+    """Return the names of all networks, or of those in one table of the paper (3 to 9)."""
+    return tuple(known.name for known in _ENTRIES if table is None or table in known.tables)
+
+
+def entry(name: str) -> Entry:
+    """Return the network of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; with the names that there are.
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"unknown network {name!r}: choose one of {', '.join(names())}")
+    return _BY_NAME[name]
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Size of a network.
+
+    Parameters
+    ----------
+    parameters : int
+        Learnable numbers.
+    macs : int
+        Multiplications with addition in one forward pass of one image: half of the floating-point
+        operations of convolutions, matrix products and attention. Normalisations, activations and
+        interpolations are not counted.
+    """
+
+    parameters: int
+    macs: int
+
+
+def network_size(network: nn.Module, side: int) -> NetworkSize:
+    """Count a network's parameters and its work on a cube, without doing the work.
+
+    Parameters
+    ----------
+    network : Module
+        Of `Entry.build`; it is moved to the meta device, which has shapes and no numbers.
+    side : int
+        Side of the cube (voxels).
+
+    Returns
+    -------
+    NetworkSize
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = network.to("meta").eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, 1, side, side, side, device="meta"))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return NetworkSize(parameters, counter.get_total_flops() // 2)
+
+
+def size_table(chosen: Sequence[str], side: int, width: float = 1.0) -> str:
+    """Return a Markdown table of the networks' parameters and multiply-adds at a cube's side."""
+    import torch
+
+    lines = [
+        f"| network | row | parameters, millions | multiply-adds at {side}³, 10⁹ |",
+        "|---|---|---|---|",
+    ]
+    for name in chosen:
+        with torch.device("meta"):
+            network = entry(name).build(width=width)
+        size = network_size(network, side)
+        counts = f"{size.parameters / 1e6:.2f} | {size.macs / 1e9:.1f}"
+        lines.append(f"| {name} | {entry(name).label} | {counts} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the sizes of the networks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m msnmo_bids.model.registry", description=main.__doc__
+    )
+    parser.add_argument("names", nargs="*", default=names(), help="default: all")
+    parser.add_argument("--side", type=int, default=160, help="of the cube, voxels (default: 160)")
+    parser.add_argument("--width", type=float, default=1.0, help="factor of the channels")
+    asked = parser.parse_args(arguments)
+    try:
+        print(size_table(asked.names, asked.side, asked.width))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
