@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, JointConfig, LossConfig
 
@@ -82,6 +82,34 @@ class Entry:
         """Tasks of the network."""
         return self.config.tasks
 
+    def adapted(self, network: Mapping[str, Any], loss: Mapping[str, Any]) -> Entry:
+        """Return the same row of the tables with other settings; what makes the row stays.
+
+        Parameters
+        ----------
+        network : mapping
+            Settings of `JointConfig`; rivals have none of them.
+        loss : mapping
+            Settings of `LossConfig`.
+
+        Raises
+        ------
+        ValueError
+            If a setting is unknown or wrong.
+
+        Examples
+        --------
+        >>> changed = entry("only_local").adapted({"pooling": "lesion", "sharing": "both"}, {})
+        >>> changed.config.pooling, changed.config.sharing
+        ('lesion', 'local')
+        """
+        config = self.config
+        if isinstance(config, JointConfig):
+            config = JointConfig.from_dict({**network, **_differences(config)})
+        return replace(
+            self, config=config, loss=LossConfig.from_dict({**loss, **_differences(self.loss)})
+        )
+
     def build(self, classes: Sequence[str] = CLASSES, width: float = 1.0) -> nn.Module:
         """Build the network with random weights.
 
@@ -112,6 +140,12 @@ class Entry:
         from msnmo_bids.model.rivals import build_rival
 
         return build_rival(config.network, len(config.classes), config.width, config.normalization)
+
+
+def _differences(config: JointConfig | LossConfig) -> dict[str, Any]:
+    """Return the settings that are not the defaults."""
+    default = type(config)().to_dict()
+    return {key: value for key, value in config.to_dict().items() if value != default[key]}
 
 
 def _segmenting(name: str, label: str) -> Entry:

@@ -1,0 +1,80 @@
+"""Run a program of the command line: messages, errors in one line, the right exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from msnmo_bids.cli.logs import add_log_file, close_log_file, console
+from msnmo_bids.cli.session import DISK_ERRORS, exit_code_for
+from msnmo_bids.errors import ExitCode, MsnmoError
+
+LOGGER = logging.getLogger(__name__)
+
+
+def run_command(
+    program: Callable[[argparse.Namespace], ExitCode], options: argparse.Namespace, name: str
+) -> int:
+    """Run a program that writes one folder; every way in which it can end becomes an exit code.
+
+    Parameters
+    ----------
+    program : callable
+        Takes the options and returns an exit code.
+    options : argparse.Namespace
+        With ``output_dir`` and ``verbose``.
+    name : str
+        Name of the program: of its log, ``<name>.log`` in the output folder, and in its last line.
+
+    Returns
+    -------
+    int
+        Exit code. The last line of the log says the same in words.
+    """
+    with console(options.verbose):
+        try:
+            options.output_dir.mkdir(parents=True, exist_ok=True)
+            log = add_log_file(options.output_dir / f"{name}.log")
+        except OSError as error:
+            LOGGER.error("%s: cannot be written (%s)", options.output_dir, error.strerror)
+            return int(ExitCode.CANNOT_CREATE_OUTPUT)
+        try:
+            code = _run(program, options, name)
+            LOGGER.info("%s: %s", name, "SUCCESS" if code == ExitCode.OK else "FAILED")
+        finally:
+            close_log_file(log)
+    return int(code)
+
+
+def _run(
+    program: Callable[[argparse.Namespace], ExitCode], options: argparse.Namespace, name: str
+) -> ExitCode:
+    try:
+        return program(options)
+    except MsnmoError as error:
+        LOGGER.error("%s", error)
+        LOGGER.debug("Trace of the error", exc_info=True)
+        return exit_code_for(error)
+    except KeyboardInterrupt as interrupt:
+        LOGGER.error("Interrupted. Run the same command again: it goes on from here")
+        return exit_code_for(interrupt)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            remedy = DISK_ERRORS[error.errno]
+            LOGGER.error("%s: %s; %s and run again", error.filename, error.strerror, remedy)
+            return exit_code_for(error)
+        crash = _crash_file(options.output_dir, name)
+        LOGGER.error(
+            "Unexpected error: %s: %s. Please report it with the trace in %s",
+            type(error).__name__, " ".join(str(error).split()) or "no message", crash,
+        )  # fmt: skip
+        return exit_code_for(error)
+
+
+def _crash_file(folder: Path, name: str) -> Path:
+    file = folder / f"crash-{name}.txt"
+    file.write_text(traceback.format_exc(), encoding="utf-8", errors="replace")
+    return file

@@ -1,0 +1,263 @@
+"""Cross-validation: train and test each network on each fold; every fold is a job of its own.
+
+The folder is described in `msnmo_bids.evaluation.crossval`. A fold is complete when its
+``scans.tsv`` is there; what is complete is not done again, and a fold that was stopped goes on from
+its checkpoint. So a cluster can run all folds side by side, into one folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.model import registry
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
+from msnmo_bids.training.checkpoint import CHECKPOINT
+from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.training.distributed import Ranks
+from msnmo_bids.training.fitting import Simulation, fit
+from msnmo_bids.training.folds import Folds, participants_of, split_validation
+from msnmo_bids.training.interrupts import TrainingInterrupted
+from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.site_weights import write_site_weights
+from msnmo_bids.training.testing import (
+    SCANS,
+    Segmentation,
+    rule_row,
+    test_scan,
+    write_examples,
+    write_rows,
+)
+
+LOGGER = logging.getLogger(__name__)
+
+#: The network whose lesions the radiologists' rule is applied to, and the folder of the rule.
+RULE_READS, RULE = "joint", "rule"
+
+_Scan = TypeVar("_Scan", bound=PreparedScan)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all folds and networks of a cross-validation share.
+
+    Parameters
+    ----------
+    scans : sequence of PreparedScan
+        All scans.
+    folds : Folds
+        Which scan is tested in which fold.
+    classes : tuple of str
+        Names of the classes.
+    config : TrainingConfig
+        How to train.
+    out : Path
+        Folder of the cross-validation.
+    width : float
+        Factor of the networks' channels.
+    validation_share : float
+        Share of the training participants that choose the best weights; 0: none.
+    simulation : Simulation or None
+        Simulated brains beside the real ones.
+    device : str
+        Where to compute.
+    segmentation : Segmentation
+        Threshold and smallest lesion.
+    network, loss : mapping
+        Settings of the joint model and of the losses that differ from the paper's.
+    """
+
+    scans: Sequence[PreparedScan]
+    folds: Folds
+    classes: tuple[str, ...]
+    config: TrainingConfig
+    out: Path
+    width: float = 1.0
+    validation_share: float = 0.2
+    simulation: Simulation | None = None
+    device: str = "cpu"
+    segmentation: Segmentation = field(default_factory=Segmentation)
+    network: Mapping[str, object] = field(default_factory=dict)
+    loss: Mapping[str, object] = field(default_factory=dict)
+
+    def folder(self, model: str, fold: int) -> Path:
+        """Return the folder of a fold of a network."""
+        return self.out / "models" / model / f"fold-{fold}"
+
+    def entry(self, model: str) -> registry.Entry:
+        """Return a network with the settings of this experiment."""
+        return registry.entry(model).adapted(self.network, self.loss)
+
+
+def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
+    """Train and test one network on one fold.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What all folds share.
+    model : str
+        Name in the registry.
+    fold : int
+        From 1.
+
+    Returns
+    -------
+    bool
+        False when the fold was complete already.
+
+    Raises
+    ------
+    MsnmoError
+        If the training cannot go on, was stopped, or nothing in this fold can be trained on.
+    """
+    folder = experiment.folder(model, fold)
+    if (folder / SCANS).is_file():
+        LOGGER.info("%s, fold %d: complete already", model, fold)
+        return False
+    entry = experiment.entry(model)
+    training, test = experiment.folds.split(experiment.scans, fold)
+    training, validation = divide(
+        usable(training, entry.tasks), experiment.validation_share, seed=fold
+    )
+    if not training:
+        raise UsageError(
+            f"{model}, fold {fold}: no training scan has a {' or a '.join(_needs(entry.tasks))}",
+            remedy="Use fewer folds, or leave this network out (--models)",
+        )
+    LOGGER.info(
+        "%s, fold %d: %d scans to train on, %d to choose the weights by, %d to test",
+        model, fold, len(training), len(validation), len(test),
+    )  # fmt: skip
+    torch.manual_seed(experiment.config.seed)
+    network = fit(
+        entry.build(experiment.classes, experiment.width),
+        entry.loss,
+        experiment.config,
+        training,
+        validation,
+        folder,
+        classes=experiment.classes,
+        simulation=experiment.simulation,
+        ranks=Ranks(device=experiment.device),
+    )
+    write_site_weights(
+        folder / "weights.safetensors",
+        network,
+        name=f"{model}-fold-{fold}",
+        training=training,
+        validation=validation,
+        segmentation=experiment.segmentation,
+        config=experiment.config,
+        device=experiment.device,
+    )
+    _test(experiment, network, model, fold, test)
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
+    return True
+
+
+def _test(
+    experiment: Experiment,
+    network: nn.Module,
+    model: str,
+    fold: int,
+    test: Sequence[PreparedScan],
+) -> None:
+    folder = experiment.folder(model, fold)
+    tested = [
+        test_scan(
+            network, scan, experiment.classes,
+            device=experiment.device,
+            precision=experiment.config.precision,
+            segmentation=experiment.segmentation,
+        )
+        for scan in test
+    ]  # fmt: skip
+    write_examples(tested, folder)
+    if model == RULE_READS and set(experiment.classes) == {"MS", "NMOSD"}:
+        rows = [rule_row(one, experiment.classes) for one in tested]
+        write_rows(rows, experiment.folder(RULE, fold), fold, experiment.classes)
+    write_rows([one.row for one in tested], folder, fold, experiment.classes)
+
+
+def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:
+    """Return the scans that have a label which one of the tasks needs."""
+    return [
+        scan
+        for scan in scans
+        if (SEGMENTATION in tasks and scan.labelled.mask is not None)
+        or (CLASSIFICATION in tasks and scan.labelled.diagnosis is not None)
+    ]
+
+
+def _needs(tasks: Sequence[str]) -> list[str]:
+    labels = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
+    return [labels[task] for task in tasks]
+
+
+def divide(
+    scans: Sequence[PreparedScan], share: float, *, seed: int
+) -> tuple[list[PreparedScan], list[PreparedScan]]:
+    """Set people aside whose scans choose the best weights.
+
+    Parameters
+    ----------
+    scans : sequence of PreparedScan
+        Scans to train on.
+    share : float
+        Share of the people; 0: none.
+    seed : int
+        Another one for each fold.
+
+    Returns
+    -------
+    training, validation : list of PreparedScan
+    """
+    if not share or not scans:
+        return list(scans), []
+    people = participants_of([scan.labelled for scan in scans])
+    training, validation = split_validation(scans, people, share, seed)
+    return list(training), list(validation)
+
+
+def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int]) -> list[str]:
+    """Run folds of several networks one after the other; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What they share.
+    models : sequence of str
+        Names in the registry.
+    folds : sequence of int
+        Folds, from 1.
+
+    Returns
+    -------
+    list of str
+        What failed and why, one line each.
+
+    Raises
+    ------
+    TrainingInterrupted
+        When a signal asked to stop.
+    """
+    failures = []
+    for fold in folds:
+        for model in models:
+            try:
+                run_fold(experiment, model, fold)
+            except TrainingInterrupted:
+                raise
+            except MsnmoError as error:
+                LOGGER.error("%s, fold %d: %s", model, fold, error)
+                failures.append(f"{model}, fold {fold}: {error}")
+    return failures
+

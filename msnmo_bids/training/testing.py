@@ -1,0 +1,247 @@
+"""Test a trained network on scans that it was not trained on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import nn
+
+from msnmo_bids.bids.dataset import atomic_path, write_tsv
+from msnmo_bids.evaluation.classification import probability_columns
+from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.rule import rule_of_scan
+from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.lesions.mask import segment
+from msnmo_bids.model.cam import combined_cam
+from msnmo_bids.model.joint import JointOutput
+from msnmo_bids.preprocessing.nifti_file import read_nifti
+from msnmo_bids.training.gradients import forward
+from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.sample_file import read_grid
+from msnmo_bids.training.samples import Sample
+
+SCANS = "scans.tsv"
+#: Volumes of so many test scans are kept for the figures.
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What is lesion: the same as in the app.
+
+    Parameters
+    ----------
+    threshold : float
+        Lesion above this probability.
+    min_volume : float
+        Connected lesions smaller than this are dropped (mm³).
+    """
+
+    threshold: float = 0.5
+    min_volume: float = 3.0
+
+
+@dataclass(frozen=True)
+class TestedScan:
+    """What a network says of one scan, beside the truth.
+
+    Parameters
+    ----------
+    scan : PreparedScan
+        The scan.
+    row : dict
+        Of a fold's ``scans.tsv``; None where there is no value.
+    labels : ndarray of int32, (X, Y, Z), or None
+        Lesions that were found, numbered, on the scan's own grid (RAS order).
+    volumes : dict of str to ndarray
+        On the cube, for the figures: ``image``, ``zooms`` and, where there are any, ``truth``,
+        ``prediction`` and ``cams``.
+    """
+
+    scan: PreparedScan
+    row: dict[str, Any]
+    labels: np.ndarray | None
+    volumes: dict[str, np.ndarray]
+
+
+def test_scan(
+    network: nn.Module,
+    scan: PreparedScan,
+    classes: Sequence[str],
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    segmentation: Segmentation | None = None,
+) -> TestedScan:
+    """Apply a network to a scan and compare what it says with the truth.
+
+    Masks are compared on the scan's own grid.
+
+    Parameters
+    ----------
+    network : Module
+        ``forward(image, tasks=None) -> JointOutput``; on `device`, in evaluation mode.
+    scan : PreparedScan
+        The scan.
+    classes : sequence of str
+        Names of the classes, in the network's order.
+    device, precision : str, optional
+        Where and how to compute.
+    segmentation : Segmentation, optional
+        Threshold and smallest lesion.
+
+    Returns
+    -------
+    TestedScan
+
+    Raises
+    ------
+    MsnmoError
+        If a file of the scan is missing or damaged.
+    """
+    sample = scan.load(classes)
+    image = torch.from_numpy(sample.image.astype(np.float32))[None, None].to(device)
+    with torch.inference_mode():
+        output = forward(network, image, None, precision)
+    row: dict[str, Any] = identity(scan)
+    if output.class_logits is not None and sample.diagnosis is not None:
+        probabilities = output.class_logits[0].double().softmax(0).tolist()
+        row |= dict(zip(probability_columns(classes), probabilities, strict=True))
+    labels = None
+    if output.lesion_probability is not None:
+        probability = output.lesion_probability[0, 0].cpu().numpy()
+        labels = _labels(scan, probability, segmentation or Segmentation())
+        if scan.labelled.mask is not None:
+            mask, zooms = scan.native_mask()
+            row |= compare_masks(mask, labels, zooms)
+    return TestedScan(scan, row, labels, _volumes(scan, sample, output, segmentation))
+
+
+def identity(scan: PreparedScan) -> dict[str, Any]:
+    """Return the columns of ``scans.tsv`` that say which scan it is."""
+    labelled = scan.labelled
+    return {
+        "dataset": labelled.dataset,
+        "participant_id": f"sub-{labelled.subject}",
+        "session_id": f"ses-{labelled.session}" if labelled.session else None,
+        "scan": labelled.scan.prefix,
+        "site": labelled.site,
+        "diagnosis": labelled.diagnosis,
+    }
+
+
+def _labels(
+    scan: PreparedScan, probability: np.ndarray, segmentation: Segmentation
+) -> np.ndarray:
+    """Segment on the scan's own grid."""
+    voxel = float(np.prod(read_grid(scan.cube_file).zooms))
+    native = scan.to_native(probability)
+    _, labels = segment(
+        native, voxel, threshold=segmentation.threshold, min_volume=segmentation.min_volume
+    )
+    return labels
+
+
+def _volumes(
+    scan: PreparedScan, sample: Sample, output: JointOutput, segmentation: Segmentation | None
+) -> dict[str, np.ndarray]:
+    grid = read_grid(scan.cube_file)
+    volumes = {"image": sample.image, "zooms": grid.transform.scale * np.asarray(grid.zooms)}
+    if sample.lesions is not None:
+        volumes["truth"] = sample.lesions
+    if output.lesion_probability is not None:
+        threshold = (segmentation or Segmentation()).threshold
+        found = output.lesion_probability[0, 0] > threshold
+        volumes["prediction"] = found.cpu().numpy().astype(np.uint8)
+    if output.class_features is not None and output.class_weight is not None:
+        with torch.inference_mode():
+            cams = combined_cam(output.class_features, output.class_weight, sample.image.shape)
+        volumes["cams"] = cams[0].cpu().numpy().astype(np.float16)
+    return volumes
+
+
+def rule_row(tested: TestedScan, classes: Sequence[str]) -> dict[str, Any]:
+    """Apply the radiologists' rule to the lesions that a network found.
+
+    Parameters
+    ----------
+    tested : TestedScan
+        With lesions.
+    classes : sequence of str
+        Names of the classes, MS and NMOSD among them.
+
+    Returns
+    -------
+    dict
+        A row of ``scans.tsv``; the rule's answer has the probability 1.
+
+    Raises
+    ------
+    ValueError
+        If the network did not look for lesions.
+    """
+    if tested.labels is None:
+        raise ValueError("the rule needs lesions")
+    scan = tested.scan
+    row = identity(scan)
+    if scan.labelled.diagnosis is None:
+        return row
+    raw = nib.as_closest_canonical(read_nifti(scan.labelled.scan.path))
+    brain = read_grid(scan.cube_file).brain
+    with tempfile.TemporaryDirectory() as folder:
+        flair, mask = Path(folder) / "flair.nii.gz", Path(folder) / "mask.nii.gz"
+        values = raw.get_fdata(dtype=np.float32).reshape(brain.shape) * brain
+        nib.Nifti1Image(values, raw.affine).to_filename(flair)
+        nib.Nifti1Image(brain.astype(np.uint8), raw.affine).to_filename(mask)
+        answer = rule_of_scan(tested.labels, flair, mask)
+    columns = zip(probability_columns(classes), classes, strict=True)
+    return row | {column: float(name == answer) for column, name in columns}
+
+
+def write_rows(rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes: Sequence[str]):
+    """Write the ``scans.tsv`` of a fold, which completes it.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Of the test scans.
+    folder : Path
+        Folder of the fold.
+    fold : int
+        Its number.
+    classes : sequence of str
+        Names of the classes.
+    """
+    columns = scan_columns(classes)
+    write_tsv(folder / SCANS, columns, [{**row, "fold": fold} for row in rows])
+
+
+def write_examples(tested: Sequence[TestedScan], folder: Path) -> None:
+    """Keep the volumes of a few test scans with lesions for the figures, the diagnoses in turn.
+
+    Parameters
+    ----------
+    tested : sequence of TestedScan
+        All test scans of a fold, in the same order for every network.
+    folder : Path
+        Folder of the fold; they go into ``examples``.
+    """
+    with_lesions = [t for t in tested if "truth" in t.volumes and t.volumes["truth"].any()]
+    turn: dict[str | None, int] = {}
+    order = []
+    for number, one in enumerate(with_lesions):
+        diagnosis = one.scan.labelled.diagnosis
+        turn[diagnosis] = turn.get(diagnosis, -1) + 1
+        order.append((turn[diagnosis], number))
+    for _, number in sorted(order)[:EXAMPLES]:
+        one = with_lesions[number]
+        target = folder / "examples" / f"{one.scan.name.replace('/', '_')}.npz"
+        with atomic_path(target) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **one.volumes)  # type: ignore[arg-type]
