@@ -26,7 +26,9 @@ class Example:
     diagnosis : str
         True class, ``n/a`` when it is not known.
     image : Volume
-        z-scores, 0 outside the brain; in mm from the corner.
+        z-scores, outside the brain as dark as the darkest voxel; in mm from the corner.
+    brain : ndarray of bool, (X, Y, Z)
+        Where the image is not background.
     truth : ndarray of bool, (X, Y, Z)
         Manual mask.
     predictions : dict of str to ndarray of bool, (X, Y, Z)
@@ -38,14 +40,10 @@ class Example:
     name: str
     diagnosis: str
     image: Volume
+    brain: np.ndarray
     truth: np.ndarray
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     cams: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def brain(self) -> np.ndarray:
-        """Where the image is not background."""
-        return self.image.data != 0
 
 
 def read_examples(found: CrossValidation) -> list[Example]:
@@ -93,10 +91,7 @@ def _add(examples: dict[str, Example], model: str, file: Path, scans: pd.DataFra
     if "truth" not in arrays:
         return
     if file.stem not in examples:
-        affine = np.diag([*np.asarray(arrays["zooms"], float).ravel()[:3], 1.0])
-        image = Volume(arrays["image"].astype(np.float32), affine)
-        diagnosis = _diagnosis(file.stem, scans)
-        examples[file.stem] = Example(file.stem, diagnosis, image, arrays["truth"] > 0)
+        examples[file.stem] = _example(file.stem, arrays, _diagnosis(file.stem, scans))
     example = examples[file.stem]
     for name in ("truth", "prediction", "cams"):
         if name in arrays and arrays[name].shape[-3:] != example.image.data.shape:
@@ -105,6 +100,15 @@ def _add(examples: dict[str, Example], model: str, file: Path, scans: pd.DataFra
         example.predictions[model] = arrays["prediction"] > 0
     if "cams" in arrays:
         example.cams[model] = arrays["cams"].astype(np.float32)
+
+
+def _example(name: str, arrays: dict[str, np.ndarray], diagnosis: str) -> Example:
+    """Read image and mask; the background, a mid-grey 0 among z-scores, becomes dark."""
+    image = arrays["image"].astype(np.float32)
+    brain = image != 0
+    dark = np.where(brain, image, image.min(initial=0.0))
+    affine = np.diag([*np.asarray(arrays["zooms"], float).ravel()[:3], 1.0])
+    return Example(name, diagnosis, Volume(dark, affine), brain, arrays["truth"] > 0)
 
 
 def _diagnosis(stem: str, scans: pd.DataFrame) -> str:

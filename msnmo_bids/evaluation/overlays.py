@@ -24,6 +24,7 @@ from msnmo_bids.reports.panels import (
     FIGURE_WIDTH,
     FOOT_HEIGHT,
     GAP,
+    TEXT_COLOUR,
     ColourBar,
     Panel,
     Row,
@@ -182,7 +183,7 @@ def _legend(figure: Figure) -> None:
         axes.plot(
             [x + 0.08], [y], marker="s", ms=8, ls="", mec=colour, mfc="none" if hollow else colour
         )
-        axes.text(x + 0.22, y, meaning, va="center", fontsize=9)
+        axes.text(x + 0.22, y, meaning, va="center", fontsize=9, color=TEXT_COLOUR)
 
 
 def _save(figure: Figure, out: Path) -> Path:

@@ -66,7 +66,7 @@ def roc_figure(
         return None
     with _figure(out, (7.2, 5.4)) as figure:
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":", label="chance")
+        axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="chance")
         for number, (model, scans) in enumerate(drawn.items()):
             rates = roc_points(scans["positive"].to_numpy(), scans["score"].to_numpy())
             text = f"{label(model)}, AUC {_interval(measures[model]['auc'])}"
@@ -105,7 +105,7 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
         return None
     with _figure(out, (7.2, 6.4)) as figure:
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        axes.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":", label="calibrated")
+        axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="calibrated")
         for number, (model, scans) in enumerate(drawn.items()):
             labels, scores = scans["positive"].to_numpy(), scans["score"].to_numpy()
             mean, observed, _ = calibration_bins(labels, scores, bins=_CALIBRATION_BINS)
@@ -119,6 +119,7 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
             ylabel=f"scans\n({label(shown)})", xlabel=f"probability of {found.positive}",
             xlim=(-0.01, 1.01),
         )  # fmt: skip
+        counts.yaxis.get_major_locator().set_params(integer=True)
         axes.set(ylim=(-0.02, 1.02), ylabel=f"share of {found.positive}", title="Calibration")
         axes.legend(fontsize=8, loc="upper left")
     return out
@@ -206,7 +207,7 @@ def _style(model: str, number: int) -> dict[str, Any]:
         return {"color": "black", "lw": 2.6, "zorder": 3}
     return {
         "color": COLOURS[number % len(COLOURS)],
-        "ls": STYLES[number % len(STYLES)],
+        "ls": STYLES[(number + number // len(COLOURS)) % len(STYLES)],  # no pair twice among 18
         "lw": 1.6,
     }
 

@@ -35,11 +35,14 @@ class Shown:
         PNG.
     title, text : str
         Caption.
+    wide : bool
+        Whether it needs the page's whole width.
     """
 
     file: Path
     title: str
     text: str
+    wide: bool = False
 
     @property
     def uri(self) -> str | None:
@@ -107,9 +110,9 @@ def _draw(
     examples = read_examples(found)
     figures: list[Shown] = []
 
-    def add(file: Path | None, title: str, text: str) -> None:
+    def add(file: Path | None, title: str, text: str, wide: bool = False) -> None:
         if file is not None:
-            figures.append(Shown(file, title, text))
+            figures.append(Shown(file, title, text, wide))
 
     curves_mean = "Over all test scans; in brackets the 95 % interval of the area."
     add(
@@ -149,6 +152,7 @@ def _draw(
         "Learning curves",
         "Running mean of the training loss of each fold; dashed with dots: validation. Losses of "
         "models with other tasks are not comparable.",
+        wide=True,
     )
     return figures
 

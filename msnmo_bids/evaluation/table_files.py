@@ -107,7 +107,7 @@ def _p(row: Row, metric: str) -> str:
     test, corrected = row.tests[metric], row.corrected[metric]
     if test.p is None or corrected is None:
         return MISSING
-    return f"{_small(test.p)} (Holm {_small(corrected)})"
+    return f"{_small(test.p)} ({_small(corrected)})"
 
 
 def _small(p: float) -> str:

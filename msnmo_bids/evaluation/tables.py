@@ -91,7 +91,7 @@ class Table:
     @property
     def headings(self) -> list[str]:
         """Column headings."""
-        tests = [f"p ({short_name(metric)})" for metric in self.tested]
+        tests = [f"p, {short_name(metric)} (Holm)" for metric in self.tested]
         shown = [HEADINGS[metric][0] for metric in self.metrics]
         return ["Method", "Value", *shown, "Scans (subjects)", *tests]
 

@@ -14,7 +14,7 @@ from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
 
 CLASSES = ("MS", "NMOSD")
-SHAPE = (24, 28, 20)
+SHAPE = (18, 20, 16)
 ZOOMS = (4.0, 4.0, 4.0)
 #: What a model does: share of wrong voxels at a lesion's edge, and skill of its probabilities.
 MODELS = {
