@@ -64,23 +64,30 @@ def read_examples(found: CrossValidation) -> list[Example]:
     BadInputError
         If a file lacks an array, or differs in shape from another model's of the same scan.
     """
-    examples: dict[str, Example] = {}
+    examples: dict[tuple[str, str], Example] = {}
     for model in found.models.values():
-        for folder in model.folds.values():
+        for fold, folder in model.folds.items():
             for file in sorted((folder / "examples").glob("*.npz")):
-                _add(examples, model.name, file, model.scans)
+                _add(examples, (fold, file.stem), model.name, file, model.scans)
     ordered = sorted(
         (example for example in examples.values() if example.truth.any()),
         key=lambda e: (-len(e.predictions), -len(e.cams), e.name),
     )
     turn: dict[str, int] = {}
-    place = {}
+    places = []
     for example in ordered:
-        place[example.name] = turn[example.diagnosis] = turn.get(example.diagnosis, -1) + 1
-    return sorted(ordered, key=lambda e: (place[e.name], e.diagnosis))
+        turn[example.diagnosis] = turn.get(example.diagnosis, -1) + 1
+        places.append((turn[example.diagnosis], example.diagnosis))
+    return [ordered[k] for k in sorted(range(len(ordered)), key=places.__getitem__)]
 
 
-def _add(examples: dict[str, Example], model: str, file: Path, scans: pd.DataFrame) -> None:
+def _add(
+    examples: dict[tuple[str, str], Example],
+    key: tuple[str, str],
+    model: str,
+    file: Path,
+    scans: pd.DataFrame,
+) -> None:
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -90,9 +97,9 @@ def _add(examples: dict[str, Example], model: str, file: Path, scans: pd.DataFra
         raise BadInputError(f"arrays are missing: {', '.join(sorted(lacking))}", file=file)
     if "truth" not in arrays:
         return
-    if file.stem not in examples:
-        examples[file.stem] = _example(file.stem, arrays, _diagnosis(file.stem, scans))
-    example = examples[file.stem]
+    if key not in examples:
+        examples[key] = _example(file.stem, arrays, _diagnosis(file.stem, scans))
+    example = examples[key]
     for name in ("truth", "prediction", "cams"):
         if name in arrays and arrays[name].shape[-3:] != example.image.data.shape:
             raise BadInputError(f"{name} has another shape than the image", file=file)

@@ -21,6 +21,7 @@ Lesion-wise, a mask without a lesion of the smallest counted size is as an empty
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -165,8 +166,10 @@ def surface_distances(
     # A margin, for MONAI takes a voxel at the array's border for no edge.
     found, true = (np.pad(mask[box], 1)[None, None] for mask in (prediction, truth))
     how: dict[str, Any] = {"include_background": True, "spacing": [float(size) for size in zooms]}
-    hd95 = compute_hausdorff_distance(found, true, percentile=95, **how)
-    assd = compute_average_surface_distance(found, true, symmetric=True, **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI's, about its own calls
+        hd95 = compute_hausdorff_distance(found, true, percentile=95, **how)
+        assd = compute_average_surface_distance(found, true, symmetric=True, **how)
     return {"hd95": float(hd95), "assd": float(assd)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,16 @@ def read(out: Path):
     return read_crossval(out, classes=CLASSES, positive="NMOSD")
 
 
+@pytest.fixture(scope="module")
+def original(make_crossval, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("crossval")
+    return make_crossval(folder, models=("joint", "unet", "resnet50"))
+
+
 @pytest.fixture
-def out(make_crossval, tmp_path) -> Path:
-    return make_crossval(tmp_path, models=("joint", "unet", "resnet50"))
+def out(original, tmp_path) -> Path:
+    """A copy, to be spoilt."""
+    return shutil.copytree(original, tmp_path / "out", ignore=shutil.ignore_patterns("*.npz"))
 
 
 def summary(out: Path, model: str) -> dict[str, Measure]:
