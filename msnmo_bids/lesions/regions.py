@@ -72,6 +72,24 @@ def region_map(flair: Path, brain_mask: Path) -> np.ndarray:
         0 outside, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep white and
         grey matter. No random number is drawn: equal input gives equal output.
     """
+    return locate_regions(flair, brain_mask)[0]
+
+
+def locate_regions(flair: Path, brain_mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Map the regions of a scan, and say where it lies in MNI space.
+
+    Parameters
+    ----------
+    flair, brain_mask : Path
+        As for `region_map`.
+
+    Returns
+    -------
+    codes : ndarray, (X, Y, Z), int8
+        As of `region_map`.
+    to_mni : ndarray, (4, 4)
+        Index of the scan to MNI mm (affine registration), multiplies column vectors.
+    """
     image = nib.Nifti1Image.from_filename(flair)
     values = np.asanyarray(image.dataobj, dtype=np.float32)
     brain = np.asanyarray(nib.Nifti1Image.from_filename(brain_mask).dataobj) > 0
@@ -79,7 +97,8 @@ def region_map(flair: Path, brain_mask: Path) -> np.ndarray:
     _, atlas, atlas_affine = load_atlas()
     # The arrays' own axes, not the scanner's: slices are tilted to lie as the atlas's do.
     matrix = register_affine(values * brain, zooms, atlas, nib.affines.voxel_sizes(atlas_affine))
-    return refine(atlas_on_grid(matrix, values.shape), values, brain, zooms)
+    codes = refine(atlas_on_grid(matrix, values.shape), values, brain, zooms)
+    return codes, atlas_affine @ matrix
 
 
 def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:

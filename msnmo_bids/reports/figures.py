@@ -76,7 +76,7 @@ def brain_mask_figure(flair: Path, mask: Path, out: Path) -> Path:
     def row(title: str, cuts: list[tuple[str, int]]) -> Row:
         panels = []
         for plane, index in cuts:
-            panel = _panel(volume, plane, index, box, limits)
+            panel = flair_panel(volume, plane, index, box, limits)
             outline = section(brain, plane, index, box)
             panels.append(replace(panel, mask=outline, colour=BRAIN_COLOUR, line=1.0))
         return Row(title, panels)
@@ -122,8 +122,8 @@ def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
     rows = []
     for plane in ("axial", "coronal"):
         index = fullest(brain, plane, brain)
-        raw_panel = _panel(before, plane, index, box, limits[0])
-        corrected = _panel(after, plane, index, box, limits[1])
+        raw_panel = flair_panel(before, plane, index, box, limits[0])
+        corrected = flair_panel(after, plane, index, box, limits[1])
         heat = bar.rgba(section(field, plane, index, box))
         heat[..., 3] = section(brain, plane, index, box)
         nothing = np.zeros_like(corrected.image)
@@ -163,7 +163,7 @@ def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
     limits = window(volume.data[brain])
 
     def marked(plane: str, index: int, *, tagged: bool = True) -> Panel:
-        panel = _panel(volume, plane, index, box, limits)
+        panel = flair_panel(volume, plane, index, box, limits)
         drawn = section(lesions, plane, index, box)
         tags = _tags(section(numbers, plane, index, box)) if tagged else ()
         return replace(panel, mask=drawn, fill=0.22, tags=tags)
@@ -173,7 +173,7 @@ def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
     strip = spread(lesions, brain, "axial", STRIP_LENGTH, gap)
     found = "sections with most lesion" if lesions.any() else "no lesion found"
     rows = [
-        Row(f"FLAIR, {found}", [_panel(volume, *cut, box, limits) for cut in cuts]),
+        Row(f"FLAIR, {found}", [flair_panel(volume, *cut, box, limits) for cut in cuts]),
         Row("Lesions (numbers as in the table)", [marked(*cut) for cut in cuts]),
         Row("Further axial sections", [marked("axial", k, tagged=False) for k in strip]),
     ]
@@ -209,7 +209,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     if len(maps) > 1:
         common = sum(maps.values()) / len(maps)
         maps = {name: data - common for name, data in maps.items()}
-    reach = max((_reach(data, lesions, brain) for data in maps.values()), default=1.0)
+    reach = max((activation_reach(data, lesions, brain) for data in maps.values()), default=1.0)
     bar = ColourBar(-reach, reach, "relative class activation (logits)")
 
     rows = []
@@ -217,29 +217,77 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
         panels = []
         for plane in PLANES:
             index = fullest(lesions, plane, brain)
-            values = section(data, plane, index, box)
-            strength = np.clip(np.abs(values) / reach, 0, 1) * CAM_OPACITY
-            heat = bar.rgba(values)
-            heat[..., 3] = strength * section(brain, plane, index, box)
-            panel = _panel(volume, plane, index, box, limits)
-            drawn = section(lesions, plane, index, box)
-            heat = shrink(heat, CAM_PIXELS)
-            dark = CAM_BACKGROUND * panel.image
-            panels.append(
-                replace(panel, image=dark, heat=heat, mask=drawn, colour=TEXT_COLOUR, line=0.6)
+            values, shown, drawn = (
+                section(part, plane, index, box) for part in (data, brain, lesions)
             )
+            panel = flair_panel(volume, plane, index, box, limits)
+            panels.append(activation_panel(panel, values, shown, drawn, bar))
         rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
     return save_svg(draw(rows, _foot(volume), bar), out)
 
 
-def _panel(volume: Volume, plane: str, index: int, box: Box, limits: tuple[float, float]) -> Panel:
+def flair_panel(
+    volume: Volume, plane: str, index: int, box: Box, limits: tuple[float, float]
+) -> Panel:
+    """Return a section of an image in grey.
+
+    Parameters
+    ----------
+    volume : Volume
+        FLAIR.
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the cut.
+    index : int
+        Voxel index across it.
+    box : Box
+        Part that is shown.
+    limits : tuple of float
+        Values that are black and white.
+
+    Returns
+    -------
+    Panel
+        With its position (mm) as note.
+    """
     values = section(volume.data, plane, index, box)
     grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
     note = f"{AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
     return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
 
 
-def _reach(values: np.ndarray, lesions: np.ndarray, brain: np.ndarray) -> float:
+def activation_panel(
+    panel: Panel, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray, bar: ColourBar
+) -> Panel:
+    """Lay class activation and the lesions' outlines over a section.
+
+    Parameters
+    ----------
+    panel : Panel
+        FLAIR.
+    values : ndarray, (rows, columns)
+        Class activation; the stronger, the less transparent.
+    brain, lesions : ndarray of bool, (rows, columns)
+        Where activation is shown, and what is outlined.
+    bar : ColourBar
+        From -reach to reach.
+
+    Returns
+    -------
+    Panel
+    """
+    heat = bar.rgba(values)
+    heat[..., 3] = np.clip(np.abs(values) / bar.high, 0, 1) * CAM_OPACITY * brain
+    return replace(
+        panel,
+        image=CAM_BACKGROUND * panel.image,
+        heat=shrink(heat, CAM_PIXELS),
+        mask=lesions,
+        colour=TEXT_COLOUR,
+        line=0.6,
+    )
+
+
+def activation_reach(values: np.ndarray, lesions: np.ndarray, brain: np.ndarray) -> float:
     """Return the magnitude that gets the strongest colour; never 0.
 
     A few voxels reach twice what is usual in lesions and would leave all others pale.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -57,16 +58,16 @@ def class_colour(names: list[str], name: str) -> str:
     return _CLASS_COLOURS[names.index(name) % len(_CLASS_COLOURS)]
 
 
-def data_uri(svg: Path) -> str | None:
-    """Return an SVG figure as a data URI.
+def data_uri(figure: Path) -> str | None:
+    """Return a figure as a data URI.
 
-    As an image of its own its identifiers cannot clash with those of another figure, and no script
-    in it would run.
+    As an image of its own an SVG's identifiers cannot clash with those of another figure, and no
+    script in it would run.
 
     Parameters
     ----------
-    svg : Path
-        Figure.
+    figure : Path
+        SVG, or PNG by its suffix.
 
     Returns
     -------
@@ -74,7 +75,9 @@ def data_uri(svg: Path) -> str | None:
         None when the file is missing.
     """
     try:
-        text = svg.read_text(encoding="utf-8")
+        if figure.suffix == ".png":
+            return "data:image/png;base64," + b64encode(figure.read_bytes()).decode("ascii")
+        text = figure.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     start = text.find("<svg")

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from msnmo_bids.evaluation.classification import roc_area
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.simulation.anatomy import Head, load_heads
@@ -52,28 +53,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
-
-
-def roc_area(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve.
-
-    Parameters
-    ----------
-    labels : ndarray, (N,)
-        1 for the positive class, 0 for the other.
-    scores : ndarray, (N,)
-        Larger for the positive class; a tie counts half.
-
-    Returns
-    -------
-    float
-        0.5 is chance.
-    """
-    from scipy.stats import mannwhitneyu
-
-    positive = labels == 1
-    pairs = positive.sum() * (~positive).sum()
-    return float(mannwhitneyu(scores[positive], scores[~positive]).statistic / pairs)
 
 
 def classify_simulated(

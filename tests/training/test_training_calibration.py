@@ -1,11 +1,9 @@
-"""Temperature and area under the ROC curve, and the chain from simulated scans to logits."""
+"""Temperature, and the chain from simulated scans to logits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
@@ -13,7 +11,6 @@ from msnmo_bids.training.calibration import (
     THRESHOLDS,
     classify_simulated,
     fit_temperature,
-    roc_area,
 )
 
 
@@ -31,24 +28,6 @@ def test_logits_that_tell_nothing_get_a_high_temperature():
     logits = rng.normal(0, 5, (200, 2))
     labels = (logits[:, 0] > logits[:, 1]).astype(int)  # worse than nothing: always wrong
     assert fit_temperature(logits, labels) > 50
-
-
-def test_roc_area():
-    labels = np.array([0, 0, 1, 1])
-    assert roc_area(labels, np.array([1.0, 2.0, 3.0, 4.0])) == 1.0
-    assert roc_area(labels, np.array([4.0, 3.0, 2.0, 1.0])) == 0.0
-    assert roc_area(labels, np.array([1.0, 1.0, 1.0, 1.0])) == 0.5
-    assert roc_area(labels, np.array([1.0, 3.0, 2.0, 4.0])) == 0.75
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=2, max_size=30))
-def test_roc_area_counts_pairs(pairs):
-    labels, scores = (np.array(column) for column in zip(*pairs, strict=True))
-    if labels.min() == labels.max():
-        return
-    wins = [(a > b) + 0.5 * (a == b) for a in scores[labels == 1] for b in scores[labels == 0]]
-    assert roc_area(labels, scores) == pytest.approx(np.mean(wins))
-    assert roc_area(labels, -scores) == pytest.approx(1 - np.mean(wins))
 
 
 def test_classify_simulated(tiny_config, ball_head, tmp_path):

@@ -1,0 +1,271 @@
+"""The radiologists' rule, MS against NMOSD, as far as lesions and regions can tell (baseline).
+
+MS if (a lesion at the body of a lateral ventricle and one in an inferior temporal lobe), or a
+Dawson's finger, or a U-fibre lesion (Matthews et al. 2013). People see these; here each sign is a
+geometric stand-in, with the constants below:
+
+* **body of a lateral ventricle**: a periventricular lesion touches ventricle voxels within the
+  body's box in MNI space (`BODY`);
+* **inferior temporal lobe**: at least half of a supratentorial lesion within the boxes of the two
+  lobes (`TEMPORAL`);
+* **Dawson's finger**: a lesion at the body, at least 1.5 times as long as wide, whose long axis is
+  within 45 degrees of perpendicular to the ventricle's long axis and within 45 degrees of the way
+  out from the ventricle;
+* **U-fibre lesion**: a juxtacortical lesion, long (8 mm), thin (6 mm) and so curved that it fills
+  less than 0.65 of its convex hull.
+
+Lesions under 3 mm in diameter have no shape and count for none of these but the sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.lesions.morphometry import SMALL_LESION
+from msnmo_bids.lesions.regions import (
+    INFRATENTORIAL,
+    VENTRICLE,
+    assign_regions,
+    locate_regions,
+)
+
+#: Boxes in MNI mm: (lowest, highest) along x (its magnitude), y and z.
+BODY = ((0.0, 35.0), (-35.0, 10.0), (10.0, 35.0))
+TEMPORAL = ((25.0, 75.0), (-65.0, 10.0), (-50.0, -12.0))
+
+ELONGATION = 1.5
+ANGLE = 45.0  # degrees
+U_FIBRE_LENGTH, U_FIBRE_THICKNESS = 8.0, 6.0  # mm
+U_FIBRE_SOLIDITY = 0.65
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What the rule looks at, as lists of lesion labels.
+
+    Parameters
+    ----------
+    body, temporal, dawson, u_fibre : tuple of int
+        Lesions at the body of a lateral ventricle, in an inferior temporal lobe, with the shape of
+        Dawson's finger, along a U-fibre.
+    """
+
+    body: tuple[int, ...] = ()
+    temporal: tuple[int, ...] = ()
+    dawson: tuple[int, ...] = ()
+    u_fibre: tuple[int, ...] = ()
+
+    @property
+    def fulfilled(self) -> bool:
+        """Whether the rule says MS."""
+        return bool((self.body and self.temporal) or self.dawson or self.u_fibre)
+
+
+def rule_diagnosis(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> str:
+    """Apply the rule to the lesions of a scan.
+
+    Parameters
+    ----------
+    labels, region_codes, to_mni
+        As for `find_signs`.
+
+    Returns
+    -------
+    {"MS", "NMOSD"}
+        NMOSD for a scan without lesions too: the rule knows no third answer.
+    """
+    return "MS" if find_signs(labels, region_codes, to_mni).fulfilled else "NMOSD"
+
+
+def rule_of_scan(labels: np.ndarray, flair: Path, brain_mask: Path) -> str:
+    """Apply the rule to a scan whose regions are not known yet.
+
+    Parameters
+    ----------
+    labels : ndarray, (X, Y, Z)
+        Lesions, 1 to n, on the grid of the FLAIR.
+    flair : Path
+        Preprocessed FLAIR, RAS, 0 outside of the brain.
+    brain_mask : Path
+        Brain mask on the same grid.
+
+    Returns
+    -------
+    {"MS", "NMOSD"}
+    """
+    return rule_diagnosis(labels, *locate_regions(flair, brain_mask))
+
+
+def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> Signs:
+    """Look for the rule's signs.
+
+    Parameters
+    ----------
+    labels : ndarray, (X, Y, Z)
+        Lesions, 1 to n.
+    region_codes : ndarray, (X, Y, Z)
+        Codes of `msnmo_bids.lesions.regions`.
+    to_mni : ndarray, (4, 4)
+        Index to MNI mm. Lengths and angles are measured there, so that the size of the head does
+        not matter.
+
+    Returns
+    -------
+    Signs
+    """
+    zooms = np.linalg.norm(to_mni[:3, :3], axis=0)
+    regions = assign_regions(labels, region_codes, zooms)
+    ventricle = _body_of_ventricle(region_codes, to_mni)
+    found: dict[str, list[int]] = {"body": [], "temporal": [], "dawson": [], "u_fibre": []}
+    for number, where in enumerate(ndimage.find_objects(labels), start=1):
+        if where is None:
+            continue
+        corner = np.array([cut.start for cut in where])
+        voxels = np.argwhere(labels[where] == number) + corner
+        points = _apply(to_mni, voxels)
+        at_body = regions[number] == "periventricular" and _touches(points, ventricle, zooms)
+        if at_body:
+            found["body"].append(number)
+        supratentorial = (region_codes[tuple(voxels.T)] == INFRATENTORIAL).mean() <= 0.5
+        if supratentorial and _inside(points, TEMPORAL).mean() >= 0.5:
+            found["temporal"].append(number)
+        if len(voxels) * abs(np.linalg.det(to_mni[:3, :3])) < SMALL_LESION:
+            continue
+        if at_body and is_dawsons_finger(points, ventricle):
+            found["dawson"].append(number)
+        if regions[number] == "juxtacortical" and is_u_fibre(voxels, zooms):
+            found["u_fibre"].append(number)
+    return Signs(**{name: tuple(numbers) for name, numbers in found.items()})
+
+
+def is_dawsons_finger(points: np.ndarray, ventricle: np.ndarray) -> bool:
+    """Say whether a lesion is long and stands on the ventricle.
+
+    Parameters
+    ----------
+    points : ndarray, (N, 3)
+        Voxels of a lesion that touches the ventricle (mm).
+    ventricle : ndarray, (M, 3)
+        Voxels of the bodies of both lateral ventricles (mm; x < 0 is left).
+
+    Returns
+    -------
+    bool
+    """
+    lengths, axes = principal_axes(points)
+    if lengths[0] < ELONGATION * lengths[1]:
+        return False
+    centre = points.mean(axis=0)
+    own = ventricle[np.sign(ventricle[:, 0]) == np.sign(centre[0])]
+    if len(own) < 2:
+        return False
+    along = principal_axes(own)[1][0]
+    out = centre - own[np.linalg.norm(own - centre, axis=1).argmin()]
+    distance = np.linalg.norm(out)
+    limit = np.cos(np.radians(ANGLE))
+    upright = abs(axes[0] @ along) <= limit
+    return bool(upright and distance > 0 and abs(axes[0] @ out) >= limit * distance)
+
+
+def is_u_fibre(voxels: np.ndarray, zooms: Sequence[float] | np.ndarray) -> bool:
+    """Say whether a lesion is long, thin and curved.
+
+    Parameters
+    ----------
+    voxels : ndarray of int, (N, 3)
+        Indices of a juxtacortical lesion's voxels.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+
+    Returns
+    -------
+    bool
+    """
+    lesion = np.zeros(np.ptp(voxels, axis=0) + 3, dtype=bool)
+    lesion[tuple((voxels - voxels.min(axis=0) + 1).T)] = True
+    # Twice the depth of the innermost voxel's centre, less half a voxel at either wall.
+    depth = float(ndimage.distance_transform_edt(lesion, sampling=zooms).max())
+    thickness = 2 * depth - float(np.min(zooms))
+    length = float(np.linalg.norm(np.ptp(voxels, axis=0) * zooms))
+    if length < U_FIBRE_LENGTH or thickness > U_FIBRE_THICKNESS:
+        return False
+    return solidity(voxels) < U_FIBRE_SOLIDITY
+
+
+def solidity(voxels: np.ndarray) -> float:
+    """Return the share of a lesion's convex hull that it fills.
+
+    Parameters
+    ----------
+    voxels : ndarray of int, (N, 3)
+        Indices.
+
+    Returns
+    -------
+    float
+        1 for a box; the hull is that of the voxels' corners.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(solidity(np.argwhere(np.ones((2, 3, 4)))), 6)
+    1.0
+    """
+    from scipy.spatial import ConvexHull
+
+    offsets = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
+    corners = np.unique((voxels[:, None, :] + offsets).reshape(-1, 3), axis=0)
+    return len(voxels) / ConvexHull(corners).volume
+
+
+def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lengths and directions of a cloud's principal axes.
+
+    Parameters
+    ----------
+    points : ndarray, (N, 3)
+        At least two (mm).
+
+    Returns
+    -------
+    lengths : ndarray, (3,)
+        Twice the s.d. along each axis, longest first; a voxel's own extent (1 mm) is added in
+        square, so that a line of voxels has a width.
+    axes : ndarray, (3, 3)
+        Unit vectors, one a row.
+    """
+    variances, vectors = np.linalg.eigh(np.cov(points.T))
+    lengths = 2 * np.sqrt(np.maximum(variances, 0) + 1 / 12)
+    return lengths[::-1], vectors.T[::-1]
+
+
+def _body_of_ventricle(region_codes: np.ndarray, to_mni: np.ndarray) -> np.ndarray:
+    points = _apply(to_mni, np.argwhere(region_codes == VENTRICLE))
+    return points[_inside(points, BODY)]
+
+
+def _touches(points: np.ndarray, others: np.ndarray, zooms: np.ndarray) -> bool:
+    """Say whether two sets of voxels are neighbours, corners included."""
+    from scipy.spatial import cKDTree
+
+    if not len(others):
+        return False
+    distance = cKDTree(others).query(points)[0].min()
+    return bool(distance <= 1.01 * np.linalg.norm(zooms))
+
+
+def _inside(points: np.ndarray, box: Sequence[tuple[float, float]]) -> np.ndarray:
+    low, high = np.array(box).T
+    folded = np.column_stack([np.abs(points[:, 0]), points[:, 1:]])
+    return ((folded >= low) & (folded <= high)).all(axis=1)
+
+
+def _apply(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    import nibabel as nib
+
+    return nib.affines.apply_affine(affine, indices)

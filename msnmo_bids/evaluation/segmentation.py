@@ -1,0 +1,229 @@
+"""Metrics of a lesion mask against the manual one (Eq. 15, 16 and those for TPR and VD).
+
+What each metric is when a mask is empty (n/a is ``None`` here and is left out of every mean; the
+tables give the number of scans of each mean):
+
+==================  ==========  ====================  ======================
+metric              both empty  only the truth empty  only prediction empty
+==================  ==========  ====================  ======================
+DSC                 1           0                     0
+PPV                 n/a         0                     n/a (nothing predicted)
+TPR                 n/a         n/a (nothing to find) 0
+VD                  n/a         n/a                   1
+lesion-wise F1      1           0                     0
+lesion-wise TPR     n/a         n/a                   0
+lesion-wise FPR     n/a         1                     n/a
+HD95, ASSD          n/a         n/a                   n/a
+==================  ==========  ====================  ======================
+
+Lesion-wise, a mask without a lesion of the smallest counted size is as an empty one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.lesions.mask import segment
+
+#: Columns of a scan's row, in order.
+METRICS = ("dsc", "ppv", "tpr", "vd", "lesion_f1", "lesion_tpr", "lesion_fpr", "hd95", "assd")
+VOLUMES = ("true_volume_ml", "predicted_volume_ml")
+
+#: Smaller lesions are not counted in the lesion-wise metrics (mm³).
+MIN_LESION_VOLUME = 3.0
+
+
+def compare_masks(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    zooms: Sequence[float],
+    *,
+    min_lesion_volume: float = MIN_LESION_VOLUME,
+    overlap: float = 0.0,
+) -> dict[str, float | None]:
+    """Compare two masks on one grid.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray, (X, Y, Z)
+        Lesion where not 0.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    min_lesion_volume, overlap : float, optional
+        As for `lesion_wise`.
+
+    Returns
+    -------
+    dict of str to float or None
+        By `METRICS` and `VOLUMES`: shares from 0 to 1 (VD from 0), HD95 and ASSD in mm, volumes in
+        ml. None where the metric has no value (see the module's table).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth, found = np.zeros((2, 4, 4, 4), dtype=bool)
+    >>> truth[1, 1, :2] = found[1, 1, 1:4] = True
+    >>> measures = compare_masks(truth, found, (1, 1, 1), min_lesion_volume=0)
+    >>> measures["dsc"], measures["tpr"], measures["vd"]
+    (0.4, 0.5, 0.5)
+    """
+    truth, prediction = np.asarray(truth) != 0, np.asarray(prediction) != 0
+    if truth.shape != prediction.shape:
+        raise ValueError(f"masks on two grids: {truth.shape} and {prediction.shape}")
+    true, found = int(truth.sum()), int(prediction.sum())
+    both = int((truth & prediction).sum())
+    ml = float(np.prod(zooms)) / 1000
+    return {
+        "dsc": 2 * both / (true + found) if true + found else 1.0,
+        "ppv": _share(both, found),
+        "tpr": _share(both, true),
+        "vd": _share(abs(found - true), true),
+        **lesion_wise(
+            truth, prediction, zooms, min_lesion_volume=min_lesion_volume, overlap=overlap
+        ),
+        **surface_distances(truth, prediction, zooms),
+        "true_volume_ml": true * ml,
+        "predicted_volume_ml": found * ml,
+    }
+
+
+def lesion_wise(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    zooms: Sequence[float],
+    *,
+    min_lesion_volume: float = MIN_LESION_VOLUME,
+    overlap: float = 0.0,
+) -> dict[str, float | None]:
+    """Count found and false lesions.
+
+    Lesions are connected by 26 neighbours. A true lesion is found, and a predicted one is true,
+    when more than the share `overlap` of its voxels lies in the other mask; small components of
+    the other mask count as overlap too. F1 is the harmonic mean of the found share of the true
+    lesions (TPR) and the true share of the predicted ones (1 - FPR), as in the MSSEG challenge
+    (Commowick et al. 2018); where one of these has no value, it is the other one.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool, (X, Y, Z)
+        Masks.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    min_lesion_volume : float, optional
+        Lesions smaller than this are counted in neither mask (mm³).
+    overlap : float, optional
+        0: one common voxel is enough.
+
+    Returns
+    -------
+    dict of str to float or None
+        lesion_f1, lesion_tpr, lesion_fpr (share of the predicted lesions that are false).
+    """
+    found, lesions = _hit(truth, prediction, zooms, min_lesion_volume, overlap)
+    right, predicted = _hit(prediction, truth, zooms, min_lesion_volume, overlap)
+    sensitivity, precision = _share(found, lesions), _share(right, predicted)
+    return {
+        "lesion_f1": _harmonic_mean(sensitivity, precision),
+        "lesion_tpr": sensitivity,
+        "lesion_fpr": None if precision is None else 1 - precision,
+    }
+
+
+def surface_distances(
+    truth: np.ndarray, prediction: np.ndarray, zooms: Sequence[float]
+) -> dict[str, float | None]:
+    """Measure how far the masks' surfaces are apart (MONAI).
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool, (X, Y, Z)
+        Masks.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+
+    Returns
+    -------
+    dict of str to float or None
+        hd95: larger one of the two 95th percentiles of the distances from a surface voxel to the
+        other surface; assd: mean of the distances in both directions (mm). None when a mask is
+        empty.
+    """
+    if not truth.any() or not prediction.any():
+        return {"hd95": None, "assd": None}
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    box = ndimage.find_objects((truth | prediction).astype(np.uint8))[0]
+    # A margin, for MONAI takes a voxel at the array's border for no edge.
+    found, true = (np.pad(mask[box], 1)[None, None] for mask in (prediction, truth))
+    how: dict[str, Any] = {"include_background": True, "spacing": [float(size) for size in zooms]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI's, about its own calls
+        hd95 = compute_hausdorff_distance(found, true, percentile=95, **how)
+        assd = compute_average_surface_distance(found, true, symmetric=True, **how)
+    return {"hd95": float(hd95), "assd": float(assd)}
+
+
+def pooled(
+    true_volumes: Iterable[float], predicted_volumes: Iterable[float], dsc: Iterable[float]
+) -> dict[str, float | None]:
+    """Compare all scans as if they were one, each voxel weighted by its volume.
+
+    Parameters
+    ----------
+    true_volumes, predicted_volumes : iterable of float
+        Lesion volume of each scan, both in one unit.
+    dsc : iterable of float
+        DSC of each scan; with the volumes it gives the volume that both masks share.
+
+    Returns
+    -------
+    dict of str to float or None
+        dsc, ppv, tpr, vd over the sums, by the rules for one scan.
+    """
+    true, found = np.fromiter(true_volumes, float), np.fromiter(predicted_volumes, float)
+    both = float((np.fromiter(dsc, float) * (true + found) / 2).sum())
+    all_true, all_found = float(true.sum()), float(found.sum())
+    return {
+        "dsc": 2 * both / (all_true + all_found) if all_true + all_found else 1.0,
+        "ppv": _share(both, all_found),
+        "tpr": _share(both, all_true),
+        "vd": _share(abs(all_found - all_true), all_true),
+    }
+
+
+def _hit(
+    mask: np.ndarray,
+    other: np.ndarray,
+    zooms: Sequence[float],
+    min_lesion_volume: float,
+    overlap: float,
+) -> tuple[int, int]:
+    """Return how many lesions of a mask the other one meets, and how many there are."""
+    _, labels = segment(
+        mask, float(np.prod(zooms)), threshold=0.5, min_volume=min_lesion_volume
+    )  # lesions as the app labels them
+    sizes = np.bincount(labels.ravel())[1:]
+    common = np.bincount(labels[other], minlength=sizes.size + 1)[1:]
+    return int((common > overlap * sizes).sum()), int(sizes.size)
+
+
+def _harmonic_mean(sensitivity: float | None, precision: float | None) -> float:
+    if sensitivity is None or precision is None:
+        known = precision if sensitivity is None else sensitivity
+        return 1.0 if known is None else known
+    total = sensitivity + precision
+    return 2 * sensitivity * precision / total if total else 0.0
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,227 @@
+"""Measures of a model over its folds and scans, and its tests against another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.classification import classification_metrics, probability_columns
+from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
+from msnmo_bids.evaluation.statistics import (
+    Interval,
+    Test,
+    bootstrap_interval,
+    delong_test,
+    weighted_mean,
+    weighted_roc_area,
+    wilcoxon_test,
+)
+
+#: DSC, PPV, TPR and VD over the voxels of all scans together.
+POOLED = ("pooled_dsc", "pooled_ppv", "pooled_tpr", "pooled_vd")
+METRICS = (*segmentation.METRICS, *POOLED, *classification.METRICS)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of one model.
+
+    Parameters
+    ----------
+    value : float or None
+        Over all test scans at once: the mean, or the area or error over all of them.
+    folds : float or None
+        Mean over the folds, each with its own value, as the paper reports; None when a fold is
+        missing or has no value.
+    interval : Interval
+        Of `value`.
+    scans, subjects : int
+        With a value.
+    reason : str
+        Why `folds` is None; empty otherwise.
+    """
+
+    value: float | None
+    folds: float | None
+    interval: Interval
+    scans: int
+    subjects: int
+    reason: str = ""
+
+
+def summarise(found: CrossValidation, name: str, *, draws: int, seed: int) -> dict[str, Measure]:
+    """Measure a model.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        All results.
+    name : str
+        The model.
+    draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict of str to Measure
+        By `METRICS`; with 0 scans for a task that the model lacks.
+    """
+    model = found.models[name]
+    return {metric: _measure(found, model, metric, draws, seed) for metric in METRICS}
+
+
+def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> Test:
+    """Test two models against each other on the scans that both have.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        All results.
+    first, second : str
+        Models.
+    metric : {"dsc", "auc"}
+        Wilcoxon's test for DSC, DeLong's for AUC.
+
+    Returns
+    -------
+    Test
+    """
+    one, other = (found.models[name].scans for name in (first, second))
+    common = one.index.intersection(other.index)
+    one, other = one.loc[common], other.loc[common]
+    if metric == "dsc":
+        return wilcoxon_test(one["dsc"].to_numpy(), other["dsc"].to_numpy(), list(one["subject"]))
+    known = one["diagnosis"].isin(found.classes)
+    one, other = one[known], other[known]
+    column = f"prob_{found.positive}"
+    return delong_test(
+        (one["diagnosis"] == found.positive).to_numpy(),
+        one[column].to_numpy(),
+        other[column].to_numpy(),
+        list(one["subject"]),
+    )
+
+
+def classified(found: CrossValidation, scans: pd.DataFrame) -> pd.DataFrame:
+    """Return the scans that have a diagnosis of the classes and probabilities.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        For the classes.
+    scans : DataFrame
+        Of a model.
+
+    Returns
+    -------
+    DataFrame
+        Besides: ``label`` (index of the true class), ``called`` (that of the predicted one),
+        ``positive`` (whether the true class is the positive one) and ``score`` (its probability).
+    """
+    columns = probability_columns(found.classes)
+    kept = scans[scans["diagnosis"].isin(found.classes) & scans[columns].notna().all(axis=1)]
+    return kept.assign(
+        label=[found.classes.index(name) for name in kept["diagnosis"]],
+        called=kept[columns].to_numpy().argmax(axis=1) if len(kept) else [],
+        positive=kept["diagnosis"] == found.positive,
+        score=kept[f"prob_{found.positive}"],
+    )
+
+
+def _measure(
+    found: CrossValidation, model: ModelResults, metric: str, draws: int, seed: int
+) -> Measure:
+    scans, statistic = _with_value(found, model.scans, metric)
+    if not len(scans):
+        return Measure(None, None, Interval(reason="no scans"), 0, 0, "no scans")
+    folds, reason = _mean_of_folds(found, model, metric)
+    subjects = list(scans["subject"])
+    interval = Interval(reason="none is given for this metric")
+    if statistic is not None:
+        interval = bootstrap_interval(
+            subjects, list(scans["diagnosis"]), statistic, draws=draws, seed=seed
+        )
+    value = _value(found, scans, metric)
+    return Measure(value, folds, interval, len(scans), len(set(subjects)), reason)
+
+
+def _mean_of_folds(
+    found: CrossValidation, model: ModelResults, metric: str
+) -> tuple[float | None, str]:
+    """Return the mean of the folds' own values, or why there is none."""
+    if not model.complete:
+        return None, model.gap
+    values = []
+    for fold in found.folds:
+        scans, _ = _with_value(found, model.scans[model.scans["fold"] == fold], metric)
+        value = _value(found, scans, metric) if len(scans) else None
+        if value is None:
+            return None, f"no value in fold {fold}"
+        values.append(value)
+    return float(np.mean(values)), ""
+
+
+def _value(found: CrossValidation, scans: pd.DataFrame, metric: str) -> float | None:
+    if metric in segmentation.METRICS:
+        return float(scans[metric].mean())
+    if metric in POOLED:
+        true, predicted = (scans[name] for name in segmentation.VOLUMES)
+        return segmentation.pooled(true, predicted, scans["dsc"])[metric.removeprefix("pooled_")]
+    measures = classification_metrics(
+        scans["label"].to_numpy(),
+        scans[probability_columns(found.classes)].to_numpy(),
+        positive=found.classes.index(found.positive),
+    )
+    return measures[metric]
+
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def _with_value(
+    found: CrossValidation, scans: pd.DataFrame, metric: str
+) -> tuple[pd.DataFrame, Statistic | None]:
+    """Return the scans that a metric is over, and its value in each draw of a bootstrap."""
+    if metric in segmentation.METRICS:
+        scans = scans[scans[metric].notna()]
+        return scans, _mean_of(scans[metric])
+    if metric in POOLED:
+        scans = scans[scans[["dsc", *segmentation.VOLUMES]].notna().all(axis=1)]
+        return scans, _pooled_dsc(scans) if metric == "pooled_dsc" else None
+    scans = classified(found, scans)
+    if metric == "sn":
+        scans = scans[scans["positive"]]
+    elif metric == "sp":
+        scans = scans[~scans["positive"]]
+    if metric == "acc":
+        return scans, _mean_of(scans["called"] == scans["label"])
+    if metric in ("sn", "sp"):
+        called = scans["called"] == found.classes.index(found.positive)
+        return scans, _mean_of(called == scans["positive"])
+    if metric == "brier":
+        return scans, _mean_of((scans["score"] - scans["positive"]) ** 2)
+    if metric == "auc":
+        labels, scores = scans["positive"].to_numpy(), scans["score"].to_numpy()
+        return scans, lambda weights: weighted_roc_area(labels, scores, weights)
+    return scans, None  # draws make a calibration error larger: no interval
+
+
+def _mean_of(values: pd.Series) -> Statistic:
+    array = values.to_numpy(dtype=float)
+    return lambda weights: weighted_mean(array, weights)
+
+
+def _pooled_dsc(scans: pd.DataFrame) -> Statistic:
+    both = scans[list(segmentation.VOLUMES)].sum(axis=1).to_numpy(dtype=float)
+    shared = scans["dsc"].to_numpy() * both
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        total = weights @ both
+        ones = np.ones(len(weights))
+        return np.divide(weights @ shared, total, out=ones, where=total > 0)
+
+    return statistic

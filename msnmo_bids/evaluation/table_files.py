@@ -1,0 +1,216 @@
+"""The cells of a table, and its files: TSV, Markdown, LaTeX.
+
+Each model has three lines: the mean of the folds (what the paper reports), the value over all test
+scans with its 95 % interval, and the paper's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import write_text, write_tsv
+from msnmo_bids.evaluation.crossval import MISSING
+from msnmo_bids.evaluation.summary import Measure
+from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE, Row, Table, short_name
+
+#: Marks a model of which something is missing.
+MARK = "†"
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write a table as TSV (all digits), Markdown and LaTeX.
+
+    Parameters
+    ----------
+    table : Table
+        The table.
+    folder : Path
+        Where to.
+
+    Returns
+    -------
+    list of Path
+        The three files.
+    """
+    written = [folder / f"{table.name}{suffix}" for suffix in (".tsv", ".md", ".tex")]
+    rows = [_flat(table, row) for row in table.rows]
+    write_tsv(written[0], list(_flat(table, _empty_row())), rows)
+    write_text(written[1], _markdown(table))
+    write_text(written[2], _latex(table))
+    return written
+
+
+def lines(table: Table, row: Row) -> list[list[str]]:
+    """Write a model's cells out: mean of the folds, all scans, the paper.
+
+    Parameters
+    ----------
+    table : Table
+        The table.
+    row : Row
+        One of its models.
+
+    Returns
+    -------
+    list of list of str
+        One to three lines with a cell for each heading; the first cell is the model's name, with a
+        mark when it is incomplete.
+    """
+    mark = MARK if row.gap else ""
+    written = []
+    shown = [row.measures.get(metric) for metric in table.metrics]
+    tests = [_p(row, metric) for metric in table.tested]
+    blank = [""] * len(tests)
+    if row.measures:
+        folds = [_number(m, metric) for m, metric in zip(shown, table.metrics, strict=True)]
+        written.append([row.label + mark, "mean of folds", *folds, "", *blank])
+        everything = [_ranged(m, metric) for m, metric in zip(shown, table.metrics, strict=True)]
+        written.append([row.label + mark, "all scans [95 %]", *everything, _count(shown), *tests])
+    else:
+        none = [MISSING] * len(table.metrics)
+        written.append([row.label, "not run", *none, "", *blank])
+    if any(metric in row.paper for metric in table.metrics):
+        printed = [f"{row.paper[m]:.2f}" if m in row.paper else MISSING for m in table.metrics]
+        written.append([row.label, "paper", *printed, "", *blank])
+    return written
+
+
+def _number(measure: Measure | None, metric: str) -> str:
+    if measure is None or measure.folds is None:
+        return MISSING
+    return f"{measure.folds * HEADINGS[metric][1]:.2f}"
+
+
+def _ranged(measure: Measure | None, metric: str) -> str:
+    if measure is None or measure.value is None:
+        return MISSING
+    factor = HEADINGS[metric][1]
+    text = f"{measure.value * factor:.1f}"
+    low, high = measure.interval.low, measure.interval.high
+    if low is None or high is None:
+        return text
+    return f"{text} [{low * factor:.1f}, {high * factor:.1f}]"
+
+
+def _count(measures: Sequence[Measure | None]) -> str:
+    """Return the largest number of scans of a row, with its people."""
+    counts = [(m.scans, m.subjects) for m in measures if m is not None]
+    scans, subjects = max(counts, default=(0, 0))
+    return f"{scans} ({subjects})"
+
+
+def _p(row: Row, metric: str) -> str:
+    if row.model == REFERENCE or metric not in row.tests:
+        return ""
+    test, corrected = row.tests[metric], row.corrected[metric]
+    if test.p is None or corrected is None:
+        return MISSING
+    return f"{_small(test.p)} ({_small(corrected)})"
+
+
+def _small(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _empty_row() -> Row:
+    return Row("", "", {}, {}, {}, {})
+
+
+def _flat(table: Table, row: Row) -> dict[str, Any]:
+    """Return a row of the TSV: every number of a model, shares from 0 to 1."""
+    flat: dict[str, Any] = {"model": row.model, "label": row.label, "missing": row.gap}
+    for metric in table.metrics:
+        measure = row.measures.get(metric)
+        flat[f"{metric}_mean_of_folds"] = measure and measure.folds
+        flat[metric] = measure and measure.value
+        flat[f"{metric}_low"] = measure and measure.interval.low
+        flat[f"{metric}_high"] = measure and measure.interval.high
+        flat[f"{metric}_scans"] = measure and measure.scans
+        flat[f"{metric}_subjects"] = measure and measure.subjects
+        flat[f"{metric}_reason"] = measure and (measure.reason or measure.interval.reason)
+        printed = row.paper.get(metric)
+        flat[f"{metric}_paper"] = None if printed is None else round(printed / 100, 6)
+    for metric in table.tested:
+        test = row.tests.get(metric)
+        flat[f"{metric}_difference"] = test and test.difference
+        flat[f"{metric}_p"] = test and test.p
+        flat[f"{metric}_p_holm"] = row.corrected.get(metric)
+        flat[f"{metric}_test_subjects"] = test and test.subjects
+        flat[f"{metric}_test_reason"] = test and test.reason
+    return flat
+
+
+def _markdown(table: Table) -> str:
+    head = "| " + " | ".join(table.headings) + " |"
+    rule = "|" + "---|" * len(table.headings)
+    body = ["| " + " | ".join(line) + " |" for row in table.rows for line in lines(table, row)]
+    text = [f"**{table.title}**", "", head, rule, *body]
+    for remark in remarks(table):
+        text += ["", remark]
+    return "\n".join(text) + "\n"
+
+
+def _latex(table: Table) -> str:
+    """Write a fragment for the package booktabs; a model's name stands on its first line only."""
+    body: list[str] = []
+    for row in table.rows:
+        if body:
+            body.append(r"\addlinespace")
+        for number, line in enumerate(lines(table, row)):
+            name = "" if number else line[0]
+            body.append(" & ".join(map(_tex, [name, *line[1:]])) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_tex(table.title)}}}",
+            rf"\begin{{tabular}}{{ll{'r' * (len(table.headings) - 2)}}}",
+            r"\toprule",
+            " & ".join(map(_tex, table.headings)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {_tex(remark)}" for remark in remarks(table)),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    for plain, command in (
+        ("\\", r"\textbackslash "), ("%", r"\%"), ("&", r"\&"), ("_", r"\_"), ("#", r"\#"),
+        ("$", r"\$"), ("†", r"\textdagger{}"), ("<", r"$<$"), ("…", r"\ldots{}"),
+    ):  # fmt: skip
+        text = text.replace(plain, command)
+    return text
+
+
+def remarks(table: Table) -> list[str]:
+    """Return what a reader must know of a table: its note, what is missing, tests not made.
+
+    Parameters
+    ----------
+    table : Table
+        The table.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+    """
+    found = [table.note] if table.note else []
+    found += [f"† {row.label}: {row.gap}." for row in table.rows if row.gap and row.measures]
+    for row in table.rows:
+        for metric in table.metrics:
+            measure = row.measures.get(metric)
+            if measure is not None and measure.scans and measure.reason and not row.gap:
+                found.append(
+                    f"{row.label}, {short_name(metric)}: no mean of folds ({measure.reason})."
+                )
+        for metric, test in row.tests.items():
+            if test.reason:
+                found.append(f"{row.label}, {short_name(metric)}: no test ({test.reason}).")
+    return found
