@@ -120,7 +120,7 @@ def _crossval(options: argparse.Namespace) -> ExitCode:
 def _train(options, config, settings, data, folds, models) -> list[str]:
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
-    from msnmo_bids.training.testing import Segmentation
+    from msnmo_bids.training.scoring import Segmentation
 
     experiment = Experiment(
         data.scans,
@@ -160,7 +160,9 @@ def chosen_models(names: Sequence[str]) -> list[str]:
     chosen = known if "all" in names else names
     for name in chosen:
         if name not in known:
-            raise UsageError(f"there is no network '{name}'", remedy=f"Choose of {', '.join(known)}")
+            raise UsageError(
+                f"there is no network '{name}'", remedy=f"Choose of {', '.join(known)}"
+            )
     return list(dict.fromkeys(chosen))
 
 

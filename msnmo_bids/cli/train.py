@@ -131,8 +131,8 @@ def _fit(
 
     from msnmo_bids.training.crossval import divide, usable
     from msnmo_bids.training.fitting import fit
+    from msnmo_bids.training.scoring import Segmentation, evaluate_scan, write_rows
     from msnmo_bids.training.site_weights import write_site_weights
-    from msnmo_bids.training.testing import Segmentation, test_scan, write_rows
 
     torch.manual_seed(config.seed)
     network = _network(options, entry)
@@ -140,9 +140,7 @@ def _fit(
     training, validation = divide(scans, options.validation_share, seed=config.seed)
     if not training:
         raise UsageError("no scan has a label that this network needs", file=options.bids_dir)
-    LOGGER.info(
-        "%d scans to train on, %d to choose the weights by", len(training), len(validation)
-    )
+    LOGGER.info("%d scans to train on, %d to choose the weights by", len(training), len(validation))
     out, classes = options.output_dir, tuple(options.classes)
     fit(
         network, entry.loss, config, training, validation, out / "training",
@@ -152,7 +150,7 @@ def _fit(
     if ranks.first:
         segmentation = Segmentation(options.threshold, options.min_lesion_volume)
         rows = [
-            test_scan(
+            evaluate_scan(
                 network, scan, classes,
                 device=ranks.device, precision=config.precision, segmentation=segmentation,
             ).row

@@ -26,15 +26,15 @@ from msnmo_bids.training.fitting import Simulation, fit
 from msnmo_bids.training.folds import Folds, participants_of, split_validation
 from msnmo_bids.training.interrupts import TrainingInterrupted
 from msnmo_bids.training.prepared import PreparedScan
-from msnmo_bids.training.site_weights import write_site_weights
-from msnmo_bids.training.testing import (
+from msnmo_bids.training.scoring import (
     SCANS,
     Segmentation,
+    evaluate_scan,
     rule_row,
-    test_scan,
     write_examples,
     write_rows,
 )
+from msnmo_bids.training.site_weights import write_site_weights
 
 LOGGER = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _test(
 ) -> None:
     folder = experiment.folder(model, fold)
     tested = [
-        test_scan(
+        evaluate_scan(
             network, scan, experiment.classes,
             device=experiment.device,
             precision=experiment.config.precision,
@@ -260,4 +260,3 @@ def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int
                 LOGGER.error("%s, fold %d: %s", model, fold, error)
                 failures.append(f"{model}, fold {fold}: {error}")
     return failures
-

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from msnmo_bids.errors import UsageError
@@ -152,4 +151,3 @@ def _source(
         pool, seed=config.seed, samples_per_step=config.samples_per_step, rank=ranks.rank
     )
     return MixedSource(real, simulated, simulation.share)
-

@@ -17,7 +17,7 @@ from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
-from msnmo_bids.training.testing import Segmentation
+from msnmo_bids.training.scoring import Segmentation
 from msnmo_bids.version import get_version
 
 LOGGER = logging.getLogger(__name__)

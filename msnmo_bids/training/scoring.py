@@ -49,7 +49,7 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class TestedScan:
+class ScanResult:
     """What a network says of one scan, beside the truth.
 
     Parameters
@@ -71,7 +71,7 @@ class TestedScan:
     volumes: dict[str, np.ndarray]
 
 
-def test_scan(
+def evaluate_scan(
     network: nn.Module,
     scan: PreparedScan,
     classes: Sequence[str],
@@ -79,7 +79,7 @@ def test_scan(
     device: str = "cpu",
     precision: str = "fp32",
     segmentation: Segmentation | None = None,
-) -> TestedScan:
+) -> ScanResult:
     """Apply a network to a scan and compare what it says with the truth.
 
     Masks are compared on the scan's own grid.
@@ -99,7 +99,7 @@ def test_scan(
 
     Returns
     -------
-    TestedScan
+    ScanResult
 
     Raises
     ------
@@ -121,7 +121,7 @@ def test_scan(
         if scan.labelled.mask is not None:
             mask, zooms = scan.native_mask()
             row |= compare_masks(mask, labels, zooms)
-    return TestedScan(scan, row, labels, _volumes(scan, sample, output, segmentation))
+    return ScanResult(scan, row, labels, _volumes(scan, sample, output, segmentation))
 
 
 def identity(scan: PreparedScan) -> dict[str, Any]:
@@ -137,9 +137,7 @@ def identity(scan: PreparedScan) -> dict[str, Any]:
     }
 
 
-def _labels(
-    scan: PreparedScan, probability: np.ndarray, segmentation: Segmentation
-) -> np.ndarray:
+def _labels(scan: PreparedScan, probability: np.ndarray, segmentation: Segmentation) -> np.ndarray:
     """Segment on the scan's own grid."""
     voxel = float(np.prod(read_grid(scan.cube_file).zooms))
     native = scan.to_native(probability)
@@ -167,12 +165,12 @@ def _volumes(
     return volumes
 
 
-def rule_row(tested: TestedScan, classes: Sequence[str]) -> dict[str, Any]:
+def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     """Apply the radiologists' rule to the lesions that a network found.
 
     Parameters
     ----------
-    tested : TestedScan
+    tested : ScanResult
         With lesions.
     classes : sequence of str
         Names of the classes, MS and NMOSD among them.
@@ -223,12 +221,12 @@ def write_rows(rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes:
     write_tsv(folder / SCANS, columns, [{**row, "fold": fold} for row in rows])
 
 
-def write_examples(tested: Sequence[TestedScan], folder: Path) -> None:
+def write_examples(tested: Sequence[ScanResult], folder: Path) -> None:
     """Keep the volumes of a few test scans with lesions for the figures, the diagnoses in turn.
 
     Parameters
     ----------
-    tested : sequence of TestedScan
+    tested : sequence of ScanResult
         All test scans of a fold, in the same order for every network.
     folder : Path
         Folder of the fold; they go into ``examples``.
