@@ -74,6 +74,11 @@ class JointNetwork(nn.Module):
             self.guidance = LesionGuidance(config)
             self.classification = DiseaseClassification(config)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that it was built for."""
+        return self.config.tasks
+
     def forward_features(self, image: Tensor) -> SharedFeatures:
         """Map the image ``(B, 1, D, H, W)`` to f_seg and f_cls (Eq. 1-4)."""
         _check_image(image)
