@@ -267,7 +267,7 @@ def _as_type(name: str, value: Any, kind: Any) -> Any:
     wanted = {bool: "true or false", str: "a name", int: "a whole number", float: "a number"}[kind]
     wrong = ValueError(f"{name} must be {wanted}, not {value!r}")
     if kind in (bool, str) or isinstance(value, bool):
-        if not isinstance(value, kind):
+        if type(value) is not kind:
             raise wrong
         return value
     try:

@@ -53,7 +53,8 @@ class Curves:
 
         rows = read_curves(self.table)
         values = {name: np.array([row.get(name, math.nan) for row in rows]) for name in COLUMNS}
-        figure = Figure(figsize=(8, 9), layout="constrained")
+        figure = Figure(figsize=(8, 9))
+        figure.subplots_adjust(left=0.1, right=0.98, bottom=0.06, top=0.98, hspace=0.08)
         losses, measures, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1.4, 1))
         for name, colour in _COLOURS.items():
             _plot(losses, values, name, colour=colour, smooth=True)

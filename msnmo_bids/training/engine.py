@@ -113,7 +113,7 @@ class Trainer:
             validation_scans=len(self.validation),
             processes=ranks.count,
         )
-        self._drawn = -math.inf
+        self._drawn = time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -174,7 +174,10 @@ class Trainer:
         rate = self.schedule.rate(self.step)
         terms = self._update(batch, rate)
         self.step += 1
-        self.schedule.step_done(self.step, terms["total"])
+        weights = self.gradients.loss.config.term_weights
+        self.schedule.step_done(
+            self.step, {k: weights[k] * terms[k] for k in weights if k in terms}
+        )
         row = {"step": self.step, "rate": rate, "data_seconds": drawn - started, **terms}
         if len(self.validation) and self._validation_due():
             measures = self.validation.measure(self.network, self.average)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ class StepGradients:
         Returns
         -------
         dict
-            The losses of the whole step, by the names of `TERMS`.
+            The losses of the whole step, by the names of `TERMS`; without those that no sample has
+            the labels for.
 
         Raises
         ------
@@ -97,7 +99,7 @@ class StepGradients:
             if terms is None:
                 self._halve(min(self.part, len(batch)))
         self.ranks.sum_gradients(self.parameters)
-        return dict(zip(TERMS, self.ranks.sum(terms), strict=True))
+        return known_terms(self.ranks.sum(terms), whole)
 
     def _add_up(self, batch: Batch, whole: LabelCounts, seed: int) -> list[float]:
         torch.manual_seed(seed)
@@ -125,6 +127,12 @@ class StepGradients:
         )  # fmt: skip
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]:
+    """Return losses by the names of `TERMS`, without those of labels that nobody has."""
+    counts = (1.0, whole.dice + whole.voxels, whole.classes, whole.cross)
+    return {name: value for name, value, n in zip(TERMS, values, counts, strict=True) if n}
 
 
 def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from msnmo_bids.training.config import TrainingConfig
@@ -23,6 +24,11 @@ class Schedule:
         Steps of the whole training.
     steps_per_epoch : int
         Steps of an epoch.
+
+    Notes
+    -----
+    The mean loss of an epoch is the sum of the means of its terms, each over the steps that had the
+    labels for it: else an epoch with fewer labels would seem better.
     """
 
     def __init__(self, config: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
@@ -30,7 +36,7 @@ class Schedule:
         self.factor = 1.0
         self.best = math.inf
         self.bad_epochs = 0
-        self.epoch_loss = 0.0
+        self.epoch: dict[str, list[float]] = {}
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -44,20 +50,23 @@ class Schedule:
             return peak * (config.final_rate + (1 - config.final_rate) * cosine)
         return peak * self.factor
 
-    def step_done(self, steps_done: int, loss: float) -> None:
-        """Take note of the loss of a step, and lower the rate after an epoch on a plateau.
+    def step_done(self, steps_done: int, terms: Mapping[str, float]) -> None:
+        """Take note of the losses of a step, and lower the rate after an epoch on a plateau.
 
         Parameters
         ----------
         steps_done : int
             Number of steps done, this one included.
-        loss : float
-            Its loss.
+        terms : mapping of str to float
+            The weighted terms of its loss; without those that it had no labels for.
         """
-        self.epoch_loss += loss
+        for name, value in terms.items():
+            total, number = self.epoch.get(name, (0.0, 0))
+            self.epoch[name] = [total + value, number + 1]
         if steps_done % self.steps_per_epoch:
             return
-        mean, self.epoch_loss = self.epoch_loss / self.steps_per_epoch, 0.0
+        mean = sum(total / number for total, number in self.epoch.values())
+        self.epoch = {}
         if self.config.schedule != "plateau":
             return
         if mean < self.best:
@@ -78,4 +87,4 @@ class Schedule:
             setattr(self, name, state[name])
 
 
-_STATE = ("factor", "best", "bad_epochs", "epoch_loss")
+_STATE = ("factor", "best", "bad_epochs", "epoch")

@@ -15,7 +15,7 @@ from msnmo_bids.model.losses import JointLoss, LabelCounts
 from msnmo_bids.training.batches import Batch, collate
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
-from msnmo_bids.training.gradients import TERMS, forward, is_out_of_memory, no_memory
+from msnmo_bids.training.gradients import TERMS, forward, is_out_of_memory, known_terms, no_memory
 from msnmo_bids.training.samples import Sample
 
 
@@ -82,7 +82,7 @@ class Validation:
         network.train(training)
         sums = self.ranks.sum(sums)
         dsc, masks, right, diagnoses = sums[len(TERMS) :]
-        result = dict(zip(TERMS, sums, strict=False))
+        result = known_terms(sums[: len(TERMS)], whole)
         if masks:
             result["dsc"] = dsc / masks
         if diagnoses:

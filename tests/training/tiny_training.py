@@ -69,6 +69,16 @@ def make_trainer(
     )  # fmt: skip
 
 
+def check_resume(trainer: Trainer, again: Trainer) -> None:
+    """Raise unless all processes hold the same weights, and read them back."""
+    again._resume()
+    ranks = trainer.ranks
+    for key, value in trainer.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value), key
+        total = float(value.double().sum())
+        assert ranks.sum([total])[0] == ranks.count * total, key
+
+
 def main(out: str, *words: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
@@ -78,10 +88,19 @@ def main(out: str, *words: str) -> int:
         with process_group() as ranks:
             trainer = make_trainer(Path(out), ranks=ranks, **settings)
             draw = trainer._draw
-            trainer._draw = lambda: time.sleep(slow) or draw()
+
+            def slow_draw():
+                logging.info("drawing the samples of step %d", trainer.step)
+                time.sleep(slow)
+                return draw()
+
+            trainer._draw = slow_draw
             weights = trainer.run()
             if ranks.first:
                 torch.save(weights, Path(out) / "weights.pt")
+                torch.save([p.grad for p in trainer.parameters], Path(out) / "gradients.pt")
+            if ranks.count > 1:
+                check_resume(trainer, make_trainer(Path(out), ranks=ranks, **settings))
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)
