@@ -87,7 +87,7 @@ class Trainer:
     ) -> None:
         self.config, self.source, self.out = config, source, out
         self.ranks = ranks = ranks or Ranks()
-        _check(network, config, ranks)
+        _check(network, config, ranks, len(validation))
         self.network = network.to(ranks.device)
         if config.channels_last:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -321,7 +321,7 @@ def trained_parameters(
     return parameters
 
 
-def _check(network: Any, config: TrainingConfig, ranks: Ranks) -> None:
+def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans: int) -> None:
     lacking = sorted(set(config.tasks) - set(network.tasks))
     if lacking:
         raise UsageError(f"this network has no {' and no '.join(lacking)} to train")
@@ -329,6 +329,8 @@ def _check(network: Any, config: TrainingConfig, ranks: Ranks) -> None:
         raise UsageError("--frozen-trunk trains the classification, which is no task here")
     if config.precision == "fp16" and not ranks.device.startswith("cuda"):
         raise UsageError("--precision fp16 needs a GPU", remedy="Choose bf16 or fp32")
+    if config.patience and not validation_scans:
+        raise UsageError("--patience needs validation scans to stop early by")
 
 
 def _epoch_length(source: SampleSource, config: TrainingConfig, processes: int) -> int:

@@ -58,9 +58,11 @@ def same(one: dict, other: dict) -> bool:
         ({"tasks": [CLASSIFICATION], "frozen_trunk": True, "intensity": 0.5}, 2),
         ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
         ({"precision": "bf16", "steps": 3}, 2),
+        ({"precision": "fp16", "steps": 3}, 2),
     ],
 )
-def test_resumed_run_is_an_undisturbed_one(tmp_path, settings, at):
+def test_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, settings, at):
+    monkeypatch.setattr(engine, "_check", lambda *_: None)  # fp16 is only slow on a CPU
     whole = make_trainer(tmp_path / "whole", **settings)
     expected = whole.run()
     interrupt(make_trainer(tmp_path / "cut", **settings), at)
@@ -68,6 +70,7 @@ def test_resumed_run_is_an_undisturbed_one(tmp_path, settings, at):
     assert same(resumed.run(), expected)
     assert same(resumed.network.state_dict(), whole.network.state_dict())
     assert resumed.schedule.state_dict() == whole.schedule.state_dict()
+    assert resumed.gradients.scaler.state_dict() == whole.gradients.scaler.state_dict()
     rows = [read_curves(trainer.curves.table) for trainer in (resumed, whole)]
     for row in (*rows[0], *rows[1]):
         assert row.pop("seconds") >= row.pop("data_seconds") > 0
@@ -234,6 +237,13 @@ def test_monitoring_what_no_validation_scan_has_is_an_error(tmp_path):
     trainer.validation.samples = make_samples(3, seed=1)[2:]
     with pytest.raises(UsageError, match="no validation scan has the labels for --monitor dsc"):
         trainer.run()
+
+
+def test_patience_needs_validation_scans(tmp_path):
+    source = EpochSource(make_samples(2), 2, seed=0)
+    config = TrainingConfig(patience=3)
+    with pytest.raises(UsageError, match="--patience needs validation scans"):
+        Trainer(JointNetwork(NETWORK), JointLoss(), config, source, tmp_path)
 
 
 def test_validation_is_after_each_epoch_by_default(tmp_path):
