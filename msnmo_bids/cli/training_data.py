@@ -25,7 +25,7 @@ from msnmo_bids.cli.plan import choose_tools
 from msnmo_bids.cli.resources import choose_resources, set_environment
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.config import add_training_arguments
+from msnmo_bids.training.config import add_training_arguments, read_settings
 
 if TYPE_CHECKING:
     from msnmo_bids.training.fitting import Simulation
@@ -222,8 +222,8 @@ def notes_on(roots: Sequence[Path], found: Found) -> tuple[str, ...]:
         )
     real = [scan for scan in scans if scan.scan.bids_dir.absolute() not in simulated]
     diagnoses = {scan.diagnosis for scan in scans if scan.diagnosis}
-    for diagnosis in sorted(diagnoses - {scan.diagnosis for scan in real}):
-        notes.append(f"There is no real scan of {diagnosis} among them.")
+    unseen = sorted(diagnoses - {scan.diagnosis for scan in real})
+    notes += [f"There is no real scan of {diagnosis} among them." for diagnosis in unseen]
     return tuple(notes)
 
 
@@ -256,8 +256,6 @@ def read_network_file(file: Path | None) -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     if file is None:
         return sections
-    from msnmo_bids.training.config import read_settings
-
     content = read_settings(file)
     for name, settings in content.items():
         if name not in SECTIONS or not isinstance(settings, dict):

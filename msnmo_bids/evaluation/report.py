@@ -21,7 +21,7 @@ from msnmo_bids.evaluation.tables import Table, build_tables, label, paper
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger("msnmo.evaluation")
+LOGGER = logging.getLogger(__name__)
 PAGE = "crossval.html"
 
 

@@ -363,6 +363,15 @@ class LossConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
 
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """The betas of Eq. 14 by the names of the terms."""
+        return {
+            SEGMENTATION: self.segmentation_weight,
+            CLASSIFICATION: self.classification_weight,
+            "cross": self.cross_weight,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON holds them (lists for tuples)."""
         return _to_dict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,38 @@ from torch.nn import functional as F  # noqa: N812
 from msnmo_bids.model.cam import class_activation_maps
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointOutput
+
+
+class LabelCounts(NamedTuple):
+    """How many samples each term of the loss is a mean over; or the share of them in a part.
+
+    Parameters
+    ----------
+    dice : float
+        Samples of the Dice loss.
+    voxels : float
+        Samples of the voxel-wise cross entropy.
+    classes : float
+        Samples of the classification loss, by the weights of their classes.
+    cross : float
+        Samples of the cross-task loss.
+    """
+
+    dice: float
+    voxels: float
+    classes: float
+    cross: float
+
+    def share_of(self, whole: LabelCounts) -> LabelCounts:
+        """Return each count over that of a whole; 0 where the whole has none.
+
+        Examples
+        --------
+        >>> LabelCounts(1, 1, 0, 0).share_of(LabelCounts(2, 4, 1, 0))
+        LabelCounts(dice=0.5, voxels=0.25, classes=0.0, cross=0.0)
+        """
+        pairs = zip(self, whole, strict=True)
+        return LabelCounts(*(part / total if total else 0.0 for part, total in pairs))
 
 
 @dataclass(frozen=True)
@@ -55,6 +88,7 @@ class JointLoss(nn.Module):
         diagnosis: Tensor | None = None,
         has_mask: Tensor | None = None,
         has_diagnosis: Tensor | None = None,
+        shares: LabelCounts | None = None,
     ) -> LossTerms:
         """Compare the output with the labels.
 
@@ -69,6 +103,9 @@ class JointLoss(nn.Module):
         has_mask, has_diagnosis : Tensor, optional
             ``(B,)`` of bool: the samples that have a mask, a diagnosis. Default: all that
             `mask`, `diagnosis` were given for.
+        shares : LabelCounts, optional
+            What this part of a larger batch has of its labels: the losses of all parts, and their
+            gradients, then add up to those of the batch computed at once. Default: it is no part.
 
         Returns
         -------
@@ -81,19 +118,20 @@ class JointLoss(nn.Module):
             raise ValueError("the output holds neither a segmentation nor a classification")
         masked = _known(mask, has_mask, some)
         diagnosed = _known(diagnosis, has_diagnosis, some)
+        shares = shares or LabelCounts(1.0, 1.0, 1.0, 1.0)
         # Attached to the graph, so that a batch without labels can be stepped like any other.
         segmentation = classification = cross = some.float().sum() * 0.0
         if output.lesion_logits is not None and mask is not None and masked.any():
             segmentation = segmentation + segmentation_loss(
-                output.lesion_logits[masked], mask[masked], config
+                output.lesion_logits[masked], mask[masked], config, shares
             )
         if output.class_logits is not None and diagnosis is not None and diagnosed.any():
-            classification = classification + classification_loss(
+            classification = classification + shares.classes * classification_loss(
                 output.class_logits[diagnosed], diagnosis[diagnosed], config
             )
         if config.cross_weight and mask is not None and diagnosis is not None:
-            lesioned = mask.flatten(1).any(dim=1)
-            cross = cross + cross_task_loss(
+            lesioned = _lesioned(mask)
+            cross = cross + shares.cross * cross_task_loss(
                 output, diagnosis, masked & diagnosed & lesioned, config
             )
         total = (
@@ -103,8 +141,36 @@ class JointLoss(nn.Module):
         )
         return LossTerms(total, segmentation, classification, cross)
 
+    def count(
+        self, mask: Tensor, diagnosis: Tensor, has_mask: Tensor, has_diagnosis: Tensor
+    ) -> LabelCounts:
+        """Count the labels of a batch, for the shares of its parts.
 
-def segmentation_loss(logits: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
+        Parameters
+        ----------
+        mask, diagnosis, has_mask, has_diagnosis : Tensor
+            As in `forward`.
+
+        Returns
+        -------
+        LabelCounts
+        """
+        lesioned = _lesioned(mask) & has_mask
+        classes = has_diagnosis.float()
+        if self.config.class_weights is not None:
+            weights = torch.tensor(self.config.class_weights, device=diagnosis.device)
+            classes = classes * weights[diagnosis.long()]
+        return LabelCounts(
+            dice=float((lesioned if self.config.skip_empty_dice else has_mask).sum()),
+            voxels=float(has_mask.sum()),
+            classes=float(classes.sum()),
+            cross=float((lesioned & has_diagnosis).sum()),
+        )
+
+
+def segmentation_loss(
+    logits: Tensor, mask: Tensor, config: LossConfig, shares: LabelCounts | None = None
+) -> Tensor:
     """Return 1 - Dice (Eq. 13), averaged over the samples; with ``bce_weight`` the DiceCE.
 
     Parameters
@@ -113,6 +179,8 @@ def segmentation_loss(logits: Tensor, mask: Tensor, config: LossConfig) -> Tenso
         ``(B, 1, D, H, W)``.
     config : LossConfig
         Smoothing, weight of the cross entropy, what to do with empty masks.
+    shares : LabelCounts, optional
+        Of a part of a larger batch, as in :meth:`JointLoss.forward`.
 
     Returns
     -------
@@ -122,13 +190,15 @@ def segmentation_loss(logits: Tensor, mask: Tensor, config: LossConfig) -> Tenso
     from monai.losses import DiceLoss
 
     logits, mask = logits.float(), mask.float()
+    dice_share, voxel_share = (1.0, 1.0) if shares is None else shares[:2]
     smoothing = config.dice_smoothing
     dice = DiceLoss(sigmoid=True, smooth_nr=smoothing, smooth_dr=smoothing, reduction="none")
     losses = dice(logits, mask).flatten()
-    kept = mask.flatten(1).any(dim=1) if config.skip_empty_dice else torch.ones_like(losses).bool()
-    loss = losses[kept].sum() / kept.sum().clamp(min=1)
+    kept = _lesioned(mask) if config.skip_empty_dice else torch.ones_like(losses).bool()
+    loss = dice_share * losses[kept].sum() / kept.sum().clamp(min=1)
     if config.bce_weight:
-        loss = loss + config.bce_weight * F.binary_cross_entropy_with_logits(logits, mask)
+        voxelwise = F.binary_cross_entropy_with_logits(logits, mask)
+        loss = loss + config.bce_weight * voxel_share * voxelwise
     return loss
 
 
@@ -186,3 +256,8 @@ def _known(labels: Tensor | None, given: Tensor | None, some: Tensor) -> Tensor:
     if given is None:
         return torch.ones(len(some), dtype=torch.bool, device=some.device)
     return given.to(some.device, torch.bool)
+
+
+def _lesioned(mask: Tensor) -> Tensor:
+    """Which masks are not empty: ``(B,)`` of bool, for a mask of any type."""
+    return mask.flatten(1).bool().any(dim=1)

@@ -24,7 +24,7 @@ from msnmo_bids.preprocessing.records import ToolRecord
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
 
-LOGGER = logging.getLogger("msnmo.preprocessing")
+LOGGER = logging.getLogger(__name__)
 
 PLAUSIBLE_BRAIN_ML = (600.0, 2400.0)
 TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has failed

@@ -23,7 +23,7 @@ from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger("msnmo.simulation")
+LOGGER = logging.getLogger(__name__)
 
 DIAGNOSES = {
     "MS": "multiple sclerosis",

@@ -1,271 +1,354 @@
-"""The training loop: schedule, averaging of the weights, checkpoints, exact resume."""
+"""The training loop: steps, validation, checkpoints, exact resume.
+
+It is our own, and neither Lightning's nor MONAI's: those resume at the end of an epoch from the
+states of generators (here each step has its own random numbers), average the losses of batches that
+may lack labels batch by batch (here over all samples of the step), and MONAI's needs Ignite.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence, Sized
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from msnmo_bids.errors import MsnmoError
+from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
-from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.training.pool import BrainPool, random_crop
+from msnmo_bids.training.augmentation import augment, random_crop
+from msnmo_bids.training.batches import Batch, collate
+from msnmo_bids.training.checkpoint import (
+    CHECKPOINT,
+    identity_of,
+    load_checkpoint,
+    save_checkpoint,
+)
+from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.training.curves import Curves
+from msnmo_bids.training.distributed import Ranks
+from msnmo_bids.training.gradients import StepGradients
+from msnmo_bids.training.interrupts import StopSignals, TrainingInterrupted
+from msnmo_bids.training.samples import Sample
+from msnmo_bids.training.schedule import Schedule
+from msnmo_bids.training.sources import SampleSource, Stream, generator
+from msnmo_bids.training.validation import Best, Validation
 
-LOGGER = logging.getLogger("msnmo.training")
+LOGGER = logging.getLogger(__name__)
 
-#: Seconds between two checkpoints.
-SAVE_EVERY = 240.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a training.
-
-    Parameters
-    ----------
-    name : str
-        Name in logs and checkpoints.
-    tasks : tuple of str
-        ``"segmentation"``, ``"classification"`` or both.
-    steps : int
-        Number of steps.
-    side : int
-        Side of the network's input (voxels).
-    whole : bool
-        Whole heads, resized to ``side``, in place of crops of the inference cube.
-    learning_rate : float
-        Peak of the cosine schedule.
-    final_rate : float
-        The schedule's last learning rate, as a share of the peak.
-    warm_up : int
-        Steps of linear warm-up.
-    refresh_every : int
-        Steps between two new brains.
-    ema : float
-        Decay of the averaged weights.
-    accumulate : int
-        Samples of one step, whose gradients are added up. A stage of classification alone takes
-        the classes in turn, so that a constant answer gains nothing.
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    steps: int
-    side: int
-    whole: bool = False
-    learning_rate: float = 1e-3
-    final_rate: float = 0.02
-    warm_up: int = 30
-    refresh_every: int = 3
-    ema: float = 0.99
-    accumulate: int = 1
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        if step < self.warm_up:
-            return self.learning_rate * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        return self.learning_rate * (self.final_rate + (1 - self.final_rate) * cosine)
-
-
-def trained_parameters(network: JointNetwork, tasks: tuple[str, ...]) -> list[nn.Parameter]:
-    """Return what a stage trains: all that its tasks need, or the classifier alone.
-
-    A stage of classification alone leaves the shared features and the segmentation as they are.
-
-    Parameters
-    ----------
-    network : JointNetwork
-        The network; ``requires_grad`` of its parameters is set.
-    tasks : tuple of str
-        Tasks of the stage.
-
-    Returns
-    -------
-    list of Parameter
-    """
-    heads = ("guidance.", "classification.")
-    for name, parameter in network.named_parameters():
-        in_head = name.startswith(heads)
-        parameter.requires_grad_(in_head if tasks == (CLASSIFICATION,) else True)
-        if tasks == (SEGMENTATION,) and in_head:
-            parameter.requires_grad_(False)
-    return [p for p in network.parameters() if p.requires_grad]
+_HEADS = ("guidance.", "classification.")
+_SECONDS_BETWEEN_FIGURES = 60.0
 
 
 class Trainer:
-    """Runs one stage and can be stopped and resumed at any step.
+    """Trains a network; can be stopped, killed and resumed at any step.
+
+    A resumed training gives the weights of an undisturbed one, bit by bit on the CPU. The samples
+    are made in between the steps: on few cores a loader beside the trainer slows both down, and the
+    curves tell how long the steps have waited for them.
 
     Parameters
     ----------
-    network : JointNetwork
-        Trained in place.
+    network : Module
+        ``forward(image, tasks=None) -> JointOutput``, with ``tasks``; trained in place.
     loss : JointLoss
         The losses.
-    stage : Stage
-        What to do.
-    pool : BrainPool
-        Where the samples come from.
+    config : TrainingConfig
+        How to train.
+    source : SampleSource
+        Where the samples come from; with a length, an epoch shows as many.
     out : Path
-        Folder of checkpoints and logs.
-    seed : int
-        Seed of the stage; the randomness of a step depends on the seed and the step alone.
+        Folder of ``checkpoint.pt``, ``curves.csv`` and ``curves.png``; made when missing.
+    validation : sequence of Sample, optional
+        Scans of other people than those of `source`, to choose the best weights by.
+    ranks : Ranks, optional
+        The processes that train together, and the device of this one.
+
+    Raises
+    ------
+    UsageError
+        If the settings ask for what the network, the source or the device does not have.
     """
 
     def __init__(
         self,
-        network: JointNetwork,
+        network: nn.Module,
         loss: JointLoss,
-        stage: Stage,
-        pool: BrainPool,
+        config: TrainingConfig,
+        source: SampleSource,
         out: Path,
-        seed: int,
+        *,
+        validation: Sequence[Sample] = (),
+        ranks: Ranks | None = None,
     ) -> None:
-        self.network, self.loss, self.stage, self.pool = network, loss, stage, pool
-        self.seed, self.out, self.step = seed, out, 0
-        self.checkpoint = out / f"{stage.name}.pt"
-        parameters = trained_parameters(network, stage.tasks)
-        self.optimizer = torch.optim.Adam(parameters, lr=stage.learning_rate)
+        self.config, self.source, self.out = config, source, out
+        self.ranks = ranks = ranks or Ranks()
+        _check(network, config, ranks, len(validation))
+        self.network = network.to(ranks.device)
+        if config.channels_last:
+            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        ranks.copy_from_first(network)
+        self.parameters = trained_parameters(network, config.tasks, config.frozen_trunk)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self.gradients = StepGradients(network, loss, self.parameters, config, ranks)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        epoch = _epoch_length(source, config, ranks.count)
+        self.steps = config.steps or config.epochs * epoch
+        self.schedule = Schedule(config, self.steps, epoch)
+        self.validation = Validation(validation, loss, config, ranks)
+        self.best = Best(config.monitor, config.patience)
+        self.curves = Curves(out)
+        self.checkpoint = out / CHECKPOINT
+        self.step = 0
+        self._identity = identity_of(
+            network,
+            training=config.identity(),
+            loss=loss.config.to_dict(),
+            steps=self.steps,
+            steps_per_epoch=epoch,
+            validation_scans=len(self.validation),
+            processes=ranks.count,
+        )
+        self._drawn = time.monotonic()
 
-    def run(self, fill: int = 12) -> dict[str, torch.Tensor]:
-        """Train to the end of the stage.
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or the patience is at its end."""
+        return self.step >= self.steps or self.best.exhausted
 
-        Parameters
-        ----------
-        fill : int, optional
-            Number of brains to start with.
+    def run(self) -> dict[str, Tensor]:
+        """Train to the end, from the checkpoint if there is one.
 
         Returns
         -------
         dict
-            The averaged weights.
+            The weights to use: the best ones of the validations, else the averaged ones.
 
         Raises
         ------
+        TrainingInterrupted
+            When a signal asked to stop, after saving.
         MsnmoError
-            When the loss is not finite.
+            When the loss is not finite, memory does not suffice, or the checkpoint is of another
+            training.
         """
+        if self.ranks.first:
+            self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
-        if self.step < self.stage.steps:
-            self._rebuild_pool(fill)
-        saved = time.monotonic()
-        while self.step < self.stage.steps:
-            started = time.monotonic()
-            terms = self._train_step(np.random.default_rng((self.seed, 0, self.step)))
-            self.step += 1
-            self._log(terms, time.monotonic() - started)
-            if time.monotonic() - saved > SAVE_EVERY or self.step == self.stage.steps:
-                self._save()
-                saved = time.monotonic()
-        return self.average
+        if not self.finished:
+            self.source.rebuild(self.step)
+            with StopSignals() as signals:
+                self._loop(signals)
+        return self.average if self.best.weights is None else self.best.weights
 
-    def _rebuild_pool(self, fill: int) -> None:
-        """Simulate the brains that an undisturbed run holds before the next step.
+    def _loop(self, signals: StopSignals) -> None:
+        began, first = time.monotonic(), self.step
+        saved, waited = began, 0.0
+        while not self.finished:
+            row = self._step()
+            waited += row["data_seconds"]
+            now = time.monotonic()
+            if self.step % self.config.log_every == 0 or self.finished:
+                self._log(row["total"], (now - began) / (self.step - first), waited / (now - began))
+            stop = self.ranks.any(bool(signals.received) or self.ranks.orphaned)
+            if stop or self.finished or now - saved >= self.config.checkpoint_seconds:
+                self._save(draw=stop or self.finished)
+                saved = now
+            if stop and not self.finished:
+                raise TrainingInterrupted(
+                    f"the training was stopped ({signals.received or 'in another process'}) after "
+                    f"step {self.step} of {self.steps}, and is saved",
+                    file=self.checkpoint,
+                    remedy="Run the same command again to go on from there",
+                )
 
-        A step draws its new brain first, so the step's seed alone brings that brain back.
-        """
-        seeds: list[tuple[int, ...]] = [(self.seed, 1, 0, index) for index in range(fill)]
-        seeds += [(self.seed, 0, step) for step in range(0, self.step, self.stage.refresh_every)]
-        self.pool.brains.clear()
-        for entropy in seeds[-self.pool.size :]:
-            self.pool.refresh(np.random.default_rng(entropy))
+    def _step(self) -> dict[str, float]:
+        """Do one step, with the validation when it is due, and return its row of the curves."""
+        started = time.monotonic()
+        batch = self._draw()
+        drawn = time.monotonic()
+        rate = self.schedule.rate(self.step)
+        terms = self._update(batch, rate)
+        self.step += 1
+        weights = self.gradients.loss.config.term_weights
+        self.schedule.step_done(
+            self.step, {k: weights[k] * terms[k] for k in weights if k in terms}
+        )
+        row = {"step": self.step, "rate": rate, "data_seconds": drawn - started, **terms}
+        if len(self.validation) and self._validation_due():
+            measures = self.validation.measure(self.network, self.average)
+            self.best.update(self.step, measures, self.average)
+            row |= {f"validation_{name}": value for name, value in measures.items()}
+        row["seconds"] = time.monotonic() - started
+        if self.ranks.first:
+            self.curves.append(row)
+        return row
 
-    def _train_step(self, rng: np.random.Generator) -> dict[str, float]:
-        stage = self.stage
-        if self.step % stage.refresh_every == 0:
-            self.pool.refresh(rng)
-        for group in self.optimizer.param_groups:
-            group["lr"] = stage.rate(self.step)
+    def _draw(self) -> Batch:
+        """Return this process's samples of the step."""
+        config, rank = self.config, self.ranks.rank
+        self.source.advance(self.step, generator(config.seed, Stream.ADVANCE, self.step, rank))
+        samples = []
+        for number in range(config.samples_per_step):
+            rng = generator(config.seed, Stream.SAMPLE, self.step, rank, number)
+            sample = augment(self.source.draw(rng), config, rng)
+            if config.side:
+                sample = random_crop(sample, config.side, rng, on_lesion=config.lesion_crops)
+            samples.append(sample)
+        return collate(samples, classify_without_lesions=config.classify_without_lesions)
+
+    def _update(self, batch: Batch, rate: float) -> dict[str, float]:
+        """Change the weights by one step of Adam."""
+        config, scaler = self.config, self.gradients.scaler
         self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        samples = [self._backward(rng, number) for number in range(stage.accumulate)]
-        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 5.0)
-        self.optimizer.step()
-        decay = min(stage.ema, (1 + self.step) / (10 + self.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rng = generator(config.seed, Stream.NETWORK, self.step, self.ranks.rank)
+        terms = self.gradients.compute(batch, seed=int(rng.integers(2**63)))
+        if not math.isfinite(terms["total"]):
+            raise MsnmoError(
+                f"the loss is not finite at step {self.step}",
+                file=self.checkpoint,
+                remedy="Start again in another folder, with a lower learning rate or with "
+                "--precision fp32",
+            )
+        if any(parameter.grad is not None for parameter in self.parameters):
+            scaler.unscale_(self.optimizer)
+            if config.clip_norm:
+                nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+            scaler.step(self.optimizer)
+            scaler.update()
+        self.ranks.mean_buffers(self.network)
+        self._update_average()
+        return terms
+
+    def _update_average(self) -> None:
+        # The average forgets its start faster than its decay says, as the weights change most then.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
+            if decay and value.is_floating_point():
                 self.average[key].lerp_(value, 1 - decay)
             else:
                 self.average[key].copy_(value)
-        return {key: float(np.mean([sample[key] for sample in samples])) for key in samples[0]}
 
-    def _backward(self, rng: np.random.Generator, number: int) -> dict[str, float]:
-        """Add the gradient of one sample; `number` counts the samples of the step."""
-        stage = self.stage
-        turn = None
-        if stage.tasks == (CLASSIFICATION,):
-            turn = (self.step * stage.accumulate + number) % len(self.pool.classes)
-        brain = self.pool.draw(rng, turn)
-        image, lesions = random_crop(brain, stage.side, rng)
-        output = self.network(torch.from_numpy(image.copy())[None, None], tasks=_needed(stage))
-        diagnosis = torch.tensor([brain.diagnosis])
-        with_lesion = torch.tensor([bool(lesions.any())])
-        terms = self.loss(
-            output,
-            mask=torch.from_numpy(lesions.copy())[None, None],
-            diagnosis=diagnosis if CLASSIFICATION in stage.tasks else None,
-            has_diagnosis=with_lesion,
-        )
-        if not torch.isfinite(terms.total):
-            raise MsnmoError(
-                f"the loss is not finite at step {self.step}",
-                remedy=f"Lower the learning rate and resume from {self.checkpoint}",
-            )
-        if terms.total.requires_grad:
-            (terms.total / stage.accumulate).backward()
-        return {**terms.to_floats(), "lesion_voxels": float(lesions.sum())}
+    def _validation_due(self) -> bool:
+        every = self.config.validate_every or self.schedule.steps_per_epoch
+        return self.step % every == 0 or self.step == self.steps
 
-    def _log(self, terms: dict[str, float], seconds: float) -> None:
-        row = {"step": self.step, "rate": self.stage.rate(self.step - 1), "seconds": seconds}
-        row |= terms
-        path = self.out / f"{self.stage.name}.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.5g}" for k, v in row.items()})
-        if self.step % 25 == 0:
-            left = (self.stage.steps - self.step) * seconds / 60
+    def _log(self, loss: float, seconds: float, share: float) -> None:
+        if self.ranks.first:
             LOGGER.info(
-                "%s step %d of %d, loss %.3f, about %.0f min left",
-                self.stage.name, self.step, self.stage.steps, terms["total"], left,
+                "%s: step %d of %d, loss %.3f, %.0f %% of the time for samples, about %s left",
+                self.out.name, self.step, self.steps, loss, 100 * share,
+                _duration((self.steps - self.step) * seconds),
             )  # fmt: skip
 
-    def _save(self) -> None:
-        partial = self.checkpoint.with_suffix(".partial")
+    def _save(self, draw: bool) -> None:
+        if not self.ranks.first:
+            return
         state = {
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
-            "stage": json.dumps(asdict(self.stage)),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best.state_dict(),
+            "scaler": self.gradients.scaler.state_dict(),
+            "part": self.gradients.part,
         }
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+        save_checkpoint(self.checkpoint, state, self._identity)
+        if draw or time.monotonic() - self._drawn > _SECONDS_BETWEEN_FIGURES:
+            self.curves.draw()
+            self._drawn = time.monotonic()
 
     def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            return
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        LOGGER.info("%s resumes at step %d", self.stage.name, self.step)
+        """Load the checkpoint, if there is one, in all processes."""
+        first = self.ranks.first
+        read = load_checkpoint(self.checkpoint, self._identity) if first else None
+        state: dict[str, Any] | None = self.ranks.from_first(read)
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            for key, value in state["average"].items():
+                self.average[key].copy_(value)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.best.load_state_dict(state["best"])
+            self.gradients.scaler.load_state_dict(state["scaler"])
+            self.gradients.part = state["part"]
+            self.step = state["step"]
+            LOGGER.info("%s: going on after step %d of %d", self.out.name, self.step, self.steps)
+        if first:
+            self.curves.resume(self.step)
 
 
-def _needed(stage: Stage) -> tuple[str, ...]:
-    """Tasks to compute: the classifier needs the lesion map."""
-    return stage.tasks if SEGMENTATION in stage.tasks else (SEGMENTATION, CLASSIFICATION)
+def trained_parameters(
+    network: nn.Module, tasks: Sequence[str] = (), frozen_trunk: bool = False
+) -> list[nn.Parameter]:
+    """Return what is trained: all that the tasks need, or the classifier alone.
+
+    Parameters
+    ----------
+    network : Module
+        The network; ``requires_grad`` of its parameters is set.
+    tasks : sequence of str, optional
+        Tasks to train; default: all. A segmentation alone leaves the classifier as it is.
+    frozen_trunk : bool, optional
+        Leave the shared features and the segmentation as they are.
+
+    Returns
+    -------
+    list of Parameter
+
+    Raises
+    ------
+    UsageError
+        If there is a frozen trunk and nothing besides.
+    """
+    for name, parameter in network.named_parameters():
+        in_head = name.startswith(_HEADS)
+        unused = in_head and tuple(tasks) == (SEGMENTATION,)
+        parameter.requires_grad_(in_head if frozen_trunk else not unused)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise UsageError(
+            "--frozen-trunk leaves nothing to train: this network has no classifier of its own",
+            remedy="Leave it out",
+        )
+    return parameters
+
+
+def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans: int) -> None:
+    lacking = sorted(set(config.tasks) - set(network.tasks))
+    if lacking:
+        raise UsageError(f"this network has no {' and no '.join(lacking)} to train")
+    if config.frozen_trunk and CLASSIFICATION not in (config.tasks or network.tasks):
+        raise UsageError("--frozen-trunk trains the classification, which is no task here")
+    if config.precision == "fp16" and not ranks.device.startswith("cuda"):
+        raise UsageError("--precision fp16 needs a GPU", remedy="Choose bf16 or fp32")
+    if config.patience and not validation_scans:
+        raise UsageError("--patience needs validation scans to stop early by")
+
+
+def _epoch_length(source: SampleSource, config: TrainingConfig, processes: int) -> int:
+    """Return the steps of an epoch."""
+    if config.steps_per_epoch:
+        return config.steps_per_epoch
+    scans = len(source) if isinstance(source, Sized) else 0
+    if scans:
+        return math.ceil(scans / (config.samples_per_step * processes))
+    if config.steps and config.schedule != "plateau":
+        return config.steps
+    raise UsageError(
+        "the samples have no end that would make an epoch", remedy="Set --steps-per-epoch"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

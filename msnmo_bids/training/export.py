@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
+from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.simulated import NETWORK
 
 TRAINED_ON = (
@@ -24,7 +23,7 @@ TRAINED_ON = (
 def main() -> None:
     """Export from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="state dict of a stage")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or state dict")
     parser.add_argument("--version", required=True, help="version of the weights")
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
     parser.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
@@ -38,9 +37,8 @@ def main() -> None:
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
     options = parser.parse_args()
-    state = torch.load(options.checkpoint, weights_only=True)
     network = JointNetwork(NETWORK)
-    network.load_state_dict(state.get("average", state))
+    network.load_state_dict(trained_weights(options.checkpoint))
     calibration = Calibration()
     if options.calibrated_on:
         calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)

@@ -10,6 +10,7 @@ import numpy as np
 
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.samples import Sample
+from msnmo_bids.training.sources import SampleSource
 
 
 class PreparedSamples(Sequence[Sample]):
@@ -56,17 +57,9 @@ class PreparedSamples(Sequence[Sample]):
         return self.scans[index].load(self.classes)
 
 
-class _Source(Protocol):
-    """What a training draws its samples from, as the engine defines it."""
+class SizedSource(SampleSource, Protocol):
+    """A source whose length is the number of scans of an epoch."""
 
-    def rebuild(self, step: int) -> None: ...
-
-    def advance(self, step: int, rng: np.random.Generator) -> None: ...
-
-    def draw(self, rng: np.random.Generator) -> Sample: ...
-
-
-class _SizedSource(_Source, Protocol):
     def __len__(self) -> int: ...
 
 
@@ -91,7 +84,7 @@ class MixedSource:
         The share is out of range.
     """
 
-    def __init__(self, real: _SizedSource, simulated: _Source, simulated_share: float) -> None:
+    def __init__(self, real: SizedSource, simulated: SampleSource, simulated_share: float) -> None:
         if not 0 <= simulated_share < 1:
             raise ValueError(
                 f"simulated_share must be at least 0 and below 1, not {simulated_share}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,29 +15,11 @@ from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
+from msnmo_bids.training.samples import Sample
 
 _BRAIN_LENGTH = 170.0  # mm
 #: Share of brains without lesions: more than among people with MS, for the sake of specificity.
 _WITHOUT_LESIONS = 0.1
-
-
-@dataclass(frozen=True)
-class Brain:
-    """A training sample.
-
-    Parameters
-    ----------
-    image : ndarray, (D, H, W), float16
-        z-scores, background 0.
-    lesions : ndarray, (D, H, W), uint8
-        Lesion mask.
-    diagnosis : int
-        Index of the class.
-    """
-
-    image: np.ndarray
-    lesions: np.ndarray
-    diagnosis: int
 
 
 def working_spacing(shape: tuple[int, int, int]) -> float:
@@ -90,7 +71,7 @@ class BrainPool:
         self.shapes, self.shape = shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
         self.size = size
-        self.brains: deque[Brain] = deque(maxlen=size)
+        self.brains: deque[Sample] = deque(maxlen=size)
 
     def refresh(self, rng: np.random.Generator) -> None:
         """Simulate one brain and drop the oldest when the pool is full."""
@@ -99,9 +80,9 @@ class BrainPool:
         load = draw_load(rng, without=_WITHOUT_LESIONS)
         scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
-        self.brains.append(Brain(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
+        self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 
-    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Brain:
+    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
         """Return one brain of the pool.
 
         Parameters
@@ -113,43 +94,9 @@ class BrainPool:
 
         Returns
         -------
-        Brain
+        Sample
         """
         brains = list(self.brains)
         if diagnosis is not None:
-            brains = [b for b in brains if b.diagnosis == diagnosis and b.lesions.any()] or brains
+            brains = [b for b in brains if b.diagnosis == diagnosis and np.any(b.lesions)] or brains
         return brains[rng.integers(len(brains))]
-
-
-def random_crop(
-    brain: Brain, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a cube out of a brain, often around a lesion voxel, mirrored in half of the cases.
-
-    Parameters
-    ----------
-    brain : Brain
-        The sample.
-    side : int
-        Side of the crop (voxels); as large as the brain's cube gives all of it.
-    rng : numpy.random.Generator
-        Source of randomness.
-    on_lesion : float, optional
-        Probability of a crop around a random lesion voxel, where there is one.
-
-    Returns
-    -------
-    image, lesions : ndarray, (side, side, side), float32
-    """
-    shape = np.asarray(brain.image.shape)
-    voxels = np.flatnonzero(brain.lesions if rng.random() < on_lesion else brain.image)
-    if not voxels.size:
-        voxels = np.flatnonzero(brain.image)
-    centre = np.array(np.unravel_index(rng.choice(voxels), brain.image.shape))
-    jitter = rng.integers(-side // 4, side // 4 + 1, 3)
-    start = np.clip(centre + jitter - side // 2, 0, shape - side)
-    window = tuple(slice(s, s + side) for s in start)
-    image, lesions = brain.image[window], brain.lesions[window]
-    if rng.random() < 0.5:
-        image, lesions = image[::-1], lesions[::-1]
-    return image.astype(np.float32), lesions.astype(np.float32)

@@ -24,7 +24,7 @@ from msnmo_bids.training.sample_file import FORMAT, read_cubes, read_grid, read_
 from msnmo_bids.training.samples import Sample
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger("msnmo.training")
+LOGGER = logging.getLogger(__name__)
 
 #: Lesions that the brain mask cuts off by more than this share are named in the log.
 _MOST_OUTSIDE = 0.1

@@ -69,7 +69,7 @@ def write_site_weights(
         name=name,
         version=get_version(),
         class_names=classes,
-        cube_shape=training[0].load(classes).image.shape,  # type: ignore[arg-type]
+        cube_shape=training[0].load(classes).image.shape,
         threshold=segmentation.threshold,
         min_lesion_volume=segmentation.min_volume,
         calibration=calibrate(network, validation, device=device, precision=config.precision),

@@ -1,67 +1,47 @@
-"""The training loop: what is trained, how fast, and that a resumed run is an undisturbed one."""
+"""The training loop: exact resume, the best weights, what is trained, how long."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import replace
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import NETWORK, make_samples, make_trainer
 
-from msnmo_bids.errors import MsnmoError
-from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS, LossConfig
+from msnmo_bids.errors import BadInputError, MsnmoError, UsageError
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.training import engine
-from msnmo_bids.training.engine import Stage, Trainer, trained_parameters
-from msnmo_bids.training.pool import Brain, BrainPool
-
-STAGE = Stage("tiny", (SEGMENTATION,), steps=4, side=16, warm_up=2, refresh_every=2, ema=0.9)
-
-
-class QuickPool(BrainPool):
-    """Brains of noise with a bright box: the seed decides all, as with the simulator."""
-
-    def __init__(self, size: int = 3, side: int = 32) -> None:
-        super().__init__([], None, (side,) * 3, size=size, classes=("MS", "NMOSD"), nmosd_share=0.5)
-        self.made = 0
-
-    def refresh(self, rng: np.random.Generator) -> None:
-        self.made += 1
-        image = rng.normal(0, 1, self.shape)
-        lesions = np.zeros(self.shape, np.uint8)
-        x, y, z = rng.integers(4, self.shape[0] - 8, 3)
-        lesions[x : x + 4, y : y + 4, z : z + 4] = 1
-        image += 2.0 * lesions
-        self.brains.append(Brain(image.astype(np.float16), lesions, int(rng.integers(2))))
+from msnmo_bids.training import checkpoint, engine
+from msnmo_bids.training.batches import collate
+from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.training.curves import Curves, read_curves
+from msnmo_bids.training.distributed import Ranks
+from msnmo_bids.training.engine import Trainer, trained_parameters
+from msnmo_bids.training.sources import EpochSource
 
 
-@pytest.fixture
-def make_trainer(tiny_config, tmp_path):
-    def make(folder: str = "out", stage: Stage = STAGE, seed: int = 5, **pool) -> Trainer:
-        torch.manual_seed(0)
-        out = tmp_path / folder
-        out.mkdir(exist_ok=True)
-        loss = JointLoss(LossConfig(bce_weight=1.0, skip_empty_dice=True))
-        return Trainer(JointNetwork(tiny_config), loss, stage, QuickPool(**pool), out, seed)
-
-    return make
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """A figure takes longer than such a training."""
+    monkeypatch.setattr(Curves, "draw", lambda self: self.figure.touch())
 
 
 def interrupt(trainer: Trainer, at: int) -> None:
-    """Run until a step, as a killed process: only checkpoints are left."""
-    step = trainer._train_step
+    """Run until a step, as a killed process: only the files are left."""
+    update = trainer._update
 
-    def stopped(rng):
+    def stopped(batch, rate):
         if trainer.step == at:
             raise KeyboardInterrupt
-        return step(rng)
+        return update(batch, rate)
 
-    trainer._train_step = stopped
+    trainer._update = stopped
     with pytest.raises(KeyboardInterrupt):
-        trainer.run(fill=2)
+        trainer.run()
 
 
 def same(one: dict, other: dict) -> bool:
@@ -70,177 +50,325 @@ def same(one: dict, other: dict) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "at"),
-    [((SEGMENTATION,), 1), ((SEGMENTATION,), 2), ((CLASSIFICATION,), 3), (TASKS, 2)],
+    ("settings", "at"),
+    [
+        ({}, 1),
+        ({}, 5),
+        ({"schedule": "cosine", "warm_up": 2, "accumulate": 2}, 3),
+        ({"tasks": [CLASSIFICATION], "frozen_trunk": True, "intensity": 0.5}, 2),
+        ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
+        ({"precision": "bf16", "steps": 3}, 2),
+        ({"precision": "fp16", "steps": 3}, 2),
+    ],
 )
-def test_resumed_run_is_an_undisturbed_one(make_trainer, monkeypatch, tasks, at):
-    """With a pool that has dropped its first brains, and one that refreshes on every other step."""
-    monkeypatch.setattr(engine, "SAVE_EVERY", -1.0)  # a checkpoint after each step
-    stage = replace(STAGE, tasks=tasks)
-    whole = make_trainer("whole", stage)
-    expected = whole.run(fill=2)
-
-    interrupt(make_trainer("cut", stage), at)
-    resumed = make_trainer("cut", stage)
-    found = resumed.run(fill=2)
-    assert resumed.step == whole.step == 4
-    assert same(found, expected)
+def test_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, settings, at):
+    monkeypatch.setattr(engine, "_check", lambda *_: None)  # fp16 is only slow on a CPU
+    whole = make_trainer(tmp_path / "whole", **settings)
+    expected = whole.run()
+    interrupt(make_trainer(tmp_path / "cut", **settings), at)
+    resumed = make_trainer(tmp_path / "cut", **settings)
+    assert same(resumed.run(), expected)
     assert same(resumed.network.state_dict(), whole.network.state_dict())
-    for one, other in zip(resumed.pool.brains, whole.pool.brains, strict=True):
-        np.testing.assert_array_equal(one.image, other.image)
+    assert resumed.schedule.state_dict() == whole.schedule.state_dict()
+    assert resumed.gradients.scaler.state_dict() == whole.gradients.scaler.state_dict()
+    rows = [read_curves(trainer.curves.table) for trainer in (resumed, whole)]
+    for row in (*rows[0], *rows[1]):
+        assert row.pop("seconds") >= row.pop("data_seconds") > 0
+    assert rows[0] == rows[1]
 
 
-def test_stop_between_checkpoints_repeats_the_steps(make_trainer, monkeypatch):
-    expected = make_trainer("whole").run(fill=2)
-    monkeypatch.setattr(engine, "SAVE_EVERY", -1.0)
-    interrupt(make_trainer("cut"), 1)
-    monkeypatch.setattr(engine, "SAVE_EVERY", 1e9)
-    interrupt(make_trainer("cut"), 3)  # steps 1 and 2 are not in the checkpoint
-    assert same(make_trainer("cut").run(fill=2), expected)
+def test_a_stop_between_checkpoints_repeats_the_steps(tmp_path):
+    expected = make_trainer(tmp_path / "whole").run()
+    interrupt(make_trainer(tmp_path / "cut"), 1)
+    interrupt(make_trainer(tmp_path / "cut", checkpoint_seconds=1e9), 4)
+    assert same(make_trainer(tmp_path / "cut").run(), expected)
+    steps = [row["step"] for row in read_curves(tmp_path / "cut" / "curves.csv")]
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_finished_stage_returns_at_once(make_trainer):
-    expected = make_trainer("whole").run(fill=2)
-    again = make_trainer("whole")
-    assert same(again.run(fill=2), expected)
-    assert again.pool.made == 0
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    expected = make_trainer(tmp_path / "whole").run()
+    trainer = make_trainer(tmp_path / "cut")
+    write = torch.save
+
+    def half(state, path):
+        write(state, path)
+        if state["step"] == 3:
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            # A killed process clears nothing away.
+            monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    monkeypatch.undo()
+    assert len(list(trainer.out.glob(".tmp-*"))) == 1
+    assert torch.load(trainer.checkpoint, weights_only=True)["step"] == 2
+    assert same(make_trainer(tmp_path / "cut").run(), expected)
+    assert not list(trainer.out.glob(".tmp-*"))
 
 
-def test_seed_decides(make_trainer):
+def test_a_finished_training_returns_at_once(tmp_path):
+    expected = make_trainer(tmp_path).run()
+    again = make_trainer(tmp_path)
+    again._step = pytest.fail
+    assert same(again.run(), expected)
+
+
+def test_the_seed_decides(tmp_path):
     one, other, third = (
-        make_trainer(f"seed{n}", seed=seed).run(fill=2) for n, seed in enumerate((5, 5, 6))
+        make_trainer(tmp_path / f"{n}", seed=seed, steps=2).run()
+        for n, seed in enumerate((5, 5, 6))
     )
     assert same(one, other)
     assert not same(one, third)
 
 
-def test_checkpoint_keys(make_trainer):
-    trainer = make_trainer()
-    trainer.run(fill=2)
-    state = torch.load(trainer.checkpoint, weights_only=True)
-    assert set(state) == {"step", "network", "average", "optimizer", "stage"}
-    assert state["step"] == 4
-    assert state["network"].keys() == trainer.network.state_dict().keys()
-    assert not list(trainer.out.glob("*.partial"))
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    make_trainer(tmp_path, steps=1).run()
+    with pytest.raises(UsageError, match=r"training.batch_size was 2 and is 1.*another folder"):
+        make_trainer(tmp_path, steps=1, batch_size=1).run()
+    with pytest.raises(UsageError, match="steps was 1 and is 2"):
+        make_trainer(tmp_path, steps=2).run()
+    alone = make_trainer(tmp_path, steps=1)
+    alone._identity["processes"] = 2
+    with pytest.raises(UsageError, match="processes was 1 and is 2"):
+        alone.run()
+    other = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "shared_channels": 16}))
+    with pytest.raises(UsageError, match="by another training: network"):
+        make_trainer(tmp_path, steps=1, network=other).run()
+    make_trainer(tmp_path, steps=1, checkpoint_seconds=9.0, log_every=3).run()
 
 
-def test_log_has_a_row_a_step(make_trainer):
-    trainer = make_trainer()
-    trainer.run(fill=2)
-    with (trainer.out / "tiny.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
-    for row in rows:
-        assert float(row["rate"]) == pytest.approx(STAGE.rate(int(row["step"]) - 1), rel=1e-4)
-        assert np.isfinite(float(row["total"]))
+def test_a_broken_checkpoint_is_named(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.checkpoint.write_bytes(b"PK nothing")
+    with pytest.raises(BadInputError, match=r"checkpoint\.pt: is no checkpoint.*Delete it"):
+        trainer.run()
 
 
-def test_average_follows_the_weights(make_trainer):
-    trainer = make_trainer(stage=replace(STAGE, steps=1))
+def test_without_ema_the_average_is_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, ema=0.0, steps=2)
+    trainer.run()
+    assert same(trainer.average, trainer.network.state_dict())
+
+
+def test_the_average_follows_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, steps=1)
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
-    average = trainer.run(fill=2)
+    trainer.run()
     after = trainer.network.state_dict()
-    decay = min(0.9, 1 / 10)
-    for key, value in average.items():
+    assert not same(before, after)
+    decay = 1 / 10  # (1 + step) / (10 + step), which is below the configured 0.9
+    for key, value in trainer.average.items():
         torch.testing.assert_close(value, decay * before[key] + (1 - decay) * after[key])
-    assert not same(after, before)
 
 
-def test_loss_that_is_not_finite_stops_the_run(make_trainer, monkeypatch):
-    trainer = make_trainer()
-    broken = torch.full((16, 16, 16), float("nan")).numpy()
-    monkeypatch.setattr(engine, "random_crop", lambda *_: (broken, np.ones_like(broken)))
-    with pytest.raises(MsnmoError, match="not finite at step 0"):
-        trainer.run(fill=1)
+def scripted(trainer: Trainer, losses: list[float]) -> None:
+    """Let the validations find the given losses."""
+    found = iter(losses)
+    trainer.validation.measure = lambda network, weights: {"total": next(found), "dsc": 0.5}
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    settings = {"steps": 20, "validate_every": 1, "patience": 2}
+    trainer = make_trainer(tmp_path / "stopped", **settings)
+    scripted(trainer, [3.0, 1.0, 2.0, 1.0])
+    weights = trainer.run()
+    assert (trainer.step, trainer.best.step) == (4, 2)
+    two = make_trainer(tmp_path / "two", steps=2, validate_every=1)
+    two.run()
+    assert same(weights, two.average)
+    assert same(checkpoint.trained_weights(trainer.checkpoint), weights)
+
+    again = make_trainer(tmp_path / "stopped", **settings)
+    again._step = pytest.fail
+    assert same(again.run(), weights)
+
+
+def test_patience_survives_a_resume(tmp_path):
+    settings = {"steps": 20, "validate_every": 1, "patience": 3}
+    trainer = make_trainer(tmp_path, **settings)
+    scripted(trainer, [1.0, 2.0, 2.0, 2.0])
+    interrupt(trainer, 3)
+    resumed = make_trainer(tmp_path, **settings)
+    scripted(resumed, [2.0])
+    resumed.run()
+    assert (resumed.step, resumed.best.step) == (4, 1)
+
+
+def test_validation_measures_what_the_network_finds(tmp_path):
+    """Each scan by hand; the losses as those of one batch of the labelled scans."""
+    trainer = make_trainer(tmp_path, steps=1)
+    samples = make_samples(5, seed=1)
+    trainer.validation.samples = samples
+    weights = {k: v + 0.01 for k, v in trainer.network.state_dict().items()}
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    found = trainer.validation.measure(trainer.network, weights)
+    assert same(before, trainer.network.state_dict())
+    assert trainer.network.training
+
+    network = JointNetwork(NETWORK).eval()
+    network.load_state_dict(weights)
+    batch = collate(samples)
+    with torch.no_grad():
+        output = network(batch.image)
+        terms = trainer.gradients.loss(output, **batch.labels).to_floats()
+    for name, value in terms.items():
+        assert found[name] == pytest.approx(value, rel=1e-4)
+    dsc = []
+    for number, sample in enumerate(samples):
+        if sample.lesions is not None:
+            lesions = (output.lesion_logits[number, 0] > 0).numpy()
+            both = lesions.sum() + sample.lesions.sum()
+            dsc.append(2 * (lesions & (sample.lesions > 0)).sum() / both if both else 1.0)
+    assert found["dsc"] == pytest.approx(np.mean(dsc))
+    right = [
+        int(output.class_logits[n].argmax()) == s.diagnosis
+        for n, s in enumerate(samples)
+        if s.diagnosis is not None
+    ]
+    assert found["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_monitoring_what_no_validation_scan_has_is_an_error(tmp_path):
+    trainer = make_trainer(tmp_path, monitor="dsc", steps=1)
+    trainer.validation.samples = make_samples(3, seed=1)[2:]
+    with pytest.raises(UsageError, match="no validation scan has the labels for --monitor dsc"):
+        trainer.run()
+
+
+def test_patience_needs_validation_scans(tmp_path):
+    source = EpochSource(make_samples(2), 2, seed=0)
+    config = TrainingConfig(patience=3)
+    with pytest.raises(UsageError, match="--patience needs validation scans"):
+        Trainer(JointNetwork(NETWORK), JointLoss(), config, source, tmp_path)
+
+
+def test_validation_is_after_each_epoch_by_default(tmp_path):
+    trainer = make_trainer(tmp_path, steps=7, validate_every=0, samples=6)  # epochs of three
+    trainer.run()
+    rows = read_curves(trainer.curves.table)
+    assert [row["step"] for row in rows if "validation_total" in row] == [3, 6, 7]
+    assert all(np.isfinite(row["total"]) for row in rows)
+    assert trainer.curves.figure.exists()
+
+
+def test_epochs_decide_on_the_steps(tmp_path):
+    assert make_trainer(tmp_path, steps=0, epochs=3, samples=7).steps == 3 * 4
+    assert make_trainer(tmp_path, steps=0, epochs=3, accumulate=2, samples=7).steps == 3 * 2
+    assert make_trainer(tmp_path, steps=0, epochs=3, steps_per_epoch=9).steps == 27
+    two = Ranks(count=2)
+    trainer = make_trainer(tmp_path, steps=0, epochs=3, samples=7)
+    assert engine._epoch_length(trainer.source, trainer.config, two.count) == 2
+
+
+def test_a_source_without_length_needs_the_steps_of_an_epoch(tmp_path):
+    source = EpochSource(make_samples(2), 2, seed=0)
+    endless = SimpleNamespace(rebuild=source.rebuild, advance=source.advance, draw=source.draw)
+
+    def make(**settings):
+        config = TrainingConfig(steps=6, **settings)
+        return Trainer(JointNetwork(NETWORK), JointLoss(), config, endless, tmp_path)
+
+    with pytest.raises(UsageError, match="--steps-per-epoch"):
+        make()
+    assert make(steps_per_epoch=3).schedule.steps_per_epoch == 3
+    assert make(schedule="cosine").schedule.steps_per_epoch == 6
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    trainer = make_trainer(tmp_path)
+    with torch.no_grad():
+        next(iter(trainer.network.parameters())).fill_(torch.nan)
+    with pytest.raises(MsnmoError, match=r"not finite at step 0.*lower learning rate"):
+        trainer.run()
     assert not trainer.checkpoint.exists()
 
 
 @pytest.mark.parametrize(
-    ("tasks", "trained", "still"),
+    ("tasks", "frozen", "trained"),
     [
-        ((SEGMENTATION,), ("sharing.", "segmentation."), ("guidance.", "classification.")),
-        ((CLASSIFICATION,), ("guidance.", "classification."), ("sharing.", "segmentation.")),
-        (TASKS, ("sharing.", "segmentation.", "guidance.", "classification."), ()),
+        ((SEGMENTATION,), False, ("sharing.", "segmentation.")),
+        ((CLASSIFICATION,), True, ("guidance.", "classification.")),
+        ((), True, ("guidance.", "classification.")),
+        (TASKS, False, ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((), False, ("sharing.", "segmentation.", "guidance.", "classification.")),
     ],
 )
-def test_trained_parameters(tiny_config, make_trainer, tasks, trained, still):
-    network = JointNetwork(tiny_config)
-    trained_parameters(network, TASKS[::-1])  # an earlier stage leaves no trace
-    chosen = trained_parameters(network, tasks)
+def test_trained_parameters(tmp_path, tasks, frozen, trained):
+    network = JointNetwork(NETWORK)
+    trained_parameters(network, (SEGMENTATION,))  # an earlier stage leaves no trace
+    chosen = trained_parameters(network, tasks, frozen)
     ids = {id(p) for p in chosen}
     for name, parameter in network.named_parameters():
         assert (id(parameter) in ids) == parameter.requires_grad == name.startswith(trained), name
-    assert len(ids) == len(chosen) > 0
 
-    trainer = make_trainer(stage=replace(STAGE, tasks=tasks, steps=2))
+    trainer = make_trainer(tmp_path, tasks=tasks, frozen_trunk=frozen, steps=2)
     before = {k: v.clone() for k, v in trainer.network.named_parameters()}
-    trainer.run(fill=2)
+    trainer.run()
     changed = {
         name.split(".")[0] + "."
         for name, value in trainer.network.named_parameters()
         if not torch.equal(value, before[name])
     }
     assert changed == set(trained)
-    assert not changed & set(still)
 
 
-def test_accumulated_gradients_are_the_mean_of_the_samples(make_trainer, monkeypatch):
-    """The same sample four times steps as the sample once."""
-    monkeypatch.setattr(QuickPool, "draw", lambda self, rng, diagnosis=None: self.brains[0])
-    monkeypatch.setattr(
-        engine, "random_crop", lambda brain, side, rng: (
-            brain.image[:side, :side, :side].astype(np.float32),
-            brain.lesions[:side, :side, :side].astype(np.float32),
-        ),
-    )  # fmt: skip
-    once, often = (
-        make_trainer(f"accumulate{n}", replace(STAGE, steps=1, accumulate=n)).run(fill=1)
-        for n in (1, 4)
-    )
-    for key, value in once.items():
-        torch.testing.assert_close(often[key], value, rtol=1e-4, atol=1e-5)
+def test_a_network_without_such_parts_has_no_frozen_trunk():
+    with pytest.raises(UsageError, match="nothing to train"):
+        trained_parameters(torch.nn.Conv3d(1, 1, 1), frozen_trunk=True)
 
 
-def test_classes_take_turns_when_only_the_classifier_is_trained(make_trainer):
-    trainer = make_trainer(stage=replace(STAGE, tasks=(CLASSIFICATION,), accumulate=3), size=12)
-    asked = []
-    draw = trainer.pool.draw
-    trainer.pool.draw = lambda rng, diagnosis=None: asked.append(diagnosis) or draw(rng, diagnosis)
-    trainer.run(fill=12)
-    assert asked == [0, 1] * 6
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tasks": [CLASSIFICATION]}, "no classification to train"),
+        ({"frozen_trunk": True}, "frozen-trunk trains the classification"),
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+    ],
+)
+def test_what_the_network_or_the_device_lacks_is_refused(tmp_path, settings, words):
+    network = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "tasks": [SEGMENTATION]}))
+    with pytest.raises(UsageError, match=words):
+        make_trainer(tmp_path, network=network, **settings)
 
 
-def test_rate_schedule():
-    stage = Stage("s", (SEGMENTATION,), steps=110, side=16, learning_rate=2e-3, warm_up=10)
-    rates = [stage.rate(step) for step in range(stage.steps)]
-    np.testing.assert_allclose(rates[:10], 2e-3 * np.arange(1, 11) / 10)
-    assert max(rates) == rates[9] == rates[10] == pytest.approx(2e-3)
-    assert (np.diff(rates[10:]) < 0).all()
-    middle = 2e-3 * (0.02 + 0.98 * 0.5)
-    assert stage.rate(60) == pytest.approx(middle)
-    assert stage.rate(110) == stage.rate(500) == pytest.approx(0.02 * 2e-3)
+def test_the_log_tells_the_time_left_and_the_wait(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "msnmo_bids.training"):
+        make_trainer(tmp_path / "fold-1", log_every=4).run()
+    lines = [r.getMessage() for r in caplog.records]
+    assert lines[0].startswith("fold-1: step 4 of 6, loss ")
+    assert "% of the time for samples, about " in lines[0]
+    assert lines[1].startswith("fold-1: step 6 of 6")
+    assert len(lines) == 2
 
 
-def test_rate_without_warm_up():
-    stage = Stage("s", (SEGMENTATION,), steps=1, side=16, learning_rate=1e-3, warm_up=0)
-    assert stage.rate(0) == pytest.approx(1e-3)
+@pytest.mark.parametrize(("seconds", "words"), [(12, "12 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations(seconds, words):
+    assert engine._duration(seconds) == words
 
 
-def test_exported_weights_are_the_average(make_trainer, tmp_path: Path, monkeypatch, tiny_config):
+def test_exported_weights_are_the_average(tmp_path, monkeypatch):
     """The export reads a checkpoint of the trainer as well as a plain state dict."""
     from msnmo_bids.model.weights import load_weights
     from msnmo_bids.training import export
 
-    trainer = make_trainer()
-    average = trainer.run(fill=2)
-    monkeypatch.setattr(export, "NETWORK", tiny_config)
-    out = tmp_path / "weights" / "tiny.safetensors"
-    arguments = ["export", "--checkpoint", str(trainer.checkpoint), "--version", "0.1"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--out", str(out)])
-    export.main()
-    network, metadata = load_weights(out)
-    state = network.state_dict()
-    for key, value in average.items():
-        torch.testing.assert_close(state[key].float(), value, rtol=2e-3, atol=1e-4)
+    trainer = make_trainer(tmp_path / "training", steps=1)
+    trainer.validation.samples = ()
+    average = trainer.run()
+    plain = tmp_path / "plain.pt"
+    torch.save(average, plain)
+    monkeypatch.setattr(export, "NETWORK", NETWORK)
+    for number, file in enumerate((trainer.checkpoint, plain)):
+        out = tmp_path / "weights" / f"tiny{number}.safetensors"
+        arguments = ["export", "--checkpoint", str(file), "--version", "0.1", "--out", str(out)]
+        monkeypatch.setattr("sys.argv", arguments)
+        export.main()
+        network, metadata = load_weights(out)
+        state = network.state_dict()
+        for key, value in average.items():
+            torch.testing.assert_close(state[key].float(), value, rtol=2e-3, atol=1e-4)
     assert metadata.version == "0.1"
     assert any("no real scan" in line for line in metadata.trained_on)

@@ -1,0 +1,122 @@
+"""The curves of a training: a table with a row a step, and a figure of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msnmo_bids.bids.dataset import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES, FIGURE = "curves.csv", "curves.png"
+VALIDATION = ("total", "segmentation", "classification", "cross", "dsc", "accuracy")
+COLUMNS = (
+    "step", "rate", "seconds", "data_seconds", "total", "segmentation", "classification", "cross",
+    *(f"validation_{name}" for name in VALIDATION),
+)  # fmt: skip
+_COLOURS = {"total": "0.15", "segmentation": "C3", "classification": "C0", "cross": "C2"}
+
+
+class Curves:
+    """Writes ``curves.csv`` and ``curves.png`` into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        It must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.table, self.figure = folder / CURVES, folder / FIGURE
+
+    def resume(self, step: int) -> None:
+        """Drop the rows after a step: the training does those steps again."""
+        rows = [row for row in read_curves(self.table) if row["step"] <= step]
+        write_text(self.table, ",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; columns that it lacks stay empty."""
+        with self.table.open("a", encoding="utf-8", newline="") as stream:
+            stream.write(_line(row))
+
+    def draw(self) -> None:
+        """Draw the losses, the validation's measures and the learning rate over the steps."""
+        from matplotlib.figure import Figure
+
+        rows = read_curves(self.table)
+        values = {name: np.array([row.get(name, math.nan) for row in rows]) for name in COLUMNS}
+        figure = Figure(figsize=(8, 9))
+        figure.subplots_adjust(left=0.1, right=0.98, bottom=0.06, top=0.98, hspace=0.08)
+        losses, measures, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1.4, 1))
+        for name, colour in _COLOURS.items():
+            _plot(losses, values, name, colour=colour, smooth=True)
+            _plot(losses, values, f"validation_{name}", colour=colour, marker="o", linestyle="--")
+        losses.set(ylabel="loss (running mean)")
+        _plot(measures, values, "validation_dsc", colour="C3", marker="o")
+        _plot(measures, values, "validation_accuracy", colour="C0", marker="o")
+        measures.set(ylabel="validation", ylim=(0, 1))
+        _plot(rates, values, "rate", colour="0.15")
+        rates.set(ylabel="learning rate", xlabel="step", yscale="log")
+        for axes in (losses, measures):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8, ncols=2)
+        with atomic_path(self.figure) as temporary:
+            figure.savefig(temporary, dpi=100)
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Read the complete rows of ``curves.csv``; the last one may have been cut by a kill.
+
+    Parameters
+    ----------
+    path : Path
+        The table; it may be missing.
+
+    Returns
+    -------
+    list of dict
+        Numbers by column; empty cells are left out.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole))
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+
+
+def _line(row: Mapping[str, float]) -> str:
+    """Return a row as a line of CSV."""
+    cells = [f"{row[name]:.6g}" if name in row else "" for name in COLUMNS]
+    cells[0] = f"{row['step']:.0f}"
+    return ",".join(cells) + "\n"
+
+
+def _plot(
+    axes: Axes,
+    values: Mapping[str, np.ndarray],
+    name: str,
+    *,
+    colour: str,
+    smooth: bool = False,
+    **style: Any,
+) -> None:
+    """Draw a column where it has values other than 0."""
+    known = np.isfinite(values[name])
+    steps, column = values["step"][known], values[name][known]
+    if not column.any():
+        return
+    if smooth and len(column) > 1:
+        width = max(1, len(column) // 50)
+        column = np.convolve(column, np.ones(width) / width, mode="valid")
+        steps = steps[width - 1 :]
+    label = name.replace("validation_", "validation ")
+    axes.plot(steps, column, color=colour, label=label, markersize=3, linewidth=1.2, **style)

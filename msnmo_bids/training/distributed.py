@@ -1,0 +1,135 @@
+"""Training in several processes, started by torchrun: sums over all of them.
+
+The gradients are summed by hand and not by DistributedDataParallel: that sums them while a backward
+pass runs, so that a process which has to repeat one, because its memory ran out, would leave the
+others waiting. The loss of each process is already its share of the whole batch's loss.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+_PATIENCE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The place of a process among those that train together; alone by default.
+
+    Every method must be called by all processes in the same order; alone, none does anything.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this process, from 0.
+    count : int
+        Number of processes.
+    device : str
+        Where this process computes.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: str = "cpu"
+    _parent: int = field(default_factory=os.getppid)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether torchrun, which started this process, has died."""
+        return self.count > 1 and os.getppid() != self._parent
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of numbers over all processes."""
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor)
+        return tensor.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        return self.sum([float(flag)])[0] > 0
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes; None where no process has one."""
+        if self.count == 1:
+            return
+        somewhere = self.sum([float(p.grad is not None) for p in parameters])
+        used = [p for p, number in zip(parameters, somewhere, strict=True) if number]
+        if not used:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        pieces = flat.split([p.numel() for p in used])
+        for parameter, gradient, piece in zip(used, gradients, pieces, strict=True):
+            parameter.grad = gradient.copy_(piece.view_as(gradient))
+
+    def mean_buffers(self, network: nn.Module) -> None:
+        """Average the running statistics of batch normalisation."""
+        if self.count == 1:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                distributed.all_reduce(buffer)
+                buffer /= self.count
+
+    def copy_from_first(self, network: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.count == 1:
+            return
+        for value in network.state_dict().values():
+            same = value.contiguous()
+            distributed.broadcast(same, 0)
+            value.copy_(same)
+
+    def from_first(self, value: Any) -> Any:
+        """Return the first process's object in every process."""
+        if self.count == 1:
+            return value
+        holder = [value]
+        distributed.broadcast_object_list(holder, 0)
+        return holder[0]
+
+
+@contextmanager
+def process_group(device: str = "cpu") -> Iterator[Ranks]:
+    """Join the processes that torchrun started; alone where it did not.
+
+    Parameters
+    ----------
+    device : str, optional
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Under torchrun, ``"cuda"`` becomes the GPU with the
+        number of the process on its node.
+
+    Yields
+    ------
+    Ranks
+        This process among them.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks(device=device)
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(distributed.get_rank(), count, device)
+    finally:
+        distributed.destroy_process_group()
