@@ -1,0 +1,270 @@
+"""From a site's scans to a page: folds, networks, tests, weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from site_data import Site, brain, lesions
+
+from msnmo_bids.cli import crossval as crossval_command
+from msnmo_bids.cli import train as train_command
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.model import registry
+from msnmo_bids.model.inference import predict
+from msnmo_bids.model.joint import JointOutput
+from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.crossval import divide, usable
+from msnmo_bids.training.labelled_scans import find_labelled_scans
+from msnmo_bids.training.prepared import prepare_scans
+from msnmo_bids.training.scoring import Segmentation, evaluate_scan, rule_row, write_examples
+from msnmo_bids.training.site_weights import calibrate
+
+CLASSES = ("MS", "NMOSD")
+SETTINGS = ProcessingSettings(skull_strip="skip", bias_correction="skip", sloppy=True)
+QUICK = ["--cube-side", "32", "--width", "0.125", "--steps", "2", "--steps-per-epoch", "1",
+         "--skull-strip", "skip", "--bias-correction", "skip", "--nprocs", "1"]  # fmt: skip
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    """Eight people, the lesions of NMOSD on the other side."""
+    site = Site(tmp_path / "site")
+    for number in range(8):
+        diagnosis = CLASSES[number % 2]
+        data = brain(number)[:: 1 - 2 * (number % 2)].copy()
+        site.add(f"{number:02}", diagnosis, data=data, site=f"centre {number // 4}")
+        truth = lesions()[:: 1 - 2 * (number % 2)].copy()
+        site.mask(f"sub-{number:02}/", f"sub-{number:02}_label-L_desc-manual_mask", truth)
+    return site
+
+
+@pytest.fixture
+def prepared(site, tmp_path):
+    found = find_labelled_scans([site.root], classes=CLASSES)
+    scans, _ = prepare_scans(
+        found, cache_dir=tmp_path / "cache", work_dir=tmp_path / "work", settings=SETTINGS,
+        cube_shape=(32, 32, 32), plugin="Linear",
+    )  # fmt: skip
+    return scans
+
+
+class Oracle(torch.nn.Module):
+    """A network that knows the answer."""
+
+    tasks = ("segmentation", "classification")
+
+    def __init__(self, lesions: np.ndarray, logits: tuple[float, float]) -> None:
+        super().__init__()
+        self.lesions, self.logits = torch.from_numpy(lesions).float(), logits
+
+    def forward(self, image, tasks=None) -> JointOutput:
+        return JointOutput(
+            lesion_logits=20 * self.lesions[None, None] - 10,
+            class_logits=torch.tensor([self.logits]),
+        )
+
+
+def test_scores_of_a_network_that_knows_the_answer(prepared):
+    scan = prepared[1]
+    truth = scan.load(CLASSES).lesions
+    result = evaluate_scan(Oracle(truth, (0.0, np.log(3.0))), scan, CLASSES)
+    assert result.row["prob_MS"] == pytest.approx(0.25)
+    assert result.row["prob_NMOSD"] == pytest.approx(0.75)
+    mask, zooms = scan.native_mask()
+    assert {k: result.row[k] for k in ("dsc", "hd95")} == {
+        k: compare_masks(mask, result.labels, zooms)[k] for k in ("dsc", "hd95")
+    }
+    assert result.row["dsc"] > 0.95
+    assert (result.row["participant_id"], result.row["site"]) == ("sub-01", "centre 0")
+    assert set(result.row) <= set(scan_columns(CLASSES))
+    assert np.array_equal(result.volumes["prediction"], truth)
+
+
+def test_scores_follow_threshold_and_smallest_lesion(prepared):
+    scan = prepared[0]
+    truth = scan.load(CLASSES).lesions
+    network = Oracle(truth, (1.0, 0.0))
+    assert evaluate_scan(network, scan, CLASSES).labels.max() == 2
+    drops = Segmentation(0.5, min_volume=7000.0)  # 12 and 16 voxels of 343 mm³
+    assert evaluate_scan(network, scan, CLASSES, segmentation=drops).labels.max() == 0
+
+
+def test_rule_needs_lesions_and_gives_certainty(prepared):
+    scan = prepared[0]
+    result = evaluate_scan(Oracle(scan.load(CLASSES).lesions * 0, (1.0, 0.0)), scan, CLASSES)
+    row = rule_row(result, CLASSES)
+    assert (row["prob_MS"], row["prob_NMOSD"]) == (0.0, 1.0)  # without lesions no sign of MS
+
+
+def test_examples_take_the_diagnoses_in_turn(prepared, tmp_path):
+    results = []
+    for scan in prepared:
+        network = Oracle(scan.load(CLASSES).lesions, (1.0, 0.0))
+        results.append(evaluate_scan(network, scan, CLASSES))
+    write_examples(results, tmp_path)
+    kept = sorted(path.stem for path in (tmp_path / "examples").iterdir())
+    assert kept == [f"site_sub-0{number}" for number in range(4)]
+    with np.load(tmp_path / "examples" / f"{kept[0]}.npz") as stored:
+        assert set(stored.files) == {"image", "truth", "prediction", "zooms"}
+
+
+def test_only_scans_that_train_something_are_used(prepared):
+    blind = [replace_labels(scan, mask=None) for scan in prepared[:2]]
+    nameless = [replace_labels(scan, diagnosis=None) for scan in prepared[2:4]]
+    scans = [*blind, *nameless]
+    assert usable(scans, ("segmentation",)) == nameless
+    assert usable(scans, ("classification",)) == blind
+    assert usable(scans, ("segmentation", "classification")) == scans
+
+
+def replace_labels(scan, **labels):
+    from dataclasses import replace
+
+    return replace(scan, labelled=replace(scan.labelled, **labels))
+
+
+def test_people_set_aside_are_not_trained_on(prepared):
+    training, validation = divide(prepared, 0.25, seed=1)
+    assert {scan.person for scan in training}.isdisjoint(scan.person for scan in validation)
+    assert len(training) + len(validation) == len(prepared)
+    assert {scan.labelled.diagnosis for scan in validation} == set(CLASSES)
+    assert divide(prepared, 0.0, seed=1) == (prepared, [])
+
+
+def test_no_temperature_from_too_few_scans(prepared):
+    network = registry.entry("joint").build(width=0.125).eval()
+    assert calibrate(network, prepared).method == "none"
+    assert calibrate(network, [*prepared, *prepared]).method == "temperature scaling"
+
+
+def test_settings_reach_all_rows_but_not_what_makes_them(prepared):
+    row = registry.entry("without_cross_loss").adapted(
+        {"pooling": "lesion"}, {"bce_weight": 1.0, "cross_weight": 1.0}
+    )
+    assert row.config.pooling == "lesion"
+    assert (row.loss.bce_weight, row.loss.cross_weight) == (1.0, 0.0)
+    assert registry.entry("unet").adapted({"pooling": "lesion"}, {}).config.network == "unet"
+    with pytest.raises(ValueError, match="unknown settings"):
+        registry.entry("joint").adapted({"colour": "red"}, {})
+
+
+def test_crossval_from_scans_to_page(site, tmp_path):
+    """Three networks, two folds; a second run does nothing, a deleted fold is done again."""
+    out = tmp_path / "out"
+    command = [str(site.root), str(out), "--models", "joint", "unet", "resnet50", "--folds", "2",
+               "-w", str(tmp_path / "work"), *QUICK]  # fmt: skip
+    assert crossval_command.main([*command, "--fold", "1"]) == ExitCode.OK
+    assert not (out / "crossval.html").exists()
+    assert crossval_command.main(command) == ExitCode.OK
+    models = {path.name for path in (out / "models").iterdir()}
+    assert models == {"joint", "unet", "resnet50", "rule"}
+    for model in models:
+        rows = []
+        for fold in ("fold-1", "fold-2"):
+            rows += list(csv.DictReader((out / "models" / model / fold / "scans.tsv").open(),
+                                        delimiter="\t"))  # fmt: skip
+        assert sorted(row["participant_id"] for row in rows) == [f"sub-0{k}" for k in range(8)]
+        segments, classifies = (rows[0][name] != "n/a" for name in ("dsc", "prob_MS"))
+        assert segments == (model in ("joint", "unet"))
+        assert classifies == (model != "unet")
+    weights = out / "models" / "joint" / "fold-1" / "weights.safetensors"
+    assert read_metadata(weights).cube_shape == (32, 32, 32)
+    assert predict(np.zeros((32, 32, 32), np.float32), weights).class_probabilities.sum() == 1
+    assert not list(out.glob("models/unet/*/weights.safetensors"))
+    assert not list(out.rglob("checkpoint.pt"))
+    page = (out / "crossval.html").read_text()
+    assert "not a medical device" in page
+    assert "ResNet50" in page
+    for table in range(3, 10):
+        assert (out / "tables" / f"table-{table}.tsv").is_file()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("models/*/*/scans.tsv")}
+    again = out / "models" / "unet" / "fold-2" / "scans.tsv"
+    again.unlink()
+    assert crossval_command.main(command) == ExitCode.OK
+    assert {path for path, then in done.items() if path.stat().st_mtime_ns != then} == {again}
+
+
+def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, monkeypatch):
+    from msnmo_bids.training import crossval
+
+    original = crossval.fit
+
+    def failing(network, *arguments, **keywords):
+        if network.tasks == ("classification",):
+            raise MsnmoError("memory does not suffice")
+        return original(network, *arguments, **keywords)
+
+    monkeypatch.setattr(crossval, "fit", failing)
+    out = tmp_path / "out"
+    code = crossval_command.main(
+        [str(site.root), str(out), "--models", "resnet50", "unet", "--folds", "2",
+         "-w", str(tmp_path / "work"), *QUICK]
+    )  # fmt: skip
+    assert code == ExitCode.FAILURE
+    assert len(list(out.glob("models/unet/*/scans.tsv"))) == 2
+    assert "memory does not suffice" in (out / "msnmo-crossval.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--models", "alexnet"], ExitCode.USAGE),
+        (["--folds", "2", "--fold", "3"], ExitCode.USAGE),
+        (["--positive", "ADEM"], ExitCode.USAGE),
+        (["--cube-side", "40"], ExitCode.USAGE),
+        (["--learning-rate", "fast"], ExitCode.USAGE),
+        (["--patience", "-1"], ExitCode.USAGE),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(site, tmp_path, arguments, code):
+    assert crossval_command.main([str(site.root), str(tmp_path / "out"), *arguments]) == code
+    assert not list((tmp_path / "out").glob("**/*.npz"))
+
+
+def test_network_file_is_checked(site, tmp_path):
+    file = tmp_path / "network.yaml"
+    file.write_text("netwrk: {pooling: lesion}\n")
+    command = [str(site.root), str(tmp_path / "out"), "--network-config", str(file)]
+    assert crossval_command.main(command) == ExitCode.USAGE
+    file.write_text("network: {polling: lesion}\n")
+    assert crossval_command.main(command) == ExitCode.USAGE
+    assert "polling" in (tmp_path / "out" / "msnmo-crossval.log").read_text()
+
+
+def test_training_gives_weights_that_the_app_reads(site, tmp_path):
+    out, file = tmp_path / "out", tmp_path / "network.json"
+    file.write_text(json.dumps({"network": {"pooling": "lesion"}, "loss": {"bce_weight": 1.0}}))
+    command = [str(site.root), str(out), "-w", str(tmp_path / "work"),
+               "--network-config", str(file), *QUICK]  # fmt: skip
+    assert train_command.main(command) == ExitCode.OK
+    weights = out / "msnmo-joint.safetensors"
+    metadata = read_metadata(weights)
+    assert metadata.configuration["pooling"] == "lesion"
+    assert metadata.trained_on == ("site: 6 scans",)
+    assert predict(np.zeros((32, 32, 32), np.float32), weights).probability.shape == (32,) * 3
+    rows = list(csv.DictReader((out / "validation" / "scans.tsv").open(), delimiter="\t"))
+    assert {row["diagnosis"] for row in rows} == set(CLASSES)
+    assert (out / "training" / "curves.png").is_file()
+    again = [str(site.root), str(tmp_path / "more"), "-w", str(tmp_path / "work"),
+             "--initial-weights", str(weights), "--learning-rate", "1e-9",
+             *(a for a in QUICK if a not in ("--width", "0.125"))]  # fmt: skip
+    assert train_command.main(again) == ExitCode.OK
+    cube = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
+    first, second = (
+        predict(cube, file) for file in (weights, tmp_path / "more" / "msnmo-joint.safetensors")
+    )
+    assert np.allclose(first.probability, second.probability, atol=1e-4)
+
+
+def test_initial_weights_bring_their_network(site, tmp_path):
+    command = [str(site.root), str(tmp_path / "out"), "-w", str(tmp_path / "work"),
+               "--initial-weights", "shipped", *QUICK]  # fmt: skip
+    assert train_command.main(command) == ExitCode.USAGE
+    assert "--width" in (tmp_path / "out" / "msnmo-train.log").read_text()
