@@ -5,7 +5,8 @@
 
 A step is the forward pass, the losses, the backward pass and Adam's update, on random numbers. Each
 network and precision runs in a process of its own, so that the peak is its own: of the resident set
-on a CPU, of torch's allocator on a GPU. Prints a Markdown table as it goes.
+on a CPU, of torch's allocator on a GPU. Prints a Markdown table as it goes. CPU seconds, of all
+threads, say more than wall seconds where the machine has other work.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
     if asked.memory_gib:
         resource.setrlimit(resource.RLIMIT_DATA, (int(asked.memory_gib * 2**30),) * 2)
     try:
-        seconds = run_steps(asked)
+        wall, cpu = run_steps(asked)
     except (RuntimeError, MemoryError) as error:
         # A CPU's allocator raises a plain RuntimeError.
         if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -49,11 +50,11 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     else:
         peak = torch.cuda.max_memory_allocated()
-    return {"seconds": seconds, "peak_gib": peak / 2**30}
+    return {"seconds": wall, "cpu_seconds": cpu, "peak_gib": peak / 2**30}
 
 
-def run_steps(asked: argparse.Namespace) -> list[float]:
-    """Return the seconds of each step after the warm-up."""
+def run_steps(asked: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Return the wall and the CPU seconds of each step after the warm-up."""
     import torch
 
     from msnmo_bids.model.losses import JointLoss
@@ -67,9 +68,9 @@ def run_steps(asked: argparse.Namespace) -> list[float]:
     mask = (image > 2.3).float()
     diagnosis = torch.arange(asked.batch, device=asked.device) % 2
     autocast = torch.autocast(asked.device, torch.bfloat16, enabled=asked.precisions[0] == "bf16")
-    seconds = []
+    wall, cpu = [], []
     for _ in range(asked.warm_up + asked.repeats):
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
         with autocast:
             terms = loss(network(image), mask, diagnosis)
@@ -77,8 +78,9 @@ def run_steps(asked: argparse.Namespace) -> list[float]:
         optimizer.step()
         if asked.device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return seconds[asked.warm_up :]
+        wall.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - started_cpu)
+    return wall[asked.warm_up :], cpu[asked.warm_up :]
 
 
 def measure_apart(name: str, precision: str, arguments: list[str]) -> dict[str, object]:
@@ -99,9 +101,12 @@ def table_row(figures: dict) -> str:
     """Return one line of the Markdown table."""
     start = f"| {figures['network']} | {figures['precision']} |"
     if "failure" in figures:
-        return f"{start} {figures['failure']} | |"
-    steps = ", ".join(f"{seconds:.2f}" for seconds in figures["seconds"])
-    return f"{start} {steps} | {figures['peak_gib']:.2f} |"
+        return f"{start} {figures['failure']} | | |"
+    wall, cpu = (
+        ", ".join(f"{seconds:.2f}" for seconds in figures[key])
+        for key in ("seconds", "cpu_seconds")
+    )
+    return f"{start} {wall} | {cpu} | {figures['peak_gib']:.2f} |"
 
 
 def describe_machine(device: str) -> str:
@@ -142,7 +147,8 @@ def main() -> None:
         return
     machine = describe_machine(asked.device)
     print(f"{machine}; cube of {asked.side}, batch of {asked.batch}, width {asked.width}\n")
-    print("| network | precision | step, s | peak memory, GiB |\n|---|---|---|---|", flush=True)
+    print("| network | precision | step, wall s | step, CPU s | peak memory, GiB |")
+    print("|---|---|---|---|---|", flush=True)
     results = []
     for name in asked.names:
         for precision in asked.precisions:

@@ -5,13 +5,13 @@ Batch normalisation
     has one or two scans. Trained on one, a batch normalisation sets the mean of every feature map
     of that scan, so that a global average pooling after it says little of the scan; trained on two,
     what a scan gives depends on the other; and the running averages that stand in afterwards fit
-    neither. So in the registry the segmenting networks have
-    instance normalisation (what a batch normalisation is for one scan, in training and afterwards),
-    the classifying ones group normalisation (Wu and He, 2018) with groups of 8 channels: as the
-    joint model in the same tasks, so that a comparison is of the architectures. A map of a single
-    channel (the gates of the attention U-Net, the output of the V-Net) is not normalised at all:
-    that would fix how much of it there is. ``normalization="batch"`` leaves the networks as MONAI
-    has them; it refuses to train on one scan where a map has a single voxel (a side of 32).
+    neither. So in the registry the segmenting networks have instance normalisation (what a batch
+    normalisation is for one scan, in training and afterwards), the classifying ones group
+    normalisation (Wu and He, 2018) with groups of 8 channels: as the joint model in the same tasks,
+    so that a comparison is of the architectures. A map of a single channel (the gates of the
+    attention U-Net, the output of the V-Net) is not normalised at all: that would fix how much of
+    it there is. ``normalization="batch"`` leaves the networks as MONAI has them; it refuses to
+    train on one scan where a map has a single voxel (a side of 32).
 
 Widths and strides
     The published ones, at ``width=1``. ``3D UNet`` is MONAI's BasicUNet (Falk et al., 2019: two
@@ -120,7 +120,7 @@ def build_rival(
     network : str
         A key of `BUILDERS`.
     classes : int, optional
-        Number of diagnoses; a segmentation ignores it.
+        Number of diagnoses, two or more; a segmentation ignores it.
     width : float, optional
         Factor of the numbers of channels (`scale_channels`).
     normalization : {"batch", "instance", "group"}, optional
@@ -134,12 +134,14 @@ def build_rival(
     Raises
     ------
     ValueError
-        If a value is unknown.
+        If a value is unknown or makes no network.
     """
     if network not in BUILDERS:
         raise ValueError(f"unknown network {network!r}: choose one of {', '.join(BUILDERS)}")
     if normalization not in ("batch", "instance", "group"):
         raise ValueError(f"normalization must be batch, instance or group, not {normalization!r}")
+    if classes < 2:
+        raise ValueError(f"classes must be two or more, not {classes}")
     rival = BUILDERS[network](classes, width)
     if normalization != "batch":
         _replace_batch_normalizations(rival, normalization)

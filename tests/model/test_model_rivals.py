@@ -201,6 +201,7 @@ def test_bfloat16_autocast(name):
         ({"network": "alexnet"}, "choose one of unet"),
         ({"network": "unet", "normalization": "layer"}, "must be batch, instance or group"),
         ({"network": "vnet", "width": -1.0}, "width must be above 0"),
+        ({"network": "resnet50", "classes": 1}, "classes must be two or more"),
     ],
 )
 def test_unknown_networks_are_refused(arguments, message):
