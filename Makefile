@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 DEMO_SEED := 1
+TEST_JOBS ?= 2
 LOCKS := requirements.lock requirements-dev.lock
 
 .PHONY: install demo test lint clean
@@ -25,7 +26,7 @@ demo: install
 	@echo "Open $(DEMO)/out/group_FLAIR.html and $(DEMO)/out/sub-01.html in a browser."
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
