@@ -28,8 +28,8 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import add_training_arguments, read_settings
 
 if TYPE_CHECKING:
+    from msnmo_bids.labelled.scans import Found
     from msnmo_bids.training.fitting import Simulation
-    from msnmo_bids.training.labelled_scans import Found
     from msnmo_bids.training.prepared import PreparedScan
 
 LOGGER = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ def gather(options: argparse.Namespace) -> SiteData:
     route_nipype(options.verbose)
     resources = choose_resources(options)
     skull_strip, bias_correction = choose_tools(options)
-    from msnmo_bids.training.found_table import describe, write_found
-    from msnmo_bids.training.labelled_scans import find_labelled_scans
+    from msnmo_bids.labelled.found_table import describe, write_found
+    from msnmo_bids.labelled.scans import find_labelled_scans
     from msnmo_bids.training.prepared import prepare_scans
 
     roots = [options.bids_dir, *options.data]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.samples import Sample
 
 _SCALE = 0.1
 _SHIFT = 0.1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.training.samples import Sample
+from msnmo_bids.labelled.samples import Sample
 
 
 @dataclass(frozen=True)

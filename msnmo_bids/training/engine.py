@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.augmentation import augment, random_crop
@@ -33,7 +34,6 @@ from msnmo_bids.training.curves import Curves
 from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.gradients import StepGradients
 from msnmo_bids.training.interrupts import StopSignals, TrainingInterrupted
-from msnmo_bids.training.samples import Sample
 from msnmo_bids.training.schedule import Schedule
 from msnmo_bids.training.sources import SampleSource, Stream, generator
 from msnmo_bids.training.validation import Best, Validation

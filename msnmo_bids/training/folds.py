@@ -21,7 +21,7 @@ import numpy as np
 
 from msnmo_bids.bids.dataset import read_table, write_tsv
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.training.labelled_scans import LabelledScan, Person
+from msnmo_bids.labelled.scans import LabelledScan, Person
 
 COLUMNS = ("participant_id", "dataset", "site", "diagnosis", "fold")
 NO_DIAGNOSIS = "n/a"

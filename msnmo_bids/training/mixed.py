@@ -8,8 +8,8 @@ from typing import Protocol, overload
 
 import numpy as np
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.prepared import PreparedScan
-from msnmo_bids.training.samples import Sample
 from msnmo_bids.training.sources import SampleSource
 
 

@@ -11,11 +11,11 @@ from collections import deque
 
 import numpy as np
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
-from msnmo_bids.training.samples import Sample
 
 _BRAIN_LENGTH = 170.0  # mm
 #: Share of brains without lesions: more than among people with MS, for the sake of specificity.

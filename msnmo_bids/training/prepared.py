@@ -15,13 +15,13 @@ import numpy as np
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.labelled.lesion_masks import read_lesion_mask
+from msnmo_bids.labelled.sample_file import FORMAT, read_cubes, read_grid, read_record
+from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM, from_cube
 from msnmo_bids.preprocessing.nifti_file import read_content
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.labelled_scans import Found, LabelledScan, LeftOut, Person
-from msnmo_bids.training.lesion_masks import read_lesion_mask
-from msnmo_bids.training.sample_file import FORMAT, read_cubes, read_grid, read_record
-from msnmo_bids.training.samples import Sample
 from msnmo_bids.version import get_version
 
 LOGGER = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class PreparedScan:
     labelled : LabelledScan
         The scan and what is known of it.
     cube_file : Path
-        See :mod:`msnmo_bids.training.sample_file`.
+        See :mod:`msnmo_bids.labelled.sample_file`.
     """
 
     labelled: LabelledScan

@@ -18,14 +18,14 @@ from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.labelled.sample_file import read_grid
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.lesions.mask import segment
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.preprocessing.nifti_file import read_nifti
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
-from msnmo_bids.training.sample_file import read_grid
-from msnmo_bids.training.samples import Sample
 
 SCANS = "scans.tsv"
 #: Volumes of so many test scans are kept for the figures.

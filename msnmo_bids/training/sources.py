@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.pool import BrainPool
-from msnmo_bids.training.samples import Sample
 
 
 class Stream(IntEnum):

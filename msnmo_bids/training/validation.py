@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from msnmo_bids.errors import UsageError
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.losses import JointLoss, LabelCounts
 from msnmo_bids.training.batches import Batch, collate
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.gradients import TERMS, forward, is_out_of_memory, known_terms, no_memory
-from msnmo_bids.training.samples import Sample
 
 
 class Validation:

@@ -18,7 +18,7 @@ from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 
 if TYPE_CHECKING:
-    from msnmo_bids.training.labelled_scans import LabelledScan
+    from msnmo_bids.labelled.scans import LabelledScan
 
 #: The node whose end completes a scan.
 LAST_NODE = "write_sample"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.augmentation import augment, random_crop
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.samples import Sample
 
 NONE = TrainingConfig(flip=0.0, rotation=0.0)
 

@@ -15,13 +15,13 @@ from msnmo_bids.cli import train as train_command
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.model import registry
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
-from msnmo_bids.training.labelled_scans import find_labelled_scans
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import Segmentation, evaluate_scan, rule_row, write_examples
 from msnmo_bids.training.site_weights import calibrate

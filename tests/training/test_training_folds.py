@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import MsnmoError
+from msnmo_bids.labelled.scans import LabelledScan
 from msnmo_bids.training.folds import (
     NO_DIAGNOSIS,
     Participant,
@@ -22,7 +23,6 @@ from msnmo_bids.training.folds import (
     split_validation,
     write_folds,
 )
-from msnmo_bids.training.labelled_scans import LabelledScan
 
 
 def scan(

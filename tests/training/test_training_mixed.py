@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.mixed import MixedSource, PreparedSamples
-from msnmo_bids.training.samples import Sample
 
 CUBE = np.zeros((2, 2, 2), np.float16)
 

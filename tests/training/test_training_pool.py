@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.pool import BrainPool
-from msnmo_bids.training.samples import Sample
 
 
 def make_pool(head, size=2, nmosd_share=0.5) -> BrainPool:

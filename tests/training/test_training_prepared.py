@@ -9,13 +9,13 @@ import pytest
 from site_data import AFFINE, SHAPE, Site, brain, lesions
 
 from msnmo_bids.errors import MsnmoError
+from msnmo_bids.labelled import sample_file
+from msnmo_bids.labelled.sample_file import read_grid, read_record
+from msnmo_bids.labelled.scans import Found, find_labelled_scans
 from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training import prepared as module
-from msnmo_bids.training import sample_file
-from msnmo_bids.training.labelled_scans import Found, find_labelled_scans
 from msnmo_bids.training.prepared import PreparedScan, cache_key, prepare_scans
-from msnmo_bids.training.sample_file import read_grid, read_record
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.samples import init_samples_wf
 

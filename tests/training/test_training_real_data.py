@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from msnmo_bids.labelled.scans import Found, find_labelled_scans
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.labelled_scans import Found, find_labelled_scans
 from msnmo_bids.training.prepared import prepare_scans
 
 REPOSITORY = Path(__file__).resolve().parents[2]

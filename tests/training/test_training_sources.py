@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tiny_training import make_samples
 
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.pool import BrainPool
-from msnmo_bids.training.samples import Sample
 from msnmo_bids.training.sources import EpochSource, SimulatedSource, Stream, generator
 
 

@@ -7,9 +7,9 @@ from site_data import Site
 
 from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.labelled.found_table import COLUMNS, describe, write_found
+from msnmo_bids.labelled.scans import Found, find_labelled_scans
 from msnmo_bids.simulation.dataset import Cohort, write_dataset
-from msnmo_bids.training.found_table import COLUMNS, describe, write_found
-from msnmo_bids.training.labelled_scans import Found, find_labelled_scans
 
 CLASSES = ("MS", "NMOSD")
 

@@ -2,7 +2,7 @@
 
 Diagnosis: column ``diagnosis`` of ``participants.tsv``, compared with the classes whatever the
 case. Site: column ``site`` of the ``scans.tsv`` of the session or participant, else of
-``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.training.lesion_masks`.
+``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
 A scan with either of mask and diagnosis trains what it can; one with neither is left out.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from msnmo_bids.bids.dataset import read_description, read_table
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
+from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
-from msnmo_bids.training.lesion_masks import LABEL_FOLDERS, LesionMasks
 
 Person = tuple[str, str]
 _MISSING = frozenset({"", "n/a"})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_text, write_tsv
+from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut
 from msnmo_bids.text import aligned
-from msnmo_bids.training.labelled_scans import Found, LabelledScan, LeftOut
 
 COLUMNS = ("dataset", "participant_id", "session_id", "scan", "site", "diagnosis", "mask", "used",
            "reason")  # fmt: skip

@@ -10,7 +10,7 @@ from site_data import AFFINE, SHAPE, Site, lesions, save
 
 from msnmo_bids.bids.scans import find_scans
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.training.lesion_masks import LesionMasks, parse_mask_name, read_lesion_mask
+from msnmo_bids.labelled.lesion_masks import LesionMasks, parse_mask_name, read_lesion_mask
 
 
 @pytest.fixture
