@@ -17,6 +17,7 @@ from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, si
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
 
 # A busy machine is slow; that is no failure.
 hypothesis_settings.register_profile(
@@ -134,3 +135,14 @@ def make_output(
         return output_dir
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ball_head() -> Head:
+    """Scalp around white matter around a ventricle, 48 mm across."""
+    radius = np.linalg.norm(np.indices((48, 48, 48)) - 23.5, axis=0)
+    tissue = np.zeros((48, 48, 48), np.uint8)
+    for limit, kind in ((22, Tissue.SCALP), (19, Tissue.CORTEX), (16, Tissue.WHITE_MATTER),
+                        (4, Tissue.LATERAL_VENTRICLE)):  # fmt: skip
+        tissue[radius < limit] = kind
+    return head_from_tissue(tissue, np.eye(4), "ball")

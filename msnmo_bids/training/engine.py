@@ -103,6 +103,7 @@ class Trainer:
         self.best = Best(config.monitor, config.patience)
         self.curves = Curves(out)
         self.checkpoint = out / CHECKPOINT
+        self._name = "/".join(out.parts[-2:])
         self.step = 0
         self._identity = identity_of(
             network,
@@ -243,7 +244,7 @@ class Trainer:
         if self.ranks.first:
             LOGGER.info(
                 "%s: step %d of %d, loss %.3f, %.0f %% of the time for samples, about %s left",
-                self.out.name, self.step, self.steps, loss, 100 * share,
+                self._name, self.step, self.steps, loss, 100 * share,
                 _duration((self.steps - self.step) * seconds),
             )  # fmt: skip
 
@@ -280,7 +281,7 @@ class Trainer:
             self.gradients.scaler.load_state_dict(state["scaler"])
             self.gradients.part = state["part"]
             self.step = state["step"]
-            LOGGER.info("%s: going on after step %d of %d", self.out.name, self.step, self.steps)
+            LOGGER.info("%s: going on after step %d of %d", self._name, self.step, self.steps)
         if first:
             self.curves.resume(self.step)
 

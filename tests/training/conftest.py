@@ -1,13 +1,11 @@
-"""A tiny network and a tiny head."""
+"""A tiny network."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,14 +29,3 @@ def tiny_config() -> JointConfig:
         pooling="lesion",
         guidance_start="lesion",
     )
-
-
-@pytest.fixture(scope="session")
-def ball_head() -> Head:
-    """Scalp around white matter around a ventricle, 48 mm across."""
-    radius = np.linalg.norm(np.indices((48, 48, 48)) - 23.5, axis=0)
-    tissue = np.zeros((48, 48, 48), np.uint8)
-    for limit, kind in ((22, Tissue.SCALP), (19, Tissue.CORTEX), (16, Tissue.WHITE_MATTER),
-                        (4, Tissue.LATERAL_VENTRICLE)):  # fmt: skip
-        tissue[radius < limit] = kind
-    return head_from_tissue(tissue, np.eye(4), "ball")
