@@ -12,6 +12,7 @@ simulator gives the class away.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,11 @@ def main() -> None:
     shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
     protocols = (PRESETS[options.scanner_preset],) if options.scanner_preset else ()
     cohort = Cohort(("MS", "NMOSD") * options.scans, seed=options.seed, protocols=protocols)
-    rows = [_one(number, cohort, heads, shapes) for number in range(len(cohort.diagnoses))]
+    rows = []
+    for number in range(len(cohort.diagnoses)):
+        rows.append(_one(number, cohort, heads, shapes))
+        if len(rows) % 50 == 0:
+            print(f"{len(rows)} scans", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "survey.tsv", sep="\t", index=False, na_rep="n/a")

@@ -16,6 +16,7 @@ from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.memory import keep_freed_memory
 from msnmo_bids.training.mixed import MixedSource, PreparedSamples
 from msnmo_bids.training.pool import BrainPool
 from msnmo_bids.training.prepared import PreparedScan
@@ -115,6 +116,8 @@ def fit(
         As `msnmo_bids.training.engine.Trainer`.
     """
     ranks = ranks or Ranks()
+    if ranks.device == "cpu":
+        keep_freed_memory()
     source = _source(config, training, classes, simulation, ranks)
     trainer = Trainer(
         network, JointLoss(loss), config, source, out,

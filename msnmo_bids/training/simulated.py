@@ -28,6 +28,7 @@ from msnmo_bids.simulation.anatomy import Head, load_heads
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.memory import keep_freed_memory
 from msnmo_bids.training.pool import BrainPool
 from msnmo_bids.training.sources import SimulatedSource
 
@@ -110,6 +111,7 @@ def train(
     JointNetwork
         With the averaged weights of the last stage.
     """
+    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     heads, library = load_heads(anatomy, cache), load_shapes(shapes)
     torch.manual_seed(seed)
