@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -71,6 +72,8 @@ FREESURFER_TISSUE = {
 #: Distances are stored in quarters of a millimetre, as one byte.
 DISTANCE_STEP = 0.25
 
+_SEPTUM_WIDTH = 7  # mm
+
 
 @dataclass(frozen=True)
 class Head:
@@ -108,6 +111,13 @@ class Head:
     def spacing(self) -> float:
         """Voxel size (mm)."""
         return float(np.linalg.norm(self.affine[:3, 0]))
+
+    @cached_property
+    def septum(self) -> np.ndarray:
+        """White matter between the lateral ventricles, (X, Y, Z), bool: no place for lesions."""
+        ventricle = (self.tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32)
+        around = ndimage.uniform_filter(ventricle, round(_SEPTUM_WIDTH / self.spacing))
+        return (around > 0.45) & (self.tissue == Tissue.WHITE_MATTER)
 
     def resampled(self, spacing: float) -> Head:
         """Return the head on a coarser or finer grid (mm), nearest neighbour.

@@ -87,11 +87,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
     if rng.random() < 0.6:
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
         image += fluid * flow * rng.uniform(0.3, 1.2)
-    septum = ndimage.uniform_filter(
-        (tissue == Tissue.LATERAL_VENTRICLE).astype(np.float32), round(7 / spacing)
-    )
-    middle = (septum > 0.45) & white
-    image += middle * rng.uniform(0.0, 0.55)
+    image += head.septum * rng.uniform(0.0, 0.55)
 
 
 def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:

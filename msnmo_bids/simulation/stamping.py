@@ -123,11 +123,12 @@ class Stamper:
         self.filled = 0.0
         self.tries = 0
         tissue = head.tissue
-        self.white = tissue == Tissue.WHITE_MATTER
+        self.white = (tissue == Tissue.WHITE_MATTER) & ~head.septum
         brain = (tissue >= Tissue.WHITE_MATTER) & (tissue <= Tissue.BRAINSTEM)
         csf = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
         self.tissue_share = np.where(brain & ~csf, 1.0, 0.0).astype(np.float32)
         self.tissue_share[tissue == Tissue.CORTEX] = 0.6
+        self.tissue_share[head.septum] = 0.0
         self.spacing = head.spacing
         self.voxel = self.spacing**3  # mm³
         self._candidates: dict[str, np.ndarray] = {}

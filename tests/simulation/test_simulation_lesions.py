@@ -398,3 +398,16 @@ def test_number_and_volumes_of_ms_lesions(load):
         shares.append(sizes[sizes > 1000].sum() / sizes.sum())
     assert 20 < np.median(counts) < 150
     assert np.mean(shares) < 0.6 if load < 10 else np.mean(shares) > 0.4
+
+
+def test_no_lesion_lies_in_the_septum():
+    tissue = np.full((60, 60, 60), Tissue.WHITE_MATTER, np.uint8)
+    tissue[22:29, 15:45, 20:40] = tissue[31:38, 15:45, 20:40] = Tissue.LATERAL_VENTRICLE
+    head = head_from_tissue(tissue, np.eye(4), "two horns")
+    between = np.zeros(tissue.shape, bool)
+    between[29:31, 20:40, 25:35] = True
+    assert head.septum[between].all()
+    assert head.septum.mean() < 0.1
+    lesions = place_lesions(head, "MS", 15.0, np.random.default_rng(0))
+    assert lesions.mask.any()
+    assert not (lesions.mask & head.septum).any()
