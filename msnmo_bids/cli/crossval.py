@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.cli.command import run_command
 from msnmo_bids.cli.options import HelpFormatter, Parser, add_option, at_least
 from msnmo_bids.cli.training_data import (
+    SiteData,
     add_common_arguments,
     gather,
     read_network_file,
@@ -17,6 +19,10 @@ from msnmo_bids.cli.training_data import (
 )
 from msnmo_bids.errors import ExitCode, UsageError
 from msnmo_bids.model import registry
+
+if TYPE_CHECKING:
+    from msnmo_bids.training.config import TrainingConfig
+    from msnmo_bids.training.folds import Folds
 
 LOGGER = logging.getLogger(__name__)
 
@@ -117,7 +123,15 @@ def _crossval(options: argparse.Namespace) -> ExitCode:
     return ExitCode.FAILURE if failures else ExitCode.OK
 
 
-def _train(options, config, settings, data, folds, models) -> list[str]:
+def _train(
+    options: argparse.Namespace,
+    config: TrainingConfig,
+    settings: Mapping[str, Mapping[str, Any]],
+    data: SiteData,
+    folds: Folds,
+    models: Sequence[str],
+) -> list[str]:
+    """Run the folds that the command line asks for; return what failed."""
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
     from msnmo_bids.training.scoring import Segmentation
@@ -166,7 +180,7 @@ def chosen_models(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _check(model: str, settings: dict) -> None:
+def _check(model: str, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse settings of network and losses before any scan is prepared."""
     try:
         registry.entry(model).adapted(settings["network"], settings["loss"])

@@ -203,7 +203,9 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     return row | {column: float(name == answer) for column, name in columns}
 
 
-def write_rows(rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes: Sequence[str]):
+def write_rows(
+    rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes: Sequence[str]
+) -> None:
     """Write the ``scans.tsv`` of a fold, which completes it.
 
     Parameters
