@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +35,14 @@ def run_command(
     int
         Exit code. The last line of the log says the same in words.
     """
-    with console(options.verbose):
+    rank = os.environ.get("RANK", "0")  # of torchrun, whose first process speaks for all
+    with console(options.verbose) as handler:
+        if rank != "0":
+            handler.setLevel(logging.WARNING)
         try:
             options.output_dir.mkdir(parents=True, exist_ok=True)
-            log = add_log_file(options.output_dir / f"{name}.log")
+            suffix = "" if rank == "0" else f"-{rank}"
+            log = add_log_file(options.output_dir / f"{name}{suffix}.log")
         except OSError as error:
             LOGGER.error("%s: cannot be written (%s)", options.output_dir, error.strerror)
             return int(ExitCode.CANNOT_CREATE_OUTPUT)
