@@ -339,9 +339,9 @@ def test_the_log_tells_the_time_left_and_the_wait(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "msnmo_bids.training"):
         make_trainer(tmp_path / "fold-1", log_every=4).run()
     lines = [r.getMessage() for r in caplog.records]
-    assert lines[0].startswith("fold-1: step 4 of 6, loss ")
+    assert lines[0].startswith(f"{tmp_path.name}/fold-1: step 4 of 6, loss ")
     assert "% of the time for samples, about " in lines[0]
-    assert lines[1].startswith("fold-1: step 6 of 6")
+    assert lines[1].startswith(f"{tmp_path.name}/fold-1: step 6 of 6")
     assert len(lines) == 2
 
 

@@ -158,7 +158,7 @@ def test_workers_and_their_programs_end_with_the_run(tmp_path, how):
     )
     pids = [int(pid) for pid in _wait_for(tmp_path, "pids").split()]
     process.send_signal(how)
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=300) != 0
     for _ in range(200):
         if not any(_runs(pid) for pid in pids):
             return
