@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS
@@ -26,17 +28,20 @@ from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
 from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 
+HALO = 4.0  # mm around a lesion that is inpainted with it
 SMALLEST = 3.0  # mm³; smaller lesions are not counted
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def survey(scan: SimulatedScan) -> dict[str, float | str]:
+def survey(scan: SimulatedScan, healthy: SimulatedScan) -> dict[str, float | str]:
     """Measure one scan.
 
     Parameters
     ----------
     scan : SimulatedScan
         The scan.
+    healthy : SimulatedScan
+        The same without lesions, to inpaint them.
 
     Returns
     -------
@@ -59,18 +64,26 @@ def survey(scan: SimulatedScan) -> dict[str, float | str]:
         measured[f"has_{region}"] = any(row["region"] == region for row in rows)
     for kind in ("u_fibre", "ependymal", "medulla", "lower_ependyma", "vascular"):
         measured[f"has_{kind}"] = any(row["kind"] == kind for row in rows)
-    return measured | _leaks(scan, clear, white)
+    return measured | _leaks(scan, _inpainted(scan, healthy))
 
 
-def _leaks(scan: SimulatedScan, clear: np.ndarray, white: float) -> dict[str, float]:
-    brain = np.isin(scan.tissue, BRAIN)
-    rest = brain & (scan.lesion_mask == 0)
-    values = np.quantile(scan.image[rest], QUANTILES) / white
+def _inpainted(scan: SimulatedScan, healthy: SimulatedScan) -> np.ndarray:
+    """Replace the lesions and their halo by what the same person has there without lesions."""
+    reach = np.maximum(np.round(HALO / scan.zooms), 1).astype(int)
+    box = np.ones(2 * reach + 1, bool)
+    near = ndimage.binary_dilation(scan.lesion_mask > 0, box)
+    return np.where(near, healthy.image, scan.image)
+
+
+def _leaks(scan: SimulatedScan, image: np.ndarray) -> dict[str, float]:
+    brain, clear = np.isin(scan.tissue, BRAIN), scan.tissue == Tissue.WHITE_MATTER
+    white = float(np.median(image[clear]))
+    values = np.quantile(image[brain], QUANTILES) / white
     found = {f"leak_quantile_{q}": v for q, v in zip(QUANTILES, values, strict=True)}
     place = np.argwhere(clear)
     place = (place - place.mean(axis=0)) * scan.zooms / 50
     linear = np.column_stack([np.ones(len(place)), place, place**2])
-    slopes, *_ = np.linalg.lstsq(linear, scan.image[clear] / white, rcond=None)
+    slopes, *_ = np.linalg.lstsq(linear, image[clear] / white, rcond=None)
     found |= {f"leak_bias_{k}": value for k, value in enumerate(slopes)}
     found |= {f"leak_voxel_{k}": value for k, value in enumerate(scan.zooms)}
     extent = np.ptp(np.argwhere(brain), axis=0) * scan.zooms
@@ -78,15 +91,17 @@ def _leaks(scan: SimulatedScan, clear: np.ndarray, white: float) -> dict[str, fl
     voxel = float(scan.zooms.prod()) / 1000
     found["leak_brain_ml"] = brain.sum() * voxel
     found["leak_ventricle_ml"] = (scan.tissue == Tissue.LATERAL_VENTRICLE).sum() * voxel
-    found["leak_noise"] = float(scan.image[scan.tissue == Tissue.AIR].std()) / white
+    found["leak_noise"] = float(image[scan.tissue == Tissue.AIR].std()) / white
     return {name: float(value) for name, value in found.items()}
 
 
 def _one(
     number: int, cohort: Cohort, heads: list[Head], shapes: ShapeLibrary | None
 ) -> dict[str, float | str]:
-    head = heads[np.random.default_rng((cohort.seed, number, 2)).integers(len(heads))]
-    return survey(next(simulate_person(cohort, number, head, shapes)).scan)
+    head = heads[np.random.default_rng((cohort.seed, number, 9)).integers(len(heads))]
+    healthy = replace(cohort, diagnoses=("HC",) * len(cohort.diagnoses))
+    scans = (next(simulate_person(who, number, head, shapes)).scan for who in (cohort, healthy))
+    return survey(*scans)
 
 
 def leak(table: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:

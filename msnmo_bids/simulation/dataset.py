@@ -179,7 +179,8 @@ def simulate_person(
     Visit
         In order.
     """
-    rng = np.random.default_rng((cohort.seed, number))
+    # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
+    rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
     diagnosis = cohort.diagnoses[number]
     protocols = [cohort.protocols[rng.integers(len(cohort.protocols))]
                  for _ in range(cohort.sessions) if cohort.protocols]  # fmt: skip
@@ -188,15 +189,15 @@ def simulate_person(
         rng,
         sessions=cohort.sessions,
         diagnosis=diagnosis,
-        load=draw_load(rng, diagnosis),
+        load=draw_load(loads, diagnosis),
         protocols=protocols or None,
         shapes=shapes,
         typicality=cohort.typicality,
     )
     subject = _subject(cohort, number)
     for session, scan in enumerate(scans):
-        first, second, third = (float(angle) for angle in rng.normal(0, 4, 3))
-        geometry = Geometry(str(rng.choice(_AXIS_ORDERS)), (first, second, third))
+        first, second, third = (float(angle) for angle in positions.normal(0, 4, 3))
+        geometry = Geometry(str(positions.choice(_AXIS_ORDERS)), (first, second, third))
         several = cohort.sessions > 1
         prefix = f"{subject}_ses-{session + 1}" if several else subject
         folder = f"{subject}/ses-{session + 1}/anat" if several else f"{subject}/anat"

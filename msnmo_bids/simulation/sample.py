@@ -170,13 +170,15 @@ def simulate_visits(
              for k in range(sessions)]  # fmt: skip
     load = draw_load(rng) if load is None else load
     moved = deform(head, rng, limits)
-    contrast = int(rng.integers(2**63))
+    # Drawn before the lesions, so that scans with other lesions differ in nothing else.
+    contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
     lesions = place_lesions(moved, diagnosis, load, rng, shapes, typicality=typicality)
     for visit, protocol in enumerate(drawn):
         if visit:
             lesions = follow_up(moved, lesions, diagnosis, rng, shapes)
         ideal = flair(moved, lesions, np.random.default_rng(contrast))
-        yield _acquire(ideal, moved, lesions, protocol, diagnosis, load, rng)
+        noise = np.random.default_rng((acquisition, visit))
+        yield _acquire(ideal, moved, lesions, protocol, diagnosis, load, noise)
 
 
 def _acquire(

@@ -17,6 +17,7 @@ import pytest
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.lesions.regions import CORTEX, DEEP, REGIONS, VENTRICLE
 from msnmo_bids.preprocessing.geometry import to_native
+from msnmo_bids.simulation import acquisition
 from msnmo_bids.simulation.acquisition import Protocol
 from msnmo_bids.simulation.anatomy import Tissue
 from msnmo_bids.simulation.dataset import Cohort, Geometry, as_image, simulate_person, write_dataset
@@ -239,3 +240,24 @@ def test_as_image_and_back(tmp_path, axcodes):
         np.asarray(to_native(array, tmp_path / "image.nii").dataobj), np.asarray(image.dataobj)
     )
     np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_nothing_but_the_lesions_differs_between_diagnoses(tiny_head, monkeypatch, number):
+    """The same person, healthy: the same head, voxels, contrast, bias field and noise."""
+    monkeypatch.setattr(acquisition, "_ARTEFACT_SHARE", 0.0)  # they spread over whole slices
+    cohort = replace(COHORT, diagnoses=("MS", "NMOSD"), seed=9)
+    healthy = replace(cohort, diagnoses=("HC", "HC"))
+    for ill, well in zip(
+        simulate_person(cohort, number, tiny_head),
+        simulate_person(healthy, number, tiny_head),
+        strict=True,
+    ):
+        assert ill.scan.lesion_mask.any()
+        assert not well.scan.lesion_mask.any()
+        assert ill.geometry == well.geometry
+        np.testing.assert_array_equal(ill.scan.tissue, well.scan.tissue)
+        changed = ill.scan.image != well.scan.image
+        assert changed[ill.scan.lesion_mask > 0].mean() > 0.9
+        assert changed.mean() < 0.3
+        assert np.abs(ill.scan.image - well.scan.image)[changed].max() > 0.2
