@@ -111,15 +111,6 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.fixture
-def interrupts():
-    """Take Ctrl-C as a program at a terminal does; a worker of pytest-xdist ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interrupts")
 def test_a_signal_saves_at_once_and_tells_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Curves, "draw", lambda self: None)
     trainer = make_trainer(tmp_path, checkpoint_seconds=1e9)
@@ -139,7 +130,6 @@ def test_a_signal_saves_at_once_and_tells_how_to_go_on(tmp_path, monkeypatch):
     make_trainer(tmp_path).run()
 
 
-@pytest.mark.usefixtures("interrupts")
 def test_a_signal_in_the_last_step_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Curves, "draw", lambda self: None)
     trainer = make_trainer(tmp_path, steps=1)
