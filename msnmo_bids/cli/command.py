@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msnmo_bids.cli.logs import add_log_file, close_log_file, console
@@ -17,7 +17,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 def run_command(
-    program: Callable[[argparse.Namespace], ExitCode], options: argparse.Namespace, name: str
+    program: Callable[[argparse.Namespace], ExitCode],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
 ) -> int:
     """Run a program that writes one folder; every way in which it can end becomes an exit code.
 
@@ -25,16 +27,22 @@ def run_command(
     ----------
     program : callable
         Takes the options and returns an exit code.
-    options : argparse.Namespace
-        With ``output_dir`` and ``verbose``.
-    name : str
-        Name of the program: of its log, ``<name>.log`` in the output folder, and in its last line.
+    parser : argparse.ArgumentParser
+        Gives ``output_dir`` and ``verbose`` among the options; its name of the program is that of
+        the log, ``<name>.log`` in the output folder, and stands in its last line.
+    argv : sequence of str or None
+        Arguments; None: those of the process.
 
     Returns
     -------
     int
         Exit code. The last line of the log says the same in words.
     """
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    name = parser.prog
     rank = os.environ.get("RANK", "0")  # of torchrun, whose first process speaks for all
     with console(options.verbose) as handler:
         if rank != "0":

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-NAME = "msnmo-crossval"
 EPILOG = """\
 examples:
   msnmo-crossval /data/bids /data/crossval
@@ -41,7 +40,7 @@ Research use only, no medical device."""
 def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(
-        prog=NAME,
+        prog="msnmo-crossval",
         description="Cross-validate the joint model, its ablations and published networks on a "
         "site's own data, and write the tables and figures of the paper for them.",
         epilog=EPILOG,
@@ -83,11 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
-    try:
-        options = build_parser().parse_args(argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return run_command(_crossval, options, NAME)
+    return run_command(_crossval, build_parser(), argv)
 
 
 def _crossval(options: argparse.Namespace) -> ExitCode:

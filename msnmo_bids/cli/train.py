@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-NAME = "msnmo-train"
 SHIPPED = "shipped"
 EPILOG = """\
 examples:
@@ -46,7 +45,7 @@ Research use only, no medical device."""
 def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(
-        prog=NAME,
+        prog="msnmo-train",
         description="Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and "
         "diagnoses in participants.tsv. Scans that have only one of them train what they can.",
         epilog=EPILOG,
@@ -86,11 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
-    try:
-        options = build_parser().parse_args(argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return run_command(_train, options, NAME)
+    return run_command(_train, build_parser(), argv)
 
 
 def _train(options: argparse.Namespace) -> ExitCode:
