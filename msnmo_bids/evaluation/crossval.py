@@ -26,6 +26,8 @@ IDENTITY = ("dataset", "participant_id", "session_id", "scan")
 _OF_A_SCAN = (*IDENTITY, "site", "diagnosis", "fold")
 _OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
+#: The table whose presence completes a fold.
+SCANS = "scans.tsv"
 
 
 def scan_columns(classes: Sequence[str]) -> list[str]:
@@ -161,7 +163,7 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         raise BadInputError(f"{twice} is listed twice", file=plan_file)
     models = {}
     for folder in sorted((out / "models").glob("*"), key=lambda path: natural_key(path.name)):
-        if any(folder.glob("fold-*/scans.tsv")):
+        if any(folder.glob(f"fold-*/{SCANS}")):
             models[folder.name] = _read_model(folder, plan, classes)
     if not models:
         raise MsnmoError(
@@ -174,7 +176,7 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
 
 
 def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> ModelResults:
-    files = sorted(folder.glob("fold-*/scans.tsv"), key=lambda path: natural_key(path.parent.name))
+    files = sorted(folder.glob(f"fold-*/{SCANS}"), key=lambda path: natural_key(path.parent.name))
     planned = dict(zip(plan["subject"], plan["fold"], strict=True))
     tables = []
     for file in files:

@@ -14,7 +14,7 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
 from msnmo_bids.evaluation.summary import Measure, classified
-from msnmo_bids.evaluation.tables import REFERENCE, label
+from msnmo_bids.evaluation.tables import REFERENCE, RULE, label
 from msnmo_bids.reports.page import natural_key
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DPI = 150
-RULE = "rule"
 
 _SMOOTH_SHARE = 0.02  # of the steps, for the running mean of a loss
 _POINTS = 600  # of a learning curve that are drawn

@@ -15,6 +15,7 @@ from msnmo_bids.evaluation.statistics import Test, holm
 from msnmo_bids.evaluation.summary import POOLED, Measure, compare
 
 REFERENCE = "joint"
+RULE = "rule"
 TESTED = ("dsc", "auc")
 
 #: Heading of each metric, and the factor from the value to what is shown.

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.evaluation.crossval import SCANS
+from msnmo_bids.evaluation.tables import REFERENCE, RULE
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.training.checkpoint import CHECKPOINT
@@ -27,7 +29,6 @@ from msnmo_bids.training.folds import Folds, participants_of, split_validation
 from msnmo_bids.training.interrupts import TrainingInterrupted
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.scoring import (
-    SCANS,
     Segmentation,
     evaluate_scan,
     rule_row,
@@ -37,9 +38,6 @@ from msnmo_bids.training.scoring import (
 from msnmo_bids.training.site_weights import write_site_weights
 
 LOGGER = logging.getLogger(__name__)
-
-#: The network whose lesions the radiologists' rule is applied to, and the folder of the rule.
-RULE_READS, RULE = "joint", "rule"
 
 _Scan = TypeVar("_Scan", bound=PreparedScan)
 
@@ -181,7 +179,8 @@ def _test(
         for scan in test
     ]  # fmt: skip
     write_examples(tested, folder)
-    if model == RULE_READS and set(experiment.classes) == {"MS", "NMOSD"}:
+    # The radiologists' rule is applied to the lesions that the joint model found.
+    if model == REFERENCE and set(experiment.classes) == {"MS", "NMOSD"}:
         rows = [rule_row(one, experiment.classes) for one in tested]
         write_rows(rows, experiment.folder(RULE, fold), fold, experiment.classes)
     write_rows([one.row for one in tested], folder, fold, experiment.classes)

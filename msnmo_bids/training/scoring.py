@@ -15,7 +15,7 @@ from torch import nn
 
 from msnmo_bids.bids.dataset import atomic_path, write_tsv
 from msnmo_bids.evaluation.classification import probability_columns
-from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.crossval import SCANS, scan_columns
 from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.sample_file import read_grid
@@ -27,7 +27,6 @@ from msnmo_bids.preprocessing.nifti_file import read_nifti
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
 
-SCANS = "scans.tsv"
 #: Volumes of so many test scans are kept for the figures.
 EXAMPLES = 4
 
