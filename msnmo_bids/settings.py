@@ -32,6 +32,10 @@ class ProcessingSettings:
         Lesion probability above which a voxel is lesion, 0 to 1.
     min_lesion_volume : float
         Connected lesions smaller than this are removed (mm³).
+    tta : bool
+        Test-time augmentation: mean with the mirror image.
+    ensemble : tuple of str
+        Fingerprints of further weights whose mean is taken.
     random_seed : int
         Seed of everything that draws random numbers.
     deterministic : bool
@@ -47,6 +51,8 @@ class ProcessingSettings:
     precision: str = "fp32"
     threshold: float = 0.5
     min_lesion_volume: float = 3.0
+    tta: bool = False
+    ensemble: tuple[str, ...] = ()
     random_seed: int = 0
     deterministic: bool = False
     sloppy: bool = False

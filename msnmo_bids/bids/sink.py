@@ -27,6 +27,7 @@ from msnmo_bids.preprocessing.nifti_file import open_nifti
 LESION_MAPPING = 7
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"
+DISAGREEMENT = "networks_or_views_disagree"
 INDETERMINATE = "indeterminate"
 NO_LESION_REASON = "No lesion was found, so there is no pattern to classify"
 DISCLAIMER = (
@@ -77,6 +78,8 @@ class ScanResults:
         By class; they add up to 1.
     skull_stripping, bias_correction : dict
         ``{Tool, Version, Settings}``.
+    class_votes : tuple of dict
+        The same of each network of an ensemble, and of the mirror image, where there are several.
     figures : dict of str to Path
         SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     flags : tuple of str
@@ -94,6 +97,7 @@ class ScanResults:
     class_probabilities: Mapping[str, float]
     skull_stripping: Mapping[str, Any]
     bias_correction: Mapping[str, Any]
+    class_votes: tuple[Mapping[str, float], ...] = ()
     figures: Mapping[str, Path] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
@@ -255,7 +259,8 @@ def _diagnosis(
     )
     found = bool(results.table)
     probabilities = _add_up(results.class_probabilities)
-    likeliest = max(probabilities, key=probabilities.__getitem__)
+    likeliest = _likeliest(probabilities)
+    others = sum(_likeliest(vote) != likeliest for vote in results.class_votes)
     needed = float(record.get("MinimumClassProbability", 0.0))
     flags = [*record.get("Flags", ()), *results.flags]
     reason = None
@@ -265,6 +270,12 @@ def _diagnosis(
     elif probabilities[likeliest] < needed:
         flags.append(LOW_PROBABILITY)
         reason = f"No class reaches {needed:g}, from which on these weights name a diagnosis"
+    elif others:
+        flags.append(DISAGREEMENT)
+        count = len(results.class_votes)
+        reason = (
+            f"{others} of {count} networks or mirrored views name another class than their mean"
+        )
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
         "Sources": [bids_uri(target.relative, RAW_DATASET)],
@@ -280,6 +291,10 @@ def _diagnosis(
         "Outputs": list(outputs),
         "Disclaimer": DISCLAIMER,
     }
+
+
+def _likeliest(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=probabilities.__getitem__)
 
 
 def _add_up(probabilities: Mapping[str, float]) -> dict[str, float]:

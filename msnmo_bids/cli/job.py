@@ -113,7 +113,7 @@ class Job:
                 },
             },
             "weights": {
-                "file": self.plan.weights,
+                "files": [str(file) for file in self.plan.weights],
                 "name": self.plan.metadata.name,
                 "version": self.plan.metadata.version,
                 "sha256": self.plan.metadata.sha256,

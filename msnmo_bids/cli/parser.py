@@ -136,6 +136,16 @@ def _add_network(parser: Parser) -> None:
         help="weights of the network, .safetensors (default: those of this version)",
     )  # fmt: skip
     add_option(
+        group, "--ensemble", metavar="FILE", nargs="+", type=Path, default=[],
+        help="further weights, such as those of the folds of msnmo-crossval: the mean of all is "
+        "taken, and no diagnosis is named where they disagree",
+    )  # fmt: skip
+    add_option(
+        group, "--tta", action="store_true",
+        help="test-time augmentation: the mean of the image and its mirror image, left to right; "
+        "twice the network's time",
+    )  # fmt: skip
+    add_option(
         group, "--threshold", metavar="P", type=between(0, 1),
         help="lesion probability above which a voxel is lesion, 0 to 1 "
         "(default: the one that comes with the weights)",

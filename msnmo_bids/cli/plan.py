@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
+from msnmo_bids.cli.weights import find_ensemble
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.text import aligned
@@ -40,17 +41,17 @@ class Plan:
         Scans and participants selected.
     settings : ProcessingSettings
         With tools resolved; device and precision only after :func:`with_machine`.
-    weights : Path
-        Weights file.
+    weights : tuple of Path
+        Weights files; of several the mean is taken.
     metadata : WeightsMetadata
-        What travels with the weights.
+        What travels with the first.
     reasons : dict of str to str
         Scans to run (by relative path) and why.
     """
 
     selection: Selection
     settings: ProcessingSettings
-    weights: Path
+    weights: tuple[Path, ...]
     metadata: WeightsMetadata
     reasons: dict[str, str]
 
@@ -119,8 +120,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     MsnmoError
         If a label, filter, weights file or tool that was asked for is missing.
     """
-    weights, metadata = find_weights(options)
+    found = find_ensemble(options)
+    weights, metadata = tuple(file for file, _ in found), found[0][1]
     settings = resolve_settings(options, metadata)
+    settings = replace(settings, ensemble=tuple(other.fingerprint for _, other in found[1:]))
     selection = select(options)
     expected = Expected(
         settings=settings,
@@ -136,40 +139,6 @@ def make_plan(options: argparse.Namespace) -> Plan:
         if reason is not None:
             reasons[scan.relative] = reason
     return Plan(selection, settings, weights, metadata, reasons)
-
-
-def find_weights(options: argparse.Namespace) -> tuple[Path, WeightsMetadata]:
-    """Find the weights and read what travels with them.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
-
-    Returns
-    -------
-    weights : Path
-        The tensors' file.
-    metadata : WeightsMetadata
-        Its description.
-
-    Raises
-    ------
-    MsnmoError
-        If a file is missing (66).
-    """
-    from msnmo_bids.model.weights import default_weights_path, read_metadata, weights_files
-
-    weights, description = weights_files(options.weights or default_weights_path())
-    for file in (weights, description):
-        if not file.is_file():
-            raise MsnmoError(
-                "the weights file does not exist",
-                file=file,
-                remedy="Name a .safetensors file that has its .json beside it (--weights)",
-                exit_code=ExitCode.INPUT_MISSING,
-            )
-    return weights, read_metadata(weights)
 
 
 def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> ProcessingSettings:
@@ -202,6 +171,7 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
         precision=options.precision,
         threshold=metadata.threshold if threshold is None else threshold,
         min_lesion_volume=metadata.min_lesion_volume if least_volume is None else least_volume,
+        tta=options.tta,
         random_seed=options.random_seed,
         deterministic=options.deterministic,
         sloppy=options.sloppy,
@@ -332,6 +302,8 @@ def plan_table(plan: Plan) -> str:
             f"device: {settings.device}; precision: {settings.precision}",
             f"threshold: {settings.threshold:g}; "
             f"smallest lesion: {settings.min_lesion_volume:g} mm³",
-            f"weights: {plan.metadata.name} {plan.metadata.version} ({plan.weights})",
+            f"weights: {plan.metadata.name} {plan.metadata.version} "
+            f"({', '.join(str(file) for file in plan.weights)})",
+            *(["test-time augmentation: mirror image"] if settings.tta else []),
         ]
     )

@@ -27,6 +27,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     cam_files = traits.Dict(mandatory=True, desc="class activation map by class (RAS)")
     table_file = File(exists=True, mandatory=True, desc="one row a lesion and their summary, JSON")
     class_probabilities = traits.Dict(mandatory=True, desc="by class")
+    class_votes = traits.List(traits.Dict, desc="the same of each network and view")
     skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
     bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
     info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
@@ -67,6 +68,7 @@ class WriteDerivatives(StepInterface):
             table=measures["Table"],
             summary=measures["Summary"],
             class_probabilities=given.class_probabilities,
+            class_votes=tuple(given.class_votes or ()),
             skull_stripping=given.skull_stripping,
             bias_correction=given.bias_correction,
             figures={kind: Path(path) for kind, path in (given.figures or {}).items()},

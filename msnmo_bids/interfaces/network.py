@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 class _PredictInputSpec(BaseInterfaceInputSpec):
     cube_file = File(exists=True, mandatory=True, desc="network input (D, H, W), .npy")
-    weights = File(exists=True, mandatory=True, desc="NAME.safetensors")
+    weights = traits.List(
+        File(exists=True), minlen=1, mandatory=True, desc="NAME.safetensors; of several the mean"
+    )
+    tta = traits.Bool(False, usedefault=True, desc="mean with the mirror image, left to right")
     device = traits.Str("cpu", usedefault=True, desc="cpu, cuda or cuda:N")
     precision = traits.Enum("fp32", "bf16", usedefault=True, desc="arithmetic")
     random_seed = traits.Int(0, usedefault=True, desc="seed of torch's random numbers")
@@ -31,6 +34,7 @@ class _PredictOutputSpec(TraitedSpec):
     probability_file = File(exists=True, desc="lesion probability (D, H, W), .npy")
     cam_file = File(exists=True, desc="class activation maps (K, D, H, W), .npy")
     class_probabilities = traits.Dict(desc="calibrated probability by class")
+    class_votes = traits.List(traits.Dict, desc="the same of each network and view")
 
 
 class Predict(StepInterface):
@@ -54,24 +58,31 @@ class Predict(StepInterface):
 
         prediction = predict(
             np.load(self.inputs.cube_file, allow_pickle=False),
-            self.inputs.weights,
+            *self.inputs.weights,
+            tta=self.inputs.tta,
             device=self.inputs.device,
             precision=self.inputs.precision,
             n_threads=self.inputs.num_threads,
             deterministic=self.inputs.deterministic,
             seed=self.inputs.random_seed,
         )
-        weights = self.inputs.weights
+        weights = ", ".join(self.inputs.weights)
         probability = _checked(prediction.probability, "segmentation", weights)
         cams = _checked(prediction.cams, "classification", weights)
         values = _checked(prediction.class_probabilities, "classification", weights)
+        votes = _checked(prediction.class_votes, "classification", weights)
+
+        def by_class(row: np.ndarray) -> dict[str, float]:
+            return dict(zip(prediction.class_names, row.tolist(), strict=True))
+
         probability_file, cam_file = folder / "probability.npy", folder / "cams.npy"
         np.save(probability_file, probability, allow_pickle=False)
         np.save(cam_file, cams, allow_pickle=False)
         return {
             "probability_file": str(probability_file),
             "cam_file": str(cam_file),
-            "class_probabilities": dict(zip(prediction.class_names, values.tolist(), strict=True)),
+            "class_probabilities": by_class(values),
+            "class_votes": [by_class(vote) for vote in votes],
         }
 
 

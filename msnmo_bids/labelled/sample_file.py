@@ -25,7 +25,7 @@ import numpy as np
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.preprocessing.cube import CubeTransform, labels_to_cube
+from msnmo_bids.preprocessing.cube import CubeTransform, from_cube, labels_to_cube
 
 #: Changes when files of an older form must not be read any more.
 FORMAT = 1
@@ -48,6 +48,31 @@ class NativeGrid:
     transform: CubeTransform
     brain: np.ndarray
     zooms: tuple[float, float, float]
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel (mm³)."""
+        return float(np.prod(self.zooms))
+
+    def to_native(self, probability: np.ndarray) -> np.ndarray:
+        """Bring a probability back from the cube, as the app does.
+
+        Parameters
+        ----------
+        probability : ndarray, (D, H, W) or (C, D, H, W)
+            On the cube.
+
+        Returns
+        -------
+        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
+            RAS order; trilinear; 0 outside of the brain.
+
+        Raises
+        ------
+        ValueError
+            The probability has another shape than the cube.
+        """
+        return from_cube(probability, self.transform) * self.brain
 
 
 def write_sample_file(

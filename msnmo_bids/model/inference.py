@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,9 @@ class Prediction:
         ``(K,)`` float64, as the network gave them, before calibration.
     class_names : tuple of str
         Diagnoses in this order.
+    class_votes : ndarray or None
+        ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
+        above are means over them.
     """
 
     probability: np.ndarray | None
@@ -48,12 +51,13 @@ class Prediction:
     class_probabilities: np.ndarray | None
     class_logits: np.ndarray | None
     class_names: tuple[str, ...]
+    class_votes: np.ndarray | None = None
 
 
 def predict(
     cube: np.ndarray,
-    weights: str | Path,
-    *,
+    *weights: str | Path,
+    tta: bool = False,
     device: str = "cpu",
     precision: str = "fp32",
     n_threads: int | None = None,
@@ -67,8 +71,10 @@ def predict(
     cube : ndarray
         ``(D, H, W)``, preprocessed as the metadata of the weights says (RAS, z-scored,
         background 0); sides are multiples of 16.
-    weights : str or Path
-        ``NAME.safetensors``.
+    *weights : str or Path
+        ``NAME.safetensors``; of several the mean is taken, see `check_ensemble`.
+    tta : bool, optional
+        Test-time augmentation: the mean of the volume and its mirror image, left to right.
     device : str, optional
         See :func:`msnmo_bids.model.device.select_device`. With ``"auto"``, a volume that does not
         fit the GPU's memory is computed on the CPU.
@@ -98,10 +104,13 @@ def predict(
     import torch
 
     cube = _check_cube(cube)
+    if not weights:
+        raise ValueError("no weights")
+    files = tuple(Path(file) for file in weights)
     with _torch_settings(n_threads, deterministic, seed):
         chosen = select_device(device)
         try:
-            return _predict_on(cube, Path(weights), chosen, select_precision(precision, chosen))
+            return _predict_on(cube, files, tta, chosen, select_precision(precision, chosen))
         except torch.cuda.OutOfMemoryError as error:
             problem = f"the memory of {chosen} does not suffice for a volume of {cube.shape}"
             if device != "auto":
@@ -110,18 +119,78 @@ def predict(
         LOGGER.warning("Computing on the CPU: %s", problem)
         load_weights_cached.cache_clear()
         torch.cuda.empty_cache()
-        return _predict_on(cube, Path(weights), "cpu", select_precision(precision, "cpu"))
+        return _predict_on(cube, files, tta, "cpu", select_precision(precision, "cpu"))
 
 
-def _predict_on(cube: np.ndarray, weights: Path, device: str, precision: str) -> Prediction:
+def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
+    """Check that the mean of several networks makes sense.
+
+    Parameters
+    ----------
+    members : sequence of WeightsMetadata
+        What is known of each.
+
+    Raises
+    ------
+    ValueError
+        If they name other classes or take a cube of another shape.
+    """
+    first = members[0]
+    for other in members[1:]:
+        if other.class_names != first.class_names:
+            raise ValueError(
+                f"{other.name} {other.version} names {', '.join(other.class_names)}, "
+                f"{first.name} {first.version} {', '.join(first.class_names)}"
+            )
+        if other.cube_shape != first.cube_shape:
+            raise ValueError(
+                f"{other.name} {other.version} takes a cube of {other.cube_shape}, "
+                f"{first.name} {first.version} of {first.cube_shape}"
+            )
+
+
+def _predict_on(
+    cube: np.ndarray, weights: Sequence[Path], tta: bool, device: str, precision: str
+) -> Prediction:
     import torch
 
-    network, metadata = load_weights_cached(weights, device, precision)
     image = torch.from_numpy(cube)[None, None].to(device)
+    image = image.contiguous(memory_format=torch.channels_last_3d)
     kind = torch.device(device).type
     autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    found = []
     with torch.inference_mode(), autocast:
-        return _run(network, metadata, image.contiguous(memory_format=torch.channels_last_3d))
+        for file in weights:
+            network, metadata = load_weights_cached(file, device, precision)
+            found.append(_run(network, metadata, image))
+            if tta:
+                found.append(_mirrored(_run(network, metadata, image.flip(2))))
+    return found[0] if len(found) == 1 else _mean(found)
+
+
+def _mirrored(found: Prediction) -> Prediction:
+    """Turn the maps of a mirror image back."""
+    probability = None if found.probability is None else found.probability[::-1]
+    cams = None if found.cams is None else found.cams[:, ::-1]
+    return replace(found, probability=probability, cams=cams)
+
+
+def _mean(found: Sequence[Prediction]) -> Prediction:
+    """Take the mean of what several networks or views say."""
+
+    def mean(name: str) -> np.ndarray | None:
+        arrays = [getattr(one, name) for one in found]
+        return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
+
+    votes = [one.class_votes for one in found if one.class_votes is not None]
+    return Prediction(
+        mean("probability"),
+        mean("cams"),
+        mean("class_probabilities"),
+        mean("class_logits"),
+        found[0].class_names,
+        np.concatenate(votes) if len(votes) == len(found) else None,
+    )
 
 
 def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:
@@ -129,7 +198,7 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
     from msnmo_bids.model.cam import combined_cam
 
     features = network.forward_features(image)
-    lesions = probability = cams = logits = probabilities = None
+    lesions = probability = cams = logits = probabilities = votes = None
     if network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
         probability = lesions[0, 0].cpu().numpy()
@@ -141,7 +210,8 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = _softmax(logits / metadata.calibration.temperature)
-    return Prediction(probability, cams, probabilities, logits, metadata.class_names)
+        votes = probabilities[None]
+    return Prediction(probability, cams, probabilities, logits, metadata.class_names, votes)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

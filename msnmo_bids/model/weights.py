@@ -300,7 +300,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=5)  # an ensemble of five folds
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:

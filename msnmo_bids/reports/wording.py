@@ -75,6 +75,8 @@ REGION_NAMES = {
 FLAGS = {
     NO_LESION: "No lesion was found: there is no pattern to score.",
     "no_class_is_probable_enough": "No class is probable enough to be named by these weights.",
+    "networks_or_views_disagree": "The networks of the ensemble, or the image and its mirror "
+    "image, name different classes.",
     "weights_simulated_only": "The network's weights were trained on simulated scans only.",
     "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
     "the other two planes look like steps.",

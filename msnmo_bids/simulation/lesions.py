@@ -34,6 +34,11 @@ _COUNT_FOLLOWS_LOAD = 0.6  # correlation of the logarithms
 _LOG_VOLUME = (3.0, 1.5)  # 3.27 and 1.37 of those that come out at 3 mm³ or more
 _LARGE = 1000.0  # mm³
 
+#: ln of the number of lesions of NMOSD outside of its typical sites: mean and s.d.
+_LOG_COUNT_NMOSD = (float(np.log(6)), 0.9)
+_PUNCTATE_SHARE = 0.7  # of them; the others are up to 200 mm³
+_U_FIBRE_SHARE_NMOSD = 0.15  # of the juxtacortical ones, so that half of the people have one
+
 #: What becomes of a lesion until the next visit, with its share.
 _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
 #: Mean number of new lesions, and where they appear.
@@ -230,13 +235,28 @@ def _fill_nmosd(stamper: Stamper, target: float) -> None:
     if rng.random() < 0.20:
         volume = min(target, float(rng.uniform(400, 3000)))
         stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)
-    while stamper.needs_more(target):
-        left = target - stamper.filled
-        if left > 1500 and rng.random() < 0.8:
-            volume = min(left, float(rng.lognormal(8.6, 0.7)))
-            place = str(rng.choice(("deep", "juxtacortical", "basal"), p=(0.6, 0.3, 0.1)))
-            stamper.lesion(place, volume, soft=rng.uniform(1.5, 3.0))
-        else:
-            place = str(rng.choice(("deep", "juxtacortical", "lower_ependyma", "infratentorial"),
-                                   p=(0.4, 0.3, 0.2, 0.1)))  # fmt: skip
-            stamper.lesion(place, float(rng.uniform(10, 65 if left < 800 else 200)), soft=0.6)
+    small = _small_volumes_nmosd(rng, target)
+    rest = target - small.sum()
+    while stamper.needs_more(rest):
+        left = max(rest - stamper.filled, 200.0)
+        volume = min(left, float(rng.lognormal(8.6, 0.7)))
+        place = str(rng.choice(("deep", "juxtacortical", "basal"), p=(0.6, 0.3, 0.1)))
+        fluffy = volume > _LARGE
+        stamper.lesion(place, volume, soft=rng.uniform(1.5, 3.0) if fluffy else 0.8)
+    for volume in small:
+        if not stamper.needs_more(1.2 * target):
+            break
+        place = str(rng.choice(("deep", "juxtacortical", "lower_ependyma", "infratentorial"),
+                               p=(0.4, 0.3, 0.2, 0.1)))  # fmt: skip
+        along = place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE_NMOSD
+        if not (along and stamper.u_fibre(float(volume))):
+            stamper.lesion(place, float(volume), soft=0.6)
+
+
+def _small_volumes_nmosd(rng: np.random.Generator, target: float) -> np.ndarray:
+    """Draw the volumes (mm³) of the punctate and other small lesions, within the target."""
+    count = int(np.clip(rng.lognormal(*_LOG_COUNT_NMOSD), 1, 60))
+    punctate = rng.random(count) < _PUNCTATE_SHARE
+    volumes = np.where(punctate, rng.uniform(10, 65, count), rng.uniform(65, 200, count))
+    kept = int(np.searchsorted(np.cumsum(volumes), target)) + 1
+    return volumes[:kept]

@@ -11,8 +11,9 @@ from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.random_fields import smooth_noise
 
-#: Raters draw the outer rim: a voxel is lesion from this share of the full contrast on.
-RIM = 0.25
+#: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
+#: scans the outermost voxels have two thirds of it, and the next ones outside a quarter.
+RIM = 0.4
 _STAMP_SMOOTHING = 0.7
 _MAX_LESIONS = 220
 _MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is smoothed
@@ -20,7 +21,7 @@ _MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is s
 _EDGE_GAIN = 1.3
 _EDGE_BLUR = 0.65  # of what is asked for
 #: The blur widens a lesion's outline, so its shape is made smaller by about half of that (mm).
-_WIDENED = 0.45
+_WIDENED = 0.25
 _OUTLINE = 0.3  # share of a voxel from which it belongs to a lesion that grows or shrinks
 _DEEP_REACH = 14.0  # mm from the lateral ventricles: deep lesions fall off exponentially
 _REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes

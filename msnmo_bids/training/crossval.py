@@ -30,9 +30,10 @@ from msnmo_bids.training.interrupts import TrainingInterrupted
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.scoring import (
     Segmentation,
+    choose_examples,
     evaluate_scan,
     rule_row,
-    write_examples,
+    write_example,
     write_rows,
 )
 from msnmo_bids.training.site_weights import write_site_weights
@@ -169,21 +170,26 @@ def _test(
     test: Sequence[PreparedScan],
 ) -> None:
     folder = experiment.folder(model, fold)
-    tested = [
-        evaluate_scan(
+    examples = choose_examples(test, experiment.classes)
+    # The radiologists' rule is applied to the lesions that the joint model found.
+    with_rule = model == REFERENCE and set(experiment.classes) == {"MS", "NMOSD"}
+    rows, rule_rows = [], []
+    for scan in test:
+        tested = evaluate_scan(
             network, scan, experiment.classes,
             device=experiment.device,
             precision=experiment.config.precision,
             segmentation=experiment.segmentation,
-        )
-        for scan in test
-    ]  # fmt: skip
-    write_examples(tested, folder)
-    # The radiologists' rule is applied to the lesions that the joint model found.
-    if model == REFERENCE and set(experiment.classes) == {"MS", "NMOSD"}:
-        rows = [rule_row(one, experiment.classes) for one in tested]
-        write_rows(rows, experiment.folder(RULE, fold), fold, experiment.classes)
-    write_rows([one.row for one in tested], folder, fold, experiment.classes)
+            with_volumes=scan in examples,
+        )  # fmt: skip
+        rows.append(tested.row)
+        if tested.volumes:
+            write_example(tested, folder)
+        if with_rule:
+            rule_rows.append(rule_row(tested, experiment.classes))
+    if with_rule:
+        write_rows(rule_rows, experiment.folder(RULE, fold), fold, experiment.classes)
+    write_rows(rows, folder, fold, experiment.classes)
 
 
 def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:

@@ -16,10 +16,16 @@ import numpy as np
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.labelled.sample_file import FORMAT, read_cubes, read_grid, read_record
+from msnmo_bids.labelled.sample_file import (
+    FORMAT,
+    NativeGrid,
+    read_cubes,
+    read_grid,
+    read_record,
+)
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
-from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM, from_cube
+from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.nifti_file import read_content
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
@@ -81,38 +87,23 @@ class PreparedScan:
         )
         return Sample(image, lesions, diagnosis, self.name)
 
-    def to_native(self, probability: np.ndarray) -> np.ndarray:
-        """Bring a probability back to the scan's own grid, as the app does.
-
-        Parameters
-        ----------
-        probability : ndarray, (D, H, W) or (C, D, H, W)
-            On the cube.
-
-        Returns
-        -------
-        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
-            RAS order; trilinear; 0 outside of the brain.
+    def grid(self) -> NativeGrid:
+        """Return the scan's own grid and its brain.
 
         Raises
         ------
         MsnmoError
             The file is missing or damaged.
-        ValueError
-            The probability has another shape than the cube.
         """
-        grid = read_grid(self.cube_file)
-        return from_cube(probability, grid.transform) * grid.brain
+        return read_grid(self.cube_file)
 
-    def native_mask(self) -> tuple[np.ndarray, tuple[float, float, float]]:
+    def native_mask(self) -> np.ndarray:
         """Return the manual lesion mask on the scan's own grid.
 
         Returns
         -------
-        mask : ndarray of uint8, (X, Y, Z)
+        ndarray of uint8, (X, Y, Z)
             0 and 1, RAS order.
-        zooms : tuple of float, (3,)
-            Voxel size (mm).
 
         Raises
         ------
@@ -123,8 +114,7 @@ class PreparedScan:
         """
         if self.labelled.mask is None:
             raise ValueError(f"{self.name} has no lesion mask")
-        mask = np.asarray(read_lesion_mask(self.labelled.mask).dataobj)
-        return mask, read_grid(self.cube_file).zooms
+        return np.asarray(read_lesion_mask(self.labelled.mask).dataobj)
 
 
 def cache_key(

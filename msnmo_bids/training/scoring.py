@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.evaluation.crossval import SCANS, scan_columns
 from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks
-from msnmo_bids.labelled.sample_file import read_grid
+from msnmo_bids.labelled.sample_file import NativeGrid
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.lesions.mask import segment
 from msnmo_bids.model.cam import combined_cam
@@ -57,15 +58,18 @@ class ScanResult:
         The scan.
     row : dict
         Of a fold's ``scans.tsv``; None where there is no value.
+    grid : NativeGrid
+        The scan's own grid.
     labels : ndarray of int32, (X, Y, Z), or None
         Lesions that were found, numbered, on the scan's own grid (RAS order).
     volumes : dict of str to ndarray
         On the cube, for the figures: ``image``, ``zooms`` and, where there are any, ``truth``,
-        ``prediction`` and ``cams``.
+        ``prediction`` and ``cams``; empty unless they were asked for.
     """
 
     scan: PreparedScan
     row: dict[str, Any]
+    grid: NativeGrid
     labels: np.ndarray | None
     volumes: dict[str, np.ndarray]
 
@@ -78,6 +82,7 @@ def evaluate_scan(
     device: str = "cpu",
     precision: str = "fp32",
     segmentation: Segmentation | None = None,
+    with_volumes: bool = False,
 ) -> ScanResult:
     """Apply a network to a scan and compare what it says with the truth.
 
@@ -95,6 +100,8 @@ def evaluate_scan(
         Where and how to compute.
     segmentation : Segmentation, optional
         Threshold and smallest lesion.
+    with_volumes : bool, optional
+        Keep the volumes for the figures.
 
     Returns
     -------
@@ -105,7 +112,8 @@ def evaluate_scan(
     MsnmoError
         If a file of the scan is missing or damaged.
     """
-    sample = scan.load(classes)
+    segmentation = segmentation or Segmentation()
+    sample, grid = scan.load(classes), scan.grid()
     image = torch.from_numpy(sample.image.astype(np.float32))[None, None].to(device)
     with torch.inference_mode():
         output = forward(network, image, None, precision)
@@ -116,11 +124,16 @@ def evaluate_scan(
     labels = None
     if output.lesion_probability is not None:
         probability = output.lesion_probability[0, 0].cpu().numpy()
-        labels = _labels(scan, probability, segmentation or Segmentation())
+        _, labels = segment(
+            grid.to_native(probability),
+            grid.voxel_volume,
+            threshold=segmentation.threshold,
+            min_volume=segmentation.min_volume,
+        )
         if scan.labelled.mask is not None:
-            mask, zooms = scan.native_mask()
-            row |= compare_masks(mask, labels, zooms)
-    return ScanResult(scan, row, labels, _volumes(scan, sample, output, segmentation))
+            row |= compare_masks(scan.native_mask(), labels, grid.zooms)
+    volumes = _volumes(grid, sample, output, segmentation.threshold) if with_volumes else {}
+    return ScanResult(scan, row, grid, labels, volumes)
 
 
 def identity(scan: PreparedScan) -> dict[str, Any]:
@@ -136,25 +149,13 @@ def identity(scan: PreparedScan) -> dict[str, Any]:
     }
 
 
-def _labels(scan: PreparedScan, probability: np.ndarray, segmentation: Segmentation) -> np.ndarray:
-    """Segment on the scan's own grid."""
-    voxel = float(np.prod(read_grid(scan.cube_file).zooms))
-    native = scan.to_native(probability)
-    _, labels = segment(
-        native, voxel, threshold=segmentation.threshold, min_volume=segmentation.min_volume
-    )
-    return labels
-
-
 def _volumes(
-    scan: PreparedScan, sample: Sample, output: JointOutput, segmentation: Segmentation | None
+    grid: NativeGrid, sample: Sample, output: JointOutput, threshold: float
 ) -> dict[str, np.ndarray]:
-    grid = read_grid(scan.cube_file)
     volumes = {"image": sample.image, "zooms": grid.transform.scale * np.asarray(grid.zooms)}
     if sample.lesions is not None:
         volumes["truth"] = sample.lesions
     if output.lesion_probability is not None:
-        threshold = (segmentation or Segmentation()).threshold
         found = output.lesion_probability[0, 0] > threshold
         volumes["prediction"] = found.cpu().numpy().astype(np.uint8)
     if output.class_features is not None and output.class_weight is not None:
@@ -191,7 +192,7 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     if scan.labelled.diagnosis is None:
         return row
     raw = nib.as_closest_canonical(read_nifti(scan.labelled.scan.path))
-    brain = read_grid(scan.cube_file).brain
+    brain = tested.grid.brain
     with tempfile.TemporaryDirectory() as folder:
         flair, mask = Path(folder) / "flair.nii.gz", Path(folder) / "mask.nii.gz"
         values = raw.get_fdata(dtype=np.float32).reshape(brain.shape) * brain
@@ -222,25 +223,49 @@ def write_rows(
     write_tsv(folder / SCANS, columns, [{**row, "fold": fold} for row in rows])
 
 
-def write_examples(tested: Sequence[ScanResult], folder: Path) -> None:
-    """Keep the volumes of a few test scans with lesions for the figures, the diagnoses in turn.
+def choose_examples(test: Sequence[PreparedScan], classes: Sequence[str]) -> list[PreparedScan]:
+    """Choose a few test scans with lesions for the figures, the diagnoses in turn.
 
     Parameters
     ----------
-    tested : sequence of ScanResult
+    test : sequence of PreparedScan
         All test scans of a fold, in the same order for every network.
-    folder : Path
-        Folder of the fold; they go into ``examples``.
+    classes : sequence of str
+        Names of the classes.
+
+    Returns
+    -------
+    list of PreparedScan
+        At most `EXAMPLES`.
+
+    Raises
+    ------
+    MsnmoError
+        If the file of a scan is missing or damaged.
     """
-    with_lesions = [t for t in tested if "truth" in t.volumes and t.volumes["truth"].any()]
     turn: dict[str | None, int] = {}
     order = []
-    for number, one in enumerate(with_lesions):
-        diagnosis = one.scan.labelled.diagnosis
-        turn[diagnosis] = turn.get(diagnosis, -1) + 1
-        order.append((turn[diagnosis], number))
-    for _, number in sorted(order)[:EXAMPLES]:
-        one = with_lesions[number]
-        target = folder / "examples" / f"{one.scan.name.replace('/', '_')}.npz"
-        with atomic_path(target) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **one.volumes)  # type: ignore[arg-type]
+    for number, scan in enumerate(test):
+        if scan.labelled.mask is not None:
+            diagnosis = scan.labelled.diagnosis
+            turn[diagnosis] = turn.get(diagnosis, -1) + 1
+            order.append((turn[diagnosis], number))
+    with_lesions = (
+        test[number] for _, number in sorted(order) if np.any(test[number].load(classes).lesions)
+    )
+    return list(islice(with_lesions, EXAMPLES))
+
+
+def write_example(tested: ScanResult, folder: Path) -> None:
+    """Keep the volumes of a test scan for the figures.
+
+    Parameters
+    ----------
+    tested : ScanResult
+        With volumes.
+    folder : Path
+        Folder of the fold; the file goes into ``examples``.
+    """
+    target = folder / "examples" / f"{tested.scan.name.replace('/', '_')}.npz"
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **tested.volumes)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def init_msnmo_wf(
     *,
     scans: Sequence[Scan],
     settings: ProcessingSettings,
-    weights: Path,
+    weights: Sequence[Path],
     output_dir: Path,
     work_dir: Path,
     omp_nthreads: int = 1,
@@ -37,8 +37,8 @@ def init_msnmo_wf(
         What to process.
     settings : ProcessingSettings
         With device, precision and tools resolved (no ``auto``).
-    weights : Path
-        ``NAME.safetensors``, with ``NAME.json`` beside it.
+    weights : sequence of Path
+        ``NAME.safetensors``, with ``NAME.json`` beside it; of several the mean is taken.
     output_dir : Path
         Root of the derivatives.
     work_dir : Path
@@ -60,10 +60,10 @@ def init_msnmo_wf(
     """
     from msnmo_bids.model.weights import read_metadata
 
-    metadata = read_metadata(weights)
+    metadata = read_metadata(weights[0])
     shared: dict[str, Any] = {
         "settings": settings,
-        "weights": Path(weights).absolute(),
+        "weights": [Path(file).absolute() for file in weights],
         "metadata": metadata,
         "provenance": run_record(settings, metadata, get_version()),
         "output_dir": Path(output_dir).absolute(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,21 @@ from msnmo_bids.workflows.resources import memory_gb
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
 
+_SCORES = ("class_probabilities", "class_votes")
 _SLOPPY_CUBE = (64, 64, 64)
 _DESCRIPTION = """\
 The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
 The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
-{precision}) gave a lesion probability, which was brought back to the scan's grid (trilinear), \
-masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) smaller than \
-{min_volume:g} mm³ were removed. Lesions were assigned to candidate regions by an affine \
-registration (robust least squares) of a probabilistic atlas. """
+{precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
+(trilinear), masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) \
+smaller than {min_volume:g} mm³ were removed. Lesions were assigned to candidate regions by an \
+affine registration (robust least squares) of a probabilistic atlas. """
 
 
 def init_lesion_wf(
     *,
     settings: ProcessingSettings,
-    weights: Path,
+    weights: Sequence[Path],
     metadata: WeightsMetadata,
     voxels: int = 0,
     omp_nthreads: int = 1,
@@ -48,10 +50,10 @@ def init_lesion_wf(
     ----------
     settings : ProcessingSettings
         With device and precision resolved (no ``auto``).
-    weights : Path
-        ``NAME.safetensors``.
+    weights : sequence of Path
+        ``NAME.safetensors``; of several the mean is taken.
     metadata : WeightsMetadata
-        What is known of the weights.
+        What is known of the first.
     voxels : int
         Number of voxels of the image, for the memory that the nodes ask for.
     omp_nthreads : int
@@ -74,8 +76,8 @@ def init_lesion_wf(
         Class activation map by class (RAS).
     table_file
         One row a lesion and their summary (JSON).
-    class_probabilities
-        By class.
+    class_probabilities, class_votes
+        By class; and the same of each network and view.
     """
     workflow = Workflow(name=name)
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
@@ -84,14 +86,13 @@ def init_lesion_wf(
         name=metadata.name,
         version=metadata.version,
         precision=settings.precision,
+        mean=_mean_of(settings),
         threshold=settings.threshold,
         min_volume=settings.min_lesion_volume,
     )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
-    outputnode = pe.Node(
-        IdentityInterface(fields=[*maps, "class_probabilities"]), name="outputnode"
-    )
+    outputnode = pe.Node(IdentityInterface(fields=[*maps, *_SCORES]), name="outputnode")
     to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, omp_nthreads)
     regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
@@ -112,19 +113,29 @@ def init_lesion_wf(
         (to_cube, network, [("cube_file", "cube_file")]),
         (to_cube, segment, [("transform_file", "transform_file")]),
         (network, segment, [("probability_file", "probability_file"), ("cam_file", "cam_file")]),
-        (network, outputnode, [("class_probabilities", "class_probabilities")]),
+        (network, outputnode, [(name, name) for name in _SCORES]),
         (regions, segment, [("region_file", "region_file")]),
         (segment, outputnode, [(name, name) for name in maps]),
     ])  # fmt: skip
     return workflow
 
 
-def _network_node(settings: ProcessingSettings, weights: Path, omp_nthreads: int) -> pe.Node:
+def _mean_of(settings: ProcessingSettings) -> str:
+    """Say in the methods text over what the network's mean is taken, if over anything."""
+    parts = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
+    parts += ["the image and its mirror image"] if settings.tta else []
+    return f", mean over {' and '.join(parts)}" if parts else ""
+
+
+def _network_node(
+    settings: ProcessingSettings, weights: Sequence[Path], omp_nthreads: int
+) -> pe.Node:
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
     on_gpu = settings.device.startswith("cuda")
     return pe.Node(
         Predict(
-            weights=str(weights),
+            weights=[str(file) for file in weights],
+            tta=settings.tta,
             device=settings.device,
             precision=settings.precision,
             random_seed=settings.random_seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def init_scan_wf(
     *,
     scan: Scan,
     settings: ProcessingSettings,
-    weights: Path,
+    weights: Sequence[Path],
     metadata: WeightsMetadata,
     provenance: dict[str, Any],
     output_dir: Path,
@@ -43,10 +44,10 @@ def init_scan_wf(
         The raw FLAIR.
     settings : ProcessingSettings
         With device, precision and tools resolved (no ``auto``).
-    weights : Path
-        ``NAME.safetensors``.
+    weights : sequence of Path
+        ``NAME.safetensors``; of several the mean is taken.
     metadata : WeightsMetadata
-        What is known of the weights.
+        What is known of the first.
     provenance : dict
         :func:`~msnmo_bids.workflows.provenance.run_record` of the run.
     output_dir : Path
@@ -90,7 +91,8 @@ def init_scan_wf(
                                         ("outputnode.cam_files", "cam_files"),
                                         ("outputnode.table_file", "table_file"),
                                         ("outputnode.class_probabilities",
-                                         "class_probabilities")]),
+                                         "class_probabilities"),
+                                        ("outputnode.class_votes", "class_votes")]),
         (figures, write_derivatives, [("figures", "figures")]),
         (write_derivatives, outputnode, [("out_files", "out_files")]),
     ])  # fmt: skip

@@ -40,6 +40,12 @@ ROOT = Path(__file__).parents[2]
         (["--bet-frac", "0.3"], "bet_frac", 0.3),
         (["--bias-correction", "skip"], "bias_correction", "skip"),
         (["--weights", "w.safetensors"], "weights", Path("w.safetensors")),
+        (
+            ["--ensemble", "a.safetensors", "b.safetensors"],
+            "ensemble",
+            [Path("a.safetensors"), Path("b.safetensors")],
+        ),
+        (["--tta"], "tta", True),
         (["--threshold", "0.25"], "threshold", 0.25),
         (["--min-lesion-volume", "9"], "min_lesion_volume", 9.0),
         (["--random-seed", "7"], "random_seed", 7),

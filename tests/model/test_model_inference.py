@@ -13,7 +13,7 @@ from msnmo_bids.model import device as device_module
 from msnmo_bids.model import inference
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.inference import predict
+from msnmo_bids.model.inference import check_ensemble, predict
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
 
@@ -44,6 +44,40 @@ def test_prediction_is_the_networks(weights, cube, small_network):
     assert prediction.probability.dtype == prediction.cams.dtype == np.float32
     assert prediction.cams.shape == (2, *cube.shape)
     assert prediction.class_names == ("MS", "NMOSD")
+
+
+def test_mirror_image_is_turned_back(weights, cube):
+    alone, mirrored = predict(cube, weights), predict(cube[::-1], weights)
+    both = predict(cube, weights, tta=True)
+    mean = (alone.probability + mirrored.probability[::-1]) / 2
+    np.testing.assert_allclose(both.probability, mean, atol=1e-6)
+    np.testing.assert_allclose(both.cams, (alone.cams + mirrored.cams[:, ::-1]) / 2, atol=1e-5)
+    assert both.class_votes.shape == (2, 2)
+    np.testing.assert_allclose(both.class_votes.mean(axis=0), both.class_probabilities)
+    np.testing.assert_array_equal(both.class_votes[0], alone.class_probabilities)
+
+
+def test_ensemble_is_the_mean_of_its_networks(weights, cube, tmp_path, small_network):
+    with torch.no_grad():
+        small_network.classification.head.weight += 1.0
+    save_weights(tmp_path / "other", small_network, WeightsMetadata("other", "1"))
+    files = weights, tmp_path / "other.safetensors"
+    found, single = predict(cube, *files), [predict(cube, file) for file in files]
+    for name in ("probability", "cams", "class_probabilities", "class_logits"):
+        mean = np.mean([getattr(one, name) for one in single], axis=0)
+        np.testing.assert_allclose(getattr(found, name), mean, atol=1e-5)
+    assert found.class_votes.shape == (2, 2)
+    with pytest.raises(ValueError, match="no weights"):
+        predict(cube)
+
+
+def test_networks_of_an_ensemble_must_go_together():
+    first = WeightsMetadata("first", "1")
+    check_ensemble([first, WeightsMetadata("second", "1")])
+    with pytest.raises(ValueError, match="second 1 names NMOSD, MS, first 1 MS, NMOSD"):
+        check_ensemble([first, WeightsMetadata("second", "1", class_names=("NMOSD", "MS"))])
+    with pytest.raises(ValueError, match="takes a cube"):
+        check_ensemble([first, WeightsMetadata("second", "1", cube_shape=(96, 96, 96))])
 
 
 def test_temperature_softens_the_probabilities(weights, cube):
@@ -102,11 +136,11 @@ def full_gpu(monkeypatch):
     compute = inference._predict_on
     used = []
 
-    def on(cube, weights, device, precision):
+    def on(cube, weights, tta, device, precision):
         used.append((device, precision))
         if device == "cuda":
             raise torch.cuda.OutOfMemoryError
-        return compute(cube, weights, device, precision)
+        return compute(cube, weights, tta, device, precision)
 
     monkeypatch.setattr(inference, "_predict_on", on)
     monkeypatch.setattr(inference, "select_device", lambda _: "cuda")

@@ -116,7 +116,23 @@ def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
     }  # fmt: skip
     only_nmosd = {"ependymal", "lower_ependyma", "medulla", "corticospinal"}
     assert kinds["NMOSD"] >= {"ependymal", "deep", "juxtacortical"}
-    assert kinds["NMOSD"] <= only_nmosd | {"deep", "juxtacortical", "infratentorial", "basal"}
+    assert kinds["NMOSD"] <= only_nmosd | {
+        "deep", "juxtacortical", "u_fibre", "infratentorial", "basal",
+    }  # fmt: skip
+
+
+def test_nmosd_has_few_lesions_whatever_the_load(tiny_head):
+    numbers = {
+        load: [
+            len(place_lesions(tiny_head, "NMOSD", load, np.random.default_rng(seed)).records)
+            for seed in range(40)
+        ]
+        for load in (3.0, 20.0)
+    }
+    assert (
+        5 <= np.median(numbers[3.0]) <= 13
+    )  # published: 6 (quartiles 3 to 11), typical sites apart
+    assert np.median(numbers[20.0]) < 2 * np.median(numbers[3.0])
 
 
 def test_records_are_in_the_world(tiny_head):
@@ -348,7 +364,7 @@ def test_millimetres_do_not_depend_on_the_grid(tiny_head, diagnosis):
     filled, sizes = [], []
     for head in (tiny_head, tiny_head.resampled(1.5)):
         maps = [
-            place_lesions(head, diagnosis, 4.0, np.random.default_rng(seed)) for seed in range(5)
+            place_lesions(head, diagnosis, 4.0, np.random.default_rng(seed)) for seed in range(12)
         ]
         filled.append(np.mean([m.mask.sum() for m in maps]) * head.spacing**3 / 1000)
         sizes.append(np.median([record.volume for m in maps for record in m.records]))

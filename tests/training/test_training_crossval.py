@@ -23,7 +23,13 @@ from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
 from msnmo_bids.training.prepared import prepare_scans
-from msnmo_bids.training.scoring import Segmentation, evaluate_scan, rule_row, write_examples
+from msnmo_bids.training.scoring import (
+    Segmentation,
+    choose_examples,
+    evaluate_scan,
+    rule_row,
+    write_example,
+)
 from msnmo_bids.training.site_weights import calibrate
 
 CLASSES = ("MS", "NMOSD")
@@ -74,13 +80,12 @@ class Oracle(torch.nn.Module):
 def test_scores_of_a_network_that_knows_the_answer(prepared):
     scan = prepared[1]
     truth = scan.load(CLASSES).lesions
-    result = evaluate_scan(Oracle(truth, (0.0, np.log(3.0))), scan, CLASSES)
+    oracle = Oracle(truth, (0.0, np.log(3.0)))
+    result = evaluate_scan(oracle, scan, CLASSES, with_volumes=True)
     assert result.row["prob_MS"] == pytest.approx(0.25)
     assert result.row["prob_NMOSD"] == pytest.approx(0.75)
-    mask, zooms = scan.native_mask()
-    assert {k: result.row[k] for k in ("dsc", "hd95")} == {
-        k: compare_masks(mask, result.labels, zooms)[k] for k in ("dsc", "hd95")
-    }
+    scores = compare_masks(scan.native_mask(), result.labels, scan.grid().zooms)
+    assert {k: result.row[k] for k in ("dsc", "hd95")} == {k: scores[k] for k in ("dsc", "hd95")}
     assert result.row["dsc"] > 0.95
     assert (result.row["participant_id"], result.row["site"]) == ("sub-01", "centre 0")
     assert set(result.row) <= set(scan_columns(CLASSES))
@@ -91,7 +96,9 @@ def test_scores_follow_threshold_and_smallest_lesion(prepared):
     scan = prepared[0]
     truth = scan.load(CLASSES).lesions
     network = Oracle(truth, (1.0, 0.0))
-    assert evaluate_scan(network, scan, CLASSES).labels.max() == 2
+    result = evaluate_scan(network, scan, CLASSES)
+    assert result.labels.max() == 2
+    assert result.volumes == {}  # a fold tests many scans: only those for figures keep them
     drops = Segmentation(0.5, min_volume=7000.0)  # 12 and 16 voxels of 343 mm³
     assert evaluate_scan(network, scan, CLASSES, segmentation=drops).labels.max() == 0
 
@@ -104,14 +111,13 @@ def test_rule_needs_lesions_and_gives_certainty(prepared):
 
 
 def test_examples_take_the_diagnoses_in_turn(prepared, tmp_path):
-    results = []
-    for scan in prepared:
-        network = Oracle(scan.load(CLASSES).lesions, (1.0, 0.0))
-        results.append(evaluate_scan(network, scan, CLASSES))
-    write_examples(results, tmp_path)
-    kept = sorted(path.stem for path in (tmp_path / "examples").iterdir())
-    assert kept == [f"site_sub-0{number}" for number in range(4)]
-    with np.load(tmp_path / "examples" / f"{kept[0]}.npz") as stored:
+    chosen = choose_examples(prepared, CLASSES)
+    assert sorted(scan.name for scan in chosen) == [f"site/sub-0{number}" for number in range(4)]
+    network = Oracle(chosen[0].load(CLASSES).lesions, (1.0, 0.0))
+    write_example(evaluate_scan(network, chosen[0], CLASSES, with_volumes=True), tmp_path)
+    [kept] = (tmp_path / "examples").iterdir()
+    assert kept.stem == chosen[0].name.replace("/", "_")
+    with np.load(kept) as stored:
         assert set(stored.files) == {"image", "truth", "prediction", "zooms"}
 
 

@@ -10,7 +10,7 @@ from site_data import AFFINE, SHAPE, Site, brain, lesions
 
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.labelled import sample_file
-from msnmo_bids.labelled.sample_file import read_grid, read_record
+from msnmo_bids.labelled.sample_file import read_record
 from msnmo_bids.labelled.scans import Found, find_labelled_scans
 from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
 from msnmo_bids.settings import ProcessingSettings
@@ -59,13 +59,13 @@ def test_a_scan_is_prepared_as_the_app_prepares_it(site, tmp_path, axcodes):
 def test_a_probability_comes_back_to_the_grid_of_the_mask(site, tmp_path, axcodes):
     site.add("01", "MS", mask=True, axcodes=axcodes)
     [scan], _ = prepare(find(site), tmp_path, cube_shape=(32, 32, 32))
-    mask, zooms = scan.native_mask()
+    mask, grid = scan.native_mask(), scan.grid()
     assert np.array_equal(mask, lesions())
-    assert np.allclose(zooms, 7)
-    back = scan.to_native(scan.load(CLASSES).lesions.astype(np.float32))
+    assert np.allclose(grid.zooms, 7)
+    back = grid.to_native(scan.load(CLASSES).lesions.astype(np.float32))
     assert back.shape == SHAPE
     assert np.array_equal(back > 0.5, mask > 0)
-    inside = scan.to_native(np.ones((2, 32, 32, 32), np.float32))
+    inside = grid.to_native(np.ones((2, 32, 32, 32), np.float32))
     assert np.array_equal(inside[1] > 0, brain() > 0)
 
 
@@ -257,6 +257,6 @@ def test_a_damaged_file_names_the_remedy(site, tmp_path):
     content = scan.cube_file.read_bytes()
     for damaged in (content[:200], content[:-30], b""):
         scan.cube_file.write_bytes(damaged)
-        for read in (lambda: scan.load(CLASSES), lambda: read_grid(scan.cube_file)):
+        for read in (lambda: scan.load(CLASSES), scan.grid):
             with pytest.raises(MsnmoError, match="Remove the file"):
                 read()

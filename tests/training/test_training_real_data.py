@@ -52,7 +52,7 @@ def test_lesions_lie_on_bright_voxels_and_come_back(found, tmp_path, index):
     assert sample.image[lesion].mean(dtype=float) > 1
     mirrored = lesion[::-1]
     assert sample.image[lesion].mean(dtype=float) > sample.image[mirrored].mean(dtype=float) + 0.5
-    mask, zooms = scan.native_mask()
-    back = scan.to_native(sample.lesions.astype(np.float32)) > 0.5
+    mask, grid = scan.native_mask(), scan.grid()
+    back = grid.to_native(sample.lesions.astype(np.float32)) > 0.5
     assert 2 * (back & (mask > 0)).sum() / (back.sum() + mask.sum()) > 0.9
-    assert np.allclose(sorted(zooms)[:2], 0.9, atol=0.11)
+    assert np.allclose(sorted(grid.zooms)[:2], 0.9, atol=0.11)

@@ -21,7 +21,7 @@ def run(scans, settings, weights, tmp_path: Path, out: str = "out", **options):
     workflow = init_msnmo_wf(
         scans=scans,
         settings=settings,
-        weights=weights,
+        weights=[weights],
         output_dir=tmp_path / out,
         work_dir=tmp_path / "work",
     )

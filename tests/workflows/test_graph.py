@@ -33,7 +33,7 @@ def build(scans, settings, weights, tmp_path, **options):
     return init_msnmo_wf(
         scans=scans,
         settings=settings,
-        weights=weights,
+        weights=[weights],
         output_dir=tmp_path / "out",
         work_dir=tmp_path / "work",
         **options,

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,24 @@ def test_a_class_is_named_only_when_it_is_probable_enough(make_scan, tmp_path, n
     assert (diagnosis["Diagnosis"] in CLASSES) == named
     assert ("no_class_is_probable_enough" in diagnosis["Flags"]) != named
     assert (diagnosis["Reason"] is None) == named
+
+
+@pytest.mark.parametrize(("other", "named"), [(0.4, True), (0.6, False)])
+def test_no_class_is_named_where_networks_disagree(make_scan, tmp_path, other, named):
+    scan = make_scan()
+    results, _ = results_for(scan, tmp_path / "between")
+    votes = ({"MS": 0.1, "NMOSD": 0.9}, {"MS": other, "NMOSD": 1 - other})
+    write_scan_derivatives(
+        target_of(scan),
+        replace(results, class_votes=votes),
+        output_dir=tmp_path / "out",
+        provenance=PROVENANCE,
+    )
+    path = tmp_path / "out" / derivative_paths(scan.folder, scan.prefix, CLASSES)["diagnosis"]
+    diagnosis = json.loads(path.read_text())
+    assert diagnosis["Diagnosis"] == ("NMOSD" if named else "indeterminate")
+    assert ("networks_or_views_disagree" in diagnosis["Flags"]) != named
+    assert named or diagnosis["Reason"].startswith("1 of 2 networks")
 
 
 def test_two_runs_write_the_same_bytes(make_scan, tmp_path):
