@@ -50,6 +50,29 @@ class DiseaseClassification(nn.Module):
             maps.append(features)
         return tuple(maps)
 
+    def pooling_weights(self, lesions: Tensor | None) -> tuple[Tensor, ...] | None:
+        """Return how much each voxel counts in the pooling.
+
+        Parameters
+        ----------
+        lesions : Tensor or None
+            Lesion probability ``(B, 1, D, H, W)``.
+
+        Returns
+        -------
+        tuple of Tensor or None
+            For the maps at 1/2, 1/4 and 1/8, ``(B, 1, D_i, H_i, W_i)`` with a mean of 1; None:
+            all voxels count alike.
+        """
+        if self.pooling != "lesion" or lesions is None:
+            return None
+        counts, share = [], lesions.float()
+        for _ in self.blocks:
+            share = halve(share)
+            count = share + self.pooling_floor
+            counts.append(count / count.mean(dim=(2, 3, 4), keepdim=True))
+        return tuple(counts)
+
     def forward_head(
         self, maps: tuple[Tensor, ...], lesions: Tensor | None = None, pre_logits: bool = False
     ) -> Tensor:
@@ -69,10 +92,12 @@ class DiseaseClassification(nn.Module):
         Tensor
             ``(B, K)``, or ``(B, 448)`` with `pre_logits`; float32 also under autocast.
         """
-        if self.pooling == "lesion" and lesions is not None:
-            pooled = _pool_by_lesions(maps, lesions.float(), self.pooling_floor)
-        else:
+        counts = self.pooling_weights(lesions)
+        if counts is None:
             pooled = [scale.float().mean(dim=(2, 3, 4)) for scale in maps]
+        else:
+            weighted = zip(maps, counts, strict=True)
+            pooled = [(scale.float() * count).mean(dim=(2, 3, 4)) for scale, count in weighted]
         joined = torch.cat(pooled, dim=1)
         return joined if pre_logits else linear_float32(self.head, joined)
 
@@ -101,14 +126,3 @@ class ResidualBlock(nn.Module):
         """Code the features."""
         coded = self.norm(self.second(self.first(features)))
         return self.activation(coded + self.shortcut(features))
-
-
-def _pool_by_lesions(maps: tuple[Tensor, ...], lesions: Tensor, floor: float) -> list[Tensor]:
-    """Average each map with the lesion probability as the weight of a voxel: ``(B, C_i)``."""
-    pooled = []
-    for scale in maps:
-        lesions = halve(lesions)
-        weight = lesions + floor
-        weight = weight / weight.sum(dim=(2, 3, 4), keepdim=True)
-        pooled.append((scale.float() * weight).sum(dim=(2, 3, 4)))
-    return pooled

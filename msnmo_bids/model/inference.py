@@ -207,7 +207,8 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
-        cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
+        counts = network.classification.pooling_weights(lesions)
+        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = _softmax(logits / metadata.calibration.temperature)
         votes = probabilities[None]

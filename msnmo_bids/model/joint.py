@@ -30,6 +30,9 @@ class JointOutput:
         F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
     class_weight : Tensor or None
         Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
+    class_pooling : tuple of Tensor or None
+        How much each voxel of F_i counts in the pooling, ``(B, 1, ...)`` with a mean of 1; None:
+        all alike.
     """
 
     lesion_logits: Tensor | None = None
@@ -37,6 +40,7 @@ class JointOutput:
     class_logits: Tensor | None = None
     class_features: tuple[Tensor, ...] | None = None
     class_weight: Tensor | None = None
+    class_pooling: tuple[Tensor, ...] | None = None
 
     @property
     def lesion_probability(self) -> Tensor | None:
@@ -160,6 +164,7 @@ class JointNetwork(nn.Module):
             logits, class_features = self.forward_classification(features, lesions)
             output |= {"class_logits": logits, "class_features": class_features}
             output["class_weight"] = self.classification.head.weight
+            output["class_pooling"] = self.classification.pooling_weights(lesions)
         return JointOutput(**output)
 
 

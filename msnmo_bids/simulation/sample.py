@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial import cKDTree
 
-from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
+from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
 from msnmo_bids.simulation.acquisition import Protocol, degrade, random_protocol, sample_grid
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.contrast import flair
@@ -251,10 +251,39 @@ def _skull_base(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
     return place * np.clip(noise + rng.uniform(-0.5, 0.5), 0, 1)
 
 
+def prepared_scan(
+    scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
+    """Prepare a simulated scan as the app prepares a real one.
+
+    Parameters
+    ----------
+    scan : SimulatedScan
+        The scan.
+    rng : numpy.random.Generator
+        Source of randomness (errors of skull stripping, margin).
+    shape : tuple of int
+        Shape of the cube.
+
+    Returns
+    -------
+    image : ndarray, ``shape``, float32
+        z-scores, background 0.
+    brain : ndarray, (X, Y, Z), bool
+        Brain mask with errors, on the scan's grid.
+    transform : CubeTransform
+        Where the cube lies on the scan's grid.
+    """
+    mask = imperfect_brain_mask(scan, rng)
+    margin = float(rng.uniform(3.0, 8.0))
+    cube, transform = array_to_cube(scan.image * mask, mask, tuple(scan.zooms), shape, margin)
+    return cube, mask, transform
+
+
 def training_cube(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepare a simulated scan as the app prepares a real one.
+    """Prepare a simulated scan for a training.
 
     Parameters
     ----------
@@ -272,8 +301,5 @@ def training_cube(
     lesions : ndarray, ``shape``, uint8
         Lesion mask, nearest neighbour.
     """
-    mask = imperfect_brain_mask(scan, rng)
-    cube, transform = array_to_cube(
-        scan.image * mask, mask, tuple(scan.zooms), shape, float(rng.uniform(3.0, 8.0))
-    )
+    cube, mask, transform = prepared_scan(scan, rng, shape)
     return cube, labels_to_cube(scan.lesion_mask * mask, transform)

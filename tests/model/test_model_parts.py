@@ -193,6 +193,27 @@ def test_maps_add_up_to_the_class_logits(sides):
     assert combined.shape == (2, 3, *sides)
 
 
+def test_maps_add_up_to_the_class_logits_when_lesions_are_weighted():
+    network = JointNetwork(JointConfig(pooling="lesion")).eval()
+    with torch.no_grad():
+        output = network(torch.randn(2, 1, 32, 32, 32))
+    assert all(
+        count.mean(dim=(1, 2, 3, 4)).allclose(torch.ones(2)) for count in output.class_pooling
+    )
+    expected = output.class_logits - network.classification.head.bias
+    for index in range(2):
+        maps = class_activation_maps(output.class_features, output.class_weight, index)
+        counted = zip(maps, output.class_pooling, strict=True)
+        total = sum((scale * count).mean(dim=(1, 2, 3, 4)) for scale, count in counted)
+        torch.testing.assert_close(total, expected[:, index], rtol=1e-4, atol=1e-5)
+    # Far from lesions nothing counts, so the map is (nearly) zero there.
+    features, counts = [torch.ones(1, 2, 4, 4, 4)], [torch.zeros(1, 1, 4, 4, 4)]
+    counts[0][..., 0] = 4
+    cam = combined_cam(features, torch.ones(3, 2), (4, 4, 4), counts)
+    assert cam[..., 1:].abs().max() == 0
+    assert (cam[..., 0] == 8).all()
+
+
 def test_combined_map_is_the_sum_of_the_upsampled_maps():
     features = [torch.randn(2, width, side, side, side) for width, side in ((4, 8), (6, 4), (8, 2))]
     weight = torch.randn(3, 18)

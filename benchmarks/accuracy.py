@@ -1,0 +1,145 @@
+"""Measure weights: on simulated scans that were never trained on, and on labelled real ones.
+
+``PYTHONPATH=. python benchmarks/accuracy.py --anatomy DIR --lesion-shapes FILE --out DIR``
+
+Each simulated scan is kept in ``OUT/simulated.jsonl`` as soon as it is known, and not measured
+again; ``OUT/summary.json`` holds the summary. The two kinds of scans are never mixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from msnmo_bids.evaluation.classification import probability_columns
+from msnmo_bids.evaluation.simulated import (
+    ceiling,
+    diagnosis_summary,
+    naming_limit,
+    segmentation_summary,
+)
+from msnmo_bids.labelled.scans import find_labelled_scans
+from msnmo_bids.model.weights import default_weights_path, load_weights, read_metadata
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.simulation.anatomy import load_heads
+from msnmo_bids.simulation.lesion_shapes import load_shapes
+from msnmo_bids.training.calibration import fit_temperature
+from msnmo_bids.training.prepared import prepare_scans
+from msnmo_bids.training.scoring import Segmentation, evaluate_scan
+from msnmo_bids.training.simulated_test import (
+    FIRST_SEED,
+    describe,
+    evaluate_case,
+    plan_cases,
+    simulate_case,
+    truth_features,
+)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, nargs="+", default=[default_weights_path()])
+    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
+    parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
+    parser.add_argument("--cache", type=Path, help="folder for prepared heads and scans")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--each", type=int, default=100, help="simulated scans of each diagnosis")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
+    parser.add_argument("--matched", action="store_true", help="with the same loads for all")
+    parser.add_argument("--rule", action="store_true", help="apply the radiologists' rule")
+    parser.add_argument("--deletion", type=int, default=0, help="scans with the deletion test")
+    parser.add_argument("--tta", action="store_true", help="mean with the mirror image")
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    metadata = read_metadata(options.weights[0])
+    classes = metadata.class_names
+    summary: dict[str, Any] = {"weights": describe(metadata)}
+    if options.each:
+        cases = _simulated(options)
+        summary["simulated"] = _summarise(cases, classes, metadata.min_class_probability)
+    if options.real:
+        real = _real(options)
+        real.to_csv(options.out / "real.tsv", sep="\t", index=False)
+        columns = ["dsc", "ppv", "tpr", "lesion_f1", "true_volume_ml", "predicted_volume_ml"]
+        print(real[["scan", *columns, *probability_columns(classes)]].round(3).to_string())
+        summary["real"] = {"scans": len(real), **real.mean(numeric_only=True).to_dict()}
+    text = json.dumps(summary, indent=2)
+    (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _simulated(options: argparse.Namespace) -> pd.DataFrame:
+    file = options.out / f"simulated{'-matched' if options.matched else ''}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    heads = load_heads(options.anatomy, options.cache)
+    shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
+    with file.open("a", encoding="utf-8") as stream:
+        for case in list(plan_cases(options.each))[len(rows) :]:
+            rng = np.random.default_rng((options.seed, case.number))
+            scan = simulate_case(case, heads, shapes, rng, matched=options.matched)
+            row = evaluate_case(
+                case, scan, options.weights, rng,
+                tta=options.tta,
+                with_rule=options.rule,
+                with_deletion=case.number < options.deletion,
+            )  # fmt: skip
+            row["truth"] = truth_features(scan)
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+            rows.append(row)
+    return pd.DataFrame(rows[: 3 * options.each])
+
+
+def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> dict[str, Any]:
+    sick = cases[cases["diagnosis"].isin(list(classes))]
+    logits = sick[[f"logit_{name}" for name in classes]].to_numpy()
+    labels = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
+    known = (sick["found_count"] > 0).to_numpy()
+    groups = {
+        f"{column} {value}": diagnosis_summary(part, classes, least)
+        for column in ("protocol", "typicality")
+        for value, part in cases.groupby(column)
+    }
+    return {
+        "diagnosis": diagnosis_summary(cases, classes, least),
+        "groups": groups,
+        "temperature": fit_temperature(logits[known], labels[known]),
+        "naming_limit": naming_limit(cases, classes),
+        "auc_ceiling": ceiling(pd.DataFrame(sick["truth"].tolist()), labels),
+        "segmentation": segmentation_summary(cases),
+    }
+
+
+def _real(options: argparse.Namespace) -> pd.DataFrame:
+    network, metadata = load_weights(options.weights[0])
+    found = find_labelled_scans(options.real, classes=metadata.class_names)
+    cache = options.cache or options.out / "cache"
+    scans, _ = prepare_scans(
+        found,
+        cache_dir=cache / "scans",
+        work_dir=cache / "work",
+        settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
+        cube_shape=metadata.cube_shape,
+        plugin="Linear",
+    )
+    chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume)
+    rows = [
+        evaluate_scan(network, scan, metadata.class_names, segmentation=chosen).row
+        for scan in scans
+    ]
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Summarise what weights say of simulated test scans (`msnmo_bids.training.simulated_test`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msnmo_bids.evaluation.classification import (
+    calibration_error,
+    least_confidence,
+    risk_coverage,
+    roc_area,
+)
+
+#: Largest share of wrong diagnoses among those that are named.
+LARGEST_RISK = 0.05
+
+
+def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndarray:
+    """Return the diagnosis that the app names, or None where it withholds one.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Rows of `evaluate_case`.
+    classes : sequence of str
+        Names of the classes.
+    least : float
+        A class is named from this probability on.
+
+    Returns
+    -------
+    ndarray of object, (N,)
+        Name of a class, or None.
+    """
+    probabilities = cases[[f"prob_{name}" for name in classes]].to_numpy()
+    named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
+    withheld = (probabilities.max(axis=1) < least) | ~cases["agree"].astype(bool).to_numpy()
+    withheld |= cases["found_count"].to_numpy() == 0
+    named[withheld] = None
+    return named
+
+
+def diagnosis_summary(
+    cases: pd.DataFrame, classes: Sequence[str], least: float
+) -> dict[str, float | int | None]:
+    """Summarise the diagnoses of some cases.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Rows of `evaluate_case`; the healthy ones are left out.
+    classes : sequence of str
+        MS and NMOSD, in the network's order.
+    least : float
+        A class is named from this probability on.
+
+    Returns
+    -------
+    dict
+        Counts; AUC and accuracy of the network's scores for all cases with disease; expected
+        calibration error; share that is withheld, and share of the named ones that is wrong; AUC of
+        the found volume alone (the better direction); accuracy of the rule where it was applied.
+    """
+    sick = cases[cases["diagnosis"].isin(list(classes))]
+    if sick.empty:
+        return {"scans": 0}
+    label = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
+    score = sick[f"prob_{classes[1]}"].to_numpy()
+    named = decide(sick, classes, least)
+    known = named != np.array(None)
+    wrong = known & (named != sick["diagnosis"].to_numpy())
+    both = len(set(label.tolist())) == 2
+    by_volume = roc_area(label, sick["predicted_volume_ml"].to_numpy()) if both else None
+    summary: dict[str, float | int | None] = {
+        "scans": len(sick),
+        "auc": roc_area(label, score) if both else None,
+        "accuracy": float(((score > 0.5) == label).mean()),
+        "ece": calibration_error(label, score, bins=10),
+        "withheld": float(1 - known.mean()),
+        "wrong_of_named": float(wrong.sum() / known.sum()) if known.any() else None,
+        "auc_of_volume": None if by_volume is None else max(by_volume, 1 - by_volume),
+    }
+    if "rule" in sick:
+        summary["accuracy_of_rule"] = float((sick["rule"] == sick["diagnosis"]).mean())
+    return summary
+
+
+def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
+    """Return the probability from which on at most `LARGEST_RISK` of the named cases are wrong.
+
+    Parameters
+    ----------
+    cases, classes
+        As for `diagnosis_summary`. Cases without a found lesion, or on which networks or views
+        disagree, are not named anyway and left out.
+
+    Returns
+    -------
+    float
+        1 if there is none.
+    """
+    correct, confidence = _correct_and_confidence(cases, classes)
+    return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
+
+
+def risk_and_coverage(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """Return the corners of the risk-coverage curve: limit, coverage, risk."""
+    return risk_coverage(*_correct_and_confidence(cases, classes))
+
+
+def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
+    """Summarise the segmentation, and how well the activation maps lie on the lesions.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Rows of `evaluate_case`, healthy ones among them.
+
+    Returns
+    -------
+    dict
+        Means over the scans with lesions; marked volume of the healthy ones (ml), mean and largest.
+    """
+    sick, healthy = cases[cases["true_volume_ml"] > 0], cases[cases["diagnosis"] == "HC"]
+    columns = [name for name in map(str, cases) if name.startswith("dsc_")]
+    columns += ["dsc", "ppv", "tpr", "lesion_f1", "cam_inside", "cam_hit", "cam_expected"]
+    columns += ["fall_without_marked", "fall_without_mirrored"]
+    present = [name for name in columns if name in sick]
+    summary: dict[str, Any] = {"scans": len(sick)}
+    summary |= {name: _mean(sick[name]) for name in present}
+    if len(healthy):
+        summary["healthy_mean_ml"] = _mean(healthy["predicted_volume_ml"])
+        summary["healthy_largest_ml"] = float(healthy["predicted_volume_ml"].max())
+    return summary
+
+
+def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> float | None:
+    """Estimate the AUC that the priors themselves allow: from the true lesions, by kind.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Rows of `truth_features`.
+    labels : ndarray of int, (N,)
+        0 and 1.
+    seed : int, optional
+        Of the random forest.
+
+    Returns
+    -------
+    float or None
+        AUC of a random forest in five folds; None with fewer than ten scans of a class.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    if np.bincount(labels, minlength=2).min() < 10:
+        return None
+    forest = RandomForestClassifier(300, random_state=seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    table = features.fillna(0.0).to_numpy()
+    scores = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1]
+    return roc_area(labels, scores)
+
+
+def _correct_and_confidence(
+    cases: pd.DataFrame, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    sick = cases[cases["diagnosis"].isin(list(classes))]
+    sick = sick[decide(sick, classes, 0.0) != np.array(None)]
+    probabilities = sick[[f"prob_{name}" for name in classes]].to_numpy()
+    named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
+    return (named == sick["diagnosis"].to_numpy()), probabilities.max(axis=1)
+
+
+def _mean(column: pd.Series) -> float | None:
+    values = pd.to_numeric(column, errors="coerce").dropna()
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,263 @@
+"""Test weights on simulated scans that no training has drawn.
+
+What comes out says how well the simulator's patterns are told apart and its lesions are found; it
+is no statement about patients. Masks are compared on the scan's own grid, as the app writes them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from msnmo_bids.evaluation.cam import (
+    cam_scores,
+    contrast,
+    marked,
+    mirrored_elsewhere,
+    remove_tissue,
+)
+from msnmo_bids.evaluation.rule import rule_of_scan
+from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.lesions.mask import segment
+from msnmo_bids.model.inference import Prediction, predict
+from msnmo_bids.model.weights import WeightsMetadata, read_metadata
+from msnmo_bids.preprocessing.cube import from_cube
+from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
+from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
+
+#: Trainings take small seeds; tests take this one and those above it.
+FIRST_SEED = 777_000
+ANY_PROTOCOL = "any"
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+HEALTHY = "HC"
+_TYPICALITIES = (1.0, 0.7)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One simulated scan of a test.
+
+    Parameters
+    ----------
+    number : int
+        Counts the cases; with the test's seed it decides on everything.
+    diagnosis : {"MS", "NMOSD", "HC"}
+        Whose lesions.
+    protocol : str
+        A preset, or ``"any"``: drawn freely.
+    typicality : float
+        Share of the load that follows the disease's own pattern.
+    """
+
+    number: int
+    diagnosis: str
+    protocol: str
+    typicality: float
+
+
+def plan_cases(each: int) -> Iterator[Case]:
+    """Plan a test: the diagnoses, the protocols and how typical the lesions are take turns.
+
+    Parameters
+    ----------
+    each : int
+        Number of scans of each diagnosis.
+
+    Yields
+    ------
+    Case
+        ``3 * each``.
+    """
+    protocols = (*PRESETS, ANY_PROTOCOL)
+    for turn in range(each):
+        for place, diagnosis in enumerate(("MS", "NMOSD", HEALTHY)):
+            yield Case(
+                number=3 * turn + place,
+                diagnosis=diagnosis,
+                protocol=protocols[turn % len(protocols)],
+                typicality=_TYPICALITIES[(turn // len(protocols)) % len(_TYPICALITIES)],
+            )
+
+
+def simulate_case(
+    case: Case,
+    heads: Sequence[Head],
+    shapes: ShapeLibrary | None,
+    rng: np.random.Generator,
+    *,
+    matched: bool = False,
+) -> SimulatedScan:
+    """Simulate the scan of a case.
+
+    Parameters
+    ----------
+    case : Case
+        What to simulate.
+    heads : sequence of Head
+        Anatomies.
+    shapes : ShapeLibrary or None
+        Real lesion shapes.
+    rng : numpy.random.Generator
+        Of this case.
+    matched : bool, optional
+        Draw the lesion loads of all diagnoses as for MS, so that the volume tells nothing.
+
+    Returns
+    -------
+    SimulatedScan
+        A person with MS or NMOSD has lesions.
+    """
+    head = heads[int(rng.integers(len(heads)))]
+    any_protocol = case.protocol == ANY_PROTOCOL
+    protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
+    sick = case.diagnosis != HEALTHY
+    load = draw_load(rng, "MS" if matched else case.diagnosis, without=0.0) if sick else 0.0
+    return next(
+        simulate_visits(
+            head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol], shapes=shapes,
+            typicality=case.typicality,
+        )
+    )  # fmt: skip
+
+
+def evaluate_case(
+    case: Case,
+    scan: SimulatedScan,
+    weights: Sequence[Path],
+    rng: np.random.Generator,
+    *,
+    tta: bool = False,
+    with_rule: bool = False,
+    with_deletion: bool = False,
+) -> dict[str, Any]:
+    """Apply weights to a simulated scan and compare what they say with the truth.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    scan : SimulatedScan
+        Its scan.
+    weights : sequence of Path
+        ``NAME.safetensors``; of several the mean is taken.
+    rng : numpy.random.Generator
+        Source of randomness: errors of skull stripping.
+    tta : bool, optional
+        Mean with the mirror image.
+    with_rule : bool, optional
+        Apply the radiologists' rule to the lesions that were found.
+    with_deletion : bool, optional
+        Predict again without the tissue that the class activation map marks, and without as much
+        elsewhere.
+
+    Returns
+    -------
+    dict
+        A row: the case, the measures of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`,
+        ``dsc_0.3`` ..., volumes (ml), ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all
+        networks and views name one class, and what `with_rule` and `with_deletion` ask for.
+    """
+    metadata = read_metadata(weights[0])
+    cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
+    found = predict(cube, *weights, tta=tta)
+    if found.probability is None or found.class_probabilities is None or found.cams is None:
+        raise ValueError("these weights do not segment and classify")
+    probability = from_cube(found.probability, transform) * brain
+    voxel = float(np.prod(scan.zooms))
+    _, labels = segment(
+        probability, voxel, threshold=metadata.threshold, min_volume=metadata.min_lesion_volume
+    )
+    truth = scan.lesion_mask > 0
+    row: dict[str, Any] = {
+        "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
+        "typicality": case.typicality, "found_count": int(labels.max()),
+        **compare_masks(truth.astype(np.uint8), labels, tuple(scan.zooms)),
+        **{f"dsc_{level}": _dice(probability > level, truth) for level in THRESHOLDS},
+        **_scores(found),
+    }  # fmt: skip
+    likeliest = int(np.argmax(found.class_probabilities))
+    cam = from_cube(contrast(found.cams, likeliest), transform)
+    row |= cam_scores(cam, truth, brain, tuple(scan.zooms))
+    if with_deletion:
+        row |= _deletion(cube, found, likeliest, weights)
+    if with_rule:
+        row["rule"] = _rule(scan, brain, labels)
+    return row
+
+
+def truth_features(scan: SimulatedScan) -> dict[str, float]:
+    """Count the true lesions of a simulated scan by kind, and their volume (ml) by kind.
+
+    What can be known at best of the diagnosis: see the ceiling in ``benchmarks/accuracy.py``.
+    """
+    features: dict[str, float] = {}
+    for record in scan.lesions.records:
+        for name, value in (("count", 1.0), ("ml", record.volume / 1000)):
+            key = f"{name}_{record.kind}"
+            features[key] = features.get(key, 0.0) + value
+    return features
+
+
+def _scores(found: Prediction) -> dict[str, Any]:
+    assert found.class_logits is not None
+    assert found.class_probabilities is not None
+    assert found.class_votes is not None
+    row: dict[str, Any] = {}
+    for number, name in enumerate(found.class_names):
+        row[f"logit_{name}"] = float(found.class_logits[number])
+        row[f"prob_{name}"] = float(found.class_probabilities[number])
+    row["agree"] = len(set(found.class_votes.argmax(axis=1).tolist())) == 1
+    return row
+
+
+def _deletion(
+    cube: np.ndarray, found: Prediction, likeliest: int, weights: Sequence[Path]
+) -> dict[str, float]:
+    """Return how the likeliest class's logit margin falls when tissue is removed."""
+    assert found.cams is not None
+    brain = cube != 0
+    where = marked(contrast(found.cams, likeliest), brain)
+    parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
+    before = _margin(found, likeliest)
+    return {
+        f"fall_without_{name}": before
+        - _margin(predict(remove_tissue(cube, part, brain), *weights), likeliest)
+        for name, part in parts.items()
+    }
+
+
+def _margin(found: Prediction, index: int) -> float:
+    assert found.class_logits is not None
+    return float(found.class_logits[index] - np.delete(found.class_logits, index).max())
+
+
+def _rule(scan: SimulatedScan, brain: np.ndarray, labels: np.ndarray) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        flair, mask = Path(folder) / "flair.nii", Path(folder) / "mask.nii"
+        nib.Nifti1Image(scan.image * brain, scan.affine).to_filename(flair)
+        nib.Nifti1Image(brain.astype(np.uint8), scan.affine).to_filename(mask)
+        return rule_of_scan(labels, flair, mask)
+
+
+def _dice(found: np.ndarray, true: np.ndarray) -> float:
+    both = found.sum() + true.sum()
+    return float(2 * (found & true).sum() / both) if both else 1.0
+
+
+def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
+    """Return what identifies the tested weights."""
+    return {
+        "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
+        "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
+        "temperature": metadata.calibration.temperature,
+        "min_class_probability": metadata.min_class_probability,
+    }  # fmt: skip

@@ -1,0 +1,123 @@
+"""Weights on simulated test scans: the plan, the rows, their summary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from msnmo_bids.evaluation.simulated import (
+    ceiling,
+    decide,
+    diagnosis_summary,
+    naming_limit,
+    segmentation_summary,
+)
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import WeightsMetadata, save_weights
+from msnmo_bids.training.simulated_test import (
+    evaluate_case,
+    plan_cases,
+    simulate_case,
+    truth_features,
+)
+
+CLASSES = ("MS", "NMOSD")
+
+
+@pytest.fixture
+def weights(tiny_config, tmp_path):
+    metadata = WeightsMetadata("tiny", "1", cube_shape=(32, 32, 32), min_lesion_volume=0.0)
+    save_weights(tmp_path / "tiny", JointNetwork(tiny_config), metadata)
+    return tmp_path / "tiny.safetensors"
+
+
+def cases(scores, truth, **columns):
+    """Make rows in which the network gives NMOSD these probabilities."""
+    scores = np.asarray(scores)
+    table = {"diagnosis": truth, "prob_MS": 1 - scores, "prob_NMOSD": scores, "agree": True}
+    volumes = {"found_count": 3, "predicted_volume_ml": 1.0, "true_volume_ml": 1.0}
+    return pd.DataFrame(table | volumes | columns)
+
+
+def test_every_diagnosis_meets_every_protocol_and_typicality():
+    planned = pd.DataFrame([vars(case) for case in plan_cases(20)])
+    assert planned["number"].tolist() == list(range(60))
+    counts = planned.groupby(["diagnosis", "protocol", "typicality"]).size()
+    assert len(counts) == 3 * 5 * 2
+    assert set(counts) == {2}
+
+
+def test_a_case_is_simulated_and_measured(ball_head, weights):
+    sick, _, healthy = list(plan_cases(1))
+    rows = []
+    for case in (sick, sick, healthy):
+        rng = np.random.default_rng((5, case.number))
+        scan = simulate_case(case, [ball_head], None, rng)
+        row = evaluate_case(case, scan, [weights], rng, tta=True, with_deletion=True)
+        rows.append(row)
+        assert bool(truth_features(scan)) == (case.diagnosis != "HC")
+    first, again, without = rows
+    assert first == again
+    assert first["true_volume_ml"] > 0
+    assert first["prob_MS"] + first["prob_NMOSD"] == pytest.approx(1)
+    assert 0 <= first["cam_inside"] <= 1
+    assert np.isfinite([first["fall_without_marked"], first["fall_without_mirrored"]]).all()
+    assert without["true_volume_ml"] == 0
+    assert without["cam_inside"] is None
+
+
+def test_loads_are_matched_when_asked_for(ball_head):
+    case = list(plan_cases(1))[1]
+    loads = {
+        matched: [
+            simulate_case(case, [ball_head], None, np.random.default_rng(k), matched=matched).load
+            for k in range(12)
+        ]
+        for matched in (False, True)
+    }
+    assert min(loads[False]) > 0
+    assert np.median(loads[True]) > 2 * np.median(loads[False])
+
+
+def test_a_diagnosis_is_withheld():
+    table = cases([0.1, 0.6, 0.9, 0.9, 0.9], "MS", found_count=[1, 1, 1, 0, 1])
+    table["agree"] = [True, True, True, True, False]
+    assert decide(table, CLASSES, 0.7).tolist() == ["MS", None, "NMOSD", None, None]
+
+
+def test_summary_of_the_diagnoses():
+    truth = ["MS", "MS", "NMOSD", "NMOSD", "HC"]
+    table = cases([0.1, 0.8, 0.9, 0.6, 0.5], truth, predicted_volume_ml=[4, 3, 2, 1, 0])
+    table["rule"] = ["MS", "MS", "MS", "NMOSD", "NMOSD"]
+    found = diagnosis_summary(table, CLASSES, 0.7)
+    assert found["scans"] == 4
+    assert found["auc"] == pytest.approx(0.75)
+    assert found["accuracy"] == pytest.approx(0.75)
+    assert found["withheld"] == pytest.approx(0.25)
+    assert found["wrong_of_named"] == pytest.approx(1 / 3)
+    assert found["auc_of_volume"] == 1.0
+    assert found["accuracy_of_rule"] == pytest.approx(0.75)
+    # Named from 0.9 on, nothing is wrong; from 0.8 on, one of three.
+    assert naming_limit(table, CLASSES) == pytest.approx(0.9)
+    assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, 0.7) == {"scans": 0}
+
+
+def test_summary_of_the_segmentation():
+    table = cases([0.5] * 3, ["MS", "MS", "HC"], dsc=[0.4, 0.6, 1.0], cam_inside=[0.2, None, None])
+    table["true_volume_ml"], table["predicted_volume_ml"] = [1.0, 2.0, 0.0], [1.0, 2.0, 0.3]
+    found = segmentation_summary(table)
+    assert found["scans"] == 2
+    assert found["dsc"] == pytest.approx(0.5)
+    assert found["cam_inside"] == pytest.approx(0.2)
+    assert found["healthy_mean_ml"] == found["healthy_largest_ml"] == 0.3
+
+
+def test_ceiling_is_what_the_true_lesions_tell():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 30)
+    noise = pd.DataFrame({"ml_deep": rng.random(60)})
+    telling = noise.assign(count_ependymal=[np.nan] * 30 + [1.0] * 30)
+    assert ceiling(telling, labels) > 0.98
+    assert ceiling(noise, labels) < 0.8
+    assert ceiling(noise[:35], labels[:35]) is None
