@@ -11,12 +11,11 @@ from pathlib import Path
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
 from msnmo_bids.training.checkpoint import trained_weights
-from msnmo_bids.training.simulated import NETWORK
+from msnmo_bids.training.recipe import RECIPE, read_recipe
 
-TRAINED_ON = (
+SIMULATED = (
     "T2-FLAIR simulated from 20 whole-head label maps of the SynthSeg project (Apache-2.0) and "
-    "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0); no real scan, of MS "
-    "or of NMOSD, was used",
+    "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0)"
 )
 
 
@@ -36,8 +35,14 @@ def main() -> None:
     parser.add_argument(
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
+    parser.add_argument(
+        "--real-data", nargs="*", default=[], metavar="TEXT",
+        help="real scans that were trained on, with number and licence",
+    )  # fmt: skip
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     options = parser.parse_args()
-    network = JointNetwork(NETWORK)
+    configuration = read_recipe(options.recipe).network
+    network = JointNetwork(configuration)
     network.load_state_dict(trained_weights(options.checkpoint))
     calibration = Calibration()
     if options.calibrated_on:
@@ -45,13 +50,13 @@ def main() -> None:
     metadata = WeightsMetadata(
         name="msnmo-joint",
         version=options.version,
-        class_names=NETWORK.classes,
+        class_names=configuration.classes,
         cube_shape=(options.side,) * 3,
         threshold=options.threshold,
         min_lesion_volume=options.min_lesion_volume,
         calibration=calibration,
         min_class_probability=options.min_class_probability,
-        trained_on=TRAINED_ON,
+        trained_on=(SIMULATED, *options.real_data),
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(options.out, network, metadata, dtype="fp16")

@@ -1,0 +1,310 @@
+"""Run the recipe of the shipped weights: stages of training, one after the other.
+
+``python -m msnmo_bids.training.recipe --anatomy DIR --lesion-shapes FILE --out DIR``
+
+The recipe is a file beside the program (`RECIPE`). Its stages train on simulated brains; those with
+a share of real scans train on labelled data sets too (``--real``). The classifier is trained last,
+on the frozen trunk, with lesion loads matched between the classes. Killed at any time, the same
+command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msnmo_bids.bids.dataset import atomic_path
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.labelled.scans import find_labelled_scans
+from msnmo_bids.model.config import CLASSIFICATION, JointConfig, LossConfig
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.losses import JointLoss
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.simulation.anatomy import Head, load_heads
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
+from msnmo_bids.training.checkpoint import trained_weights
+from msnmo_bids.training.config import TrainingConfig, read_settings
+from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.memory import keep_freed_memory
+from msnmo_bids.training.mixed import MixedSource, PreparedSamples
+from msnmo_bids.training.pool import BrainPool
+from msnmo_bids.training.prepared import PreparedScan, prepare_scans
+from msnmo_bids.training.sources import EpochSource, SampleSource, SimulatedSource
+
+#: The recipe of the weights that ship.
+RECIPE = Path(__file__).with_name("recipes") / "msnmo-joint.yml"
+_POOL_SIZE = 60
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the trainings that a recipe runs one after the other.
+
+    Parameters
+    ----------
+    name : str
+        Its folder.
+    side : int
+        Side of the cubes (voxels).
+    config : TrainingConfig
+        How to train.
+    refresh_every : int
+        Steps between two new brains.
+    nmosd_share : float
+        Share of NMOSD-like ones among them.
+    real_share : float
+        Share of the samples that are real scans.
+    """
+
+    name: str
+    side: int
+    config: TrainingConfig
+    refresh_every: int = 2
+    nmosd_share: float = 0.1
+    real_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are made.
+
+    Parameters
+    ----------
+    network : JointConfig
+        The network.
+    loss : LossConfig
+        Its losses.
+    stages : tuple of Stage
+        In their order.
+    """
+
+    network: JointConfig
+    loss: LossConfig
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What samples are made of.
+
+    Parameters
+    ----------
+    heads : list of Head
+        Anatomies to deform.
+    shapes : ShapeLibrary or None
+        Real lesion shapes.
+    real : tuple of Path
+        Labelled data sets.
+    cache : Path
+        Folder that keeps prepared scans.
+    """
+
+    heads: list[Head]
+    shapes: ShapeLibrary | None
+    real: tuple[Path, ...] = field(default=())
+    cache: Path = Path("cache")
+
+
+def read_recipe(path: Path = RECIPE) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    path : Path, optional
+        YAML file; `RECIPE` explains its keys.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    BadInputError
+        If a key is missing or unknown, or a value is wrong.
+    UsageError
+        If the file cannot be read.
+    """
+    content = read_settings(path)
+    try:
+        seed = content.pop("seed", 0)
+        common = content.pop("training", {})
+        network = JointConfig(**content.pop("network", {}))
+        loss = LossConfig(**content.pop("loss", {}))
+        stages = tuple(
+            _stage(dict(stage), common, seed + number)
+            for number, stage in enumerate(content.pop("stages"))
+        )
+        if content:
+            raise ValueError(f"unknown: {', '.join(content)}")
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = f"{RECIPE.name}, beside the program, shows the form"
+        raise BadInputError(f"is no recipe ({error})", file=path, remedy=remedy) from error
+    return Recipe(network, loss, stages)
+
+
+def _stage(content: dict[str, Any], common: dict[str, Any], seed: int) -> Stage:
+    training = {**common, **content.pop("training", {}), "seed": seed}
+    return Stage(config=TrainingConfig.from_dict(training), **content)
+
+
+def train(
+    recipe: Recipe,
+    material: Material,
+    out: Path,
+    *,
+    initial: Path | None = None,
+    only: Sequence[str] = (),
+) -> JointNetwork:
+    """Run the stages one after the other, resuming where they stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The stages.
+    material : Material
+        What samples are made of.
+    out : Path
+        Folder of checkpoints, logs and the averaged weights.
+    initial : Path, optional
+        Checkpoint or averaged weights to start from.
+    only : sequence of str, optional
+        Names of the only stages to run; default: all.
+
+    Returns
+    -------
+    JointNetwork
+        With the averaged weights of the last stage.
+
+    Raises
+    ------
+    MsnmoError
+        If a training cannot go on, or real scans are missing.
+    """
+    keep_freed_memory()
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.stages[0].config.seed)
+    network = JointNetwork(recipe.network)
+    if initial is not None:
+        network.load_state_dict(trained_weights(initial))
+    for stage in recipe.stages:
+        done = out / f"{stage.name}.averaged.pt"
+        if done.exists():
+            network.load_state_dict(torch.load(done, weights_only=True))
+            continue
+        if only and stage.name not in only:
+            continue
+        source = samples_of(stage, recipe.network.classes, material)
+        trainer = Trainer(network, JointLoss(recipe.loss), stage.config, source, out / stage.name)
+        network.load_state_dict(trainer.run())
+        with atomic_path(done) as temporary:
+            torch.save(network.state_dict(), temporary)
+    return network
+
+
+def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> SampleSource:
+    """Return the samples of a stage.
+
+    Parameters
+    ----------
+    stage : Stage
+        Size of the cubes, how often there is a new brain, share of real scans.
+    classes : sequence of str
+        Names of the classes.
+    material : Material
+        What samples are made of.
+
+    Returns
+    -------
+    SampleSource
+        Where the classifier is trained, the classes are as frequent and take turns.
+
+    Raises
+    ------
+    MsnmoError
+        If the stage needs real scans and none was given.
+    """
+    shape = (stage.side,) * 3
+    pool = BrainPool(
+        material.heads, material.shapes, shape,
+        size=_POOL_SIZE, classes=tuple(classes), nmosd_share=stage.nmosd_share,
+    )  # fmt: skip
+    simulated = SimulatedSource(
+        pool,
+        seed=stage.config.seed,
+        refresh_every=stage.refresh_every,
+        samples_per_step=stage.config.samples_per_step,
+        turns=CLASSIFICATION in stage.config.tasks,
+    )
+    if not stage.real_share:
+        return simulated
+    scans = _real_scans(material, classes, shape)
+    if not scans:
+        raise MsnmoError(
+            f"the stage {stage.name} needs labelled scans", remedy="Name data sets with --real"
+        )
+    samples = PreparedSamples(scans, classes)
+    real = EpochSource(samples, stage.config.samples_per_step, seed=stage.config.seed)
+    return MixedSource(real, simulated, 1 - stage.real_share)
+
+
+def _real_scans(
+    material: Material, classes: Sequence[str], shape: tuple[int, ...]
+) -> list[PreparedScan]:
+    """Prepare the real scans that have a lesion mask."""
+    if not material.real:
+        return []
+    scans, _ = prepare_scans(
+        find_labelled_scans(list(material.real), classes=classes),
+        cache_dir=material.cache,
+        work_dir=material.cache / "work",
+        settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
+        cube_shape=shape,
+        plugin="Linear",
+    )
+    return [scan for scan in scans if scan.labelled.mask is not None]
+
+
+def main() -> int:
+    """Train from the command line, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
+    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
+    parser.add_argument("--lesion-shapes", type=Path, required=True, help="library (.npz)")
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
+    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--initial", type=Path, help="checkpoint or weights (.pt) to start from")
+    parser.add_argument("--only", nargs="+", default=[], help="run only these stages")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    try:
+        material = Material(
+            heads=load_heads(options.anatomy, options.cache),
+            shapes=load_shapes(options.lesion_shapes),
+            real=tuple(options.real),
+            cache=options.out / "prepared",
+        )
+        train(
+            read_recipe(options.recipe),
+            material,
+            options.out,
+            initial=options.initial,
+            only=options.only,
+        )
+    except MsnmoError as error:
+        logging.error("%s", error)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The recipe of the shipped weights: its file, and its stages made tiny."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import NETWORK
+
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
+from msnmo_bids.training import recipe
+from msnmo_bids.training.curves import Curves, read_curves
+from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.mixed import MixedSource
+
+
+@pytest.fixture
+def tiny_recipe(ball_head, monkeypatch, tmp_path):
+    """Two stages of two steps on cubes of 32, and the arguments of the command."""
+    whole = recipe.read_recipe()
+    crops, *_, classifier = whole.stages
+    stages = (
+        replace(crops, side=32, config=replace(crops.config, steps=2, side=16)),
+        replace(classifier, side=32, config=replace(classifier.config, steps=2, accumulate=2)),
+    )
+    tiny = replace(whole, stages=stages, network=NETWORK)
+    monkeypatch.setattr(recipe, "read_recipe", lambda _: tiny)
+    monkeypatch.setattr(recipe, "load_heads", lambda *_: [ball_head])
+    monkeypatch.setattr(recipe, "load_shapes", lambda *_: None)
+    monkeypatch.setattr(Curves, "draw", lambda self: None)
+    source = recipe.SimulatedSource
+    monkeypatch.setattr(
+        recipe, "SimulatedSource", lambda *args, **more: source(*args, fill=2, **more)
+    )
+    paths = {"anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path / "out"}
+    words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    monkeypatch.setattr("sys.argv", ["recipe", *words, "--threads", "1"])
+    return tmp_path / "out"
+
+
+def test_the_stages_follow_each_other_and_done_ones_are_kept(tiny_recipe, monkeypatch):
+    assert recipe.main() == ExitCode.OK
+    averaged = [
+        torch.load(tiny_recipe / f"{name}.averaged.pt", weights_only=True)
+        for name in ("crops", "classifier")
+    ]
+    for key, value in averaged[0].items():
+        frozen = key.startswith(("sharing.", "segmentation."))
+        assert torch.equal(value, averaged[1][key]) or not frozen, key
+    assert not all(torch.equal(averaged[0][key], averaged[1][key]) for key in averaged[0])
+    for name in ("crops", "classifier"):
+        assert len(read_curves(tiny_recipe / name / "curves.csv")) == 2
+    monkeypatch.setattr(Trainer, "run", pytest.fail)
+    assert recipe.main() == ExitCode.OK
+
+
+def test_an_error_ends_with_its_exit_code(tiny_recipe, caplog):
+    (tiny_recipe / "crops").mkdir(parents=True)
+    (tiny_recipe / "crops" / "checkpoint.pt").write_text("nothing")
+    assert recipe.main() == ExitCode.BAD_DATA
+    assert "Delete it" in caplog.text
+
+
+def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path):
+    tiny = recipe.read_recipe(None)
+    material = recipe.Material([ball_head], None)
+    first = recipe.train(tiny, material, tmp_path / "first", only=["crops"])
+    assert not (tmp_path / "first" / "classifier.averaged.pt").exists()
+    initial = tmp_path / "first" / "crops.averaged.pt"
+    later = recipe.train(tiny, material, tmp_path / "later", initial=initial, only=["classifier"])
+    assert not (tmp_path / "later" / "crops").exists()
+    kept = later.state_dict()
+    for key, value in first.state_dict().items():
+        frozen = key.startswith(("sharing.", "segmentation."))
+        assert torch.equal(value, kept[key]) or not frozen, key
+
+
+def test_real_scans_are_mixed_in_by_their_share(ball_head, monkeypatch):
+    cube = np.zeros((32, 32, 32), np.float16)
+    monkeypatch.setattr(recipe, "_real_scans", lambda *_: ["a scan"])
+    monkeypatch.setattr(
+        recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
+    )
+    [stage] = [one for one in recipe.read_recipe().stages if one.real_share]
+    source = recipe.samples_of(
+        replace(stage, side=32), ("MS", "NMOSD"), recipe.Material([ball_head], None)
+    )
+    assert isinstance(source, MixedSource)
+    source.rebuild(0)
+    names = [source.draw(np.random.default_rng(k)).name for k in range(60)]
+    assert 20 <= names.count("real") <= 40
+    monkeypatch.setattr(recipe, "_real_scans", lambda *_: [])
+    with pytest.raises(MsnmoError, match=f"{stage.name} needs labelled scans"):
+        recipe.samples_of(
+            replace(stage, side=32), ("MS", "NMOSD"), recipe.Material([ball_head], None)
+        )
+
+
+def test_the_shipped_recipe():
+    found = recipe.read_recipe()
+    assert [stage.config.tasks for stage in found.stages] == [
+        *[(SEGMENTATION,)] * (len(found.stages) - 1), (CLASSIFICATION,)
+    ]  # fmt: skip
+    assert [stage.config.frozen_trunk for stage in found.stages].count(True) == 1
+    assert found.stages[-1].nmosd_share == 0.5
+    assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
+    assert found.network.pooling == "lesion"
+    assert found.loss.skip_empty_dice
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1", "stages"),
+        ("stages: [{name: a}]", "side"),
+        ("stages: [{name: a, side: 32, size: 1}]", "size"),
+        ("{stages: [{name: a, side: 32}], more: 1}", "unknown: more"),
+        ("stages: [{name: a, side: 32, training: {step: 1}}]", "did you mean"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, text, message):
+    file = tmp_path / "recipe.yml"
+    file.write_text(text)
+    with pytest.raises(BadInputError, match=message) as caught:
+        recipe.read_recipe(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_recipe_needs_only_what_differs(tmp_path):
+    file = tmp_path / "recipe.yml"
+    file.write_text("{training: {batch_size: 1}, stages: [{name: a, side: 32}]}")
+    [stage] = recipe.read_recipe(file).stages
+    assert asdict(stage)["name"] == "a"
+    assert stage.config.batch_size == 1
+    assert stage.config.learning_rate == 1e-4
