@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from msnmo_bids.model.joint import JointNetwork
@@ -17,6 +18,21 @@ SIMULATED = (
     "T2-FLAIR simulated from 20 whole-head label maps of the SynthSeg project (Apache-2.0) and "
     "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0)"
 )
+
+
+def trained_on(real: Sequence[str]) -> tuple[str, ...]:
+    """Say what weights were trained on.
+
+    Examples
+    --------
+    >>> trained_on(["five scans of MS"])[0].rpartition("; ")[2]
+    'no real scan of NMOSD was used'
+    >>> trained_on([])[0].rpartition("; ")[2]
+    'no real scan, of MS or of NMOSD, was used'
+    """
+    if real:
+        return (f"{SIMULATED}; no real scan of NMOSD was used", *real)
+    return (f"{SIMULATED}; no real scan, of MS or of NMOSD, was used",)
 
 
 def main() -> None:
@@ -56,7 +72,7 @@ def main() -> None:
         min_lesion_volume=options.min_lesion_volume,
         calibration=calibration,
         min_class_probability=options.min_class_probability,
-        trained_on=(SIMULATED, *options.real_data),
+        trained_on=trained_on(options.real_data),
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(options.out, network, metadata, dtype="fp16")

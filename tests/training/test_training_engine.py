@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_training import NETWORK, make_samples, make_trainer
+from tiny_training import LOSS, NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import BadInputError, MsnmoError, UsageError
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
@@ -354,13 +354,15 @@ def test_exported_weights_are_the_average(tmp_path, monkeypatch):
     """The export reads a checkpoint of the trainer as well as a plain state dict."""
     from msnmo_bids.model.weights import load_weights
     from msnmo_bids.training import export
+    from msnmo_bids.training.recipe import Recipe
 
     trainer = make_trainer(tmp_path / "training", steps=1)
     trainer.validation.samples = ()
     average = trainer.run()
     plain = tmp_path / "plain.pt"
     torch.save(average, plain)
-    monkeypatch.setattr(export, "NETWORK", NETWORK)
+    recipe = Recipe(NETWORK, LOSS, ())
+    monkeypatch.setattr(export, "read_recipe", lambda _: recipe)
     for number, file in enumerate((trainer.checkpoint, plain)):
         out = tmp_path / "weights" / f"tiny{number}.safetensors"
         arguments = ["export", "--checkpoint", str(file), "--version", "0.1", "--out", str(out)]
