@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
+from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import REFERENCE, RULE, label
 from msnmo_bids.reports.page import natural_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Okabe and Ito's palette, without its black (the joint model's) and its yellow (pale on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-DPI = 150
 
 _SMOOTH_SHARE = 0.02  # of the steps, for the running mean of a loss
 _POINTS = 600  # of a learning curve that are drawn
@@ -63,7 +60,7 @@ def roc_figure(
     drawn = _with_both_classes(found, models)
     if not drawn:
         return None
-    with _figure(out, (7.2, 5.4)) as figure:
+    with figure_file((7.2, 5.4), out) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="chance")
         for number, (model, scans) in enumerate(drawn.items()):
@@ -102,7 +99,7 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
     drawn = _with_both_classes(found, [model for model in models if model != RULE])
     if not drawn:
         return None
-    with _figure(out, (7.2, 6.4)) as figure:
+    with figure_file((7.2, 6.4), out) as figure:
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="calibrated")
         for number, (model, scans) in enumerate(drawn.items()):
@@ -145,7 +142,7 @@ def learning_curves(found: CrossValidation, out: Path) -> Path | None:
         return None
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
-    with _figure(out, (3.4 * columns + 0.4, 2.5 * rows + 0.7)) as figure:
+    with figure_file((3.4 * columns + 0.4, 2.5 * rows + 0.7), out) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel in panels[len(curves) :]:
             panel.set_axis_off()
@@ -215,18 +212,3 @@ def _interval(measure: Measure) -> str:
     text = f"{measure.value:.2f}" if measure.value is not None else "n/a"
     low, high = measure.interval.low, measure.interval.high
     return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"
-
-
-@contextmanager
-def _figure(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """Give a figure without pyplot's state and write it at the end."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure(figsize=size, layout="constrained")
-        yield figure
-        with atomic_path(out) as temporary:
-            figure.savefig(temporary, dpi=DPI)
