@@ -17,7 +17,7 @@ from msnmo_bids.evaluation.statistics import LEVEL, Interval
 I2_LIMIT = 0.5
 ALPHA = 0.05
 FIXED, RANDOM = "fixed", "random"
-#: Funnel plots and Egger's test have little power with fewer studies (Cochrane Handbook, chapter 13).
+#: Egger's test has little power with fewer studies (Cochrane Handbook, chapter 13).
 MIN_STUDIES_EGGER = 10
 _EQUAL = 1e-6  # relative range of standard errors that count as equal
 

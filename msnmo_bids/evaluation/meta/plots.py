@@ -22,6 +22,8 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 _ROW = 0.27  # inches
 _CHARACTER = 0.082  # inches, at the size of the labels
 _SIZE = 9.0
+#: Ticks of a logit axis.
+_PERCENT = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9])
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def forest_plot(found: Analysis, *out: Path, group: Subgroups | None = None) -> 
         `out`.
     """
     lines = _lines(found, group)
-    published = reference(found.data.measure)
+    published = None if found.data.printed else reference(found.data.measure)
     label_width = max(len(line.label) for line in lines) * _CHARACTER + 0.2
     height = _ROW * len(lines) + (1.35 if published else 1.05)
     with figure_file((label_width + 7.2, height), *out) as figure:
@@ -107,9 +109,12 @@ def funnel_plot(found: Analysis, *out: Path) -> tuple[Path, ...]:
         _name_points(axes, data.studies)
         axes.set(ylim=(top, 0), ylabel="standard error" + (" (logit)" if data.logit else ""))
         axes.margins(x=0.12)
+        limits = axes.get_xlim()
         axes.set_xlabel(data.measure)
         if data.logit:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: rounded(data.shown(x), 0)))
+            axes.set_xticks(np.log(_PERCENT / (100 - _PERCENT)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{data.shown(x):.4g}"))
+            axes.set_xlim(limits)
         axes.set_title(
             f"{MODEL_NAMES[found.pooled.model]} {rounded(data.shown(centre))}; dashed: where 95 % "
             "would lie\nif all differences were chance",
@@ -163,7 +168,7 @@ def _lines(found: Analysis, group: Subgroups | None) -> list[_Line]:
 
 
 def _heterogeneity(pooled: Pooled) -> str:
-    return f"I² {rounded(100 * (pooled.i2 or 0), 1)} %, tau² {rounded(pooled.tau2, 2)}"
+    return f"I² {rounded(100 * (pooled.i2 or 0), 2)} %, tau² {rounded(pooled.tau2, 2)}"
 
 
 def _triple(estimate: Estimate, shown: Callable[[float], float]) -> tuple[float, float, float]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 TABLE = "meta-analysis.tsv"
@@ -57,6 +60,19 @@ def reference(measure: str) -> Published | None:
     return None if about is None else Published(**about)
 
 
+@contextmanager
+def table() -> Iterator[Path]:
+    """Give the path of the shipped table; its sidecar stands beside it.
+
+    Yields
+    ------
+    Path
+        Tab-separated table, as `msnmo_bids.evaluation.meta.table` reads it.
+    """
+    with as_file(files("msnmo_bids.evaluation") / "data") as folder:
+        yield folder / TABLE
+
+
 @lru_cache(maxsize=1)
 def sidecar() -> dict[str, Any]:
     """Return the sidecar of the shipped table.
@@ -67,5 +83,5 @@ def sidecar() -> dict[str, Any]:
         Source, columns, ``Printed`` (what the paper prints for this table) and ``Reference`` (its
         pooled results by measure).
     """
-    file = (files("msnmo_bids.evaluation") / "data" / TABLE).with_suffix(".json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    with table() as file:
+        return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))

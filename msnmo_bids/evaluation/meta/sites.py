@@ -140,6 +140,8 @@ def site_studies(
     sites = list(dict.fromkeys(scan.site for scan in scans))
     of_site = groups or {}
     columns = tuple(dict.fromkeys(name for own in of_site.values() for name in own))
+    unnamed = sum(scan.truth in classes and scan.called not in classes for scan in scans)
+    note = f"In {unnamed} scans of a known diagnosis the model names none: they do not count."
     made = []
     for measure, known in values.items():
         if not known:
@@ -148,7 +150,8 @@ def site_studies(
         found = {site: make(site, _by_person(known, site), of_site.get(site, {})) for site in sites}
         studies = tuple(study for study in found.values() if isinstance(study, Study))
         left = tuple((site, why) for site, why in found.items() if isinstance(why, str))
-        made.append(Studies(measure, studies, measure != DSC, left, columns, noun))
+        notes = (note,) if unnamed and measure != DSC else ()
+        made.append(Studies(measure, studies, measure != DSC, left, columns, noun, notes))
     return made
 
 

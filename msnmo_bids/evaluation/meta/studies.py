@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
@@ -13,6 +13,8 @@ from msnmo_bids.evaluation.statistics import MIN_SUBJECTS
 
 #: Added to right and wrong where one of them is 0, as metafor and RevMan's diagnostic tests do.
 CORRECTION = 0.5
+#: Measures that lie between 0 and 100.
+SHARES = tuple(f"{name} (%)" for name in ("DSC", "PPV", "TPR", "ACC", "SN", "SP", "AUC"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class Studies:
     columns : tuple of str
         Subgroup columns.
     noun : str
-        What a study is: ``study`` or ``site``.
+        What a study is: ``study``, ``site`` or ``folder``.
+    notes : tuple of str
+        What else a reader must know of them: sentences.
+    printed : mapping of str to str
+        What a paper prints for them, by the names of `msnmo_bids.evaluation.meta.check`.
     """
 
     measure: str
@@ -42,6 +48,8 @@ class Studies:
     left_out: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, ...] = ()
     noun: str = "study"
+    notes: tuple[str, ...] = ()
+    printed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,9 +78,12 @@ class Studies:
         Returns
         -------
         float
-            Percent for logits, else `value`.
+            Percent for logits, else `value`; not beyond 0 and 100 for the measures in `SHARES`,
+            whose intervals by the normal distribution know no ends.
         """
-        return float(100 / (1 + np.exp(-value))) if self.logit else value
+        if self.logit:
+            return float(100 / (1 + np.exp(-value)))
+        return min(max(value, 0.0), 100.0) if self.measure in SHARES else value
 
     def text(self, effect: float, low: float, high: float, digits: int = 2) -> str:
         """Return an effect with its interval, as the paper writes it.
@@ -135,9 +146,9 @@ def share_study(
     Returns
     -------
     Study or str
-        Effect: ln(right / wrong); se: √(1 / right + 1 / wrong). Where one of them is 0, `CORRECTION`
-        is added to both: a logit needs it, and the share is then not the one observed. Why there
-        is none, without a person.
+        Effect: ln(right / wrong); se: √(1 / right + 1 / wrong). Where one of them is 0,
+        `CORRECTION` is added to both: a logit needs it, and the share is then not the one
+        observed. Why there is none, without a person.
     """
     if total < 1:
         return "no subjects"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msnmo_bids.evaluation.meta.analysis import (
@@ -156,7 +155,7 @@ def _what(data: Studies) -> str:
     text = f"Pooled: {data.measure} of {count}{subjects} ({listed}).{scale}"
     for name, reason in data.left_out:
         text += f" Left out: {name} ({reason})."
-    return text
+    return " ".join([text, *data.notes])
 
 
 def _result(found: Analysis) -> str:
@@ -178,10 +177,13 @@ def _result(found: Analysis) -> str:
     if ends.low is None or ends.high is None:
         return f"{text} No prediction interval: {ends.reason}."
     low, high = (rounded(data.shown(end), 1) for end in (ends.low, ends.high))
-    return (
-        f"{text} A new {data.noun} is expected to have a true {data.name} of {low} to {high} "
+    text += (
+        f" A new {data.noun} is expected to have a true {data.name} of {low} to {high} "
         "(95 % prediction interval)."
     )
+    if not data.logit and data.shown(ends.low) > ends.low and data.shown(ends.high) < ends.high:
+        text += f" That is the whole range: {pooled.studies} {data.plural} are too few for it."
+    return text
 
 
 def _without(found: Analysis) -> str:
@@ -192,7 +194,7 @@ def _without(found: Analysis) -> str:
     low, high = (
         f"{_estimate(data, found.without[k])} (without {k})" for k in (order[0], order[-1])
     )
-    return f"Leaving out one {data.noun} gives a {data.name} from {low} to {high}."
+    return f"Leaving out one {data.noun} at a time, {data.name} goes from {low} to {high}."
 
 
 def _between(data: Studies, found: Subgroups) -> str:
@@ -226,7 +228,7 @@ def _asymmetry(found: Analysis) -> str:
 
 def _published(found: Analysis) -> str:
     published = reference(found.data.measure)
-    if published is None:
+    if published is None or found.data.printed:
         return ""
     return f"For orientation, {published.text}, from other people, scanners and manual masks."
 
@@ -234,8 +236,3 @@ def _published(found: Analysis) -> str:
 def _estimate(data: Studies, pooled: Pooled) -> str:
     own = pooled.chosen
     return data.text(own.effect, own.low, own.high)
-
-
-def joined(paragraphs: Sequence[str]) -> str:
-    """Join paragraphs to the text of a file."""
-    return "\n\n".join(paragraphs) + "\n"

@@ -1,0 +1,167 @@
+"""``msnmo-meta``: pool the results of studies, of sites or of several output folders."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msnmo_bids.cli.command import run_command
+from msnmo_bids.cli.options import HelpFormatter, Parser, add_option, add_verbosity
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+
+if TYPE_CHECKING:
+    from msnmo_bids.evaluation.meta.studies import Studies
+
+LOGGER = logging.getLogger(__name__)
+
+EXAMPLE = "example"
+EPILOG = """\
+examples:
+  msnmo-meta studies.tsv /data/meta
+  msnmo-meta example /data/meta                                     # the table of the paper
+  msnmo-meta /data/crossval /data/meta --site-column site           # sites of one cross-validation
+  msnmo-meta /data/out-a /data/out-b /data/out-c /data/meta         # output folders
+
+a table has one line a study, separated by tabs, with the columns
+  study    its name
+  measure  what was measured, for example DSC (%)
+  effect   with se, with ci_low and ci_high (95 %), or with sd and subjects;
+           or events and total instead, which are pooled as logits
+and any others as subgroups.
+
+exit codes:
+  0 done   1 failed   64 wrong usage   65 a table is not as it should be   66 input missing
+  73 output cannot be created   74 input/output error
+Research use only, no medical device."""
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog="msnmo-meta",
+        description="Pool results: fixed and random effects, heterogeneity, subgroups, leave-one-"
+        "out, Egger's test, forest and funnel plots, on one page.",
+        epilog=EPILOG,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT",
+        help=f"a table of studies (.tsv), '{EXAMPLE}' for the one that ships, or output folders of "
+        "msnmo-crossval or of msnmo's group level",
+    )  # fmt: skip
+    parser.add_argument("output_dir", type=Path, help="folder for the results; made if missing")
+    table = parser.add_argument_group("tables")
+    add_option(
+        table, "--subgroups", nargs="+", metavar="COLUMN",
+        help="columns of subgroups (default: all others in which studies share values)",
+    )  # fmt: skip
+    folders = parser.add_argument_group("output folders")
+    add_option(
+        folders, "--site-column", metavar="NAME",
+        help="pool over the sites in this column (default: over the folders; over 'site' with one "
+        "folder)",
+    )  # fmt: skip
+    add_option(
+        folders, "--model", default="joint", metavar="NAME", help="model of a cross-validation"
+    )
+    add_option(
+        folders, "--positive", metavar="NAME",
+        help="positive diagnosis of sensitivity (default: NMOSD, else the last class)",
+    )  # fmt: skip
+    add_verbosity(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    return run_command(_meta, build_parser(), argv)
+
+
+def _meta(options: argparse.Namespace) -> ExitCode:
+    from msnmo_bids.evaluation.meta.report import write_meta
+
+    inputs = options.inputs
+    if any(path.is_dir() for path in inputs):
+        poolings, notes = _of_folders(options)
+        sources = [str(path) for path in inputs]
+    else:
+        poolings, sources = _of_table(options)
+        notes = []
+    if not any(data.studies for data in poolings):
+        reasons = [f"{name}: {why}" for data in poolings for name, why in data.left_out]
+        raise MsnmoError(
+            f"there is nothing to pool ({'; '.join(reasons[:5]) or 'no scan has a result'})",
+            file=inputs[0],
+            remedy="Diagnoses in participants.tsv or manual masks are needed, or effects and their "
+            "errors in a table",
+            exit_code=ExitCode.BAD_DATA,
+        )
+    page = write_meta(options.output_dir, poolings, sources=sources, notes=notes)
+    LOGGER.info("Tables, figures and page: %s", page)
+    return ExitCode.OK
+
+
+def _of_table(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
+    from msnmo_bids.evaluation.meta.published import sidecar, table
+    from msnmo_bids.evaluation.meta.table import read_studies
+
+    if len(options.inputs) > 1:
+        raise UsageError(
+            "several tables cannot be pooled at once", remedy="Put their lines into one table"
+        )
+    path = options.inputs[0]
+    if str(path) != EXAMPLE:
+        return read_studies(path, options.subgroups), [str(path)]
+    with table() as shipped:
+        return read_studies(shipped, options.subgroups), [sidecar()["Source"]]
+
+
+def _of_folders(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
+    from msnmo_bids.evaluation.meta.folders import (
+        NMOSD,
+        SITE,
+        all_classes,
+        pooled_folders,
+        read_results,
+    )
+    from msnmo_bids.reports.wording import NO_REAL_NMOSD
+
+    if options.subgroups:
+        raise UsageError("--subgroups is for tables; folders are told apart by --site-column")
+    column = options.site_column or (SITE if len(options.inputs) == 1 else None)
+    results = [
+        read_results(folder, model=options.model, site_column=column) for folder in options.inputs
+    ]
+    classes = all_classes(results)
+    positive = options.positive or (NMOSD if NMOSD in classes else classes[-1])
+    if positive not in classes:
+        raise UsageError(f"--positive {positive} is none of {', '.join(classes)}")
+    notes = [
+        f"Positive diagnosis of sensitivity and specificity: {positive}.",
+        f"The weights that ship with msnmo: {NO_REAL_NMOSD[0].lower()}{NO_REAL_NMOSD[1:]}",
+        *(
+            f"Whether the scans of {found.folder} are real or simulated says {found.page} there."
+            for found in results
+        ),
+    ]
+    return pooled_folders(results, positive=positive, by_site=column is not None), notes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
