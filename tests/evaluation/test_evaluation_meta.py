@@ -310,10 +310,10 @@ def test_folders(make_crossval, tmp_path):
         read_results(tmp_path, model="joint", site_column=None)
 
 
-def test_program(tmp_path, caplog):
+def test_program(tmp_path, capsys):
     out = tmp_path / "out"
     assert meta.main(["example", str(out)]) == ExitCode.OK
-    assert "computed 21212.51, printed 2121.51 (a digit was dropped in print)" in caplog.text
+    assert "computed 21212.51, printed 2121.51 (a digit was dropped in print)" in capsys.readouterr().out
     text = (out / "meta.txt").read_text()
     assert text.count("DIFFERS") == 1
     names = {file.name for file in (out / "figures").iterdir()}
@@ -338,9 +338,9 @@ def test_program(tmp_path, caplog):
         (["."], ExitCode.INPUT_MISSING, "neither results of msnmo-crossval"),
     ],
 )
-def test_program_says_what_is_wrong(tmp_path, monkeypatch, caplog, arguments, code, problem):
+def test_program_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, code, problem):
     monkeypatch.chdir(tmp_path)
     files = [text for text in arguments if not text.startswith("--") and text != "age"]
     options = arguments[len(files) :]
     assert meta.main([*files, str(tmp_path / "out"), *options]) == code
-    assert problem in caplog.text
+    assert problem in capsys.readouterr().out
