@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
-from msnmo_bids.reports.distribution import distribution
-from msnmo_bids.reports.group import write_group
+from msnmo_bids.group.distribution import distribution
+from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.wording import ALWAYS
 
 VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
