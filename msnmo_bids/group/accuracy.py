@@ -26,8 +26,9 @@ from msnmo_bids.reports.wording import INDETERMINATE
 NAMED = "named diagnoses"
 NO_RESULT = "no result"
 ALL_SITES = "all"
-#: Sites with a curve of their own in a figure.
+#: Sites with a ROC curve of their own, and scans of a site from which on it has a calibration.
 CURVES = 6
+CALIBRATION_SCANS = 30
 _FOLD = "1"
 
 
@@ -173,12 +174,13 @@ def accuracy_figures(
     """
     sites = [name for name in found.models if name not in (REFERENCE, NAMED)]
     sites = sorted(sites, key=lambda name: -len(found.models[name].scans))[:CURVES]
-    models = [*sorted(sites, key=natural_key), REFERENCE]
+    sites.sort(key=natural_key)
+    large = [n for n in sites if len(classified(found, found.models[n].scans)) >= CALIBRATION_SCANS]
     roc, calibration = folder / "group_roc.png", folder / "group_calibration.png"
     title = "Scores against the known diagnosis"
     return {
-        "roc": roc_figure(found, models, measures, roc, title=title),
-        "calibration": calibration_figure(found, models, calibration),
+        "roc": roc_figure(found, [*sites, REFERENCE], measures, roc, title=title),
+        "calibration": calibration_figure(found, [*large, REFERENCE], calibration),
     }
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.evaluation.crossval import CrossValidation
 from msnmo_bids.evaluation.meta.sites import SitePooling, SiteScan, pool_sites
-from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.statistics import DRAWS
+from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.accuracy import Accuracy, accuracy_figures, as_results, measure_accuracy
 from msnmo_bids.group.agreement import (
@@ -58,10 +58,6 @@ class Cohort:
     quality: dict[str, tuple[str, list[str]]]
     rows: list[dict[str, Any]]
     columns: dict[str, dict[str, Any]]
-
-    def record(self, scan: str) -> ScanRecord:
-        """Return the record of a scan."""
-        return next(record for record in self.records if record.relative == scan)
 
 
 @dataclass(frozen=True)
@@ -190,8 +186,3 @@ def _pool(cohort: Cohort, metrics: Mapping[str, Metrics], figures: Path) -> list
                 )
             )
     return pool_sites(scans, classes=cohort.classes, positive=cohort.positive, figures=figures)
-
-
-def sites(facts: Sequence[Facts]) -> list[str]:
-    """Return the sites of some scans, each once, in order of appearance."""
-    return list(dict.fromkeys(fact.site for fact in facts if fact.site))

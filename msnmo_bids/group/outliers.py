@@ -107,14 +107,14 @@ def _apart(records: Sequence[ScanRecord], quantity: Quantity) -> list[tuple[Scan
         return []
     values = np.array([float(record.diagnosis[quantity.key]) for record in known])
     scores = modified_z(quantity.scale(values))
-    median = f"{np.median(values):.3g}{quantity.unit}"
+    median = f"{_number(float(np.median(values)))}{quantity.unit}"
     found = []
     for record, value, score in zip(known, values, scores, strict=True):
         if abs(score) > LIMIT:
             side = "above" if score > 0 else "below"
             text = (
-                f"{quantity.title} of {value:.3g}{quantity.unit}, far {side} the cohort's median "
-                f"of {median} (modified z {score:.1f})"
+                f"{quantity.title} of {_number(value)}{quantity.unit}, far {side} the cohort's "
+                f"median of {median} (modified z {score:.1f})"
             )
             found.append((record, text))
     return found
@@ -134,6 +134,18 @@ def _between_visits(records: Sequence[ScanRecord]) -> list[tuple[ScanRecord, str
         if None in load or abs(load[1] - load[0]) < LESION_CHANGE_ML:
             continue
         if max(load) > LESION_FACTOR * min(load):
-            text = f"lesion volume {load[0]:.3g} → {load[1]:.3g} ml against {before.title}"
+            one, other = (_number(value) for value in load)
+            text = f"lesion volume of {other} ml, {one} ml at {before.title}"
             found.append((after, text))
     return found
+
+
+def _number(value: float) -> str:
+    """Round to three digits.
+
+    Examples
+    --------
+    >>> _number(1234.5), _number(1.2345)
+    ('1234', '1.23')
+    """
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

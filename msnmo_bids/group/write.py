@@ -101,7 +101,9 @@ def write_group(
     write_bidsignore(output_dir)
     target = output_dir / io_spec()["reports"]["group_page"]
     with atomic_path(target) as temporary:
-        text = page(cohort, evaluation, maps, map_figure, version=version, by_reference=by_reference)
+        text = page(
+            cohort, evaluation, maps, map_figure, version=version, by_reference=by_reference
+        )
         temporary.write_text(text, encoding="utf-8")
     return [*written, *(path for path, _ in maps.values()), target]
 

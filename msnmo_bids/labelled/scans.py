@@ -1,8 +1,8 @@
 """The scans of a site's own BIDS data sets, and what is known of them.
 
 Diagnosis: column ``diagnosis`` of ``participants.tsv``, compared with the classes whatever the
-case. Site: column ``site`` of ``scans.tsv``, else of ``sessions.tsv``, else of ``participants.tsv``,
-else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
+case. Site: column ``site`` of ``scans.tsv``, else of ``sessions.tsv``, else of
+``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
 A scan with either of mask and diagnosis trains what it can; one with neither is left out.
 """
 

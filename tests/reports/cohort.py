@@ -34,6 +34,7 @@ def make_cohort(
         label, name = f"{number + 1:03d}", DIAGNOSES[number % 3]
         site = list(SITES)[number // 3 % 3]
         rows.append(f"sub-{label}\t{name}\t{site}\t{rng.integers(20, 70)}")
+        brain = 310.0 if number == 7 else round(rng.normal(1250, 90), 1)
         load = rng.lognormal({"MS": 1.8, "NMOSD": 0.3, "HC": -2.5}[name], 0.8)
         place = rng.integers(5, 12, 3)
         for visit in range(1, visits + 1):
@@ -45,7 +46,7 @@ def make_cohort(
                 entries.append(entry(relative, how[0], **how[1]))
                 continue
             scan = entry(relative)
-            _derivatives(out, scan, _verdict(rng, name, load * visit**0.2, number))
+            _derivatives(out, scan, _verdict(rng, name, load * visit**0.2, brain))
             if images:
                 _images(raw, out, scan, place, rng)
             entries.append(scan)
@@ -61,7 +62,7 @@ def _sidecar(image: Path, scanner: tuple[str, str, float]) -> None:
     image.with_name(image.name.replace(".nii.gz", ".json")).write_text(text)
 
 
-def _verdict(rng: np.random.Generator, name: str, load: float, number: int) -> dict[str, Any]:
+def _verdict(rng: np.random.Generator, name: str, load: float, brain: float) -> dict[str, Any]:
     """Return what the model says of a scan: mostly the truth, sometimes nothing."""
     none = load < 0.05
     truth = name if name in CLASSES else "MS"
@@ -75,7 +76,7 @@ def _verdict(rng: np.random.Generator, name: str, load: float, number: int) -> d
         "Probabilities": scores,
         "LesionCount": 0 if none else int(1 + load * 3),
         "LesionVolume": 0.0 if none else round(load, 3),
-        "BrainVolume": 310.0 if number == 7 else round(rng.normal(1250, 90), 1),
+        "BrainVolume": brain,
         "Flags": ["weights_simulated_only", *(["no_lesion_found"] if none else [])],
     }
 
@@ -92,7 +93,7 @@ def _derivatives(out: Path, scan: dict[str, Any], verdict: dict[str, Any]) -> No
 def _images(
     raw: Path, out: Path, scan: dict[str, Any], place: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Write FLAIR and mask, and a manual mask one voxel beside it for half of the scans."""
+    """Write FLAIR and mask, and a manual mask of another size."""
     paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
     index = np.stack(np.indices(SHAPE), -1) - (np.array(SHAPE) - 1) / 2
     brain = np.linalg.norm(index / (np.array(SHAPE) / 2), axis=-1) < 0.9
@@ -104,8 +105,10 @@ def _images(
     manual = raw / "derivatives" / "manual" / scan["Folder"]
     manual.mkdir(parents=True, exist_ok=True)
     name = f"{scan['Prefix']}_space-orig_label-L_desc-manual_mask.nii.gz"
-    shifted = np.roll(lesion, int(rng.integers(0, 3)), axis=0)
-    nib.save(nib.Nifti1Image(shifted, AFFINE), manual / name)
+    other = np.zeros(SHAPE, np.uint8)
+    size = rng.integers(2, 5, 3)
+    other[tuple(slice(p, p + s) for p, s in zip(place, size, strict=True))] = 1
+    nib.save(nib.Nifti1Image(other, AFFINE), manual / name)
 
 
 def manual_masks(raw: Path, entries: list[dict[str, Any]]) -> dict[str, Path]:
