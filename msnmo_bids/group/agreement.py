@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,7 +190,9 @@ def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
     with figure_file((7.2, 4.6), out) as figure:
         axes = figure.subplots()
         dots = {"s": 22, "alpha": 0.7, "color": "#0072B2", "edgecolors": "none"}
-        mean_diff_plot(found, true, ax=axes, scatter_kwds=dots)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # statsmodels', of its own layout
+            mean_diff_plot(found, true, ax=axes, scatter_kwds=dots)
         axes.set_xlabel("mean of both volumes (ml)", fontsize=10)
         axes.set_ylabel("model − manual (ml)", fontsize=10)
         axes.tick_params(labelsize=9)

@@ -82,9 +82,35 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
         raise ValueError(f"{path.name}: no registration to the atlas")
     matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
     mask = np.asanyarray(image.dataobj) > 0
-    return ndimage.affine_transform(
-        mask.view(np.uint8), matrix[:3, :3], matrix[:3, 3], output_shape=maps.shape[1:], order=0
-    ).astype(bool)
+    lesions = np.zeros(maps.shape[1:], dtype=bool)
+    box = _box(mask, np.linalg.inv(matrix), lesions.shape)
+    if box is not None:
+        start = np.array([part.start for part in box])
+        lesions[box] = ndimage.affine_transform(
+            mask.view(np.uint8),
+            matrix[:3, :3],
+            matrix[:3, 3] + matrix[:3, :3] @ start,
+            output_shape=tuple(part.stop - part.start for part in box),
+            order=0,
+        )
+    return lesions
+
+
+def _box(
+    mask: np.ndarray, to_atlas: np.ndarray, shape: tuple[int, ...]
+) -> tuple[slice, ...] | None:
+    """Return the part of the atlas's grid that a mask can reach; None when it reaches none."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return None
+    ends = [(part.start - 0.5, part.stop - 0.5) for part in found[0]]
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
+    places = nib.affines.apply_affine(to_atlas, corners)
+    low = np.maximum(np.floor(places.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(places.max(axis=0)).astype(int) + 1, shape)
+    if (high <= low).any():
+        return None
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
 def write_frequency_maps(
