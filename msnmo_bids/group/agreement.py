@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +166,7 @@ def limits_of_agreement(true: np.ndarray, found: np.ndarray) -> tuple[float, flo
 
 
 def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
-    """Draw the difference of the volumes over their mean (statsmodels).
+    """Draw the difference of the volumes over their mean, with `limits_of_agreement`.
 
     Parameters
     ----------
@@ -181,21 +180,23 @@ def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
     Path or None
         `out`; None with fewer than three scans.
     """
-    from statsmodels.graphics.agreement import mean_diff_plot
-
     known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
     true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
-    if true.size < 3:
+    limits = limits_of_agreement(true, found)
+    if limits is None:
         return None
     with figure_file((7.2, 4.6), out) as figure:
         axes = figure.subplots()
-        dots = {"s": 22, "alpha": 0.7, "color": "#0072B2", "edgecolors": "none"}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # statsmodels', of its own layout
-            mean_diff_plot(found, true, ax=axes, scatter_kwds=dots)
-        axes.set_xlabel("mean of both volumes (ml)", fontsize=10)
-        axes.set_ylabel("model − manual (ml)", fontsize=10)
-        axes.tick_params(labelsize=9)
+        axes.scatter((true + found) / 2, found - true, s=22, alpha=0.7, color="#0072B2", lw=0)
+        for value, name, line in zip(
+            limits, ("mean", "− 1.96 s.d.", "+ 1.96 s.d."), ("-", "--", "--"), strict=True
+        ):
+            axes.axhline(value, color="0.4", lw=1, ls=line)
+            axes.annotate(
+                f"{name}: {value:.2f}", (1, value), xycoords=("axes fraction", "data"),
+                xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8,
+            )  # fmt: skip
+        axes.set(xlabel="mean of both volumes (ml)", ylabel="model − manual (ml)")
     return out
 
 
