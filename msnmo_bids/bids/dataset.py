@@ -25,7 +25,7 @@ from msnmo_bids.version import CODE_URL
 NAME = "msnmo"
 BIDS_VERSION = "1.10.0"
 TEMPORARY_PREFIX = ".tmp-msnmo-"
-BIDSIGNORE = ("*.html", "figures", "group_*.tsv", "*_diagnosis.json", "*_morph.tsv",
+BIDSIGNORE = ("*.html", "figures", "group_*", "*_diagnosis.json", "*_morph.tsv",
               "*_morph.json", "*_map.*")  # fmt: skip
 CONTAINER_TAG_VARIABLE = "MSNMO_CONTAINER_TAG"
 PARTICIPANT_FILES = ("participants.tsv", "participants.json")
@@ -261,7 +261,7 @@ def write_shared_files(
     write_json(
         output_dir / "dataset_description.json", dataset_description(output_dir, bids_dir, version)
     )
-    write_text(output_dir / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
+    write_bidsignore(output_dir)
     write_text(output_dir / "README.md", _data_file("README.md"))
     lesion = {"index": 1, "name": "Lesion", "abbreviation": "L", "mapping": 7}
     write_tsv(output_dir / "dseg.tsv", list(lesion), [lesion])
@@ -270,6 +270,11 @@ def write_shared_files(
     write_json(output_dir / "dseg.json", {**inherited, **LESION_COLUMNS})
     write_descriptions(output_dir, class_names)
     write_participants(output_dir)
+
+
+def write_bidsignore(output_dir: Path) -> None:
+    """Write which files the validator shall pass over."""
+    write_text(output_dir / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
 
 
 def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:

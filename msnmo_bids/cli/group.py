@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.dataset import read_description, write_participants
 from msnmo_bids.bids.resume import diagnosis_path
 from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, latest_statuses, read_runs, scan_entry
+from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.checks import check_folders, check_input
 from msnmo_bids.cli.plan import select
 from msnmo_bids.cli.session import Outcome, Session
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.version import get_version
+
+if TYPE_CHECKING:
+    from msnmo_bids.group.settings import GroupSettings
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,8 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
     Raises
     ------
     MsnmoError
-        If the participant level has not been run (66), and as the participant level.
+        If the participant level has not been run (66), there are no manual masks where the user
+        says (66), a column or class does not exist (64), and as the participant level.
     """
     check_input(options.bids_dir)
     if not read_description(options.output_dir):
@@ -62,15 +69,51 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
     if options.dry_run:
         logger.info("Would write a table of %d scans, %d of them with results", len(rows), count)
         return Outcome()
-    from msnmo_bids.reports.group import write_group
+    from msnmo_bids.group.write import write_group
 
+    settings = _settings(options, selection.scans)
     write_participants(options.output_dir)
-    write_group(options.output_dir, rows, version=get_version(), bids_dir=options.bids_dir)
+    write_group(
+        options.output_dir,
+        rows,
+        version=get_version(),
+        bids_dir=options.bids_dir,
+        settings=settings,
+    )
     for row in rows:
         if row["Status"] != OK:
             logger.warning("%s: no results (%s): n/a in the table", row["Scan"], row["Message"])
     logger.info("Group table and page: %d scans, %d with results", len(rows), count)
     return Outcome(ok=count)
+
+
+def _settings(options: argparse.Namespace, scans: Sequence[Scan]) -> GroupSettings:
+    """Return what the user asks for, with the manual mask of each scan."""
+    from msnmo_bids.group.settings import Columns, GroupSettings
+    from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
+
+    columns = Columns(
+        diagnosis=options.diagnosis_column,
+        site=options.site_column,
+        age=options.age_column,
+        scanner=options.scanner_column or "",
+    )
+    if options.labels is None:
+        return GroupSettings(columns, options.positive or "")
+    folder = options.bids_dir / options.labels
+    found = LesionMasks(folder, scans)
+    masks = {scan.relative: found.of(scan) for scan in scans}
+    usable = {name: path for name, (path, _) in masks.items() if path is not None}
+    if not usable:
+        reasons = sorted({reason for _, reason in masks.values()})
+        raise MsnmoError(
+            f"no scan has a manual lesion mask there ({'; '.join(reasons[:3])})",
+            file=folder,
+            remedy=f"Give --labels from the input's root, for example {LABEL_FOLDERS[0]}",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+    missing = {name: reason for name, (path, reason) in masks.items() if path is None}
+    return GroupSettings(columns, options.positive or "", usable, missing)
 
 
 def _identity(entry: dict) -> dict:

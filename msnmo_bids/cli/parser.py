@@ -66,6 +66,7 @@ def build_parser() -> Parser:
     add_preprocessing(parser)
     _add_network(parser)
     _add_run(parser)
+    _add_group_level(parser)
     add_verbosity(parser)
     return parser
 
@@ -193,4 +194,33 @@ def _add_run(parser: Parser) -> None:
     add_option(
         group, "--sloppy", action="store_true",
         help="fast and poor: for tests only, never for results",
+    )  # fmt: skip
+
+
+def _add_group_level(parser: Parser) -> None:
+    group = parser.add_argument_group(
+        "group level",
+        "columns of participants.tsv, sessions.tsv or scans.tsv of the input; the nearest wins",
+    )
+    add_option(
+        group, "--diagnosis-column", metavar="NAME", default="diagnosis",
+        help="known diagnosis, with which the model's is compared",
+    )  # fmt: skip
+    add_option(
+        group, "--site-column", metavar="NAME", default="site",
+        help="site; results are pooled over the sites",
+    )  # fmt: skip
+    add_option(group, "--age-column", metavar="NAME", default="age", help="age in years")
+    add_option(
+        group, "--scanner-column", metavar="NAME",
+        help="scanner (default: manufacturer, model and field strength from the sidecars)",
+    )  # fmt: skip
+    add_option(
+        group, "--positive", metavar="NAME",
+        help="positive diagnosis of sensitivity and ROC (default: NMOSD, else the last class)",
+    )  # fmt: skip
+    add_option(
+        group, "--labels", metavar="FOLDER", type=Path,
+        help="manual lesion masks to compare with, from the root of the input, for example "
+        "derivatives/manual",
     )  # fmt: skip

@@ -21,6 +21,7 @@ class _RegionMapInputSpec(BaseInterfaceInputSpec):
 
 class _RegionMapOutputSpec(TraitedSpec):
     region_file = File(exists=True, desc="region codes, int8 (X, Y, Z), .npy")
+    mni_file = File(exists=True, desc="index to MNI mm (4, 4), .npy")
 
 
 class RegionMap(StepInterface):
@@ -32,12 +33,13 @@ class RegionMap(StepInterface):
     def _compute(self, folder: Path) -> dict[str, Any]:
         import numpy as np
 
-        from msnmo_bids.lesions.regions import region_map
+        from msnmo_bids.lesions.regions import locate_regions
 
-        regions = region_map(Path(self.inputs.in_file), Path(self.inputs.mask_file))
-        region_file = folder / "regions.npy"
+        regions, to_mni = locate_regions(Path(self.inputs.in_file), Path(self.inputs.mask_file))
+        region_file, mni_file = folder / "regions.npy", folder / "to_mni.npy"
         np.save(region_file, regions.astype(np.int8), allow_pickle=False)
-        return {"region_file": str(region_file)}
+        np.save(mni_file, to_mni, allow_pickle=False)
+        return {"region_file": str(region_file), "mni_file": str(mni_file)}
 
 
 class _SegmentInputSpec(BaseInterfaceInputSpec):
@@ -47,6 +49,7 @@ class _SegmentInputSpec(BaseInterfaceInputSpec):
     probability_file = File(exists=True, mandatory=True, desc="probability on the cube, .npy")
     cam_file = File(exists=True, mandatory=True, desc="CAMs on the cube (K, D, H, W), .npy")
     region_file = File(exists=True, mandatory=True, desc="region codes, .npy")
+    mni_file = File(exists=True, mandatory=True, desc="index to MNI mm, .npy")
     class_names = traits.List(traits.Str, mandatory=True, desc="order of the CAMs")
     threshold = traits.Float(mandatory=True, desc="lesion above this probability")
     min_volume = traits.Float(mandatory=True, desc="smallest lesion that is kept (mm³)")
@@ -103,9 +106,41 @@ class SegmentLesions(StepInterface):
             native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
             cam_files[name] = str(write_like(native, flair, folder / f"cam_{len(cam_files)}.nii"))
         table_file = folder / "lesions.json"
-        measures = {"Table": _rows(table), "Summary": summary(table)}
+        registration = atlas_registration(np.load(self.inputs.mni_file), image.affine)
+        measures = {
+            "Table": _rows(table),
+            "Summary": {**summary(table), "AtlasRegistration": registration},
+        }
         table_file.write_text(json.dumps(measures), encoding="utf-8")
         return {**written, "cam_files": cam_files, "table_file": str(table_file)}
+
+
+def atlas_registration(to_mni: Any, affine: Any) -> dict[str, Any]:
+    """Return where a scan lies in MNI space, for its diagnosis file.
+
+    Parameters
+    ----------
+    to_mni : ndarray, (4, 4)
+        Index of the scan to MNI mm.
+    affine : ndarray, (4, 4)
+        Index of the scan to RAS mm.
+
+    Returns
+    -------
+    dict
+        Space, and the matrix from RAS mm of the scan to mm in that space, whatever the order of
+        the image's axes.
+
+    >>> import numpy as np
+    >>> atlas_registration(np.diag([2.0, 2, 2, 1]), np.diag([4.0, 4, 4, 1]))["Matrix"][0]
+    [0.5, 0.0, 0.0, 0.0]
+    """
+    import numpy as np
+
+    from msnmo_bids.lesions.regions import MNI_SPACE
+
+    matrix = to_mni @ np.linalg.inv(affine)
+    return {"Space": MNI_SPACE, "Matrix": [[round(float(v), 6) for v in row] for row in matrix]}
 
 
 def rounded(probability: Any) -> Any:

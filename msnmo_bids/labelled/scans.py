@@ -1,7 +1,7 @@
 """The scans of a site's own BIDS data sets, and what is known of them.
 
 Diagnosis: column ``diagnosis`` of ``participants.tsv``, compared with the classes whatever the
-case. Site: column ``site`` of the ``scans.tsv`` of the session or participant, else of
+case. Site: column ``site`` of ``scans.tsv``, else of ``sessions.tsv``, else of
 ``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
 A scan with either of mask and diagnosis trains what it can; one with neither is left out.
 """
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msnmo_bids.bids.dataset import read_description, read_table
+from msnmo_bids.bids.dataset import read_description
 from msnmo_bids.bids.scans import Scan, find_scans
+from msnmo_bids.bids.tables import Tables, cell
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
 
 Person = tuple[str, str]
-_MISSING = frozenset({"", "n/a"})
 
 
 @dataclass(frozen=True)
@@ -267,13 +267,9 @@ class _Participants:
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        self.root, self.classes = root, tuple(classes)
-        self.rows = {
-            label.removeprefix("sub-"): row
-            for row in read_table(root / "participants.tsv")
-            if (label := _value(row, "participant_id"))
-        }
-        self._scan_sites: dict[str, dict[str, str]] = {}
+        self.classes = tuple(classes)
+        self._tables = Tables(root)
+        self.rows = self._tables.participants
         title = read_description(root).get("Name")
         self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
         self._default_site = self._default_site or " ".join(root.name.split())
@@ -284,7 +280,7 @@ class _Participants:
             return None, "no participants.tsv that can be read"
         if subject not in self.rows:
             return None, "not in participants.tsv"
-        value = _value(self.rows[subject], "diagnosis")
+        value = cell(self.rows[subject], "diagnosis")
         if not value:
             return None, "no diagnosis in participants.tsv"
         by_name = {name.casefold(): name for name in self.classes}
@@ -294,22 +290,4 @@ class _Participants:
 
     def site(self, scan: Scan) -> str:
         """Return where a scan was made."""
-        in_scans = self._sites_in(scan).get(f"{scan.prefix}_FLAIR", "")
-        return in_scans or _value(self.rows.get(scan.subject, {}), "site") or self._default_site
-
-    def _sites_in(self, scan: Scan) -> dict[str, str]:
-        """Return the sites that a scans.tsv names, by the image's name without extension."""
-        folder = f"sub-{scan.subject}" + (f"/ses-{scan.session}" if scan.session else "")
-        if folder not in self._scan_sites:
-            name = f"{folder.replace('/', '_')}_scans.tsv"
-            self._scan_sites[folder] = {
-                Path(_value(row, "filename")).name.split(".")[0]: _value(row, "site")
-                for row in read_table(self.root / folder / name)
-            }
-        return self._scan_sites[folder]
-
-
-def _value(row: dict[str, str], column: str) -> str:
-    """Return a cell; empty where the table has ``n/a`` or no such column."""
-    text = " ".join((row.get(column) or "").split())
-    return "" if text.lower() in _MISSING else text
+        return self._tables.value(scan.relative, "site") or self._default_site

@@ -24,6 +24,9 @@ OUTSIDE, VENTRICLE, INFRATENTORIAL, CORTEX, DEEP = range(5)
 #: Maps of the atlas, in the order of the codes 1 to 4.
 ATLAS_MAPS = ("ventricle", "infratentorial", "cortex", "deep")
 
+#: BIDS' name of the atlas's space.
+MNI_SPACE = "MNI152NLin2009aSym"
+
 #: The atlas's file holds whole numbers: probabilities and contrast times these.
 ATLAS_STEPS, FLAIR_STEPS = 64, 32
 

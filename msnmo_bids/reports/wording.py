@@ -60,9 +60,11 @@ VISITS_MEAN = (
     "Differences between visits are not a measure of disease activity here: lesions were not "
     "matched between visits, and slice thickness, position and contrast change count and volume."
 )
-REFERENCE_MEANS = (
-    "The diagnosis from participants.tsv stands beside the model's for orientation. The table is "
-    "no evaluation of accuracy."
+ACCURACY_MEANS = (
+    "What follows compares the model with the diagnoses that this data set states. It holds for "
+    "this cohort and its scanners, not for other people; where the site tells the diagnosis, a "
+    "classifier can look right by the scanner alone. No real NMOSD scan was available to the "
+    "developers: if this data set holds some, they are the first that the model meets."
 )
 
 REGION_NAMES = {

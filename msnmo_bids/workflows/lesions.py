@@ -114,7 +114,7 @@ def init_lesion_wf(
         (to_cube, segment, [("transform_file", "transform_file")]),
         (network, segment, [("probability_file", "probability_file"), ("cam_file", "cam_file")]),
         (network, outputnode, [(name, name) for name in _SCORES]),
-        (regions, segment, [("region_file", "region_file")]),
+        (regions, segment, [("region_file", "region_file"), ("mni_file", "mni_file")]),
         (segment, outputnode, [(name, name) for name in maps]),
     ])  # fmt: skip
     return workflow

@@ -96,7 +96,7 @@ def fake(
     _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
     _module(monkeypatch, "workflows.steps", LAST_NODE=LAST_NODE, step_name=str)
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
-    _module(monkeypatch, "reports.group", write_group=write_group)
+    _module(monkeypatch, "group.write", write_group=write_group)
     monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)
     monkeypatch.setattr(plan, "_probe_apart", lambda device, precision: ("cpu", "fp32"))
     monkeypatch.setattr(processing, "set_environment", lambda folder: None)

@@ -301,6 +301,25 @@ def test_group(call, fake, make_dataset, out, bad_data):
     assert "sub-02_FLAIR.nii.gz: no results (the image has 4 dimensions)" in result.text
 
 
+def test_group_with_manual_masks_and_columns(call, fake, make_dataset, out):
+    mask = "derivatives/manual/sub-01/anat/sub-01_label-L_desc-manual_mask.nii.gz"
+    raw = make_dataset("sub-01/anat/sub-01_FLAIR.nii.gz", mask)
+    assert call(raw, out, "participant").code == 0
+    asked = ("--labels", "derivatives/manual", "--site-column", "centre", "--positive", "MS")
+    assert call(raw, out, "group", *asked).code == 0
+    settings = fake.group[0][1]["settings"]
+    assert settings.masks == {"sub-01/anat/sub-01_FLAIR.nii.gz": raw / mask}
+    assert (settings.columns.site, settings.positive) == ("centre", "MS")
+
+
+def test_group_without_the_manual_masks_asked_for(call, fake, raw, out):
+    assert call(raw, out, "participant").code == 0
+    result = call(raw, out, "group", "--labels", "derivatives/manual")
+    assert result.code == ExitCode.INPUT_MISSING
+    assert "derivatives/manual: no scan has a manual lesion mask there" in result.text
+    assert fake.group == []
+
+
 def test_group_before_participants(call, fake, raw, out):
     result = call(raw, out, "group")
     assert result.code == 66

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
-from msnmo_bids.reports.distribution import distribution
-from msnmo_bids.reports.group import write_group
+from msnmo_bids.group.distribution import distribution
+from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.wording import ALWAYS
 
 VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
@@ -100,7 +100,7 @@ def test_status_can_come_from_the_runs_record(add_results: Add, output_dir: Path
 def test_all_failed(output_dir: Path) -> None:
     write_group(output_dir, [entry(BAD, "failed", Message="bad")], version="1.2.3")
     assert len(table(output_dir / "group_FLAIR.tsv")) == 1
-    assert "Distributions" not in (output_dir / "group_FLAIR.html").read_text()
+    assert "Lesion load" not in (output_dir / "group_FLAIR.html").read_text()
 
 
 def test_participants_own_diagnosis_stands_beside(
@@ -115,8 +115,8 @@ def test_participants_own_diagnosis_stands_beside(
     assert rows[GOOD]["participants_diagnosis"] == "NMOSD"
     assert rows[CLEAN]["participants_diagnosis"] == "n/a"
     page = Page((output_dir / "group_FLAIR.html").read_text())
-    assert "NMOSD 2 0 0" in page.text  # two scans of sub-01, which the model calls MS
-    assert "no evaluation of accuracy" in page.text
+    assert "all NMOSD 2 0 0 0" in page.text  # two scans of sub-01, which the model calls MS
+    assert "No real NMOSD scan was available to the developers" in page.text
 
 
 @pytest.mark.parametrize("content", [None, "", "participant_id\tage\nsub-01\t3\n"])
@@ -127,7 +127,7 @@ def test_without_such_a_column_there_is_none(
         (tmp_path / "participants.tsv").write_text(content)
     write_group(output_dir, scans, version="1.2.3", bids_dir=tmp_path)
     assert "participants_diagnosis" not in table(output_dir / "group_FLAIR.tsv")[0]
-    assert "Beside participants.tsv" not in (output_dir / "group_FLAIR.html").read_text()
+    assert "Against participants.tsv" not in (output_dir / "group_FLAIR.html").read_text()
 
 
 def test_page_is_self_contained_and_links_to_reports(scans: list[dict], output_dir: Path) -> None:
@@ -211,10 +211,8 @@ def test_dots_are_in_their_lane_and_in_order(one: list[float], other: list[float
         for name, numbers in (("MS", one), ("NMOSD", other))
     }
     colours = {"MS": "#111111", "NMOSD": "#222222"}
-    plot = distribution("ml", groups, colours, floor=0.01, floor_label="0")
-    assert [lane.name for lane in plot.lanes] == [
-        f"{name} (n = {len(numbers)})" for name, numbers in groups.items() if numbers
-    ]
+    plot = distribution("ml", groups, colours, by="class", floor=0.01, floor_label="0")
+    assert [lane.name for lane in plot.lanes] == [name for name, them in groups.items() if them]
     for lane in plot.lanes:
         assert all(plot.left <= dot.x <= plot.right for dot in lane.dots)
         assert all(abs(dot.y - lane.y) < 29 for dot in lane.dots)

@@ -37,18 +37,20 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
 }
 
-for (const input of document.querySelectorAll("input[data-filters]")) {
-  const table = document.getElementById(input.dataset.filters);
-  const shown = document.getElementById(input.dataset.count);
-  input.addEventListener("input", () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+for (const tools of document.querySelectorAll("[data-filters]")) {
+  const table = document.getElementById(tools.dataset.filters);
+  const shown = document.getElementById(tools.dataset.count);
+  const rows = Array.from(table.tBodies[0].rows).map((row) => [row, row.textContent.toLowerCase()]);
+  tools.addEventListener("input", () => {
+    const words = tools.querySelector("input").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const choices = Array.from(tools.querySelectorAll("select")).filter((choice) => choice.value);
     let count = 0;
-    for (const row of table.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+    for (const [row, text] of rows) {
+      const fits = choices.every((choice) => row.dataset[choice.dataset.key] === choice.value);
+      row.hidden = !(fits && words.every((word) => text.includes(word)));
       count += row.hidden ? 0 : 1;
     }
-    if (shown) shown.textContent = `${count} of ${table.tBodies[0].rows.length} scans`;
+    if (shown) shown.textContent = `${count} of ${rows.length} scans`;
   });
 }
 

@@ -1,25 +1,36 @@
-"""The columns of the group's tables: their names, what they mean, and what a scan has there."""
+"""The columns of the table of all scans: their names, what they mean, and what a scan has there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msnmo_bids.group.facts import Facts
 from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
 from msnmo_bids.reports.wording import INDETERMINATE, NO_REAL_NMOSD, REGION_NAMES
 
 REFERENCE = "participants_diagnosis"
+#: What the raw data set says: column of the table, attribute of `Facts`, dictionary.
+_OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
+    REFERENCE: ("diagnosis", {"Description": "Diagnosis in the tables of the raw data set"}),
+    "site": ("site", {"Description": "Site in the tables of the raw data set"}),
+    "scanner": (
+        "scanner",
+        {"Description": "Scanner: manufacturer, model and field strength of the raw sidecar"},
+    ),
+    "age": ("age", {"Description": "Age in the tables of the raw data set", "Units": "year"}),
+}
 
 
-def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[str, dict[str, Any]]:
+def column_dictionary(classes: Sequence[str], facts: Iterable[Facts]) -> dict[str, dict[str, Any]]:
     """Return the name and the description of every column, in order.
 
     Parameters
     ----------
     classes : sequence of str
         Diagnosis classes.
-    with_reference : bool
-        Whether the raw data set says diagnoses.
+    facts : iterable of Facts
+        What the raw data set says of the scans; what it says of none has no column.
 
     Returns
     -------
@@ -48,10 +59,10 @@ def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[s
             },
         },
     }
-    if with_reference:
-        columns[REFERENCE] = {
-            "Description": "Column diagnosis of participants.tsv in the raw data set"
-        }
+    known = list(facts)
+    for column, (name, about) in _OF_THE_RAW_DATA.items():
+        if any(getattr(fact, name) is not None for fact in known):
+            columns[column] = about
     for name in classes:
         columns[f"probability_{name}"] = {
             "Description": f"Score of the class {name}; the scores of a scan add up to 1. Not to "
@@ -75,6 +86,7 @@ def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[s
             "Description": "Voxel size of the raw image along its axes, in mm",
         },
         "flags": {"Description": "What to know of this scan, separated by commas"},
+        "outlier": {"Description": "Why the scan stands apart from the cohort; n/a otherwise"},
         "threshold": {"Description": "Lesion probability above which a voxel is lesion"},
         "weights": {"Description": "Name and version of the network's weights"},
         "weights_sha256": {"Description": "SHA-256 of the weights"},
@@ -82,7 +94,9 @@ def column_dictionary(classes: Sequence[str], *, with_reference: bool) -> dict[s
     }
 
 
-def table_row(record: ScanRecord, classes: Sequence[str], reference: str | None) -> dict[str, Any]:
+def table_row(
+    record: ScanRecord, classes: Sequence[str], facts: Facts, outlier: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the row of one scan.
 
     Parameters
@@ -91,8 +105,10 @@ def table_row(record: ScanRecord, classes: Sequence[str], reference: str | None)
         The scan.
     classes : sequence of str
         Diagnosis classes of the whole table.
-    reference : str or None
-        Diagnosis in the raw data set.
+    facts : Facts
+        What the raw data set says.
+    outlier : sequence of str, optional
+        Why the scan stands apart.
 
     Returns
     -------
@@ -105,7 +121,8 @@ def table_row(record: ScanRecord, classes: Sequence[str], reference: str | None)
         "scan": record.relative,
         "status": record.status,
         "reason": record.reason or None,
-        REFERENCE: reference,
+        "outlier": "; ".join(outlier),
+        **{column: getattr(facts, name) for column, (name, _) in _OF_THE_RAW_DATA.items()},
     }
     diagnosis = record.diagnosis
     if not diagnosis:

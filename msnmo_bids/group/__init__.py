@@ -1,0 +1,1 @@
+"""The group level: tables, figures and one page over all participants."""

@@ -1,0 +1,206 @@
+"""The cohort as results of one model, so that its evaluation is that of a cross-validation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults, scan_columns
+from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
+from msnmo_bids.evaluation.sites import guesses
+from msnmo_bids.evaluation.statistics import DRAWS
+from msnmo_bids.evaluation.summary import Measure, classified, summarise
+from msnmo_bids.evaluation.tables import REFERENCE
+from msnmo_bids.group.facts import Facts
+from msnmo_bids.reports.page import natural_key
+from msnmo_bids.reports.records import ScanRecord
+from msnmo_bids.reports.wording import INDETERMINATE
+
+#: Only scans for which the model names a diagnosis.
+NAMED = "named diagnoses"
+NO_RESULT = "no result"
+ALL_SITES = "all"
+#: Sites with a ROC curve of their own, and scans of a site from which on it has a calibration.
+CURVES = 6
+CALIBRATION_SCANS = 30
+_FOLD = "1"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How the model's diagnoses agree with those of the raw data set.
+
+    Parameters
+    ----------
+    confusion : list of (str, str, dict of str to int)
+        Site, diagnosis in the raw data set, and number of scans by what the model says: a class,
+        `INDETERMINATE` or `NO_RESULT`.
+    measures : dict of str to dict of str to Measure
+        By model (`REFERENCE` for all scans with a score, `NAMED`, and one a site) and metric.
+    scored, named, known : int
+        Scans with a score, with a named diagnosis, and all whose diagnosis is a class.
+    guesses : tuple of float or None
+        Share of the people for whom a guess by the site, and by the majority, is right.
+    """
+
+    confusion: list[tuple[str, str, dict[str, int]]]
+    measures: dict[str, dict[str, Measure]]
+    scored: int
+    named: int
+    known: int
+    guesses: tuple[float, float] | None
+
+
+def as_results(
+    records: Sequence[ScanRecord],
+    facts: Mapping[str, Facts],
+    classes: Sequence[str],
+    positive: str,
+    comparisons: Mapping[str, Mapping[str, float | None]],
+    out: Path,
+) -> CrossValidation:
+    """Put the cohort into the form that `msnmo_bids.evaluation` measures.
+
+    Parameters
+    ----------
+    records : sequence of ScanRecord
+        All scans.
+    facts : mapping of str to Facts
+        By scan.
+    classes : sequence of str
+        Diagnosis classes.
+    positive : str
+        One of them.
+    comparisons : mapping of str to mapping
+        Scan -> metrics of `segmentation.compare_masks`.
+    out : Path
+        Output folder.
+
+    Returns
+    -------
+    CrossValidation
+        Models `REFERENCE`, `NAMED` and ``Site <name>`` for each of several sites, all in one fold.
+        A scan without lesions has no pattern, and so no probabilities.
+    """
+    rows = []
+    for record in records:
+        known = facts[record.relative]
+        row: dict[str, Any] = {
+            "dataset": "",
+            "participant_id": f"sub-{record.subject}",
+            "session_id": record.session or "n/a",
+            "scan": record.relative,
+            "site": known.site or "n/a",
+            "diagnosis": known.diagnosis or "n/a",
+            "fold": _FOLD,
+            "subject": record.subject,
+            "called_as": called(record),
+        }
+        scores = (record.diagnosis.get("Probabilities") or {}) if record.has_pattern else {}
+        row |= {f"prob_{name}": scores.get(name) for name in classes}
+        rows.append(row | dict(comparisons.get(record.relative, {})))
+    columns = [*scan_columns(classes), "subject", "called_as"]
+    table = pd.DataFrame(rows, columns=columns, index=[row["scan"] for row in rows])
+    measured = [*segmentation.METRICS, *segmentation.VOLUMES]
+    measured += classification.probability_columns(classes)
+    table[measured] = table[measured].astype(float)
+    parts = {REFERENCE: table, NAMED: table[table["called_as"].isin(list(classes))]}
+    sites = sorted(set(table["site"]), key=natural_key)
+    if len(sites) > 1:
+        parts |= {f"Site {site}": table[table["site"] == site] for site in sites}
+    models = {name: ModelResults(name, part, {}) for name, part in parts.items()}
+    people = table.drop_duplicates("subject")
+    plan = people[["participant_id", "dataset", "site", "diagnosis", "fold", "subject"]]
+    return CrossValidation(out, plan, tuple(classes), positive, models)
+
+
+def called(record: ScanRecord) -> str:
+    """Return what the model says of a scan: a class, `INDETERMINATE` or `NO_RESULT`."""
+    return str(record.diagnosis["Diagnosis"]) if record.diagnosis else NO_RESULT
+
+
+def measure_accuracy(found: CrossValidation, *, draws: int = DRAWS) -> Accuracy | None:
+    """Compare the model's diagnoses with those of the raw data set.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        From `as_results`.
+    draws : int, optional
+        Of the bootstrap of the people.
+
+    Returns
+    -------
+    Accuracy or None
+        None when no diagnosis is known.
+    """
+    table = found.models[REFERENCE].scans
+    if not (table["diagnosis"] != "n/a").any():
+        return None
+    return Accuracy(
+        confusion=_confusion(table, found.classes),
+        measures={name: summarise(found, name, draws=draws, seed=0) for name in found.models},
+        scored=len(classified(found, table)),
+        named=len(classified(found, found.models[NAMED].scans)),
+        known=int(table["diagnosis"].isin(found.classes).sum()),
+        guesses=guesses(found),
+    )
+
+
+def accuracy_figures(
+    found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]], folder: Path
+) -> dict[str, Path | None]:
+    """Draw ROC curves and calibration, for all scans and by site.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        From `as_results`.
+    measures : mapping
+        Of `Accuracy`.
+    folder : Path
+        Where to.
+
+    Returns
+    -------
+    dict of str to Path or None
+        PNG files by ``roc`` and ``calibration``; None where there is nothing to draw.
+    """
+    sites = [name for name in found.models if name not in (REFERENCE, NAMED)]
+    sites = sorted(sites, key=lambda name: -len(found.models[name].scans))[:CURVES]
+    sites.sort(key=natural_key)
+    large = [n for n in sites if len(classified(found, found.models[n].scans)) >= CALIBRATION_SCANS]
+    roc, calibration = folder / "group_roc.png", folder / "group_calibration.png"
+    title = "Scores against the known diagnosis"
+    return {
+        "roc": roc_figure(found, [*sites, REFERENCE], measures, roc, title=title),
+        "calibration": calibration_figure(found, [*large, REFERENCE], calibration),
+    }
+
+
+def _confusion(
+    table: pd.DataFrame, classes: Sequence[str]
+) -> list[tuple[str, str, dict[str, int]]]:
+    """Count what the model says by site and known diagnosis, classes first."""
+    names = sorted(set(table["diagnosis"]) - {*classes, "n/a"}, key=natural_key)
+    columns = [*classes, INDETERMINATE, NO_RESULT]
+    sites = sorted(set(table["site"]), key=natural_key)
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for site, diagnosis, verdict in table[["site", "diagnosis", "called_as"]].itertuples(
+        index=False
+    ):
+        counts[site, diagnosis, verdict] += 1
+        counts[ALL_SITES, diagnosis, verdict] += 1
+    rows = []
+    for site in [ALL_SITES, *(sites if len(sites) > 1 else [])]:
+        for diagnosis in [*classes, *names, "n/a"]:
+            numbers = {column: counts[site, diagnosis, column] for column in columns}
+            if any(numbers.values()):
+                rows.append((site, diagnosis, numbers))
+    return rows

@@ -1,0 +1,188 @@
+"""The cohort as its page and its tables see it, and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.evaluation.crossval import CrossValidation
+from msnmo_bids.evaluation.meta.sites import SitePooling, SiteScan, pool_sites
+from msnmo_bids.evaluation.statistics import DRAWS
+from msnmo_bids.evaluation.summary import Measure, summarise
+from msnmo_bids.evaluation.tables import REFERENCE
+from msnmo_bids.group.accuracy import Accuracy, accuracy_figures, as_results, measure_accuracy
+from msnmo_bids.group.agreement import (
+    Metrics,
+    bland_altman_figure,
+    compare_all,
+    failures_figure,
+    limits_of_agreement,
+    worst_first,
+)
+from msnmo_bids.group.attention import Attention
+from msnmo_bids.group.facts import Facts
+from msnmo_bids.reports.records import ScanRecord
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All scans and what is known of them.
+
+    Parameters
+    ----------
+    records : list of ScanRecord
+        In order.
+    classes : list of str
+        Diagnosis classes of the network.
+    positive : str
+        The positive one; empty without results.
+    facts : dict of str to Facts
+        What the raw data set says, by scan.
+    attention : list of Attention
+        What to look at first.
+    quality : dict of str to (str, list of str)
+        Colour and reasons by scan; empty where there are no quality files.
+    rows : list of dict
+        The table of all scans.
+    columns : dict of str to dict
+        Its columns.
+    """
+
+    records: list[ScanRecord]
+    classes: list[str]
+    positive: str
+    facts: dict[str, Facts]
+    attention: list[Attention]
+    quality: dict[str, tuple[str, list[str]]]
+    rows: list[dict[str, Any]]
+    columns: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Lesion masks against manual ones.
+
+    Parameters
+    ----------
+    metrics : dict of str to dict
+        By scan, the worst first.
+    problems : dict of str to str
+        Scan -> why it was not compared, for scans with results.
+    measures : dict of str to Measure
+        Over all scans, by metric.
+    limits : tuple of float or None
+        Bias and limits of agreement of the volumes, in ml.
+    """
+
+    metrics: dict[str, Metrics]
+    problems: dict[str, str]
+    measures: dict[str, Measure]
+    limits: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a cohort with known diagnoses or manual masks says of the model.
+
+    Parameters
+    ----------
+    accuracy : Accuracy or None
+        Of the diagnoses.
+    agreement : Agreement or None
+        Of the lesion masks.
+    pooling : list of SitePooling
+        Over the sites.
+    figures : dict of str to Path or None
+        PNG files by name.
+    """
+
+    accuracy: Accuracy | None
+    agreement: Agreement | None
+    pooling: list[SitePooling]
+    figures: dict[str, Path | None]
+
+
+def evaluate(
+    cohort: Cohort,
+    output_dir: Path,
+    masks: Mapping[str, Path],
+    no_mask: Mapping[str, str],
+    figures: Path,
+) -> Evaluation:
+    """Evaluate the model on the cohort, as far as diagnoses and manual masks are known.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All scans.
+    output_dir : Path
+        Output folder.
+    masks : mapping of str to Path
+        Scan -> manual mask.
+    no_mask : mapping of str to str
+        Scan -> why there is none.
+    figures : Path
+        Folder of the figures.
+
+    Returns
+    -------
+    Evaluation
+    """
+    metrics, problems = compare_all(output_dir, cohort.records, masks)
+    found = as_results(
+        cohort.records, cohort.facts, cohort.classes, cohort.positive, metrics, output_dir
+    )
+    drawn: dict[str, Path | None] = {}
+    accuracy = measure_accuracy(found) if cohort.classes else None
+    if accuracy is not None:
+        drawn |= accuracy_figures(found, accuracy.measures, figures)
+    agreement = None
+    if masks:
+        done = {record.relative for record in cohort.records if record.diagnosis}
+        problems |= {scan: reason for scan, reason in no_mask.items() if scan in done}
+        agreement = _agreement(found, metrics, problems)
+        drawn["failures"] = failures_figure(
+            output_dir,
+            cohort.records,
+            {scan: fact.diagnosis for scan, fact in cohort.facts.items()},
+            masks,
+            list(agreement.metrics),
+            figures / "group_failures.png",
+        )
+        scans = found.models[REFERENCE].scans
+        drawn["bland_altman"] = bland_altman_figure(scans, figures / "group_bland-altman.png")
+    pooling = _pool(cohort, metrics, figures) if accuracy or agreement else []
+    return Evaluation(accuracy, agreement, pooling, drawn)
+
+
+def _agreement(
+    found: CrossValidation, metrics: Mapping[str, Metrics], problems: Mapping[str, str]
+) -> Agreement:
+    scans = found.models[REFERENCE].scans
+    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
+    limits = limits_of_agreement(
+        known["true_volume_ml"].to_numpy(), known["predicted_volume_ml"].to_numpy()
+    )
+    ordered = {scan: metrics[scan] for scan in worst_first(metrics)}
+    measures = summarise(found, REFERENCE, draws=DRAWS, seed=0)
+    return Agreement(ordered, dict(problems), measures, limits)
+
+
+def _pool(cohort: Cohort, metrics: Mapping[str, Metrics], figures: Path) -> list[SitePooling]:
+    """Pool accuracy and DSC over the sites; scans without a site are left out."""
+    scans = []
+    for record in cohort.records:
+        fact = cohort.facts[record.relative]
+        if fact.site and record.diagnosis:
+            scans.append(
+                SiteScan(
+                    site=fact.site,
+                    subject=record.subject,
+                    dsc=metrics.get(record.relative, {}).get("dsc"),
+                    truth=fact.diagnosis,
+                    called=str(record.diagnosis["Diagnosis"]),
+                )
+            )
+    return pool_sites(scans, classes=cohort.classes, positive=cohort.positive, figures=figures)

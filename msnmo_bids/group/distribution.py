@@ -1,0 +1,193 @@
+"""Small plots for the group's page: one dot a scan, by group or by age, on a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WIDTH = 560
+LEFT, RIGHT, TOP, FOOT = 168, 16, 12, 44
+LANE = 58
+SCATTER_HEIGHT = 260
+NAME_LENGTH = 22  # letters of a group's name that have room
+TICKS = (0.1, 1, 10, 100, 1000, 10000)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One scan: where it lies (pixels) and what it is called."""
+
+    x: float
+    y: float
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The scans of one group, with the box of their quartiles."""
+
+    name: str
+    colour: str
+    y: float
+    dots: list[Dot]
+    quartiles: tuple[float, float, float]
+
+    @property
+    def short(self) -> str:
+        """The name, cut to the room that there is."""
+        cut = self.name[: NAME_LENGTH - 1].rstrip() + "…"
+        return self.name if len(self.name) <= NAME_LENGTH else cut
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """All that the template needs to draw a quantity over the age."""
+
+    title: str
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    groups: list[tuple[str, str, list[Dot]]]
+    ticks: list[tuple[float, str]]
+    x_ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """All that the template needs to draw a distribution."""
+
+    title: str
+    by: str
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    lanes: list[Lane]
+    ticks: list[tuple[float, str]]
+
+
+def distribution(
+    title: str,
+    groups: Mapping[str, Sequence[tuple[str, float]]],
+    colours: Mapping[str, str],
+    *,
+    by: str,
+    floor: float,
+    floor_label: str,
+) -> Plot:
+    """Lay out a distribution by group.
+
+    Parameters
+    ----------
+    title : str
+        Quantity and unit.
+    groups : mapping of str to sequence of (str, float)
+        Group -> names and values; empty groups are left out.
+    colours : mapping of str to str
+        Group -> colour.
+    by : str
+        What the groups are.
+    floor : float
+        Values below it, 0 above all, are drawn at the axis' left end.
+    floor_label : str
+        What stands there.
+
+    Returns
+    -------
+    Plot
+        The same for the same input: dots that would cover each other are moved by a fixed rule.
+    """
+    filled = {name: values for name, values in groups.items() if values}
+    largest = max((value for values in filled.values() for _, value in values), default=1.0)
+    top = _top(largest, floor)
+
+    def place(value: float) -> float:
+        share = _share(value, floor, top)
+        return round(LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16), 1)
+
+    lanes = []
+    for number, (name, values) in enumerate(filled.items()):
+        middle = TOP + LANE * (number + 0.5)
+        quartiles = np.percentile([value for _, value in values], [25, 50, 75])
+        box = tuple(place(float(value)) for value in quartiles)
+        dots = _swarm([(place(value), label, value) for label, value in values], middle)
+        lanes.append(Lane(name, colours[name], middle, dots, box))  # type: ignore[arg-type]
+    bottom = TOP + LANE * len(filled)
+    ticks = [(place(tick), f"{tick:g}") for tick in TICKS if floor < tick <= top]
+    ticks = [(place(floor), floor_label), *ticks]
+    return Plot(title, by, WIDTH, bottom + FOOT, LEFT, WIDTH - RIGHT, bottom, lanes, ticks)
+
+
+def over_age(
+    title: str,
+    groups: Mapping[str, Sequence[tuple[str, float, float]]],
+    colours: Mapping[str, str],
+    *,
+    floor: float,
+    floor_label: str,
+) -> Scatter:
+    """Lay out a quantity over the age.
+
+    Parameters
+    ----------
+    title : str
+        Quantity and unit.
+    groups : mapping of str to sequence of (str, float, float)
+        Group -> names, ages (years) and values; empty groups are left out.
+    colours : mapping of str to str
+        Group -> colour.
+    floor, floor_label
+        As for `distribution`.
+
+    Returns
+    -------
+    Scatter
+    """
+    filled = {name: points for name, points in groups.items() if points}
+    ages = [age for points in filled.values() for _, age, _ in points] or [0.0]
+    top = _top(max((v for points in filled.values() for *_, v in points), default=1.0), floor)
+    first, last = 10 * np.floor(min(ages) / 10), 10 * np.ceil((max(ages) + 0.1) / 10)
+    left, right, bottom = 56, WIDTH - RIGHT, SCATTER_HEIGHT - FOOT
+
+    def x(age: float) -> float:
+        return round(left + 10 + float((age - first) / (last - first)) * (right - left - 20), 1)
+
+    def y(value: float) -> float:
+        return round(bottom - 6 - _share(value, floor, top) * (bottom - TOP - 12), 1)
+
+    drawn = [
+        (name, colours[name], [Dot(x(age), y(value), label, value) for label, age, value in points])
+        for name, points in filled.items()
+    ]
+    ticks = [(y(floor), floor_label), *((y(t), f"{t:g}") for t in TICKS if floor < t <= top)]
+    x_ticks = [(x(age), f"{age:g}") for age in np.arange(first, last + 1, 10)]
+    return Scatter(title, WIDTH, SCATTER_HEIGHT, left, right, bottom, drawn, ticks, x_ticks)
+
+
+def _top(largest: float, floor: float) -> float:
+    return next((tick for tick in TICKS if tick >= largest and tick > floor), largest * 1.1)
+
+
+def _share(value: float, floor: float, top: float) -> float:
+    """Return where a value lies between floor (0) and top (1), logarithmically."""
+    return float(np.log10(max(value, floor) / floor) / np.log10(top / floor))
+
+
+def _swarm(points: Sequence[tuple[float, str, float]], middle: float) -> list[Dot]:
+    """Move dots up and down from the lane's middle until they do not cover each other."""
+    taken: list[tuple[float, float]] = []
+    dots = []
+    steps = [0.0, *(sign * 6.0 * k for k in range(1, 4) for sign in (-1, 1))]
+    for x, name, value in sorted(points, key=lambda point: (point[0], point[1])):
+        near = [(a, b) for a, b in taken[-40:] if abs(a - x) < 8]
+        free = (s for s in steps if all((a - x) ** 2 + (b - s) ** 2 >= 49 for a, b in near))
+        offset = next(free, steps[len(taken) % len(steps)])
+        taken.append((x, offset))
+        dots.append(Dot(x, middle + offset, name, value))
+    return dots

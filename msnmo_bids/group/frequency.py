@@ -1,0 +1,234 @@
+"""How often a place is lesion: maps of a cohort in MNI space, one a diagnosis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.bids.dataset import atomic_path, write_json
+from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
+from msnmo_bids.bids.sink import write_nifti
+from msnmo_bids.evaluation.drawing import DPI
+from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
+from msnmo_bids.reports.figures import CONVENTION, flair_panel
+from msnmo_bids.reports.panels import BACKGROUND, ColourBar, Row, draw
+from msnmo_bids.reports.records import ScanRecord
+from msnmo_bids.reports.slices import Volume, bounding_box, evenly, section, window
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = 7
+_COLOURS = "inferno"
+
+
+def group_by_class(
+    records: Sequence[ScanRecord], classes_of: Mapping[str, str]
+) -> dict[str, list[ScanRecord]]:
+    """Return the first scan of each person that can be brought to MNI space, by class.
+
+    Parameters
+    ----------
+    records : sequence of ScanRecord
+        All scans, in order.
+    classes_of : mapping of str to str
+        Class by scan; scans without one are left out.
+
+    Returns
+    -------
+    dict of str to list of ScanRecord
+        Classes in the order of their names.
+    """
+    groups: dict[str, list[ScanRecord]] = {}
+    seen: set[str] = set()
+    for record in records:
+        name = classes_of.get(record.relative)
+        if name and record.subject not in seen and _registration(record) is not None:
+            seen.add(record.subject)
+            groups.setdefault(name, []).append(record)
+    return dict(sorted(groups.items()))
+
+
+def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
+    """Bring a scan's lesion mask to the atlas's grid (nearest neighbour).
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    record : ScanRecord
+        A scan whose diagnosis file has an atlas registration.
+
+    Returns
+    -------
+    ndarray of bool, (X, Y, Z)
+        On the atlas's 2 mm grid.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the mask cannot be read.
+    """
+    maps, _, affine = load_atlas()
+    path = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
+    image = nib.Nifti1Image.from_filename(path)
+    to_mni = _registration(record)
+    if to_mni is None:
+        raise ValueError(f"{path.name}: no registration to the atlas")
+    matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
+    mask = np.asanyarray(image.dataobj) > 0
+    lesions = np.zeros(maps.shape[1:], dtype=bool)
+    box = _box(mask, np.linalg.inv(matrix), lesions.shape)
+    if box is not None:
+        start = np.array([part.start for part in box])
+        lesions[box] = ndimage.affine_transform(
+            mask.view(np.uint8),
+            matrix[:3, :3],
+            matrix[:3, 3] + matrix[:3, :3] @ start,
+            output_shape=tuple(part.stop - part.start for part in box),
+            order=0,
+        )
+    return lesions
+
+
+def _box(
+    mask: np.ndarray, to_atlas: np.ndarray, shape: tuple[int, ...]
+) -> tuple[slice, ...] | None:
+    """Return the part of the atlas's grid that a mask can reach; None when it reaches none."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return None
+    ends = [(part.start - 0.5, part.stop - 0.5) for part in found[0]]
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
+    places = nib.affines.apply_affine(to_atlas, corners)
+    low = np.maximum(np.floor(places.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(places.max(axis=0)).astype(int) + 1, shape)
+    if (high <= low).any():
+        return None
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def write_frequency_maps(
+    output_dir: Path, groups: Mapping[str, Sequence[ScanRecord]], *, meaning: str
+) -> dict[str, tuple[Path, int]]:
+    """Write, for each class, the share of the people who have a lesion at each place.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder; maps of an earlier run are removed.
+    groups : mapping of str to sequence of ScanRecord
+        One scan a person, by class.
+    meaning : str
+        What the classes are, for the sidecar.
+
+    Returns
+    -------
+    dict of str to (Path, int)
+        NIfTI file and number of people by class.
+    """
+    *_, affine = load_atlas()
+    written: dict[str, tuple[Path, int]] = {}
+    for name, records in groups.items():
+        total, used = None, []
+        for record in records:
+            try:
+                mask = lesions_in_mni(output_dir, record)
+            except (OSError, ValueError) as error:
+                logger.warning("%s: left out of the lesion frequency map: %s", record.prefix, error)
+                continue
+            total = mask.astype(np.float32) if total is None else total + mask
+            used.append(record)
+        if total is None:
+            continue
+        path = output_dir / f"group_space-{MNI_SPACE}_res-2_label-L_desc-{_label(name)}_map.nii.gz"
+        image = nib.Nifti1Image(total / np.float32(len(used)), affine)
+        image.set_sform(affine, 4)
+        image.set_qform(affine, 4)
+        image.header.set_xyzt_units("mm")
+        write_nifti(image, path)
+        write_json(path.with_name(sidecar(path.name)), _about(name, used, meaning))
+        written[name] = (path, len(used))
+    keep = {file for path, _ in written.values() for file in (path.name, sidecar(path.name))}
+    for old in output_dir.glob("group_space-*_map.*"):
+        if old.name not in keep:
+            old.unlink()
+    return written
+
+
+def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | None:
+    """Draw the frequency maps over the atlas, a row a class, all with one scale.
+
+    Parameters
+    ----------
+    maps : mapping of str to (Path, int)
+        From `write_frequency_maps`.
+    out : Path
+        PNG file.
+
+    Returns
+    -------
+    Path or None
+        `out`; None without a map, or without any lesion.
+    """
+    values = {name: np.asarray(nib.load(path).dataobj) for name, (path, _) in maps.items()}
+    reach = max((float(data.max()) for data in values.values()), default=0.0)
+    if reach <= 0:
+        return None
+    _, flair, affine = load_atlas()
+    atlas, brain = Volume(flair, affine), flair > 0
+    box = bounding_box(brain, atlas.zooms, 2.0)
+    bar = ColourBar(0.0, 100 * reach, "people with a lesion there (%)", _COLOURS)
+    rows = []
+    for name, data in values.items():
+        panels = []
+        for index in evenly(brain, "axial", SECTIONS, trim=0.2):
+            panel = flair_panel(atlas, "axial", index, box, window(flair[brain]))
+            share = section(data, "axial", index, box)
+            heat = bar.rgba(100 * share)
+            heat[..., 3] = np.where(share > 0, 0.9, 0.0)
+            panels.append(replace(panel, heat=heat))
+        number = maps[name][1]
+        rows.append(Row(f"{name}: {number} {'people' if number != 1 else 'person'}", panels))
+    figure = draw(rows, CONVENTION, bar)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=DPI, facecolor=BACKGROUND)
+    return out
+
+
+def _registration(record: ScanRecord) -> np.ndarray | None:
+    """Return the affine map from a scan's RAS mm to MNI mm, None where it was not kept."""
+    kept = (record.diagnosis or {}).get("AtlasRegistration") or {}
+    matrix = np.asarray(kept.get("Matrix", []), dtype=float)
+    usable = matrix.shape == (4, 4) and abs(np.linalg.det(matrix)) > 0
+    return matrix if usable else None
+
+
+def _about(name: str, records: Sequence[ScanRecord], meaning: str) -> dict:
+    sources = [
+        bids_uri(f"{record.folder}/{derivative_name(record.prefix, 'lesion_mask')}")
+        for record in records
+    ]
+    return {
+        "Description": f"Share of {len(records)} people ({name}) with a lesion at each place, by "
+        f"the model; affine registration, first scan of each person. {meaning}",
+        "SpatialReference": MNI_SPACE,
+        "Resolution": "2 mm isotropic",
+        "Sources": sources,
+    }
+
+
+def _label(name: str) -> str:
+    """Return a class's name as the value of an entity.
+
+    Examples
+    --------
+    >>> _label("healthy control")
+    'healthycontrol'
+    """
+    return "".join(letter for letter in name if letter.isascii() and letter.isalnum()) or "other"

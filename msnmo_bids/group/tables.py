@@ -1,0 +1,180 @@
+"""The tables of the group level: ``group_<what>.tsv``, each with its JSON dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import write_json, write_tsv
+from msnmo_bids.bids.names import io_spec, sidecar
+from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.summary import Measure
+from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE
+from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
+from msnmo_bids.group.attention import KINDS
+from msnmo_bids.group.cohort import Agreement, Cohort, Evaluation
+from msnmo_bids.reports.wording import INDETERMINATE, NO_REAL_NMOSD
+
+Dictionary = dict[str, dict[str, Any]]
+
+_SCAN: Dictionary = {
+    "participant_id": {"Description": "Label of the participant"},
+    "session_id": {"Description": "Label of the session; n/a without sessions"},
+    "scan": {"Description": "The raw FLAIR, relative to the raw data set"},
+}
+_UNITS = {"hd95": "mm", "assd": "mm", "true_volume_ml": "mL", "predicted_volume_ml": "mL"}
+_VOLUMES = {
+    "true_volume_ml": "Volume of the manual mask",
+    "predicted_volume_ml": "Volume of the model's mask",
+}
+
+
+def write_tables(output_dir: Path, cohort: Cohort, evaluation: Evaluation) -> list[Path]:
+    """Write all tables; those of an earlier run that are not written now are removed.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    cohort : Cohort
+        All scans.
+    evaluation : Evaluation
+        What is known of the model's errors.
+
+    Returns
+    -------
+    list of Path
+        Table and dictionary of each.
+    """
+    written: list[Path] = []
+    for path, columns, rows in _tables(output_dir, cohort, evaluation):
+        write_tsv(path, list(columns), rows)
+        write_json(path.with_name(sidecar(path.name)), columns)
+        written += [path, path.with_name(sidecar(path.name))]
+    for old in output_dir.glob("group_*.tsv"):
+        if old not in written:
+            old.unlink()
+            old.with_suffix(".json").unlink(missing_ok=True)
+    return written
+
+
+def _tables(
+    output_dir: Path, cohort: Cohort, evaluation: Evaluation
+) -> Iterator[tuple[Path, Dictionary, Sequence[Mapping[str, Any]]]]:
+    yield output_dir / io_spec()["reports"]["group_table"], cohort.columns, cohort.rows
+    yield output_dir / "group_attention.tsv", *_attention(cohort)
+    if evaluation.accuracy is not None:
+        yield output_dir / "group_confusion.tsv", *_confusion(cohort.classes, evaluation.accuracy)
+        yield output_dir / "group_accuracy.tsv", *_accuracy(evaluation.accuracy)
+    if evaluation.agreement is not None:
+        yield output_dir / "group_segmentation.tsv", *_segmentation(cohort, evaluation.agreement)
+
+
+def _attention(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
+    columns = {
+        **_SCAN,
+        "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
+        "reason": {"Description": "In words"},
+    }
+    rows = [
+        {
+            "participant_id": f"sub-{item.record.subject}",
+            "session_id": f"ses-{item.record.session}" if item.record.session else None,
+            "scan": item.record.relative,
+            "kind": item.kind,
+            "reason": item.reason,
+        }
+        for item in cohort.attention
+    ]
+    return columns, rows
+
+
+def _confusion(
+    classes: Sequence[str], accuracy: Accuracy
+) -> tuple[Dictionary, list[dict[str, Any]]]:
+    columns: Dictionary = {
+        "site": {"Description": f"Site; {ALL_SITES}: all together"},
+        "diagnosis": {"Description": "Diagnosis in the tables of the raw data set"},
+    }
+    columns |= {
+        name: {"Description": f"Scans that the model calls {name}. {NO_REAL_NMOSD}"}
+        for name in classes
+    }
+    columns[INDETERMINATE] = {"Description": "Scans for which it names no diagnosis"}
+    columns["no_result"] = {"Description": "Scans that failed or were not processed"}
+    rows = [
+        {"site": site, "diagnosis": name, **numbers, "no_result": numbers[NO_RESULT]}
+        for site, name, numbers in accuracy.confusion
+    ]
+    return columns, rows
+
+
+def _accuracy(accuracy: Accuracy) -> tuple[Dictionary, list[dict[str, Any]]]:
+    columns: Dictionary = {
+        "scans_of": {
+            "Description": f"Which scans: {ALL_SITES} with a score, those with a named diagnosis, "
+            f"or those of a site. {NO_REAL_NMOSD}"
+        }
+    }
+    for metric in classification.METRICS:
+        columns |= _measure_columns(metric)
+    rows = []
+    for name, measures in accuracy.measures.items():
+        row: dict[str, Any] = {"scans_of": shown_name(name)}
+        for metric in classification.METRICS:
+            row |= _measure_cells(metric, measures[metric])
+        rows.append(row)
+    return columns, rows
+
+
+def shown_name(model: str) -> str:
+    """Return what the scans of a row are: all, those with a named diagnosis, or a site's."""
+    return {REFERENCE: ALL_SITES, NAMED: NAMED}.get(model, model)
+
+
+def _measure_columns(metric: str) -> Dictionary:
+    name = HEADINGS[metric][0].split(" (")[0]
+    return {
+        metric: {"Description": f"{name}, 0 to 1"},
+        f"{metric}_low": {"Description": f"{name}: lower end of the 95 % interval"},
+        f"{metric}_high": {"Description": f"{name}: upper end of the 95 % interval"},
+        f"{metric}_scans": {"Description": f"{name}: scans"},
+        f"{metric}_subjects": {"Description": f"{name}: people"},
+    }
+
+
+def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
+    def digits(value: float | None) -> str | None:
+        return None if value is None else f"{value:.4f}"
+
+    return {
+        metric: digits(measure.value),
+        f"{metric}_low": digits(measure.interval.low),
+        f"{metric}_high": digits(measure.interval.high),
+        f"{metric}_scans": measure.scans,
+        f"{metric}_subjects": measure.subjects,
+    }
+
+
+def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, list[dict[str, Any]]]:
+    columns: Dictionary = dict(_SCAN)
+    for metric in (*segmentation.METRICS, *segmentation.VOLUMES):
+        title = _VOLUMES.get(metric) or HEADINGS[metric][0].split(" (")[0]
+        columns[metric] = {"Description": f"{title}, on the scan's own grid"}
+        if metric in _UNITS:
+            columns[metric]["Units"] = _UNITS[metric]
+    columns["reason"] = {"Description": "Why the scan was not compared; n/a otherwise"}
+    rows = []
+    by_name = {record.relative: record for record in cohort.records}
+    for scan in [*agreement.metrics, *agreement.problems]:
+        record = by_name[scan]
+        values = agreement.metrics.get(scan, {})
+        rows.append({
+            "participant_id": f"sub-{record.subject}",
+            "session_id": f"ses-{record.session}" if record.session else None,
+            "scan": scan,
+            **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
+            "reason": agreement.problems.get(scan),
+        })  # fmt: skip
+    return columns, rows

@@ -1,0 +1,169 @@
+"""The group level: tables, maps, figures and one page, from what participants wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, write_tsv
+from msnmo_bids.bids.names import io_spec
+from msnmo_bids.errors import UsageError
+from msnmo_bids.group.attention import attention
+from msnmo_bids.group.cohort import Cohort, evaluate
+from msnmo_bids.group.columns import column_dictionary, table_row
+from msnmo_bids.group.facts import read_facts
+from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_frequency_maps
+from msnmo_bids.group.outliers import outliers
+from msnmo_bids.group.page import page
+from msnmo_bids.group.quality import read_quality
+from msnmo_bids.group.settings import GroupSettings
+from msnmo_bids.group.tables import write_tables
+from msnmo_bids.reports.records import ScanRecord, class_names, in_order, read_scan
+from msnmo_bids.reports.wording import ALWAYS, NO_REAL_NMOSD
+
+PHENOTYPE = "msnmo"
+#: The positive class unless the user says another one.
+POSITIVE = "NMOSD"
+
+
+def write_group(
+    output_dir: Path,
+    scans: Sequence[Mapping[str, Any]],
+    run_status: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    version: str,
+    bids_dir: Path | None = None,
+    settings: GroupSettings | None = None,
+) -> list[Path]:
+    """Write the tables ``group_*.tsv``, the page ``group_FLAIR.html``, maps and ``phenotype/``.
+
+    Every scan is a row, the failed and the missing ones with ``n/a`` and the reason.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    scans : sequence of mapping
+        An entry as in ``run.json`` for every scan of the data set.
+    run_status : mapping, optional
+        Scan -> the latest entry of a ``run.json``, for entries in ``scans`` without a status.
+    version : str
+        Version of the program.
+    bids_dir : Path, optional
+        Raw data set: what its tables and sidecars say stands beside the model's results.
+    settings : GroupSettings, optional
+        What the user asks for.
+
+    Returns
+    -------
+    list of Path
+        What was written, the page last.
+
+    Raises
+    ------
+    UsageError
+        If a column or the positive class does not exist.
+    """
+    asked = settings or GroupSettings()
+    status = run_status or {}
+    entries = [{**status.get(entry["Scan"], {}), **entry} for entry in scans]
+    records = in_order(read_scan(output_dir, entry) for entry in entries)
+    classes = class_names(records)
+    facts = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
+    apart, quality = outliers(records), read_quality(output_dir, records)
+    columns = column_dictionary(classes, facts.values())
+    rows = [table_row(r, classes, facts[r.relative], apart.get(r.relative, ())) for r in records]
+    figures = output_dir / io_spec()["reports"]["group_figures"]
+    cohort = Cohort(
+        records=records,
+        classes=classes,
+        positive=_positive(asked.positive, classes),
+        facts=facts,
+        attention=attention(records, apart, quality),
+        quality=quality,
+        rows=rows,
+        columns=columns,
+    )
+    evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
+    by_reference = any(fact.diagnosis for fact in facts.values())
+    meaning = "Classes: the raw data set's diagnosis." if by_reference else "Classes: the model's."
+    maps = write_frequency_maps(
+        output_dir,
+        group_by_class(records, _classes_of(cohort, by_reference)),
+        meaning=f"{meaning} {NO_REAL_NMOSD}",
+    )
+    map_figure = frequency_figure(maps, figures / "group_frequency.png")
+
+    written = write_tables(output_dir, cohort, evaluation)
+    written += _write_phenotype(output_dir, records, rows, columns)
+    write_bidsignore(output_dir)
+    target = output_dir / io_spec()["reports"]["group_page"]
+    with atomic_path(target) as temporary:
+        text = page(
+            cohort, evaluation, maps, map_figure, version=version, by_reference=by_reference
+        )
+        temporary.write_text(text, encoding="utf-8")
+    return [*written, *(path for path, _ in maps.values()), target]
+
+
+def _positive(asked: str, classes: Sequence[str]) -> str:
+    if asked and classes and asked not in classes:
+        raise UsageError(f"--positive {asked} is none of {', '.join(classes)}")
+    if asked or not classes:
+        return asked
+    return POSITIVE if POSITIVE in classes else classes[-1]
+
+
+def _classes_of(cohort: Cohort, by_reference: bool) -> dict[str, str]:
+    """Return the class of each scan with results: the raw data set's, or the model's."""
+    if by_reference:
+        known = ((r.relative, cohort.facts[r.relative].diagnosis) for r in cohort.records)
+        return {scan: name for scan, name in known if name}
+    return {r.relative: str(r.diagnosis["Diagnosis"]) for r in cohort.records if r.diagnosis}
+
+
+def _write_phenotype(
+    output_dir: Path,
+    records: Sequence[ScanRecord],
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Mapping[str, Any]],
+) -> list[Path]:
+    """Write one row a scan; the second scan of a participant goes to a second file, and so on.
+
+    BIDS has ``participant_id`` as the index of a phenotype table: twice the same value is an error
+    to the validator (TSV_INDEX_VALUE_NOT_UNIQUE), whatever stands in ``session_id``.
+    """
+    folder = output_dir / "phenotype"
+    tables: list[list[Mapping[str, Any]]] = []
+    seen: Counter[str] = Counter()
+    for record, row in zip(records, rows, strict=True):
+        if seen[record.subject] == len(tables):
+            tables.append([])
+        tables[seen[record.subject]].append(row)
+        seen[record.subject] += 1
+
+    written = []
+    for number, table in enumerate(tables, start=1):
+        name = PHENOTYPE if number == 1 else f"{PHENOTYPE}_scan{number}"
+        write_tsv(folder / f"{name}.tsv", list(columns), table)
+        write_json(folder / f"{name}.json", {**_measurement(number, len(tables)), **columns})
+        written += [folder / f"{name}.tsv", folder / f"{name}.json"]
+    for old in sorted(folder.glob(f"{PHENOTYPE}*.*")):
+        if old not in written:
+            old.unlink()
+    return written
+
+
+def _measurement(number: int, total: int) -> dict[str, Any]:
+    which = "Scan of each participant"
+    if total > 1:
+        which = f"Scan {number} of each participant who has that many, in the order of sessions"
+    return {
+        "MeasurementToolMetadata": {
+            "Description": f"{which}: lesions and pattern score from T2-FLAIR by msnmo. "
+            + " ".join(ALWAYS),
+        },
+        "Derivative": True,
+    }
