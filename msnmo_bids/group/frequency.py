@@ -176,7 +176,10 @@ def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | 
     Path or None
         `out`; None without a map, or without any lesion.
     """
-    values = {name: np.asarray(nib.load(path).dataobj) for name, (path, _) in maps.items()}
+    values = {
+        name: np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
+        for name, (path, _) in maps.items()
+    }
     reach = max((float(data.max()) for data in values.values()), default=0.0)
     if reach <= 0:
         return None

@@ -140,7 +140,7 @@ def _pretend(
         settings = graph.arguments["settings"]
         output_dir = Path(graph.arguments["output_dir"])
         write(scan, output_dir, settings)
-        metadata = read_metadata(graph.arguments["weights"])
+        metadata = read_metadata(graph.arguments["weights"][0])
         target = output_dir / scan.folder / f"{scan.prefix}_desc-msnmo_diagnosis.json"
         content = json.loads(target.read_text())
         content["Fingerprint"] = settings.fingerprint(get_version(), metadata.fingerprint)

@@ -313,7 +313,8 @@ def test_folders(make_crossval, tmp_path):
 def test_program(tmp_path, capsys):
     out = tmp_path / "out"
     assert meta.main(["example", str(out)]) == ExitCode.OK
-    assert "computed 21212.51, printed 2121.51 (a digit was dropped in print)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "computed 21212.51, printed 2121.51 (a digit was dropped in print)" in said
     text = (out / "meta.txt").read_text()
     assert text.count("DIFFERS") == 1
     names = {file.name for file in (out / "figures").iterdir()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def _lines(found: Analysis, group: Subgroups | None) -> list[_Line]:
         lines.append(diamond(MODEL_NAMES[model], estimate, kind))
     low, high = pooled.prediction.low, pooled.prediction.high
     if pooled.model == RANDOM and low is not None and high is not None:
-        ends = tuple(data.shown(value) for value in (pooled.random.effect, low, high))
+        ends = data.shown(pooled.random.effect), data.shown(low), data.shown(high)
         lines.append(_Line("95 % prediction interval", ends, None, "prediction"))
     return [*lines, _Line(_heterogeneity(pooled), kind="note")]
 
@@ -197,7 +197,7 @@ def _draw_lines(axes: Axes, lines: list[_Line]) -> None:
 
 def _write(names: Axes, numbers: Axes, y: int, line: _Line) -> None:
     weight = "bold" if line.kind in ("heading", "chosen") else "normal"
-    style = {"va": "center", "fontsize": _SIZE, "fontweight": weight}
+    style: dict[str, Any] = {"va": "center", "fontsize": _SIZE, "fontweight": weight}
     names.text(0, y, line.label, ha="left", **style)
     if line.estimate is None:
         return

@@ -15,7 +15,7 @@ _ENDS = {
     "low": {"Description": "Lower end of its 95 % interval"},
     "high": {"Description": "Upper end of its 95 % interval"},
 }
-_SPREAD = {
+_SPREAD: dict[str, dict[str, Any]] = {
     "studies": {"Description": "Number of studies"},
     "model": {"Description": "Model of the effect"},
     "chosen": {"Description": "Whether the rule chooses this model", "Levels": {
