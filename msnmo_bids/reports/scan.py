@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from typing import Any
 from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, figure_path
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.lesions.sites import NMOSD_SITES, SITES
+from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
 from msnmo_bids.reports.records import ScanRecord
 from msnmo_bids.reports.sections import Participant, Section, make_section
+from msnmo_bids.reports.viewer import PAGE_BUDGET, Viewer, scan_viewer
 from msnmo_bids.reports.wording import REGION_NAMES
 
+NOT_MEASURED = "not measured"
 #: Keys of the diagnosis file that the page shows elsewhere.
-_SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Outputs",
+_SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Sites",
+                              "Quality", "Outputs",
                               "Flags", "Diagnosis", "Reason", "LesionCount", "LesionCountSmall",
                               "LesionVolume", "BrainVolume"})  # fmt: skip
 
@@ -36,6 +42,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """The quality table: level and contrast of the image, and one row a figure."""
+
+    level: str
+    contrast: str
+    rows: list[tuple[Limit, float | None, str]]
+
+
+@dataclass(frozen=True)
 class ScanView:
     """What the template shows of a scan."""
 
@@ -43,7 +58,10 @@ class ScanView:
     scores: list[Score]
     figures: dict[str, str | None]
     regions: list[tuple[str, int, float]]
+    sites: list[tuple[str, int, float, bool]]
     lesions: list[dict[str, str]]
+    quality: Quality
+    viewer: Viewer | None
 
     @property
     def needed(self) -> str | None:
@@ -59,7 +77,7 @@ def scan_sections(page: Participant) -> list[Section]:
             "scan.html.j2",
             record.prefix,
             record.title,
-            view=_view(page.output_dir, record, page.classes),
+            view=_view(page.output_dir, record, page.classes, PAGE_BUDGET // len(page.done)),
         )
         for record in page.done
     ]
@@ -86,7 +104,7 @@ def provenance_section(page: Participant) -> list[Section]:
     ]
 
 
-def _view(output_dir: Path, record: ScanRecord, classes: list[str]) -> ScanView:
+def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int) -> ScanView:
     diagnosis = record.diagnosis
     scores = [
         Score(name, float(value), class_colour(classes, name) if record.has_pattern else "#999999")
@@ -101,7 +119,12 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str]) -> ScanView:
         record=record,
         scores=scores,
         figures=figures,
-        regions=_regions(diagnosis.get("Regions") or {}),
+        quality=_quality(output_dir / record.folder, record.prefix),
+        viewer=scan_viewer(output_dir, record, budget),
+        regions=_measures(REGION_NAMES, diagnosis.get("Regions") or {}),
+        sites=[
+            (*row, row[0] in NMOSD_SITES) for row in _measures(SITES, diagnosis.get("Sites") or {})
+        ],
         lesions=[
             {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
             for row in read_table(table)
@@ -109,10 +132,27 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str]) -> ScanView:
     )
 
 
-def _regions(regions: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, int, float]]:
-    """Return name, count and volume (ml) of each region, the known ones first and always."""
-    names = dict.fromkeys([*REGION_NAMES, *regions])
-    found = [(name, regions.get(name) or {}) for name in names]
+def _quality(folder: Path, prefix: str) -> Quality:
+    """Read the quality file; without one nothing is known."""
+    try:
+        content = json.loads((folder / derivative_name(prefix, "quality")).read_text("utf-8"))
+        figures = content["Figures"]
+        rows = [
+            (limit, figures[limit.name]["Value"], figures[limit.name]["Level"] or NOT_MEASURED)
+            for limit in LIMITS
+            if limit.name in figures
+        ]
+        return Quality(content["Level"], content["Contrast"], rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Quality(NOT_MEASURED, "unknown", [])
+
+
+def _measures(
+    known: Iterable[str], measures: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, int, float]]:
+    """Return name, count and volume (ml) of each region or site, the known ones first, always."""
+    names = dict.fromkeys([*known, *measures])
+    found = [(name, measures.get(name) or {}) for name in names]
     return [(name, int(r.get("Count", 0)), float(r.get("Volume", 0.0))) for name, r in found]
 
 
