@@ -48,6 +48,7 @@ class Viewer {
     const scale = Math.max(1, Math.min(4, 440 / (shape[right] * zooms[right])));
     canvas.width = Math.round(shape[right] * zooms[right] * scale);
     canvas.height = Math.round(shape[up] * zooms[up] * scale);
+    canvas.parentElement.style.flexGrow = shape[right] * zooms[right]; // one scale for all planes
     slider.max = shape[across] - 1;
     slider.addEventListener("input", () => this.move(across, Number(slider.value)));
     const pick = (event) => {
