@@ -26,7 +26,7 @@ NAME = "msnmo"
 BIDS_VERSION = "1.10.0"
 TEMPORARY_PREFIX = ".tmp-msnmo-"
 BIDSIGNORE = ("*.html", "figures", "group_*", "*_diagnosis.json", "*_morph.tsv",
-              "*_morph.json", "*_map.*")  # fmt: skip
+              "*_morph.json", "*_map.*", "*_quality.json")  # fmt: skip
 CONTAINER_TAG_VARIABLE = "MSNMO_CONTAINER_TAG"
 PARTICIPANT_FILES = ("participants.tsv", "participants.json")
 PARTICIPANTS = {

@@ -24,6 +24,10 @@ from typing import Any
 CAM_PREFIX = "cam_"
 
 
+#: Derivatives that are JSON files themselves and have no sidecar.
+JSON_KINDS = ("quality", "diagnosis")
+
+
 @lru_cache(maxsize=1)
 def io_spec() -> dict[str, Any]:
     """Return the content of ``io_spec.json``: queries, entity order, names.

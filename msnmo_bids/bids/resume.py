@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
-from msnmo_bids.bids.names import derivative_kinds, derivative_name, figure_path, io_spec, sidecar
+from msnmo_bids.bids.names import (
+    JSON_KINDS,
+    derivative_kinds,
+    derivative_name,
+    figure_path,
+    io_spec,
+    sidecar,
+)
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.settings import ProcessingSettings
 
@@ -231,7 +238,7 @@ def _derivative_pattern(prefix: str) -> re.Pattern[str]:
     for kind in derivative_kinds([ANY_CLASS]):
         name = derivative_name(prefix, kind)
         names.append(name)
-        if kind != "diagnosis":
+        if kind not in JSON_KINDS:
             names.append(sidecar(name))
     return _any_of(names)
 

@@ -48,6 +48,17 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
     },
     "diameter_mm": {"Description": "Diameter of the sphere of the same volume", "Units": "mm"},
     "mean_probability": {"Description": "Mean lesion probability over the lesion, 0 to 1"},
+    "sites": {
+        "Description": "Candidate sites at which the lesion lies, separated by commas; n/a at "
+        "none. The last four are typical of NMOSD",
+        "Levels": {
+            "corpus_callosum": "Corpus callosum",
+            "periaqueductal_fourth_ventricle": "Around the aqueduct and the fourth ventricle",
+            "area_postrema": "Area postrema",
+            "hypothalamus_third_ventricle": "Hypothalamus, around the third ventricle",
+            "corticospinal_tract": "Corticospinal tract",
+        },
+    },
     "small": {
         "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
         "Levels": {"0": "no", "1": "yes"},

@@ -13,7 +13,14 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
-from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_paths, figure_path, sidecar
+from msnmo_bids.bids.names import (
+    CAM_PREFIX,
+    JSON_KINDS,
+    bids_uri,
+    derivative_paths,
+    figure_path,
+    sidecar,
+)
 from msnmo_bids.bids.sidecars import (
     LESION_COLUMNS,
     MORPHOMETRY_COLUMNS,
@@ -28,6 +35,7 @@ LESION_MAPPING = 7
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"
 DISAGREEMENT = "networks_or_views_disagree"
+QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 INDETERMINATE = "indeterminate"
 NO_LESION_REASON = "No lesion was found, so there is no pattern to classify"
 DISCLAIMER = (
@@ -78,6 +86,8 @@ class ScanResults:
         By class; they add up to 1.
     skull_stripping, bias_correction : dict
         ``{Tool, Version, Settings}``.
+    quality : dict
+        From :func:`msnmo_bids.quality.figures.quality`; red withholds the diagnosis.
     class_votes : tuple of dict
         The same of each network of an ensemble, and of the mirror image, where there are several.
     figures : dict of str to Path
@@ -97,6 +107,7 @@ class ScanResults:
     class_probabilities: Mapping[str, float]
     skull_stripping: Mapping[str, Any]
     bias_correction: Mapping[str, Any]
+    quality: Mapping[str, Any]
     class_votes: tuple[Mapping[str, float], ...] = ()
     figures: Mapping[str, Path] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
@@ -148,6 +159,7 @@ def write_scan_derivatives(
         written = _write_images(target, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
         written += _write_sidecars(target, paths, output_dir, record)
+        written += _write_quality(target, results.quality, paths["quality"], output_dir)
         written += _copy_figures(target, results.figures, output_dir)
         diagnosis = _diagnosis(target, results, record, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
@@ -212,7 +224,9 @@ def _write_tables(
 
 
 def _cell(value: Any) -> Any:
-    """Round what is no whole number to four decimals; flags become 0 or 1."""
+    """Round what is no whole number to four decimals; flags become 0 or 1, mappings their keys."""
+    if isinstance(value, Mapping):
+        return ",".join(value) or None
     if isinstance(value, bool):
         return int(value)
     return f"{value:.4f}" if isinstance(value, float) else value
@@ -223,7 +237,7 @@ def _write_sidecars(
 ) -> list[str]:
     written = []
     for kind, path in paths.items():
-        if kind == "diagnosis":
+        if kind in JSON_KINDS:
             continue
         content = sidecar_for(
             kind,
@@ -235,6 +249,18 @@ def _write_sidecars(
         write_json(output_dir / sidecar(path), content)
         written.append(sidecar(path))
     return written
+
+
+def _write_quality(
+    target: ScanTarget, quality: Mapping[str, Any], path: str, output_dir: Path
+) -> list[str]:
+    content = {
+        "Description": "Quality of the image: figures with their limits; red withholds a diagnosis",
+        "Sources": [bids_uri(target.relative, RAW_DATASET)],
+        **quality,
+    }
+    write_json(output_dir / path, content)
+    return [path]
 
 
 def _copy_figures(target: ScanTarget, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
@@ -263,24 +289,31 @@ def _diagnosis(
     others = sum(_likeliest(vote) != likeliest for vote in results.class_votes)
     needed = float(record.get("MinimumClassProbability", 0.0))
     flags = [*record.get("Flags", ()), *results.flags]
-    reason = None
+    reasons = []
+    level = results.quality["Level"]
+    if level != "green":
+        flags.append(QUALITY_RED if level == "red" else QUALITY_AMBER)
+    if level == "red":
+        reasons.append("The image's quality is red: " + ", ".join(results.quality["Reasons"]))
     if not found:
         flags.append(NO_LESION)
-        reason = NO_LESION_REASON
+        reasons.append(NO_LESION_REASON)
     elif probabilities[likeliest] < needed:
         flags.append(LOW_PROBABILITY)
-        reason = f"No class reaches {needed:g}, from which on these weights name a diagnosis"
+        reasons.append(f"No class reaches {needed:g}, from which on these weights name a diagnosis")
     elif others:
         flags.append(DISAGREEMENT)
         count = len(results.class_votes)
-        reason = (
+        reasons.append(
             f"{others} of {count} networks or mirrored views name another class than their mean"
         )
+    reason = ". ".join(reasons) or None
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
         "Sources": [bids_uri(target.relative, RAW_DATASET)],
         "Diagnosis": INDETERMINATE if reason else likeliest,
         "Reason": reason,
+        "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},
         "Probabilities": probabilities,
         **_rounded(results.summary),
         "BrainVolume": round(voxels * voxel_volume / 1000, 3),

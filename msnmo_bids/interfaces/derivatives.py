@@ -32,6 +32,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
     info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
     mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
+    quality = traits.Dict(mandatory=True, desc="level, reasons, contrast and figures")
     figures = traits.Dict(desc="SVG file by kind")
 
 
@@ -71,6 +72,7 @@ class WriteDerivatives(StepInterface):
             class_votes=tuple(given.class_votes or ()),
             skull_stripping=given.skull_stripping,
             bias_correction=given.bias_correction,
+            quality=given.quality,
             figures={kind: Path(path) for kind, path in (given.figures or {}).items()},
             flags=(*given.info.get("flags", ()), *(given.mask_flags or ())),
         )

@@ -49,7 +49,7 @@ class _SegmentInputSpec(BaseInterfaceInputSpec):
     probability_file = File(exists=True, mandatory=True, desc="probability on the cube, .npy")
     cam_file = File(exists=True, mandatory=True, desc="CAMs on the cube (K, D, H, W), .npy")
     region_file = File(exists=True, mandatory=True, desc="region codes, .npy")
-    mni_file = File(exists=True, mandatory=True, desc="index to MNI mm, .npy")
+    mni_file = File(exists=True, mandatory=True, desc="index to MNI mm (4, 4), .npy")
     class_names = traits.List(traits.Str, mandatory=True, desc="order of the CAMs")
     threshold = traits.Float(mandatory=True, desc="lesion above this probability")
     min_volume = traits.Float(mandatory=True, desc="smallest lesion that is kept (mm³)")
@@ -77,6 +77,7 @@ class SegmentLesions(StepInterface):
         from msnmo_bids.lesions.mask import segment
         from msnmo_bids.lesions.morphometry import lesion_table, summary
         from msnmo_bids.lesions.regions import assign_regions
+        from msnmo_bids.lesions.sites import lesion_sites
         from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
 
         flair = Path(self.inputs.in_file)
@@ -86,14 +87,16 @@ class SegmentLesions(StepInterface):
         transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
         probability = from_cube(np.load(self.inputs.probability_file), transform)
         probability = rounded(probability * brain)
+        voxel_volume = float(abs(np.linalg.det(image.affine[:3, :3])))
         lesions, labels = segment(
             probability,
-            float(abs(np.linalg.det(image.affine[:3, :3]))),
+            voxel_volume,
             threshold=self.inputs.threshold,
             min_volume=self.inputs.min_volume,
         )
         regions = assign_regions(labels, np.load(self.inputs.region_file), zooms)
-        table = lesion_table(labels, probability, regions, image.affine)
+        sites = lesion_sites(labels, np.load(self.inputs.mni_file), voxel_volume)
+        table = lesion_table(labels, probability, regions, image.affine, sites)
         probability = without_dropped(probability, lesions > 0, self.inputs.threshold)
         arrays = {"probability": probability, "lesion": lesions, "label": labels}
         written = {

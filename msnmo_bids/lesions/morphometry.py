@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.regions import REGIONS
+from msnmo_bids.lesions.sites import SITES
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
@@ -20,6 +21,7 @@ def lesion_table(
     probability: np.ndarray,
     regions: Mapping[int, str],
     affine: np.ndarray,
+    sites: Mapping[int, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """Measure each lesion.
 
@@ -33,12 +35,15 @@ def lesion_table(
         Region of each label.
     affine : ndarray, (4, 4)
         Index to RAS mm.
+    sites : mapping of int to mapping
+        Sites of each label, with the volume there (mm³).
 
     Returns
     -------
     list of dict
         By label: index, volume_mm3, x_mm, y_mm, z_mm (centroid, RAS), region, diameter_mm (of
-        the sphere of the same volume), mean_probability, small (1 under 14 mm³).
+        the sphere of the same volume), mean_probability, small (1 under 14 mm³), sites (name ->
+        mm³).
     """
     count = int(labels.max(initial=0))
     if count == 0:
@@ -61,6 +66,7 @@ def lesion_table(
             "diameter_mm": round(float((6 * volume / np.pi) ** (1 / 3)), 2),
             "mean_probability": round(float(mean), 4),
             "small": int(volume < SMALL_LESION),
+            "sites": {name: round(part, 3) for name, part in sites[int(number)].items()},
         }
         for number, volume, place, mean in zip(numbers, volumes, centroids, means, strict=True)
     ]
@@ -77,18 +83,25 @@ def summary(table: list[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        LesionCount, LesionCountSmall, LesionVolume (ml) and Regions: Count and Volume (ml) of
-        each region, also of those without lesions.
+        LesionCount, LesionCountSmall, LesionVolume (ml), Regions: Count and Volume (ml) of each
+        region, and Sites: Count of the lesions at each site and Volume (ml) of what of them is
+        there; also of those without lesions.
     """
     regions = {region: {"Count": 0, "Volume": 0.0} for region in REGIONS}
     for row in table:
         regions[row["region"]]["Count"] += 1
         regions[row["region"]]["Volume"] += row["volume_mm3"] / 1000
-    for measures in regions.values():
+    sites: dict[str, dict[str, Any]] = {site: {"Count": 0, "Volume": 0.0} for site in SITES}
+    for row in table:
+        for site, volume in row["sites"].items():
+            sites[site]["Count"] += 1
+            sites[site]["Volume"] += volume / 1000
+    for measures in (*regions.values(), *sites.values()):
         measures["Volume"] = round(measures["Volume"], 4)
     return {
         "LesionCount": len(table),
         "LesionCountSmall": sum(row["small"] for row in table),
         "LesionVolume": round(sum(row["volume_mm3"] for row in table) / 1000, 4),
         "Regions": regions,
+        "Sites": sites,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -138,6 +139,20 @@ def number(text: str, digits: int = 1) -> str:
         return text
 
 
+def span(ends: Sequence[float | None]) -> str:
+    """Format a range that may have one end only.
+
+    Examples
+    --------
+    >>> span((None, 3.05)), span((0.97, None)), span((0.95, 1.25))
+    ('≤ 3.05', '≥ 0.97', '0.95 to 1.25')
+    """
+    low, high = ends
+    if low is None:
+        return f"≤ {high:g}"
+    return f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
@@ -152,13 +167,16 @@ def _environment() -> Environment:
         wording=wording,
         style=here.joinpath("style.css").read_text(encoding="utf-8"),
         script=here.joinpath("tables.js").read_text(encoding="utf-8"),
+        viewer_script=here.joinpath("viewer.js").read_text(encoding="utf-8"),
     )
     environment.filters.update(
         decimals=decimals,
         number=number,
+        span=span,
         probability=probability,
         calibration=calibration,
         flag_text=wording.flag_text,
         region_name=wording.region_name,
+        site_name=wording.site_name,
     )
     return environment

@@ -50,10 +50,8 @@ BIAS_MEANS = (
 )
 REGIONS_MEAN = (
     "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
-    "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. The "
-    "corpus callosum and the sites typical of NMOSD (around the aqueduct and the fourth "
-    "ventricle, area postrema, hypothalamus and third ventricle, corticospinal tract) are not "
-    "counted apart."
+    "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. It "
+    "can lie at sites besides, with 14 mm³ or half of it there; their volume is what lies there."
 )
 SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (
@@ -74,7 +72,27 @@ REGION_NAMES = {
     "deep": "Deep white matter",
 }
 
+QUALITY_MEANS = (
+    "Red withholds the diagnosis; amber is to be looked at. The limits were set on 15 real FLAIR "
+    "and 5 real T1w and on simulated faults; heavy motion, masses and infarcts are not always "
+    "recognised, so look at the images."
+)
+
+SITE_NAMES = {
+    "corpus_callosum": "Corpus callosum",
+    "periaqueductal_fourth_ventricle": "Around aqueduct and fourth ventricle",
+    "area_postrema": "Area postrema",
+    "hypothalamus_third_ventricle": "Hypothalamus, third ventricle",
+    "corticospinal_tract": "Corticospinal tract",
+}
+SITES_MEAN = (
+    "◆ Typical of NMOSD in published cohorts, but lesions of MS and others lie there too. Sites "
+    "are tubes in an atlas that an affine registration brought to the scan."
+)
+
 FLAGS = {
+    "quality_red": "The image's quality is red: no diagnosis is named.",
+    "quality_amber": "The image's quality is amber: see the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
     "no_class_is_probable_enough": "No class is probable enough to be named by these weights.",
     "networks_or_views_disagree": "The networks of the ensemble, or the image and its mirror "
@@ -99,6 +117,17 @@ def flag_text(flag: str) -> str:
     'My new flag.'
     """
     return FLAGS.get(flag, f"{flag.replace('_', ' ').capitalize()}.")
+
+
+def site_name(site: str) -> str:
+    """Return a site's name for readers.
+
+    Examples
+    --------
+    >>> site_name("area_postrema")
+    'Area postrema'
+    """
+    return SITE_NAMES.get(site, site.replace("_", " ").capitalize())
 
 
 def region_name(region: str) -> str:

@@ -78,6 +78,8 @@ def init_lesion_wf(
         One row a lesion and their summary (JSON).
     class_probabilities, class_votes
         By class; and the same of each network and view.
+    mni_file
+        Index of the scan to MNI mm (.npy).
     """
     workflow = Workflow(name=name)
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
@@ -92,7 +94,7 @@ def init_lesion_wf(
     )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
-    outputnode = pe.Node(IdentityInterface(fields=[*maps, *_SCORES]), name="outputnode")
+    outputnode = pe.Node(IdentityInterface(fields=[*maps, *_SCORES, "mni_file"]), name="outputnode")
     to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, omp_nthreads)
     regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
@@ -115,6 +117,7 @@ def init_lesion_wf(
         (network, segment, [("probability_file", "probability_file"), ("cam_file", "cam_file")]),
         (network, outputnode, [(name, name) for name in _SCORES]),
         (regions, segment, [("region_file", "region_file"), ("mni_file", "mni_file")]),
+        (regions, outputnode, [("mni_file", "mni_file")]),
         (segment, outputnode, [(name, name) for name in maps]),
     ])  # fmt: skip
     return workflow

@@ -19,6 +19,7 @@ _NEEDS = {
     "network_fp32": (2.2, 0),
     "network_cuda": (1.5, 0),
     "regions": (_WORKER, 42),
+    "quality": (_WORKER, 60),
     "segment": (_WORKER, 26),
     "figures": (_WORKER, 18),
     "derivatives": (_WORKER, 14),

@@ -12,6 +12,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from msnmo_bids.interfaces.derivatives import WriteDerivatives
 from msnmo_bids.interfaces.figures import Figures
+from msnmo_bids.interfaces.quality import Quality
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
@@ -35,8 +36,8 @@ def init_scan_wf(
 ) -> Workflow:
     """Build the workflow of one scan.
 
-    ``preprocessing_wf -> lesion_wf -> figures -> write_derivatives``; the last one takes something
-    of each.
+    ``preprocessing_wf -> lesion_wf -> quality, figures -> write_derivatives``; the last one takes
+    something of each.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ def init_scan_wf(
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
     figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", shared["voxels"]))
+    quality = pe.Node(Quality(), name="quality", mem_gb=memory_gb("quality", shared["voxels"]))
     write_derivatives = _sink_node(scan, provenance, output_dir, shared["voxels"])
     workflow.connect([
         (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),
@@ -93,6 +95,11 @@ def init_scan_wf(
                                         ("outputnode.class_probabilities",
                                          "class_probabilities"),
                                         ("outputnode.class_votes", "class_votes")]),
+        (preprocessing_wf, quality, [("outputnode.raw_file", "raw_file"),
+                                     ("outputnode.mask_file", "mask_file"),
+                                     ("outputnode.preproc_file", "preproc_file")]),
+        (lesion_wf, quality, [("outputnode.mni_file", "mni_file")]),
+        (quality, write_derivatives, [("quality", "quality")]),
         (figures, write_derivatives, [("figures", "figures")]),
         (write_derivatives, outputnode, [("out_files", "out_files")]),
     ])  # fmt: skip

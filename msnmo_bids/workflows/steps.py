@@ -16,6 +16,7 @@ STEP_NAMES = {
     "network": "lesion segmentation and classification",
     "regions": "brain regions",
     "segment": "lesion measurement",
+    "quality": "quality of the image",
     "figures": "figures",
     "write_derivatives": "writing the derivatives",
     "write_sample": "writing the prepared scan",

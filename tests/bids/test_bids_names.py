@@ -30,6 +30,7 @@ def test_every_path_of_the_specification():
         "morphometry": "desc-lesions_morph.tsv",
         "cam_MS": "space-orig_desc-camMS_map.nii.gz",
         "cam_NMOSD": "space-orig_desc-camNMOSD_map.nii.gz",
+        "quality": "desc-msnmo_quality.json",
         "diagnosis": "desc-msnmo_diagnosis.json",
     }  # fmt: skip
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from msnmo_bids.bids.names import derivative_kinds
+from msnmo_bids.bids.names import JSON_KINDS, derivative_kinds
 from msnmo_bids.bids.sidecars import sidecar_for
 
 RECORD = {
@@ -16,7 +16,7 @@ RECORD = {
     "BiasCorrection": {"Tool": "antspyx", "Version": "0.6.3", "Settings": {}},
     "Probabilities": {"MS": 1.0},
 }
-KINDS = [kind for kind in derivative_kinds(["MS", "NMOSD"]) if kind != "diagnosis"]
+KINDS = [kind for kind in derivative_kinds(["MS", "NMOSD"]) if kind not in JSON_KINDS]
 
 
 def content(kind: str) -> dict:
@@ -68,7 +68,7 @@ def test_a_record_may_lack_keys():
     assert "Threshold" not in said
 
 
-@pytest.mark.parametrize("kind", ["diagnosis", "nonsense"])
+@pytest.mark.parametrize("kind", ["diagnosis", "quality", "nonsense"])
 def test_no_sidecar(kind):
     with pytest.raises(ValueError, match="no sidecar"):
         content(kind)

@@ -28,7 +28,7 @@ def test_ellipsoid_under_an_oblique_affine():
     centre_index = np.array([17.3, 14.1, 11.6])
     offset = (np.indices(shape).reshape(3, -1).T - centre_index) * ZOOMS
     labels = (((offset / half_axes) ** 2).sum(axis=1) <= 1).reshape(shape).astype(np.int32)
-    (row,) = lesion_table(labels, np.full(shape, 0.75), {1: "deep"}, affine)
+    (row,) = lesion_table(labels, np.full(shape, 0.75), {1: "deep"}, affine, {1: {}})
     volume = 4 / 3 * np.pi * half_axes.prod()
     assert row["volume_mm3"] == pytest.approx(volume, rel=0.01)
     assert row["diameter_mm"] == pytest.approx(2 * np.cbrt(half_axes.prod()), rel=0.005)
@@ -45,7 +45,7 @@ def test_one_row_a_lesion_in_the_order_of_the_labels():
     probability = np.where(labels == 1, 0.9, 0.6)
     probability[1, 1, 1] = 0.9
     regions = {1: "infratentorial", 2: "juxtacortical"}
-    table = lesion_table(labels, probability, regions, np.diag([1, 1, 2, 1.0]))
+    table = lesion_table(labels, probability, regions, np.diag([1, 1, 2, 1.0]), {1: {}, 2: {}})
     assert [row["index"] for row in table] == [1, 2]
     assert [row["volume_mm3"] for row in table] == [16.0, 6.0]
     assert [row["region"] for row in table] == ["infratentorial", "juxtacortical"]
@@ -58,7 +58,7 @@ def test_one_row_a_lesion_in_the_order_of_the_labels():
 def test_small_is_below_14(voxels, small):
     labels = np.zeros((20, 3, 3), np.int32)
     labels[:voxels, 1, 1] = 1
-    (row,) = lesion_table(labels, labels * 0.9, {1: "deep"}, np.eye(4))
+    (row,) = lesion_table(labels, labels * 0.9, {1: "deep"}, np.eye(4), {1: {}})
     assert row["small"] == small
     assert SMALL_LESION == 14
 
@@ -69,7 +69,10 @@ def test_summary_adds_up():
     labels[6:9, 6:9, 6:9] = 2
     labels[11, 11, 11] = 3
     regions = {1: "periventricular", 2: "deep", 3: "periventricular"}
-    found = summary(lesion_table(labels, labels > 0, regions, np.diag([2, 2, 2, 1.0])))
+    sites = {1: {"corpus_callosum": 500.0}, 2: {}, 3: {"corpus_callosum": 8.0}}
+    found = summary(lesion_table(labels, labels > 0, regions, np.diag([2, 2, 2, 1.0]), sites))
+    assert found["Sites"]["corpus_callosum"] == {"Count": 2, "Volume": 0.508}
+    assert found["Sites"]["area_postrema"] == {"Count": 0, "Volume": 0.0}
     assert found["LesionCount"] == 3
     assert found["LesionCountSmall"] == 1
     assert found["LesionVolume"] == pytest.approx((64 + 27 + 1) * 8 / 1000)
@@ -84,7 +87,7 @@ def test_summary_adds_up():
 
 def test_no_lesion():
     empty = np.zeros((4, 4, 4), np.int32)
-    assert lesion_table(empty, empty, {}, np.eye(4)) == []
+    assert lesion_table(empty, empty, {}, np.eye(4), {}) == []
     found = summary([])
     assert (found["LesionCount"], found["LesionVolume"]) == (0, 0)
     assert set(found["Regions"]) == set(REGIONS)

@@ -25,6 +25,7 @@ COMMON = {
     "lesion_wf.regions",
     "lesion_wf.segment",
     "figures",
+    "quality",
     "write_derivatives",
 }
 

@@ -75,7 +75,13 @@ def scan(request: pytest.FixtureRequest, make_scan: Callable[..., Scan]) -> Scan
     return scan
 
 
-def results_for(scan: Scan, folder: Path, lesions: bool = True) -> tuple[ScanResults, np.ndarray]:
+GREEN = {"Level": "green", "Reasons": [], "Contrast": "FLAIR", "Figures": {}}
+RED = {**GREEN, "Level": "red", "Reasons": ["it is a T1w", "it is cut"], "Contrast": "T1w"}
+
+
+def results_for(
+    scan: Scan, folder: Path, lesions: bool = True, quality: dict[str, Any] = GREEN
+) -> tuple[ScanResults, np.ndarray]:
     """Make what the workflow would find: three lesions, of which one is too small."""
     folder.mkdir(exist_ok=True)
     flair = folder / "flair_ras.nii"
@@ -106,6 +112,7 @@ def results_for(scan: Scan, folder: Path, lesions: bool = True) -> tuple[ScanRes
             "diameter_mm": 10.0,
             "mean_probability": 0.75,
             "small": 0,
+            "sites": {"area_postrema": 20.0} if k == 1 else {},
         }
         for k, old in enumerate(keep, start=1)
     ]
@@ -136,6 +143,7 @@ def results_for(scan: Scan, folder: Path, lesions: bool = True) -> tuple[ScanRes
         class_probabilities={"MS": 0.123456789, "NMOSD": 1 - 0.123456789},
         skull_stripping=TOOL,
         bias_correction=TOOL,
+        quality=quality,
         figures={"lesions": figure},
         flags=("thick_slices",),
         **files,
@@ -234,7 +242,7 @@ def test_the_diagnosis_lists_what_was_written_and_comes_last(make_scan, tmp_path
 def test_every_image_and_table_has_a_sidecar_with_its_provenance(make_scan, tmp_path):
     paths = write(make_scan(), tmp_path / "out")
     for kind, path in paths.items():
-        if kind == "diagnosis":
+        if path.suffix == ".json":
             continue
         content = json.loads(Path(sidecar(str(path))).read_text())
         assert content["Sources"], kind
@@ -254,6 +262,31 @@ def test_without_lesions_the_diagnosis_is_indeterminate(make_scan, tmp_path):
     assert sum(diagnosis["Probabilities"].values()) == pytest.approx(1, abs=1e-12)
     assert paths["morphometry"].read_text().count("\n") == 1
     assert not np.asarray(nib.load(paths["lesion_labels"]).dataobj).any()
+
+
+def test_red_quality_withholds_the_diagnosis(make_scan, tmp_path):
+    paths = write(make_scan(), tmp_path / "out", quality=RED)
+    diagnosis = json.loads(paths["diagnosis"].read_text())
+    assert diagnosis["Diagnosis"] == "indeterminate"
+    assert "quality is red: it is a T1w, it is cut" in diagnosis["Reason"]
+    assert "quality_red" in diagnosis["Flags"]
+    assert diagnosis["Quality"]["Contrast"] == "T1w"
+    written = json.loads(paths["quality"].read_text())
+    assert written["Reasons"] == RED["Reasons"]
+
+
+def test_amber_quality_is_a_flag_and_no_reason(make_scan, tmp_path):
+    paths = write(make_scan(), tmp_path / "out", quality={**GREEN, "Level": "amber"})
+    diagnosis = json.loads(paths["diagnosis"].read_text())
+    assert diagnosis["Diagnosis"] in CLASSES
+    assert "quality_amber" in diagnosis["Flags"]
+
+
+def test_sites_are_written_by_name(make_scan, tmp_path):
+    paths = write(make_scan(), tmp_path / "out")
+    with paths["morphometry"].open() as file:
+        sites = [row["sites"] for row in csv.DictReader(file, delimiter="\t")]
+    assert sites == ["area_postrema", "n/a"]
 
 
 @pytest.mark.parametrize(("needed", "named"), [(0.0, True), (0.99, False)])

@@ -1,0 +1,266 @@
+"""Figures of one scan, measured on the image and its brain mask, and judged.
+
+Where a tissue is (white matter, cortex, ventricles) an atlas says that was brought to the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.quality.limits import LEVELS, LIMITS, RED
+
+_WHITE_PRIOR = 0.8  # share of deep white and grey matter in the atlas, to be taken as such
+_CORTEX_PRIOR = 0.45
+_VENTRICLE_PRIOR = 0.3
+_TISSUE = (0.65, 1.6)  # of white matter; darker is fluid, brighter lesion or fat
+_BRIGHT = 1.3  # of white matter
+_MIDLINE_MM = 3.0  # on either side: belongs to no hemisphere
+_HEAD = 0.25  # of white matter: brighter is no air
+_NO_AIR = 1e-3  # of white matter: noise is brighter
+_FEW_VOXELS = 200
+
+
+@dataclass(frozen=True)
+class QualityImages:
+    """What quality is measured on; all arrays in RAS order on one grid, (X, Y, Z).
+
+    Parameters
+    ----------
+    raw : ndarray
+        FLAIR as it came.
+    corrected : ndarray
+        FLAIR after bias correction.
+    brain : ndarray of bool
+        Brain mask.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    ventricle, cortex, white : ndarray
+        Atlas probabilities of the lateral and third ventricle, of cortex, and of deep white and
+        grey matter.
+    across : ndarray
+        Distance from the midsagittal plane in the atlas (mm, to the right).
+    coverage : float
+        Share of the atlas's brain that lies within the image.
+    """
+
+    raw: np.ndarray
+    corrected: np.ndarray
+    brain: np.ndarray
+    zooms: Sequence[float]
+    ventricle: np.ndarray
+    cortex: np.ndarray
+    white: np.ndarray
+    across: np.ndarray
+    coverage: float
+
+
+def quality(images: QualityImages) -> dict[str, Any]:
+    """Measure a scan and judge it by `LIMITS`.
+
+    Parameters
+    ----------
+    images : QualityImages
+        The scan.
+
+    Returns
+    -------
+    dict
+        ``Level`` (the worst of all), ``Reasons`` (of what is red), ``Contrast`` (what the image
+        looks like) and ``Figures``: by name ``Value``, ``Level``, ``Unit`` and the limits. A value
+        that cannot be measured on this image is None and counts for nothing.
+    """
+    values = measure(images)
+    figures: dict[str, dict[str, Any]] = {}
+    for limit in LIMITS:
+        value = values.get(limit.name)
+        value = None if value is None or not np.isfinite(value) else round(float(value), 4)
+        figures[limit.name] = {
+            "Value": value,
+            "Level": limit.level(value),
+            "Unit": limit.unit,
+            "AmberOutside": list(limit.amber),
+            "RedOutside": list(limit.red),
+        }
+    found = [figure["Level"] for figure in figures.values() if figure["Level"]]
+    return {
+        "Level": max(found, key=LEVELS.index, default=RED),
+        "Reasons": [limit.reason for limit in LIMITS if figures[limit.name]["Level"] == RED],
+        "Contrast": contrast(figures),
+        "Figures": figures,
+    }
+
+
+def contrast(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what the contrast looks like.
+
+    Parameters
+    ----------
+    figures : mapping
+        ``Figures`` of `quality`.
+
+    Returns
+    -------
+    {"FLAIR", "T1w", "T2w", "unknown"}
+    """
+    fluid, bright, grey = (
+        figures[name]["Value"] for name in ("FluidToWhite", "BrightFluid", "GreyToWhite")
+    )
+    if fluid is None or grey is None:
+        return "unknown"
+    reds = {name for name, figure in figures.items() if figure["Level"] == RED}
+    if "BrightFluid" in reds:
+        return "T2w" if bright > 1 else "unknown"
+    if "GreyToWhite" in reds:
+        return "T1w" if grey < 1 and fluid < 1 else "unknown"
+    return "unknown" if "FluidToWhite" in reds else "FLAIR"
+
+
+def measure(images: QualityImages) -> dict[str, float | None]:
+    """Measure all figures of `LIMITS`.
+
+    Parameters
+    ----------
+    images : QualityImages
+        The scan.
+
+    Returns
+    -------
+    dict
+        Value by name; None for what this image does not tell.
+    """
+    sizes = sorted(float(size) for size in images.zooms)
+    voxel_ml = float(np.prod(images.zooms)) / 1000
+    values: dict[str, float | None] = {
+        "SliceThickness": sizes[2],
+        "PixelSize": sizes[1],
+        "Coverage": images.coverage,
+        "CutArea": cut_area_cm2(images.brain, images.zooms),
+        "BrainVolume": np.count_nonzero(images.brain) * voxel_ml,
+        "LoosePieces": loose_share(images.brain),
+    }
+    deep = images.brain & (images.white > _WHITE_PRIOR)
+    if np.count_nonzero(deep) < _FEW_VOXELS:
+        return values
+    white = float(np.median(images.corrected[deep]))
+    if white <= 0:
+        return values
+    relative = images.corrected / white
+    return (
+        values
+        | _contrasts(images, relative)
+        | _evenness(images, deep)
+        | _texture(images, relative, deep)
+        | {"Ghost": ghost(images.raw, images.brain, float(np.median(images.raw[deep])))}
+        | _sides(images, relative, voxel_ml)
+    )
+
+
+def cut_area_cm2(brain: np.ndarray, zooms: Sequence[float]) -> float:
+    """Return the largest area (cm²) of a brain mask in an outermost plane of the image."""
+    areas = []
+    for axis in range(3):
+        pixel_cm2 = float(np.prod(np.delete(np.asarray(zooms, dtype=float), axis))) / 100
+        areas += [np.count_nonzero(np.take(brain, face, axis=axis)) * pixel_cm2 for face in (0, -1)]
+    return float(max(areas))
+
+
+def loose_share(brain: np.ndarray) -> float | None:
+    """Return which share of a mask lies outside of its largest piece (26 neighbours)."""
+    labels, count = ndimage.label(brain, structure=np.ones((3, 3, 3)))
+    if not count:
+        return None
+    sizes = np.bincount(labels.ravel())[1:]
+    return float(1 - sizes.max() / sizes.sum())
+
+
+def ghost(raw: np.ndarray, brain: np.ndarray, white: float) -> float | None:
+    """Return how bright the air beside the brain's slices is, relative to white matter.
+
+    Parameters
+    ----------
+    raw : ndarray, (X, Y, Z)
+        FLAIR as it came.
+    brain : ndarray of bool, (X, Y, Z)
+        Brain mask.
+    white : float
+        White matter.
+
+    Returns
+    -------
+    float or None
+        95th percentile; None where there is no skull, or where the scanner or a defacing program
+        set the air to 0.
+    """
+    beside = brain.any(axis=(0, 1))
+    head = ndimage.binary_fill_holes(ndimage.binary_opening(raw > _HEAD * white))
+    air = raw[..., beside][~ndimage.binary_dilation(head, iterations=4)[..., beside]]
+    if air.size < _FEW_VOXELS or np.count_nonzero(air <= air.min()) > 0.5 * air.size:
+        return None
+    beyond = float(np.percentile(air, 95) / white)
+    return beyond if beyond > _NO_AIR else None
+
+
+def _contrasts(images: QualityImages, relative: np.ndarray) -> dict[str, float | None]:
+    """Fluid and cortex against white matter."""
+    fluid = relative[images.brain & (images.ventricle > _VENTRICLE_PRIOR)]
+    cortex = relative[images.brain & (images.cortex > _CORTEX_PRIOR)]
+    cortex = cortex[(cortex > _TISSUE[0]) & (cortex < _TISSUE[1])]
+    enough = fluid.size >= _FEW_VOXELS
+    return {
+        "FluidToWhite": float(np.percentile(fluid, 10)) if enough else None,
+        "BrightFluid": float(np.percentile(fluid, 90)) if enough else None,
+        "GreyToWhite": float(np.median(cortex)) if cortex.size >= _FEW_VOXELS else None,
+    }
+
+
+def _evenness(images: QualityImages, deep: np.ndarray) -> dict[str, float | None]:
+    """Robust coefficient of variation of white matter before and after bias correction."""
+    found: dict[str, float | None] = {}
+    for name, image in (
+        ("WhiteVariationBefore", images.raw),
+        ("WhiteVariation", images.corrected),
+    ):
+        median = float(np.median(image[deep]))
+        found[name] = _spread(image[deep] - median) / median if median > 0 else None
+    return found
+
+
+def _texture(
+    images: QualityImages, relative: np.ndarray, deep: np.ndarray
+) -> dict[str, float | None]:
+    """Noise and sharpness within the slices."""
+    core, inside = ndimage.binary_erosion(deep), ndimage.binary_erosion(images.brain, iterations=3)
+    if min(np.count_nonzero(core), np.count_nonzero(inside)) < _FEW_VOXELS:
+        return {"Noise": None, "Sharpness": None}
+    laplacian, squares = 4 * relative, np.zeros_like(relative)
+    for axis in np.delete(np.arange(3), int(np.argmax(images.zooms))):
+        after, before = np.roll(relative, -1, axis), np.roll(relative, 1, axis)
+        laplacian = laplacian - after - before
+        squares += ((after - before) / (2 * images.zooms[axis])) ** 2
+    return {
+        # White noise of s.d. 1 has a Laplacian of s.d. sqrt(20).
+        "Noise": _spread(laplacian[core]) / np.sqrt(20),
+        "Sharpness": float(np.sqrt(np.percentile(squares[inside], 95))),
+    }
+
+
+def _sides(images: QualityImages, relative: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
+    """How much more bright, and dark, tissue (ml) one half of the brain has."""
+    right, left = images.across > _MIDLINE_MM, images.across < -_MIDLINE_MM
+
+    def excess(where: np.ndarray) -> float:
+        return abs(np.count_nonzero(where & right) - np.count_nonzero(where & left)) * voxel_ml
+
+    bright = ndimage.binary_opening(images.brain & (relative > _BRIGHT))
+    dark = images.brain & (relative < _TISSUE[0])
+    return {"OneSidedBright": excess(bright), "OneSidedDark": excess(dark)}
+
+
+def _spread(values: np.ndarray) -> float:
+    """Return the s.d. of the bulk of values around 0 (1.4826 times the median magnitude)."""
+    return float(1.4826 * np.median(np.abs(values)))
