@@ -1,0 +1,148 @@
+"""A scan's section of its participant's page, and the record of how its results were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.names import derivative_name, figure_path
+from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.reports.page import class_colour, data_uri
+from msnmo_bids.reports.records import ScanRecord
+from msnmo_bids.reports.sections import Participant, Section, make_section
+from msnmo_bids.reports.wording import REGION_NAMES
+
+#: Keys of the diagnosis file that the page shows elsewhere.
+_SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Outputs",
+                              "Flags", "Diagnosis", "Reason", "LesionCount", "LesionCountSmall",
+                              "LesionVolume", "BrainVolume"})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score:
+    """A class and its score, ready to be drawn as a bar."""
+
+    name: str
+    value: float
+    colour: str
+
+    @property
+    def percent(self) -> str:
+        """Length of the bar."""
+        return f"{100 * min(max(self.value, 0.0), 1.0):.1f}%"
+
+
+@dataclass(frozen=True)
+class ScanView:
+    """What the template shows of a scan."""
+
+    record: ScanRecord
+    scores: list[Score]
+    figures: dict[str, str | None]
+    regions: list[tuple[str, int, float]]
+    lesions: list[dict[str, str]]
+
+    @property
+    def needed(self) -> str | None:
+        """Where on a bar the score lies from which on a diagnosis is named."""
+        score = self.record.diagnosis.get("MinimumClassProbability")
+        return f"{100 * score:.1f}%" if score and self.record.has_pattern else None
+
+
+def scan_sections(page: Participant) -> list[Section]:
+    """Show each scan with results."""
+    return [
+        make_section(
+            "scan.html.j2",
+            record.prefix,
+            record.title,
+            view=_view(page.output_dir, record, page.classes),
+        )
+        for record in page.done
+    ]
+
+
+def provenance_section(page: Participant) -> list[Section]:
+    """Show how each scan's results were made, and the settings of this run."""
+    made = [
+        (
+            record.title,
+            flatten({k: v for k, v in record.diagnosis.items() if k not in _SHOWN_ELSEWHERE}),
+        )
+        for record in page.done
+    ]
+    return [
+        make_section(
+            "provenance.html.j2",
+            "provenance",
+            "Provenance",
+            scans=made,
+            settings=flatten(page.settings),
+            version=page.version,
+        )
+    ]
+
+
+def _view(output_dir: Path, record: ScanRecord, classes: list[str]) -> ScanView:
+    diagnosis = record.diagnosis
+    scores = [
+        Score(name, float(value), class_colour(classes, name) if record.has_pattern else "#999999")
+        for name, value in (diagnosis.get("Probabilities") or {}).items()
+    ]
+    figures = {
+        kind: data_uri(output_dir / figure_path(record.subject, record.prefix, kind))
+        for kind in ("lesions", "cam", "brainmask", "bias")
+    }
+    table = output_dir / record.folder / derivative_name(record.prefix, "morphometry")
+    return ScanView(
+        record=record,
+        scores=scores,
+        figures=figures,
+        regions=_regions(diagnosis.get("Regions") or {}),
+        lesions=[
+            {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
+            for row in read_table(table)
+        ],
+    )
+
+
+def _regions(regions: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, int, float]]:
+    """Return name, count and volume (ml) of each region, the known ones first and always."""
+    names = dict.fromkeys([*REGION_NAMES, *regions])
+    found = [(name, regions.get(name) or {}) for name in names]
+    return [(name, int(r.get("Count", 0)), float(r.get("Volume", 0.0))) for name, r in found]
+
+
+def flatten(content: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Turn nested settings into rows of a table.
+
+    Parameters
+    ----------
+    content : mapping
+        JSON-like.
+    above : str
+        Name of what it is part of.
+
+    Returns
+    -------
+    list of (str, str)
+        Name and value.
+
+    Examples
+    --------
+    >>> flatten({"Model": {"Name": "joint", "TrainedOn": ["a", "b"]}, "Seed": 0})
+    [('Model · Name', 'joint'), ('Model · TrainedOn', 'a, b'), ('Seed', '0')]
+    """
+    rows: list[tuple[str, str]] = []
+    for name, value in content.items():
+        title = f"{above} · {name}" if above else str(name)
+        if isinstance(value, Mapping):
+            rows += flatten(value, title)
+        elif isinstance(value, list | tuple):
+            rows.append((title, ", ".join(map(str, value)) or "none"))
+        else:
+            rows.append((title, "n/a" if value is None else str(value)))
+    return rows
