@@ -10,10 +10,10 @@ from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS
 
 CHANGE_LEVELS = {
     "stable": "At both visits, and not changed by more than test-retest explains",
-    "new": "At the later visit only",
+    "new": "At the later visit only (at most a tenth of it before)",
     "enlarging": "At both visits, larger at the later one",
     "shrinking": "At both visits, smaller at the later one",
-    "vanished": "At the earlier visit only",
+    "vanished": "At the earlier visit only (at most a tenth of it is left)",
     "uncertain": "Found at one visit only, but it may be there at both (see the reason)",
 }
 REASON_LEVELS = {

@@ -114,7 +114,7 @@ def _judge(lesion: _Lesion, width: float, rule: ChangeRule) -> dict[str, Any]:
     changed = (after & ~before) if grows else (before & ~after)
     if changed.any():
         row["contrast_ratio"] = _contrast_ratio(lesion, changed, with_lesion=int(grows))
-    if min(volumes) == 0:
+    if min(volumes) < rule.remnant_share * max(volumes):
         row["change"] = "new" if grows else "vanished"
         row["reason"] = _doubt(lesion, max(volumes), int(not grows), row["contrast_ratio"], rule)
         if row["reason"]:

@@ -85,6 +85,8 @@ class Changes:
         Number of the class (`CHANGES`, from 1 on) in the lesions of either visit.
     table : list of dict
         One mapping a lesion.
+    sizes_differ : bool
+        Whether a side of the two scans' voxels differs by more than a fifth.
     """
 
     space: HalfwaySpace
@@ -94,6 +96,7 @@ class Changes:
     later: ResampledVisit
     classes: np.ndarray
     table: list[dict[str, Any]]
+    sizes_differ: bool = False
 
 
 def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
@@ -157,7 +160,8 @@ def compare(
         box = numbers == row["index"]
         row |= _native(box, (first, second), regions)
     table = [{key: _rounded(value) for key, value in row.items()} for row in rows]
-    return Changes(space, motion, width, first, second, values[numbers], table)
+    differ = _sizes_differ([affine for _, affine in brains])
+    return Changes(space, motion, width, first, second, values[numbers], table, differ)
 
 
 def halfway_images(changes: Changes) -> dict[str, np.ndarray]:
@@ -200,6 +204,7 @@ def describe(changes: Changes, interval_days: float | None) -> dict[str, Any]:
     return {
         **summary(changes.table, interval_days),
         "BorderWidth": [round(float(width), 3) for width in changes.width],
+        "Flags": ["voxel_sizes_differ"] if changes.sizes_differ else [],
         "Registration": registration,
     }
 
@@ -220,6 +225,11 @@ def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> 
 
 def _visit(visit: ResampledVisit) -> Visit:
     return Visit(visit.flair, visit.brain, visit.lesions)
+
+
+def _sizes_differ(affines: Sequence[np.ndarray]) -> bool:
+    one, other = (np.sort(nib.affines.voxel_sizes(affine)) for affine in affines)
+    return bool((np.abs(one - other) > 0.2 * np.minimum(one, other)).any())
 
 
 def _rounded(value: Any) -> Any:

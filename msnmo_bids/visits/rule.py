@@ -34,6 +34,9 @@ class ChangeRule:
         its contrast at the other visit as well.
     grown_share : float
         Likewise, what a lesion gains or loses must have had less than this share of its contrast.
+    remnant_share : float
+        A lesion of which less than this share of the volume was there before is new, and one of
+        which less than this is left has vanished.
     covered_share : float
         A lesion is uncertain if less than this share of it lies in the other visit's brain mask.
     """
@@ -45,6 +48,7 @@ class ChangeRule:
     border_share: float = 0.25
     visible_share: float = 0.5
     grown_share: float = 0.7
+    remnant_share: float = 0.1
     covered_share: float = 0.8
 
     def record(self) -> dict[str, float]:
