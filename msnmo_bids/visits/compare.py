@@ -81,8 +81,8 @@ class Changes:
         Uncertainty of a lesion's border along each axis (mm).
     earlier, later : ResampledVisit
         The two visits.
-    classes : ndarray, (X, Y, Z), uint8
-        Number of the class (`CHANGES`, from 1 on) in the lesions of either visit.
+    numbers, classes : ndarray, (X, Y, Z)
+        Of the lesion, and of its class (`CHANGES`, from 1 on); 0 outside of all lesions.
     table : list of dict
         One mapping a lesion.
     sizes_differ : bool
@@ -94,6 +94,7 @@ class Changes:
     width: np.ndarray
     earlier: ResampledVisit
     later: ResampledVisit
+    numbers: np.ndarray
     classes: np.ndarray
     table: list[dict[str, Any]]
     sizes_differ: bool = False
@@ -161,7 +162,7 @@ def compare(
         row |= _native(box, (first, second), regions)
     table = [{key: _rounded(value) for key, value in row.items()} for row in rows]
     differ = _sizes_differ([affine for _, affine in brains])
-    return Changes(space, motion, width, first, second, values[numbers], table, differ)
+    return Changes(space, motion, width, first, second, numbers, values[numbers], table, differ)
 
 
 def halfway_images(changes: Changes) -> dict[str, np.ndarray]:
