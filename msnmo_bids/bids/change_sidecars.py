@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msnmo_bids.bids.names import bids_uri
-from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS
+from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 
 CHANGE_LEVELS = {
     "stable": "At both visits, and not changed by more than test-retest explains",
@@ -20,13 +20,6 @@ REASON_LEVELS = {
     "small": "Smaller than the least volume of a change",
     "not_covered": "Not in the other visit's brain mask",
     "no_difference": "The images of the two visits hardly differ there",
-}
-#: Columns of the label list of the change classes.
-CLASS_COLUMNS: dict[str, dict[str, Any]] = {
-    **LESION_COLUMNS,
-    "index": {"Description": "Value of the voxels", "Format": "integer"},
-    "name": {"Description": "What became of the lesion", "Levels": CHANGE_LEVELS},
-    "abbreviation": {"Description": "The same, short"},
 }
 CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
     "index": {"Description": "Number of the lesion at both visits, by decreasing volume"},
@@ -94,5 +87,5 @@ def change_sidecar(
     elif kind == "mask":
         content["Type"] = "Lesion"
     elif kind == "classes":
-        content |= CLASS_COLUMNS
+        content["Classes"] = CHANGE_LEVELS
     return {**content, **record}

@@ -14,14 +14,13 @@ import numpy as np
 from msnmo_bids.bids.change_sidecars import (
     CHANGE_COLUMNS,
     CHANGE_DESCRIPTIONS,
-    CLASS_COLUMNS,
     change_sidecar,
 )
 from msnmo_bids.bids.changes import fingerprint, paths_of
 from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.sidecars import RAW_DATASET
+from msnmo_bids.bids.sidecars import LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
 from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode, MsnmoError
@@ -118,7 +117,7 @@ def _write_tables(results: ChangeResults, paths: Mapping[str, str], output_dir: 
         {"index": value, "name": name, "abbreviation": name[:3], "mapping": LESION_MAPPING}
         for value, name in enumerate(results.classes, start=1)
     ]
-    write_tsv(output_dir / paths["class_table"], list(CLASS_COLUMNS), classes)
+    write_tsv(output_dir / paths["class_table"], list(LESION_COLUMNS), classes)
     write_tsv(output_dir / paths["table"], list(CHANGE_COLUMNS), results.table)
 
 

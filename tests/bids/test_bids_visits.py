@@ -29,10 +29,11 @@ def test_visits_without_dates_are_in_the_order_of_their_labels(make_dataset):
 
 def test_dates_win_over_labels_and_give_the_interval(make_dataset):
     root = make_dataset(name("a"), name("b"))
-    table = root / "sub-01" / "sub-01_sessions.tsv"
-    columns = ("session_id", "acq_time")
-    write_tsv(table, columns, [dict(zip(columns, row, strict=True)) for row in
-                               (("ses-a", "1925-07-03"), ("ses-b", "1925-01-01T12:00:00Z"))])  # fmt: skip
+    rows = [
+        {"session_id": "ses-a", "acq_time": "1925-07-03"},
+        {"session_id": "ses-b", "acq_time": "1925-01-01T12:00:00Z"},
+    ]
+    write_tsv(root / "sub-01" / "sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
     [one] = comparisons(find_scans(root).scans, root)
     assert (one.earlier.session, one.later.session) == ("b", "a")
     assert (one.order_by, one.interval_days) == (BY_SESSIONS, 182.5)
