@@ -10,6 +10,7 @@ from typing import Any
 from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord
+from msnmo_bids.bids.visits import comparisons
 from msnmo_bids.cli.checks import work_folder
 from msnmo_bids.cli.job import WORKFLOW, Job
 from msnmo_bids.cli.logs import route_nipype
@@ -19,7 +20,7 @@ from msnmo_bids.cli.progress import Progress
 from msnmo_bids.cli.resources import choose_resources, set_environment
 from msnmo_bids.cli.results import finish
 from msnmo_bids.cli.session import Outcome, Session, exit_code_for
-from msnmo_bids.cli.visits import compare_visits, tidy_before
+from msnmo_bids.cli.visits import compare_visits, description_of_visits, tidy_before
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
@@ -123,11 +124,13 @@ def _run_batches(job: Job, session: Session) -> None:
 
 
 def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
-    """Return the workflow's description of itself, for scans with and without skull.
+    """Return the workflows' description of themselves: scans with and without skull, visits.
 
     From one scan of each kind of the whole selection, so that a run that resumes writes the same.
     """
     from msnmo_bids.workflows.base import init_msnmo_wf
 
     kinds = {bool(scan.skull_stripped): scan for scan in reversed(plan.selection.scans)}
-    return [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
+    texts = [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
+    found = comparisons(plan.selection.available, plan.selection.scans[0].bids_dir)
+    return texts + ([description_of_visits(found[0], common["output_dir"])] if found else [])

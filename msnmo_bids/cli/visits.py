@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.bids.changes import why_not_comparable
@@ -55,6 +56,16 @@ def compare_visits(job: Job) -> None:
             if comparison.name in failed
             else comparison_entry(comparison.name, OK if comparison in missing else SKIPPED)
         )
+
+
+def description_of_visits(comparison: Comparison, output_dir: Path) -> str:
+    """Return what the workflow of a comparison says of itself."""
+    from msnmo_bids.workflows.visits import init_visits_wf
+
+    workflow = init_visits_wf(
+        comparisons=[comparison], output_dir=output_dir, work_dir=output_dir, method=method()
+    )
+    return workflow.visit_desc()
 
 
 def _failed_entry(job: Job, failure: Failure) -> dict[str, Any]:

@@ -69,6 +69,9 @@ class _VisitsGraph:
     def __init__(self, comparisons: list[Comparison], arguments: dict[str, Any]) -> None:
         self.comparisons, self.arguments = comparisons, arguments
 
+    def visit_desc(self) -> str:
+        return "Visits were compared."
+
 
 def _pretend_comparisons(graph: _VisitsGraph, state: FakeWorkflow) -> list[Failure]:
     """Write the records of comparisons that do not fail."""

@@ -35,6 +35,7 @@ def test_consecutive_visits_once(call, fake, raw, tmp_path):
         ("ses-1 to ses-2", ""),
         ("ses-2 to ses-3", ""),
     ]
+    assert "Visits were compared." in (out / "logs" / "CITATION.md").read_text()
     again = call(raw, out, "participant", SKIP)
     assert "Nothing to do" in again.text
     assert fake.compared == [FIRST, SECOND]
