@@ -46,8 +46,8 @@ class ChangeRule:
     small_ratio: float = 1.45
     large_ratio: float = 1.24
     border_share: float = 0.25
-    visible_share: float = 0.5
-    grown_share: float = 0.7
+    visible_share: float = 0.4
+    grown_share: float = 0.6
     remnant_share: float = 0.1
     covered_share: float = 0.8
 

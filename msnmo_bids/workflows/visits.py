@@ -19,17 +19,22 @@ from msnmo_bids.interfaces.visits import (
     RegisterVisits,
     WriteChanges,
 )
+from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Consecutive visits of a participant were registered rigidly, by a robust least-squares fit of the
 FLAIR images without random sampling, and both were brought to the space half-way between them
-[@halfway] (1 mm, trilinear). Lesions that overlap there were matched. A lesion counts as new or
-vanished if it has at least 14 mm³ at one visit, none at the other, and less than half of its
-contrast there; as enlarging or shrinking if its area (of the great circle of the sphere of equal
-volume) changed by more than 45 % (24 % from 67 mm² on), its outline by more than a quarter of the
-border's uncertainty, and the images with it.
+[@halfway] ({SPACING_MM:g} mm, trilinear). Lesions that overlap there were matched. A lesion counts
+as new or vanished if it has at least {DEFAULT_RULE.least_volume:g} mm³ at one visit, less than
+{DEFAULT_RULE.remnant_share:.0%} of that at the other, and less than
+{DEFAULT_RULE.visible_share:.0%} of its contrast there; as enlarging or shrinking if its area
+(of the great circle of the sphere of
+equal volume) changed by more than {DEFAULT_RULE.small_ratio - 1:.0%}
+({DEFAULT_RULE.large_ratio - 1:.0%} from {DEFAULT_RULE.small_area:g} mm² on), its outline by more
+than {DEFAULT_RULE.border_share:.0%} of the border's uncertainty, and what it gained or lost had
+less than {DEFAULT_RULE.grown_share:.0%} of its contrast at the other visit.
 """
 
 
