@@ -28,6 +28,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.visits import comparisons
@@ -59,6 +60,13 @@ def truth(scan: Scan) -> Example:
     ]
     values = np.asarray(flair.dataobj, dtype=np.float32) * (arrays[0] > 0)
     return Example(values, arrays[0] > 0, arrays[1].astype(np.int32), flair.affine)
+
+
+def new_lesions(scan: Scan) -> set[int]:
+    """Return the labels of the lesions that appeared since the visit before."""
+    folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
+    rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
+    return {int(row["index"]) for row in rows if row["change"] == "new"}
 
 
 def segmented(example: Example, rng: np.random.Generator) -> np.ndarray:
@@ -141,8 +149,13 @@ class Score:
         self.errors: list[float] = []
         self.confusion: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, files: tuple[VisitFiles, VisitFiles], examples: tuple[Example, Example]) -> None:
-        """Compare two visits and score the result against the truth."""
+    def add(
+        self,
+        files: tuple[VisitFiles, VisitFiles],
+        examples: tuple[Example, Example],
+        new: set[int],
+    ) -> None:
+        """Compare two visits and score the result against the truth: labels of new lesions."""
         motion = find_motion(*files)
         changes = compare(*files, motion)
         ways = (changes.space.to_earlier, changes.space.to_later)
@@ -151,7 +164,6 @@ class Score:
             for e, way in zip(examples, ways, strict=True)
         )
         volumes = [np.bincount(x.ravel(), minlength=70000) for x in (before, after)]
-        new = {int(n) for n in np.unique(after) if n and not volumes[0][n]}
         same = {int(n) for n in np.unique(after) if n and volumes[0][n]}
         same = {n for n in same if 0.9 < volumes[1][n] / volumes[0][n] < 1.11}
         rows = {row["index"]: row for row in changes.table}
@@ -220,6 +232,7 @@ def main() -> None:
                 score.add(
                     tuple(on_disk(e, m, next(places)) for e, m in zip(pair, masks, strict=True)),
                     pair,
+                    set(numbers[:some].tolist()),
                 )
         else:
             for one in comparisons(scans, options.simulated):
@@ -228,7 +241,7 @@ def main() -> None:
                     files = tuple(on_disk(e, segmented(e, rng), next(places)) for e in pair)
                 else:
                     files = tuple(of_app(s, options.output) for s in (one.earlier, one.later))
-                score.add(files, pair)
+                score.add(files, pair, new_lesions(one.later))
     score.report()
 
 
