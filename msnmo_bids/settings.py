@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 
 SKULL_STRIP_CHOICES = ("auto", "bet", "deepbet", "skip")
 BIAS_CORRECTION_CHOICES = ("auto", "ants", "antspyx", "skip")
+#: Settings that depend on the machine when the user leaves them to the program.
+MACHINE_SETTINGS = ("device", "precision")
 PRECISION_CHOICES = ("auto", "bf16", "fp32")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from msnmo_bids.bids.change_sidecars import CHANGE_DESCRIPTIONS
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_kinds, io_spec
 from msnmo_bids.bids.sidecars import DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.errors import ExitCode, MsnmoError
@@ -25,8 +26,8 @@ from msnmo_bids.version import CODE_URL
 NAME = "msnmo"
 BIDS_VERSION = "1.10.0"
 TEMPORARY_PREFIX = ".tmp-msnmo-"
-BIDSIGNORE = ("*.html", "figures", "group_*", "*_diagnosis.json", "*_morph.tsv",
-              "*_morph.json", "*_map.*", "*_quality.json")  # fmt: skip
+BIDSIGNORE = ("*.html", "figures", "group_*", "*_diagnosis.json", "*_changes.json",
+              "*_morph.tsv", "*_morph.json", "*_map.*", "*_quality.json")  # fmt: skip
 CONTAINER_TAG_VARIABLE = "MSNMO_CONTAINER_TAG"
 PARTICIPANT_FILES = ("participants.tsv", "participants.json")
 PARTICIPANTS = {
@@ -295,6 +296,7 @@ def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
             "description": "Lesions and diagnosis found by the joint network",
         },
         {"desc_id": "desc-lesions", "description": DESCRIPTIONS["morphometry"]},
+        {"desc_id": "desc-changes", "description": CHANGE_DESCRIPTIONS["table"]},
     ]
     for kind in derivative_kinds(class_names):
         if kind.startswith(CAM_PREFIX):

@@ -106,7 +106,7 @@ def derivative_name(prefix: str, kind: str) -> str:
     # Values of BIDS entities are alphanumeric.
     class_name = re.sub(r"[^0-9A-Za-z]", "", kind.removeprefix(CAM_PREFIX))
     rule = io_spec()["derivatives"]["cam" if kind.startswith(CAM_PREFIX) else kind]
-    return _name(prefix, rule, class_name)
+    return _name(prefix, rule, class_name=class_name)
 
 
 def truth_name(prefix: str, kind: str) -> str:
@@ -132,10 +132,49 @@ def truth_name(prefix: str, kind: str) -> str:
     return _name(prefix, io_spec()["truth"][kind])
 
 
-def _name(prefix: str, rule: Mapping[str, Any], class_name: str = "") -> str:
-    added = {
-        entity: value.format(class_name=class_name) for entity, value in rule["entities"].items()
+def change_paths(
+    earlier: tuple[str, str], later: tuple[str, str], *, subject: str, space: str
+) -> dict[str, str]:
+    """Return the path of every file about the change between two visits, without their sidecars.
+
+    Parameters
+    ----------
+    earlier, later : tuple of str
+        Folder in the output, and name without ``_FLAIR.nii.gz``, of the scan of each visit.
+    subject : str
+        Label without ``sub-``.
+    space : str
+        Name of the half-way space, for example ``"ses1ses2"``.
+
+    Returns
+    -------
+    dict of str to str
+        ``earlier_flair``, ``later_mask``, …: images of one visit in the half-way space, beside
+        that visit's others; ``classes``, ``class_table``, ``table``, ``figure`` and, last,
+        ``record``: with the later visit. Relative to the output folder.
+
+    Examples
+    --------
+    >>> one, two = ("sub-1/ses-a/anat", "sub-1_ses-a"), ("sub-1/ses-b/anat", "sub-1_ses-b")
+    >>> change_paths(one, two, subject="1", space="sesasesb")["classes"]
+    'sub-1/ses-b/anat/sub-1_ses-b_space-sesasesb_seg-changes_dseg.nii.gz'
+    """
+    spec = io_spec()
+    paths = {
+        f"{which}_{kind}": f"{folder}/{_name(prefix, rule, space=space)}"
+        for which, (folder, prefix) in (("earlier", earlier), ("later", later))
+        for kind, rule in spec["changes"]["visit"].items()
     }
+    folder, prefix = later
+    figures = spec["figures"]["folder"].format(subject=subject)
+    for kind, rule in spec["changes"]["both"].items():
+        where = figures if kind == "figure" else folder
+        paths[kind] = f"{where}/{_name(prefix, rule, space=space)}"
+    return paths
+
+
+def _name(prefix: str, rule: Mapping[str, Any], **values: str) -> str:
+    added = {entity: value.format(**values) for entity, value in rule["entities"].items()}
     return f"{_with_entities(prefix, added)}_{rule['suffix']}"
 
 

@@ -40,6 +40,7 @@ class RunRecord:
     started: str = field(default_factory=lambda: _now())
     scans: list[dict[str, Any]] = field(default_factory=list)
     no_flair: list[str] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -68,6 +69,7 @@ class RunRecord:
             "Settings": self.settings,
             "Scans": self.scans,
             "NoFLAIR": self.no_flair,
+            "Comparisons": self.comparisons,
             "ExitCode": int(exit_code),
         }
         write_json(target, content)
@@ -112,6 +114,51 @@ def scan_entry(
         "Message": message,
         "Remedy": remedy,
         "CrashFile": crash_file,
+    }
+
+
+def comparison_entry(
+    name: str,
+    status: str,
+    *,
+    step: str | None = None,
+    message: str | None = None,
+    remedy: str | None = None,
+    crash_file: str | None = None,
+) -> dict[str, Any]:
+    """Return the entry of a comparison of two visits in ``run.json``.
+
+    Parameters
+    ----------
+    name : str
+        Of the comparison.
+    status : {"ok", "failed", "skipped"}
+        ``skipped`` means that it was complete already.
+    step, message, remedy, crash_file : str, optional
+        Of a failure, as for a scan.
+
+    Returns
+    -------
+    dict
+        JSON-ready.
+    """
+    return {
+        "Comparison": name,
+        "Status": status,
+        "Step": step,
+        "Message": message,
+        "Remedy": remedy,
+        "CrashFile": crash_file,
+    }
+
+
+def latest_comparisons(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the latest entry of every comparison, by its name."""
+    return {
+        entry["Comparison"]: entry
+        for run in runs
+        for entry in run.get("Comparisons") or []
+        if isinstance(entry, dict) and "Comparison" in entry
     }
 
 

@@ -18,14 +18,15 @@ NETWORK_KEYS = ("Model", "Device", "Precision", "RandomSeed")
 LESION_KEYS = ("Threshold", "MinimumLesionVolume")
 ALL_KEYS = (*LESION_KEYS, *NETWORK_KEYS, *PREPROCESSING_KEYS)
 
-#: Columns of every lesion list; described once, at the root, because sidecars inherit.
+#: Columns of every list of labels; described once, at the root, because sidecars inherit.
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "index": {
-        "Description": "Number of the lesion, by decreasing volume; value of its voxels",
+        "Description": "Value of the voxels: number of the lesion, by decreasing volume, or of a "
+        "class of change",
         "Format": "integer",
     },
-    "name": {"Description": "Name of the lesion"},
-    "abbreviation": {"Description": "Short name of the lesion"},
+    "name": {"Description": "Name of the lesion, or of what became of lesions"},
+    "abbreviation": {"Description": "The same, short"},
     "mapping": {
         "Description": "Index of the tissue in the list of common labels of BIDS (7: lesion)",
         "Format": "integer",

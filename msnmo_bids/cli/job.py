@@ -9,13 +9,13 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.bids.dataset import write_text
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.runs import RunRecord
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.cli.logs import to_toml
+from msnmo_bids.cli.logs import nipype_level, to_toml
 from msnmo_bids.cli.plan import Plan
 from msnmo_bids.cli.resources import Resources
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
 
 WORKFLOW = "msnmo_wf"
+VISITS_WORKFLOW = "visits_wf"
 WORKERS_LOG = "workers.log"
 
 
@@ -44,6 +45,8 @@ class Job:
         Plugin and threads.
     failures : list of Failure
         Of all batches so far.
+    comparison_failures : list of Failure
+        Of comparisons of visits; ``prefix`` is the comparison's name.
     """
 
     options: argparse.Namespace
@@ -52,6 +55,7 @@ class Job:
     work_dir: Path
     resources: Resources
     failures: list[Failure] = field(default_factory=list)
+    comparison_failures: list[Failure] = field(default_factory=list)
 
     @property
     def output_dir(self) -> Path:
@@ -73,12 +77,12 @@ class Job:
 
         With ``--participant-label`` only these participants' folders go: other runs may share it.
         """
-        root = self.work_dir / WORKFLOW
-        if self.options.participant_label is None:
-            shutil.rmtree(root, ignore_errors=True)
-            return
-        for subject in self.plan.selection.subjects:
-            shutil.rmtree(root / f"single_subject_{subject}_wf", ignore_errors=True)
+        for root in (self.work_dir / WORKFLOW, self.work_dir / VISITS_WORKFLOW):
+            if self.options.participant_label is None:
+                shutil.rmtree(root, ignore_errors=True)
+                continue
+            for subject in self.plan.selection.subjects:
+                shutil.rmtree(root / f"single_subject_{subject}_wf", ignore_errors=True)
 
     def tidy(self) -> None:
         """Remove an empty workers' log and empty work folders."""
@@ -86,9 +90,29 @@ class Job:
         with suppress(OSError):
             if workers.stat().st_size == 0:
                 workers.unlink()
-        for folder in (self.work_dir / WORKFLOW, self.work_dir):
+        for folder in (
+            self.work_dir / WORKFLOW,
+            self.work_dir / VISITS_WORKFLOW,
+            self.work_dir,
+        ):
             with suppress(OSError):
                 folder.rmdir()
+
+    def plugin_args(self) -> dict[str, Any]:
+        """Return the arguments of the Nipype plugin."""
+        arguments = dict(self.resources.plugin_args)
+        if self.resources.plugin == "MultiProc":
+            arguments["worker_log"] = str(self.record.folder / WORKERS_LOG)
+            arguments["log_level"] = nipype_level(self.options.verbose)
+            arguments["n_gpu_procs"] = 0 if self.plan.settings.device == "cpu" else 1
+        return arguments
+
+    def shown_crash_file(self, failure: Failure) -> str | None:
+        """Return a failure's crash file, relative to the output folder where it lies in it."""
+        crash = failure.crash_file
+        if crash is not None and crash.is_relative_to(self.output_dir):
+            crash = crash.relative_to(self.output_dir)
+        return None if crash is None else crash.as_posix()
 
     def write_configuration(self, command: list[str]) -> None:
         """Write what the run was asked to do and where it runs (``config.toml``)."""

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
 from msnmo_bids.bids.dataset import write_shared_files
 from msnmo_bids.bids.names import report_path
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
-from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, latest_statuses, read_runs, scan_entry
+from msnmo_bids.bids.runs import (
+    FAILED,
+    OK,
+    SKIPPED,
+    latest_comparisons,
+    latest_statuses,
+    read_runs,
+    scan_entry,
+)
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.cli.plan import MACHINE_SETTINGS, Plan
+from msnmo_bids.cli.comparisons import possible_comparisons
+from msnmo_bids.cli.plan import Plan
+from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
+
+if TYPE_CHECKING:
+    from msnmo_bids.reports.visits import VisitsRecord
 
 
 def write_shared(options: argparse.Namespace, plan: Plan) -> None:
@@ -37,7 +51,12 @@ def write_shared(options: argparse.Namespace, plan: Plan) -> None:
 
 
 def write_reports(
-    output_dir: Path, plan: Plan, *, subjects: Iterable[str], entries: Sequence[dict] = ()
+    output_dir: Path,
+    plan: Plan,
+    *,
+    subjects: Iterable[str],
+    entries: Sequence[dict] = (),
+    comparison_entries: Sequence[dict] = (),
 ) -> None:
     """Write the participants' reports from what is on disk and what failed.
 
@@ -49,12 +68,14 @@ def write_reports(
         Scans of the data set and settings.
     subjects : iterable of str
         Labels without ``sub-``.
-    entries : sequence of dict
-        Entries of this run, which no ``run.json`` holds yet.
+    entries, comparison_entries : sequence of dict
+        Entries of this run, which no ``run.json`` holds yet, of scans and of comparisons.
     """
     from msnmo_bids.reports.participant import write_participant_report
 
-    latest = latest_statuses([*read_runs(output_dir), {"Scans": list(entries)}])
+    now = {"Scans": list(entries), "Comparisons": list(comparison_entries)}
+    runs = [*read_runs(output_dir), now]
+    latest, latest_compared = latest_statuses(runs), latest_comparisons(runs)
     by_subject: dict[str, list[Scan]] = defaultdict(list)
     for scan in plan.selection.available:
         by_subject[scan.subject].append(scan)
@@ -74,9 +95,50 @@ def write_reports(
             subject,
             scans,
             failures,
+            changes=changes_of_visits(by_subject[subject], output_dir, latest_compared),
             settings=_settings(output_dir, plan, by_subject[subject]),
             version=get_version(),
         )
+
+
+def changes_of_visits(
+    scans: Sequence[Scan], output_dir: Path, latest: Mapping[str, Mapping[str, Any]]
+) -> list[VisitsRecord]:
+    """Return what a report says of the comparisons of a participant's visits, in order.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        Of one participant.
+    output_dir : Path
+        Output folder.
+    latest : mapping
+        Latest entry of each comparison in ``run.json``, by its name.
+
+    Returns
+    -------
+    list of VisitsRecord
+    """
+    from msnmo_bids.reports.visits import VisitsRecord
+
+    found = []
+    for comparison in possible_comparisons(scans, output_dir):
+        entry = latest.get(comparison.name, {})
+        problem = why_not_comparable(comparison, output_dir) or ""
+        if not problem and entry.get("Status") == FAILED:
+            problem = ": ".join(filter(None, (entry.get("Step"), entry.get("Message"))))
+        found.append(
+            VisitsRecord(
+                earlier=comparison.earlier.session or "",
+                later=comparison.later.session or "",
+                name=comparison.name,
+                record=read_changes(comparison, output_dir) or {},
+                table=output_dir / paths_of(comparison)["table"],
+                figure=output_dir / paths_of(comparison)["figure"],
+                problem=problem,
+            )
+        )
+    return found
 
 
 def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, Any]:
@@ -117,4 +179,11 @@ def report_is_current(output_dir: Path, subject: str, scans: Sequence[Scan]) -> 
         return False
     written = report.stat().st_mtime_ns
     diagnoses = [diagnosis_path(scan, output_dir) for scan in scans if scan.subject == subject]
-    return all(path.stat().st_mtime_ns <= written for path in diagnoses if path.is_file())
+    records = [
+        output_dir / paths_of(comparison)["record"]
+        for comparison in possible_comparisons(
+            [scan for scan in scans if scan.subject == subject], output_dir
+        )
+    ]
+    files = [path for path in (*diagnoses, *records) if path.is_file()]
+    return all(path.stat().st_mtime_ns <= written for path in files)

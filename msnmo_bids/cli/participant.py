@@ -46,7 +46,7 @@ def run_participant(options: argparse.Namespace, session: Session) -> Outcome:
         return Outcome()
     if options.reports_only:
         return _only_reports(options, plan)
-    if not plan.to_run:
+    if not plan.to_run and not plan.comparisons:
         return _nothing_to_do(options, plan)
     # Nipype is imported by this module, with the environment that it needs.
     from msnmo_bids.cli.processing import process

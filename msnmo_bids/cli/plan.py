@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
+from msnmo_bids.bids.visits import Comparison
+from msnmo_bids.cli.comparisons import due_comparisons
 from msnmo_bids.cli.weights import find_ensemble
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned
 from msnmo_bids.version import get_version
 
@@ -27,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 BET_PROGRAM = "bet"
 N4_PROGRAM = "N4BiasFieldCorrection"
-#: Settings that depend on the machine when the user leaves them to the program.
-MACHINE_SETTINGS = ("device", "precision")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Plan:
         What travels with the first.
     reasons : dict of str to str
         Scans to run (by relative path) and why.
+    comparisons : tuple of Comparison
+        Consecutive visits to compare when their scans are done.
     """
 
     selection: Selection
@@ -54,6 +56,7 @@ class Plan:
     weights: tuple[Path, ...]
     metadata: WeightsMetadata
     reasons: dict[str, str]
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def to_run(self) -> list[Scan]:
@@ -138,7 +141,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
             reason = "--overwrite"
         if reason is not None:
             reasons[scan.relative] = reason
-    return Plan(selection, settings, weights, metadata, reasons)
+    due = due_comparisons(selection.available, set(reasons), options.output_dir)
+    return Plan(selection, settings, weights, metadata, reasons, due)
 
 
 def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> ProcessingSettings:
@@ -298,6 +302,7 @@ def plan_table(plan: Plan) -> str:
             *aligned(rows),
             "",
             f"{len(plan.reasons)} of {len(plan.selection.scans)} scans would run",
+            *(f"{one.name}: {_visits(one)} would be compared" for one in plan.comparisons),
             f"skull stripping: {settings.skull_strip}; bias correction: {settings.bias_correction}",
             f"device: {settings.device}; precision: {settings.precision}",
             f"threshold: {settings.threshold:g}; "
@@ -307,3 +312,8 @@ def plan_table(plan: Plan) -> str:
             *(["test-time augmentation: mirror image"] if settings.tta else []),
         ]
     )
+
+
+def _visits(comparison: Comparison) -> str:
+    order = f"order by {comparison.order_by}"
+    return f"ses-{comparison.earlier.session} and ses-{comparison.later.session} ({order})"

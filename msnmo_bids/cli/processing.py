@@ -10,15 +10,17 @@ from typing import Any
 from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord
+from msnmo_bids.bids.visits import comparisons
 from msnmo_bids.cli.checks import work_folder
-from msnmo_bids.cli.job import WORKERS_LOG, WORKFLOW, Job
-from msnmo_bids.cli.logs import nipype_level, route_nipype
+from msnmo_bids.cli.job import WORKFLOW, Job
+from msnmo_bids.cli.logs import route_nipype
 from msnmo_bids.cli.outputs import write_shared
 from msnmo_bids.cli.plan import Plan
 from msnmo_bids.cli.progress import Progress
 from msnmo_bids.cli.resources import choose_resources, set_environment
 from msnmo_bids.cli.results import finish
 from msnmo_bids.cli.session import Outcome, Session, exit_code_for
+from msnmo_bids.cli.visits import compare_visits, description_of_visits, tidy_before
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,10 @@ def process(options: argparse.Namespace, plan: Plan, session: Session) -> Outcom
     )  # fmt: skip
     session.ok, session.failed = total - count, count
     try:
+        tidy_before(job)
         _run_batches(job, session)
+        if not job.stopped:
+            compare_visits(job)
     except BaseException as error:
         finish(job, session, ended_by=exit_code_for(error))
         raise
@@ -105,7 +110,7 @@ def _run_batches(job: Job, session: Session) -> None:
             job.failures += run_workflow(
                 init_msnmo_wf(scans=batch, **common),
                 plugin=job.resources.plugin,
-                plugin_args=_plugin_args(job),
+                plugin_args=job.plugin_args(),
                 on_event=on_event,
                 stop_on_first_crash=job.options.stop_on_first_crash,
                 crash_dir=job.record.folder,
@@ -119,20 +124,13 @@ def _run_batches(job: Job, session: Session) -> None:
 
 
 def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
-    """Return the workflow's description of itself, for scans with and without skull.
+    """Return the workflows' description of themselves: scans with and without skull, visits.
 
     From one scan of each kind of the whole selection, so that a run that resumes writes the same.
     """
     from msnmo_bids.workflows.base import init_msnmo_wf
 
     kinds = {bool(scan.skull_stripped): scan for scan in reversed(plan.selection.scans)}
-    return [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
-
-
-def _plugin_args(job: Job) -> dict[str, Any]:
-    arguments = dict(job.resources.plugin_args)
-    if job.resources.plugin == "MultiProc":
-        arguments["worker_log"] = str(job.record.folder / WORKERS_LOG)
-        arguments["log_level"] = nipype_level(job.options.verbose)
-        arguments["n_gpu_procs"] = 0 if job.plan.settings.device == "cpu" else 1
-    return arguments
+    texts = [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
+    found = comparisons(plan.selection.available, plan.selection.scans[0].bids_dir)
+    return texts + ([description_of_visits(found[0], common["output_dir"])] if found else [])

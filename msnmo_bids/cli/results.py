@@ -47,6 +47,10 @@ def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> O
         if not failure.prefix:
             logger.error("%s: %s. %s", failure.step, failure.message, failure.remedy or "")
             codes.append(failure.exit_code)
+    for failure in job.comparison_failures:
+        logger.error("%s: %s: %s. %s", failure.prefix, failure.step, failure.message,
+                     failure.remedy or "")  # fmt: skip
+        codes.append(failure.exit_code)
     if ended_by is None and not _write_reports(job, session, entries):
         codes.append(ExitCode.FAILURE)
     session.ok = sum(entry["Status"] in (OK, SKIPPED) for entry in entries)
@@ -96,7 +100,7 @@ def _write_reports(job: Job, session: Session, entries: Sequence[dict[str, Any]]
     A report that cannot be written must not cost the record of a run that took a night.
     """
     write_participants(job.output_dir)
-    touched = {scan.subject for scan in job.plan.to_run}
+    touched = {item.subject for item in (*job.plan.to_run, *job.plan.comparisons)}
     subjects = [
         subject
         for subject in dict.fromkeys(scan.subject for scan in job.plan.selection.scans)
@@ -104,7 +108,13 @@ def _write_reports(job: Job, session: Session, entries: Sequence[dict[str, Any]]
         or not report_is_current(job.output_dir, subject, job.plan.selection.scans)
     ]
     try:
-        write_reports(job.output_dir, job.plan, subjects=subjects, entries=entries)
+        write_reports(
+            job.output_dir,
+            job.plan,
+            subjects=subjects,
+            entries=entries,
+            comparison_entries=job.record.comparisons,
+        )
     except Exception as error:
         logger.error("The reports could not be written: %s. Trace: %s; the derivatives are "
                      "complete, try --reports-only", error, session.write_crash_file())  # fmt: skip
@@ -113,16 +123,13 @@ def _write_reports(job: Job, session: Session, entries: Sequence[dict[str, Any]]
 
 
 def _failed_entry(job: Job, scan: Scan, failure: Failure) -> dict[str, Any]:
-    crash = failure.crash_file
-    if crash is not None and crash.is_relative_to(job.output_dir):
-        crash = crash.relative_to(job.output_dir)
     return scan_entry(
         scan,
         FAILED,
         step=failure.step,
         message=failure.message.removeprefix(f"{scan.path}: "),
         remedy=failure.remedy,
-        crash_file=None if crash is None else crash.as_posix(),
+        crash_file=job.shown_crash_file(failure),
     )
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation import segmentation
 from msnmo_bids.evaluation.classification import probability_columns
-from msnmo_bids.reports.page import natural_key
+from msnmo_bids.text import natural_key
 
 IDENTITY = ("dataset", "participant_id", "session_id", "scan")
 _OF_A_SCAN = (*IDENTITY, "site", "diagnosis", "fold")

@@ -14,7 +14,7 @@ from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
 from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import REFERENCE, RULE, label
-from msnmo_bids.reports.page import natural_key
+from msnmo_bids.text import natural_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -40,5 +40,25 @@ def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:
     grid = nib.Nifti1Image.from_filename(reference)
     if array.shape != grid.shape[:3]:
         raise ValueError(f"an array of shape {array.shape} does not fit {reference} {grid.shape}")
-    nib.save(with_equal_forms(array, grid.affine), out)
+    return write_array(array, grid.affine, out)
+
+
+def write_array(array: np.ndarray, affine: np.ndarray, out: Path) -> Path:
+    """Write an array on a grid of its own.
+
+    Parameters
+    ----------
+    array : ndarray, (X, Y, Z)
+        Values; the dtype is kept.
+    affine : ndarray, (4, 4)
+        Index to mm.
+    out : Path
+        File to write.
+
+    Returns
+    -------
+    Path
+        ``out``.
+    """
+    nib.save(with_equal_forms(array, affine), out)
     return out

@@ -1,4 +1,4 @@
-"""A deterministic affine registration of two brains of similar contrast.
+"""A deterministic affine or rigid registration of two brains of similar contrast.
 
 ANTs' registration gives other results with another number of threads, and with several threads
 even from run to run; a region in a report must not depend on that. Here a robust Gauss-Newton
@@ -30,6 +30,8 @@ def register_affine(
     fixed_zooms: Sequence[float],
     moving: np.ndarray,
     moving_zooms: Sequence[float],
+    *,
+    rigid: bool = False,
 ) -> np.ndarray:
     """Find the affine map from one brain to another.
 
@@ -43,6 +45,8 @@ def register_affine(
         Skull-stripped images, RAS order, 0 outside of the brain.
     fixed_zooms, moving_zooms : sequence of float, (3,)
         Voxel sizes (mm).
+    rigid : bool
+        Only turn and shift (in mm): the same brain at another visit.
 
     Returns
     -------
@@ -60,11 +64,13 @@ def register_affine(
     reach = ndimage.distance_transform_edt(~brain, sampling=target_spacing) <= _HALO_MM
     index = np.argwhere(reach)
     points = _millimetres(index, target_spacing)
-    parameters = _initial(target, target_spacing, source, source_spacing)
+    parameters = _initial(target, target_spacing, source, source_spacing, rigid)
     for blur, scale, iterations in LEVELS:
         values = ndimage.gaussian_filter(target, blur / target_spacing)[tuple(index.T)]
         smooth = ndimage.gaussian_filter(source, blur / source_spacing)
-        parameters = _descend(parameters, points, values, smooth, source_spacing, scale, iterations)
+        parameters = _descend(
+            parameters, points, values, smooth, source_spacing, scale, iterations, rigid
+        )
     return (
         np.linalg.inv(_to_millimetres(source_spacing))
         @ parameters
@@ -102,7 +108,11 @@ def _millimetres(index: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 def _initial(
-    target: np.ndarray, target_spacing: np.ndarray, source: np.ndarray, source_spacing: np.ndarray
+    target: np.ndarray,
+    target_spacing: np.ndarray,
+    source: np.ndarray,
+    source_spacing: np.ndarray,
+    rigid: bool,
 ) -> np.ndarray:
     """Match the brains' boxes: centres left-right and back-front, but the tops.
 
@@ -114,8 +124,9 @@ def _initial(
         boxes.append(np.quantile(place, _EXTENT, axis=0))
     (low, high), (source_low, source_high) = boxes
     scale = np.ones(3)
-    scale[:2] = ((source_high - source_low) / np.maximum(high - low, 1.0))[:2].clip(0.7, 1.4)
-    scale[2] = np.sqrt(scale[0] * scale[1])
+    if not rigid:
+        scale[:2] = ((source_high - source_low) / np.maximum(high - low, 1.0))[:2].clip(0.7, 1.4)
+        scale[2] = np.sqrt(scale[0] * scale[1])
     matrix = np.diag([*scale, 1.0])
     matrix[:3, 3] = (source_low + source_high) / 2 - scale * (low + high) / 2
     matrix[2, 3] = source_high[2] - scale[2] * high[2]
@@ -130,6 +141,7 @@ def _descend(
     spacing: np.ndarray,
     scale: float,
     iterations: int,
+    rigid: bool,
 ) -> np.ndarray:
     """Gauss-Newton at one blur; returns the improved matrix (mm to mm)."""
     gradients = [np.gradient(source, spacing[axis], axis=axis) for axis in range(3)]
@@ -138,7 +150,9 @@ def _descend(
     damping, current = 1e-3, np.inf
     candidate = best = matrix
     step = np.zeros((3, 4))
-    normal, right = np.zeros((14, 14)), np.zeros(14)
+    moves = _moves(best, rigid)
+    free = moves.shape[1]
+    normal, right = np.zeros((free + 2, free + 2)), np.zeros(free + 2)
     for _ in range(iterations):
         place = (points @ candidate[:3, :3].T + candidate[:3, 3]) / spacing - 0.5
         cost, weights, residual = _fit_contrast(_sampled(source, place), values, scale)
@@ -148,20 +162,45 @@ def _descend(
             best, current, damping = candidate, cost, damping / 5
             slopes = np.stack([_sampled(g, place) for g in gradients], axis=-1)
             columns = (slopes[:, :, None] * arms[:, None, :]).reshape(len(points), 12)
+            moves = _moves(best, rigid)
+            columns = np.einsum("ni,ij->nj", columns, moves) if rigid else columns
             jacobian = np.column_stack([columns, -values, -np.ones_like(values)])
             weighted = jacobian * weights[:, None]
             normal = np.einsum("ni,nj->ij", weighted, jacobian)  # no BLAS: the same on any threads
             right = np.einsum("ni,n->i", weighted, residual)
         else:
             damping *= 8
-        ridge = damping * np.diag(np.diag(normal)) + 1e-9 * np.trace(normal) * np.eye(14)
-        step = -np.linalg.solve(normal + ridge, right)[:12].reshape(3, 4)
+        ridge = damping * np.diag(np.diag(normal)) + 1e-9 * np.trace(normal) * np.eye(free + 2)
+        step = (moves @ -np.linalg.solve(normal + ridge, right)[:free]).reshape(3, 4)
         if np.abs(step).max() * max(1.0, 100 / _LENGTH) < _TOLERANCE_MM:
             return best
         candidate = best.copy()
         candidate[:3, :3] += step[:, :3] / _LENGTH
         candidate[:3, 3] += step[:, 3] - step[:, :3] @ centre / _LENGTH
+        if rigid:
+            candidate = _without_scaling(candidate, centre)
     return best
+
+
+def _moves(matrix: np.ndarray, rigid: bool) -> np.ndarray:
+    """Return the steps that a matrix may take, (12, n): rows and arms of a step times n moves."""
+    if not rigid:
+        return np.eye(12)
+    moves = np.zeros((3, 4, 6))
+    for axis in range(3):
+        # A small turn about the axis changes the matrix by its cross product with each column.
+        moves[:, :3, axis] = np.cross(np.eye(3)[axis], matrix[:3, :3], axisb=0, axisc=0)
+        moves[axis, 3, 3 + axis] = 1.0
+    return moves.reshape(12, 6)
+
+
+def _without_scaling(matrix: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return the nearest rigid matrix that moves the centre to the same place."""
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    turned = matrix.copy()
+    turned[:3, :3] = left @ right
+    turned[:3, 3] += matrix[:3, :3] @ centre - turned[:3, :3] @ centre
+    return turned
 
 
 def _fit_contrast(

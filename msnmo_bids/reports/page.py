@@ -85,18 +85,6 @@ def data_uri(figure: Path) -> str | None:
     return "data:image/svg+xml," + quote(re.sub(r"\s+", " ", text[max(start, 0) :]), safe=_SAFE)
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Return a sort key that puts ``ses-2`` before ``ses-10``.
-
-    Examples
-    --------
-    >>> sorted(["ses-10", "ses-2", "ses-1"], key=natural_key)
-    ['ses-1', 'ses-2', 'ses-10']
-    """
-    parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
-
-
 def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
     """Format a number with a fixed number of decimals; what is no number becomes ``missing``.
 

@@ -18,11 +18,13 @@ from msnmo_bids.reports.sections import (
     problems_section,
     summary_section,
 )
+from msnmo_bids.reports.visits import VisitsRecord, visits_section
 
 #: The page from top to bottom; a function without anything to say returns an empty list.
 SECTIONS: tuple[Callable[[Participant], list[Section]], ...] = (
     problems_section,
     summary_section,
+    visits_section,
     scan_sections,
     methods_section,
     provenance_section,
@@ -35,6 +37,7 @@ def write_participant_report(
     scans: Sequence[Mapping[str, Any]],
     failures: Sequence[Mapping[str, Any]],
     *,
+    changes: Sequence[VisitsRecord] = (),
     settings: Mapping[str, Any],
     version: str,
 ) -> Path:
@@ -52,6 +55,8 @@ def write_participant_report(
     failures : sequence of mapping
         Entries of the scans that failed, with ``Step``, ``Message``, ``Remedy``, ``CrashFile``;
         they may also be about scans that ``scans`` lacks.
+    changes : sequence of VisitsRecord
+        Comparisons of consecutive visits, in order.
     settings : mapping
         Processing settings of the run that writes the report.
     version : str
@@ -74,6 +79,7 @@ def write_participant_report(
         records=in_order(read_scan(output_dir, entry) for entry in entries.values()),
         settings=settings,
         version=version,
+        changes=changes,
     )
     sections = [section for make in SECTIONS for section in make(page)]
     text = render("participant.html.j2", sections=sections, **header(page))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
-from msnmo_bids.reports.page import natural_key
 from msnmo_bids.reports.wording import NO_LESION
+from msnmo_bids.text import natural_key
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
 NOT_PROCESSED = "not processed yet"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from msnmo_bids.reports.methods import methods
 from msnmo_bids.reports.page import render
 from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord, class_names
+
+if TYPE_CHECKING:
+    from msnmo_bids.reports.visits import VisitsRecord
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Participant:
         Processing settings of the run that writes the page.
     version : str
         Version of the program.
+    changes : sequence of VisitsRecord
+        Comparisons of consecutive visits, in order.
     """
 
     output_dir: Path
@@ -38,6 +43,7 @@ class Participant:
     records: list[ScanRecord]
     settings: Mapping[str, Any]
     version: str
+    changes: Sequence[VisitsRecord] = ()
 
     @cached_property
     def done(self) -> list[ScanRecord]:

@@ -55,8 +55,23 @@ REGIONS_MEAN = (
 )
 SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (
-    "Differences between visits are not a measure of disease activity here: lesions were not "
-    "matched between visits, and slice thickness, position and contrast change count and volume."
+    "Do not read a change from the difference of two rows: slice thickness, position and contrast "
+    "change count and volume. What changed, lesion by lesion, stands under “Between visits”."
+)
+CHANGES_MEAN = (
+    "Consecutive visits were brought to the space half-way between them and their lesions matched. "
+    "A lesion counts as changed only if its outline changed by more than the segmentation of an "
+    "unchanged lesion varies, and if the images differ there; what was found at one visit only but "
+    "may be there at both is called uncertain. Look at the images before you believe a change. "
+    "This is no measure of disease activity that was validated on patients."
+)
+CHANGE_FIGURE_MEANS = (
+    "The same section of both visits, and what became of each lesion: the one with most lesion, "
+    "then those of the new, enlarging, vanished and shrinking lesions, the largest changes first."
+)
+NO_RATES = (
+    "No rates a year: the data set has no dates of these visits (acq_time in scans.tsv or "
+    "sessions.tsv), or they are less than 60 days apart."
 )
 ACCURACY_MEANS = (
     "What follows compares the model with the diagnoses that this data set states. It holds for "
@@ -103,6 +118,8 @@ FLAGS = {
     "partial_coverage": "The image does not cover the whole brain: lesions outside it are missing.",
     "implausible_brain_volume": "The brain mask's volume is unusual: check the brain mask.",
     "sheared_affine": "The header's axes are not at right angles: distances are approximate.",
+    "voxel_sizes_differ": "The voxel sizes of the two visits differ: small lesions may be visible "
+    "at one of them only.",
     "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
     "Check that left and right are right.",
 }

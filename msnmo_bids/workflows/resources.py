@@ -23,6 +23,8 @@ _NEEDS = {
     "segment": (_WORKER, 26),
     "figures": (_WORKER, 18),
     "derivatives": (_WORKER, 14),
+    # Two visits on a grid of 1 mm around the brain, some 4 million voxels whatever the images'.
+    "visits": (1.1, 26),
 }
 #: Of an image whose header cannot be read: its first node says what is wrong with it.
 _USUAL_VOXELS = 256 * 256 * 160

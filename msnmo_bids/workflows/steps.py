@@ -20,6 +20,10 @@ STEP_NAMES = {
     "figures": "figures",
     "write_derivatives": "writing the derivatives",
     "write_sample": "writing the prepared scan",
+    "register": "registration of two visits",
+    "compare": "comparison of two visits",
+    "change_figure": "figures",
+    "write_changes": "writing the derivatives",
 }
 
 #: Stock nodes -> the program that they run, and what to try when it fails.
@@ -33,6 +37,8 @@ PROGRAMS = {
 
 #: The node whose end completes a scan.
 LAST_NODE = "write_derivatives"
+#: The node whose end completes a comparison of two visits.
+LAST_NODE_OF_VISITS = "write_changes"
 
 
 def step_name(node: str) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from msnmo_bids.bids.changes import fingerprint, paths_of
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.cli import plan, processing
 from msnmo_bids.cli.main import main
 from msnmo_bids.errors import ExitCode
@@ -47,6 +49,7 @@ class FakeWorkflow:
     reports: list[tuple] = field(default_factory=list)
     group: list[tuple] = field(default_factory=list)
     report_error: Exception | None = None
+    compared: list[str] = field(default_factory=list)
 
     @property
     def processed(self) -> list[str]:
@@ -62,6 +65,31 @@ class _Graph:
         return f"Methods (skull stripped: {bool(self.scans[0].skull_stripped)})."
 
 
+class _VisitsGraph:
+    def __init__(self, comparisons: list[Comparison], arguments: dict[str, Any]) -> None:
+        self.comparisons, self.arguments = comparisons, arguments
+
+    def visit_desc(self) -> str:
+        return "Visits were compared."
+
+
+def _pretend_comparisons(graph: _VisitsGraph, state: FakeWorkflow) -> list[Failure]:
+    """Write the records of comparisons that do not fail."""
+    out = Path(graph.arguments["output_dir"])
+    failures = []
+    for comparison in graph.comparisons:
+        state.compared.append(comparison.name)
+        if comparison.name in state.failures:
+            failures.append(state.failures[comparison.name])
+            continue
+        paths = paths_of(comparison)
+        (out / paths["table"]).write_text("index\n1\n")
+        made_by = fingerprint(comparison, out, graph.arguments["method"])
+        record = {"Fingerprint": made_by, "Outputs": [paths["table"]]}
+        (out / paths["record"]).write_text(json.dumps(record))
+    return failures
+
+
 @pytest.fixture
 def fake(
     monkeypatch: pytest.MonkeyPatch, write_derivatives: Callable, weights: Path
@@ -72,7 +100,12 @@ def fake(
     def init_msnmo_wf(*, scans: list[Scan], **arguments: Any) -> _Graph:
         return _Graph(list(scans), arguments)
 
-    def run_workflow(graph: _Graph, **arguments: Any) -> list[Failure]:
+    def init_visits_wf(*, comparisons: list[Comparison], **arguments: Any) -> _VisitsGraph:
+        return _VisitsGraph(list(comparisons), arguments)
+
+    def run_workflow(graph: _Graph | _VisitsGraph, **arguments: Any) -> list[Failure]:
+        if isinstance(graph, _VisitsGraph):
+            return _pretend_comparisons(graph, state)
         state.arguments = {**graph.arguments, **arguments}
         state.runs.append([scan.prefix for scan in graph.scans])
         if state.error is not None:
@@ -93,8 +126,15 @@ def fake(
         state.group.append((scans, more))
 
     _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
+    _module(monkeypatch, "workflows.visits", init_visits_wf=init_visits_wf)
     _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
-    _module(monkeypatch, "workflows.steps", LAST_NODE=LAST_NODE, step_name=str)
+    _module(
+        monkeypatch,
+        "workflows.steps",
+        LAST_NODE=LAST_NODE,
+        LAST_NODE_OF_VISITS="write_changes",
+        step_name=str,
+    )
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
     _module(monkeypatch, "group.write", write_group=write_group)
     monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""How well change between visits is found, on simulated visits with known change.
+
+``benchmarks/visits.py SIMULATED [--output OUT] [--inpainted] [--participant-label LABEL …]``
+
+SIMULATED is a data set of ``msnmo-simulate``. Without ``--output`` the masks are the true ones with
+errors of a segmentation added (outlines that wander, lesions missed and invented), on the true
+brain; with it they are those of the app in OUT. ``--inpainted`` takes single scans and makes two
+visits of each: some of its lesions are replaced by the tissue around them, the head is
+moved, and contrast, shading and noise are drawn anew. Then many more lesions appear and vanish than
+in the simulator's own follow-ups.
+
+Prints sensitivity and precision for new lesions of at least 30 mm³, the share of unchanged lesions
+that are called changed, and the error of their volume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.names import derivative_name, truth_name
+from msnmo_bids.bids.scans import Scan, find_scans
+from msnmo_bids.bids.visits import comparisons
+from msnmo_bids.visits.compare import VisitFiles, compare, find_motion
+from msnmo_bids.visits.halfway import resample
+
+LEAST_VOLUME = 30.0
+MISSED_SMALL, MISSED_LARGE, INVENTED = 0.15, 0.03, 2
+WANDER = 0.25  # of the smoothed mask, s.d.
+
+
+@dataclass
+class Example:
+    """A scan as arrays: FLAIR, brain, true lesion labels, index to mm."""
+
+    flair: np.ndarray
+    brain: np.ndarray
+    labels: np.ndarray
+    affine: np.ndarray
+
+
+def truth(scan: Scan) -> Example:
+    """Read a simulated scan with its truth."""
+    folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
+    flair = nib.load(scan.path)
+    arrays = [
+        np.asarray(nib.load(folder / truth_name(scan.prefix, kind)).dataobj)
+        for kind in ("brain_mask", "lesion_labels")
+    ]
+    values = np.asarray(flair.dataobj, dtype=np.float32) * (arrays[0] > 0)
+    return Example(values, arrays[0] > 0, arrays[1].astype(np.int32), flair.affine)
+
+
+def new_lesions(scan: Scan) -> set[int]:
+    """Return the labels of the lesions that appeared since the visit before."""
+    folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
+    rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
+    return {int(row["index"]) for row in rows if row["change"] == "new"}
+
+
+def segmented(example: Example, rng: np.random.Generator) -> np.ndarray:
+    """Return a lesion mask with the errors of a segmentation."""
+    zooms = nib.affines.voxel_sizes(example.affine)
+    volumes = np.bincount(example.labels.ravel()) * np.prod(zooms)
+    share = np.where(volumes < LEAST_VOLUME, MISSED_SMALL, MISSED_LARGE)
+    missed = np.flatnonzero(rng.random(len(volumes)) < share)
+    mask = (example.labels > 0) & ~np.isin(example.labels, missed)
+    noise = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 2.0 / zooms)
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.6 / zooms)
+    found = smooth + WANDER * noise / noise.std() * (smooth > 0.02) > 0.5
+    inside = np.argwhere(ndimage.binary_erosion(example.brain, iterations=4))
+    for place in inside[rng.integers(len(inside), size=INVENTED)]:
+        reach = np.ceil(3 / zooms).astype(int)
+        box = tuple(slice(p - r, p + r + 1) for p, r in zip(place, reach, strict=True))
+        steps = (np.indices(2 * reach + 1).T - reach) * zooms
+        ball = rng.uniform(1.5, 2.6) > np.linalg.norm(steps, axis=-1).T
+        if ball.shape == found[box].shape:
+            found[box] |= ball & example.brain[box]
+    return found
+
+
+def inpainted(example: Example, gone: np.ndarray, rng: np.random.Generator) -> Example:
+    """Replace some lesions by the tissue around them, and rescan the moved head."""
+    zooms = nib.affines.voxel_sizes(example.affine)
+    hole = ndimage.binary_dilation(np.isin(example.labels, gone), iterations=2)
+    known = example.brain & (example.labels == 0) & ~hole
+    known &= example.flair > 0.7 * np.median(example.flair[example.brain])
+    weights = ndimage.gaussian_filter(known.astype(np.float32), 3 / zooms)
+    around = ndimage.gaussian_filter(example.flair * known, 3 / zooms) / np.maximum(weights, 1e-3)
+    flair = np.where(hole & (weights > 1e-3), around, example.flair)
+    labels = np.where(np.isin(example.labels, gone), 0, example.labels)
+    move = np.eye(4)
+    move[:3, :3] = Rotation.from_euler("xyz", rng.normal(0, 4, 3), degrees=True).as_matrix()
+    move[:3, 3] = rng.normal(0, 4, 3)
+    matrix = np.linalg.inv(example.affine) @ move @ example.affine
+    way = {"matrix": matrix[:3, :3], "offset": matrix[:3, 3]}
+    brain = ndimage.affine_transform(example.brain.astype(np.uint8), order=0, **way) > 0
+    moved = ndimage.affine_transform(flair, order=1, **way)
+    shade = ndimage.gaussian_filter(rng.standard_normal(moved.shape), 25 / zooms)
+    moved = moved * rng.uniform(0.8, 1.25) * (1 + 0.05 * shade / shade.std())
+    moved += rng.normal(0, 0.03 * np.median(moved[brain]), moved.shape)
+    return replace(
+        example,
+        flair=(np.maximum(moved, 1) * brain).astype(np.float32),
+        brain=brain,
+        labels=ndimage.affine_transform(labels, order=0, **way),
+    )
+
+
+def on_disk(example: Example, mask: np.ndarray, folder: Path) -> VisitFiles:
+    """Write what the comparison reads."""
+    folder.mkdir(parents=True)
+    arrays = {
+        "flair": example.flair,
+        "brain": example.brain.astype(np.uint8),
+        "mask": mask.astype(np.uint8),
+        "probability": mask.astype(np.float32),
+        "labels": ndimage.label(mask, np.ones((3, 3, 3)))[0].astype(np.int32),
+    }
+    for name, array in arrays.items():
+        nib.save(nib.Nifti1Image(array, example.affine), folder / f"{name}.nii")
+    paths = {name: folder / f"{name}.nii" for name in arrays}
+    return VisitFiles(**paths, morphometry=folder / "none.tsv")
+
+
+def of_app(scan: Scan, output: Path) -> VisitFiles:
+    """Name the app's derivatives of a scan."""
+    kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
+    names = {kind: derivative_name(scan.prefix, kind) for kind in (*kinds, "morphometry")}
+    return VisitFiles.of({kind: str(output / scan.folder / name) for kind, name in names.items()})
+
+
+class Score:
+    """Counts over all comparisons."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.errors: list[float] = []
+        self.confusion: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(
+        self,
+        files: tuple[VisitFiles, VisitFiles],
+        examples: tuple[Example, Example],
+        new: set[int],
+    ) -> None:
+        """Compare two visits and score the result against the truth: labels of new lesions."""
+        motion = find_motion(*files)
+        changes = compare(*files, motion)
+        ways = (changes.space.to_earlier, changes.space.to_later)
+        before, after = (
+            resample(e.labels, e.affine, changes.space, way, order=0).astype(int)
+            for e, way in zip(examples, ways, strict=True)
+        )
+        volumes = [np.bincount(x.ravel(), minlength=70000) for x in (before, after)]
+        same = {int(n) for n in np.unique(after) if n and volumes[0][n]}
+        same = {n for n in same if 0.9 < volumes[1][n] / volumes[0][n] < 1.11}
+        rows = {row["index"]: row for row in changes.table}
+        called = {
+            name: np.isin(changes.numbers, [i for i, row in rows.items() if row["change"] in names])
+            for name, names in {"new": ("new",), "more": ("new", "enlarging")}.items()
+        }
+        for number in new:
+            if volumes[1][number] >= LEAST_VOLUME:
+                self.counts["new"] += 1
+                self.counts["found or enlarging"] += bool(
+                    (called["more"] & (after == number)).any()
+                )
+        for index, row in rows.items():
+            own = changes.numbers == index
+            inside = set(np.unique(np.concatenate([before[own], after[own]])).tolist()) - {0}
+            if row["change"] == "new" and row["volume_later_mm3"] >= LEAST_VOLUME:
+                self.counts["called new"] += 1
+                self.counts["truly new"] += bool(inside & new)
+            if inside and inside <= same:
+                self.confusion["unchanged"][row["change"]] += 1
+                pair = row["volume_earlier_mm3"], row["volume_later_mm3"]
+                if min(pair) > 0 and max(pair) >= LEAST_VOLUME:
+                    self.errors.append((pair[1] - pair[0]) / (sum(pair) / 2))
+        print("…", dict(self.counts), flush=True)
+
+    def report(self) -> None:
+        """Print the results."""
+        counts, errors = self.counts, np.array(self.errors or [np.nan])
+        print(f"new lesions of at least {LEAST_VOLUME:g} mm³: {counts['new']}; found as new "
+              f"{counts['found']}, as new or enlarging {counts['found or enlarging']}")  # fmt: skip
+        print(f"called new: {counts['called new']}, of them truly {counts['truly new']}")
+        print("unchanged lesions were called", dict(self.confusion["unchanged"]))
+        print(f"volume error of unchanged lesions of at least {LEAST_VOLUME:g} mm³ at both visits "
+              f"(n = {len(self.errors)}): median {np.median(errors):+.1%}, median absolute "
+              f"{np.median(np.abs(errors)):.1%}, 95th percentile "
+              f"{np.percentile(np.abs(errors), 95):.1%}")  # fmt: skip
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("simulated", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--inpainted", action="store_true")
+    parser.add_argument("--participant-label", nargs="+")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng, score = np.random.default_rng(options.seed), Score()
+    scans = find_scans(options.simulated, participants=options.participant_label).scans
+    with tempfile.TemporaryDirectory() as folder:
+        places = (Path(folder) / str(k) for k in itertools.count())
+        if options.inpainted:
+            for scan in scans:
+                example = truth(scan)
+                if not example.labels.any():
+                    continue
+                numbers = np.unique(example.labels[example.labels > 0])
+                rng.shuffle(numbers)
+                some = max(2, len(numbers) // 8)
+                pair = (
+                    inpainted(example, numbers[:some], rng),
+                    inpainted(example, numbers[some : 2 * some], rng),
+                )
+                masks = [segmented(e, rng) for e in pair]
+                score.add(
+                    tuple(on_disk(e, m, next(places)) for e, m in zip(pair, masks, strict=True)),
+                    pair,
+                    set(numbers[:some].tolist()),
+                )
+        else:
+            for one in comparisons(scans, options.simulated):
+                pair = truth(one.earlier), truth(one.later)
+                if options.output is None:
+                    files = tuple(on_disk(e, segmented(e, rng), next(places)) for e in pair)
+                else:
+                    files = tuple(of_app(s, options.output) for s in (one.earlier, one.later))
+                score.add(files, pair, new_lesions(one.later))
+    score.report()
+
+
+if __name__ == "__main__":
+    main()

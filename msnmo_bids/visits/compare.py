@@ -1,0 +1,271 @@
+"""From the derivatives of two visits to what changed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.lesions.registration import register_affine
+from msnmo_bids.visits.changes import Visit, classify
+from msnmo_bids.visits.halfway import HalfwaySpace, border_width, halfway_space, resample
+from msnmo_bids.visits.matching import match_lesions
+from msnmo_bids.visits.rates import summary
+from msnmo_bids.visits.rule import CHANGES, DEFAULT_RULE, ChangeRule
+
+#: Probabilities are kept in steps of 1 / 4096, as those of the scans.
+PROBABILITY_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class VisitFiles:
+    """Derivatives of one scan, all on its own grid.
+
+    Parameters
+    ----------
+    flair, brain, mask, probability, labels : Path
+        Preprocessed FLAIR, brain mask, lesion mask, lesion probability and lesion labels.
+    morphometry : Path
+        Table of the lesions, for their regions.
+    """
+
+    flair: Path
+    brain: Path
+    mask: Path
+    probability: Path
+    labels: Path
+    morphometry: Path
+
+    @classmethod
+    def of(cls, paths: Mapping[str, str]) -> VisitFiles:
+        """Take paths by the names of :func:`msnmo_bids.bids.names.derivative_paths`."""
+        return cls(
+            flair=Path(paths["preproc"]),
+            brain=Path(paths["brain_mask"]),
+            mask=Path(paths["lesion_mask"]),
+            probability=Path(paths["lesion_probability"]),
+            labels=Path(paths["lesion_labels"]),
+            morphometry=Path(paths["morphometry"]),
+        )
+
+
+@dataclass(frozen=True)
+class ResampledVisit:
+    """One visit in the half-way space: arrays (X, Y, Z) of its shape."""
+
+    flair: np.ndarray
+    brain: np.ndarray
+    lesions: np.ndarray
+    probability: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was found between two visits.
+
+    Parameters
+    ----------
+    space : HalfwaySpace
+        The grid of all arrays.
+    motion : ndarray, (4, 4)
+        Scanner mm of the earlier visit to those of the later one.
+    width : ndarray, (3,)
+        Uncertainty of a lesion's border along each axis (mm).
+    earlier, later : ResampledVisit
+        The two visits.
+    numbers, classes : ndarray, (X, Y, Z)
+        Of the lesion, and of its class (`CHANGES`, from 1 on); 0 outside of all lesions.
+    table : list of dict
+        One mapping a lesion.
+    sizes_differ : bool
+        Whether a side of the two scans' voxels differs by more than a fifth.
+    """
+
+    space: HalfwaySpace
+    motion: np.ndarray
+    width: np.ndarray
+    earlier: ResampledVisit
+    later: ResampledVisit
+    numbers: np.ndarray
+    classes: np.ndarray
+    table: list[dict[str, Any]]
+    sizes_differ: bool = False
+
+
+def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
+    """Register two visits rigidly.
+
+    Parameters
+    ----------
+    earlier, later : VisitFiles
+        The two visits; their FLAIR must not be empty.
+
+    Returns
+    -------
+    ndarray, (4, 4)
+        Scanner mm of the earlier visit to those of the later one. No random number is drawn.
+    """
+    images = [nib.as_closest_canonical(nib.load(visit.flair)) for visit in (earlier, later)]
+    sizes = [nib.affines.voxel_sizes(image.affine) for image in images]
+    first, second = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
+    matrix = register_affine(first, sizes[0], second, sizes[1], rigid=True)
+    motion = images[1].affine @ matrix @ np.linalg.inv(images[0].affine)
+    left, _, right = np.linalg.svd(motion[:3, :3])  # headers are rounded
+    motion[:3, :3] = left @ right
+    return motion
+
+
+def compare(
+    earlier: VisitFiles,
+    later: VisitFiles,
+    motion: np.ndarray,
+    rule: ChangeRule = DEFAULT_RULE,
+) -> Changes:
+    """Bring two visits to the half-way space, match their lesions and say what changed.
+
+    Parameters
+    ----------
+    earlier, later : VisitFiles
+        The two visits.
+    motion : ndarray, (4, 4)
+        From :func:`find_motion`.
+    rule : ChangeRule
+        From where on a lesion counts as changed.
+
+    Returns
+    -------
+    Changes
+    """
+    grids = [nib.load(visit.brain) for visit in (earlier, later)]
+    brains = [(np.asanyarray(grid.dataobj) > 0, grid.affine) for grid in grids]
+    space = halfway_space(brains[0], brains[1], motion)
+    first = _resampled(earlier, space, space.to_earlier)
+    second = _resampled(later, space, space.to_later)
+    width = border_width([affine for _, affine in brains], space)
+    numbers = match_lesions(first.lesions, second.lesions, width)
+    rows = classify(numbers, _visit(first), _visit(second), width, rule)
+    regions = [_regions(visit) for visit in (earlier, later)]
+    places = _centroids(numbers, len(rows), space.affine)
+    values = np.zeros(len(rows) + 1, dtype=np.uint8)
+    for row, place in zip(rows, places, strict=True):
+        values[row["index"]] = CHANGES.index(row["change"]) + 1
+        row |= dict(zip(("x_mm", "y_mm", "z_mm"), place, strict=True))
+        box = numbers == row["index"]
+        row |= _native(box, (first, second), regions)
+    table = [{key: _rounded(value) for key, value in row.items()} for row in rows]
+    differ = _sizes_differ([affine for _, affine in brains])
+    return Changes(space, motion, width, first, second, numbers, values[numbers], table, differ)
+
+
+def halfway_images(changes: Changes) -> dict[str, np.ndarray]:
+    """Return what is written of a comparison, by :func:`~msnmo_bids.bids.names.change_paths`."""
+    images = {"classes": changes.classes}
+    for which, visit in (("earlier", changes.earlier), ("later", changes.later)):
+        images[f"{which}_flair"] = visit.flair
+        images[f"{which}_mask"] = visit.lesions.astype(np.uint8)
+        steps = np.rint(visit.probability * PROBABILITY_STEPS)
+        images[f"{which}_probability"] = (steps / PROBABILITY_STEPS).astype(np.float32)
+    return images
+
+
+def describe(changes: Changes, interval_days: float | None) -> dict[str, Any]:
+    """Return what the record says of a comparison: sums, rates, motion and limits.
+
+    Parameters
+    ----------
+    changes : Changes
+        From :func:`compare`.
+    interval_days : float or None
+        Time between the visits, if known.
+
+    Returns
+    -------
+    dict
+        JSON-ready.
+    """
+    turn = Rotation.from_matrix(changes.motion[:3, :3]).magnitude()
+    centre = changes.space.affine @ [*(np.array(changes.space.shape) / 2), 1]
+    shift = np.linalg.norm((changes.space.to_later - changes.space.to_earlier) @ centre)
+    registration = {
+        "Method": "rigid, robust least squares (msnmo)",
+        "EarlierToLater": np.round(changes.motion, 6).tolist(),
+        "HalfwayToEarlier": np.round(changes.space.to_earlier, 6).tolist(),
+        "HalfwayToLater": np.round(changes.space.to_later, 6).tolist(),
+        "RotationDegrees": round(float(np.degrees(turn)), 3),
+        "ShiftOfCentreMillimetres": round(float(shift), 3),
+    }
+    return {
+        **summary(changes.table, interval_days),
+        "BorderWidth": [round(float(width), 3) for width in changes.width],
+        "Flags": ["voxel_sizes_differ"] if changes.sizes_differ else [],
+        "Registration": registration,
+    }
+
+
+def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> ResampledVisit:
+    def brought(path: Path, order: int = 1) -> np.ndarray:
+        image = nib.load(path)
+        return resample(np.asanyarray(image.dataobj), image.affine, space, to_visit, order=order)
+
+    return ResampledVisit(
+        flair=brought(visit.flair),
+        brain=brought(visit.brain) > 0.5,
+        lesions=brought(visit.mask) > 0.5,
+        probability=brought(visit.probability),
+        labels=brought(visit.labels, order=0).astype(np.int32),
+    )
+
+
+def _visit(visit: ResampledVisit) -> Visit:
+    return Visit(visit.flair, visit.brain, visit.lesions)
+
+
+def _sizes_differ(affines: Sequence[np.ndarray]) -> bool:
+    one, other = (np.sort(nib.affines.voxel_sizes(affine)) for affine in affines)
+    return bool((np.abs(one - other) > 0.2 * np.minimum(one, other)).any())
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 3) + 0.0 if isinstance(value, float) else value
+
+
+def _centroids(numbers: np.ndarray, count: int, affine: np.ndarray) -> list[list[float]]:
+    if not count:
+        return []
+    centres = ndimage.center_of_mass(numbers > 0, numbers, np.arange(1, count + 1))
+    return [
+        [float(value) for value in place]
+        for place in nib.affines.apply_affine(affine, np.asarray(centres))
+    ]
+
+
+def _regions(visit: VisitFiles) -> dict[int, str]:
+    return {int(row["index"]): row["region"] for row in read_table(visit.morphometry)}
+
+
+def _native(
+    own: np.ndarray,
+    visits: Sequence[ResampledVisit],
+    regions: Sequence[Mapping[int, str]],
+) -> dict[str, Any]:
+    """Return the lesion's numbers in both scans' label images, and its region.
+
+    Of the regions of all its parts the one of the largest, at the later visit if it is there.
+    """
+    found: dict[str, Any] = {"region": None}
+    for which, visit, names in zip(("earlier", "later"), visits, regions, strict=True):
+        labels, counts = np.unique(visit.labels[own], return_counts=True)
+        kept = labels > 0
+        labels, counts = labels[kept], counts[kept]
+        found[f"lesions_{which}"] = ", ".join(map(str, labels))
+        if labels.size:
+            found["region"] = names.get(int(labels[np.argmax(counts)])) or found["region"]
+    return found

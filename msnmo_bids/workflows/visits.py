@@ -1,0 +1,157 @@
+"""The work on two visits of a participant, from the derivatives of their scans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from msnmo_bids.bids.names import derivative_paths
+from msnmo_bids.bids.visits import Comparison
+from msnmo_bids.interfaces.visits import (
+    ChangeFigure,
+    CompareVisits,
+    RegisterVisits,
+    WriteChanges,
+)
+from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
+from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
+
+DESCRIPTION = f"""\
+Consecutive visits of a participant were registered rigidly, by a robust least-squares fit of the
+FLAIR images without random sampling, and both were brought to the space half-way between them
+[@halfway] ({SPACING_MM:g} mm, trilinear). Lesions that overlap there were matched. A lesion counts
+as new or vanished if it has at least {DEFAULT_RULE.least_volume:g} mm³ at one visit, less than
+{DEFAULT_RULE.remnant_share:.0%} of that at the other, and less than
+{DEFAULT_RULE.visible_share:.0%} of its contrast there; as enlarging or shrinking if its area
+(of the great circle of the sphere of
+equal volume) changed by more than {DEFAULT_RULE.small_ratio - 1:.0%}
+({DEFAULT_RULE.large_ratio - 1:.0%} from {DEFAULT_RULE.small_area:g} mm² on), its outline by more
+than {DEFAULT_RULE.border_share:.0%} of the border's uncertainty, and what it gained or lost had
+less than {DEFAULT_RULE.grown_share:.0%} of its contrast at the other visit.
+"""
+
+
+def init_visits_wf(
+    *,
+    comparisons: Sequence[Comparison],
+    output_dir: Path,
+    work_dir: Path,
+    method: dict[str, Any],
+    name: str = "visits_wf",
+) -> Workflow:
+    """Build the workflow that compares visits: one workflow a participant, in it one a comparison.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        Scans that have their derivatives.
+    output_dir : Path
+        Root of the derivatives.
+    work_dir : Path
+        Folder for what is in between.
+    method : dict
+        Version of the program and limits, as the records' fingerprints have them.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    Workflow
+        For :func:`msnmo_bids.workflows.execution.run_workflow`.
+    """
+    workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    subjects = dict.fromkeys(comparison.subject for comparison in comparisons)
+    for subject in subjects:
+        label = re.sub(r"[^0-9A-Za-z]", "_", subject)
+        person = Workflow(name=f"single_subject_{label}_wf")
+        person.add_nodes(
+            [
+                init_comparison_wf(
+                    comparison=comparison, output_dir=Path(output_dir).absolute(), method=method
+                )
+                for comparison in comparisons
+                if comparison.subject == subject
+            ]
+        )
+        workflow.add_nodes([person])
+    return workflow
+
+
+def init_comparison_wf(
+    *, comparison: Comparison, output_dir: Path, method: dict[str, Any], name: str | None = None
+) -> Workflow:
+    """Build the workflow of one comparison.
+
+    ``register -> compare -> change_figure -> write_changes``
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The two scans.
+    output_dir : Path
+        Root of the derivatives.
+    method : dict
+        Version of the program and limits.
+    name : str, optional
+        Name of the workflow; made from the comparison's name.
+
+    Outputs
+    -------
+    out_files
+        Paths of all files, relative to ``output_dir``.
+    """
+    workflow = Workflow(name=name or workflow_name(comparison))
+    workflow.__desc__ = DESCRIPTION
+    visits = {
+        which: {
+            kind: str(output_dir / path)
+            for kind, path in derivative_paths(scan.folder, scan.prefix, ()).items()
+        }
+        for which, scan in (("earlier", comparison.earlier), ("later", comparison.later))
+    }
+    voxels = max(voxel_count(Path(visit["preproc"])) for visit in visits.values())
+    register = pe.Node(
+        RegisterVisits(**visits), name="register", mem_gb=memory_gb("regions", voxels)
+    )
+    compare = pe.Node(
+        CompareVisits(**visits, interval_days=comparison.interval_days),
+        name="compare",
+        mem_gb=memory_gb("visits", voxels),
+    )
+    change_figure = pe.Node(
+        ChangeFigure(names=[f"ses-{s.session}" for s in (comparison.earlier, comparison.later)]),
+        name="change_figure",
+        mem_gb=memory_gb("figures", voxels),
+    )
+    write_changes = pe.Node(
+        WriteChanges(
+            comparison=comparison,
+            prefix=comparison.name,
+            native_file=str(comparison.later.path),
+            output_dir=str(output_dir),
+            method=method,
+        ),
+        name=LAST_NODE_OF_VISITS,
+        mem_gb=memory_gb("derivatives", voxels),
+    )
+    outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
+    workflow.connect([
+        (register, compare, [("motion_file", "motion_file")]),
+        (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
+        (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
+        (change_figure, write_changes, [("figure", "figure")]),
+        (write_changes, outputnode, [("out_files", "out_files")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def workflow_name(comparison: Comparison) -> str:
+    """Return the name of a comparison's workflow: letters, digits and underscores."""
+    return f"visits_{re.sub(r'[^0-9A-Za-z]', '_', comparison.name)}_wf"
