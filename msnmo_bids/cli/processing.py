@@ -16,7 +16,7 @@ from msnmo_bids.cli.logs import nipype_level, route_nipype
 from msnmo_bids.cli.outputs import write_shared
 from msnmo_bids.cli.plan import Plan
 from msnmo_bids.cli.progress import Progress
-from msnmo_bids.cli.resources import choose_resources, set_environment
+from msnmo_bids.cli.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.cli.results import finish
 from msnmo_bids.cli.session import Outcome, Session, exit_code_for
 from msnmo_bids.version import get_version
@@ -48,6 +48,7 @@ def process(options: argparse.Namespace, plan: Plan, session: Session) -> Outcom
     """
     resources = choose_resources(options)
     work_dir = work_folder(options)
+    check_plugin(resources, work_dir)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
     record.no_flair = list(plan.selection.without_flair)
     job = Job(options, plan, record, work_dir, resources)
@@ -130,9 +131,11 @@ def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
 
 
 def _plugin_args(job: Job) -> dict[str, Any]:
+    from msnmo_bids.workflows.gpus import gpu_names
+
     arguments = dict(job.resources.plugin_args)
     if job.resources.plugin == "MultiProc":
         arguments["worker_log"] = str(job.record.folder / WORKERS_LOG)
         arguments["log_level"] = nipype_level(job.options.verbose)
-        arguments["n_gpu_procs"] = 0 if job.plan.settings.device == "cpu" else 1
+        arguments["gpus"] = gpu_names(job.plan.settings.device, job.plan.gpus)
     return arguments

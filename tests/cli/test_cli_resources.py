@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -120,3 +121,21 @@ def test_toml_round_trip(content):
 
 def test_toml_without_values():
     assert to_toml({"a": None, "b": Path("x")}) == '# a is not set\nb = "x"\n'
+
+
+def test_a_cluster_cannot_use_blanks(tmp_path):
+    there = tmp_path / "two words"
+    with pytest.raises(UsageError, match=r"two words: the plugin SLURM cannot use .* \(-w\)"):
+        resources.check_plugin(resources.Resources("SLURM", 1), there)
+    resources.check_plugin(resources.Resources("SLURM", 1), tmp_path)
+    resources.check_plugin(resources.Resources("MultiProc", 1), there)
+
+
+def test_temporary_files_go_to_the_work_folder_where_there_is_no_other(tmp_path, monkeypatch):
+    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "TEMPLATEFLOW_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(resources, "_temporary_folders", lambda: ["/proc"])
+    resources.set_environment(tmp_path)
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path / "tmp")
+    assert os.environ["HOME"] == str(tmp_path / "home")
