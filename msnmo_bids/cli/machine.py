@@ -57,7 +57,8 @@ def with_machine(plan: Plan) -> Plan:
     MsnmoError
         If a CUDA device was asked for that does not compute.
     """
-    device, precision, gpus = plan.settings.device, plan.settings.precision, ()
+    device, precision = plan.settings.device, plan.settings.precision
+    gpus: tuple[int, ...] = ()
     if (device, precision) != ("cpu", "fp32"):
         device, precision, gpus, warnings = _probe_apart(device, precision)
         for warning in warnings:
