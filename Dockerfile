@@ -36,6 +36,9 @@ COPY msnmo_bids ./msnmo_bids
 RUN /opt/venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index .
 
 FROM ${BASE_IMAGE}${BASE_DIGEST}
+COPY --from=python /opt/venv /opt/venv
+COPY --from=programs /tmp/programs /opt/programs
+COPY run.py LICENSE NOTICE /opt/msnmo/
 ARG BASE_IMAGE
 ARG BASE_DIGEST
 ARG WITH_FSL=1
@@ -53,9 +56,6 @@ LABEL org.opencontainers.image.title="msnmo" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.base.digest="${BASE_DIGEST}" \
       org.msnmo.with-fsl="${WITH_FSL}"
-COPY --from=programs /tmp/programs /opt/programs
-COPY --from=python /opt/venv /opt/venv
-COPY run.py LICENSE NOTICE /opt/msnmo/
 ENV PATH=/opt/venv/bin:/opt/programs/bin:/usr/local/bin:/usr/bin:/bin \
     FSLDIR=/opt/programs FSLOUTPUTTYPE=NIFTI_GZ \
     NO_ET=1 NIPYPE_NO_ET=1 TEMPLATEFLOW_AUTOUPDATE=0 MPLBACKEND=Agg \

@@ -106,8 +106,7 @@ build() {
         --build-arg CREATED="$(date --utc +%Y-%m-%dT%H:%M:%SZ)" \
         --tag "$TAG" . > "$CHECK_DIR/build.log" 2>&1 \
         || { tail -n 30 "$CHECK_DIR/build.log" >&2; fail "the image was not built"; }
-    "${BUILDAH[@]}" inspect --type image --format \
-        '{{json .Docker.Config}}' "$TAG" > "$CHECK_DIR/config.json"
+    "${BUILDAH[@]}" inspect --type image "$TAG" > "$CHECK_DIR/image.json"
     CONTAINER=$("${BUILDAH[@]}" from --pull-never "$TAG")
     ROOT=$("${BUILDAH[@]}" mount "$CONTAINER")
 }
@@ -127,9 +126,9 @@ in_image() {
         return
     fi
     local environment
-    mapfile -t environment < <(python3 - "$CHECK_DIR/config.json" <<'PY'
+    mapfile -t environment < <(python3 - "$CHECK_DIR/image.json" <<'PY'
 import json, sys
-print(*json.load(open(sys.argv[1]))["Env"], sep="\n")
+print(*json.load(open(sys.argv[1]))["Docker"]["config"]["Env"], sep="\n")
 PY
     )
     ROOT=$ROOT DATA=$DATA OPTIONS=$work_options ID=$STRANGE_ID unshare --mount --net --ipc --uts \
@@ -163,7 +162,7 @@ simulate() {
     rm -rf "$DATA"
     mkdir -p "$DATA/out/a folder with ümläuts" "$DATA/bids"
     chmod -R a+rwX "$DATA"
-    in_image size=2g /opt/venv/bin/msnmo-simulate /out/simulated --diagnosis MS:1 \
+    in_image size=2g TMPDIR=/work /opt/venv/bin/msnmo-simulate /out/simulated --diagnosis MS:1 \
         --scanner-preset 1.5T-2D-8mm --seed 1 > "$CHECK_DIR/simulate.log"
     mv "$DATA/out/simulated"/* "$DATA/bids/"
     rmdir "$DATA/out/simulated"
@@ -179,6 +178,7 @@ check_participant_and_group() {
     app size=2g /bids "$OUT" participant "${OPTIONS[@]}" | tee "$CHECK_DIR/participant.log"
     tail -n 1 "$CHECK_DIR/participant.log" | grep --quiet "^msnmo: SUCCESS 1 0$" \
         || fail "the last line of the log"
+    grep --quiet "^The input is valid BIDS$" "$CHECK_DIR/participant.log" || fail "the validator"
     app size=2g /bids "$OUT" group | tail -n 1 | grep "^msnmo: SUCCESS 1 0$"
 }
 
