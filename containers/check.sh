@@ -179,7 +179,7 @@ check_participant_and_group() {
     tail -n 1 "$CHECK_DIR/participant.log" | grep --quiet "^msnmo: SUCCESS 1 0$" \
         || fail "the last line of the log"
     grep --quiet "^The input is valid BIDS$" "$CHECK_DIR/participant.log" || fail "the validator"
-    app size=2g /bids "$OUT" group | tail -n 1 | grep "^msnmo: SUCCESS 1 0$"
+    app size=2g /bids "$OUT" group --work-dir /work | tail -n 1 | grep "^msnmo: SUCCESS 1 0$"
 }
 
 check_files() {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.errors import UsageError
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -185,11 +185,42 @@ def _free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def settle_user(work_dir: Path | None) -> None:
+    """Do without a home folder and a temporary one, which a user that nobody knows may not have.
+
+    Parameters
+    ----------
+    work_dir : Path or None
+        From the command line; takes the temporary files where no usual place can be written.
+
+    Raises
+    ------
+    MsnmoError
+        If there is no place for temporary files (73).
+    """
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users; pybids asks for it
+        os.environ["HOME"] = "/nonexistent"
+    if any(_writable(Path(folder)) for folder in _temporary_folders()):
+        return
+    if work_dir is not None:
+        with suppress(OSError):
+            _made(work_dir)
+    if work_dir is None or not _writable(work_dir):
+        raise MsnmoError(
+            "there is no folder in which temporary files can be written",
+            remedy="Give a work folder (-w), or make /tmp writable (docker: --tmpfs /tmp)",
+            exit_code=ExitCode.CANNOT_CREATE_OUTPUT,
+        )
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_made(work_dir.absolute() / "tmp"))
+
+
 def set_environment(work_dir: Path) -> None:
     """Set what Nipype, templateflow and matplotlib want to find, before they are imported.
 
-    No version check over the network, no file outside of the work folder where the home folder or
-    the temporary one is missing or read-only (containers run by any user id).
+    No version check over the network, no file outside of the work folder where the home folder is
+    missing or read-only (containers run by any user id).
 
     Parameters
     ----------
@@ -204,8 +235,6 @@ def set_environment(work_dir: Path) -> None:
         MPLBACKEND="Agg",
     )
     os.environ.setdefault("LOGNAME", "msnmo")  # Nipype's SLURM plugin asks for it
-    if not any(_writable(Path(folder)) for folder in _temporary_folders()):
-        os.environ["TMPDIR"] = tempfile.tempdir = str(_made(work_dir / "tmp"))
     os.environ.setdefault("TEMPLATEFLOW_HOME", str(work_dir / "templateflow"))
     if not _writable(Path(os.environ.get("HOME", "/nonexistent"))):
         os.environ["HOME"] = str(_made(work_dir / "home"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msnmo_bids.cli import resources
 from msnmo_bids.cli.logs import to_toml
 from msnmo_bids.cli.parser import parse_args
-from msnmo_bids.errors import ExitCode, UsageError
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 
 def chosen(*arguments: str) -> resources.Resources:
@@ -72,7 +72,8 @@ def test_cores_within_the_limit_of_the_container(monkeypatch, tmp_path):
 def test_plugin_files(tmp_path, text):
     (tmp_path / "p").write_text(text)
     found = chosen("--use-plugin", str(tmp_path / "p"))
-    assert (found.plugin, found.plugin_args) == ("SLURM", {"sbatch_args": "--mem=8G"})
+    assert found.plugin == "SLURM"
+    assert found.plugin_args == {"sbatch_args": "--mem=8G", "omp_nthreads": 4}
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "just text", "[1]", "plugin_args: {}",
@@ -131,11 +132,17 @@ def test_a_cluster_cannot_use_blanks(tmp_path):
     resources.check_plugin(resources.Resources("MultiProc", 1), there)
 
 
-def test_temporary_files_go_to_the_work_folder_where_there_is_no_other(tmp_path, monkeypatch):
-    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "TEMPLATEFLOW_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "missing"))
+def test_a_user_without_home_and_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("TMPDIR", "/missing")
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(resources, "_temporary_folders", lambda: ["/proc"])
-    resources.set_environment(tmp_path)
+    monkeypatch.setattr(resources, "_temporary_folders", lambda: ["/missing"])
+    monkeypatch.setattr(Path, "home", lambda: Path("~missing").expanduser())
+    resources.settle_user(tmp_path)
+    assert os.environ["HOME"] == "/nonexistent"
     assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path / "tmp")
-    assert os.environ["HOME"] == str(tmp_path / "home")
+    with pytest.raises(
+        MsnmoError, match=r"temporary files can be written. Give a work folder"
+    ) as e:
+        resources.settle_user(None)
+    assert e.value.exit_code is ExitCode.CANNOT_CREATE_OUTPUT
