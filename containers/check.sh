@@ -185,7 +185,7 @@ check_participant_and_group() {
 check_files() {
     step "expected files, their owner, the container's tag"
     local out="$DATA$OUT" found
-    found=$(cd "$out" && find . -type f | sed -e 's|^\./||' -e 's|^logs/2[^/]*/|logs/RUN/|' | sort)
+    found=$(cd "$out" && find . -type f | sed -e 's|^\./||' -e 's|^logs/2[^/]*/|logs/RUN/|' | LC_ALL=C sort)
     diff "$repository/containers/expected-files.txt" <(echo "$found") \
         || fail "the output differs from containers/expected-files.txt"
     [[ -z $(find "$out" -type f ! -user "$STRANGE_ID") ]] || fail "files of another owner"
