@@ -1,4 +1,9 @@
-"""The app as a user runs it: the command line, on simulated heads, from raw images to reports."""
+"""The app as a user runs it: the command line, on simulated heads, from raw images to reports.
+
+The run whose results most tests look at is one of a strict machine: no network, a source tree that
+cannot be written, no HOME, USER or LOGNAME, umask 077, blanks and letters beyond ASCII in the names
+of folders, output and work folder on two file systems.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -28,20 +35,40 @@ COARSE = Protocol("coarse", (1.8, 1.8, 4.0), 4.0, 0.02, 0.1)
 SAGITTAL = Protocol("sagittal", (4.5, 1.6, 1.6), 4.5, 0.02, 0.1)
 
 
-def app(*arguments, timeout: float = 900) -> subprocess.CompletedProcess:
+#: Begins a program in mounts and a network of its own; without that right it begins none.
+APART = ("unshare", "--mount", "--net", *(() if os.geteuid() == 0 else ("--map-root-user",)))
+MAY_MOUNT = subprocess.run([*APART, "true"], capture_output=True, check=False).returncode == 0
+NEEDS_MOUNTS = pytest.mark.skipif(not MAY_MOUNT, reason="this user may not mount (unshare)")
+READ_ONLY = ("sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
+SMALL_DISK = ("sh", "-c", 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"')
+
+
+def app(*arguments, before: Sequence[str] = (), **options) -> subprocess.CompletedProcess:
     """Run the app in its own process."""
     return subprocess.run(
-        [sys.executable, str(RUN), *map(str, arguments)],
+        [*before, sys.executable, str(RUN), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=900,
         check=False,
+        **options,
     )
 
 
-def participant(bids: Path, out: Path, work: Path, *options) -> subprocess.CompletedProcess:
+def participant(bids: Path, out: Path, work: Path, *options, **how) -> subprocess.CompletedProcess:
     fast = ("--sloppy", "--nprocs", 2, "--omp-nthreads", 1, "--work-dir", work, "--device", "cpu")
-    return app(bids, out, "participant", *fast, *options)
+    return app(bids, out, "participant", *fast, *options, **how)
+
+
+@pytest.fixture(scope="session")
+def other_disk(tmp_path_factory) -> Iterator[Path]:
+    """A folder on another file system, where there is one with room."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK) or shutil.disk_usage(shared).free < 4e9:
+        yield tmp_path_factory.mktemp("work")
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
 
 
 def save(image: nib.Nifti1Image, path: Path, **sidecar) -> None:
@@ -63,7 +90,7 @@ def describe(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory) -> Path:
     """Raw: oblique with skull; LAS; sagittal and anisotropic, q != s; two visits; one without."""
-    raw = describe(tmp_path_factory.mktemp("simulated") / "raw")
+    raw = describe(tmp_path_factory.mktemp("simulated") / "rohe Köpfe")
     head = mni_head()
     close = head.cropped(margin=6)
 
@@ -91,16 +118,21 @@ def simulated(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(simulated, tmp_path_factory) -> Path:
-    """The derivatives of the simulated scans, participant and group."""
-    folder = tmp_path_factory.mktemp("finished")
-    result = participant(simulated, folder / "out", folder / "work")
+def finished(simulated, other_disk, tmp_path_factory) -> Path:
+    """The derivatives of the simulated scans, participant and group, made on a strict machine."""
+    out = tmp_path_factory.mktemp("finished") / "Ergebnisse für alle"
+    strict = {
+        "before": (*APART, *READ_ONLY, str(RUN.parent)) if MAY_MOUNT else (),
+        "env": {k: v for k, v in os.environ.items() if k not in ("HOME", "USER", "LOGNAME")},
+        "umask": 0o077,
+    }
+    result = participant(simulated, out, other_disk, **strict)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.strip().splitlines()[-1] == "msnmo: SUCCESS 4 0"
-    assert "sub-04" in result.stdout + (next((folder / "out/logs").glob("*/msnmo.log"))).read_text()
-    result = app(simulated, folder / "out", "group")
+    assert "sub-04" in result.stdout + next((out / "logs").glob("*/msnmo.log")).read_text()
+    result = app(simulated, out, "group", **strict)
     assert result.returncode == 0, result.stdout + result.stderr
-    return folder / "out"
+    return out
 
 
 def diagnoses(out: Path) -> list[Path]:
@@ -262,6 +294,23 @@ def test_bad_scans_cost_only_themselves(bad, tmp_path):
     assert app(bad, out, "group").returncode == 0
     table = pd.read_csv(out / "group_FLAIR.tsv", sep="\t")
     assert len(table) == 9
+
+
+def test_files_are_as_private_as_the_user_wants(finished):
+    assert not [path for path in finished.rglob("*") if path.stat().st_mode & 0o077]
+
+
+@NEEDS_MOUNTS
+def test_a_work_folder_that_fills_up(simulated, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    one = ("--participant-label", "03", "--skip-bids-validation", "--precision", "fp32")
+    result = participant(simulated, out, work, *one, before=(*APART, *SMALL_DISK, str(work)))
+    assert result.returncode == 74, result.stdout + result.stderr
+    lines = result.stdout.strip().splitlines()
+    assert lines[-1] == "msnmo: FAILED 0 1"
+    assert any("sub-03_FLAIR.nii.gz: " in s and "the disk is full. Make room" in s for s in lines)
+    assert not [path for path in out.rglob("*") if ".nii" in path.name or ".tmp" in path.name]
 
 
 def test_what_cannot_begin_says_so(simulated, tmp_path):

@@ -100,11 +100,13 @@ class Job:
 
     def plugin_args(self) -> dict[str, Any]:
         """Return the arguments of the Nipype plugin."""
+        from msnmo_bids.workflows.gpus import gpu_names
+
         arguments = dict(self.resources.plugin_args)
         if self.resources.plugin == "MultiProc":
             arguments["worker_log"] = str(self.record.folder / WORKERS_LOG)
             arguments["log_level"] = nipype_level(self.options.verbose)
-            arguments["n_gpu_procs"] = 0 if self.plan.settings.device == "cpu" else 1
+            arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
 
     def shown_crash_file(self, failure: Failure) -> str | None:

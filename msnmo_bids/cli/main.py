@@ -12,6 +12,7 @@ from types import FrameType
 
 from msnmo_bids.cli.logs import console
 from msnmo_bids.cli.parser import parse_args
+from msnmo_bids.cli.resources import settle_user
 from msnmo_bids.cli.session import DISK_ERRORS, Outcome, Session, exit_code_for
 from msnmo_bids.errors import ExitCode, MsnmoError
 
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, session: Session) -> Outcome:
     """Run the level; every way in which it can end becomes an outcome."""
     try:
+        settle_user(options.work_dir)
         return _level(options.analysis_level)(options, session)
     except MsnmoError as error:
         logger.error("%s", error)

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from msnmo_bids.bids.dataset import shared_files_complete
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.cli.checks import check_folders, validate_bids
+from msnmo_bids.cli.machine import with_machine
 from msnmo_bids.cli.outputs import report_is_current, write_reports, write_shared
-from msnmo_bids.cli.plan import Plan, make_plan, plan_table, with_machine
+from msnmo_bids.cli.plan import Plan, make_plan, plan_table
 from msnmo_bids.cli.session import Outcome, Session
 
 logger = logging.getLogger(__name__)

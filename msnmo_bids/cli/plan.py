@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +37,8 @@ class Plan:
     selection : Selection
         Scans and participants selected.
     settings : ProcessingSettings
-        With tools resolved; device and precision only after :func:`with_machine`.
+        With tools resolved; device and precision only after
+        :func:`msnmo_bids.cli.machine.with_machine`.
     weights : tuple of Path
         Weights files; of several the mean is taken.
     metadata : WeightsMetadata
@@ -49,6 +47,8 @@ class Plan:
         Scans to run (by relative path) and why.
     comparisons : tuple of Comparison
         Consecutive visits to compare when their scans are done.
+    gpus : tuple of int
+        The GPUs that the scans are spread over, known after the same.
     """
 
     selection: Selection
@@ -57,6 +57,7 @@ class Plan:
     metadata: WeightsMetadata
     reasons: dict[str, str]
     comparisons: tuple[Comparison, ...] = ()
+    gpus: tuple[int, ...] = ()
 
     @property
     def to_run(self) -> list[Scan]:
@@ -218,63 +219,6 @@ def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
             exit_code=ExitCode.USAGE,
         )
     return choice
-
-
-def with_machine(plan: Plan) -> Plan:
-    """Return the plan with device and precision probed.
-
-    The probe runs in a process of its own: this one must stay free of CUDA, and of torch's
-    memory. A driver that crashes the process takes only the probe with it.
-
-    Parameters
-    ----------
-    plan : Plan
-        From :func:`make_plan`.
-
-    Returns
-    -------
-    Plan
-        With a device that computes.
-
-    Raises
-    ------
-    MsnmoError
-        If a CUDA device was asked for that does not compute.
-    """
-    device, precision = plan.settings.device, plan.settings.precision
-    if (device, precision) != ("cpu", "fp32"):
-        device, precision = _probe_apart(device, precision)
-        logger.info("The network computes on %s in %s", device, precision)
-    return replace(plan, settings=replace(plan.settings, device=device, precision=precision))
-
-
-def _probe_apart(device: str, precision: str) -> tuple[str, str]:
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            chosen, arithmetic, warnings = pool.submit(_probe, device, precision).result()
-    except BrokenProcessPool as error:
-        if device not in ("auto", "cpu"):
-            raise MsnmoError(
-                f"{device} does not compute: the probe crashed",
-                remedy="Check the driver, or choose --device cpu",
-            ) from error
-        logger.warning("Computing on the CPU in fp32: the probe of the device crashed")
-        return "cpu", "fp32" if precision == "auto" else precision
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return chosen, arithmetic
-
-
-def _probe(device: str, precision: str) -> tuple[str, str, list[str]]:
-    """Choose device and precision, in a process of its own."""
-    from msnmo_bids.model.device import select_device, select_precision
-
-    warnings: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("msnmo_bids").addHandler(handler)
-    chosen = select_device(device)
-    return chosen, select_precision(precision, chosen), warnings
 
 
 def plan_table(plan: Plan) -> str:

@@ -17,7 +17,7 @@ from msnmo_bids.cli.logs import route_nipype
 from msnmo_bids.cli.outputs import write_shared
 from msnmo_bids.cli.plan import Plan
 from msnmo_bids.cli.progress import Progress
-from msnmo_bids.cli.resources import choose_resources, set_environment
+from msnmo_bids.cli.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.cli.results import finish
 from msnmo_bids.cli.session import Outcome, Session, exit_code_for
 from msnmo_bids.cli.visits import compare_visits, description_of_visits, tidy_before
@@ -50,6 +50,7 @@ def process(options: argparse.Namespace, plan: Plan, session: Session) -> Outcom
     """
     resources = choose_resources(options)
     work_dir = work_folder(options)
+    check_plugin(resources, work_dir)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
     record.no_flair = list(plan.selection.without_flair)
     job = Job(options, plan, record, work_dir, resources)

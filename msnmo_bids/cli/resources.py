@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.errors import UsageError
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def choose_resources(options: argparse.Namespace) -> Resources:
     omp_nthreads = options.omp_nthreads or min(nprocs, MOST_THREADS)
     if options.use_plugin is not None:
         plugin, plugin_args = read_plugin_file(options.use_plugin)
-        return Resources(plugin, options.omp_nthreads or MOST_THREADS, plugin_args)
+        threads = options.omp_nthreads or MOST_THREADS
+        return Resources(plugin, threads, {**plugin_args, "omp_nthreads": threads})
     if omp_nthreads > nprocs:
         logger.warning("--omp-nthreads %d is more than --nprocs %d", omp_nthreads, nprocs)
     memory_gb = options.mem_mb / 1000 if options.mem_mb else available_memory_gb()
@@ -111,6 +112,29 @@ def read_plugin_file(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(arguments, dict) or not isinstance(content.get("plugin"), str):
         raise UsageError("is no Nipype plugin file", file=path, remedy=form)
     return content["plugin"], arguments
+
+
+def check_plugin(resources: Resources, work_dir: Path) -> None:
+    """Check that the plugin can use the work folder.
+
+    Parameters
+    ----------
+    resources : Resources
+        From :func:`choose_resources`.
+    work_dir : Path
+        Work folder of the run.
+
+    Raises
+    ------
+    UsageError
+        If its name has blanks, which Nipype's plugins for clusters pass to a shell as they are.
+    """
+    if resources.plugin != "MultiProc" and len(str(work_dir).split()) > 1:
+        raise UsageError(
+            f"the plugin {resources.plugin} cannot use a work folder with blanks in its name",
+            file=work_dir,
+            remedy="Choose another one (-w)",
+        )
 
 
 def available_cores() -> int:
@@ -161,6 +185,37 @@ def _free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def settle_user(work_dir: Path | None) -> None:
+    """Do without a home folder and a temporary one, which a user that nobody knows may not have.
+
+    Parameters
+    ----------
+    work_dir : Path or None
+        From the command line; takes the temporary files where no usual place can be written.
+
+    Raises
+    ------
+    MsnmoError
+        If there is no place for temporary files (73).
+    """
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users; pybids asks for it
+        os.environ["HOME"] = "/nonexistent"
+    if any(_writable(Path(folder)) for folder in _temporary_folders()):
+        return
+    if work_dir is not None:
+        with suppress(OSError):
+            _made(work_dir)
+    if work_dir is None or not _writable(work_dir):
+        raise MsnmoError(
+            "there is no folder in which temporary files can be written",
+            remedy="Give a work folder (-w), or make /tmp writable (docker: --tmpfs /tmp)",
+            exit_code=ExitCode.CANNOT_CREATE_OUTPUT,
+        )
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_made(work_dir.absolute() / "tmp"))
+
+
 def set_environment(work_dir: Path) -> None:
     """Set what Nipype, templateflow and matplotlib want to find, before they are imported.
 
@@ -184,6 +239,11 @@ def set_environment(work_dir: Path) -> None:
     if not _writable(Path(os.environ.get("HOME", "/nonexistent"))):
         os.environ["HOME"] = str(_made(work_dir / "home"))
         os.environ["MPLCONFIGDIR"] = str(_made(work_dir / "home" / "matplotlib"))
+
+
+def _temporary_folders() -> list[str]:
+    """Return where programs look for a temporary folder; Python would even take the current one."""
+    return [*filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp", "/var/tmp"]
 
 
 def _made(folder: Path) -> Path:

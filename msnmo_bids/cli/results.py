@@ -100,7 +100,8 @@ def _write_reports(job: Job, session: Session, entries: Sequence[dict[str, Any]]
     A report that cannot be written must not cost the record of a run that took a night.
     """
     write_participants(job.output_dir)
-    touched = {item.subject for item in (*job.plan.to_run, *job.plan.comparisons)}
+    touched = {scan.subject for scan in job.plan.to_run}
+    touched |= {comparison.subject for comparison in job.plan.comparisons}
     subjects = [
         subject
         for subject in dict.fromkeys(scan.subject for scan in job.plan.selection.scans)

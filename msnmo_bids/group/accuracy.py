@@ -18,9 +18,9 @@ from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.facts import Facts
-from msnmo_bids.reports.page import natural_key
 from msnmo_bids.reports.records import ScanRecord
 from msnmo_bids.reports.wording import INDETERMINATE
+from msnmo_bids.text import natural_key
 
 #: Only scans for which the model names a diagnosis.
 NAMED = "named diagnoses"

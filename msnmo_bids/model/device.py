@@ -10,6 +10,9 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 LOGGER = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "bf16", "fp32")
+#: Free memory that a GPU must have (GB). The maps of a volume of 160³ take 1.5 GB in fp32 on a CPU;
+#: on a GPU it has not been measured.
+GPU_MEMORY_GB = 2.0
 
 
 class DeviceError(MsnmoError, RuntimeError):
@@ -58,6 +61,25 @@ def select_device(requested: str = "auto") -> str:
     return "cpu"
 
 
+def working_gpus() -> tuple[int, ...]:
+    """Return the GPUs that compute and have room for a volume.
+
+    Returns
+    -------
+    tuple of int
+        Their numbers as torch counts them; empty without any. Each other one costs a warning that
+        says what is wrong with it, unless none works: `select_device` says it then.
+    """
+    import torch
+
+    problems = {gpu: _probe_cuda(f"cuda:{gpu}") for gpu in range(torch.cuda.device_count())}
+    working = tuple(gpu for gpu, problem in problems.items() if problem is None)
+    for gpu, problem in problems.items():
+        if working and problem is not None:
+            LOGGER.warning("The GPU cuda:%d is left out: %s", gpu, problem)
+    return working
+
+
 def select_precision(requested: str = "auto", device: str = "cpu") -> str:
     """Return the arithmetic for a device.
 
@@ -100,10 +122,27 @@ def _probe_cuda(device: str) -> str | None:
             return "no CUDA device is available"
         ones = torch.ones(8, 8, device=device)
         total = float((ones @ ones).sum())
-        return None if total == 512 else f"a product of matrices gave {total:g} in place of 512"
+        if total != 512:
+            return f"a product of matrices gave {total:g} in place of 512"
+        return _too_full(*torch.cuda.mem_get_info(device))
     # A broken driver, a device in use, a build without its architecture: all kinds are raised.
     except Exception as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        problem = " ".join(str(error).split())[:200] or type(error).__name__
+        if "no kernel image" in problem:
+            return f"this build of PyTorch does not support its architecture ({problem})"
+        return problem
+
+
+def _too_full(free: int, total: int) -> str | None:
+    """Return why a GPU with so many bytes has no room for a volume, or None if it has."""
+    if free >= GPU_MEMORY_GB * 1e9:
+        return None
+    if total < GPU_MEMORY_GB * 1e9:
+        return f"it is too small: it has {total / 1e9:.1f} GB, {GPU_MEMORY_GB:g} GB are needed"
+    return (
+        f"it is busy: {free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, "
+        f"{GPU_MEMORY_GB:g} GB are needed"
+    )
 
 
 def _cpu_has_bf16() -> bool:

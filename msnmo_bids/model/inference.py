@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
 from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
@@ -114,8 +115,9 @@ def predict(
         except torch.cuda.OutOfMemoryError as error:
             problem = f"the memory of {chosen} does not suffice for a volume of {cube.shape}"
             if device != "auto":
-                remedy = "Choose --device cpu, or free the GPU's memory"
-                raise DeviceError(problem, remedy=remedy) from error
+                remedy = "Choose --device cpu, or free the GPU's memory and run again"
+                code = ExitCode.TEMPORARY_FAILURE
+                raise DeviceError(problem, remedy=remedy, exit_code=code) from error
         LOGGER.warning("Computing on the CPU: %s", problem)
         load_weights_cached.cache_clear()
         torch.cuda.empty_cache()

@@ -214,7 +214,7 @@ def prepare_scans(
         reasons = _run(
             to_do, Path(work_dir).absolute(), on_event=on_event,
             build={"settings": settings, "cube_shape": cube_shape, "omp_nthreads": omp_nthreads},
-            execute={"plugin": plugin, "plugin_args": {"n_gpu_procs": 0, **(plugin_args or {})}},
+            execute={"plugin": plugin, "plugin_args": plugin_args},
         )  # fmt: skip
     prepared = []
     for labelled, file in files.items():

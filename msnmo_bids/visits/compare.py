@@ -113,7 +113,10 @@ def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
     ndarray, (4, 4)
         Scanner mm of the earlier visit to those of the later one. No random number is drawn.
     """
-    images = [nib.as_closest_canonical(nib.load(visit.flair)) for visit in (earlier, later)]
+    images = [
+        nib.as_closest_canonical(nib.Nifti1Image.from_filename(visit.flair))
+        for visit in (earlier, later)
+    ]
     sizes = [nib.affines.voxel_sizes(image.affine) for image in images]
     first, second = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
     matrix = register_affine(first, sizes[0], second, sizes[1], rigid=True)
@@ -144,7 +147,7 @@ def compare(
     -------
     Changes
     """
-    grids = [nib.load(visit.brain) for visit in (earlier, later)]
+    grids = [nib.Nifti1Image.from_filename(visit.brain) for visit in (earlier, later)]
     brains = [(np.asanyarray(grid.dataobj) > 0, grid.affine) for grid in grids]
     space = halfway_space(brains[0], brains[1], motion)
     first = _resampled(earlier, space, space.to_earlier)
@@ -212,7 +215,7 @@ def describe(changes: Changes, interval_days: float | None) -> dict[str, Any]:
 
 def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> ResampledVisit:
     def brought(path: Path, order: int = 1) -> np.ndarray:
-        image = nib.load(path)
+        image = nib.Nifti1Image.from_filename(path)
         return resample(np.asanyarray(image.dataobj), image.affine, space, to_visit, order=order)
 
     return ResampledVisit(

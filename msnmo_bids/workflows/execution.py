@@ -14,7 +14,7 @@ from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import read_failure
-from msnmo_bids.workflows.plugin import WorkerPoolPlugin
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, step_name
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def run_workflow(
     crash_dir = Path(crash_dir).absolute()
     before = set(crash_dir.glob("crash-*.txt"))
     _clear_work(workflow, scans)
-    _configure(workflow, crash_dir, stop_on_first_crash)
+    _configure(workflow, crash_dir, stop_on_first_crash, poll=0.1 if plugin == "MultiProc" else 2)
     started: set[str] = set()
     finished: set[str] = set()
 
@@ -129,20 +129,26 @@ def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exceptio
         if plugin == "MultiProc":
             workflow.run(plugin=WorkerPoolPlugin(arguments))
         else:
-            workflow.run(plugin=plugin, plugin_args=arguments)
+            with job_environment(arguments.get("omp_nthreads")):
+                workflow.run(plugin=plugin, plugin_args=arguments)
     except Exception as error:
         logger.debug("Nipype ended the run with an error", exc_info=True)
         return error
     return None
 
 
-def _configure(workflow: Workflow, crash_dir: Path, stop_on_first_crash: bool) -> None:
-    """Set Nipype's options for this workflow only, not for the process."""
+def _configure(
+    workflow: Workflow, crash_dir: Path, stop_on_first_crash: bool, *, poll: float
+) -> None:
+    """Set Nipype's options for this workflow only, not for the process.
+
+    Each `poll` (s) asks a cluster's scheduler once for every job that is under way.
+    """
     workflow.config["execution"] = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
         "stop_on_first_crash": str(stop_on_first_crash).lower(),
-        "poll_sleep_duration": "0.1",
+        "poll_sleep_duration": str(poll),
         "create_report": "false",
         "local_hash_check": "false",
         "remove_unnecessary_outputs": "false",

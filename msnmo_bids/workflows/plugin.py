@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +19,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import write_failure
+from msnmo_bids.workflows.gpus import NAMED, gpu_environment, next_gpu
 
 #: Imported once by the fork server, so that a worker starts in milliseconds.
 PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
@@ -40,16 +42,22 @@ class WorkerPoolPlugin(MultiProcPlugin):
     Parameters
     ----------
     plugin_args : dict, optional
-        As for ``MultiProc`` (``n_procs``, ``memory_gb``, ``n_gpu_procs``, ``status_callback``),
-        and
+        As for ``MultiProc`` (``n_procs``, ``memory_gb``, ``status_callback``), and
 
+        * ``gpus`` : names of the GPUs (:func:`~msnmo_bids.workflows.gpus.gpu_names`). Nodes that
+          ask for a GPU are spread over them, one at a time on each and always in the same
+          process, so that a GPU holds one context, one copy of the weights and the maps of one
+          scan; the other nodes run beside, in processes that see no GPU;
         * ``omp_nthreads`` : threads of a node's numerical libraries;
         * ``worker_log`` : file that collects what the workers print (discarded without one);
         * ``log_level`` : level of Nipype's loggers in the workers.
     """
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
-        plugin_args = {"raise_insufficient": False, "n_gpu_procs": 1, **(plugin_args or {})}
+        self._gpus: list[str] = list((plugin_args or {}).get("gpus") or [NAMED])
+        self._gpu_load: Counter[str] = Counter()
+        plugin_args = {"raise_insufficient": False, **(plugin_args or {})}
+        plugin_args["n_gpu_procs"] = len(self._gpus)
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown()  # never used, and it starts no process before the first task
         self._workers: list[_Worker] = []
@@ -68,17 +76,24 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self._taskid += 1
         if getattr(node.interface, "terminal_output", "") == "stream":
             node.interface.terminal_output = "allatonce"
-        worker = self._free_worker(type(node.interface).__name__)
+        gpu = self._free_gpu() if node.is_gpu_node() else None
+        worker = self._free_worker(type(node.interface).__name__, gpu)
         worker.submit(node, updatehash, self._taskid)
         self._task_obj[self._taskid] = worker
         return self._taskid
 
-    def _free_worker(self, interface: str) -> _Worker:
-        """Return an idle worker, best one that ran this interface before (warm libraries)."""
+    def _free_gpu(self) -> str:
+        busy = {worker.gpu for worker in self._workers if worker.busy and worker.gpu is not None}
+        gpu = next_gpu(self._gpus, busy, self._gpu_load)
+        self._gpu_load[gpu] += 1
+        return gpu
+
+    def _free_worker(self, interface: str, gpu: str | None) -> _Worker:
+        """Return an idle worker with that GPU (or without any), best one with warm libraries."""
         self._workers = [worker for worker in self._workers if worker.busy or worker.alive]
-        idle = [worker for worker in self._workers if not worker.busy]
+        idle = [worker for worker in self._workers if not worker.busy and worker.gpu == gpu]
         if not idle:
-            idle = [_Worker(self.plugin_args)]
+            idle = [_Worker(self.plugin_args, gpu)]
             self._workers += idle
         return max(idle, key=lambda worker: interface in worker.history)
 
@@ -131,7 +146,8 @@ def _scan_of(node: Any) -> str:
 class _Worker:
     """A process that runs one node at a time."""
 
-    def __init__(self, plugin_args: dict[str, Any]) -> None:
+    def __init__(self, plugin_args: dict[str, Any], gpu: str | None = None) -> None:
+        self.gpu = gpu
         context = get_context(plugin_args.get("mp_context") or "forkserver")
         if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOAD)
@@ -140,7 +156,7 @@ class _Worker:
         options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
         with _thread_limits(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
-            options["environ"] = {**os.environ, **_ITK_THREADS}
+            options["environ"] = {**os.environ, **_ITK_THREADS, **gpu_environment(gpu)}
             self._process = context.Process(
                 target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
             )
@@ -217,11 +233,27 @@ def _kill_group(pid: int | None) -> None:
 
 
 @contextmanager
-def _thread_limits(threads: int | None) -> Iterator[None]:
+def job_environment(threads: int | None) -> Iterator[None]:
+    """Let a cluster's jobs inherit what the workers here are given: both compute alike.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads of a node's numerical libraries.
+    """
+    with _variables(_ITK_THREADS), _thread_limits(threads):
+        yield
+
+
+def _thread_limits(threads: int | None) -> AbstractContextManager[None]:
     """Set the numerical libraries' thread counts while a process is started."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    if threads:
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    return _variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})
+
+
+@contextmanager
+def _variables(content: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in content}
+    os.environ.update(content)
     try:
         yield
     finally:

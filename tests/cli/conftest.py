@@ -15,7 +15,7 @@ import pytest
 from msnmo_bids.bids.changes import fingerprint, paths_of
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.cli import plan, processing
+from msnmo_bids.cli import machine, processing
 from msnmo_bids.cli.main import main
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.weights import WeightsMetadata, hash_file
@@ -138,7 +138,7 @@ def fake(
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
     _module(monkeypatch, "group.write", write_group=write_group)
     monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)
-    monkeypatch.setattr(plan, "_probe_apart", lambda device, precision: ("cpu", "fp32"))
+    monkeypatch.setattr(machine, "_probe_apart", lambda *_: machine.Machine("cpu", "fp32"))
     monkeypatch.setattr(processing, "set_environment", lambda folder: None)
     return state
 

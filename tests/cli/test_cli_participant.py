@@ -384,3 +384,25 @@ def test_nothing_heavy_is_imported_when_nothing_is_to_do(call, fake, raw, out, w
     )
     assert "Nothing to do: 3 of 3" in ran.stdout, ran.stderr
     assert ran.returncode == 0, ran.stdout
+
+
+def test_called_as_babs_calls_it(call, fake, make_dataset, tmp_path, monkeypatch):
+    """Relative folders, links to git-annex' objects, one visit by a filter file, a work folder."""
+    raw = make_dataset(*THREE, name="inputs/data/BIDS")
+    for number, relative in enumerate(THREE):
+        annexed = raw / ".git" / "annex" / "objects" / str(number)
+        annexed.parent.mkdir(parents=True, exist_ok=True)
+        (raw / relative).rename(annexed)
+        (raw / relative).symlink_to(os.path.relpath(annexed, (raw / relative).parent))
+    queries = {"flair": {"datatype": "anat", "session": "2", "suffix": "FLAIR"},
+               "bold": {"datatype": "func", "session": "2", "suffix": "bold"}}  # fmt: skip
+    (tmp_path / "ses-2_filter.json").write_text(json.dumps(queries))
+    monkeypatch.chdir(tmp_path)
+    result = call(
+        "inputs/data/BIDS", "outputs/msnmo", "participant", "-w", ".git/tmp/wkdir", "--n_cpus", "1",
+        "--stop-on-first-crash", SKIP, "-v", "-v", "--bids-filter-file", "ses-2_filter.json",
+        "--participant-label", "sub-01",
+    )  # fmt: skip
+    assert (result.code, result.last_line) == (0, "msnmo: SUCCESS 1 0")
+    assert fake.processed == ["sub-01_ses-2"]
+    assert (tmp_path / "outputs" / "msnmo" / "dataset_description.json").is_file()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from msnmo_bids.cli import resources
 from msnmo_bids.cli.logs import to_toml
 from msnmo_bids.cli.parser import parse_args
-from msnmo_bids.errors import ExitCode, UsageError
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 
 def chosen(*arguments: str) -> resources.Resources:
@@ -71,7 +72,8 @@ def test_cores_within_the_limit_of_the_container(monkeypatch, tmp_path):
 def test_plugin_files(tmp_path, text):
     (tmp_path / "p").write_text(text)
     found = chosen("--use-plugin", str(tmp_path / "p"))
-    assert (found.plugin, found.plugin_args) == ("SLURM", {"sbatch_args": "--mem=8G"})
+    assert found.plugin == "SLURM"
+    assert found.plugin_args == {"sbatch_args": "--mem=8G", "omp_nthreads": 4}
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "just text", "[1]", "plugin_args: {}",
@@ -120,3 +122,27 @@ def test_toml_round_trip(content):
 
 def test_toml_without_values():
     assert to_toml({"a": None, "b": Path("x")}) == '# a is not set\nb = "x"\n'
+
+
+def test_a_cluster_cannot_use_blanks(tmp_path):
+    there = tmp_path / "two words"
+    with pytest.raises(UsageError, match=r"two words: the plugin SLURM cannot use .* \(-w\)"):
+        resources.check_plugin(resources.Resources("SLURM", 1), there)
+    resources.check_plugin(resources.Resources("SLURM", 1), tmp_path)
+    resources.check_plugin(resources.Resources("MultiProc", 1), there)
+
+
+def test_a_user_without_home_and_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("TMPDIR", "/missing")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(resources, "_temporary_folders", lambda: ["/missing"])
+    monkeypatch.setattr(Path, "home", lambda: Path("~missing").expanduser())
+    resources.settle_user(tmp_path)
+    assert os.environ["HOME"] == "/nonexistent"
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path / "tmp")
+    with pytest.raises(
+        MsnmoError, match=r"temporary files can be written. Give a work folder"
+    ) as e:
+        resources.settle_user(None)
+    assert e.value.exit_code is ExitCode.CANNOT_CREATE_OUTPUT

@@ -192,6 +192,18 @@ def test_a_gpu_that_computes_nonsense(monkeypatch):
     assert select_device("auto") == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("free", "total", "problem"),
+    [(7.5, 8, None), (0.4, 8, "it is busy: 0.4 of its 8.0 GB are free"), (0.9, 1, "too small")],
+)
+def test_a_gpu_needs_room_for_a_volume(monkeypatch, caplog, free, total, problem):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.full((8, 8), 1.0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * 1e9), int(total * 1e9)))
+    assert select_device("auto") == ("cpu" if problem else "cuda")
+    assert (problem or "") in caplog.text
+
+
 def test_a_working_gpu_is_taken(monkeypatch):
     monkeypatch.setattr(device_module, "_probe_cuda", lambda _: None)
     assert select_device("auto") == "cuda"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ class _ActInputSpec(BaseInterfaceInputSpec):
     act = traits.Str("pass", usedefault=True)
     prefix = traits.Str()
     native_file = traits.Str()
+    use_gpu = traits.Bool(False, usedefault=True)
 
 
 class _ActOutputSpec(TraitedSpec):
@@ -50,6 +52,9 @@ class Act(StepInterface):
                 raise MemoryError
             case "unpicklable":
                 return {"pid": os.getpid(), "more": lambda: None}
+            case "note":
+                note = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid()}
+                (folder / "note.json").write_text(json.dumps(note))
             case "pass":
                 pass
         return {"pid": os.getpid()}

@@ -181,3 +181,17 @@ def _runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_cluster_computes_as_the_workers_do(tmp_path):
+    """What a job inherits: the same threads as here, also those of ITK."""
+    seen: dict[str, str] = {}
+
+    def note(_node: str, event: str) -> None:
+        if event == "start":
+            seen.update(os.environ)
+
+    run(tmp_path, {"a": "pass"}, plugin="Linear", plugin_args={"omp_nthreads": 3}, on_event=note)
+    assert seen["OMP_NUM_THREADS"] == "3"
+    assert seen["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] == "1"
+    assert os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS") is None

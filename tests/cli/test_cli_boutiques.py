@@ -1,0 +1,33 @@
+"""The Boutiques descriptor is the command line's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from msnmo_bids.cli.boutiques import ERROR_CODES, descriptor
+from msnmo_bids.cli.parser import parse_args
+from msnmo_bids.errors import ExitCode
+
+FILE = Path(__file__).parents[2] / "msnmo.json"
+
+
+def test_the_file_is_up_to_date():
+    message = "Run: python -m msnmo_bids.cli.boutiques > msnmo.json"
+    assert json.loads(FILE.read_text()) == descriptor(), message
+
+
+def test_every_way_to_fail_has_its_words():
+    assert set(ERROR_CODES) == set(ExitCode) - {ExitCode.OK}
+
+
+def test_a_command_line_made_from_it_is_understood():
+    values = {"Flag": None, "Number": "1", "String": "auto", "File": "file"}
+    words = []
+    for entry in descriptor()["inputs"]:
+        value = (entry.get("value-choices") or [values[entry["type"]]])[0]
+        words += [word for word in (entry.get("command-line-flag"), value) if word is not None]
+    options = vars(parse_args(words))
+    assert {entry["id"] for entry in descriptor()["inputs"]} <= set(options)
+    assert options["work_dir"] == Path("auto")
+    assert options["nprocs"] == 1
