@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from msnmo_bids.bids.runs import read_runs
+from msnmo_bids.cli.resources import MOST_THREADS
 from msnmo_bids.errors import ExitCode, MsnmoError
 
 THREE = (
@@ -86,14 +87,17 @@ def test_what_the_workflow_is_given(call, fake, raw, out, tmp_path):
         tmp_path / "w",
         "MultiProc",
     )
-    assert (given["plugin_args"]["n_procs"], given["plugin_args"]["n_gpu_procs"]) == (3, 0)
+    assert (given["plugin_args"]["n_procs"], given["plugin_args"]["gpus"]) == (3, [])
     assert Path(given["crash_dir"]).parent == out / "logs"
 
 
 def test_a_plugin_file(call, fake, raw, out, tmp_path):
     (tmp_path / "p.yml").write_text("plugin: Linear\n")
     call(raw, out, "participant", SKIP, "--use-plugin", tmp_path / "p.yml")
-    assert (fake.arguments["plugin"], fake.arguments["plugin_args"]) == ("Linear", {})
+    assert (fake.arguments["plugin"], fake.arguments["plugin_args"]["omp_nthreads"]) == (
+        "Linear",
+        MOST_THREADS,
+    )
 
 
 def test_a_second_run_does_nothing(call, fake, raw, out):
