@@ -22,7 +22,7 @@ def test_round_trip(make_dataset, tmp_path):
     record.write(65)
     (run,) = read_runs(tmp_path)
     assert set(run) == {"RunId", "Started", "Finished", "Version", "Settings", "Scans", "NoFLAIR",
-                        "ExitCode"}  # fmt: skip
+                        "Comparisons", "ExitCode"}  # fmt: skip
     assert run["Scans"] == [
         {
             "Scan": scan.relative, "Prefix": "sub-01", "Folder": "sub-01/anat", "Subject": "01",

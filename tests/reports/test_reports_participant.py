@@ -165,7 +165,7 @@ def test_visits_are_in_order(add_results: Add, write: Write) -> None:
     page = Page(write([add_results(scan) for scan in (TEN, TWO, ONE)]))
     sections = [name for name in page.ids if name.startswith("sub-")]
     assert sections == ["sub-01_ses-1", "sub-01_ses-2", "sub-01_ses-10"]
-    assert "not a measure of disease activity" in page.text
+    assert "Do not read a change from the difference of two rows" in page.text
 
 
 def test_everything_is_escaped(add_results: Add, write: Write) -> None:
