@@ -1,7 +1,7 @@
 """What the page's interactive viewer shows: FLAIR, lesions and class activation, packed as text.
 
 The viewer is a small canvas script of our own (`templates/viewer.js`): a library such as NiiVue
-would bring WebGL, workers and over a megabyte into every page, and would need a laxer content
+would bring WebGL and workers into every page, and would need a laxer content
 security policy; three planes with two overlays need neither.
 """
 

@@ -49,7 +49,9 @@ def assert_self_contained(source: str) -> Page:
         else:
             assert value.startswith("data:"), (tag, name, value[:50])
     assert "link" not in page.tags
-    found = re.findall(r".{60}(?:url\((?!#|%23)|@import|fetch\(|XMLHttpRequest|import\().{60}", source)
+    found = re.findall(
+        r".{60}(?:url\((?!#|%23)|@import|fetch\(|XMLHttpRequest|import\().{60}", source
+    )
     assert not found, found
     assert page.tags.count("script") == 1
     return page
