@@ -2,8 +2,8 @@
 
 ``PYTHONPATH=. python tools/region_confusion.py SIMULATED``
 
-SIMULATED is a data set of ``msnmo-simulate``. The true lesions and the true brain mask are taken, so
-that only the atlas, its registration and the ventricles found in the scan make a difference.
+SIMULATED is a data set of ``msnmo-simulate``. The true lesions and the true brain mask are taken,
+so that only the atlas, its registration and the ventricles found in the scan make a difference.
 """
 
 from __future__ import annotations
