@@ -134,7 +134,7 @@ def _lesions(record: Mapping[str, Any]) -> str:
         f"{_number(record.get('Threshold'))}; connected lesions (26 neighbours) smaller than "
         f"{_number(record.get('MinimumLesionVolume'))} mm³ were removed. Each lesion was "
         "assigned to a candidate region. Class activation maps were summed over the classifier's "
-        "three scales."
+        "three scales, each voxel by what it counts in the classifier's pooling."
     )
 
 
