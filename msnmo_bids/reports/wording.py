@@ -34,8 +34,8 @@ CAM_MEANS = (
     "of the classes, in units of the logit: only the difference decides (the map files hold each "
     "class by itself). Voxels count as in the network's pooling, by their lesion probability, so "
     "that hardly anything counts off the lesions. It shows what the network used, not what caused "
-    "a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and can lie beside its lesion. Stronger values "
-    "than the ends of the scale have their colours."
+    "a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and can lie beside "
+    "its lesion. Stronger values than the ends of the scale have their colours."
 )
 LESIONS_MEAN = (
     "Outlines follow the voxels' edges. Check that they are on hyperintense lesions, not on "
