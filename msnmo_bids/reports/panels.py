@@ -341,4 +341,4 @@ def _draw_bar(axes: Axes, bar: ColourBar, top: float) -> None:
     for share in (0.0, 0.5, 1.0):
         value = bar.low + share * (bar.high - bar.low)
         x = left + share * (right - left)
-        axes.text(x, bottom + 0.04, f"{value:.2g}", ha="center", va="top", fontsize=8)
+        axes.text(x, bottom + 0.04, f"{float(f'{value:.2g}'):g}", ha="center", va="top", fontsize=8)
