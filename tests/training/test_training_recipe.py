@@ -22,7 +22,8 @@ from msnmo_bids.training.mixed import MixedSource
 def tiny_recipe(ball_head, monkeypatch, tmp_path):
     """Two stages of two steps on cubes of 32, and the arguments of the command."""
     whole = recipe.read_recipe()
-    crops, *_, classifier = whole.stages
+    crops = whole.stages[0]
+    [classifier] = [one for one in whole.stages if CLASSIFICATION in one.config.tasks]
     stages = (
         replace(crops, side=32, config=replace(crops.config, steps=2, side=16)),
         replace(classifier, side=32, config=replace(classifier.config, steps=2, accumulate=2)),
@@ -46,13 +47,13 @@ def test_the_stages_follow_each_other_and_done_ones_are_kept(tiny_recipe, monkey
     assert recipe.main() == ExitCode.OK
     averaged = [
         torch.load(tiny_recipe / f"{name}.averaged.pt", weights_only=True)
-        for name in ("crops", "classifier-128")
+        for name in ("crops", "classifier-96")
     ]
     for key, value in averaged[0].items():
         frozen = key.startswith(("sharing.", "segmentation."))
         assert torch.equal(value, averaged[1][key]) or not frozen, key
     assert not all(torch.equal(averaged[0][key], averaged[1][key]) for key in averaged[0])
-    for name in ("crops", "classifier-128"):
+    for name in ("crops", "classifier-96"):
         assert len(read_curves(tiny_recipe / name / "curves.csv")) == 2
     monkeypatch.setattr(Trainer, "run", pytest.fail)
     assert recipe.main() == ExitCode.OK
@@ -69,10 +70,10 @@ def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path
     tiny = recipe.read_recipe(None)
     material = recipe.Material([ball_head], None)
     first = recipe.train(tiny, material, tmp_path / "first", only=["crops"])
-    assert not (tmp_path / "first" / "classifier-128.averaged.pt").exists()
+    assert not (tmp_path / "first" / "classifier-96.averaged.pt").exists()
     initial = tmp_path / "first" / "crops.averaged.pt"
     later = recipe.train(
-        tiny, material, tmp_path / "later", initial=initial, only=["classifier-128"]
+        tiny, material, tmp_path / "later", initial=initial, only=["classifier-96"]
     )
     assert not (tmp_path / "later" / "crops").exists()
     kept = later.state_dict()
@@ -87,7 +88,7 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, monkeypatch):
     monkeypatch.setattr(
         recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
     )
-    [stage] = [one for one in recipe.read_recipe().stages if one.real_share]
+    stage = replace(recipe.read_recipe().stages[-1], real_share=0.5)
     source = recipe.samples_of(
         replace(stage, side=32), ("MS", "NMOSD"), recipe.Material([ball_head], None)
     )
@@ -108,7 +109,8 @@ def test_the_shipped_recipe():
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
         assert stage.config.frozen_trunk == classifies
-    assert found.stages[-1].nmosd_share == 0.5
+        assert stage.nmosd_share == (0.5 if classifies else 0.1)
+        assert not stage.real_share
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
