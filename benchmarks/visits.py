@@ -235,7 +235,7 @@ def main() -> None:
                     set(numbers[:some].tolist()),
                 )
         else:
-            for one in comparisons(scans, options.simulated):
+            for one in comparisons(scans):
                 pair = truth(one.earlier), truth(one.later)
                 if options.output is None:
                     files = tuple(on_disk(e, segmented(e, rng), next(places)) for e in pair)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 
 from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.scans import Scan
@@ -54,7 +53,7 @@ class Comparison:
         return f"{self.later.prefix}_space-{self.space}"
 
 
-def comparisons(scans: Iterable[Scan], bids_dir: Path) -> list[Comparison]:
+def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
     """Pair the scans of consecutive visits.
 
     Scans of one participant with the same name but for the session are a series; each is compared
@@ -65,8 +64,6 @@ def comparisons(scans: Iterable[Scan], bids_dir: Path) -> list[Comparison]:
     ----------
     scans : iterable of Scan
         Of any participants; those without a session are passed over.
-    bids_dir : Path
-        Root of the raw data set, whose tables may have dates.
 
     Returns
     -------
@@ -80,7 +77,7 @@ def comparisons(scans: Iterable[Scan], bids_dir: Path) -> list[Comparison]:
     found: list[Comparison] = []
     for subject in sorted(by_subject, key=natural_key):
         for series in _series(by_subject[subject]):
-            found += _pairs(series, bids_dir)
+            found += _pairs(series)
     return found
 
 
@@ -96,11 +93,11 @@ def _series(scans: Sequence[Scan]) -> list[list[Scan]]:
     return [list(first.values())] if len(first) > 1 else []
 
 
-def _pairs(series: Sequence[Scan], bids_dir: Path) -> list[Comparison]:
+def _pairs(series: Sequence[Scan]) -> list[Comparison]:
     """Put a series in order and pair each scan with the next."""
     by_label = sorted(series, key=lambda scan: natural_key(scan.session or ""))
     for source, find in ((BY_SCANS, _scan_time), (BY_SESSIONS, _session_time)):
-        times = [find(scan, bids_dir) for scan in by_label]
+        times = [find(scan) for scan in by_label]
         known = [time for time in times if time is not None]
         if len(known) == len(times):
             dated = sorted(zip(known, range(len(known)), by_label, strict=True))
@@ -111,21 +108,21 @@ def _pairs(series: Sequence[Scan], bids_dir: Path) -> list[Comparison]:
     return [Comparison(one, two, BY_LABELS, None) for one, two in pairwise(by_label)]
 
 
-def _scan_time(scan: Scan, bids_dir: Path) -> datetime | None:
+def _scan_time(scan: Scan) -> datetime | None:
     """Return when a scan was acquired, from the ``scans.tsv`` of its session or participant."""
     subject = f"sub-{scan.subject}"
     for folder in (f"{subject}/ses-{scan.session}", subject):
-        table = bids_dir / folder / f"{folder.replace('/', '_')}_scans.tsv"
+        table = scan.bids_dir / folder / f"{folder.replace('/', '_')}_scans.tsv"
         for row in read_table(table):
             if f"{folder}/{row.get('filename')}" == scan.relative:
                 return _time(row.get("acq_time"))
     return None
 
 
-def _session_time(scan: Scan, bids_dir: Path) -> datetime | None:
+def _session_time(scan: Scan) -> datetime | None:
     """Return when a session was, from the participant's ``sessions.tsv``."""
     subject = f"sub-{scan.subject}"
-    for row in read_table(bids_dir / subject / f"{subject}_sessions.tsv"):
+    for row in read_table(scan.bids_dir / subject / f"{subject}_sessions.tsv"):
         if row.get("session_id") == f"ses-{scan.session}":
             return _time(row.get("acq_time"))
     return None

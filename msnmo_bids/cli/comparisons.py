@@ -35,7 +35,7 @@ def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Compar
         A scan without derivatives is passed over: its neighbours are compared.
     """
     done = [scan for scan in scans if diagnosis_path(scan, output_dir).is_file()]
-    return comparisons(done, done[0].bids_dir) if done else []
+    return comparisons(done)
 
 
 def due_comparisons(
@@ -61,15 +61,15 @@ def due_comparisons(
         return scan.relative in running
 
     there = [scan for scan in scans if runs(scan) or diagnosis_path(scan, output_dir).is_file()]
-    found = comparisons(there, there[0].bids_dir) if there else []
+    limits = method()
     return tuple(
         comparison
-        for comparison in found
+        for comparison in comparisons(there)
         if runs(comparison.earlier)
         or runs(comparison.later)
         or (
             why_not_comparable(comparison, output_dir) is None
-            and not is_compared(comparison, output_dir, method())
+            and not is_compared(comparison, output_dir, limits)
         )
     )
 

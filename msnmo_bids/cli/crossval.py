@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.cli.command import run_command
-from msnmo_bids.cli.options import HelpFormatter, Parser, add_option, at_least
+from msnmo_bids.cli.options import Parser, add_option, at_least
 from msnmo_bids.cli.training_data import (
     SiteData,
     add_common_arguments,
@@ -44,8 +44,6 @@ def build_parser() -> Parser:
         description="Cross-validate the joint model, its ablations and published networks on a "
         "site's own data, and write the tables and figures of the paper for them.",
         epilog=EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     group = parser.add_argument_group("cross-validation")
     add_option(

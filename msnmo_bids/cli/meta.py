@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msnmo_bids.cli.command import run_command
-from msnmo_bids.cli.options import HelpFormatter, Parser, add_option, add_verbosity
+from msnmo_bids.cli.options import Parser, add_option, add_verbosity
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ def build_parser() -> Parser:
         description="Pool results: fixed and random effects, heterogeneity, subgroups, leave-one-"
         "out, Egger's test, forest and funnel plots, on one page.",
         epilog=EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="INPUT",

@@ -18,7 +18,10 @@ from msnmo_bids.version import get_version
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that ends with the exit code of wrong usage (64)."""
+    """A parser with our help, without abbreviations; wrong usage ends with its exit code (64)."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and the problem, then end."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msnmo_bids.cli.options import (
-    HelpFormatter,
     Parser,
     add_option,
     add_performance,
@@ -51,8 +50,6 @@ def build_parser() -> Parser:
         prog="msnmo",
         description="Lesion segmentation and MS/NMOSD pattern scores from T2-FLAIR (a BIDS App).",
         epilog=EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a BIDS data set")
     parser.add_argument("output_dir", type=Path, help="folder for the derivatives; made if missing")

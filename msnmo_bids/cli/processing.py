@@ -133,5 +133,5 @@ def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
 
     kinds = {bool(scan.skull_stripped): scan for scan in reversed(plan.selection.scans)}
     texts = [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
-    found = comparisons(plan.selection.available, plan.selection.scans[0].bids_dir)
+    found = comparisons(plan.selection.available)
     return texts + ([description_of_visits(found[0], common["output_dir"])] if found else [])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.cli.command import run_command
-from msnmo_bids.cli.options import HelpFormatter, Parser, add_option
+from msnmo_bids.cli.options import Parser, add_option
 from msnmo_bids.cli.training_data import (
     SiteData,
     add_common_arguments,
@@ -49,8 +49,6 @@ def build_parser() -> Parser:
         description="Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and "
         "diagnoses in participants.tsv. Scans that have only one of them train what they can.",
         epilog=EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     group = parser.add_argument_group("what to train")
     own = [name for name in registry.names() if is_own(name)]

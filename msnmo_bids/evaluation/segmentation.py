@@ -84,7 +84,7 @@ def compare_masks(
     both = int((truth & prediction).sum())
     ml = float(np.prod(zooms)) / 1000
     return {
-        "dsc": 2 * both / (true + found) if true + found else 1.0,
+        "dsc": dice(both, true, found),
         "ppv": _share(both, found),
         "tpr": _share(both, true),
         "vd": _share(abs(found - true), true),
@@ -95,6 +95,17 @@ def compare_masks(
         "true_volume_ml": true * ml,
         "predicted_volume_ml": found * ml,
     }
+
+
+def dice(both: float, true: float, found: float) -> float:
+    """Return the DSC of two masks from the sizes of their intersection and of each; 1 if empty.
+
+    Examples
+    --------
+    >>> dice(2, 4, 4), dice(0, 0, 0)
+    (0.5, 1.0)
+    """
+    return 2 * both / (true + found) if true + found else 1.0
 
 
 def lesion_wise(
@@ -194,7 +205,7 @@ def pooled(
     both = float((np.fromiter(dsc, float) * (true + found) / 2).sum())
     all_true, all_found = float(true.sum()), float(found.sum())
     return {
-        "dsc": 2 * both / (all_true + all_found) if all_true + all_found else 1.0,
+        "dsc": dice(both, all_true, all_found),
         "ppv": _share(both, all_found),
         "tpr": _share(both, all_true),
         "vd": _share(abs(all_found - all_true), all_true),

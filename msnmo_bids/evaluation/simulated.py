@@ -11,7 +11,7 @@ import pandas as pd
 from msnmo_bids.evaluation.classification import (
     calibration_error,
     least_confidence,
-    risk_coverage,
+    probability_columns,
     roc_area,
 )
 
@@ -36,9 +36,8 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
     ndarray of object, (N,)
         Name of a class, or None.
     """
-    probabilities = cases[[f"prob_{name}" for name in classes]].to_numpy()
-    named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
-    withheld = (probabilities.max(axis=1) < least) | ~cases["agree"].astype(bool).to_numpy()
+    named, confidence = _likeliest(cases, classes)
+    withheld = (confidence < least) | ~cases["agree"].astype(bool).to_numpy()
     withheld |= cases["found_count"].to_numpy() == 0
     named[withheld] = None
     return named
@@ -103,13 +102,11 @@ def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
     float
         1 if there is none.
     """
-    correct, confidence = _correct_and_confidence(cases, classes)
+    sick = cases[cases["diagnosis"].isin(list(classes))]
+    sick = sick[decide(sick, classes, 0.0) != np.array(None)]
+    named, confidence = _likeliest(sick, classes)
+    correct = named == sick["diagnosis"].to_numpy()
     return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
-
-
-def risk_and_coverage(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """Return the corners of the risk-coverage curve: limit, coverage, risk."""
-    return risk_coverage(*_correct_and_confidence(cases, classes))
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
@@ -167,14 +164,11 @@ def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> flo
     return roc_area(labels, scores)
 
 
-def _correct_and_confidence(
-    cases: pd.DataFrame, classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    sick = cases[cases["diagnosis"].isin(list(classes))]
-    sick = sick[decide(sick, classes, 0.0) != np.array(None)]
-    probabilities = sick[[f"prob_{name}" for name in classes]].to_numpy()
+def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest class of each case, and its probability."""
+    probabilities = cases[probability_columns(classes)].to_numpy()
     named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
-    return (named == sick["diagnosis"].to_numpy()), probabilities.max(axis=1)
+    return named, probabilities.max(axis=1)
 
 
 def _mean(column: pd.Series) -> float | None:

@@ -10,9 +10,6 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 
 from msnmo_bids.interfaces.base import StepInterface
 
-#: Probabilities are kept in steps of 1 / 4096: exact in float32, and the files stay small.
-PROBABILITY_STEPS = 4096
-
 
 class _RegionMapInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
@@ -74,7 +71,7 @@ class SegmentLesions(StepInterface):
         import numpy as np
 
         from msnmo_bids.interfaces.images import load_array, write_like
-        from msnmo_bids.lesions.mask import segment
+        from msnmo_bids.lesions.mask import rounded, segment, without_dropped
         from msnmo_bids.lesions.morphometry import lesion_table, summary
         from msnmo_bids.lesions.regions import assign_regions
         from msnmo_bids.lesions.sites import lesion_sites
@@ -144,45 +141,6 @@ def atlas_registration(to_mni: Any, affine: Any) -> dict[str, Any]:
 
     matrix = to_mni @ np.linalg.inv(affine)
     return {"Space": MNI_SPACE, "Matrix": [[round(float(v), 6) for v in row] for row in matrix]}
-
-
-def rounded(probability: Any) -> Any:
-    """Clip a probability to 0 .. 1 and round it to steps of 1 / 4096 (float32).
-
-    >>> import numpy as np
-    >>> float(rounded(np.array([0.50001]))[0])
-    0.5
-    """
-    import numpy as np
-
-    steps = np.rint(np.clip(probability, 0, 1) * PROBABILITY_STEPS)
-    return (steps / PROBABILITY_STEPS).astype(np.float32)
-
-
-def without_dropped(probability: Any, lesions: Any, threshold: float) -> Any:
-    """Lower the probability of lesions that were too small to the threshold, no further.
-
-    So the lesion mask is the written probability above the threshold, voxel by voxel, and the
-    map still shows where a small lesion was dropped.
-
-    Parameters
-    ----------
-    probability : ndarray of float32, (X, Y, Z)
-        In steps of 1 / 4096.
-    lesions : ndarray of bool, (X, Y, Z)
-        The lesion mask.
-    threshold : float
-        Lesion above this probability.
-
-    Returns
-    -------
-    ndarray of float32, (X, Y, Z)
-        At most the threshold (rounded down to a step) outside of the mask.
-    """
-    import numpy as np
-
-    highest = np.float32(np.floor(threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
-    return np.where(lesions, probability, np.minimum(probability, highest))
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:

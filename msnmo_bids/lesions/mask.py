@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+#: Probabilities are kept in steps of 1 / 4096: exact in float32, and the files stay small.
+PROBABILITY_STEPS = 4096
 _CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -48,3 +50,38 @@ def segment(
     renumbered[kept + 1] = np.arange(1, kept.size + 1)
     labels = renumbered[components]
     return (labels > 0).astype(np.uint8), labels
+
+
+def rounded(probability: np.ndarray) -> np.ndarray:
+    """Clip a probability to 0 .. 1 and round it to steps of 1 / 4096 (float32).
+
+    >>> import numpy as np
+    >>> float(rounded(np.array([0.50001]))[0])
+    0.5
+    """
+    steps = np.rint(np.clip(probability, 0, 1) * PROBABILITY_STEPS)
+    return (steps / PROBABILITY_STEPS).astype(np.float32)
+
+
+def without_dropped(probability: np.ndarray, lesions: np.ndarray, threshold: float) -> np.ndarray:
+    """Lower the probability of lesions that were too small to the threshold, no further.
+
+    So the lesion mask is the written probability above the threshold, voxel by voxel, and the
+    map still shows where a small lesion was dropped.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, (X, Y, Z)
+        In steps of 1 / 4096.
+    lesions : ndarray of bool, (X, Y, Z)
+        The lesion mask.
+    threshold : float
+        Lesion above this probability.
+
+    Returns
+    -------
+    ndarray of float32, (X, Y, Z)
+        At most the threshold (rounded down to a step) outside of the mask.
+    """
+    highest = np.float32(np.floor(threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
+    return np.where(lesions, probability, np.minimum(probability, highest))

@@ -23,7 +23,7 @@ from msnmo_bids.evaluation.cam import (
     remove_tissue,
 )
 from msnmo_bids.evaluation.rule import rule_of_scan
-from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.mask import segment
 from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
@@ -181,14 +181,14 @@ def evaluate_case(
         "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
         "typicality": case.typicality, "found_count": int(labels.max()),
         **compare_masks(truth.astype(np.uint8), labels, tuple(scan.zooms)),
-        **{f"dsc_{level}": _dice(probability > level, truth) for level in THRESHOLDS},
+        **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
         **_scores(found),
     }  # fmt: skip
     likeliest = int(np.argmax(found.class_probabilities))
     cam = from_cube(contrast(found.cams, likeliest), transform)
     row |= cam_scores(cam, truth, brain, tuple(scan.zooms))
     if with_deletion:
-        row |= _deletion(cube, found, likeliest, weights)
+        row |= _deletion(cube, found, likeliest, weights, tta=tta)
     if with_rule:
         row["rule"] = _rule(scan, brain, labels)
     return row
@@ -220,7 +220,7 @@ def _scores(found: Prediction) -> dict[str, Any]:
 
 
 def _deletion(
-    cube: np.ndarray, found: Prediction, likeliest: int, weights: Sequence[Path]
+    cube: np.ndarray, found: Prediction, likeliest: int, weights: Sequence[Path], *, tta: bool
 ) -> dict[str, float]:
     """Return how the likeliest class's logit margin falls when tissue is removed."""
     assert found.cams is not None
@@ -228,10 +228,12 @@ def _deletion(
     where = marked(contrast(found.cams, likeliest), brain)
     parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
     before = _margin(found, likeliest)
-    return {
-        f"fall_without_{name}": before
-        - _margin(predict(remove_tissue(cube, part, brain), *weights), likeliest)
+    without = {
+        name: predict(remove_tissue(cube, part, brain), *weights, tta=tta)
         for name, part in parts.items()
+    }
+    return {
+        f"fall_without_{name}": before - _margin(left, likeliest) for name, left in without.items()
     }
 
 
@@ -248,9 +250,8 @@ def _rule(scan: SimulatedScan, brain: np.ndarray, labels: np.ndarray) -> str:
         return rule_of_scan(labels, flair, mask)
 
 
-def _dice(found: np.ndarray, true: np.ndarray) -> float:
-    both = found.sum() + true.sum()
-    return float(2 * (found & true).sum() / both) if both else 1.0
+def _dsc(found: np.ndarray, true: np.ndarray) -> float:
+    return dice(int((found & true).sum()), int(true.sum()), int(found.sum()))
 
 
 def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:

@@ -13,15 +13,13 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.lesions.mask import rounded
 from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.visits.changes import Visit, classify
 from msnmo_bids.visits.halfway import HalfwaySpace, border_width, halfway_space, resample
 from msnmo_bids.visits.matching import match_lesions
 from msnmo_bids.visits.rates import summary
 from msnmo_bids.visits.rule import CHANGES, DEFAULT_RULE, ChangeRule
-
-#: Probabilities are kept in steps of 1 / 4096, as those of the scans.
-PROBABILITY_STEPS = 4096
 
 
 @dataclass(frozen=True)
@@ -158,11 +156,12 @@ def compare(
     regions = [_regions(visit) for visit in (earlier, later)]
     places = _centroids(numbers, len(rows), space.affine)
     values = np.zeros(len(rows) + 1, dtype=np.uint8)
-    for row, place in zip(rows, places, strict=True):
+    boxes = ndimage.find_objects(numbers)
+    for row, place, box in zip(rows, places, boxes, strict=True):
         values[row["index"]] = CHANGES.index(row["change"]) + 1
         row |= dict(zip(("x_mm", "y_mm", "z_mm"), place, strict=True))
-        box = numbers == row["index"]
-        row |= _native(box, (first, second), regions)
+        labels = [visit.labels[box][numbers[box] == row["index"]] for visit in (first, second)]
+        row |= _native(labels, regions)
     table = [{key: _rounded(value) for key, value in row.items()} for row in rows]
     differ = _sizes_differ([affine for _, affine in brains])
     return Changes(space, motion, width, first, second, numbers, values[numbers], table, differ)
@@ -174,8 +173,7 @@ def halfway_images(changes: Changes) -> dict[str, np.ndarray]:
     for which, visit in (("earlier", changes.earlier), ("later", changes.later)):
         images[f"{which}_flair"] = visit.flair
         images[f"{which}_mask"] = visit.lesions.astype(np.uint8)
-        steps = np.rint(visit.probability * PROBABILITY_STEPS)
-        images[f"{which}_probability"] = (steps / PROBABILITY_STEPS).astype(np.float32)
+        images[f"{which}_probability"] = rounded(visit.probability)
     return images
 
 
@@ -254,18 +252,15 @@ def _regions(visit: VisitFiles) -> dict[int, str]:
     return {int(row["index"]): row["region"] for row in read_table(visit.morphometry)}
 
 
-def _native(
-    own: np.ndarray,
-    visits: Sequence[ResampledVisit],
-    regions: Sequence[Mapping[int, str]],
-) -> dict[str, Any]:
+def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:
     """Return the lesion's numbers in both scans' label images, and its region.
 
+    `own` are the labels of its voxels at each visit.
     Of the regions of all its parts the one of the largest, at the later visit if it is there.
     """
     found: dict[str, Any] = {"region": None}
-    for which, visit, names in zip(("earlier", "later"), visits, regions, strict=True):
-        labels, counts = np.unique(visit.labels[own], return_counts=True)
+    for which, voxels, names in zip(("earlier", "later"), own, regions, strict=True):
+        labels, counts = np.unique(voxels, return_counts=True)
         kept = labels > 0
         labels, counts = labels[kept], counts[kept]
         found[f"lesions_{which}"] = ", ".join(map(str, labels))

@@ -34,7 +34,7 @@ def pairs(make_dataset, write_derivatives, out):
     scans = find_scans(root).scans
     for scan in scans:
         write_derivatives(scan, out)
-    found = comparisons(scans, root)
+    found = comparisons(scans)
     for comparison in found:
         paths = paths_of(comparison)
         for path in paths.values():

@@ -16,14 +16,14 @@ def name(session: str, rest: str = "", subject: str = "01") -> str:
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
-    found = comparisons(find_scans(root).scans, root)
+    found = comparisons(find_scans(root).scans)
     return [(one.earlier.prefix, one.later.prefix) for one in found]
 
 
 def test_visits_without_dates_are_in_the_order_of_their_labels(make_dataset):
     root = make_dataset(name("10"), name("2"), name("1"), "sub-02/anat/sub-02_FLAIR.nii.gz")
     assert pairs(root) == [("sub-01_ses-1", "sub-01_ses-2"), ("sub-01_ses-2", "sub-01_ses-10")]
-    one = comparisons(find_scans(root).scans, root)[0]
+    one = comparisons(find_scans(root).scans)[0]
     assert (one.order_by, one.interval_days, one.space) == (BY_LABELS, None, "ses1ses2")
 
 
@@ -34,7 +34,7 @@ def test_dates_win_over_labels_and_give_the_interval(make_dataset):
         {"session_id": "ses-b", "acq_time": "1925-01-01T12:00:00Z"},
     ]
     write_tsv(root / "sub-01" / "sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
-    [one] = comparisons(find_scans(root).scans, root)
+    [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.later.session) == ("b", "a")
     assert (one.order_by, one.interval_days) == (BY_SESSIONS, 182.5)
     for session, date in (("a", "2020-01-01"), ("b", "2021-01-01")):
@@ -42,7 +42,7 @@ def test_dates_win_over_labels_and_give_the_interval(make_dataset):
         file = f"anat/sub-01_ses-{session}_FLAIR.nii.gz"
         write_tsv(folder / f"sub-01_ses-{session}_scans.tsv", ("filename", "acq_time"),
                   [{"filename": file, "acq_time": date}])  # fmt: skip
-    [one] = comparisons(find_scans(root).scans, root)
+    [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.order_by, one.interval_days) == ("a", BY_SCANS, 366)
 
 
@@ -54,7 +54,7 @@ def test_one_missing_date_makes_labels_decide(make_dataset, date):
         {"session_id": "ses-1", "acq_time": date},
     ]
     write_tsv(root / "sub-01" / "sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
-    [one] = comparisons(find_scans(root).scans, root)
+    [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.order_by) == ("1", BY_LABELS)
 
 

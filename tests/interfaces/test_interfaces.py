@@ -13,9 +13,9 @@ from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
 from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
-from msnmo_bids.interfaces.lesions import rounded, without_dropped
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import _checked
+from msnmo_bids.lesions.mask import rounded, without_dropped
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):

@@ -21,7 +21,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.images import write_like
-from msnmo_bids.interfaces.lesions import rounded, without_dropped
+from msnmo_bids.lesions.mask import rounded, without_dropped
 from msnmo_bids.preprocessing.geometry import conform
 
 CLASSES = ("MS", "NMOSD")
