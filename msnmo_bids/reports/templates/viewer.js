@@ -15,7 +15,7 @@ class Viewer {
   constructor(element) {
     this.element = element;
     this.about = JSON.parse(element.dataset.about);
-    this.at = this.about.places["1"] ?? this.about.shape.map((n) => n >> 1);
+    this.at = [...(this.about.places["1"] ?? this.about.shape.map((n) => n >> 1))];
     this.controls = {};
     for (const control of element.querySelectorAll("[name]")) {
       this.controls[control.name] = control;
