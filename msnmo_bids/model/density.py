@@ -1,0 +1,96 @@
+"""How unlike the training scans a scan is: a Gaussian density on the shared features.
+
+The distance is Mahalanobis's, as in Lee et al. 2018 (doi:10.48550/arXiv.1807.03888), of one vector
+a scan: mean and standard deviation, over the brain, of each channel that the network computes
+anyway. The covariance is shrunk as by Ledoit and Wolf 2004 (doi:10.1016/S0047-259X(03)00096-4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class FeatureDensity(nn.Module):
+    """A multivariate normal distribution, as the tensors that the weights' file holds.
+
+    Parameters
+    ----------
+    count : int
+        Number of values a scan.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("whitening", torch.eye(count))
+
+    def fit(self, statistics: Tensor) -> None:
+        """Set mean and covariance from the scans of a training.
+
+        Parameters
+        ----------
+        statistics : Tensor
+            ``(N, count)`` of `feature_statistics`; N is at least 2.
+        """
+        from sklearn.covariance import LedoitWolf
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler()
+        scaled = scaler.fit_transform(statistics.double().cpu().numpy())
+        # The shrinkage is towards equal variances, so each value is first brought to one of 1.
+        fitted = LedoitWolf().fit(scaled)
+        precision = torch.from_numpy(fitted.precision_)
+        scale = torch.from_numpy(scaler.scale_)
+        self.mean.copy_(torch.from_numpy(scaler.mean_ + fitted.location_ * scaler.scale_))
+        self.whitening.copy_(torch.linalg.cholesky(precision).T / scale)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """Return the distance of scans from the mean.
+
+        Parameters
+        ----------
+        statistics : Tensor
+            ``(B, count)``.
+
+        Returns
+        -------
+        Tensor
+            ``(B,)``, the Mahalanobis distance over the square root of `count`: about 1 for scans
+            like those of `fit`.
+        """
+        offset = (statistics.float() - self.mean) @ self.whitening.T
+        return offset.square().mean(dim=1).sqrt()
+
+
+def feature_statistics(maps: Sequence[Tensor], image: Tensor) -> Tensor:
+    """Return the mean and the standard deviation of each channel over the brain.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor
+        ``(B, C_i, D_i, H_i, W_i)``.
+    image : Tensor
+        ``(B, 1, D, H, W)``; the brain is where it is not 0.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 2 * sum of C_i)``, float32: the means of the first map, its standard deviations, those
+        of the next.
+    """
+    brain = (image != 0).float()
+    values = []
+    for one in maps:
+        share = F.adaptive_avg_pool3d(brain, one.shape[2:])
+        share = share / share.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
+        mean = (one.float() * share).sum(dim=(2, 3, 4), keepdim=True)
+        variance = ((one.float() - mean).square() * share).sum(dim=(2, 3, 4))
+        values += [mean.flatten(1), variance.sqrt()]
+    return torch.cat(values, dim=1)
