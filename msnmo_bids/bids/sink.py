@@ -27,17 +27,12 @@ from msnmo_bids.bids.sidecars import (
     RAW_DATASET,
     sidecar_for,
 )
+from msnmo_bids.bids.verdict import judge
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.nifti_file import open_nifti
 
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
-NO_LESION = "no_lesion_found"
-LOW_PROBABILITY = "no_class_is_probable_enough"
-DISAGREEMENT = "networks_or_views_disagree"
-QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
-INDETERMINATE = "indeterminate"
-NO_LESION_REASON = "No lesion was found, so there is no pattern to classify"
 DISCLAIMER = (
     "Research software, no medical device: not for diagnosis or treatment. "
     "No scan of a person with NMOSD has been evaluated."
@@ -283,36 +278,20 @@ def _diagnosis(
     voxels = int(
         np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
     )
-    found = bool(results.table)
     probabilities = _add_up(results.class_probabilities)
-    likeliest = _likeliest(probabilities)
-    others = sum(_likeliest(vote) != likeliest for vote in results.class_votes)
-    needed = float(record.get("MinimumClassProbability", 0.0))
-    flags = [*record.get("Flags", ()), *results.flags]
-    reasons = []
-    level = results.quality["Level"]
-    if level != "green":
-        flags.append(QUALITY_RED if level == "red" else QUALITY_AMBER)
-    if level == "red":
-        reasons.append("The image's quality is red: " + ", ".join(results.quality["Reasons"]))
-    if not found:
-        flags.append(NO_LESION)
-        reasons.append(NO_LESION_REASON)
-    elif probabilities[likeliest] < needed:
-        flags.append(LOW_PROBABILITY)
-        reasons.append(f"No class reaches {needed:g}, from which on these weights name a diagnosis")
-    elif others:
-        flags.append(DISAGREEMENT)
-        count = len(results.class_votes)
-        reasons.append(
-            f"{others} of {count} networks or mirrored views name another class than their mean"
-        )
-    reason = ". ".join(reasons) or None
+    verdict = judge(
+        probabilities,
+        lesions=len(results.table),
+        quality=results.quality,
+        least=float(record.get("MinimumClassProbability", 0.0)),
+        votes=results.class_votes,
+    )
+    flags = {*record.get("Flags", ()), *results.flags, *verdict.flags}
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
         "Sources": [bids_uri(target.relative, RAW_DATASET)],
-        "Diagnosis": INDETERMINATE if reason else likeliest,
-        "Reason": reason,
+        "Diagnosis": verdict.diagnosis,
+        "Reason": verdict.reason,
         "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},
         "Probabilities": probabilities,
         **_rounded(results.summary),
@@ -320,14 +299,10 @@ def _diagnosis(
         "VoxelSize": [round(float(size), 4) for size in zooms],
         "Shape": [int(size) for size in native.shape[:3]],
         **{key: value for key, value in record.items() if key != "Flags"},
-        "Flags": sorted(set(flags)),
+        "Flags": sorted(flags),
         "Outputs": list(outputs),
         "Disclaimer": DISCLAIMER,
     }
-
-
-def _likeliest(probabilities: Mapping[str, float]) -> str:
-    return max(probabilities, key=probabilities.__getitem__)
 
 
 def _add_up(probabilities: Mapping[str, float]) -> dict[str, float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msnmo_bids.bids.verdict import INDETERMINATE
 from msnmo_bids.group.facts import Facts
 from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
-from msnmo_bids.reports.wording import INDETERMINATE, NO_REAL_NMOSD, REGION_NAMES
+from msnmo_bids.reports.wording import NO_REAL_NMOSD, REGION_NAMES
 
 REFERENCE = "participants_diagnosis"
 #: What the raw data set says: column of the table, attribute of `Facts`, dictionary.

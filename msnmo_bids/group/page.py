@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import io_spec, report_path
+from msnmo_bids.bids.verdict import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
@@ -19,7 +20,6 @@ from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
 from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
-from msnmo_bids.reports.wording import INDETERMINATE
 
 VOLUME_FLOOR_ML, COUNT_FLOOR = 0.01, 0.5
 #: Rows of the list of what to look at first, and of others beside; the tables hold all.

@@ -88,7 +88,7 @@ def feature_statistics(maps: Sequence[Tensor], image: Tensor) -> Tensor:
     brain = (image != 0).float()
     values = []
     for one in maps:
-        share = F.adaptive_avg_pool3d(brain, one.shape[2:])
+        share = F.interpolate(brain, one.shape[2:], mode="area")
         share = share / share.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
         mean = (one.float() * share).sum(dim=(2, 3, 4), keepdim=True)
         variance = ((one.float() - mean).square() * share).sum(dim=(2, 3, 4))

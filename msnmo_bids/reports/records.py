@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
-from msnmo_bids.reports.wording import NO_LESION
+from msnmo_bids.bids.verdict import INDETERMINATE, NO_LESION
 from msnmo_bids.text import natural_key
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
@@ -72,6 +72,11 @@ class ScanRecord:
         """Name of the scan within its participant, for headings."""
         entities = self.prefix.removeprefix(f"sub-{self.subject}").strip("_")
         return entities.replace("_", ", ") or "FLAIR"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a diagnosis is named."""
+        return self.diagnosis.get("Diagnosis", INDETERMINATE) != INDETERMINATE
 
     @property
     def has_pattern(self) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-INDETERMINATE = "indeterminate"
-NO_LESION = "no_lesion_found"
+from msnmo_bids.bids.verdict import (
+    DISAGREEMENT,
+    LOW_PROBABILITY,
+    NO_LESION,
+    QUALITY_AMBER,
+    QUALITY_RED,
+    UNFAMILIAR,
+)
 
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
@@ -107,12 +113,13 @@ SITES_MEAN = (
 )
 
 FLAGS = {
-    "quality_red": "The image's quality is red: no diagnosis is named.",
-    "quality_amber": "The image's quality is amber: see the quality table.",
+    QUALITY_RED: "The image's quality is red: no diagnosis is named.",
+    QUALITY_AMBER: "The image's quality is amber: see the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
-    "no_class_is_probable_enough": "No class is probable enough to be named by these weights.",
-    "networks_or_views_disagree": "The networks of the ensemble, or the image and its mirror "
+    LOW_PROBABILITY: "No class is probable enough to be named by these weights.",
+    DISAGREEMENT: "The networks of the ensemble, or the image and its mirror "
     "image, name different classes.",
+    UNFAMILIAR: "The scan is unlike those that the network was trained on.",
     "weights_simulated_only": "The network's weights were trained on simulated scans only.",
     "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
     "the other two planes look like steps.",

@@ -1,0 +1,101 @@
+"""Which diagnosis is named, and why none is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INDETERMINATE = "indeterminate"
+NO_LESION = "no_lesion_found"
+LOW_PROBABILITY = "no_class_is_probable_enough"
+DISAGREEMENT = "networks_or_views_disagree"
+UNFAMILIAR = "unlike_the_training_scans"
+QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
+_RED, _AMBER = "red", "amber"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a scan.
+
+    Parameters
+    ----------
+    diagnosis : str
+        A class, or `INDETERMINATE`.
+    reason : str or None
+        Why none is named: sentences.
+    flags : tuple of str
+        The same for programs, and what a reader should know besides.
+    """
+
+    diagnosis: str
+    reason: str | None
+    flags: tuple[str, ...]
+
+
+def judge(
+    probabilities: Mapping[str, float],
+    *,
+    lesions: int,
+    quality: Mapping[str, Any],
+    least: float = 0.0,
+    votes: Sequence[Mapping[str, float]] = (),
+    distance: float | None = None,
+    farthest: float | None = None,
+) -> Verdict:
+    """Name the likeliest class, or say why none is named.
+
+    Parameters
+    ----------
+    probabilities : mapping
+        Calibrated, by class.
+    lesions : int
+        Number that was found.
+    quality : mapping
+        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.figures.quality`.
+    least : float, optional
+        A class is named from this probability on.
+    votes : sequence of mapping, optional
+        The probabilities of each network of an ensemble, and of the mirror image.
+    distance : float, optional
+        Of the scan from the training scans (:mod:`msnmo_bids.model.density`).
+    farthest : float, optional
+        The largest distance with which a class is named.
+
+    Returns
+    -------
+    Verdict
+    """
+    likeliest = _likeliest(probabilities)
+    flags, reasons = [], []
+    level = quality["Level"]
+    if level == _RED:
+        flags.append(QUALITY_RED)
+        reasons.append("The image's quality is red: " + ", ".join(quality["Reasons"]))
+    elif level == _AMBER:
+        flags.append(QUALITY_AMBER)
+    if distance is not None and farthest is not None and distance > farthest:
+        flags.append(UNFAMILIAR)
+        reasons.append(
+            f"The scan is unlike the training scans (distance {distance:.2f}, limit {farthest:.2f})"
+        )
+    others = sum(_likeliest(vote) != likeliest for vote in votes)
+    if not lesions:
+        flags.append(NO_LESION)
+        reasons.append("No lesion was found, so there is no pattern to classify")
+    elif probabilities[likeliest] < least:
+        flags.append(LOW_PROBABILITY)
+        reasons.append(f"No class reaches {least:g}, from which on these weights name a diagnosis")
+    elif others:
+        flags.append(DISAGREEMENT)
+        reasons.append(
+            f"{others} of {len(votes)} networks or mirrored views name another class than their"
+            " mean"
+        )
+    reason = ". ".join(reasons) or None
+    return Verdict(INDETERMINATE if reason else likeliest, reason, tuple(flags))
+
+
+def _likeliest(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=probabilities.__getitem__)
