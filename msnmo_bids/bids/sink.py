@@ -85,6 +85,8 @@ class ScanResults:
         From :func:`msnmo_bids.quality.figures.quality`; red withholds the diagnosis.
     class_votes : tuple of dict
         The same of each network of an ensemble, and of the mirror image, where there are several.
+    distance : float or None
+        From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     figures : dict of str to Path
         SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     flags : tuple of str
@@ -104,6 +106,7 @@ class ScanResults:
     bias_correction: Mapping[str, Any]
     quality: Mapping[str, Any]
     class_votes: tuple[Mapping[str, float], ...] = ()
+    distance: float | None = None
     figures: Mapping[str, Path] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
@@ -285,6 +288,8 @@ def _diagnosis(
         quality=results.quality,
         least=float(record.get("MinimumClassProbability", 0.0)),
         votes=results.class_votes,
+        distance=results.distance,
+        farthest=record.get("MaximumOutOfDistributionScore"),
     )
     flags = {*record.get("Flags", ()), *results.flags, *verdict.flags}
     return {
@@ -294,6 +299,7 @@ def _diagnosis(
         "Reason": verdict.reason,
         "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},
         "Probabilities": probabilities,
+        "OutOfDistributionScore": _rounded(results.distance),
         **_rounded(results.summary),
         "BrainVolume": round(voxels * voxel_volume / 1000, 3),
         "VoxelSize": [round(float(size), 4) for size in zooms],

@@ -28,6 +28,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     table_file = File(exists=True, mandatory=True, desc="one row a lesion and their summary, JSON")
     class_probabilities = traits.Dict(mandatory=True, desc="by class")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
+    distance = traits.Either(None, traits.Float, desc="from the training scans")
     skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
     bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
     info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
@@ -70,6 +71,7 @@ class WriteDerivatives(StepInterface):
             summary=measures["Summary"],
             class_probabilities=given.class_probabilities,
             class_votes=tuple(given.class_votes or ()),
+            distance=given.distance,
             skull_stripping=given.skull_stripping,
             bias_correction=given.bias_correction,
             quality=given.quality,

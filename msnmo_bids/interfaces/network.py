@@ -35,6 +35,7 @@ class _PredictOutputSpec(TraitedSpec):
     cam_file = File(exists=True, desc="class activation maps (K, D, H, W), .npy")
     class_probabilities = traits.Dict(desc="calibrated probability by class")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
+    distance = traits.Either(None, traits.Float, desc="from the training scans")
 
 
 class Predict(StepInterface):
@@ -83,6 +84,7 @@ class Predict(StepInterface):
             "cam_file": str(cam_file),
             "class_probabilities": by_class(values),
             "class_votes": [by_class(vote) for vote in votes],
+            "distance": prediction.distance,
         }
 
 

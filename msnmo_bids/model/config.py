@@ -130,6 +130,9 @@ class JointConfig:
         without lesions is pooled evenly.
     group_size : int
         Channels that one group of a ``"group"`` normalisation holds.
+    density : bool
+        Keep a density of the shared features (:mod:`msnmo_bids.model.density`), fitted after the
+        training.
 
     Raises
     ------
@@ -180,6 +183,7 @@ class JointConfig:
     pooling: str = "average"
     pooling_floor: float = 1e-3
     group_size: int = 8
+    density: bool = False
 
     def __post_init__(self) -> None:
         _freeze_lists(self)

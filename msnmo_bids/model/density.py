@@ -7,8 +7,6 @@ anyway. The covariance is shrunk as by Ledoit and Wolf 2004 (doi:10.1016/S0047-2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -69,28 +67,23 @@ class FeatureDensity(nn.Module):
         return offset.square().mean(dim=1).sqrt()
 
 
-def feature_statistics(maps: Sequence[Tensor], image: Tensor) -> Tensor:
+def feature_statistics(maps: Tensor, image: Tensor) -> Tensor:
     """Return the mean and the standard deviation of each channel over the brain.
 
     Parameters
     ----------
-    maps : sequence of Tensor
-        ``(B, C_i, D_i, H_i, W_i)``.
+    maps : Tensor
+        ``(B, C, d, h, w)``.
     image : Tensor
         ``(B, 1, D, H, W)``; the brain is where it is not 0.
 
     Returns
     -------
     Tensor
-        ``(B, 2 * sum of C_i)``, float32: the means of the first map, its standard deviations, those
-        of the next.
+        ``(B, 2 * C)``, float32: the means, then the standard deviations.
     """
-    brain = (image != 0).float()
-    values = []
-    for one in maps:
-        share = F.interpolate(brain, one.shape[2:], mode="area")
-        share = share / share.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
-        mean = (one.float() * share).sum(dim=(2, 3, 4), keepdim=True)
-        variance = ((one.float() - mean).square() * share).sum(dim=(2, 3, 4))
-        values += [mean.flatten(1), variance.sqrt()]
-    return torch.cat(values, dim=1)
+    share = F.interpolate((image != 0).float(), maps.shape[2:], mode="area")
+    share = share / share.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
+    mean = (maps.float() * share).sum(dim=(2, 3, 4), keepdim=True)
+    variance = ((maps.float() - mean).square() * share).sum(dim=(2, 3, 4))
+    return torch.cat([mean.flatten(1), variance.sqrt()], dim=1)

@@ -45,6 +45,9 @@ class Prediction:
     class_votes : ndarray or None
         ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
         above are means over them.
+    distance : float or None
+        From the training scans (:mod:`msnmo_bids.model.density`); None when the weights hold no
+        density. Mean over networks and views.
     """
 
     probability: np.ndarray | None
@@ -53,6 +56,7 @@ class Prediction:
     class_logits: np.ndarray | None
     class_names: tuple[str, ...]
     class_votes: np.ndarray | None = None
+    distance: float | None = None
 
 
 def predict(
@@ -185,6 +189,7 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
         return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
 
     votes = [one.class_votes for one in found if one.class_votes is not None]
+    distances = [one.distance for one in found if one.distance is not None]
     return Prediction(
         mean("probability"),
         mean("cams"),
@@ -192,6 +197,7 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
         mean("class_logits"),
         found[0].class_names,
         np.concatenate(votes) if len(votes) == len(found) else None,
+        sum(distances) / len(distances) if len(distances) == len(found) else None,
     )
 
 
@@ -200,7 +206,9 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
     from msnmo_bids.model.cam import combined_cam
 
     features = network.forward_features(image)
-    lesions = probability = cams = logits = probabilities = votes = None
+    lesions = probability = cams = logits = probabilities = votes = distance = None
+    if network.config.density:
+        distance = float(network.density(network.forward_statistics(features, image))[0])
     if network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
         probability = lesions[0, 0].cpu().numpy()
@@ -214,7 +222,9 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         logits = scores[0].double().cpu().numpy()
         probabilities = _softmax(logits / metadata.calibration.temperature)
         votes = probabilities[None]
-    return Prediction(probability, cams, probabilities, logits, metadata.class_names, votes)
+    return Prediction(
+        probability, cams, probabilities, logits, metadata.class_names, votes, distance
+    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

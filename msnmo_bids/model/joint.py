@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from msnmo_bids.model.classification import DiseaseClassification
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, SIDE_MULTIPLE, TASKS, JointConfig
+from msnmo_bids.model.density import FeatureDensity, feature_statistics
 from msnmo_bids.model.guidance import LesionGuidance
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
 from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
@@ -77,6 +78,8 @@ class JointNetwork(nn.Module):
         if config.classifies:
             self.guidance = LesionGuidance(config)
             self.classification = DiseaseClassification(config)
+        if config.density:
+            self.density = FeatureDensity(2 * config.shared_channels)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -87,6 +90,12 @@ class JointNetwork(nn.Module):
         """Map the image ``(B, 1, D, H, W)`` to f_seg and f_cls (Eq. 1-4)."""
         check_image(image)
         return self.sharing(image)
+
+    def forward_statistics(self, features: SharedFeatures, image: Tensor) -> Tensor:
+        """Summarise f_seg (without a segmentation f_cls) for the density, ``(B, 64)``."""
+        maps = features.classification if features.segmentation is None else features.segmentation
+        assert maps is not None, "the model has a task"
+        return feature_statistics(maps, image)
 
     def forward_segmentation(self, features: SharedFeatures, image: Tensor) -> LesionMaps:
         """Map f_seg and the image to the lesion logits and their scales (Eq. 5)."""

@@ -27,6 +27,7 @@ LOGGER = logging.getLogger(__name__)
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 FORMAT_VERSION = 1
+_KEPT = "density."  # in float32: correlated features need the digits
 _GET_AGAIN = "Get the two files of the weights again, or name other weights"
 
 
@@ -85,6 +86,9 @@ class WeightsMetadata:
         Of the class probabilities.
     min_class_probability : float
         A diagnosis is named only if its probability reaches this; else it is indeterminate.
+    max_distance : float or None
+        A diagnosis is named only if the scan is no farther from the training scans
+        (:mod:`msnmo_bids.model.density`).
     trained_on : tuple of str
         Data sets, with their licences.
     licence : str
@@ -113,6 +117,7 @@ class WeightsMetadata:
     min_lesion_volume: float = 3.0
     calibration: Calibration = field(default_factory=Calibration)
     min_class_probability: float = 0.0
+    max_distance: float | None = None
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -350,7 +355,7 @@ def _stored(name: str, value: Tensor, dtype: str) -> Tensor:
     import torch
 
     value = value.detach().cpu()
-    if value.is_floating_point():
+    if value.is_floating_point() and not name.startswith(_KEPT):
         value = value.to(getattr(torch, DTYPES[dtype]))
         if not value.isfinite().all():
             raise ValueError(f"{name} is not finite as {dtype}: store the weights as fp32")

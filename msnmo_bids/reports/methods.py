@@ -75,6 +75,7 @@ def _processing(record: Mapping[str, Any]) -> str:
         _lesions(record),
         calibration(record.get("Calibration") or {}),
         _decision(record.get("MinimumClassProbability")),
+        _familiarity(record.get("MaximumOutOfDistributionScore")),
     ]
     return " ".join(filter(None, sentences))
 
@@ -166,6 +167,16 @@ def _decision(needed: Any) -> str:
     return (
         "The class with the highest score was named when there was a lesion and the score reached "
         f"{needed:g}."
+    )
+
+
+def _familiarity(farthest: Any) -> str:
+    if not isinstance(farthest, int | float):
+        return ""
+    return (
+        "None was named where the network's features of the scan lay farther than "
+        f"{farthest:g} from those of its training scans (Mahalanobis distance over the square root "
+        "of their number)."
     )
 
 

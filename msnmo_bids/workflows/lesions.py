@@ -19,7 +19,7 @@ from msnmo_bids.workflows.resources import memory_gb
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
 
-_SCORES = ("class_probabilities", "class_votes")
+_SCORES = ("class_probabilities", "class_votes", "distance")
 _SLOPPY_CUBE = (64, 64, 64)
 _DESCRIPTION = """\
 The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
@@ -78,6 +78,8 @@ def init_lesion_wf(
         One row a lesion and their summary (JSON).
     class_probabilities, class_votes
         By class; and the same of each network and view.
+    distance
+        From the training scans; None when the weights hold no density.
     mni_file
         Index of the scan to MNI mm (.npy).
     """

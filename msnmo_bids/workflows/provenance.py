@@ -40,6 +40,7 @@ def run_record(
             "Data": calibration.data,
         },
         "MinimumClassProbability": weights.min_class_probability,
+        "MaximumOutOfDistributionScore": weights.max_distance,
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
         "Model": {
