@@ -23,6 +23,7 @@ _MIDLINE_MM = 3.0  # on either side: belongs to no hemisphere
 _HEAD = 0.25  # of white matter: brighter is no air
 _NO_AIR = 1e-3  # of white matter: noise is brighter
 _FEW_VOXELS = 200
+_FITTED_VOXELS = 50_000
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def measure(images: QualityImages) -> dict[str, float | None]:
         | _contrasts(images, relative)
         | _evenness(images, deep)
         | _texture(images, relative, deep)
+        | {"BiasFieldDetail": bias_field_detail(images.raw, images.corrected, images.brain)}
         | {"Ghost": ghost(images.raw, images.brain, float(np.median(images.raw[deep])))}
         | _sides(images, relative, voxel_ml)
     )
@@ -203,6 +205,37 @@ def ghost(raw: np.ndarray, brain: np.ndarray, white: float) -> float | None:
         return None
     beyond = float(np.percentile(air, 95) / white)
     return beyond if beyond > _NO_AIR else None
+
+
+def bias_field_detail(raw: np.ndarray, corrected: np.ndarray, brain: np.ndarray) -> float | None:
+    """Return how much of the removed bias field no smooth field has.
+
+    A coil's field is smooth. A mass, an infarct or heavy motion leave a bump in the field that N4
+    finds, and are flattened with it: then they are no longer bright in the corrected image.
+
+    Parameters
+    ----------
+    raw, corrected : ndarray, (X, Y, Z)
+        FLAIR before and after bias correction.
+    brain : ndarray of bool, (X, Y, Z)
+        Brain mask.
+
+    Returns
+    -------
+    float or None
+        Standard deviation of the field's logarithm after a cubic polynomial was taken off; None
+        where the brain is too small.
+    """
+    inside = brain & (raw > 0) & (corrected > 0)
+    if np.count_nonzero(inside) < _FEW_VOXELS:
+        return None
+    field = np.log(raw[inside] / corrected[inside])
+    some = slice(None, None, max(1, len(field) // _FITTED_VOXELS))
+    field, place = field[some], np.argwhere(inside)[some] / inside.shape * 2 - 1
+    powers = [power for power in np.ndindex(4, 4, 4) if sum(power) <= 3]
+    terms = np.stack([np.prod(place**power, axis=1) for power in powers], axis=1)
+    weights, *_ = np.linalg.lstsq(terms, field, rcond=None)
+    return float(np.std(field - terms @ weights))
 
 
 def _contrasts(images: QualityImages, relative: np.ndarray) -> dict[str, float | None]:

@@ -96,7 +96,7 @@ REGION_NAMES = {
 
 QUALITY_MEANS = (
     "Red withholds the diagnosis; amber is to be looked at. The limits were set on 15 real FLAIR "
-    "and 5 real T1w and on simulated faults; heavy motion, masses and infarcts are not always "
+    "and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
     "recognised, so look at the images."
 )
 

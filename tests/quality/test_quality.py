@@ -81,6 +81,12 @@ def _mass(scan):
     return changed(scan, lambda image: np.where(right & scan.brain, 160, image))
 
 
+def _flattened(scan):
+    """Return a mass that the bias correction took for a field."""
+    away = sum((np.indices(SHAPE)[k] - c) ** 2 for k, c in enumerate((35, 28, 22)))
+    return replace(scan, raw=scan.raw * (1 + 1.5 * np.exp(-away / 40)).astype(np.float32))
+
+
 def _cavity(scan):
     right = np.sqrt(sum((np.indices(SHAPE)[k] - c) ** 2 for k, c in enumerate((35, 28, 22)))) < 8
     return changed(scan, lambda image: np.where(right & scan.brain, 30, image))
@@ -112,6 +118,7 @@ def _pieces(scan):
         (_t2w, "BrightFluid", "T2w"),
         (_isointense, "FluidToWhite", "unknown"),
         (_mass, "OneSidedBright", "FLAIR"),
+        (_flattened, "BiasFieldDetail", "FLAIR"),
         (_cavity, "OneSidedDark", "FLAIR"),
         (_noisy, "Noise", None),
         (_noisy, "Ghost", None),
@@ -128,6 +135,13 @@ def test_each_fault_is_red_with_its_reason(scan, fault, figure, looks):
     assert found["Level"] == RED
     assert next(limit.reason for limit in LIMITS if limit.name == figure) in found["Reasons"]
     assert looks is None or found["Contrast"] == looks
+
+
+def test_a_coils_smooth_field_is_no_detail(scan):
+    x, y, z = (np.linspace(-1, 1, n) for n in SHAPE)
+    field = np.exp(0.4 * x[:, None, None] + 0.3 * (y**2)[None, :, None] - 0.2 * (z**3)[None, None])
+    shaded = replace(scan, raw=(scan.raw * field).astype(np.float32))
+    assert quality(shaded)["Figures"]["BiasFieldDetail"]["Level"] == GREEN
 
 
 def test_what_cannot_be_measured_counts_for_nothing(scan):
