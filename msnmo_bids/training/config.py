@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 _POSITIVE = ("batch_size", "accumulate", "learning_rate", "plateau_epochs", "log_every")
 _NOT_NEGATIVE = (
     "epochs", "steps_per_epoch", "steps", "warm_up", "clip_norm", "side", "rotation_degrees",
-    "seed", "validate_every", "patience", "checkpoint_seconds",
+    "seed", "frozen_blocks", "validate_every", "patience", "checkpoint_seconds",
 )  # fmt: skip
 _SHARES = (
     "final_rate", "plateau_factor", "lesion_crops", "flip", "rotation", "intensity", "ema",
@@ -62,6 +62,9 @@ class TrainingConfig:
     )
     frozen_trunk: bool = _setting(
         False, "train the lesion guidance and the classifier alone, on features that stay"
+    )
+    frozen_blocks: int = _setting(
+        0, "with a frozen trunk: leave the lesion guidance and as many blocks of the classifier too"
     )
     seed: int = _setting(
         0, "seed; the randomness of a step depends on it, the step and the process alone"

@@ -92,7 +92,9 @@ class Trainer:
         if config.channels_last:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
-        self.parameters = trained_parameters(network, config.tasks, config.frozen_trunk)
+        self.parameters = trained_parameters(
+            network, config.tasks, config.frozen_trunk, config.frozen_blocks
+        )
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
         self.gradients = StepGradients(network, loss, self.parameters, config, ranks)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -287,7 +289,10 @@ class Trainer:
 
 
 def trained_parameters(
-    network: nn.Module, tasks: Sequence[str] = (), frozen_trunk: bool = False
+    network: nn.Module,
+    tasks: Sequence[str] = (),
+    frozen_trunk: bool = False,
+    frozen_blocks: int = 0,
 ) -> list[nn.Parameter]:
     """Return what is trained: all that the tasks need, or the classifier alone.
 
@@ -299,6 +304,8 @@ def trained_parameters(
         Tasks to train; default: all. A segmentation alone leaves the classifier as it is.
     frozen_trunk : bool, optional
         Leave the shared features and the segmentation as they are.
+    frozen_blocks : int, optional
+        With a frozen trunk: leave the guidance and the first blocks of the classifier as they are.
 
     Returns
     -------
@@ -309,9 +316,12 @@ def trained_parameters(
     UsageError
         If there is a frozen trunk and nothing besides.
     """
+    kept = [f"classification.blocks.{number}." for number in range(frozen_blocks)]
+    if kept:
+        kept.append("guidance.")
     for name, parameter in network.named_parameters():
-        in_head = name.startswith(_HEADS)
-        unused = in_head and tuple(tasks) == (SEGMENTATION,)
+        in_head = name.startswith(_HEADS) and not name.startswith(tuple(kept))
+        unused = name.startswith(_HEADS) and tuple(tasks) == (SEGMENTATION,)
         parameter.requires_grad_(in_head if frozen_trunk else not unused)
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
@@ -328,6 +338,8 @@ def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans:
         raise UsageError(f"this network has no {' and no '.join(lacking)} to train")
     if config.frozen_trunk and CLASSIFICATION not in (config.tasks or network.tasks):
         raise UsageError("--frozen-trunk trains the classification, which is no task here")
+    if config.frozen_blocks and not config.frozen_trunk:
+        raise UsageError("--frozen-blocks needs a frozen trunk", remedy="Add --frozen-trunk")
     if config.precision == "fp16" and not ranks.device.startswith("cuda"):
         raise UsageError("--precision fp16 needs a GPU", remedy="Choose bf16 or fp32")
     if config.patience and not validation_scans:

@@ -14,7 +14,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Stage:
         Share of NMOSD-like ones among them.
     real_share : float
         Share of the samples that are real scans.
+    loss : LossConfig or None
+        Its losses, where they are not the recipe's.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Stage:
     refresh_every: int = 2
     nmosd_share: float = 0.1
     real_share: float = 0.0
+    loss: LossConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Material:
 
     heads: list[Head]
     shapes: ShapeLibrary | None
-    real: tuple[Path, ...] = field(default=())
+    real: tuple[Path, ...] = ()
     cache: Path = Path("cache")
 
 
@@ -138,7 +141,7 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
         network = JointConfig(**content.pop("network", {}))
         loss = LossConfig(**content.pop("loss", {}))
         stages = tuple(
-            _stage(dict(stage), common, seed + number)
+            _stage(dict(stage), common, loss, seed + number)
             for number, stage in enumerate(content.pop("stages"))
         )
         if content:
@@ -149,9 +152,11 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
     return Recipe(network, loss, stages)
 
 
-def _stage(content: dict[str, Any], common: dict[str, Any], seed: int) -> Stage:
+def _stage(content: dict[str, Any], common: dict[str, Any], loss: LossConfig, seed: int) -> Stage:
     training = {**common, **content.pop("training", {}), "seed": seed}
-    return Stage(config=TrainingConfig.from_dict(training), **content)
+    changed = content.pop("loss", None)
+    own = None if changed is None else replace(loss, **changed)
+    return Stage(config=TrainingConfig.from_dict(training), loss=own, **content)
 
 
 def train(
@@ -201,7 +206,8 @@ def train(
         if only and stage.name not in only:
             continue
         source = samples_of(stage, recipe.network.classes, material)
-        trainer = Trainer(network, JointLoss(recipe.loss), stage.config, source, out / stage.name)
+        loss = JointLoss(stage.loss or recipe.loss)
+        trainer = Trainer(network, loss, stage.config, source, out / stage.name)
         network.load_state_dict(trainer.run())
         with atomic_path(done) as temporary:
             torch.save(network.state_dict(), temporary)

@@ -316,6 +316,17 @@ def test_trained_parameters(tmp_path, tasks, frozen, trained):
     assert changed == set(trained)
 
 
+def test_first_blocks_of_the_classifier_stay_too():
+    network = JointNetwork(NETWORK)
+    trained_parameters(network, (CLASSIFICATION,), True, 1)
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    parts = {".".join(name.split(".")[:3]) for name in trained}
+    assert parts == {
+        "classification.blocks.1", "classification.blocks.2",
+        "classification.head.weight", "classification.head.bias",
+    }  # fmt: skip
+
+
 def test_a_network_without_such_parts_has_no_frozen_trunk():
     with pytest.raises(UsageError, match="nothing to train"):
         trained_parameters(torch.nn.Conv3d(1, 1, 1), frozen_trunk=True)
@@ -326,6 +337,7 @@ def test_a_network_without_such_parts_has_no_frozen_trunk():
     [
         ({"tasks": [CLASSIFICATION]}, "no classification to train"),
         ({"frozen_trunk": True}, "frozen-trunk trains the classification"),
+        ({"frozen_blocks": 1}, "frozen-blocks needs a frozen trunk"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
     ],
 )

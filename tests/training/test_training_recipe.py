@@ -23,7 +23,7 @@ def tiny_recipe(ball_head, monkeypatch, tmp_path):
     """Two stages of two steps on cubes of 32, and the arguments of the command."""
     whole = recipe.read_recipe()
     crops = whole.stages[0]
-    [classifier] = [one for one in whole.stages if CLASSIFICATION in one.config.tasks]
+    [classifier] = [one for one in whole.stages if one.name == "classifier-96"]
     stages = (
         replace(crops, side=32, config=replace(crops.config, steps=2, side=16)),
         replace(classifier, side=32, config=replace(classifier.config, steps=2, accumulate=2)),
@@ -114,6 +114,9 @@ def test_the_shipped_recipe():
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
+    last = found.stages[-1]
+    assert last.loss == replace(found.loss, cross_weight=0.0, lesion_class_weight=1.0)
+    assert all(stage.loss is None for stage in found.stages[:-1])
 
 
 @pytest.mark.parametrize(
