@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from msnmo_bids.model.joint import JointNetwork
@@ -49,6 +50,9 @@ def main() -> None:
         "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
     )
     parser.add_argument(
+        "--max-distance", type=float, help="from the training scans, to name a diagnosis"
+    )
+    parser.add_argument(
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
     parser.add_argument(
@@ -57,9 +61,11 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     options = parser.parse_args()
-    configuration = read_recipe(options.recipe).network
+    tensors = trained_weights(options.checkpoint)
+    density = any(name.startswith("density.") for name in tensors)
+    configuration = replace(read_recipe(options.recipe).network, density=density)
     network = JointNetwork(configuration)
-    network.load_state_dict(trained_weights(options.checkpoint))
+    network.load_state_dict(tensors)
     calibration = Calibration()
     if options.calibrated_on:
         calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)
@@ -72,6 +78,7 @@ def main() -> None:
         min_lesion_volume=options.min_lesion_volume,
         calibration=calibration,
         min_class_probability=options.min_class_probability,
+        max_distance=options.max_distance,
         trained_on=trained_on(options.real_data),
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ class Readout:
         Their classes.
     temperature : float
         That fits `logits` to `labels`.
-    penalty : float
+    penalty : float or None
         The C with the smallest cross entropy of the scans that were left out.
     max_distance : float
         Within which `WITHIN` of the scans lie, each by a density without it.
@@ -83,7 +83,7 @@ class Readout:
     logits: np.ndarray
     labels: np.ndarray
     temperature: float
-    penalty: float
+    penalty: float | None
     max_distance: float
 
 
@@ -122,7 +122,9 @@ def features_of(network: JointNetwork, cube: np.ndarray) -> tuple[np.ndarray, np
     return pooled[0].numpy(), statistics[0].numpy()
 
 
-def fit_readout(network: JointNetwork, features: Features, *, seed: int = 0) -> Readout:
+def fit_readout(
+    network: JointNetwork, features: Features, *, last_layer: bool = True, seed: int = 0
+) -> Readout:
     """Set the last layer, by logistic regression, and the density.
 
     Parameters
@@ -131,6 +133,8 @@ def fit_readout(network: JointNetwork, features: Features, *, seed: int = 0) -> 
         Two classes; with a density. Changed in place.
     features : Features
         Of simulated scans.
+    last_layer : bool, optional
+        False leaves the last layer as it is; then `Readout.logits` are its own.
     seed : int, optional
         Of the folds.
 
@@ -144,15 +148,42 @@ def fit_readout(network: JointNetwork, features: Features, *, seed: int = 0) -> 
     ValueError
         If the network names other than two classes.
     """
+    from sklearn.model_selection import KFold
+
+    sick = features.labels >= 0
+    labels, penalty = features.labels[sick], None
+    if last_layer:
+        logits, penalty = _fit_last_layer(network, features.pooled[sick], labels, seed)
+    else:
+        with torch.no_grad():
+            logits = network.classification.head(torch.from_numpy(features.pooled[sick])).numpy()
+    statistics = torch.from_numpy(features.statistics)
+    distances = np.zeros(len(statistics))
+    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(statistics):
+        network.density.fit(statistics[train])
+        distances[test] = network.density(statistics[test]).numpy()
+    network.density.fit(statistics)
+    return Readout(
+        logits,
+        labels,
+        fit_temperature(logits, labels),
+        penalty,
+        float(np.quantile(distances, WITHIN)),
+    )
+
+
+def _fit_last_layer(
+    network: JointNetwork, pooled: np.ndarray, labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, float]:
+    """Fit the last layer; return logits, each from a fit without the scan, and the penalty."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     if len(network.config.classes) != 2:
         raise ValueError(f"two classes are needed, not {network.config.classes}")
-    sick = features.labels >= 0
-    pooled, labels = features.pooled[sick].astype(float), features.labels[sick]
+    pooled = pooled.astype(float)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     found = {}
     for penalty in PENALTIES:
@@ -164,24 +195,12 @@ def fit_readout(network: JointNetwork, features: Features, *, seed: int = 0) -> 
     model = LogisticRegression(C=penalty, max_iter=5000).fit(scaler.transform(pooled), labels)
     weight = model.coef_[0] / scaler.scale_
     bias = model.intercept_[0] - weight @ scaler.mean_
-    head = network.classification.head
     signs = np.array([-0.5, 0.5])
+    head = network.classification.head
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(signs[:, None] * weight))
         head.bias.copy_(torch.from_numpy(signs * bias))
-    statistics = torch.from_numpy(features.statistics)
-    distances = np.zeros(len(statistics))
-    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(statistics):
-        network.density.fit(statistics[train])
-        distances[test] = network.density(statistics[test]).numpy()
-    network.density.fit(statistics)
-    return Readout(
-        found[penalty],
-        labels,
-        fit_temperature(found[penalty], labels),
-        penalty,
-        float(np.quantile(distances, WITHIN)),
-    )
+    return found[penalty], penalty
 
 
 def collect(options: argparse.Namespace, network: JointNetwork) -> Features:
@@ -221,6 +240,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of features and weights")
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
+    parser.add_argument("--keep-last-layer", action="store_true", help="fit the density alone")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     options = parser.parse_args()
@@ -231,7 +251,8 @@ def main() -> int:
         fresh = {k: v for k, v in network.state_dict().items() if k.startswith("density.")}
         network.load_state_dict(fresh | trained_weights(options.initial))
         network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        readout = fit_readout(network, collect(options, network))
+        features = collect(options, network)
+        readout = fit_readout(network, features, last_layer=not options.keep_last_layer)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)
@@ -241,7 +262,7 @@ def main() -> int:
     return int(ExitCode.OK)
 
 
-def _summary(readout: Readout) -> dict[str, float]:
+def _summary(readout: Readout) -> dict[str, float | None]:
     from sklearn.metrics import roc_auc_score
 
     margin = readout.logits[:, 1] - readout.logits[:, 0]

@@ -48,6 +48,15 @@ def test_what_tells_nothing_is_given_even_chances(network):
     assert np.median(margins) < 0.5
 
 
+def test_a_last_layer_that_is_good_enough_stays(network):
+    features = made_up(network, np.random.default_rng(0), telling=6.0)
+    before = network.classification.head.weight.clone()
+    readout = fit_readout(network, features, last_layer=False)
+    torch.testing.assert_close(network.classification.head.weight, before, rtol=0, atol=0)
+    assert readout.penalty is None
+    assert network.density.mean.any()
+
+
 def test_nearly_all_scans_are_within_the_limit(network):
     features = made_up(network, np.random.default_rng(2), telling=1.0)
     readout = fit_readout(network, features)
