@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msnmo_bids.quality.limits import AMBER, RED
+
 INDETERMINATE = "indeterminate"
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"
 DISAGREEMENT = "networks_or_views_disagree"
 UNFAMILIAR = "unlike_the_training_scans"
 QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
-_RED, _AMBER = "red", "amber"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ def judge(
     likeliest = _likeliest(probabilities)
     flags, reasons = [], []
     level = quality["Level"]
-    if level == _RED:
+    if level == RED:
         flags.append(QUALITY_RED)
         reasons.append("The image's quality is red: " + ", ".join(quality["Reasons"]))
-    elif level == _AMBER:
+    elif level == AMBER:
         flags.append(QUALITY_AMBER)
     if distance is not None and farthest is not None and distance > farthest:
         flags.append(UNFAMILIAR)

@@ -26,9 +26,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        true = scaled[np.arange(len(labels)), labels]
-        return float(np.mean(logsumexp(scaled, axis=1) - true))
+        return cross_entropy(logits / np.exp(log_temperature), labels)
 
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross entropy of ``(N, K)`` logits and ``(N,)`` classes."""
+    true = logits[np.arange(len(labels)), labels]
+    return float(np.mean(logsumexp(logits, axis=1) - true))

@@ -320,9 +320,12 @@ def trained_parameters(
     if kept:
         kept.append("guidance.")
     for name, parameter in network.named_parameters():
-        in_head = name.startswith(_HEADS) and not name.startswith(tuple(kept))
-        unused = name.startswith(_HEADS) and tuple(tasks) == (SEGMENTATION,)
-        parameter.requires_grad_(in_head if frozen_trunk else not unused)
+        in_head = name.startswith(_HEADS)
+        if frozen_trunk:
+            trained = in_head and not name.startswith(tuple(kept))
+        else:
+            trained = not in_head or tuple(tasks) != (SEGMENTATION,)
+        parameter.requires_grad_(trained)
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise UsageError(

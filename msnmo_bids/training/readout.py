@@ -25,7 +25,7 @@ from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import load_heads
 from msnmo_bids.simulation.lesion_shapes import load_shapes
 from msnmo_bids.simulation.sample import prepared_scan
-from msnmo_bids.training.calibration import fit_temperature
+from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, Case, simulate_case
@@ -185,16 +185,18 @@ def _fit_last_layer(
         raise ValueError(f"two classes are needed, not {network.config.classes}")
     pooled = pooled.astype(float)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    models = {
+        penalty: make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000))
+        for penalty in PENALTIES
+    }
     found = {}
-    for penalty in PENALTIES:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000))
+    for penalty, model in models.items():
         margin = cross_val_predict(model, pooled, labels, cv=folds, method="decision_function")
         found[penalty] = np.stack([-margin / 2, margin / 2], axis=1)
-    penalty = min(found, key=lambda one: _cross_entropy(found[one], labels))
-    scaler = StandardScaler().fit(pooled)
-    model = LogisticRegression(C=penalty, max_iter=5000).fit(scaler.transform(pooled), labels)
-    weight = model.coef_[0] / scaler.scale_
-    bias = model.intercept_[0] - weight @ scaler.mean_
+    penalty = min(found, key=lambda one: cross_entropy(found[one], labels))
+    scaler, regression = models[penalty].fit(pooled, labels)
+    weight = regression.coef_[0] / scaler.scale_
+    bias = regression.intercept_[0] - weight @ scaler.mean_
     signs = np.array([-0.5, 0.5])
     head = network.classification.head
     with torch.no_grad():
@@ -269,16 +271,11 @@ def _summary(readout: Readout) -> dict[str, float | None]:
     return {
         "scans": len(readout.labels),
         "auc": float(roc_auc_score(readout.labels, margin)),
-        "cross_entropy": _cross_entropy(readout.logits, readout.labels),
+        "cross_entropy": cross_entropy(readout.logits, readout.labels),
         "temperature": readout.temperature,
         "penalty": readout.penalty,
         "max_distance": readout.max_distance,
     }
-
-
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    true = logits[np.arange(len(labels)), labels]
-    return float(np.mean(np.logaddexp(logits[:, 0], logits[:, 1]) - true))
 
 
 if __name__ == "__main__":

@@ -114,6 +114,13 @@ def test_the_shipped_recipe():
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
+
+
+def test_a_stage_can_have_losses_of_its_own(tmp_path):
+    file = tmp_path / "recipe.yml"
+    own = "{name: b, side: 32, loss: {cross_weight: 0.0, lesion_class_weight: 1.0}}"
+    file.write_text(f"loss: {{bce_weight: 1.0}}\nstages: [{{name: a, side: 32}}, {own}]\n")
+    found = recipe.read_recipe(file)
     last = found.stages[-1]
     assert last.loss == replace(found.loss, cross_weight=0.0, lesion_class_weight=1.0)
     assert all(stage.loss is None for stage in found.stages[:-1])
