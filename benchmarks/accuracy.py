@@ -27,8 +27,7 @@ from msnmo_bids.evaluation.simulated import (
 from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.model.weights import default_weights_path, load_weights, read_metadata
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.simulation.anatomy import load_heads
-from msnmo_bids.simulation.lesion_shapes import load_shapes
+from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import Segmentation, evaluate_scan
@@ -46,9 +45,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, nargs="+", default=[default_weights_path()])
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads and scans")
+    add_material_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--each", type=int, default=100, help="simulated scans of each diagnosis")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
@@ -82,12 +79,11 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
     file = options.out / f"simulated{'-matched' if options.matched else ''}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines]
-    heads = load_heads(options.anatomy, options.cache)
-    shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
+    material = material_of(options)
     with file.open("a", encoding="utf-8") as stream:
         for case in list(plan_cases(options.each))[len(rows) :]:
             rng = np.random.default_rng((options.seed, case.number))
-            scan = simulate_case(case, heads, shapes, rng, matched=options.matched)
+            scan = simulate_case(case, material, rng, matched=options.matched)
             row = evaluate_case(
                 case, scan, options.weights, rng,
                 tta=options.tta,

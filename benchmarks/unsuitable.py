@@ -22,9 +22,8 @@ import pandas as pd
 
 from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.simulation.acquisition import PRESETS
-from msnmo_bids.simulation.anatomy import load_heads
 from msnmo_bids.simulation.dataset import Geometry, as_image, scanner_units
-from msnmo_bids.simulation.lesion_shapes import load_shapes
+from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.simulation.sample import simulate_scan
 from msnmo_bids.simulation.unsuitable import UNSUITABLE
 
@@ -36,9 +35,7 @@ def main() -> None:
     """Make the images, run the app, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    add_material_options(parser)
     parser.add_argument("--each", type=int, default=2, help="images of each kind (default: 2)")
     parser.add_argument("--app", type=shlex.split, default=[], help="options of the app")
     options = parser.parse_args()
@@ -54,16 +51,15 @@ def main() -> None:
 
 def make(options: argparse.Namespace, bids: Path) -> None:
     """Write the data set."""
-    heads = load_heads(options.anatomy, options.cache)
-    shapes = load_shapes(options.lesion_shapes) if options.lesion_shapes else None
+    material = material_of(options)
     protocols = list(PRESETS.values())
     rows = []
     for number in range(options.each * len(UNSUITABLE)):
         kind = list(UNSUITABLE)[number % len(UNSUITABLE)]
         rng = np.random.default_rng((SEED, number))
         protocol = protocols[number // len(UNSUITABLE) % len(protocols)]
-        head = heads[int(rng.integers(len(heads)))]
-        scan = simulate_scan(head, rng, load=5.0, protocol=protocol, shapes=shapes)
+        head = material.heads[int(rng.integers(len(material.heads)))]
+        scan = simulate_scan(head, rng, load=5.0, protocol=protocol, shapes=material.shapes)
         changed = UNSUITABLE[kind](scan, rng)
         label = f"sub-{kind}{number // len(UNSUITABLE) + 1}"
         file = bids / label / "anat" / f"{label}_FLAIR.nii.gz"

@@ -10,8 +10,8 @@ visits of each: some of its lesions are replaced by the tissue around them, the 
 moved, and contrast, shading and noise are drawn anew. Then many more lesions appear and vanish than
 in the simulator's own follow-ups.
 
-Prints sensitivity and precision for new lesions of at least 30 mm³, the share of unchanged lesions
-that are called changed, and the error of their volume.
+Prints sensitivity and precision for new lesions of at least 30 mm³, what the lesions called new
+truly are, the share of unchanged lesions that are called changed, and the error of their volume.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 import itertools
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from msnmo_bids.visits.halfway import resample
 LEAST_VOLUME = 30.0
 MISSED_SMALL, MISSED_LARGE, INVENTED = 0.15, 0.03, 2
 WANDER = 0.25  # of the smoothed mask, s.d.
+NEAREST_TO_NEW = ("new", "enlarging", "stable", "shrinking", "vanished")
 
 
 @dataclass
@@ -62,11 +64,11 @@ def truth(scan: Scan) -> Example:
     return Example(values, arrays[0] > 0, arrays[1].astype(np.int32), flair.affine)
 
 
-def new_lesions(scan: Scan) -> set[int]:
-    """Return the labels of the lesions that appeared since the visit before."""
+def true_changes(scan: Scan) -> dict[int, str]:
+    """Return what became of each lesion since the visit before, by label."""
     folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
     rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
-    return {int(row["index"]) for row in rows if row["change"] == "new"}
+    return {int(row["index"]): row["change"] for row in rows}
 
 
 def segmented(example: Example, rng: np.random.Generator) -> np.ndarray:
@@ -153,9 +155,10 @@ class Score:
         self,
         files: tuple[VisitFiles, VisitFiles],
         examples: tuple[Example, Example],
-        new: set[int],
+        truly: Mapping[int, str],
     ) -> None:
-        """Compare two visits and score the result against the truth: labels of new lesions."""
+        """Compare two visits and score the result against the truth: labels with their change."""
+        new = {number for number, change in truly.items() if change == "new"}
         motion = find_motion(*files)
         changes = compare(*files, motion)
         ways = (changes.space.to_earlier, changes.space.to_later)
@@ -174,15 +177,17 @@ class Score:
         for number in new:
             if volumes[1][number] >= LEAST_VOLUME:
                 self.counts["new"] += 1
-                self.counts["found or enlarging"] += bool(
-                    (called["more"] & (after == number)).any()
-                )
+                there = after == number
+                self.counts["found"] += bool((called["new"] & there).any())
+                self.counts["found or enlarging"] += bool((called["more"] & there).any())
         for index, row in rows.items():
             own = changes.numbers == index
             inside = set(np.unique(np.concatenate([before[own], after[own]])).tolist()) - {0}
             if row["change"] == "new" and row["volume_later_mm3"] >= LEAST_VOLUME:
                 self.counts["called new"] += 1
-                self.counts["truly new"] += bool(inside & new)
+                changes_inside = {truly[number] for number in inside if number in truly}
+                nearest = next((c for c in NEAREST_TO_NEW if c in changes_inside), "no lesion")
+                self.confusion["called new"][nearest] += 1
             if inside and inside <= same:
                 self.confusion["unchanged"][row["change"]] += 1
                 pair = row["volume_earlier_mm3"], row["volume_later_mm3"]
@@ -195,7 +200,7 @@ class Score:
         counts, errors = self.counts, np.array(self.errors or [np.nan])
         print(f"new lesions of at least {LEAST_VOLUME:g} mm³: {counts['new']}; found as new "
               f"{counts['found']}, as new or enlarging {counts['found or enlarging']}")  # fmt: skip
-        print(f"called new: {counts['called new']}, of them truly {counts['truly new']}")
+        print(f"called new: {counts['called new']}; truly", dict(self.confusion["called new"]))
         print("unchanged lesions were called", dict(self.confusion["unchanged"]))
         print(f"volume error of unchanged lesions of at least {LEAST_VOLUME:g} mm³ at both visits "
               f"(n = {len(self.errors)}): median {np.median(errors):+.1%}, median absolute "
@@ -232,7 +237,7 @@ def main() -> None:
                 score.add(
                     tuple(on_disk(e, m, next(places)) for e, m in zip(pair, masks, strict=True)),
                     pair,
-                    set(numbers[:some].tolist()),
+                    dict.fromkeys(numbers[:some].tolist(), "new"),
                 )
         else:
             for one in comparisons(scans):
@@ -241,7 +246,7 @@ def main() -> None:
                     files = tuple(on_disk(e, segmented(e, rng), next(places)) for e in pair)
                 else:
                     files = tuple(of_app(s, options.output) for s in (one.earlier, one.later))
-                score.add(files, pair, new_lesions(one.later))
+                score.add(files, pair, true_changes(one.later))
     score.report()
 
 

@@ -1,4 +1,4 @@
-"""Compare the regions of lesions, by the registered atlas, with the simulator's truth.
+"""Compare regions and sites of lesions, by the registered atlas, with the simulator's truth.
 
 ``PYTHONPATH=. python tools/region_confusion.py SIMULATED``
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -20,33 +21,53 @@ from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.lesions.regions import REGIONS, assign_regions, locate_regions
+from msnmo_bids.lesions.sites import SITES, lesion_sites
 
 
 def main() -> None:
-    """Print a confusion table."""
+    """Print the two tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("simulated", type=Path, help="data set of msnmo-simulate")
     parser.add_argument("--participant-label", nargs="+", help="default: all")
     options = parser.parse_args()
-    counts: Counter[tuple[str, str]] = Counter()
+    regions: Counter[tuple[str, str]] = Counter()
+    sites: Counter[tuple[str, str]] = Counter()
+    kinds: Counter[str] = Counter()
     found = find_scans(options.simulated, participants=options.participant_label)
     for scan in found.scans:
-        counts.update(compare(scan, options.simulated / "derivatives" / "truth"))
+        for lesion in compare(scan, options.simulated / "derivatives" / "truth"):
+            regions[lesion.true_region, lesion.region] += lesion.true_region in REGIONS
+            kinds[lesion.kind] += 1
+            sites.update((lesion.kind, site) for site in lesion.sites)
     print("truth \\ found", *REGIONS, sep="\t")
     for true in REGIONS:
-        print(true, *(counts[true, region] for region in REGIONS), sep="\t")
-    right = sum(counts[region, region] for region in REGIONS)
-    print(f"{right} of {counts.total()} lesions of {len(found.scans)} scans agree")
+        print(true, *(regions[true, region] for region in REGIONS), sep="\t")
+    right = sum(regions[region, region] for region in REGIONS)
+    print(f"{right} of {regions.total()} lesions of {len(found.scans)} scans agree\n")
+    print("kind \\ site", "lesions", *SITES, sep="\t")
+    for kind in sorted(kinds):
+        print(kind, kinds[kind], *(sites[kind, site] for site in SITES), sep="\t")
 
 
-def compare(scan: Scan, truth: Path) -> list[tuple[str, str]]:
-    """Return the true and the found region of each lesion of a scan."""
+@dataclass(frozen=True)
+class Lesion:
+    """Where a lesion lies, by the truth and by the atlas."""
+
+    kind: str
+    true_region: str
+    region: str
+    sites: tuple[str, ...]
+
+
+def compare(scan: Scan, truth: Path) -> list[Lesion]:
+    """Return the lesions of a scan."""
     folder = truth / scan.folder
 
     def canonical(path: Path) -> nib.Nifti1Image:
         return nib.as_closest_canonical(nib.Nifti1Image.from_filename(path))
 
     flair = canonical(scan.path)
+    zooms = nib.affines.voxel_sizes(flair.affine)
     brain = np.asarray(canonical(folder / truth_name(scan.prefix, "brain_mask")).dataobj) > 0
     lesions = canonical(folder / truth_name(scan.prefix, "lesion_labels"))
     labels = np.asarray(lesions.dataobj).astype(np.int32)
@@ -54,13 +75,14 @@ def compare(scan: Scan, truth: Path) -> list[tuple[str, str]]:
         image, mask = Path(temporary) / "flair.nii", Path(temporary) / "mask.nii"
         nib.Nifti1Image(flair.get_fdata(dtype=np.float32) * brain, flair.affine).to_filename(image)
         nib.Nifti1Image(brain.astype(np.uint8), flair.affine).to_filename(mask)
-        codes, _ = locate_regions(image, mask)
-    regions = assign_regions(labels, codes, nib.affines.voxel_sizes(flair.affine))
+        codes, to_mni = locate_regions(image, mask)
+    regions = assign_regions(labels, codes, zooms)
+    sites = lesion_sites(labels, to_mni, float(np.prod(zooms)))
     rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
     return [
-        (row["region"], regions[int(row["index"])])
-        for row in rows
-        if int(row["index"]) in regions and row["region"] in REGIONS
+        Lesion(row["kind"], row["region"], regions[index], tuple(sites[index]))
+        for row, index in ((row, int(row["index"])) for row in rows)
+        if index in regions
     ]
 
 

@@ -22,9 +22,9 @@ from scipy import ndimage
 
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS
-from msnmo_bids.simulation.anatomy import BRAIN, Head, Tissue, load_heads
+from msnmo_bids.simulation.anatomy import BRAIN, Tissue
 from msnmo_bids.simulation.dataset import Cohort, simulate_person
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
+from msnmo_bids.simulation.material import Material, add_material_options, material_of
 from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 
@@ -95,12 +95,13 @@ def _leaks(scan: SimulatedScan, image: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _one(
-    number: int, cohort: Cohort, heads: list[Head], shapes: ShapeLibrary | None
-) -> dict[str, float | str]:
-    head = heads[np.random.default_rng((cohort.seed, number, 9)).integers(len(heads))]
+def _one(number: int, cohort: Cohort, material: Material) -> dict[str, float | str]:
+    rng = np.random.default_rng((cohort.seed, number, 9))
+    head = material.heads[rng.integers(len(material.heads))]
     healthy = replace(cohort, diagnoses=("HC",) * len(cohort.diagnoses))
-    scans = (next(simulate_person(who, number, head, shapes)).scan for who in (cohort, healthy))
+    scans = (
+        next(simulate_person(who, number, head, material.shapes)).scan for who in (cohort, healthy)
+    )
     return survey(*scans)
 
 
@@ -154,21 +155,18 @@ def summary(table: pd.DataFrame) -> str:
 def main() -> None:
     """Run the survey from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
     parser.add_argument("--out", type=Path, required=True, help="folder for survey.tsv")
     parser.add_argument("--scanner-preset", choices=PRESETS, help="default: any protocol")
     parser.add_argument("--scans", type=int, default=200, help="of each class (default: 200)")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    add_material_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     options = parser.parse_args()
-    heads = load_heads(options.anatomy, options.cache)
-    shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
+    material = material_of(options)
     protocols = (PRESETS[options.scanner_preset],) if options.scanner_preset else ()
     cohort = Cohort(("MS", "NMOSD") * options.scans, seed=options.seed, protocols=protocols)
     rows = []
     for number in range(len(cohort.diagnoses)):
-        rows.append(_one(number, cohort, heads, shapes))
+        rows.append(_one(number, cohort, material))
         if len(rows) % 50 == 0:
             print(f"{len(rows)} scans", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)

@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-#: A lesion lies at a site with this much of it there (mm³: a sphere of 3 mm) or with a half.
+#: A lesion lies at a site with this much of it there (mm³: a sphere of 3 mm) or with a half; at
+#: one that passes through tissue in which lesions of any kind lie, with a half.
 LEAST_VOLUME, LEAST_SHARE = 14.0, 0.5
 
 
@@ -33,6 +34,8 @@ class Site:
         Whether the mirrored line belongs to it too.
     nmosd : bool
         Whether the site is typical of NMOSD.
+    with_half : bool
+        Whether a lesion must have half of itself there, however large it is.
     """
 
     line: tuple[tuple[float, float, float], ...]
@@ -40,6 +43,7 @@ class Site:
     half_width: float = 0.0
     both_sides: bool = False
     nmosd: bool = True
+    with_half: bool = False
 
     def holds(self, places: np.ndarray) -> np.ndarray:
         """Say which places lie in the site.
@@ -81,6 +85,7 @@ SITES = {
         ((34, -24, 54), (27, -22, 32), (23, -19, 10), (15, -17, -12), (7, -23, -32), (4, -36, -54)),
         radius=5.0,
         both_sides=True,
+        with_half=True,
     ),
 }  # fmt: skip
 NMOSD_SITES = tuple(name for name, site in SITES.items() if site.nmosd)
@@ -115,8 +120,12 @@ def lesion_sites(
             name: float(np.count_nonzero(site.holds(places))) * voxel_volume
             for name, site in SITES.items()
         }
-        least = min(LEAST_VOLUME, LEAST_SHARE * len(index) * voxel_volume)
-        found[number] = {name: volume for name, volume in volumes.items() if volume >= least > 0}
+        half = LEAST_SHARE * len(index) * voxel_volume
+        found[number] = {
+            name: volume
+            for name, volume in volumes.items()
+            if volume >= (half if SITES[name].with_half else min(LEAST_VOLUME, half)) > 0
+        }
     return found
 
 

@@ -11,8 +11,7 @@ from torch import nn
 from msnmo_bids.errors import UsageError
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.simulation.anatomy import Head, load_heads
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
+from msnmo_bids.simulation.material import Material, load_material
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.engine import Trainer
@@ -31,16 +30,13 @@ class Simulation:
 
     Parameters
     ----------
-    heads : list of Head
-        Anatomies to deform.
-    shapes : ShapeLibrary or None
-        Real lesion shapes.
+    material : Material
+        Heads and lesion shapes.
     share : float
         Share of the samples that are simulated, 0 to 1 (1 excluded).
     """
 
-    heads: list[Head]
-    shapes: ShapeLibrary | None
+    material: Material
     share: float
 
 
@@ -66,10 +62,7 @@ def load_simulation(
     """
     if not share:
         return None
-    from msnmo_bids.simulation.mni_head import mni_head
-
-    heads = [mni_head()] if anatomy is None else load_heads(anatomy, cache)
-    return Simulation(heads, None if shapes is None else load_shapes(shapes), share)
+    return Simulation(load_material(anatomy, shapes, cache), share)
 
 
 def fit(
@@ -147,9 +140,12 @@ def _source(
         )
     side = samples[0].image.shape[0]
     pool = BrainPool(
-        simulation.heads, simulation.shapes, (side,) * 3,
-        size=_POOL_SIZE, classes=tuple(classes), nmosd_share=0.5,
-    )  # fmt: skip
+        simulation.material,
+        (side,) * 3,
+        size=_POOL_SIZE,
+        classes=tuple(classes),
+        nmosd_share=0.5,
+    )
     simulated = SimulatedSource(
         pool, seed=config.seed, samples_per_step=config.samples_per_step, rank=ranks.rank
     )

@@ -12,9 +12,8 @@ from collections import deque
 import numpy as np
 
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.simulation.anatomy import Head
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
 _BRAIN_LENGTH = 170.0  # mm
@@ -41,10 +40,8 @@ class BrainPool:
 
     Parameters
     ----------
-    heads : list of Head
-        Anatomies to deform.
-    shapes : ShapeLibrary or None
-        Real lesion shapes.
+    material : Material
+        Heads and lesion shapes.
     shape : tuple of int
         Shape of the cubes.
     size : int
@@ -58,8 +55,7 @@ class BrainPool:
 
     def __init__(
         self,
-        heads: list[Head],
-        shapes: ShapeLibrary | None,
+        material: Material,
         shape: tuple[int, int, int],
         *,
         size: int,
@@ -67,8 +63,8 @@ class BrainPool:
         nmosd_share: float,
     ) -> None:
         spacing = working_spacing(shape)
-        self.heads = [head.resampled(spacing) for head in heads]
-        self.shapes, self.shape = shapes, shape
+        self.heads = [head.resampled(spacing) for head in material.heads]
+        self.shapes, self.shape = material.shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
         self.size = size
         self.brains: deque[Sample] = deque(maxlen=size)

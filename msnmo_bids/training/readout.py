@@ -22,8 +22,7 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.simulation.acquisition import PRESETS
-from msnmo_bids.simulation.anatomy import load_heads
-from msnmo_bids.simulation.lesion_shapes import load_shapes
+from msnmo_bids.simulation.material import Material, add_material_options, material_of
 from msnmo_bids.simulation.sample import prepared_scan
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
@@ -210,14 +209,14 @@ def collect(options: argparse.Namespace, network: JointNetwork) -> Features:
     folder = options.out / "features"
     folder.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(options.scans) if not (folder / f"{n}.npz").exists()]
-    heads, shapes = [], None
+    material = Material([])
     if missing:
-        heads = [h.resampled(_SPACING) for h in load_heads(options.anatomy, options.cache)]
-        shapes = load_shapes(options.lesion_shapes)
+        native = material_of(options)
+        material = Material([head.resampled(_SPACING) for head in native.heads], native.shapes)
     for number in missing:
         rng = np.random.default_rng((options.seed, number))
         case = plan_case(number, rng)
-        scan = simulate_case(case, heads, shapes, rng, matched=True)
+        scan = simulate_case(case, material, rng, matched=True)
         cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
         pooled, statistics = features_of(network, cube)
         names = network.config.classes
@@ -236,9 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--initial", type=Path, required=True, help="checkpoint or weights (.pt)")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, required=True, help="library (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    add_material_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of features and weights")
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")

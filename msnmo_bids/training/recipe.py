@@ -27,8 +27,7 @@ from msnmo_bids.model.config import CLASSIFICATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.simulation.anatomy import Head, load_heads
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
+from msnmo_bids.simulation.material import Material, add_material_options, material_of
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.config import TrainingConfig, read_settings
 from msnmo_bids.training.engine import Trainer
@@ -94,25 +93,19 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Material:
-    """What samples are made of.
+class RealData:
+    """Labelled real scans to mix in.
 
     Parameters
     ----------
-    heads : list of Head
-        Anatomies to deform.
-    shapes : ShapeLibrary or None
-        Real lesion shapes.
-    real : tuple of Path
-        Labelled data sets.
+    folders : tuple of Path
+        Data sets.
     cache : Path
         Folder that keeps prepared scans.
     """
 
-    heads: list[Head]
-    shapes: ShapeLibrary | None
-    real: tuple[Path, ...] = ()
-    cache: Path = Path("cache")
+    folders: tuple[Path, ...]
+    cache: Path
 
 
 def read_recipe(path: Path = RECIPE) -> Recipe:
@@ -164,6 +157,7 @@ def train(
     material: Material,
     out: Path,
     *,
+    real: Sequence[Path] = (),
     initial: Path | None = None,
     only: Sequence[str] = (),
 ) -> JointNetwork:
@@ -174,9 +168,11 @@ def train(
     recipe : Recipe
         The stages.
     material : Material
-        What samples are made of.
+        What simulated scans are made of.
     out : Path
         Folder of checkpoints, logs and the averaged weights.
+    real : sequence of Path, optional
+        Labelled data sets.
     initial : Path, optional
         Checkpoint or averaged weights to start from.
     only : sequence of str, optional
@@ -205,7 +201,8 @@ def train(
             continue
         if only and stage.name not in only:
             continue
-        source = samples_of(stage, recipe.network.classes, material)
+        data = RealData(tuple(real), out / "prepared")
+        source = samples_of(stage, recipe.network.classes, material, data)
         loss = JointLoss(stage.loss or recipe.loss)
         trainer = Trainer(network, loss, stage.config, source, out / stage.name)
         network.load_state_dict(trainer.run())
@@ -214,7 +211,9 @@ def train(
     return network
 
 
-def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> SampleSource:
+def samples_of(
+    stage: Stage, classes: Sequence[str], material: Material, real: RealData | None = None
+) -> SampleSource:
     """Return the samples of a stage.
 
     Parameters
@@ -224,7 +223,9 @@ def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> Samp
     classes : sequence of str
         Names of the classes.
     material : Material
-        What samples are made of.
+        What simulated scans are made of.
+    real : RealData, optional
+        Real scans, for a stage that takes some.
 
     Returns
     -------
@@ -238,7 +239,7 @@ def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> Samp
     """
     shape = (stage.side,) * 3
     pool = BrainPool(
-        material.heads, material.shapes, shape,
+        material, shape,
         size=_POOL_SIZE, classes=tuple(classes), nmosd_share=stage.nmosd_share,
     )  # fmt: skip
     simulated = SimulatedSource(
@@ -250,26 +251,26 @@ def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> Samp
     )
     if not stage.real_share:
         return simulated
-    scans = _real_scans(material, classes, shape)
+    scans = [] if real is None else _real_scans(real, classes, shape)
     if not scans:
         raise MsnmoError(
             f"the stage {stage.name} needs labelled scans", remedy="Name data sets with --real"
         )
     samples = PreparedSamples(scans, classes)
-    real = EpochSource(samples, stage.config.samples_per_step, seed=stage.config.seed)
-    return MixedSource(real, simulated, 1 - stage.real_share)
+    epochs = EpochSource(samples, stage.config.samples_per_step, seed=stage.config.seed)
+    return MixedSource(epochs, simulated, 1 - stage.real_share)
 
 
 def _real_scans(
-    material: Material, classes: Sequence[str], shape: tuple[int, ...]
+    real: RealData, classes: Sequence[str], shape: tuple[int, ...]
 ) -> list[PreparedScan]:
     """Prepare the real scans that have a lesion mask."""
-    if not material.real:
+    if not real.folders:
         return []
     scans, _ = prepare_scans(
-        find_labelled_scans(list(material.real), classes=classes),
-        cache_dir=material.cache,
-        work_dir=material.cache / "work",
+        find_labelled_scans(list(real.folders), classes=classes),
+        cache_dir=real.cache,
+        work_dir=real.cache / "work",
         settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
         cube_shape=shape,
         plugin="Linear",
@@ -281,11 +282,9 @@ def main() -> int:
     """Train from the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, required=True, help="library (.npz)")
+    add_material_options(parser)
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--initial", type=Path, help="checkpoint or weights (.pt) to start from")
     parser.add_argument("--only", nargs="+", default=[], help="run only these stages")
@@ -293,16 +292,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     try:
-        material = Material(
-            heads=load_heads(options.anatomy, options.cache),
-            shapes=load_shapes(options.lesion_shapes),
-            real=tuple(options.real),
-            cache=options.out / "prepared",
-        )
         train(
             read_recipe(options.recipe),
-            material,
+            material_of(options),
             options.out,
+            real=options.real,
             initial=options.initial,
             only=options.only,
         )

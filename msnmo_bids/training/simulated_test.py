@@ -29,9 +29,8 @@ from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
-from msnmo_bids.simulation.anatomy import Head
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
 
 #: Trainings take small seeds; tests take this one and those above it.
@@ -90,8 +89,7 @@ def plan_cases(each: int) -> Iterator[Case]:
 
 def simulate_case(
     case: Case,
-    heads: Sequence[Head],
-    shapes: ShapeLibrary | None,
+    material: Material,
     rng: np.random.Generator,
     *,
     matched: bool = False,
@@ -102,10 +100,8 @@ def simulate_case(
     ----------
     case : Case
         What to simulate.
-    heads : sequence of Head
-        Anatomies.
-    shapes : ShapeLibrary or None
-        Real lesion shapes.
+    material : Material
+        Heads and lesion shapes.
     rng : numpy.random.Generator
         Of this case.
     matched : bool, optional
@@ -116,15 +112,15 @@ def simulate_case(
     SimulatedScan
         A person with MS or NMOSD has lesions.
     """
-    head = heads[int(rng.integers(len(heads)))]
+    head = material.heads[int(rng.integers(len(material.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
     sick = case.diagnosis != HEALTHY
     load = draw_load(rng, "MS" if matched else case.diagnosis, without=0.0) if sick else 0.0
     return next(
         simulate_visits(
-            head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol], shapes=shapes,
-            typicality=case.typicality,
+            head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
+            shapes=material.shapes, typicality=case.typicality,
         )
     )  # fmt: skip
 

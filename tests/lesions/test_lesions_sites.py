@@ -55,6 +55,18 @@ def test_a_touch_is_not_enough_but_a_speck_may_lie_there():
     assert 2 not in found
 
 
+def test_a_large_lesion_that_the_corticospinal_tract_passes_through_does_not_lie_there():
+    to_mni = np.eye(4)
+    to_mni[:3, 3] = (0, -40, 10)
+    labels = np.zeros((60, 40, 12), np.int32)
+    labels[10:50, 10:34, 3:8] = 1
+    labels[22:25, 19:22, 3:8] = 2
+    found = lesion_sites(labels, to_mni, 1.0)
+    assert SITES["corticospinal_tract"].holds(np.argwhere(labels == 1) + to_mni[:3, 3]).sum() > 100
+    assert "corticospinal_tract" not in found[1]
+    assert found[2]["corticospinal_tract"] > 40
+
+
 def test_every_site_has_its_name_everywhere():
     assert set(SITES) == set(SITE_NAMES) == set(MORPHOMETRY_COLUMNS["sites"]["Levels"])
     assert set(SITES) - set(NMOSD_SITES) == {"corpus_callosum"}

@@ -12,6 +12,7 @@ from tiny_training import NETWORK
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.training import recipe
 from msnmo_bids.training.curves import Curves, read_curves
 from msnmo_bids.training.engine import Trainer
@@ -30,14 +31,13 @@ def tiny_recipe(ball_head, monkeypatch, tmp_path):
     )
     tiny = replace(whole, stages=stages, network=NETWORK)
     monkeypatch.setattr(recipe, "read_recipe", lambda _: tiny)
-    monkeypatch.setattr(recipe, "load_heads", lambda *_: [ball_head])
-    monkeypatch.setattr(recipe, "load_shapes", lambda *_: None)
+    monkeypatch.setattr(recipe, "material_of", lambda _: Material([ball_head]))
     monkeypatch.setattr(Curves, "draw", lambda self: None)
     source = recipe.SimulatedSource
     monkeypatch.setattr(
         recipe, "SimulatedSource", lambda *args, **more: source(*args, fill=2, **more)
     )
-    paths = {"anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path / "out"}
+    paths = {"anatomy": tmp_path, "out": tmp_path / "out"}
     words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
     monkeypatch.setattr("sys.argv", ["recipe", *words, "--threads", "1"])
     return tmp_path / "out"
@@ -68,7 +68,7 @@ def test_an_error_ends_with_its_exit_code(tiny_recipe, caplog):
 
 def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path):
     tiny = recipe.read_recipe(None)
-    material = recipe.Material([ball_head], None)
+    material = Material([ball_head])
     first = recipe.train(tiny, material, tmp_path / "first", only=["crops"])
     assert not (tmp_path / "first" / "classifier-96.averaged.pt").exists()
     initial = tmp_path / "first" / "crops.averaged.pt"
@@ -82,25 +82,24 @@ def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path
         assert torch.equal(value, kept[key]) or not frozen, key
 
 
-def test_real_scans_are_mixed_in_by_their_share(ball_head, monkeypatch):
+def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch):
     cube = np.zeros((32, 32, 32), np.float16)
     monkeypatch.setattr(recipe, "_real_scans", lambda *_: ["a scan"])
     monkeypatch.setattr(
         recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
     )
     stage = replace(recipe.read_recipe().stages[-1], real_share=0.5)
-    source = recipe.samples_of(
-        replace(stage, side=32), ("MS", "NMOSD"), recipe.Material([ball_head], None)
-    )
+    asked = replace(stage, side=32), ("MS", "NMOSD"), Material([ball_head])
+    real = recipe.RealData((tmp_path,), tmp_path / "cache")
+    source = recipe.samples_of(*asked, real)
     assert isinstance(source, MixedSource)
     source.rebuild(0)
     names = [source.draw(np.random.default_rng(k)).name for k in range(60)]
     assert 20 <= names.count("real") <= 40
     monkeypatch.setattr(recipe, "_real_scans", lambda *_: [])
-    with pytest.raises(MsnmoError, match=f"{stage.name} needs labelled scans"):
-        recipe.samples_of(
-            replace(stage, side=32), ("MS", "NMOSD"), recipe.Material([ball_head], None)
-        )
+    for none in (real, None):
+        with pytest.raises(MsnmoError, match=f"{stage.name} needs labelled scans"):
+            recipe.samples_of(*asked, none)
 
 
 def test_the_shipped_recipe():

@@ -15,6 +15,7 @@ from msnmo_bids.evaluation.simulated import (
 )
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.training.simulated_test import (
     evaluate_case,
     plan_cases,
@@ -53,7 +54,7 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     rows = []
     for case in (sick, sick, healthy):
         rng = np.random.default_rng((5, case.number))
-        scan = simulate_case(case, [ball_head], None, rng)
+        scan = simulate_case(case, Material([ball_head]), rng)
         row = evaluate_case(case, scan, [weights], rng, tta=True, with_deletion=True)
         rows.append(row)
         assert bool(truth_features(scan)) == (case.diagnosis != "HC")
@@ -71,7 +72,9 @@ def test_loads_are_matched_when_asked_for(ball_head):
     case = list(plan_cases(1))[1]
     loads = {
         matched: [
-            simulate_case(case, [ball_head], None, np.random.default_rng(k), matched=matched).load
+            simulate_case(
+                case, Material([ball_head]), np.random.default_rng(k), matched=matched
+            ).load
             for k in range(12)
         ]
         for matched in (False, True)

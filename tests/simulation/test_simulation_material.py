@@ -1,0 +1,39 @@
+"""What simulated scans are made of, read from the options of the developers' programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from msnmo_bids.errors import MsnmoError
+from msnmo_bids.simulation import material
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser()
+    material.add_material_options(parser)
+    return parser
+
+
+def test_options_name_heads_shapes_and_cache(parser, ball_head, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(material, "load_heads", lambda *paths: asked.append(paths) or [ball_head])
+    monkeypatch.setattr(material, "load_shapes", lambda path: [path])
+    words = ["--anatomy", "heads", "--lesion-shapes", "shapes.npz", "--cache", str(tmp_path)]
+    found = material.material_of(parser.parse_args(words))
+    assert asked == [(Path("heads"), tmp_path)]
+    assert found == material.Material([ball_head], [Path("shapes.npz")])
+    assert material.material_of(parser.parse_args(words[:2])).shapes is None
+
+
+def test_without_anatomy_there_is_the_head_of_the_mni_maps(monkeypatch, ball_head):
+    monkeypatch.setattr(material, "mni_head", lambda: ball_head)
+    assert material.load_material(None) == material.Material([ball_head])
+
+
+def test_a_folder_without_heads_is_an_error(parser, tmp_path):
+    with pytest.raises(MsnmoError, match=tmp_path.name):
+        material.material_of(parser.parse_args(["--anatomy", str(tmp_path)]))
