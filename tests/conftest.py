@@ -6,10 +6,12 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from heads import diagnosis, entry
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -154,3 +156,31 @@ def ball_head() -> Head:
                         (4, Tissue.LATERAL_VENTRICLE)):  # fmt: skip
         tissue[radius < limit] = kind
     return head_from_tissue(tissue, np.eye(4), "ball")
+
+
+@pytest.fixture
+def add_results(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Write the small files of a processed scan; return its entry."""
+
+    def add(relative: str, **changes: Any) -> dict[str, Any]:
+        scan = entry(relative)
+        paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
+        output_dir = tmp_path / "out"
+        write_json(output_dir / paths["diagnosis"], diagnosis(relative, **changes))
+        row = {"index": 1, "volume_mm3": "1234.5678", "x_mm": -20.04, "region": "periventricular",
+               "diameter_mm": 13.3, "mean_probability": 0.9, "small": 0}  # fmt: skip
+        write_tsv(output_dir / paths["morphometry"], list(MORPHOMETRY_COLUMNS), [row])
+        for kind in ("brainmask", "bias", "lesions", "cam"):
+            figure = output_dir / figure_path(scan["Subject"], scan["Prefix"], kind)
+            figure.parent.mkdir(parents=True, exist_ok=True)
+            figure.write_text(
+                f"<?xml version='1.0'?>\n<svg xmlns='a'><text>{kind} 5% #1</text></svg>"
+            )
+        return scan
+
+    return add
+
+
+@pytest.fixture
+def output_dir(tmp_path: Path) -> Path:
+    return tmp_path / "out"
