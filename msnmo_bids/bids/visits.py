@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import pairwise
 
-from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.tables import Tables, cell
 from msnmo_bids.text import natural_key
 
 #: How the order of visits was found; the first two are tables with the column ``acq_time``.
@@ -75,9 +76,10 @@ def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
         if scan.session is not None:
             by_subject[scan.subject].append(scan)
     found: list[Comparison] = []
+    tables = cache(Tables)
     for subject in sorted(by_subject, key=natural_key):
         for series in _series(by_subject[subject]):
-            found += _pairs(series)
+            found += _pairs(series, tables(series[0].bids_dir))
     return found
 
 
@@ -93,11 +95,12 @@ def _series(scans: Sequence[Scan]) -> list[list[Scan]]:
     return [list(first.values())] if len(first) > 1 else []
 
 
-def _pairs(series: Sequence[Scan]) -> list[Comparison]:
+def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     """Put a series in order and pair each scan with the next."""
     by_label = sorted(series, key=lambda scan: natural_key(scan.session or ""))
-    for source, find in ((BY_SCANS, _scan_time), (BY_SESSIONS, _session_time)):
-        times = [find(scan) for scan in by_label]
+    rows = [tables.rows(scan.relative) for scan in by_label]
+    for place, source in enumerate((BY_SCANS, BY_SESSIONS)):
+        times = [_time(cell(of_scan[place], "acq_time")) for of_scan in rows]
         known = [time for time in times if time is not None]
         if len(known) == len(times):
             dated = sorted(zip(known, range(len(known)), by_label, strict=True))
@@ -108,27 +111,7 @@ def _pairs(series: Sequence[Scan]) -> list[Comparison]:
     return [Comparison(one, two, BY_LABELS, None) for one, two in pairwise(by_label)]
 
 
-def _scan_time(scan: Scan) -> datetime | None:
-    """Return when a scan was acquired, from the ``scans.tsv`` of its session or participant."""
-    subject = f"sub-{scan.subject}"
-    for folder in (f"{subject}/ses-{scan.session}", subject):
-        table = scan.bids_dir / folder / f"{folder.replace('/', '_')}_scans.tsv"
-        for row in read_table(table):
-            if f"{folder}/{row.get('filename')}" == scan.relative:
-                return _time(row.get("acq_time"))
-    return None
-
-
-def _session_time(scan: Scan) -> datetime | None:
-    """Return when a session was, from the participant's ``sessions.tsv``."""
-    subject = f"sub-{scan.subject}"
-    for row in read_table(scan.bids_dir / subject / f"{subject}_sessions.tsv"):
-        if row.get("session_id") == f"ses-{scan.session}":
-            return _time(row.get("acq_time"))
-    return None
-
-
-def _time(text: str | None) -> datetime | None:
+def _time(text: str) -> datetime | None:
     """Read a date or a time (ISO 8601), as it stands on the clock; None for what is none.
 
     >>> _time("2019-06-15T13:45:30.5Z")
@@ -137,6 +120,6 @@ def _time(text: str | None) -> datetime | None:
     True
     """
     try:
-        return datetime.fromisoformat((text or "").strip()).replace(tzinfo=None)
+        return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return None
