@@ -46,6 +46,17 @@ def test_dates_win_over_labels_and_give_the_interval(make_dataset):
     assert (one.earlier.session, one.order_by, one.interval_days) == ("a", BY_SCANS, 366)
 
 
+def test_one_table_of_scans_for_all_visits_gives_dates_too(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    rows = [
+        {"filename": f"ses-{session}/anat/sub-01_ses-{session}_FLAIR.nii.gz", "acq_time": date}
+        for session, date in (("1", "2021-01-02"), ("2", "2021-01-01"))
+    ]
+    write_tsv(root / "sub-01" / "sub-01_scans.tsv", ("filename", "acq_time"), rows)
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.order_by, one.interval_days) == ("2", BY_SCANS, 1)
+
+
 @pytest.mark.parametrize("date", ["n/a", "soon", ""])
 def test_one_missing_date_makes_labels_decide(make_dataset, date):
     root = make_dataset(name("1"), name("2"))
