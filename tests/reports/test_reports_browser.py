@@ -10,10 +10,11 @@ from typing import Any
 
 import nibabel as nib
 import pytest
-from cohort import make_cohort
+from cohort import make_cohort, manual_masks
 from heads import BLOCK, CLASSES, write_head
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
+from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.participant import write_participant_report
 
@@ -60,9 +61,10 @@ def report(tmp_path: Path, output_dir: Path, add_results: Callable[..., dict[str
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """Return the page of a made-up cohort."""
-    raw, out, entries = make_cohort(tmp_path, 12, images=False)
-    write_group(out, entries, bids_dir=raw, version="1")
+    """Return the page of a made-up cohort with manual masks."""
+    raw, out, entries = make_cohort(tmp_path, 12)
+    settings = GroupSettings(masks=manual_masks(raw, entries))
+    write_group(out, entries, bids_dir=raw, version="1", settings=settings)
     return out / "group_FLAIR.html"
 
 
