@@ -54,11 +54,15 @@ def load_material(
     return Material(heads, None if shapes is None else load_shapes(shapes))
 
 
-def add_material_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--anatomy``, ``--lesion-shapes`` and ``--cache`` to a developer's program."""
+def add_material_options(parser: argparse.ArgumentParser, *, needs_shapes: bool = False) -> None:
+    """Add ``--anatomy``, ``--lesion-shapes`` and ``--cache`` to a developer's program.
+
+    With `needs_shapes` the program does not start without a library of lesion shapes.
+    """
+    shapes = "library of lesion shapes (.npz)"
     parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, help="library of lesion shapes (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    parser.add_argument("--lesion-shapes", type=Path, required=needs_shapes, help=shapes)
+    parser.add_argument("--cache", type=Path, help="folder for prepared heads and scans")
 
 
 def material_of(options: argparse.Namespace) -> Material:

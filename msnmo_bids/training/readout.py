@@ -235,7 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--initial", type=Path, required=True, help="checkpoint or weights (.pt)")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    add_material_options(parser)
+    add_material_options(parser, needs_shapes=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of features and weights")
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")

@@ -192,6 +192,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.stages[0].config.seed)
     network = JointNetwork(recipe.network)
+    data = RealData(tuple(real), out / "prepared") if real else None
     if initial is not None:
         network.load_state_dict(trained_weights(initial))
     for stage in recipe.stages:
@@ -201,7 +202,6 @@ def train(
             continue
         if only and stage.name not in only:
             continue
-        data = RealData(tuple(real), out / "prepared")
         source = samples_of(stage, recipe.network.classes, material, data)
         loss = JointLoss(stage.loss or recipe.loss)
         trainer = Trainer(network, loss, stage.config, source, out / stage.name)
@@ -265,8 +265,6 @@ def _real_scans(
     real: RealData, classes: Sequence[str], shape: tuple[int, ...]
 ) -> list[PreparedScan]:
     """Prepare the real scans that have a lesion mask."""
-    if not real.folders:
-        return []
     scans, _ = prepare_scans(
         find_labelled_scans(list(real.folders), classes=classes),
         cache_dir=real.cache,
@@ -282,7 +280,7 @@ def main() -> int:
     """Train from the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    add_material_options(parser)
+    add_material_options(parser, needs_shapes=True)
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")

@@ -37,3 +37,11 @@ def test_without_anatomy_there_is_the_head_of_the_mni_maps(monkeypatch, ball_hea
 def test_a_folder_without_heads_is_an_error(parser, tmp_path):
     with pytest.raises(MsnmoError, match=tmp_path.name):
         material.material_of(parser.parse_args(["--anatomy", str(tmp_path)]))
+
+
+def test_a_program_can_insist_on_lesion_shapes(capsys):
+    parser = argparse.ArgumentParser()
+    material.add_material_options(parser, needs_shapes=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--anatomy", "heads"])
+    assert "--lesion-shapes" in capsys.readouterr().err

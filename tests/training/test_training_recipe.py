@@ -37,7 +37,7 @@ def tiny_recipe(ball_head, monkeypatch, tmp_path):
     monkeypatch.setattr(
         recipe, "SimulatedSource", lambda *args, **more: source(*args, fill=2, **more)
     )
-    paths = {"anatomy": tmp_path, "out": tmp_path / "out"}
+    paths = {"anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path / "out"}
     words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
     monkeypatch.setattr("sys.argv", ["recipe", *words, "--threads", "1"])
     return tmp_path / "out"
