@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 _POSITIVE = ("batch_size", "accumulate", "learning_rate", "plateau_epochs", "log_every")
 _NOT_NEGATIVE = (
     "epochs", "steps_per_epoch", "steps", "warm_up", "clip_norm", "side", "rotation_degrees",
-    "seed", "frozen_blocks", "validate_every", "patience", "checkpoint_seconds",
+    "seed", "validate_every", "patience", "checkpoint_seconds",
 )  # fmt: skip
 _SHARES = (
     "final_rate", "plateau_factor", "lesion_crops", "flip", "rotation", "intensity", "ema",
@@ -60,11 +60,8 @@ class TrainingConfig:
     tasks: tuple[str, ...] = _setting(
         (), "tasks to train (default: all that the network has)", each=TASKS
     )
-    frozen_trunk: bool = _setting(
-        False, "train the lesion guidance and the classifier alone, on features that stay"
-    )
-    frozen_blocks: int = _setting(
-        0, "with a frozen trunk: leave the lesion guidance and as many blocks of the classifier too"
+    frozen: tuple[str, ...] = _setting(
+        (), "parts of the network to leave as they are, such as sharing or classification.blocks.0"
     )
     seed: int = _setting(
         0, "seed; the randomness of a step depends on it, the step and the process alone"

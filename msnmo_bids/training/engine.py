@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
+from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.augmentation import augment, random_crop
 from msnmo_bids.training.batches import Batch, collate
@@ -92,9 +92,7 @@ class Trainer:
         if config.channels_last:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
-        self.parameters = trained_parameters(
-            network, config.tasks, config.frozen_trunk, config.frozen_blocks
-        )
+        self.parameters = trained_parameters(network, config.tasks, config.frozen)
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
         self.gradients = StepGradients(network, loss, self.parameters, config, ranks)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -289,12 +287,9 @@ class Trainer:
 
 
 def trained_parameters(
-    network: nn.Module,
-    tasks: Sequence[str] = (),
-    frozen_trunk: bool = False,
-    frozen_blocks: int = 0,
+    network: nn.Module, tasks: Sequence[str] = (), frozen: Sequence[str] = ()
 ) -> list[nn.Parameter]:
-    """Return what is trained: all that the tasks need, or the classifier alone.
+    """Return what is trained: all that the tasks need, less what is to stay.
 
     Parameters
     ----------
@@ -302,10 +297,9 @@ def trained_parameters(
         The network; ``requires_grad`` of its parameters is set.
     tasks : sequence of str, optional
         Tasks to train; default: all. A segmentation alone leaves the classifier as it is.
-    frozen_trunk : bool, optional
-        Leave the shared features and the segmentation as they are.
-    frozen_blocks : int, optional
-        With a frozen trunk: leave the guidance and the first blocks of the classifier as they are.
+    frozen : sequence of str, optional
+        Parts to leave as they are, by their dotted names: ``"sharing"``,
+        ``"classification.blocks.0"``.
 
     Returns
     -------
@@ -314,24 +308,22 @@ def trained_parameters(
     Raises
     ------
     UsageError
-        If there is a frozen trunk and nothing besides.
+        If the network has no such part, or nothing is left to train.
     """
-    kept = [f"classification.blocks.{number}." for number in range(frozen_blocks)]
-    if kept:
-        kept.append("guidance.")
+    prefixes = tuple(f"{part}." for part in frozen)
+    names = [name for name, _ in network.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            parts = ", ".join(sorted({name.split(".")[0] for name in names}))
+            raise UsageError(
+                f"--frozen {prefix[:-1]}: this network has no such part", remedy=f"It has {parts}"
+            )
+    stays = prefixes + (_HEADS if tuple(tasks) == (SEGMENTATION,) else ())
     for name, parameter in network.named_parameters():
-        in_head = name.startswith(_HEADS)
-        if frozen_trunk:
-            trained = in_head and not name.startswith(tuple(kept))
-        else:
-            trained = not in_head or tuple(tasks) != (SEGMENTATION,)
-        parameter.requires_grad_(trained)
+        parameter.requires_grad_(not name.startswith(stays))
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
-        raise UsageError(
-            "--frozen-trunk leaves nothing to train: this network has no classifier of its own",
-            remedy="Leave it out",
-        )
+        raise UsageError("--frozen leaves nothing to train", remedy="Name fewer parts")
     return parameters
 
 
@@ -339,10 +331,6 @@ def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans:
     lacking = sorted(set(config.tasks) - set(network.tasks))
     if lacking:
         raise UsageError(f"this network has no {' and no '.join(lacking)} to train")
-    if config.frozen_trunk and CLASSIFICATION not in (config.tasks or network.tasks):
-        raise UsageError("--frozen-trunk trains the classification, which is no task here")
-    if config.frozen_blocks and not config.frozen_trunk:
-        raise UsageError("--frozen-blocks needs a frozen trunk", remedy="Add --frozen-trunk")
     if config.precision == "fp16" and not ranks.device.startswith("cuda"):
         raise UsageError("--precision fp16 needs a GPU", remedy="Choose bf16 or fp32")
     if config.patience and not validation_scans:

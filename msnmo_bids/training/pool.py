@@ -17,8 +17,6 @@ from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
 _BRAIN_LENGTH = 170.0  # mm
-#: Share of brains without lesions: more than among people with MS, for the sake of specificity.
-_WITHOUT_LESIONS = 0.1
 
 
 def working_spacing(shape: tuple[int, int, int]) -> float:
@@ -51,6 +49,9 @@ class BrainPool:
     nmosd_share : float
         Share of NMOSD-like brains. Both classes draw their total load from the same
         distribution, so that the volume alone does not tell them apart.
+    lesion_free_share : float, optional
+        Share of brains without lesions: more than among people with MS, for the sake of
+        specificity.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class BrainPool:
         size: int,
         classes: tuple[str, ...],
         nmosd_share: float,
+        lesion_free_share: float = 0.1,
     ) -> None:
         spacing = working_spacing(shape)
         self.heads = [head.resampled(spacing) for head in material.heads]
         self.shapes, self.shape = material.shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
+        self.lesion_free_share = lesion_free_share
         self.size = size
         self.brains: deque[Sample] = deque(maxlen=size)
 
@@ -73,7 +76,7 @@ class BrainPool:
         """Simulate one brain and drop the oldest when the pool is full."""
         diagnosis = "NMOSD" if rng.random() < self.nmosd_share else "MS"
         head = self.heads[rng.integers(len(self.heads))]
-        load = draw_load(rng, without=_WITHOUT_LESIONS)
+        load = draw_load(rng, without=self.lesion_free_share)
         scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))

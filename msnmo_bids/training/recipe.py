@@ -58,6 +58,8 @@ class Stage:
         Steps between two new brains.
     nmosd_share : float
         Share of NMOSD-like ones among them.
+    lesion_free_share : float
+        Share of brains without lesions among them.
     real_share : float
         Share of the samples that are real scans.
     loss : LossConfig or None
@@ -69,6 +71,7 @@ class Stage:
     config: TrainingConfig
     refresh_every: int = 2
     nmosd_share: float = 0.1
+    lesion_free_share: float = 0.1
     real_share: float = 0.0
     loss: LossConfig | None = None
 
@@ -240,7 +243,8 @@ def samples_of(
     shape = (stage.side,) * 3
     pool = BrainPool(
         material, shape,
-        size=_POOL_SIZE, classes=tuple(classes), nmosd_share=stage.nmosd_share,
+        size=_POOL_SIZE, classes=tuple(classes),
+        nmosd_share=stage.nmosd_share, lesion_free_share=stage.lesion_free_share,
     )  # fmt: skip
     simulated = SimulatedSource(
         pool,

@@ -133,6 +133,20 @@ def test_nothing_is_cut_off_on_a_phone(name: str, request: pytest.FixtureRequest
         assert width <= PHONE[0]
 
 
+@pytest.mark.parametrize(("name", "paper"), [("report", 186), ("cohort", 273)])
+def test_tables_fit_on_paper(name: str, paper: float, request: pytest.FixtureRequest) -> None:
+    width = int(paper / 25.4 * 96)
+    with opened(request.getfixturevalue(name), (width, 900)) as page:
+        page.emulate_media(media="print")
+        tables = page.locator("table")
+        assert tables.count()
+        wide = tables.evaluate_all(
+            "all => all.filter(t => t.scrollWidth > t.parentElement.clientWidth + 1)"
+            ".map(t => t.innerText.slice(0, 60))"
+        )
+        assert not wide
+
+
 def test_print_has_figures_in_place_of_the_viewer(report: Path) -> None:
     with opened(report) as page:
         assert page.locator(".viewer").is_visible()

@@ -46,7 +46,7 @@ def test_every_field_is_documented_and_has_a_flag(capsys):
         ({"batch_size": True}, "batch_size must be a whole number"),
         ({"learning_rate": None}, "learning_rate must be a number"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number"),
-        ({"frozen_trunk": "no"}, "frozen_trunk must be true or false"),
+        ({"channels_last": "no"}, "channels_last must be true or false"),
         ({"schedule": "step"}, "schedule must be of plateau, cosine, constant"),
         ({"schedule": 1}, "schedule must be a name"),
         ({"tasks": "segmentation"}, "tasks must be a list"),
@@ -65,7 +65,7 @@ def test_wrong_settings_are_refused(settings, words):
 
 
 def test_json_and_back():
-    config = TrainingConfig(tasks=("segmentation",), flip_axes=(0, 1), side=32, frozen_trunk=True)
+    config = TrainingConfig(tasks=("segmentation",), flip_axes=(0, 1), side=32, frozen=("sharing",))
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -55,7 +55,7 @@ def same(one: dict, other: dict) -> bool:
         ({}, 1),
         ({}, 5),
         ({"schedule": "cosine", "warm_up": 2, "accumulate": 2}, 3),
-        ({"tasks": [CLASSIFICATION], "frozen_trunk": True, "intensity": 0.5}, 2),
+        ({"tasks": [CLASSIFICATION], "frozen": ["sharing", "segmentation"], "intensity": 0.5}, 2),
         ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
         ({"precision": "bf16", "steps": 3}, 2),
         ({"precision": "fp16", "steps": 3}, 2),
@@ -290,11 +290,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("tasks", "frozen", "trained"),
     [
-        ((SEGMENTATION,), False, ("sharing.", "segmentation.")),
-        ((CLASSIFICATION,), True, ("guidance.", "classification.")),
-        ((), True, ("guidance.", "classification.")),
-        (TASKS, False, ("sharing.", "segmentation.", "guidance.", "classification.")),
-        ((), False, ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((SEGMENTATION,), (), ("sharing.", "segmentation.")),
+        ((SEGMENTATION,), ("sharing",), ("segmentation.",)),
+        ((CLASSIFICATION,), ("sharing", "segmentation"), ("guidance.", "classification.")),
+        ((), ("sharing", "segmentation"), ("guidance.", "classification.")),
+        (TASKS, (), ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((), (), ("sharing.", "segmentation.", "guidance.", "classification.")),
     ],
 )
 def test_trained_parameters(tmp_path, tasks, frozen, trained):
@@ -305,7 +306,7 @@ def test_trained_parameters(tmp_path, tasks, frozen, trained):
     for name, parameter in network.named_parameters():
         assert (id(parameter) in ids) == parameter.requires_grad == name.startswith(trained), name
 
-    trainer = make_trainer(tmp_path, tasks=tasks, frozen_trunk=frozen, steps=2)
+    trainer = make_trainer(tmp_path, tasks=tasks, frozen=frozen, steps=2)
     before = {k: v.clone() for k, v in trainer.network.named_parameters()}
     trainer.run()
     changed = {
@@ -316,9 +317,10 @@ def test_trained_parameters(tmp_path, tasks, frozen, trained):
     assert changed == set(trained)
 
 
-def test_first_blocks_of_the_classifier_stay_too():
+def test_a_part_of_a_part_can_stay():
     network = JointNetwork(NETWORK)
-    trained_parameters(network, (CLASSIFICATION,), True, 1)
+    stays = ("sharing", "segmentation", "guidance", "classification.blocks.0")
+    trained_parameters(network, (CLASSIFICATION,), stays)
     trained = {name for name, value in network.named_parameters() if value.requires_grad}
     parts = {".".join(name.split(".")[:3]) for name in trained}
     assert parts == {
@@ -327,17 +329,20 @@ def test_first_blocks_of_the_classifier_stay_too():
     }  # fmt: skip
 
 
-def test_a_network_without_such_parts_has_no_frozen_trunk():
+def test_parts_that_the_network_lacks_or_all_of_it_cannot_stay():
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1))
+    with pytest.raises(UsageError, match="no such part") as caught:
+        trained_parameters(network, frozen=["sharing"])
+    assert "It has 0" in str(caught.value)
     with pytest.raises(UsageError, match="nothing to train"):
-        trained_parameters(torch.nn.Conv3d(1, 1, 1), frozen_trunk=True)
+        trained_parameters(network, frozen=["0"])
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"tasks": [CLASSIFICATION]}, "no classification to train"),
-        ({"frozen_trunk": True}, "frozen-trunk trains the classification"),
-        ({"frozen_blocks": 1}, "frozen-blocks needs a frozen trunk"),
+        ({"frozen": ["guidance"]}, "frozen guidance: this network has no such part"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
     ],
 )

@@ -107,7 +107,7 @@ def test_the_shipped_recipe():
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
-        assert stage.config.frozen_trunk == classifies
+        assert stage.config.frozen == (("sharing", "segmentation") if classifies else ())
         assert stage.nmosd_share == (0.5 if classifies else 0.1)
         assert not stage.real_share
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
