@@ -3,7 +3,8 @@
 ``PYTHONPATH=. python benchmarks/accuracy.py --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Each simulated scan is kept in ``OUT/simulated.jsonl`` as soon as it is known, and not measured
-again; ``OUT/summary.json`` holds the summary. The two kinds of scans are never mixed.
+again; ``OUT/summary.json`` holds the summary, ``OUT/simulated.png`` a picture of it. Simulated and
+real scans are never mixed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from msnmo_bids.evaluation.simulated import (
     naming_limit,
     segmentation_summary,
 )
+from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.model.weights import default_weights_path, load_weights, read_metadata
 from msnmo_bids.settings import ProcessingSettings
@@ -63,7 +65,9 @@ def main() -> None:
     summary: dict[str, Any] = {"weights": describe(metadata)}
     if options.each:
         cases = _simulated(options)
-        summary["simulated"] = _summarise(cases, classes, metadata.min_class_probability)
+        least = metadata.min_class_probability
+        summary["simulated"] = _summarise(cases, classes, least)
+        accuracy_figure(cases, classes, least, options.out / "simulated.png")
     if options.real:
         real = _real(options)
         real.to_csv(options.out / "real.tsv", sep="\t", index=False)

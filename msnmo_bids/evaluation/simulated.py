@@ -36,7 +36,7 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
     ndarray of object, (N,)
         Name of a class, or None.
     """
-    named, confidence = _likeliest(cases, classes)
+    named, confidence = likeliest(cases, classes)
     withheld = (confidence < least) | ~cases["agree"].astype(bool).to_numpy()
     withheld |= cases["found_count"].to_numpy() == 0
     named[withheld] = None
@@ -104,7 +104,7 @@ def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
     """
     sick = cases[cases["diagnosis"].isin(list(classes))]
     sick = sick[decide(sick, classes, 0.0) != np.array(None)]
-    named, confidence = _likeliest(sick, classes)
+    named, confidence = likeliest(sick, classes)
     correct = named == sick["diagnosis"].to_numpy()
     return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
 
@@ -164,8 +164,22 @@ def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> flo
     return roc_area(labels, scores)
 
 
-def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest class of each case, and its probability."""
+def likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest class of each case, and its probability.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Rows of `evaluate_case`.
+    classes : sequence of str
+        Names of the classes.
+
+    Returns
+    -------
+    named : ndarray of object, (N,)
+    confidence : ndarray, (N,)
+        0 to 1.
+    """
     probabilities = cases[probability_columns(classes)].to_numpy()
     named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
     return named, probabilities.max(axis=1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from msnmo_bids.evaluation import simulated_figure
+from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.simulated import (
     ceiling,
     decide,
@@ -13,6 +17,7 @@ from msnmo_bids.evaluation.simulated import (
     naming_limit,
     segmentation_summary,
 )
+from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.simulation.material import Material
@@ -31,6 +36,21 @@ def weights(tiny_config, tmp_path):
     metadata = WeightsMetadata("tiny", "1", cube_shape=(32, 32, 32), min_lesion_volume=0.0)
     save_weights(tmp_path / "tiny", JointNetwork(tiny_config), metadata)
     return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def drawn_axes(monkeypatch):
+    """Return what gives the axes of the figure that was drawn last."""
+    figures = []
+
+    @contextmanager
+    def keep(*args):
+        with figure_file(*args) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(simulated_figure, "figure_file", keep)
+    return lambda: figures[-1].axes
 
 
 def cases(scores, truth, **columns):
@@ -124,3 +144,26 @@ def test_ceiling_is_what_the_true_lesions_tell():
     assert ceiling(telling, labels) > 0.98
     assert ceiling(noise, labels) < 0.8
     assert ceiling(noise[:35], labels[:35]) is None
+
+
+def test_figure_shows_where_the_limit_lies(tmp_path, drawn_axes):
+    table = cases([0.95, 0.9, 0.2, 0.4], ["NMOSD", "MS", "MS", "MS"], dsc=0.5)
+    healthy = cases([0.5], ["HC"], true_volume_ml=0.0, predicted_volume_ml=0.3)
+    both = pd.concat([table, healthy])
+    assert accuracy_figure(both, CLASSES, 0.75, tmp_path / "a.png").stat().st_size > 10_000
+    reliability, risk, volume, overlap = drawn_axes()
+    assert "ECE 0.3" in reliability.get_title()
+    dot = risk.lines[1].get_xydata()
+    np.testing.assert_allclose(dot, [[0.75, 1 / 3]])
+    assert [line.get_label() for line in volume.lines[1:]] == ["HC", "MS", "NMOSD"]
+    assert volume.lines[1].get_ydata().tolist() == [0.3]
+    assert "0.50" in overlap.get_title()
+
+
+def test_figure_of_healthy_people_alone(tmp_path, drawn_axes):
+    healthy = cases([0.5], ["HC"], true_volume_ml=0.0, predicted_volume_ml=0.3, dsc=1.0)
+    accuracy_figure(healthy, CLASSES, 0.75, tmp_path / "a.png")
+    reliability, risk, volume, _ = drawn_axes()
+    assert not reliability.lines
+    assert not risk.lines
+    assert len(volume.lines) == 2
