@@ -64,6 +64,10 @@ class Stage:
         Share of the samples that are real scans.
     loss : LossConfig or None
         Its losses, where they are not the recipe's.
+    old_share : float
+        Share of the weights from before the stage in its result (Wortsman et al. 2022, "Robust
+        fine-tuning of zero-shot models"): what was learnt for new conditions costs less of what
+        was good before.
     """
 
     name: str
@@ -74,6 +78,11 @@ class Stage:
     lesion_free_share: float = 0.1
     real_share: float = 0.0
     loss: LossConfig | None = None
+    old_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.old_share < 1:
+            raise ValueError(f"old_share must be from 0 to below 1, not {self.old_share}")
 
 
 @dataclass(frozen=True)
@@ -208,10 +217,20 @@ def train(
         source = samples_of(stage, recipe.network.classes, material, data)
         loss = JointLoss(stage.loss or recipe.loss)
         trainer = Trainer(network, loss, stage.config, source, out / stage.name)
-        network.load_state_dict(trainer.run())
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(_mixed(trainer.run(), before, stage.old_share))
         with atomic_path(done) as temporary:
             torch.save(network.state_dict(), temporary)
     return network
+
+
+def _mixed(
+    new: dict[str, torch.Tensor], old: dict[str, torch.Tensor], old_share: float
+) -> dict[str, torch.Tensor]:
+    """Return the mean of two sets of weights."""
+    if not old_share:
+        return new
+    return {name: torch.lerp(value, old[name], old_share) for name, value in new.items()}
 
 
 def samples_of(

@@ -82,6 +82,23 @@ def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path
         assert torch.equal(value, kept[key]) or not frozen, key
 
 
+def test_a_stage_can_keep_a_share_of_the_weights_before_it(ball_head, tiny_recipe, tmp_path):
+    tiny = recipe.read_recipe(None)
+    crops = tiny.stages[0]
+    results = {}
+    for share in (0.0, 0.25):
+        stages = (replace(crops, old_share=share),)
+        out = tmp_path / str(share)
+        network = recipe.train(replace(tiny, stages=stages), Material([ball_head]), out)
+        results[share] = network.state_dict()
+    torch.manual_seed(crops.config.seed)
+    before = recipe.JointNetwork(tiny.network).state_dict()
+    for name, value in results[0.25].items():
+        wanted = 0.75 * results[0.0][name] + 0.25 * before[name]
+        torch.testing.assert_close(value, wanted)
+    assert any(not torch.equal(value, before[name]) for name, value in results[0.0].items())
+
+
 def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch):
     cube = np.zeros((32, 32, 32), np.float16)
     monkeypatch.setattr(recipe, "_real_scans", lambda *_: ["a scan"])
@@ -104,12 +121,14 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch
 
 def test_the_shipped_recipe():
     found = recipe.read_recipe()
+    stays = {"classifier-96": ("sharing", "segmentation"), "segmentation-128": ("sharing",)}
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
-        assert stage.config.frozen == (("sharing", "segmentation") if classifies else ())
-        assert stage.nmosd_share == (0.5 if classifies else 0.1)
+        assert stage.config.frozen == stays.get(stage.name, ())
         assert not stage.real_share
+    shares = {stage.name: stage.nmosd_share for stage in found.stages}
+    assert shares["classifier-96"] == 0.5
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
@@ -133,6 +152,7 @@ def test_a_stage_can_have_losses_of_its_own(tmp_path):
         ("stages: [{name: a, side: 32, size: 1}]", "size"),
         ("{stages: [{name: a, side: 32}], more: 1}", "unknown: more"),
         ("stages: [{name: a, side: 32, training: {step: 1}}]", "did you mean"),
+        ("stages: [{name: a, side: 32, old_share: 1.0}]", "old_share must be"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path, text, message):
