@@ -169,10 +169,8 @@ def likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, 
 
     Parameters
     ----------
-    cases : DataFrame
-        Rows of `evaluate_case`.
-    classes : sequence of str
-        Names of the classes.
+    cases, classes
+        As for `decide`.
 
     Returns
     -------

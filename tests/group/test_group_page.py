@@ -145,11 +145,17 @@ def test_page_is_self_contained_and_links_to_reports(scans: list[dict], output_d
     assert "<again>" not in source
 
 
-def test_scores_of_scans_without_pattern_are_not_shown(scans: list[dict], output_dir: Path) -> None:
-    write_group(output_dir, scans, version="1.2.3")
+def test_scores_are_shown_where_a_diagnosis_is_named(
+    scans: list[dict], add_results: Add, output_dir: Path
+) -> None:
+    unsure = add_results("sub-05/anat/sub-05_FLAIR.nii.gz", Diagnosis="indeterminate", Reason="?")
+    write_group(output_dir, [*scans, unsure], version="1.2.3")
     source = (output_dir / "group_FLAIR.html").read_text()
-    row = source[source.index('href="sub-02.html#') :]
-    assert "0.75" not in row[: row.index("</tr>")]
+    for subject, shown in (("01", True), ("02", False), ("05", False)):
+        row = source[source.index(f'href="sub-{subject}.html#') :]
+        assert ("0.75" in row[: row.index("</tr>")]) == shown
+    rows = {row["participant_id"]: row for row in table(output_dir / "group_FLAIR.tsv")}
+    assert rows["sub-05"]["probability_MS"] == "0.75"
 
 
 def test_equal_results_give_equal_files(scans: list[dict], output_dir: Path) -> None:

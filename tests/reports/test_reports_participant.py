@@ -83,7 +83,7 @@ def test_indeterminate_gives_its_reason_and_no_number_in_the_summary(
     assert "0.75" not in summary
 
 
-def test_indeterminate_with_lesions_keeps_its_numbers(add_results: Add, write: Write) -> None:
+def test_indeterminate_with_lesions_strikes_its_numbers(add_results: Add, write: Write) -> None:
     results = {
         "Diagnosis": "indeterminate",
         "Reason": "No class reaches 0.8",
@@ -93,9 +93,18 @@ def test_indeterminate_with_lesions_keeps_its_numbers(add_results: Add, write: W
     source = write([add_results(ONE, **results)])
     text = Page(source).text
     assert "No class reaches 0.8." in text
-    assert "The numbers must not be read" not in text
+    assert "The numbers must not be read: these weights name nothing" in text
+    assert source.count('class="bars void"') == 1
     assert source.count("left: 80.0%") == 2
     assert "the score reached 0.8." in text
+    summary = source[source.index('id="summary"') : source.index('class="scan"')]
+    assert "0.75" not in summary
+
+
+def test_a_named_diagnosis_shows_its_numbers(add_results: Add, write: Write) -> None:
+    source = write([add_results(ONE)])
+    assert "The numbers must not be read" not in Page(source).text
+    assert "bars void" not in source
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
     assert "0.75" in summary
 
