@@ -81,8 +81,8 @@ def check_round_trip(native: Path, folder: Path) -> None:
     else:  # a qform's quaternion has more digits than the sform's float32
         np.testing.assert_allclose(back.affine, raw.affine, atol=1e-4)
     assert int(back.header["sform_code"]) == int(back.header["qform_code"]) > 0
-    # Near half a turn float32 holds the first part of a quaternion to the root of its precision, and
-    # nibabel takes it for 0 where its square is under this threshold.
+    # Near half a turn float32 holds the first part of a quaternion to the root of its precision,
+    # and nibabel takes it for 0 where its square is under this threshold.
     smallest = np.sqrt(nib.Nifti1Header.quaternion_threshold)
     precision = 2 * smallest * max(raw.header.get_zooms()[:3])
     np.testing.assert_allclose(back.get_qform(), back.get_sform(), atol=precision)
