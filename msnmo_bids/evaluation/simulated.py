@@ -36,7 +36,7 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
     ndarray of object, (N,)
         Name of a class, or None.
     """
-    named, confidence = likeliest(cases, classes)
+    named, confidence = _likeliest(cases, classes)
     withheld = (confidence < least) | ~cases["agree"].astype(bool).to_numpy()
     withheld |= cases["found_count"].to_numpy() == 0
     named[withheld] = None
@@ -102,11 +102,29 @@ def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
     float
         1 if there is none.
     """
+    correct, confidence = nameable(cases, classes)
+    return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
+
+
+def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Judge the likeliest class of the cases with disease that only a limit keeps from a name.
+
+    Parameters
+    ----------
+    cases, classes
+        As for `naming_limit`.
+
+    Returns
+    -------
+    correct : ndarray of bool, (N,)
+        Whether it is the true one.
+    confidence : ndarray, (N,)
+        Its probability.
+    """
     sick = cases[cases["diagnosis"].isin(list(classes))]
     sick = sick[decide(sick, classes, 0.0) != np.array(None)]
-    named, confidence = likeliest(sick, classes)
-    correct = named == sick["diagnosis"].to_numpy()
-    return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
+    named, confidence = _likeliest(sick, classes)
+    return named == sick["diagnosis"].to_numpy(), confidence
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
@@ -164,20 +182,8 @@ def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> flo
     return roc_area(labels, scores)
 
 
-def likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest class of each case, and its probability.
-
-    Parameters
-    ----------
-    cases, classes
-        As for `decide`.
-
-    Returns
-    -------
-    named : ndarray of object, (N,)
-    confidence : ndarray, (N,)
-        0 to 1.
-    """
+def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest class of each case, and its probability."""
     probabilities = cases[probability_columns(classes)].to_numpy()
     named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
     return named, probabilities.max(axis=1)

@@ -15,15 +15,15 @@ from msnmo_bids.evaluation.classification import (
     risk_coverage,
 )
 from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.simulated import LARGEST_RISK, decide, likeliest
+from msnmo_bids.evaluation.plots import COLOURS
+from msnmo_bids.evaluation.simulated import LARGEST_RISK, nameable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS = 5
 _LEAST_ML = 0.01  # where scans without a lesion are drawn, on the logarithmic axes
-#: Okabe and Ito's blue and vermilion, as in the reports, and grey.
-_COLOURS = {"MS": "#0072B2", "NMOSD": "#D55E00", "HC": "#77828C"}
+_GREY = "#77828C"  # of those without a disease
 
 
 def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, out: Path) -> Path:
@@ -51,8 +51,9 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
         if len(sick):
             _draw_reliability(reliability, sick, classes)
             _draw_risk(risk, sick, classes, least)
-        _draw_volumes(volume, cases)
-        _draw_overlap(overlap, cases[cases["true_volume_ml"] > 0])
+        colours = dict(zip(classes, COLOURS, strict=False))
+        _draw_volumes(volume, cases, colours)
+        _draw_overlap(overlap, cases[cases["true_volume_ml"] > 0], colours)
         figure.suptitle(f"{len(cases)} simulated scans", fontsize=11)
     return out
 
@@ -74,11 +75,10 @@ def _draw_reliability(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) ->
 
 
 def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: float) -> None:
-    known = sick[decide(sick, classes, 0.0) != np.array(None)]
-    if len(known):
-        named, confidence = likeliest(known, classes)
-        limit, coverage, risk = risk_coverage(named == known["diagnosis"].to_numpy(), confidence)
-        coverage = coverage * len(known) / len(sick)
+    correct, confidence = nameable(sick, classes)
+    if len(correct):
+        limit, coverage, risk = risk_coverage(correct, confidence)
+        coverage = coverage * len(correct) / len(sick)
         axes.step(coverage, risk, where="post", color="k", lw=1)
         reached = np.flatnonzero(limit >= least)
         if reached.size:
@@ -92,14 +92,16 @@ def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: fl
     )  # fmt: skip
 
 
-def _draw_volumes(axes: Axes, cases: pd.DataFrame) -> None:
+def _draw_volumes(axes: Axes, cases: pd.DataFrame, colours: dict[str, str]) -> None:
     ends = np.array([_LEAST_ML, 200.0])
     axes.fill_between(ends, ends / 2, ends * 2, color="0.93", lw=0)
     axes.plot(ends, ends, color="0.55", lw=1, ls=":")
     for name, part in cases.groupby("diagnosis"):
         true = part["true_volume_ml"].clip(lower=_LEAST_ML)
         found = part["predicted_volume_ml"].clip(lower=_LEAST_ML)
-        axes.plot(true, found, "o", ms=4, alpha=0.6, color=_COLOURS.get(str(name)), label=name)
+        axes.plot(
+            true, found, "o", ms=4, alpha=0.6, color=colours.get(str(name), _GREY), label=name
+        )
     axes.legend(frameon=False, fontsize=8)
     axes.set(
         xscale="log", yscale="log", title="Lesion volume (grey: half to twice the true one)",
@@ -107,9 +109,9 @@ def _draw_volumes(axes: Axes, cases: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
-def _draw_overlap(axes: Axes, lesioned: pd.DataFrame) -> None:
+def _draw_overlap(axes: Axes, lesioned: pd.DataFrame, colours: dict[str, str]) -> None:
     for name, part in lesioned.groupby("diagnosis"):
-        colour = _COLOURS.get(str(name))
+        colour = colours.get(str(name), _GREY)
         axes.plot(part["true_volume_ml"], part["dsc"], "o", ms=4, alpha=0.6, color=colour)
     mean = f", mean {lesioned['dsc'].mean():.2f}" if len(lesioned) else ""
     axes.set(xscale="log", ylim=(0, 1), title=f"DSC{mean}", xlabel="true (ml)", ylabel="DSC")

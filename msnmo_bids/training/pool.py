@@ -16,6 +16,8 @@ from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
+#: Share of brains without lesions: more than among people with MS, for the sake of specificity.
+LESION_FREE_SHARE = 0.1
 _BRAIN_LENGTH = 170.0  # mm
 
 
@@ -50,8 +52,7 @@ class BrainPool:
         Share of NMOSD-like brains. Both classes draw their total load from the same
         distribution, so that the volume alone does not tell them apart.
     lesion_free_share : float, optional
-        Share of brains without lesions: more than among people with MS, for the sake of
-        specificity.
+        Share of brains without lesions.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class BrainPool:
         size: int,
         classes: tuple[str, ...],
         nmosd_share: float,
-        lesion_free_share: float = 0.1,
+        lesion_free_share: float = LESION_FREE_SHARE,
     ) -> None:
         spacing = working_spacing(shape)
         self.heads = [head.resampled(spacing) for head in material.heads]

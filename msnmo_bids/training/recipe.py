@@ -33,7 +33,7 @@ from msnmo_bids.training.config import TrainingConfig, read_settings
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.memory import keep_freed_memory
 from msnmo_bids.training.mixed import MixedSource, PreparedSamples
-from msnmo_bids.training.pool import BrainPool
+from msnmo_bids.training.pool import LESION_FREE_SHARE, BrainPool
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 from msnmo_bids.training.sources import EpochSource, SampleSource, SimulatedSource
 
@@ -75,7 +75,7 @@ class Stage:
     config: TrainingConfig
     refresh_every: int = 2
     nmosd_share: float = 0.1
-    lesion_free_share: float = 0.1
+    lesion_free_share: float = LESION_FREE_SHARE
     real_share: float = 0.0
     loss: LossConfig | None = None
     old_share: float = 0.0
@@ -227,10 +227,11 @@ def train(
 def _mixed(
     new: dict[str, torch.Tensor], old: dict[str, torch.Tensor], old_share: float
 ) -> dict[str, torch.Tensor]:
-    """Return the mean of two sets of weights."""
-    if not old_share:
-        return new
-    return {name: torch.lerp(value, old[name], old_share) for name, value in new.items()}
+    """Return the mean of two sets of weights; counters are the new ones."""
+    return {
+        name: torch.lerp(value, old[name], old_share) if value.is_floating_point() else value
+        for name, value in new.items()
+    }
 
 
 def samples_of(

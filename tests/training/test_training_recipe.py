@@ -122,16 +122,25 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch
 def test_the_shipped_recipe():
     found = recipe.read_recipe()
     stays = {"classifier-96": ("sharing", "segmentation"), "segmentation-128": ("sharing",)}
+    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3}
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
         assert stage.config.frozen == stays.get(stage.name, ())
+        assert stage.nmosd_share == nmosd.get(stage.name, 0.1)
         assert not stage.real_share
-    shares = {stage.name: stage.nmosd_share for stage in found.stages}
-    assert shares["classifier-96"] == 0.5
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_stage_says_how_many_brains_have_no_lesion(ball_head, share):
+    stage = replace(recipe.read_recipe().stages[0], side=32, lesion_free_share=share)
+    source = recipe.samples_of(stage, ("MS", "NMOSD"), Material([ball_head]))
+    for seed in range(3):
+        source.pool.refresh(np.random.default_rng(seed))
+    assert [bool(brain.lesions.any()) for brain in source.pool.brains] == [share == 0.0] * 3
 
 
 def test_a_stage_can_have_losses_of_its_own(tmp_path):
