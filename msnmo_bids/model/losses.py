@@ -281,8 +281,8 @@ def cross_task_loss(
     Parameters
     ----------
     output : JointOutput
-        S_i of 1/8, 1/4, 1/2 are its first three ``scale_logits``; V_i come from its
-        ``class_features`` in the opposite order.
+        S_i of 1/8, 1/4, 1/2 are its first three ``scale_logits``; V_i come from the first three of
+        its ``class_features`` in the opposite order.
     diagnosis : Tensor
         ``(B,)``: c, the true class.
     kept : Tensor
@@ -305,7 +305,7 @@ def cross_task_loss(
     terms = [
         eta * F.mse_loss(squash(scale[kept].float()), squash(location.float()))
         for eta, scale, location in zip(
-            config.cross_scale_weights, scales[:3], reversed(maps), strict=True
+            config.cross_scale_weights, scales[:3], reversed(maps[:3]), strict=True
         )
     ]
     return torch.stack(terms).sum()

@@ -2,8 +2,9 @@
 
 ``python -m msnmo_bids.training.readout --initial FILE --anatomy DIR --lesion-shapes F --out DIR``
 
-The features of each simulated scan are kept in OUT, so that a run that was killed goes on. With the
-same loads for both classes the volume tells nothing; half of the scans are less typical.
+The features of each simulated scan are kept in OUT, so that a run that was killed goes on. The
+loads of both classes are drawn alike, so that the volume tells nothing; half of the scans are less
+typical.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.evaluation.classification import least_confidence
+from msnmo_bids.evaluation.simulated import LARGEST_RISK
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.material import Material, add_material_options, material_of
@@ -27,13 +31,13 @@ from msnmo_bids.simulation.sample import prepared_scan
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
-from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, Case, simulate_case
+from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 
 SEED = 800
 SCANS = 400
 FOLDS = 10
 #: Strengths of the penalty on the last layer (the C of scikit-learn) that are tried.
-PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 #: Share of the training scans that are within the limit of the density.
 WITHIN = 0.99
 _SPACING = 1.25  # mm: of the heads; half the time of 1 mm
@@ -91,7 +95,7 @@ def plan_case(number: int, rng: np.random.Generator) -> Case:
     healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1
     return Case(
         number=number,
-        diagnosis=HEALTHY if healthy else ("MS", "NMOSD")[number // 2 % 2],
+        diagnosis=HEALTHY if healthy else SICK[number // 2 % 2],
         protocol=_PROTOCOLS[number // 4 % len(_PROTOCOLS)],
         typicality=float(rng.choice(_TYPICALITIES)),
     )
@@ -264,10 +268,15 @@ def main() -> int:
 def _summary(readout: Readout) -> dict[str, float | None]:
     from sklearn.metrics import roc_auc_score
 
-    margin = readout.logits[:, 1] - readout.logits[:, 0]
+    calibrated = softmax(readout.logits / readout.temperature, axis=1)
+    correct = calibrated.argmax(axis=1) == readout.labels
+    limit = least_confidence(correct, calibrated.max(axis=1), LARGEST_RISK)
     return {
         "scans": len(readout.labels),
-        "auc": float(roc_auc_score(readout.labels, margin)),
+        "auc": float(roc_auc_score(readout.labels, calibrated[:, 1])),
+        "accuracy": float(correct.mean()),
+        "min_class_probability": limit,
+        "named": float((calibrated.max(axis=1) >= limit).mean()),
         "cross_entropy": cross_entropy(readout.logits, readout.labels),
         "temperature": readout.temperature,
         "penalty": readout.penalty,

@@ -37,7 +37,7 @@ from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_
 FIRST_SEED = 777_000
 ANY_PROTOCOL = "any"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-HEALTHY = "HC"
+SICK, HEALTHY = ("MS", "NMOSD"), "HC"
 _TYPICALITIES = (1.0, 0.7)
 
 
@@ -78,7 +78,7 @@ def plan_cases(each: int) -> Iterator[Case]:
     """
     protocols = (*PRESETS, ANY_PROTOCOL)
     for turn in range(each):
-        for place, diagnosis in enumerate(("MS", "NMOSD", HEALTHY)):
+        for place, diagnosis in enumerate((*SICK, HEALTHY)):
             yield Case(
                 number=3 * turn + place,
                 diagnosis=diagnosis,
@@ -105,7 +105,8 @@ def simulate_case(
     rng : numpy.random.Generator
         Of this case.
     matched : bool, optional
-        Draw the lesion loads of all diagnoses as for MS, so that the volume tells nothing.
+        Draw the lesion load of a sick person as for MS or as for NMOSD, whichever the disease, so
+        that the volume tells nothing, be it large or small.
 
     Returns
     -------
@@ -116,7 +117,8 @@ def simulate_case(
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
     sick = case.diagnosis != HEALTHY
-    load = draw_load(rng, "MS" if matched else case.diagnosis, without=0.0) if sick else 0.0
+    loads_of = str(rng.choice(SICK)) if matched else case.diagnosis
+    load = draw_load(rng, loads_of, without=0.0) if sick else 0.0
     return next(
         simulate_visits(
             head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],

@@ -89,18 +89,21 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
 
 
 def test_loads_are_matched_when_asked_for(ball_head):
-    case = list(plan_cases(1))[1]
     loads = {
-        matched: [
+        (case.diagnosis, matched): [
             simulate_case(
                 case, Material([ball_head]), np.random.default_rng(k), matched=matched
             ).load
-            for k in range(12)
+            for k in range(30)
         ]
+        for case in plan_cases(1)
         for matched in (False, True)
     }
-    assert min(loads[False]) > 0
-    assert np.median(loads[True]) > 2 * np.median(loads[False])
+    assert loads["MS", True] == loads["NMOSD", True]
+    assert not any(loads["HC", True])
+    assert min(loads["NMOSD", False]) > 0
+    medians = [np.median(loads[key]) for key in (("NMOSD", False), ("MS", True), ("MS", False))]
+    assert medians == sorted(medians)
 
 
 def test_a_diagnosis_is_withheld():
