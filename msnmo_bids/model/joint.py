@@ -117,7 +117,7 @@ class JointNetwork(nn.Module):
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
         pre_logits : bool, optional
-            Return the pooled features in place of the logits, ``(B, 448)``, more with location maps.
+            Return the pooled features, ``(B, 448)`` or more with location maps, not the logits.
 
         Returns
         -------

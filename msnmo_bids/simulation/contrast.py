@@ -109,7 +109,7 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
 
 def flair(
     head: Head, lesions: LesionMap, rng: np.random.Generator, *, free: bool | None = None
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Render the FLAIR image of a head before its acquisition.
 
     Parameters
@@ -125,8 +125,10 @@ def flair(
 
     Returns
     -------
-    ndarray, (X, Y, Z), float32
+    image : ndarray, (X, Y, Z), float32
         Relative to white matter, not negative.
+    contrast : ndarray, (X, Y, Z), float32
+        How much of it the lesions add.
     """
     if free is None:
         free = bool(rng.random() < 0.2)
@@ -148,5 +150,5 @@ def flair(
     brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)
     texture = 1 + 0.06 * smooth_noise(shape, 3.0 / spacing, rng)
     brightness = np.maximum(brightness * texture, 0.95 * image)
-    image += lesions.profile * (brightness - image)
-    return np.maximum(image, 0.0)
+    contrast = lesions.profile * (brightness - image)
+    return np.maximum(image + contrast, 0.0), contrast

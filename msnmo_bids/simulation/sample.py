@@ -17,7 +17,10 @@ from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
-from msnmo_bids.simulation.stamping import LesionMap
+from msnmo_bids.simulation.stamping import RIM, LesionMap
+
+#: What a lesion must add to the image for a rater to see it, relative to white matter.
+_VISIBLE = 0.12
 
 
 @dataclass(frozen=True)
@@ -176,13 +179,14 @@ def simulate_visits(
     for visit, protocol in enumerate(drawn):
         if visit:
             lesions = follow_up(moved, lesions, diagnosis, rng, shapes)
-        ideal = flair(moved, lesions, np.random.default_rng(contrast))
+        ideal, added = flair(moved, lesions, np.random.default_rng(contrast))
         noise = np.random.default_rng((acquisition, visit))
-        yield _acquire(ideal, moved, lesions, protocol, diagnosis, load, noise)
+        yield _acquire(ideal, added, moved, lesions, protocol, diagnosis, load, noise)
 
 
 def _acquire(
     ideal: np.ndarray,
+    contrast: np.ndarray,
     moved: Head,
     lesions: LesionMap,
     protocol: Protocol,
@@ -193,7 +197,8 @@ def _acquire(
     """Sample the ideal image and its truth on the grid of a protocol."""
     spacing = moved.spacing
     image, zooms = sample_grid(ideal, spacing, protocol)
-    share, _ = sample_grid(lesions.mask.astype(np.float32), spacing, protocol)
+    share, _ = sample_grid(lesions.profile, spacing, protocol)
+    seen, _ = sample_grid(contrast, spacing, protocol)
     surface = moved.to_surface.astype(np.float32) * DISTANCE_STEP
     distance, _ = sample_grid(surface, spacing, protocol)
     factor = zooms / spacing
@@ -201,7 +206,7 @@ def _acquire(
     affine[:3, 3] += moved.affine[:3, :3] @ (factor / 2 - 0.5)
     return SimulatedScan(
         image=degrade(image, protocol, rng),
-        lesion_mask=(share >= 0.4).astype(np.uint8),
+        lesion_mask=((share >= RIM) & (seen >= _VISIBLE)).astype(np.uint8),
         brain_distance=distance,
         affine=affine,
         diagnosis=diagnosis,

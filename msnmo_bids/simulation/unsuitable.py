@@ -110,7 +110,7 @@ UNSUITABLE: dict[str, Callable[[SimulatedScan, np.random.Generator], SimulatedSc
 
 
 def _flair(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
-    return flair(scan.head, scan.lesions, rng, free=False)
+    return flair(scan.head, scan.lesions, rng, free=False)[0]
 
 
 def _acquired(scan: SimulatedScan, ideal: np.ndarray, rng: np.random.Generator) -> SimulatedScan:

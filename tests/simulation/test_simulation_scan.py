@@ -10,6 +10,7 @@ import pytest
 import torch
 from nibabel.eulerangles import euler2mat
 
+from msnmo_bids.simulation import sample
 from msnmo_bids.simulation.acquisition import (
     PRESETS,
     Protocol,
@@ -232,7 +233,7 @@ def test_scaling_changes_the_volume_as_expected(tiny_head):
 
 def test_contrast_of_the_tissues(tiny_head):
     lesions = place_lesions(tiny_head, "HC", 0.0, np.random.default_rng(0))
-    image = flair(tiny_head, lesions, np.random.default_rng(0), free=False)
+    image, _ = flair(tiny_head, lesions, np.random.default_rng(0), free=False)
     means = {
         t: np.median(image[tiny_head.tissue == t]) for t in Tissue if (tiny_head.tissue == t).any()
     }
@@ -241,6 +242,35 @@ def test_contrast_of_the_tissues(tiny_head):
     assert means[Tissue.WHITE_MATTER] < means[Tissue.CORTEX]
     assert means[Tissue.AIR] < 0.1
     assert set(TISSUE_RANGE) == set(Tissue)
+
+
+def test_contrast_is_what_the_lesions_add(tiny_head):
+    lesions = place_lesions(tiny_head, "MS", 10.0, np.random.default_rng(0))
+    without = place_lesions(tiny_head, "HC", 0.0, np.random.default_rng(0))
+    image, contrast = flair(tiny_head, lesions, np.random.default_rng(0))
+    plain, nothing = flair(tiny_head, without, np.random.default_rng(0))
+    np.testing.assert_allclose(image - plain, contrast, atol=1e-5)
+    assert np.median(contrast[lesions.mask]) > 0.3
+    assert not nothing.any()
+
+
+def test_truth_holds_only_what_can_be_seen(tiny_head, monkeypatch):
+    """A lesion as bright as its surroundings is in no rater's mask."""
+    place = sample.place_lesions
+
+    def dim(*args, **options):
+        lesions = place(*args, **options)
+        return replace(lesions, brightness=lesions.brightness * 0.6)
+
+    def simulated():
+        return simulate_scan(tiny_head, np.random.default_rng(3), load=10.0)
+
+    seen = simulated()
+    monkeypatch.setattr(sample, "place_lesions", dim)
+    unseen = simulated()
+    assert seen.lesion_mask.sum() > 100
+    assert unseen.lesion_mask.sum() < 0.05 * seen.lesion_mask.sum()
+    assert unseen.lesions.mask.sum() == seen.lesions.mask.sum()
 
 
 def test_free_means_stay_below_lesions():
