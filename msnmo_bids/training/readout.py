@@ -4,7 +4,8 @@
 
 The features of each simulated scan are kept in OUT, so that a run that was killed goes on. The
 loads of both classes are drawn alike, so that the volume tells nothing; half of the scans are less
-typical.
+typical. What the location maps say is learnt from the true lesions of many more people, for which
+no network has to run.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +28,10 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.classification import least_confidence
 from msnmo_bids.evaluation.simulated import LARGEST_RISK
 from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.material import Material, add_material_options, material_of
-from msnmo_bids.simulation.sample import prepared_scan
+from msnmo_bids.simulation.sample import SimulatedScan, labels_to_cube, prepared_scan
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
@@ -35,6 +39,7 @@ from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case
 
 SEED = 800
 SCANS = 400
+PEOPLE = 2000
 FOLDS = 10
 #: Strengths of the penalty on the last layer (the C of scikit-learn) that are tried.
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -44,6 +49,8 @@ _SPACING = 1.25  # mm: of the heads; half the time of 1 mm
 _PROTOCOLS = (*PRESETS, *(ANY_PROTOCOL,) * 3)
 _TYPICALITIES = (1.0, 1.0, 0.8, 0.6)
 _HEALTHY_EVERY = 9
+#: A column that is so much larger than the others is hardly penalised.
+_FREE = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,23 @@ class Features:
 
     pooled: np.ndarray
     statistics: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the true lesions of M people with a disease lie.
+
+    Parameters
+    ----------
+    pooled : ndarray, (M, C)
+        The location maps, pooled over the true lesions as the network pools them over those that it
+        finds.
+    labels : ndarray of int, (M,)
+        Number of the class.
+    """
+
+    pooled: np.ndarray
     labels: np.ndarray
 
 
@@ -125,8 +149,34 @@ def features_of(network: JointNetwork, cube: np.ndarray) -> tuple[np.ndarray, np
     return pooled[0].numpy(), statistics[0].numpy()
 
 
+def place_of(network: JointNetwork, mask: np.ndarray) -> np.ndarray:
+    """Return the location maps pooled over lesions.
+
+    Parameters
+    ----------
+    network : JointNetwork
+        With location maps.
+    mask : ndarray, (D, H, W)
+        Lesions, in the cube that the network would see.
+
+    Returns
+    -------
+    ndarray, (C,), float32
+    """
+    lesions = torch.from_numpy((np.asarray(mask) > 0).astype(np.float32))[None, None]
+    counts = network.classification.pooling_weights(lesions)
+    assert counts is not None, "location maps need the pooling weighted by lesions"
+    maps = location_maps(counts[-1].shape[2:], network.config.location_waves)
+    return (maps * counts[-1][0]).mean(dim=(1, 2, 3)).numpy()
+
+
 def fit_readout(
-    network: JointNetwork, features: Features, *, last_layer: bool = True, seed: int = 0
+    network: JointNetwork,
+    features: Features,
+    places: Places | None = None,
+    *,
+    last_layer: bool = True,
+    seed: int = 0,
 ) -> Readout:
     """Set the last layer, by logistic regression, and the density.
 
@@ -136,6 +186,10 @@ def fit_readout(
         Two classes; with a density. Changed in place.
     features : Features
         Of simulated scans.
+    places : Places, optional
+        Of other people, for the last layer of a network with location maps: how the weights of
+        these maps relate to each other is learnt from them, how much they count together from
+        `features`.
     last_layer : bool, optional
         False leaves the last layer as it is; then `Readout.logits` are its own.
     seed : int, optional
@@ -149,14 +203,14 @@ def fit_readout(
     Raises
     ------
     ValueError
-        If the network names other than two classes.
+        If the network names other than two classes, or has location maps and no `places` are given.
     """
     from sklearn.model_selection import KFold
 
     sick = features.labels >= 0
     labels, penalty = features.labels[sick], None
     if last_layer:
-        logits, penalty = _fit_last_layer(network, features.pooled[sick], labels, seed)
+        logits, penalty = _fit_last_layer(network, features.pooled[sick], labels, places, seed)
     else:
         with torch.no_grad():
             logits = network.classification.head(torch.from_numpy(features.pooled[sick])).numpy()
@@ -176,62 +230,138 @@ def fit_readout(
 
 
 def _fit_last_layer(
-    network: JointNetwork, pooled: np.ndarray, labels: np.ndarray, seed: int
+    network: JointNetwork, pooled: np.ndarray, labels: np.ndarray, places: Places | None, seed: int
 ) -> tuple[np.ndarray, float]:
     """Fit the last layer; return logits, each from a fit without the scan, and the penalty."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     if len(network.config.classes) != 2:
         raise ValueError(f"two classes are needed, not {network.config.classes}")
-    pooled = pooled.astype(float)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    models = {
-        penalty: make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000))
-        for penalty in PENALTIES
-    }
-    found = {}
-    for penalty, model in models.items():
-        margin = cross_val_predict(model, pooled, labels, cv=folds, method="decision_function")
-        found[penalty] = np.stack([-margin / 2, margin / 2], axis=1)
-    penalty = min(found, key=lambda one: cross_entropy(found[one], labels))
-    scaler, regression = models[penalty].fit(pooled, labels)
-    weight = regression.coef_[0] / scaler.scale_
-    bias = regression.intercept_[0] - weight @ scaler.mean_
+    channels = location_channels(network.config.location_waves)
+    if channels and places is None:
+        raise ValueError("a network with location maps needs places")
+    coded, location = np.split(pooled.astype(float), [pooled.shape[1] - channels], axis=1)
+    directions = np.zeros((channels, 0))
+    if places is not None:
+        _, direction, _, _ = _logistic_regression(places.pooled.astype(float), places.labels, seed)
+        directions = direction[:, None]
+    score = location @ directions
+    found, weight, bias, penalty = _logistic_regression(coded, labels, seed, score)
+    weight = np.concatenate([weight[: coded.shape[1]], directions @ weight[coded.shape[1] :]])
     signs = np.array([-0.5, 0.5])
     head = network.classification.head
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(signs[:, None] * weight))
         head.bias.copy_(torch.from_numpy(signs * bias))
-    return found[penalty], penalty
+    return found, penalty
 
 
-def collect(options: argparse.Namespace, network: JointNetwork) -> Features:
+def _logistic_regression(
+    columns: np.ndarray, labels: np.ndarray, seed: int, free: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Fit a logistic regression with the penalty that suits scans that are left out.
+
+    Parameters
+    ----------
+    columns : ndarray, (N, F)
+        Features.
+    labels : ndarray of int, (N,)
+        0 or 1.
+    seed : int
+        Of the folds.
+    free : ndarray, (N, G), optional
+        More features, which are hardly penalised.
+
+    Returns
+    -------
+    logits : ndarray, (N, 2)
+        Each from a fit without the scan.
+    weight : ndarray, (F + G,)
+        Of the fit to all.
+    bias, penalty : float
+        Of the fit to all; the C that was chosen.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.preprocessing import StandardScaler
+
+    free = np.zeros((len(columns), 0)) if free is None else free
+    stretch = np.repeat([1.0, _FREE], [columns.shape[1], free.shape[1]])
+    scaler = StandardScaler()
+    scaled = scaler.fit_transform(np.concatenate([columns, free], axis=1)) * stretch
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    models = {penalty: LogisticRegression(C=penalty, max_iter=5000) for penalty in PENALTIES}
+    found = {}
+    for penalty, model in models.items():
+        margin = cross_val_predict(model, scaled, labels, cv=folds, method="decision_function")
+        found[penalty] = np.stack([-margin / 2, margin / 2], axis=1)
+    penalty = min(found, key=lambda one: cross_entropy(found[one], labels))
+    regression = models[penalty].fit(scaled, labels)
+    weight = regression.coef_[0] * stretch / scaler.scale_
+    bias = float(regression.intercept_[0] - weight @ scaler.mean_)
+    return found[penalty], weight, bias, penalty
+
+
+def collect_features(options: argparse.Namespace, network: JointNetwork) -> Features:
     """Simulate scans and compute their features, as far as they are not in the folder."""
-    folder = options.out / "features"
+
+    def row_of(number: int, material: Material) -> dict[str, Any]:
+        case, scan, rng = _simulate(number, material, options.seed)
+        cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
+        pooled, statistics = features_of(network, cube)
+        names = network.config.classes
+        label = names.index(case.diagnosis) if case.diagnosis in names else -1
+        return {"pooled": pooled, "statistics": statistics, "label": label}
+
+    rows = _collect(options, "features", options.scans, row_of)
+    return Features(
+        *(np.array([row[name] for row in rows]) for name in ("pooled", "statistics", "label"))
+    )
+
+
+def collect_places(options: argparse.Namespace, network: JointNetwork) -> Places:
+    """Simulate people and pool the location maps over their true lesions."""
+
+    def row_of(number: int, material: Material) -> dict[str, Any]:
+        case, scan, rng = _simulate(number, material, options.seed + 1)
+        if case.diagnosis not in network.config.classes:
+            return {"label": -1}
+        _, _, transform = prepared_scan(scan, rng, (options.side,) * 3)
+        mask = labels_to_cube(scan.lesion_mask, transform)
+        label = network.config.classes.index(case.diagnosis)
+        return {"pooled": place_of(network, mask), "label": label}
+
+    rows = [row for row in _collect(options, "places", options.people, row_of) if row["label"] >= 0]
+    return Places(*(np.array([row[name] for row in rows]) for name in ("pooled", "label")))
+
+
+def _simulate(
+    number: int, material: Material, seed: int
+) -> tuple[Case, SimulatedScan, np.random.Generator]:
+    """Simulate a scan; the generator goes on with the errors of skull stripping."""
+    rng = np.random.default_rng((seed, number))
+    case = plan_case(number, rng)
+    return case, simulate_case(case, material, rng, matched=True), rng
+
+
+def _collect(
+    options: argparse.Namespace,
+    name: str,
+    count: int,
+    row_of: Callable[[int, Material], dict[str, Any]],
+) -> list[Mapping[str, Any]]:
+    """Return the numbered rows of a folder of OUT; those that it lacks are made."""
+    folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [n for n in range(options.scans) if not (folder / f"{n}.npz").exists()]
+    missing = [n for n in range(count) if not (folder / f"{n}.npz").exists()]
     material = Material([])
     if missing:
         native = material_of(options)
         material = Material([head.resampled(_SPACING) for head in native.heads], native.shapes)
     for number in missing:
-        rng = np.random.default_rng((options.seed, number))
-        case = plan_case(number, rng)
-        scan = simulate_case(case, material, rng, matched=True)
-        cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
-        pooled, statistics = features_of(network, cube)
-        names = network.config.classes
-        label = names.index(case.diagnosis) if case.diagnosis in names else -1
+        row = row_of(number, material)
         with atomic_path(folder / f"{number}.npz") as temporary, temporary.open("wb") as stream:
-            np.savez(stream, pooled=pooled, statistics=statistics, label=label)
-        logging.info("scan %d of %d", number + 1, options.scans)
-    rows = [np.load(folder / f"{number}.npz") for number in range(options.scans)]
-    return Features(
-        *(np.array([row[name] for row in rows]) for name in ("pooled", "statistics", "label"))
-    )
+            np.savez(stream, **row)
+        logging.info("%s: %d of %d", name, number + 1, count)
+    return [np.load(folder / f"{number}.npz") for number in range(count)]
 
 
 def main() -> int:
@@ -243,6 +373,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of features and weights")
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
+    parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
     parser.add_argument("--keep-last-layer", action="store_true", help="fit the density alone")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
@@ -254,8 +385,10 @@ def main() -> int:
         fresh = {k: v for k, v in network.state_dict().items() if k.startswith("density.")}
         network.load_state_dict(fresh | trained_weights(options.initial))
         network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        features = collect(options, network)
-        readout = fit_readout(network, features, last_layer=not options.keep_last_layer)
+        features, last_layer = collect_features(options, network), not options.keep_last_layer
+        located = last_layer and network.config.location_waves
+        places = collect_places(options, network) if located else None
+        readout = fit_readout(network, features, places, last_layer=last_layer)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)

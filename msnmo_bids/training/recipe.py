@@ -1,11 +1,12 @@
 """Run the recipe of the shipped weights: stages of training, one after the other.
 
-``python -m msnmo_bids.training.recipe --anatomy DIR --lesion-shapes FILE --out DIR``
+``python -m msnmo_bids.training.recipe --anatomy DIR --lesion-shapes F --real DIR --out DIR``
 
 The recipe is a file beside the program (`RECIPE`). Its stages train on simulated brains; those with
-a share of real scans train on labelled data sets too (``--real``). The classifier is trained last,
-on the frozen trunk, with lesion loads matched between the classes. Killed at any time, the same
-command goes on from the last checkpoint.
+a share of real scans train on labelled data sets too (``--real``). The classifier is trained on
+frozen features, with lesion loads matched between the classes; its last layer is fitted afterwards
+(:mod:`msnmo_bids.training.readout`). Killed at any time, the same command goes on from the last
+checkpoint.
 """
 
 from __future__ import annotations

@@ -11,7 +11,15 @@ import torch
 
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.training.readout import Features, features_of, fit_readout, plan_case
+from msnmo_bids.model.location import location_channels
+from msnmo_bids.training.readout import (
+    Features,
+    Places,
+    features_of,
+    fit_readout,
+    place_of,
+    plan_case,
+)
 
 
 @pytest.fixture
@@ -39,6 +47,47 @@ def test_last_layer_learns_what_tells_the_classes_apart(network):
     # Left out, among more features that tell nothing than there are scans.
     assert (readout.logits.argmax(1) == readout.labels).mean() > 0.65
     np.testing.assert_array_equal(readout.labels, features.labels[sick])
+
+
+def test_places_are_learnt_from_other_people():
+    """Of scans too few to learn from only how much the places count together."""
+    torch.manual_seed(0)
+    config = replace(JointConfig(pooling="lesion", location_waves=4).scaled(0.25), density=True)
+    network = JointNetwork(config).eval()
+    rng = np.random.default_rng(0)
+    channels = location_channels(4)
+    direction = rng.normal(size=channels)
+
+    def people(count):
+        places, labels = rng.normal(size=(count, channels)), np.arange(count) % 2
+        return (places + 0.2 * np.outer(2 * labels - 1, direction)).astype(np.float32), labels
+
+    features = made_up(network, rng, telling=0.0)
+    sick = features.labels >= 0
+    features.pooled[sick, -channels:], labels = people(sick.sum())
+    features.labels[sick] = labels
+    readout = fit_readout(network, features, Places(*people(1000)))
+    assert (readout.logits.argmax(1) == readout.labels).mean() > 0.8
+    fresh = np.zeros((400, features.pooled.shape[1]), np.float32)
+    fresh[:, -channels:], labels = people(400)
+    with torch.no_grad():
+        logits = network.classification.head(torch.from_numpy(fresh))
+    assert (logits.argmax(1).numpy() == labels).mean() > 0.8
+    with pytest.raises(ValueError, match="needs places"):
+        fit_readout(network, features)
+
+
+def test_a_place_is_pooled_as_the_network_does():
+    torch.manual_seed(0)
+    network = JointNetwork(JointConfig(pooling="lesion", location_waves=3).scaled(0.25)).eval()
+    mask = np.zeros((32, 32, 32), np.uint8)
+    mask[4:9, 20:27, 11:14] = 1
+    lesions = torch.from_numpy(mask.astype(np.float32))[None, None]
+    with torch.no_grad():
+        features = network.forward_features(torch.zeros(1, 1, 32, 32, 32))
+        pooled, _ = network.forward_classification(features, lesions, pre_logits=True)
+    place = place_of(network, mask)
+    np.testing.assert_allclose(place, pooled[0, -location_channels(3) :].numpy(), atol=1e-5)
 
 
 def test_what_tells_nothing_is_given_even_chances(network):

@@ -105,7 +105,7 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch
     monkeypatch.setattr(
         recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
     )
-    stage = replace(recipe.read_recipe().stages[-1], real_share=0.5)
+    stage = recipe.read_recipe().stages[-1]
     asked = replace(stage, side=32), ("MS", "NMOSD"), Material([ball_head])
     real = recipe.RealData((tmp_path,), tmp_path / "cache")
     source = recipe.samples_of(*asked, real)
@@ -121,14 +121,15 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch
 
 def test_the_shipped_recipe():
     found = recipe.read_recipe()
-    stays = {"classifier-96": ("sharing", "segmentation"), "segmentation-128": ("sharing",)}
-    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3}
+    late = ("segmentation-128", "visible-128", "real-128")
+    stays = dict.fromkeys(late, ("sharing",)) | {"classifier-96": ("sharing", "segmentation")}
+    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3, "visible-128": 0.25, "real-128": 0.25}
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
         assert stage.config.frozen == stays.get(stage.name, ())
         assert stage.nmosd_share == nmosd.get(stage.name, 0.1)
-        assert not stage.real_share
+        assert stage.real_share == (0.5 if stage.name == "real-128" else 0)
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
