@@ -32,7 +32,7 @@ class SimulatedScan:
     image : ndarray, (X, Y, Z), float32
         FLAIR with skull, relative to white matter.
     lesion_mask : ndarray, (X, Y, Z), uint8
-        True lesions on the same grid.
+        True lesions on the same grid, as far as they can be seen.
     brain_distance : ndarray, (X, Y, Z), float32
         Distance to the brain's surface, positive outside (mm).
     affine : ndarray, (4, 4)
