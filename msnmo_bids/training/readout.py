@@ -31,7 +31,7 @@ from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.material import Material, add_material_options, material_of
-from msnmo_bids.simulation.sample import SimulatedScan, labels_to_cube, prepared_scan
+from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
@@ -324,8 +324,7 @@ def collect_places(options: argparse.Namespace, network: JointNetwork) -> Places
         case, scan, rng = _simulate(number, material, options.seed + 1)
         if case.diagnosis not in network.config.classes:
             return {"label": -1}
-        _, _, transform = prepared_scan(scan, rng, (options.side,) * 3)
-        mask = labels_to_cube(scan.lesion_mask, transform)
+        _, mask = training_cube(scan, rng, (options.side,) * 3)
         label = network.config.classes.index(case.diagnosis)
         return {"pooled": place_of(network, mask), "label": label}
 
