@@ -176,14 +176,14 @@ def _simulate(options: argparse.Namespace, diagnoses: tuple[str, ...]) -> None:
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
-    from msnmo_bids.simulation.lesion_shapes import load_shapes
+    from msnmo_bids.simulation.material import material_with
     from msnmo_bids.simulation.mni_head import mni_head
 
     if options.anatomy is None:
         heads = [mni_head()]
     else:
         heads = whole_heads(options.anatomy, len(diagnoses))
-    shapes = None if options.lesion_shapes is None else load_shapes(options.lesion_shapes)
+    material = material_with(heads, options.lesion_shapes)
     names = options.scanner_preset or PRESETS
     cohort = Cohort(
         diagnoses,
@@ -193,7 +193,9 @@ def _simulate(options: argparse.Namespace, diagnoses: tuple[str, ...]) -> None:
         skull_strip=options.skull_strip,
         typicality=options.typicality,
     )
-    write_dataset(options.out, heads, cohort, shapes=shapes, processes=options.n_cpus)
+    write_dataset(
+        options.out, material.heads, cohort, shapes=material.shapes, processes=options.n_cpus
+    )
 
 
 if __name__ == "__main__":

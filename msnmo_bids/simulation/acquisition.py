@@ -158,15 +158,35 @@ def _along(values: np.ndarray, axis: int) -> np.ndarray:
     return values.reshape(view)
 
 
+def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
+    """Draw the bias field of a coil.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the scan.
+    protocol : Protocol
+        Its strength.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray, (X, Y, Z), float32
+        Factor of the intensities, about 1.
+    """
+    return np.exp(protocol.bias * smooth_noise(shape, max(shape) / 2.5, rng))
+
+
 def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Add bias field, ghosting, motion, ringing, gamma and Rician noise.
+    """Add ghosting, motion, ringing, gamma and Rician noise.
 
     Parameters
     ----------
     image : ndarray, (X, Y, Z), float32
-        Intensities relative to white matter, on the grid of the protocol.
+        Intensities relative to white matter times the bias field, on the grid of the protocol.
     protocol : Protocol
-        Strength of noise and bias field.
+        Strength of the noise.
     rng : numpy.random.Generator
         Source of randomness.
 
@@ -174,8 +194,6 @@ def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> 
     -------
     ndarray, (X, Y, Z), float32
     """
-    spread = max(image.shape) / 2.5
-    image = image * np.exp(protocol.bias * smooth_noise(image.shape, spread, rng))
     if rng.random() < 0.25:
         axis = int(rng.integers(2))
         shift = int(rng.integers(image.shape[axis] // 6, image.shape[axis] // 2))

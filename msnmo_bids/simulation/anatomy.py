@@ -88,6 +88,8 @@ class Head:
         (quarters of a millimetre, at most 255).
     to_surface : ndarray, (X, Y, Z), int8
         Distance to the brain's surface, positive outside (quarters of a millimetre).
+    frequency : ndarray, (X, Y, Z), uint8
+        How often lesions of MS lie here: 255 at the most frequent place, all 0 when unknown.
     affine : ndarray, (4, 4)
         Index to RAS mm.
     name : str
@@ -99,13 +101,21 @@ class Head:
     to_lower: np.ndarray
     to_cortex: np.ndarray
     to_surface: np.ndarray
+    frequency: np.ndarray
     affine: np.ndarray
     name: str
 
     @property
     def maps(self) -> tuple[np.ndarray, ...]:
         """The voxel-wise arrays, in the order of the constructor."""
-        return (self.tissue, self.to_lateral, self.to_lower, self.to_cortex, self.to_surface)
+        return (
+            self.tissue,
+            self.to_lateral,
+            self.to_lower,
+            self.to_cortex,
+            self.to_surface,
+            self.frequency,
+        )
 
     @property
     def spacing(self) -> float:
@@ -139,8 +149,8 @@ class Head:
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""
-        tissue, lateral, lower, cortex, surface = maps
-        return Head(tissue, lateral, lower, cortex, surface, affine, self.name)
+        tissue, lateral, lower, cortex, surface, frequency = maps
+        return Head(tissue, lateral, lower, cortex, surface, frequency, affine, self.name)
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
@@ -223,6 +233,7 @@ def head_from_tissue(tissue: np.ndarray, affine: np.ndarray, name: str) -> Head:
         to_lower=_distance(np.isin(tissue, (Tissue.THIRD_VENTRICLE, Tissue.FOURTH_VENTRICLE))),
         to_cortex=_distance(tissue == Tissue.CORTEX),
         to_surface=surface,
+        frequency=np.zeros_like(tissue),
         affine=affine,
         name=name,
     )
@@ -338,13 +349,16 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
             with np.load(kept) as stored:
                 *maps, affine = (stored[f"arr_{i}"] for i in range(6))
             tissue, lateral, lower, cortex, surface = maps
-            heads.append(Head(tissue, lateral, lower, cortex, surface, affine, _stem(path)))
+            unknown = np.zeros_like(tissue)
+            heads.append(
+                Head(tissue, lateral, lower, cortex, surface, unknown, affine, _stem(path))
+            )
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_name(f".{os.getpid()}.{kept.name}")
-            np.savez(partial, *head.maps, head.affine)
+            np.savez(partial, *head.maps[:-1], head.affine)
             partial.replace(kept)
         heads.append(head)
     return heads

@@ -19,7 +19,7 @@ from msnmo_bids.simulation.stamping import LesionMap
 TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.0, 0.03),
     Tissue.WHITE_MATTER: (1.0, 1.0),
-    Tissue.CORTEX: (1.03, 1.38),
+    Tissue.CORTEX: (1.0, 1.3),
     Tissue.DEEP_GREY: (0.95, 1.15),
     Tissue.LATERAL_VENTRICLE: (0.22, 0.48),
     Tissue.THIRD_VENTRICLE: (0.25, 0.60),
@@ -80,8 +80,8 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
         haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2)) * white
         image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
     cortex = (tissue == Tissue.CORTEX) | (tissue == Tissue.CEREBELLAR_CORTEX)
-    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.25)
-    image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.35)
+    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.18)
+    image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.25)
     image += _horn_caps(head, lateral, rng) * white
     fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
     if rng.random() < 0.6:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.simulation.lesion_frequency import LesionFrequency, lesion_frequency
 
 #: Real shapes beyond these volumes (mm³) are specks or whole confluent brains.
 SINGLE_LESION_RANGE = (40, 6000)
@@ -25,9 +26,12 @@ class ShapeLibrary:
     ----------
     points : tuple of ndarray, (n, 3), float32
         The 1 mm voxels of each lesion.
+    frequency : LesionFrequency or None
+        How often they lie at a place, when that is known.
     """
 
     points: tuple[np.ndarray, ...]
+    frequency: LesionFrequency | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -61,7 +65,8 @@ def load_shapes(path: Path) -> ShapeLibrary:
     Parameters
     ----------
     path : Path
-        ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4).
+        ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4) from them to
+        MNI mm.
 
     Returns
     -------
@@ -81,12 +86,11 @@ def load_shapes(path: Path) -> ShapeLibrary:
             file=path,
             remedy="It needs the arrays voxels, start and affine",
         ) from error
-    points = []
-    for first, last in pairwise(start):
-        if SINGLE_LESION_RANGE[0] <= last - first <= SINGLE_LESION_RANGE[1]:
-            place = voxels[first:last].astype(np.float32) @ affine[:3, :3].T
-            points.append((place - place.mean(axis=0)).astype(np.float32))
-    return ShapeLibrary(tuple(points))
+    place = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
+    lesions = [place[first:last] for first, last in pairwise(start)]
+    low, high = SINGLE_LESION_RANGE
+    points = tuple(one - one.mean(axis=0) for one in lesions if low <= len(one) <= high)
+    return ShapeLibrary(points, lesion_frequency(lesions))
 
 
 def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -> np.ndarray:

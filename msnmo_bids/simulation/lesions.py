@@ -45,7 +45,7 @@ _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.
 _NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
 _NEW_PLACES = {
     "MS": (("periventricular", "deep", "juxtacortical", "infratentorial"), (0.4, 0.25, 0.2, 0.15)),
-    "NMOSD": (("deep", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
+    "NMOSD": (("hemispheric", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
 }
 
 #: Where lesions of MS lie: share of the people with one there, share of their lesions, and size
@@ -126,7 +126,7 @@ def place_lesions(
     if typicality > 0:
         own(stamper, typicality * load * 1000.0)
     if typicality < 1:
-        other(stamper, load * 1000.0)
+        other(stamper, (1 - typicality) * load * 1000.0)
     if rng.random() < _VASCULAR_SHARE:
         for _ in range(rng.integers(1, 7)):
             stamper.lesion("deep", float(rng.uniform(10, 60)), soft=0.7, kind="vascular")
@@ -175,13 +175,16 @@ def follow_up(
         for _ in range(rng.poisson(_NEW_LESIONS[diagnosis])):
             volume = float(np.clip(rng.lognormal(3.9, 0.9), 14, 1500))
             places, shares = _NEW_PLACES[diagnosis]
-            stamper.lesion(str(rng.choice(places, p=shares)), volume, soft=rng.uniform(0.5, 1.0))
+            stamper.lesion(
+                str(rng.choice(places, p=shares)), volume,
+                soft=rng.uniform(0.5, 1.0), gather=diagnosis == "MS",
+            )  # fmt: skip
     return stamper.result()
 
 
 def _fill_ms(stamper: Stamper, target: float) -> None:
     """Draw the small lesions, put what they leave of the load beside the ventricles, then them."""
-    rng = stamper.rng
+    rng, before = stamper.rng, stamper.filled
     present = [place for place, (people, _, _) in _MS_PLACES.items() if rng.random() < people]
     shares = rng.dirichlet([12 * _MS_PLACES[place][1] for place in present])
     small = _small_volumes(rng, target)
@@ -192,20 +195,20 @@ def _fill_ms(stamper: Stamper, target: float) -> None:
         thickness = rng.uniform(3.5, 6.0) + 1.5 * np.log1p(rest / 8000)
         share = rng.uniform(0.4, 0.85) * rest
         stamper.shell(stamper.head.to_lateral, thickness, share, "confluent")
-    while stamper.filled < rest - _LARGE / 2 and stamper.needs_more(target):
-        left = max(rest - stamper.filled, _LARGE)
+    while stamper.needs_more(before + rest - _LARGE / 2):
+        left = max(before + rest - stamper.filled, _LARGE)
         volume = float(np.clip(rng.lognormal(7.8, 0.8), _LARGE, left))
         place = "deep" if rng.random() < 0.1 else "periventricular"
-        stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0))
+        stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0), gather=True)
     for mean_volume in small:
-        if not stamper.needs_more(1.2 * target):
+        if not stamper.needs_more(before + 1.2 * target):
             break
         place = present[int(rng.choice(len(present), p=shares))]
         volume = max(float(mean_volume) * _MS_PLACES[place][2], 4.0)
         if place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE:
-            stamper.u_fibre(volume)
+            stamper.u_fibre(volume, gather=True)
             continue
-        stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0))
+        stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0), gather=True)
 
 
 def _small_volumes(rng: np.random.Generator, target: float) -> np.ndarray:
@@ -221,7 +224,7 @@ def _small_volumes(rng: np.random.Generator, target: float) -> np.ndarray:
 
 
 def _fill_nmosd(stamper: Stamper, target: float) -> None:
-    rng = stamper.rng
+    rng, before = stamper.rng, stamper.filled
     lower = stamper.head.to_lower
     if rng.random() < 0.45:
         stamper.shell(lower, 1.5, min(target * rng.uniform(0.2, 0.5), 2500.0), "ependymal")
@@ -237,16 +240,16 @@ def _fill_nmosd(stamper: Stamper, target: float) -> None:
         stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)
     small = _small_volumes_nmosd(rng, target)
     rest = target - small.sum()
-    while stamper.needs_more(rest):
-        left = max(rest - stamper.filled, 200.0)
+    while stamper.needs_more(before + rest):
+        left = max(before + rest - stamper.filled, 200.0)
         volume = min(left, float(rng.lognormal(8.6, 0.7)))
-        place = str(rng.choice(("deep", "juxtacortical", "basal"), p=(0.6, 0.3, 0.1)))
+        place = str(rng.choice(("hemispheric", "juxtacortical", "basal"), p=(0.6, 0.3, 0.1)))
         fluffy = volume > _LARGE
         stamper.lesion(place, volume, soft=rng.uniform(1.5, 3.0) if fluffy else 0.8)
     for volume in small:
-        if not stamper.needs_more(1.2 * target):
+        if not stamper.needs_more(before + 1.2 * target):
             break
-        place = str(rng.choice(("deep", "juxtacortical", "lower_ependyma", "infratentorial"),
+        place = str(rng.choice(("hemispheric", "juxtacortical", "lower_ependyma", "infratentorial"),
                                p=(0.4, 0.3, 0.2, 0.1)))  # fmt: skip
         along = place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE_NMOSD
         if not (along and stamper.u_fibre(float(volume))):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msnmo_bids.simulation.anatomy import Head, load_heads
+from msnmo_bids.simulation.lesion_frequency import with_frequency
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
 from msnmo_bids.simulation.mni_head import mni_head
 
@@ -18,7 +19,7 @@ class Material:
     Parameters
     ----------
     heads : list of Head
-        Anatomies to deform.
+        Anatomies to deform; with a library they know how often its lesions lie at a place.
     shapes : ShapeLibrary or None
         Real lesion shapes; None: ovoids.
     """
@@ -51,7 +52,23 @@ def load_material(
         If a folder or file is missing or holds something else.
     """
     heads = [mni_head()] if anatomy is None else load_heads(anatomy, cache)
-    return Material(heads, None if shapes is None else load_shapes(shapes))
+    return material_with(heads, shapes)
+
+
+def material_with(heads: list[Head], shapes: Path | None) -> Material:
+    """Add the library of lesion shapes (.npz), if there is one, to heads that were read.
+
+    Raises
+    ------
+    BadInputError
+        If the file is no such library.
+    """
+    if shapes is None:
+        return Material(heads)
+    library = load_shapes(shapes)
+    if library.frequency is not None:
+        heads = [with_frequency(head, library.frequency) for head in heads]
+    return Material(heads, library)
 
 
 def add_material_options(parser: argparse.ArgumentParser, *, needs_shapes: bool = False) -> None:

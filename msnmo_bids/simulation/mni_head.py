@@ -27,6 +27,20 @@ def mni_head() -> Head:
     Head
         RAS, 1 mm, in MNI space.
     """
+    tissue, affine = mni_tissue()
+    return head_from_tissue(tissue, affine, "MNI152")
+
+
+def mni_tissue() -> tuple[np.ndarray, np.ndarray]:
+    """Tell the tissues of the MNI152 maps.
+
+    Returns
+    -------
+    tissue : ndarray, (X, Y, Z), uint8
+        Values of `Tissue`, RAS, 1 mm.
+    affine : ndarray, (4, 4)
+        Index to MNI mm.
+    """
     t1, grey, white = (_load(name) for name in ("t1", "gm", "wm"))
     affine = _affine()
     place = np.meshgrid(*(np.arange(n) for n in t1.shape), indexing="ij", sparse=True)
@@ -35,7 +49,7 @@ def mni_head() -> Head:
     depth = ndimage.distance_transform_edt(brain)
     tissue = _brain_tissue(t1, grey, white, brain, depth, (x, y, z))
     _add_outside(tissue, brain, (x, y, z))
-    return head_from_tissue(tissue, affine, "MNI152")
+    return tissue, affine
 
 
 def _load(name: str) -> np.ndarray:

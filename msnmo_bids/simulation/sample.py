@@ -10,7 +10,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
-from msnmo_bids.simulation.acquisition import Protocol, degrade, random_protocol, sample_grid
+from msnmo_bids.simulation.acquisition import (
+    Protocol,
+    bias_field,
+    degrade,
+    random_protocol,
+    sample_grid,
+)
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import DeformationRange, deform
@@ -21,6 +27,8 @@ from msnmo_bids.simulation.stamping import RIM, LesionMap
 
 #: What a lesion must add to the image for a rater to see it, relative to white matter.
 _VISIBLE = 0.12
+#: Share of the (logarithm of the) bias field that its correction takes away: least and most.
+_BIAS_CORRECTED = (0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class SimulatedScan:
     ----------
     image : ndarray, (X, Y, Z), float32
         FLAIR with skull, relative to white matter.
+    bias : ndarray, (X, Y, Z), float32
+        The bias field in it, a factor.
     lesion_mask : ndarray, (X, Y, Z), uint8
         True lesions on the same grid, as far as they can be seen.
     brain_distance : ndarray, (X, Y, Z), float32
@@ -50,6 +60,7 @@ class SimulatedScan:
     """
 
     image: np.ndarray
+    bias: np.ndarray
     lesion_mask: np.ndarray
     brain_distance: np.ndarray
     affine: np.ndarray
@@ -201,11 +212,13 @@ def _acquire(
     seen, _ = sample_grid(contrast, spacing, protocol)
     surface = moved.to_surface.astype(np.float32) * DISTANCE_STEP
     distance, _ = sample_grid(surface, spacing, protocol)
+    bias = bias_field(image.shape, protocol, rng)
     factor = zooms / spacing
     affine = moved.affine @ np.diag([*factor, 1.0])
     affine[:3, 3] += moved.affine[:3, :3] @ (factor / 2 - 0.5)
     return SimulatedScan(
-        image=degrade(image, protocol, rng),
+        image=degrade(image * bias, protocol, rng),
+        bias=bias,
         lesion_mask=((share >= RIM) & (seen >= _VISIBLE)).astype(np.uint8),
         brain_distance=distance,
         affine=affine,
@@ -266,7 +279,7 @@ def prepared_scan(
     scan : SimulatedScan
         The scan.
     rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, margin).
+        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
     shape : tuple of int
         Shape of the cube.
 
@@ -281,7 +294,8 @@ def prepared_scan(
     """
     mask = imperfect_brain_mask(scan, rng)
     margin = float(rng.uniform(3.0, 8.0))
-    cube, transform = array_to_cube(scan.image * mask, mask, tuple(scan.zooms), shape, margin)
+    corrected = scan.image * mask / scan.bias ** np.float32(rng.uniform(*_BIAS_CORRECTED))
+    cube, transform = array_to_cube(corrected, mask, tuple(scan.zooms), shape, margin)
     return cube, mask, transform
 
 
@@ -295,7 +309,7 @@ def training_cube(
     scan : SimulatedScan
         The scan.
     rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, margin).
+        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
     shape : tuple of int
         Shape of the cube.
 

@@ -23,6 +23,10 @@ _EDGE_BLUR = 0.65  # of what is asked for
 #: The blur widens a lesion's outline, so its shape is made smaller by about half of that (mm).
 _WIDENED = 0.25
 _OUTLINE = 0.3  # share of a voxel from which it belongs to a lesion that grows or shrinks
+#: What is added to the frequency of lesions (0 to 255), so that none of its places is excluded.
+_ANYWHERE = 2.0
+#: How much further a confluent band reaches where lesions are most frequent, in thicknesses.
+_GATHERED = 2.5
 _DEEP_REACH = 14.0  # mm from the lateral ventricles: deep lesions fall off exponentially
 _REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes
 _CENTRES_TRIED = 4  # to leave lesions apart that would else merge
@@ -132,7 +136,7 @@ class Stamper:
         self.tissue_share[head.septum] = 0.0
         self.spacing = head.spacing
         self.voxel = self.spacing**3  # mm³
-        self._candidates: dict[str, np.ndarray] = {}
+        self._candidates: dict[tuple[str, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def result(self) -> LesionMap:
         """Return what was placed."""
@@ -145,27 +149,43 @@ class Stamper:
             self.filled < target and len(self.records) < _MAX_LESIONS and self.tries <= _MAX_TRIES
         )
 
-    def candidates(self, place: str) -> np.ndarray:
-        """Flat indices of the voxels where a lesion of this place may be centred.
+    def candidates(self, place: str, *, gather: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return the voxels where a lesion of a place may be centred.
 
-        Deep lesions grow rarer with the distance to the lateral ventricles, so that a voxel far
-        away is a candidate by chance.
+        Parameters
+        ----------
+        place : str
+            Which part of the brain.
+        gather : bool, optional
+            Lesions gather where those of MS do, as far as the head knows that. If not, deep ones
+            grow rarer with the distance to the lateral ventricles, and others are anywhere alike.
+
+        Returns
+        -------
+        voxels : ndarray of int, (n,)
+            Flat indices.
+        weights : ndarray of float, (n,)
+            Sums of the probabilities up to each, 1 at the end.
         """
-        if place not in self._candidates:
+        if (place, gather) not in self._candidates:
             found = np.flatnonzero(self._place_mask(place))
-            if place == "deep":
+            weights = np.ones(len(found))
+            if gather and self.head.frequency.any():
+                weights = self.head.frequency.reshape(-1)[found] + _ANYWHERE
+            elif place == "deep":
                 away = self.head.to_lateral.reshape(-1)[found] * np.float32(DISTANCE_STEP)
-                found = found[self.rng.random(len(found)) < np.exp(-away / _DEEP_REACH)]
-            self._candidates[place] = found
-        return self._candidates[place]
+                weights = np.exp(-away / _DEEP_REACH)
+            sums = np.cumsum(weights)
+            self._candidates[place, gather] = found, sums / sums[-1] if found.size else sums
+        return self._candidates[place, gather]
 
-    def _centre(self, place: str) -> np.ndarray | None:
+    def _centre(self, place: str, gather: bool) -> np.ndarray | None:
         """Draw where to put a lesion (voxel), if possible outside of the lesions that are there."""
-        found = self.candidates(place)
+        found, weights = self.candidates(place, gather=gather)
         if not found.size:
             return None
         lesions = self.labels.reshape(-1)
-        for voxel in self.rng.choice(found, _CENTRES_TRIED):
+        for voxel in found[np.searchsorted(weights, self.rng.random(_CENTRES_TRIED))]:
             if not lesions[voxel]:
                 break
         return np.array(np.unravel_index(voxel, self.profile.shape), dtype=np.float64)
@@ -179,6 +199,8 @@ class Stamper:
             return self.white & (cortex <= 3 / step) & (lateral > 8 / step)
         if place == "deep":
             return self.white & (lateral > 5 / step) & (cortex > 3 / step)
+        if place == "hemispheric":
+            return self.white & (lateral > 10 / step) & (cortex > 2 / step)
         if place == "basal":
             return head.tissue == Tissue.DEEP_GREY
         if place == "infratentorial":
@@ -287,10 +309,14 @@ class Stamper:
         soft: float = _STAMP_SMOOTHING,
         elongation: float = 1.0,
         kind: str | None = None,
+        gather: bool = False,
     ) -> bool:
-        """Place one lesion of a volume (mm³) to its rim; False when the head has no such place."""
+        """Place one lesion of a volume (mm³) to its rim; False when the head has no such place.
+
+        What `gather` does, `candidates` tells.
+        """
         volume = max(volume ** (1 / 3) - _WIDENED, 0.7 * volume ** (1 / 3)) ** 3
-        centre = self._centre(place)
+        centre = self._centre(place, gather)
         if centre is None:
             return False
         points = None
@@ -329,9 +355,9 @@ class Stamper:
         length = np.linalg.norm(slope)
         return slope / length if length else slope
 
-    def u_fibre(self, volume: float) -> bool:
+    def u_fibre(self, volume: float, *, gather: bool = False) -> bool:
         """Place a lesion (mm³) in the white matter along a fold of the cortex; False if none."""
-        place = self._centre("juxtacortical")
+        place = self._centre("juxtacortical", gather)
         if place is None:
             return False
         shape: tuple[int, ...] = self.profile.shape
@@ -356,6 +382,8 @@ class Stamper:
         """Add a band of varying thickness (mm) along a surface, of about a target volume (mm³)."""
         noise = smooth_noise(self.profile.shape, 14.0 / self.spacing, self.rng)
         level = distance.astype(np.float32) * DISTANCE_STEP / max(thickness, 1.0) - 1.2 * noise
+        if kind == "confluent":
+            level -= _GATHERED * np.sqrt(self.head.frequency / np.float32(255))
         inside = self.white if kind == "confluent" else self.tissue_share > 0.9
         inside = inside & (distance > 0) & (distance * DISTANCE_STEP < 4 * thickness + 3)
         levels = level[inside]

@@ -115,7 +115,7 @@ def _flair(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
 
 def _acquired(scan: SimulatedScan, ideal: np.ndarray, rng: np.random.Generator) -> SimulatedScan:
     image, _ = sample_grid(ideal, scan.head.spacing, scan.protocol)
-    return replace(scan, image=degrade(np.maximum(image, 0), scan.protocol, rng))
+    return replace(scan, image=degrade(np.maximum(image, 0) * scan.bias, scan.protocol, rng))
 
 
 def _brain_box(head: Head) -> np.ndarray:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.simulation import material
+from msnmo_bids.simulation.lesion_frequency import lesion_frequency
+from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 
 
 @pytest.fixture
@@ -21,17 +24,27 @@ def parser():
 def test_options_name_heads_shapes_and_cache(parser, ball_head, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(material, "load_heads", lambda *paths: asked.append(paths) or [ball_head])
-    monkeypatch.setattr(material, "load_shapes", lambda path: [path])
+    library = ShapeLibrary(())
+    monkeypatch.setattr(material, "load_shapes", {Path("shapes.npz"): library}.get)
     words = ["--anatomy", "heads", "--lesion-shapes", "shapes.npz", "--cache", str(tmp_path)]
     found = material.material_of(parser.parse_args(words))
     assert asked == [(Path("heads"), tmp_path)]
-    assert found == material.Material([ball_head], [Path("shapes.npz")])
+    assert found == material.Material([ball_head], library)
     assert material.material_of(parser.parse_args(words[:2])).shapes is None
 
 
 def test_without_anatomy_there_is_the_head_of_the_mni_maps(monkeypatch, ball_head):
     monkeypatch.setattr(material, "mni_head", lambda: ball_head)
     assert material.load_material(None) == material.Material([ball_head])
+
+
+def test_heads_learn_where_the_lesions_of_a_library_lie(monkeypatch, ball_head):
+    everywhere = np.indices((40, 40, 40)).reshape(3, -1).T * 4.0 - 80
+    library = ShapeLibrary((), lesion_frequency([everywhere]))
+    monkeypatch.setattr(material, "load_shapes", lambda path: library)
+    (head,) = material.material_with([ball_head], Path("shapes.npz")).heads
+    assert head.frequency.any()
+    assert not ball_head.frequency.any()
 
 
 def test_a_folder_without_heads_is_an_error(parser, tmp_path):

@@ -301,6 +301,26 @@ def test_random_fields():
     assert np.abs(np.diff(noise, axis=1)).max() < 0.6  # smooth
 
 
+def test_a_prepared_scan_has_less_of_the_bias_field(tiny_head, monkeypatch):
+    """A share of its logarithm is taken away, as a bias correction would."""
+    scan = simulate_scan(
+        tiny_head, np.random.default_rng(2), load=2.0, protocol=replace(FINE, bias=0.3)
+    )
+    assert 0.1 < np.log(scan.bias).std() < 0.6
+    prepared = []
+    monkeypatch.setattr(sample, "array_to_cube", lambda image, *_: (prepared.append(image), None))
+    shares = []
+    for seed in range(6):
+        _, brain, _ = sample.prepared_scan(scan, np.random.default_rng(seed), (48, 48, 48))
+        field = np.log(scan.bias[brain])
+        taken = np.log(scan.image[brain] / prepared[-1][brain]) / field
+        assert np.ptp(taken[np.abs(field) > 0.1]) < 0.01
+        shares.append(np.median(taken))
+    assert min(shares) > 0.29
+    assert max(shares) < 1.01
+    assert np.ptp(shares) > 0.1
+
+
 def test_training_cube(tiny_head):
     rng = np.random.default_rng(4)
     scan = simulate_scan(tiny_head, rng, protocol=THICK, load=4.0)
