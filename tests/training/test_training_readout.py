@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from msnmo_bids.model.config import JointConfig
+from msnmo_bids.errors import ExitCode
+from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels
+from msnmo_bids.simulation.material import Material
+from msnmo_bids.training import readout
 from msnmo_bids.training.readout import (
     Features,
     Places,
@@ -20,6 +24,7 @@ from msnmo_bids.training.readout import (
     place_of,
     plan_case,
 )
+from msnmo_bids.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -39,14 +44,14 @@ def made_up(network, rng, *, telling: float) -> Features:
 
 def test_last_layer_learns_what_tells_the_classes_apart(network):
     features = made_up(network, np.random.default_rng(0), telling=6.0)
-    readout = fit_readout(network, features)
+    fitted = fit_readout(network, features)
     sick = features.labels >= 0
     with torch.no_grad():
         logits = network.classification.head(torch.from_numpy(features.pooled))
     assert (logits.argmax(1).numpy() == features.labels)[sick].all()
     # Left out, among more features that tell nothing than there are scans.
-    assert (readout.logits.argmax(1) == readout.labels).mean() > 0.65
-    np.testing.assert_array_equal(readout.labels, features.labels[sick])
+    assert (fitted.logits.argmax(1) == fitted.labels).mean() > 0.65
+    np.testing.assert_array_equal(fitted.labels, features.labels[sick])
 
 
 def test_places_are_learnt_from_other_people():
@@ -66,8 +71,8 @@ def test_places_are_learnt_from_other_people():
     sick = features.labels >= 0
     features.pooled[sick, -channels:], labels = people(sick.sum())
     features.labels[sick] = labels
-    readout = fit_readout(network, features, Places(*people(1000)))
-    assert (readout.logits.argmax(1) == readout.labels).mean() > 0.8
+    fitted = fit_readout(network, features, Places(*people(1000)))
+    assert (fitted.logits.argmax(1) == fitted.labels).mean() > 0.8
     fresh = np.zeros((400, features.pooled.shape[1]), np.float32)
     fresh[:, -channels:], labels = people(400)
     with torch.no_grad():
@@ -92,26 +97,26 @@ def test_a_place_is_pooled_as_the_network_does():
 
 def test_what_tells_nothing_is_given_even_chances(network):
     features = made_up(network, np.random.default_rng(1), telling=0.0)
-    readout = fit_readout(network, features)
-    margins = np.ptp(readout.logits, axis=1) / readout.temperature
+    fitted = fit_readout(network, features)
+    margins = np.ptp(fitted.logits, axis=1) / fitted.temperature
     assert np.median(margins) < 0.5
 
 
 def test_a_last_layer_that_is_good_enough_stays(network):
     features = made_up(network, np.random.default_rng(0), telling=6.0)
     before = network.classification.head.weight.clone()
-    readout = fit_readout(network, features, last_layer=False)
+    fitted = fit_readout(network, features, last_layer=False)
     torch.testing.assert_close(network.classification.head.weight, before, rtol=0, atol=0)
-    assert readout.penalty is None
+    assert fitted.penalty is None
     assert network.density.mean.any()
 
 
 def test_nearly_all_scans_are_within_the_limit(network):
     features = made_up(network, np.random.default_rng(2), telling=1.0)
-    readout = fit_readout(network, features)
+    fitted = fit_readout(network, features)
     distance = network.density(torch.from_numpy(features.statistics)).numpy()
-    assert (distance <= readout.max_distance).mean() > 0.95
-    assert network.density(torch.from_numpy(features.statistics + 9)).min() > readout.max_distance
+    assert (distance <= fitted.max_distance).mean() > 0.95
+    assert network.density(torch.from_numpy(features.statistics + 9)).min() > fitted.max_distance
 
 
 def test_plan_has_both_classes_alike_and_some_healthy():
@@ -133,3 +138,27 @@ def test_features_are_the_networks(network):
         again = network.classification.head(torch.from_numpy(pooled)[None])
     torch.testing.assert_close(again, logits)
     assert statistics.shape == network.density.mean.shape
+
+
+def test_features_and_places_are_collected_once(tmp_path, monkeypatch, ball_head, capsys):
+    """From the command line, with the readout of a network that is tiny."""
+    torch.manual_seed(0)
+    config = JointConfig(pooling="lesion", location_waves=3, lesion_prior=0.02).scaled(0.25)
+    initial = tmp_path / "weights.pt"
+    torch.save(JointNetwork(config).state_dict(), initial)
+    monkeypatch.setattr(readout, "read_recipe", lambda _: Recipe(config, LossConfig(), ()))
+    monkeypatch.setattr(readout, "material_of", lambda _: Material([ball_head]))
+    monkeypatch.setattr(readout, "FOLDS", 2)
+    paths = {"initial": initial, "anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path}
+    numbers = {"side": 32, "scans": 14, "people": 12, "threads": 1}
+    words = [word for name, value in (paths | numbers).items() for word in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["readout", *map(str, words)])
+    assert readout.main() == ExitCode.OK
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["scans"] == 13  # the ninth person is healthy
+    fitted = torch.load(tmp_path / "readout.pt", weights_only=True)
+    JointNetwork(replace(config, density=True)).load_state_dict(fitted)
+    assert fitted["classification.head.weight"][:, -location_channels(3) :].any()
+    monkeypatch.setattr(readout, "_simulate", pytest.fail)
+    assert readout.main() == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == summary
