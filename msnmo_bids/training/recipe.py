@@ -41,6 +41,7 @@ from msnmo_bids.training.sources import EpochSource, SampleSource, SimulatedSour
 #: The recipe of the weights that ship.
 RECIPE = Path(__file__).with_name("recipes") / "msnmo-joint.yml"
 _POOL_SIZE = 60
+_SEEDS_APART = 1000  # the stages' seeds follow each other
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Stage:
         Share of the weights from before the stage in its result (Wortsman et al. 2022, "Robust
         fine-tuning of zero-shot models"): what was learnt for new conditions costs less of what
         was good before.
+    runs : int
+        Trainings from the same start, with other seeds, of which the mean of the weights is taken
+        (Wortsman et al. 2022, "Model soups"): it generalises better than each of them.
     """
 
     name: str
@@ -80,8 +84,11 @@ class Stage:
     real_share: float = 0.0
     loss: LossConfig | None = None
     old_share: float = 0.0
+    runs: int = 1
 
     def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"runs must be 1 or more, not {self.runs}")
         if not 0 <= self.old_share < 1:
             raise ValueError(f"old_share must be from 0 to below 1, not {self.old_share}")
 
@@ -215,14 +222,26 @@ def train(
             continue
         if only and stage.name not in only:
             continue
-        source = samples_of(stage, recipe.network.classes, material, data)
-        loss = JointLoss(stage.loss or recipe.loss)
-        trainer = Trainer(network, loss, stage.config, source, out / stage.name)
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(_mixed(trainer.run(), before, stage.old_share))
+        loss, result = JointLoss(stage.loss or recipe.loss), before
+        for number in range(stage.runs):
+            run = _run_of(stage, number)
+            network.load_state_dict(before)
+            source = samples_of(run, recipe.network.classes, material, data)
+            trainer = Trainer(network, loss, run.config, source, out / run.name)
+            result = _mixed(trainer.run(), result, number / (number + 1))
+        network.load_state_dict(_mixed(result, before, stage.old_share))
         with atomic_path(done) as temporary:
             torch.save(network.state_dict(), temporary)
     return network
+
+
+def _run_of(stage: Stage, number: int) -> Stage:
+    """Return one of the trainings of a stage; the first one has the stage's name and seed."""
+    if number == 0:
+        return stage
+    config = replace(stage.config, seed=stage.config.seed + _SEEDS_APART * number)
+    return replace(stage, name=f"{stage.name}-{number + 1}", config=config)
 
 
 def _mixed(

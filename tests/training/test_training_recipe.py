@@ -99,14 +99,38 @@ def test_a_stage_can_keep_a_share_of_the_weights_before_it(ball_head, tiny_recip
     assert any(not torch.equal(value, before[name]) for name, value in results[0.0].items())
 
 
+def test_a_stage_is_the_mean_of_its_runs(ball_head, tiny_recipe, tmp_path):
+    tiny = recipe.read_recipe(None)
+    stage = replace(tiny.stages[0], runs=2, old_share=0.25)
+    both = recipe.train(replace(tiny, stages=(stage,)), Material([ball_head]), tmp_path / "both")
+    torch.manual_seed(stage.config.seed)
+    before = recipe.JointNetwork(tiny.network).state_dict()
+    torch.save(before, tmp_path / "before.pt")
+    results = []
+    for number in range(2):
+        config = replace(stage.config, seed=stage.config.seed + 1000 * number)
+        run = replace(stage, runs=1, old_share=0.0, config=config)
+        recipes, out = replace(tiny, stages=(run,)), tmp_path / str(number)
+        network = recipe.train(recipes, Material([ball_head]), out, initial=tmp_path / "before.pt")
+        results.append(network.state_dict())
+    assert (tmp_path / "both" / "crops-2" / "curves.csv").exists()
+    changed = 0
+    for name, value in both.state_dict().items():
+        one, other = (result[name] for result in results)
+        changed += not torch.equal(one, other)
+        wanted = 0.375 * (one + other) + 0.25 * before[name]
+        torch.testing.assert_close(value, wanted)
+    assert changed
+
+
 def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch):
     cube = np.zeros((32, 32, 32), np.float16)
     monkeypatch.setattr(recipe, "_real_scans", lambda *_: ["a scan"])
     monkeypatch.setattr(
         recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
     )
-    stage = recipe.read_recipe().stages[-1]
-    asked = replace(stage, side=32), ("MS", "NMOSD"), Material([ball_head])
+    stage = replace(recipe.read_recipe().stages[-1], side=32, real_share=0.5)
+    asked = stage, ("MS", "NMOSD"), Material([ball_head])
     real = recipe.RealData((tmp_path,), tmp_path / "cache")
     source = recipe.samples_of(*asked, real)
     assert isinstance(source, MixedSource)
@@ -121,15 +145,15 @@ def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch
 
 def test_the_shipped_recipe():
     found = recipe.read_recipe()
-    late = ("segmentation-128", "visible-128", "real-128")
+    late = ("segmentation-128", "gathered-128")
     stays = dict.fromkeys(late, ("sharing",)) | {"classifier-96": ("sharing", "segmentation")}
-    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3, "visible-128": 0.25, "real-128": 0.25}
+    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3, "gathered-128": 0.25}
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
         assert stage.config.frozen == stays.get(stage.name, ())
         assert stage.nmosd_share == nmosd.get(stage.name, 0.1)
-        assert stage.real_share == (0.5 if stage.name == "real-128" else 0)
+        assert stage.real_share == 0
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
@@ -163,6 +187,7 @@ def test_a_stage_can_have_losses_of_its_own(tmp_path):
         ("{stages: [{name: a, side: 32}], more: 1}", "unknown: more"),
         ("stages: [{name: a, side: 32, training: {step: 1}}]", "did you mean"),
         ("stages: [{name: a, side: 32, old_share: 1.0}]", "old_share must be"),
+        ("stages: [{name: a, side: 32, runs: 0}]", "runs must be"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path, text, message):
