@@ -4,8 +4,9 @@
 
 The features of each simulated scan are kept in OUT, so that a run that was killed goes on. The
 loads of both classes are drawn alike, so that the volume tells nothing; half of the scans are less
-typical. What the location maps say is learnt from the true lesions of many more people, for which
-no network has to run.
+typical. A network with location maps decides by them alone: what they say is learnt from the true
+lesions of many more people, for which no network has to run, and how much it counts from the scans.
+The convolutions beside them fit the scans better and mislead where the loads are the diseases' own.
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ _SPACING = 1.25  # mm: of the heads; half the time of 1 mm
 _PROTOCOLS = (*PRESETS, *(ANY_PROTOCOL,) * 3)
 _TYPICALITIES = (1.0, 1.0, 0.8, 0.6)
 _HEALTHY_EVERY = 9
-#: A column that is so much larger than the others is hardly penalised.
-_FREE = 10.0
 
 
 @dataclass(frozen=True)
@@ -187,9 +186,9 @@ def fit_readout(
     features : Features
         Of simulated scans.
     places : Places, optional
-        Of other people, for the last layer of a network with location maps: how the weights of
-        these maps relate to each other is learnt from them, how much they count together from
-        `features`.
+        Of other people, for the last layer of a network with location maps, which then reads
+        nothing else: how the weights of these maps relate to each other is learnt from them, how
+        much they count together from `features`.
     last_layer : bool, optional
         False leaves the last layer as it is; then `Readout.logits` are its own.
     seed : int, optional
@@ -238,14 +237,12 @@ def _fit_last_layer(
     channels = location_channels(network.config.location_waves)
     if channels and places is None:
         raise ValueError("a network with location maps needs places")
-    coded, location = np.split(pooled.astype(float), [pooled.shape[1] - channels], axis=1)
-    directions = np.zeros((channels, 0))
+    directions = np.eye(pooled.shape[1])
     if places is not None:
-        _, direction, _, _ = _logistic_regression(places.pooled.astype(float), places.labels, seed)
-        directions = direction[:, None]
-    score = location @ directions
-    found, weight, bias, penalty = _logistic_regression(coded, labels, seed, score)
-    weight = np.concatenate([weight[: coded.shape[1]], directions @ weight[coded.shape[1] :]])
+        _, direction, _, _ = _logistic_regression(places.pooled, places.labels, seed)
+        directions = np.concatenate([np.zeros(pooled.shape[1] - channels), direction])[:, None]
+    found, weight, bias, penalty = _logistic_regression(pooled @ directions, labels, seed)
+    weight = directions @ weight
     signs = np.array([-0.5, 0.5])
     head = network.classification.head
     with torch.no_grad():
@@ -255,7 +252,7 @@ def _fit_last_layer(
 
 
 def _logistic_regression(
-    columns: np.ndarray, labels: np.ndarray, seed: int, free: np.ndarray | None = None
+    columns: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Fit a logistic regression with the penalty that suits scans that are left out.
 
@@ -267,14 +264,12 @@ def _logistic_regression(
         0 or 1.
     seed : int
         Of the folds.
-    free : ndarray, (N, G), optional
-        More features, which are hardly penalised.
 
     Returns
     -------
     logits : ndarray, (N, 2)
         Each from a fit without the scan.
-    weight : ndarray, (F + G,)
+    weight : ndarray, (F,)
         Of the fit to all.
     bias, penalty : float
         Of the fit to all; the C that was chosen.
@@ -283,10 +278,8 @@ def _logistic_regression(
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.preprocessing import StandardScaler
 
-    free = np.zeros((len(columns), 0)) if free is None else free
-    stretch = np.repeat([1.0, _FREE], [columns.shape[1], free.shape[1]])
     scaler = StandardScaler()
-    scaled = scaler.fit_transform(np.concatenate([columns, free], axis=1)) * stretch
+    scaled = scaler.fit_transform(columns.astype(float))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     models = {penalty: LogisticRegression(C=penalty, max_iter=5000) for penalty in PENALTIES}
     found = {}
@@ -295,7 +288,7 @@ def _logistic_regression(
         found[penalty] = np.stack([-margin / 2, margin / 2], axis=1)
     penalty = min(found, key=lambda one: cross_entropy(found[one], labels))
     regression = models[penalty].fit(scaled, labels)
-    weight = regression.coef_[0] * stretch / scaler.scale_
+    weight = regression.coef_[0] / scaler.scale_
     bias = float(regression.intercept_[0] - weight @ scaler.mean_)
     return found[penalty], weight, bias, penalty
 
