@@ -88,19 +88,10 @@ def with_frequency(head: Head, frequency: LesionFrequency) -> Head:
     Head
         With another `Head.frequency`.
     """
-    to_mni = mni_affine(head)
-    step = max(1, round(_SPACING / head.spacing))
-    coarse = [np.arange(0, n + step, step) for n in head.tissue.shape]
-    place = np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 3)
-    matrix = np.linalg.inv(frequency.affine) @ to_mni
-    index = place @ matrix[:3, :3].T + matrix[:3, 3]
-    values = ndimage.map_coordinates(frequency.values, index.T, order=1)
-    values = values.reshape([len(axis) for axis in coarse])
-    fine = [np.arange(n) / step for n in head.tissue.shape]
-    for axis, at in enumerate(fine):
-        low = np.minimum(at.astype(int), len(coarse[axis]) - 2)
-        share = (at - low).reshape([-1 if k == axis else 1 for k in range(3)])
-        values = (1 - share) * values.take(low, axis) + share * values.take(low + 1, axis)
+    matrix = np.linalg.inv(frequency.affine) @ mni_affine(head)
+    values = ndimage.affine_transform(
+        frequency.values, matrix[:3, :3], matrix[:3, 3], head.tissue.shape, order=1
+    )
     return replace(head, frequency=np.rint(255 * values).clip(0, 255).astype(np.uint8))
 
 
