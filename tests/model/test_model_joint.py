@@ -162,6 +162,7 @@ def test_pooled_features_differ_between_scans(name):
 
 
 @pytest.mark.parametrize("settings", [{}, {"pooling": "lesion", "guidance_attention": "softmax"}])
+@pytest.mark.usefixtures("without_onednn")
 def test_bfloat16_autocast(small_config, settings):
     network = JointNetwork(replace(small_config, **settings))
     image = torch.randn(2, 1, 16, 32, 16)

@@ -181,6 +181,7 @@ def test_sides_that_do_not_fit_are_refused(name):
 
 # One of each kind of layer: bfloat16 is slow where the processor lacks it.
 @pytest.mark.parametrize("name", ["attention_unet", "resnet50", "densenet121", "senet50"])
+@pytest.mark.usefixtures("without_onednn")
 def test_bfloat16_autocast(name):
     normalization = "instance" if name in SEGMENTING else "group"
     network = build_rival(name, width=SLIM, normalization=normalization)

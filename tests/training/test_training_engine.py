@@ -61,6 +61,7 @@ def same(one: dict, other: dict) -> bool:
         ({"precision": "fp16", "steps": 3}, 2),
     ],
 )
+@pytest.mark.usefixtures("without_onednn")
 def test_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, settings, at):
     monkeypatch.setattr(engine, "_check", lambda *_: None)  # fp16 is only slow on a CPU
     whole = make_trainer(tmp_path / "whole", **settings)
