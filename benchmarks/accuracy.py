@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from msnmo_bids.evaluation.classification import probability_columns
+from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.evaluation.simulated import (
     ceiling,
     diagnosis_summary,
@@ -27,12 +28,14 @@ from msnmo_bids.evaluation.simulated import (
 )
 from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.model.weights import default_weights_path, load_weights, read_metadata
+from msnmo_bids.lesions.mask import segment
+from msnmo_bids.model.inference import predict
+from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.training.calibration import fit_temperature
-from msnmo_bids.training.prepared import prepare_scans
-from msnmo_bids.training.scoring import Segmentation, evaluate_scan
+from msnmo_bids.training.prepared import PreparedScan, prepare_scans
+from msnmo_bids.training.scoring import identity
 from msnmo_bids.training.simulated_test import (
     FIRST_SEED,
     describe,
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--rule", action="store_true", help="apply the radiologists' rule")
     parser.add_argument("--deletion", type=int, default=0, help="scans with the deletion test")
     parser.add_argument("--tta", action="store_true", help="mean with the mirror image")
+    parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto, as in the app")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -91,6 +95,7 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
             row = evaluate_case(
                 case, scan, options.weights, rng,
                 tta=options.tta,
+                precision=options.precision,
                 with_rule=options.rule,
                 with_deletion=case.number < options.deletion,
             )  # fmt: skip
@@ -122,7 +127,7 @@ def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> d
 
 
 def _real(options: argparse.Namespace) -> pd.DataFrame:
-    network, metadata = load_weights(options.weights[0])
+    metadata = read_metadata(options.weights[0])
     found = find_labelled_scans(options.real, classes=metadata.class_names)
     cache = options.cache or options.out / "cache"
     scans, _ = prepare_scans(
@@ -133,12 +138,26 @@ def _real(options: argparse.Namespace) -> pd.DataFrame:
         cube_shape=metadata.cube_shape,
         plugin="Linear",
     )
-    chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume)
-    rows = [
-        evaluate_scan(network, scan, metadata.class_names, segmentation=chosen).row
-        for scan in scans
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_real_row(scan, metadata, options) for scan in scans])
+
+
+def _real_row(
+    scan: PreparedScan, metadata: WeightsMetadata, options: argparse.Namespace
+) -> dict[str, Any]:
+    image = scan.load(metadata.class_names).image
+    found = predict(image, *options.weights, tta=options.tta, precision=options.precision)
+    row = identity(scan)
+    if found.class_probabilities is not None:
+        columns = probability_columns(metadata.class_names)
+        row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
+    if found.probability is not None and scan.labelled.mask is not None:
+        grid = scan.grid()
+        _, labels = segment(
+            grid.to_native(found.probability), grid.voxel_volume,
+            threshold=metadata.threshold, min_volume=metadata.min_lesion_volume,
+        )  # fmt: skip
+        row |= compare_masks(scan.native_mask(), labels, grid.zooms)
+    return row
 
 
 if __name__ == "__main__":

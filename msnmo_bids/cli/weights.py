@@ -63,9 +63,9 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
     Raises
     ------
     MsnmoError
-        If a file is missing (66).
+        If a file is missing (66), or the weights that confirm its lesions cannot be used.
     """
-    from msnmo_bids.model.weights import read_metadata, weights_files
+    from msnmo_bids.model.weights import confirming_weights, read_metadata, weights_files
 
     weights, description = weights_files(path)
     for file in (weights, description):
@@ -76,4 +76,6 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
                 remedy=f"Name a .safetensors file that has its .json beside it ({option})",
                 exit_code=ExitCode.INPUT_MISSING,
             )
-    return weights, read_metadata(weights)
+    metadata = read_metadata(weights)
+    confirming_weights(weights, metadata)
+    return weights, metadata

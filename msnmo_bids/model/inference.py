@@ -14,8 +14,9 @@ import numpy as np
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
+from msnmo_bids.model.confirmation import Confirmer
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
+from msnmo_bids.model.weights import WeightsMetadata, confirming_weights, load_weights_cached
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,9 +169,10 @@ def _predict_on(
     with torch.inference_mode(), autocast:
         for file in weights:
             network, metadata = load_weights_cached(file, device, precision)
-            found.append(_run(network, metadata, image))
+            confirmer = load_confirmer(file, metadata, device, precision)
+            found.append(_run(network, metadata, image, confirmer))
             if tta:
-                found.append(_mirrored(_run(network, metadata, image.flip(2))))
+                found.append(_mirrored(_run(network, metadata, image.flip(2), confirmer)))
     return found[0] if len(found) == 1 else _mean(found)
 
 
@@ -201,16 +203,51 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:
+def load_confirmer(
+    file: str | Path, metadata: WeightsMetadata, device: str = "cpu", precision: str = "fp32"
+) -> Confirmer | None:
+    """Load the network that confirms the lesions of others, if their metadata ask for one.
+
+    Parameters
+    ----------
+    file : str or Path
+        The weights whose lesions are confirmed.
+    metadata : WeightsMetadata
+        Their description.
+    device, precision : str, optional
+        As for :func:`~msnmo_bids.model.weights.load_weights_cached`.
+
+    Returns
+    -------
+    Confirmer or None
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be used.
+    """
+    second = confirming_weights(file, metadata)
+    if second is None or metadata.confirmation is None:
+        return None
+    network, _ = load_weights_cached(second, device, precision)
+    return Confirmer(network, metadata.confirmation, metadata.threshold)
+
+
+def _run(
+    network: JointNetwork, metadata: WeightsMetadata, image: Tensor, confirmer: Confirmer | None
+) -> Prediction:
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
+    second = None if confirmer is None else confirmer.read(image)
     features = network.forward_features(image)
     lesions = probability = cams = logits = probabilities = votes = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
     if network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+        if confirmer is not None and second is not None:
+            lesions = confirmer.confirm(lesions, second)
         probability = lesions[0, 0].cpu().numpy()
         features = features._replace(segmentation=None)
     if network.config.classifies:

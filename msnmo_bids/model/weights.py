@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
+from msnmo_bids.model.confirmation import Confirmation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +90,8 @@ class WeightsMetadata:
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
         (:mod:`msnmo_bids.model.density`).
+    confirmation : Confirmation or None
+        Other weights that have to confirm a lesion.
     trained_on : tuple of str
         Data sets, with their licences.
     licence : str
@@ -118,6 +121,7 @@ class WeightsMetadata:
     calibration: Calibration = field(default_factory=Calibration)
     min_class_probability: float = 0.0
     max_distance: float | None = None
+    confirmation: Confirmation | None = None
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -129,6 +133,8 @@ class WeightsMetadata:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
+        if isinstance(self.confirmation, Mapping):
+            object.__setattr__(self, "confirmation", Confirmation(**self.confirmation))
         if not self.calibration.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.calibration.temperature}")
         if not 0 < self.threshold < 1:
@@ -207,6 +213,40 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     except (ValueError, TypeError, AttributeError) as error:
         problem = f"this is no valid description of weights: {error}"
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
+
+
+def confirming_weights(path: str | Path, metadata: WeightsMetadata) -> Path | None:
+    """Return the weights that confirm the lesions of others, without torch.
+
+    Parameters
+    ----------
+    path : str or Path
+        The weights whose lesions are confirmed.
+    metadata : WeightsMetadata
+        Their description.
+
+    Returns
+    -------
+    Path or None
+        ``NAME.safetensors``, in the same folder; None if no confirmation is asked for.
+
+    Raises
+    ------
+    WeightsError
+        If they are missing, others than those that were meant, or take another cube.
+    """
+    asked = metadata.confirmation
+    if asked is None:
+        return None
+    file = Path(path).with_name(asked.file)
+    second = read_metadata(file)
+    if second.sha256 != asked.sha256:
+        problem = f"these are not the weights that {metadata.name} {metadata.version} asks for"
+        raise WeightsError(problem, file=file, remedy=_GET_AGAIN)
+    if second.cube_shape != metadata.cube_shape:
+        problem = f"they take a cube of {second.cube_shape}, not of {metadata.cube_shape}"
+        raise WeightsError(problem, file=file, remedy=_GET_AGAIN)
+    return file
 
 
 def save_weights(
@@ -305,7 +345,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=5)  # an ensemble of five folds
+@lru_cache(maxsize=10)  # an ensemble of five folds, each with its second network
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:

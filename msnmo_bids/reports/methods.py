@@ -133,9 +133,22 @@ def _lesions(record: Mapping[str, Any]) -> str:
     return (
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
         f"{_number(record.get('Threshold'))}; connected lesions (26 neighbours) smaller than "
-        f"{_number(record.get('MinimumLesionVolume'))} mm³ were removed. Each lesion was "
+        f"{_number(record.get('MinimumLesionVolume'))} mm³ were removed. {_confirmation(record)}"
+        "Each lesion was "
         "assigned to a candidate region. Class activation maps were summed over the classifier's "
         "three scales, each voxel by what it counts in the classifier's pooling."
+    )
+
+
+def _confirmation(record: Mapping[str, Any]) -> str:
+    """Say how a second network confirmed the lesions, where one did."""
+    asked = (record.get("Model") or {}).get("Confirmation")
+    if not asked:
+        return ""
+    return (
+        f"Before, lesions of which a second network ({str(asked['File']).split('.')[0]}) marked "
+        f"less than {100 * asked['Share']:g} % of the voxels were given up, as in a cascade of "
+        "networks [@cascade]. "
     )
 
 

@@ -2,8 +2,9 @@
 
 Means follow FLAIR intensity ratios measured on real scans; in a share of the samples they are
 drawn freely, so that a network does not rely on one contrast. Structures that look like lesions
-and are none (ventricular caps and rims, haze of the optic radiation, bright insula, flow in the
-ventricles and cisterns, choroid plexus) are drawn independently of the lesions.
+and are none (ventricular caps and rims, haze and streaks of the optic radiation, bright splenium
+and fornix, bright insula, flow in the ventricles and cisterns, choroid plexus) are drawn
+independently of the lesions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
     Tissue.CEREBELLAR_WHITE: (0.93, 1.12),
     Tissue.CEREBELLAR_CORTEX: (1.0, 1.2),
     Tissue.BRAINSTEM: (0.92, 1.12),
-    Tissue.CHOROID_PLEXUS: (0.6, 1.5),
+    Tissue.CHOROID_PLEXUS: (0.6, 1.8),
     Tissue.SOFT_TISSUE: (0.25, 2.8),
     Tissue.SCALP: (0.35, 2.8),
     Tissue.BONE: (0.03, 0.25),
@@ -41,6 +42,10 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
 _NARROW_SULCI_SHARE = 0.6
 #: How far a cap may reach in front of and behind the end of a horn (mm).
 _CAP_REACH = 20
+#: How far the optic radiation is bright in front of and behind the end of an occipital horn (mm).
+_RADIATION_REACH = 30
+#: Half the width of the callosum and fornix near the midline (mm).
+_MIDLINE_WIDTH = 10.0
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
 
@@ -83,6 +88,8 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
     image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.18)
     image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.25)
     image += _horn_caps(head, lateral, rng) * white
+    image += _radiation(head, lateral, rng) * white
+    image += _midline(head, lateral, rng) * white * np.clip(0.6 + 0.7 * fine[:, ::-1], 0, 1.5)
     fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
     if rng.random() < 0.6:
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
@@ -105,6 +112,36 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
         width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
         caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
     return caps
+
+
+def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Streaks of the optic radiation: a bright shell around the occipital horns and behind them."""
+    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    streaks = np.zeros(lateral.shape, np.float32)
+    if not occupied.size:
+        return streaks
+    reach, end = round(_RADIATION_REACH / head.spacing), int(occupied[0])
+    rows = slice(max(0, end - reach), end + reach + 1)
+    level = np.arange(rows.start, min(rows.stop, lateral.shape[1]), dtype=np.float32) - end
+    near = np.exp(-((level * head.spacing / rng.uniform(10, 20)) ** 2))[None, :, None]
+    away = (lateral[:, rows] - rng.uniform(3, 10)) / rng.uniform(1.0, 2.5)
+    streaks[:, rows] = near * np.exp(-(away**2)) * rng.uniform(0.0, 0.3)
+    return streaks
+
+
+def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Splenium, callosum and fornix: bright between the ventricles, most at one place."""
+    ventricle = head.tissue == Tissue.LATERAL_VENTRICLE
+    across, along = np.flatnonzero(ventricle.any((1, 2))), np.flatnonzero(ventricle.any((0, 2)))
+    if not along.size:
+        return np.zeros_like(lateral)
+    x, y = (np.arange(n, dtype=np.float32) for n in lateral.shape[:2])
+    middle, place = across.mean(), rng.uniform(along[0], along[-1])
+    width = 2 * _MIDLINE_WIDTH / head.spacing
+    beside = np.clip(2 - 4 * np.abs(x - middle) / width, 0, 1)[:, None, None]
+    near = np.exp(-(((y - place) * head.spacing / rng.uniform(8, 30)) ** 2))[None, :, None]
+    reached: np.ndarray = np.clip(2 - lateral / rng.uniform(3, 8), 0, 1)
+    return reached * beside * near * np.float32(rng.uniform(0.0, 0.4))
 
 
 def flair(

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msnmo_bids.model.config import SEGMENTATION
+from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
+from msnmo_bids.model.weights import Calibration, WeightsMetadata, read_metadata, save_weights
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 
@@ -56,21 +58,46 @@ def main() -> None:
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
     parser.add_argument(
-        "--real-data", nargs="*", default=[], metavar="TEXT",
+        "--real-data",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
         help="real scans that were trained on, with number and licence",
+    )
+    parser.add_argument("--name", default="msnmo-joint", help="default: %(default)s")
+    parser.add_argument(
+        "--segmentation-only", action="store_true", help="leave the classifier out of the file"
+    )
+    parser.add_argument(
+        "--confirmed-by",
+        type=Path,
+        metavar="FILE",
+        help="weights in the same folder that have to confirm a lesion",
+    )
+    parser.add_argument(
+        "--confirmed-share", type=float, default=0.25,
+        help="of a lesion's voxels that they have to mark (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     options = parser.parse_args()
     tensors = trained_weights(options.checkpoint)
     density = any(name.startswith("density.") for name in tensors)
     configuration = replace(read_recipe(options.recipe).network, density=density)
+    if options.segmentation_only:
+        configuration = replace(configuration, tasks=(SEGMENTATION,), density=False)
     network = JointNetwork(configuration)
-    network.load_state_dict(tensors)
+    network.load_state_dict({name: tensors[name] for name in network.state_dict()})
+    confirmation = None
+    if options.confirmed_by:
+        second = read_metadata(options.confirmed_by)
+        confirmation = Confirmation(
+            options.confirmed_by.name, second.sha256, options.confirmed_share
+        )
     calibration = Calibration()
     if options.calibrated_on:
         calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)
     metadata = WeightsMetadata(
-        name="msnmo-joint",
+        name=options.name,
         version=options.version,
         class_names=configuration.classes,
         cube_shape=(options.side,) * 3,
@@ -79,6 +106,7 @@ def main() -> None:
         calibration=calibration,
         min_class_probability=options.min_class_probability,
         max_distance=options.max_distance,
+        confirmation=confirmation,
         trained_on=trained_on(options.real_data),
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,10 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.classification import least_confidence
 from msnmo_bids.evaluation.simulated import LARGEST_RISK
+from msnmo_bids.model.confirmation import Confirmation, Confirmer
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
+from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.material import Material, add_material_options, material_of
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
@@ -125,7 +127,9 @@ def plan_case(number: int, rng: np.random.Generator) -> Case:
 
 
 @torch.inference_mode()
-def features_of(network: JointNetwork, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def features_of(
+    network: JointNetwork, cube: np.ndarray, confirmer: Confirmer | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and the statistics of one scan.
 
     Parameters
@@ -134,6 +138,8 @@ def features_of(network: JointNetwork, cube: np.ndarray) -> tuple[np.ndarray, np
         With both tasks.
     cube : ndarray, (D, H, W)
         Preprocessed as for the app.
+    confirmer : Confirmer, optional
+        Confirms the lesions over which features are pooled.
 
     Returns
     -------
@@ -141,9 +147,12 @@ def features_of(network: JointNetwork, cube: np.ndarray) -> tuple[np.ndarray, np
         One-dimensional, float32.
     """
     image = torch.from_numpy(np.asarray(cube, dtype=np.float32))[None, None]
+    second = None if confirmer is None else confirmer.read(image)
     features = network.forward_features(image)
     statistics = network.forward_statistics(features, image)
-    lesions = network.forward_segmentation(features, image).lesion_logits.sigmoid()
+    lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+    if confirmer is not None and second is not None:
+        lesions = confirmer.confirm(lesions, second)
     pooled, _ = network.forward_classification(features, lesions, pre_logits=True)
     return pooled[0].numpy(), statistics[0].numpy()
 
@@ -293,13 +302,15 @@ def _logistic_regression(
     return found[penalty], weight, bias, penalty
 
 
-def collect_features(options: argparse.Namespace, network: JointNetwork) -> Features:
+def collect_features(
+    options: argparse.Namespace, network: JointNetwork, confirmer: Confirmer | None
+) -> Features:
     """Simulate scans and compute their features, as far as they are not in the folder."""
 
     def row_of(number: int, material: Material) -> dict[str, Any]:
         case, scan, rng = _simulate(number, material, options.seed)
         cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
-        pooled, statistics = features_of(network, cube)
+        pooled, statistics = features_of(network, cube, confirmer)
         names = network.config.classes
         label = names.index(case.diagnosis) if case.diagnosis in names else -1
         return {"pooled": pooled, "statistics": statistics, "label": label}
@@ -366,6 +377,11 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
     parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
+    parser.add_argument("--confirmed-by", type=Path, help="weights that confirm lesions")
+    parser.add_argument("--confirmed-share", type=float, default=0.25, help="default: %(default)s")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="of the lesions to confirm (default: 0.5)"
+    )
     parser.add_argument("--keep-last-layer", action="store_true", help="fit the density alone")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
@@ -377,7 +393,9 @@ def main() -> int:
         fresh = {k: v for k, v in network.state_dict().items() if k.startswith("density.")}
         network.load_state_dict(fresh | trained_weights(options.initial))
         network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        features, last_layer = collect_features(options, network), not options.keep_last_layer
+        confirmer = _confirmer(options)
+        features = collect_features(options, network, confirmer)
+        last_layer = not options.keep_last_layer
         located = last_layer and network.config.location_waves
         places = collect_places(options, network) if located else None
         readout = fit_readout(network, features, places, last_layer=last_layer)
@@ -388,6 +406,14 @@ def main() -> int:
         torch.save(network.state_dict(), temporary)
     print(json.dumps(_summary(readout), indent=2))
     return int(ExitCode.OK)
+
+
+def _confirmer(options: argparse.Namespace) -> Confirmer | None:
+    if options.confirmed_by is None:
+        return None
+    network, metadata = load_weights_cached(options.confirmed_by)
+    asked = Confirmation(options.confirmed_by.name, metadata.sha256, options.confirmed_share)
+    return Confirmer(network, asked, options.threshold)
 
 
 def _summary(readout: Readout) -> dict[str, float | None]:

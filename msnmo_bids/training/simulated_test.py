@@ -7,8 +7,9 @@ is no statement about patients. Masks are compared on the scan's own grid, as th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,7 @@ def evaluate_case(
     rng: np.random.Generator,
     *,
     tta: bool = False,
+    precision: str = "fp32",
     with_rule: bool = False,
     with_deletion: bool = False,
 ) -> dict[str, Any]:
@@ -151,6 +153,8 @@ def evaluate_case(
         Source of randomness: errors of skull stripping.
     tta : bool, optional
         Mean with the mirror image.
+    precision : {"fp32", "bf16", "auto"}, optional
+        Arithmetic of the networks.
     with_rule : bool, optional
         Apply the radiologists' rule to the lesions that were found.
     with_deletion : bool, optional
@@ -166,7 +170,8 @@ def evaluate_case(
     """
     metadata = read_metadata(weights[0])
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
-    found = predict(cube, *weights, tta=tta)
+    apply = partial(predict, tta=tta, precision=precision)
+    found = apply(cube, *weights)
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
     probability = from_cube(found.probability, transform) * brain
@@ -186,7 +191,7 @@ def evaluate_case(
     cam = from_cube(contrast(found.cams, likeliest), transform)
     row |= cam_scores(cam, truth, brain, tuple(scan.zooms))
     if with_deletion:
-        row |= _deletion(cube, found, likeliest, weights, tta=tta)
+        row |= _deletion(cube, found, likeliest, weights, apply)
     if with_rule:
         row["rule"] = _rule(scan, brain, labels)
     return row
@@ -218,7 +223,11 @@ def _scores(found: Prediction) -> dict[str, Any]:
 
 
 def _deletion(
-    cube: np.ndarray, found: Prediction, likeliest: int, weights: Sequence[Path], *, tta: bool
+    cube: np.ndarray,
+    found: Prediction,
+    likeliest: int,
+    weights: Sequence[Path],
+    apply: Callable[..., Prediction],
 ) -> dict[str, float]:
     """Return how the likeliest class's logit margin falls when tissue is removed."""
     assert found.cams is not None
@@ -227,8 +236,7 @@ def _deletion(
     parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
     before = _margin(found, likeliest)
     without = {
-        name: predict(remove_tissue(cube, part, brain), *weights, tta=tta)
-        for name, part in parts.items()
+        name: apply(remove_tissue(cube, part, brain), *weights) for name, part in parts.items()
     }
     return {
         f"fall_without_{name}": before - _margin(left, likeliest) for name, left in without.items()

@@ -26,8 +26,8 @@ The brain's bounding box and a margin were resized to {sides} voxels and z-score
 The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
 {precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
 (trilinear), masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) \
-smaller than {min_volume:g} mm³ were removed. Lesions were assigned to candidate regions by an \
-affine registration (robust least squares) of a probabilistic atlas. """
+smaller than {min_volume:g} mm³ were removed. {confirmed}Lesions were assigned to candidate \
+regions by an affine registration (robust least squares) of a probabilistic atlas. """
 
 
 def init_lesion_wf(
@@ -93,6 +93,7 @@ def init_lesion_wf(
         mean=_mean_of(settings),
         threshold=settings.threshold,
         min_volume=settings.min_lesion_volume,
+        confirmed=_confirmed_by(metadata),
     )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
@@ -130,6 +131,17 @@ def _mean_of(settings: ProcessingSettings) -> str:
     parts = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
     parts += ["the image and its mirror image"] if settings.tta else []
     return f", mean over {' and '.join(parts)}" if parts else ""
+
+
+def _confirmed_by(metadata: WeightsMetadata) -> str:
+    """Say in the methods text which lesions were given up before, if any."""
+    asked = metadata.confirmation
+    if asked is None:
+        return ""
+    return (
+        f"Before, lesions of which a second network marked less than {100 * asked.share:g} % of "
+        "the voxels were given up [@cascade]. "
+    )
 
 
 def _network_node(

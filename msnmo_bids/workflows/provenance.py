@@ -49,6 +49,7 @@ def run_record(
             "SHA256": weights.sha256,
             "Fingerprint": weights.fingerprint,
             "TrainedOn": list(weights.trained_on),
+            "Confirmation": _confirmation(weights),
         },
         "Device": settings.device,
         "Precision": settings.precision,
@@ -57,6 +58,18 @@ def run_record(
         "Fingerprint": settings.fingerprint(version, weights.fingerprint),
         "GeneratedBy": {"Name": "msnmo", "Version": version},
         "Flags": [SIMULATED_ONLY] if simulated_only(weights) else [],
+    }
+
+
+def _confirmation(weights: WeightsMetadata) -> dict[str, Any] | None:
+    asked = weights.confirmation
+    if asked is None:
+        return None
+    return {
+        "File": asked.file,
+        "SHA256": asked.sha256,
+        "Share": asked.share,
+        "Threshold": asked.threshold,
     }
 
 

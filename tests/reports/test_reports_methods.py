@@ -55,6 +55,16 @@ def test_calibration() -> None:
     assert "not calibrated" in text(Calibration={"Temperature": 1.0, "Method": "none"})
 
 
+def test_confirmed_lesions_are_told_of_where_a_second_network_confirmed_them() -> None:
+    asked = {"File": "second.safetensors", "SHA256": "0", "Share": 0.25, "Threshold": 0.5}
+    found = methods({"FLAIR": diagnosis(SCAN, Model={"Confirmation": asked})})
+    paragraphs = " ".join(found.paragraphs)
+    assert "a second network (second) marked less than 25 % of the voxels" in paragraphs
+    assert "cascade" in [reference.key for reference in found.references]
+    assert "second network" not in text(Model={"Confirmation": None})
+    assert "second network" not in text()
+
+
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:
     found = methods({"FLAIR": diagnosis(SCAN)})
     numbers = [int(n) for n in re.findall(r"\[(\d+)\]", " ".join(found.paragraphs))]

@@ -20,7 +20,14 @@ from msnmo_bids.simulation.acquisition import (
     sample_grid,
 )
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue
-from msnmo_bids.simulation.contrast import TISSUE_RANGE, _horn_caps, flair, tissue_means
+from msnmo_bids.simulation.contrast import (
+    TISSUE_RANGE,
+    _horn_caps,
+    _midline,
+    _radiation,
+    flair,
+    tissue_means,
+)
 from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesions import place_lesions
 from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
@@ -233,11 +240,14 @@ def test_scaling_changes_the_volume_as_expected(tiny_head):
 
 def test_contrast_of_the_tissues(tiny_head):
     lesions = place_lesions(tiny_head, "HC", 0.0, np.random.default_rng(0))
-    image, _ = flair(tiny_head, lesions, np.random.default_rng(0), free=False)
-    means = {
-        t: np.median(image[tiny_head.tissue == t]) for t in Tissue if (tiny_head.tissue == t).any()
-    }
-    assert image.min() >= 0
+    present = [tissue for tissue in Tissue if (tiny_head.tissue == tissue).any()]
+    medians = {tissue: [] for tissue in present}
+    for seed in range(8):
+        image, _ = flair(tiny_head, lesions, np.random.default_rng(seed), free=False)
+        assert image.min() >= 0
+        for tissue in present:
+            medians[tissue].append(np.median(image[tiny_head.tissue == tissue]))
+    means = {tissue: np.mean(values) for tissue, values in medians.items()}
     assert means[Tissue.LATERAL_VENTRICLE] < 0.75 * means[Tissue.WHITE_MATTER]
     assert means[Tissue.WHITE_MATTER] < means[Tissue.CORTEX]
     assert means[Tissue.AIR] < 0.1
@@ -368,6 +378,44 @@ def test_horn_caps_lie_at_the_ends_of_the_ventricles(tiny_head):
     assert profile[rows[[0, -1]]].min() > 0.1
     assert profile.max() <= 1
     assert caps[lateral > 6].max() == 0
+
+
+def test_streaks_of_the_optic_radiation_lie_behind_and_beside_the_ventricles(tiny_head):
+    lateral = tiny_head.to_lateral.astype(np.float32) * DISTANCE_STEP
+    streaks = np.max(
+        [_radiation(tiny_head, lateral, np.random.default_rng(seed)) for seed in range(8)], axis=0
+    )
+    ventricle = np.flatnonzero((tiny_head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    profile = streaks.max(axis=(0, 2))
+    assert profile[ventricle[0]] > 0.1
+    assert profile[ventricle[0]] > 2 * profile[ventricle[-1]]
+    assert streaks[lateral < 0.5].max() < streaks.max() / 2  # not at the wall itself
+    assert streaks.max() < 0.35
+
+
+def test_callosum_and_fornix_are_bright_near_the_midline_alone(tiny_head):
+    lateral = tiny_head.to_lateral.astype(np.float32) * DISTANCE_STEP
+    bright = np.max(
+        [_midline(tiny_head, lateral, np.random.default_rng(seed)) for seed in range(8)], axis=0
+    )
+    ventricle = tiny_head.tissue == Tissue.LATERAL_VENTRICLE
+    middle = np.flatnonzero(ventricle.any(axis=(1, 2))).mean()
+    away = np.abs(np.arange(bright.shape[0]) - middle) * tiny_head.spacing
+    assert bright[away < 3].max() > 0.1
+    assert bright[away > 11].max() == 0
+    assert bright[lateral > 17].max() == 0
+
+
+def test_a_head_without_ventricles_has_no_streaks(tiny_head):
+    solid = replace(
+        tiny_head,
+        tissue=np.where(
+            tiny_head.tissue == Tissue.LATERAL_VENTRICLE, Tissue.WHITE_MATTER, tiny_head.tissue
+        ).astype(np.uint8),
+    )
+    lateral = np.full(solid.tissue.shape, 50, np.float32)
+    for draw in (_radiation, _midline, _horn_caps):
+        assert not draw(solid, lateral, np.random.default_rng(0)).any()
 
 
 def test_ringing_overshoots_at_edges_and_nowhere_else():

@@ -12,6 +12,7 @@ import torch
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import JointConfig, LossConfig
+from msnmo_bids.model.confirmation import Confirmation, Confirmer
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels
 from msnmo_bids.simulation.material import Material
@@ -138,6 +139,22 @@ def test_features_are_the_networks(network):
         again = network.classification.head(torch.from_numpy(pooled)[None])
     torch.testing.assert_close(again, logits)
     assert statistics.shape == network.density.mean.shape
+
+
+def test_lesions_that_are_not_confirmed_leave_the_features(network):
+    cube = np.random.default_rng(0).standard_normal((32, 32, 32)).astype(np.float32)
+    image = torch.from_numpy(cube)[None, None]
+    with torch.no_grad():
+        level = float(network(image).lesion_probability.quantile(0.99))
+    agreed, _ = features_of(network, cube)
+    confirmers = [
+        Confirmer(network, Confirmation("second.safetensors", "", threshold=threshold), level)
+        for threshold in (1e-6, 1 - 1e-9)
+    ]
+    same, _ = features_of(network, cube, confirmers[0])
+    without, _ = features_of(network, cube, confirmers[1])
+    np.testing.assert_allclose(same, agreed)
+    assert np.abs(without - agreed).max() > 0
 
 
 def test_features_and_places_are_collected_once(tmp_path, monkeypatch, ball_head, capsys):

@@ -11,8 +11,11 @@ import pytest
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
+from msnmo_bids.model.confirmation import Confirmation
+from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
+from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
@@ -119,6 +122,14 @@ def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, w
     assert "BET [@bet]" not in text
     assert "antspyx" in text
     assert "tiny 0" in text
+
+
+def test_the_methods_text_tells_of_a_second_network_that_confirms(settings, weights):
+    asked = Confirmation("second.safetensors", "0" * 64, share=0.3)
+    for confirmation, told in ((asked, True), (None, False)):
+        metadata = replace(read_metadata(weights), confirmation=confirmation)
+        workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
+        assert ("less than 30 % of the voxels" in workflow.visit_desc()) == told
 
 
 @pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])

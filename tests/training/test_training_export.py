@@ -1,0 +1,55 @@
+"""Weights for the app from a training's checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
+from msnmo_bids.model.inference import predict
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import load_weights, read_metadata
+from msnmo_bids.training import export
+from msnmo_bids.training.recipe import Recipe
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Export a tiny network with some options."""
+    config = JointConfig(pooling="lesion", lesion_prior=0.02).scaled(0.25)
+    torch.manual_seed(0)
+    torch.save(JointNetwork(config).state_dict(), tmp_path / "trained.pt")
+    monkeypatch.setattr(export, "read_recipe", lambda _: Recipe(config, LossConfig(), ()))
+
+    def start(name, *options):
+        file = tmp_path / f"{name}.safetensors"
+        words = ["--checkpoint", tmp_path / "trained.pt", "--version", "1", "--out", file]
+        words += ["--side", "32", "--name", name, *options]
+        monkeypatch.setattr("sys.argv", ["export", *map(str, words)])
+        export.main()
+        return file
+
+    return start
+
+
+def test_a_network_that_confirms_only_segments(run):
+    whole, second = run("whole"), run("second", "--segmentation-only")
+    network, metadata = load_weights(second)
+    assert metadata.name == "second"
+    assert network.config.tasks == (SEGMENTATION,)
+    assert second.stat().st_size < whole.stat().st_size
+    cube = np.random.default_rng(0).standard_normal((32, 32, 32)).astype(np.float32)
+    found, expected = predict(cube, second), predict(cube, whole)
+    np.testing.assert_array_equal(found.probability, expected.probability)
+    assert found.class_probabilities is None
+
+
+def test_weights_know_which_others_confirm_their_lesions(run):
+    second = run("second", "--segmentation-only")
+    first = run("first", "--confirmed-by", second, "--confirmed-share", 0.5)
+    confirmation = read_metadata(first).confirmation
+    assert confirmation.file == "second.safetensors"
+    assert confirmation.sha256 == read_metadata(second).sha256
+    assert confirmation.share == 0.5
+    assert read_metadata(run("alone")).confirmation is None
