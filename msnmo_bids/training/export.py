@@ -85,8 +85,10 @@ def main() -> None:
     configuration = replace(read_recipe(options.recipe).network, density=density)
     if options.segmentation_only:
         configuration = replace(configuration, tasks=(SEGMENTATION,), density=False)
+        kept = JointNetwork(configuration).state_dict()
+        tensors = {name: tensor for name, tensor in tensors.items() if name in kept}
     network = JointNetwork(configuration)
-    network.load_state_dict({name: tensors[name] for name in network.state_dict()})
+    network.load_state_dict(tensors)
     confirmation = None
     if options.confirmed_by:
         second = read_metadata(options.confirmed_by)
