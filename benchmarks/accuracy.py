@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 
 from msnmo_bids.evaluation.classification import probability_columns
-from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.evaluation.simulated import (
     ceiling,
     diagnosis_summary,
@@ -28,14 +27,13 @@ from msnmo_bids.evaluation.simulated import (
 )
 from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.lesions.mask import segment
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.scoring import identity
+from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity
 from msnmo_bids.training.simulated_test import (
     FIRST_SEED,
     describe,
@@ -150,13 +148,9 @@ def _real_row(
     if found.class_probabilities is not None:
         columns = probability_columns(metadata.class_names)
         row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
-    if found.probability is not None and scan.labelled.mask is not None:
-        grid = scan.grid()
-        _, labels = segment(
-            grid.to_native(found.probability), grid.voxel_volume,
-            threshold=metadata.threshold, min_volume=metadata.min_lesion_volume,
-        )  # fmt: skip
-        row |= compare_masks(scan.native_mask(), labels, grid.zooms)
+    if found.probability is not None:
+        chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume)
+        row |= compare_lesions(scan, scan.grid(), found.probability, chosen)[1]
     return row
 
 

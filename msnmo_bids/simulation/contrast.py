@@ -103,15 +103,19 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
-    reach = round(_CAP_REACH / head.spacing)
     for end in (occupied[0], occupied[-1]):
-        rows = slice(max(0, end - reach), end + reach + 1)
-        level = np.arange(rows.start, min(rows.stop, lateral.shape[1]), dtype=np.float32) - end
-        level *= head.spacing
-        near = np.exp(-((level / rng.uniform(5, 10)) ** 2))[None, :, None]
+        rows, near = _near_row(head, end, _CAP_REACH, rng.uniform(5, 10))
         width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
         caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
     return caps
+
+
+def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, np.ndarray]:
+    """Return the coronal rows within a reach (mm) of one, and a bell over them, ``(1, R, 1)``."""
+    steps = round(reach / head.spacing)
+    rows = slice(max(0, row - steps), min(row + steps + 1, head.tissue.shape[1]))
+    away = (np.arange(rows.start, rows.stop, dtype=np.float32) - row) * head.spacing
+    return rows, np.exp(-((away / width) ** 2))[None, :, None]
 
 
 def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -120,10 +124,7 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     streaks = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return streaks
-    reach, end = round(_RADIATION_REACH / head.spacing), int(occupied[0])
-    rows = slice(max(0, end - reach), end + reach + 1)
-    level = np.arange(rows.start, min(rows.stop, lateral.shape[1]), dtype=np.float32) - end
-    near = np.exp(-((level * head.spacing / rng.uniform(10, 20)) ** 2))[None, :, None]
+    rows, near = _near_row(head, occupied[0], _RADIATION_REACH, rng.uniform(10, 20))
     away = (lateral[:, rows] - rng.uniform(3, 10)) / rng.uniform(1.0, 2.5)
     streaks[:, rows] = near * np.exp(-(away**2)) * rng.uniform(0.0, 0.3)
     return streaks
@@ -137,8 +138,8 @@ def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.nd
         return np.zeros_like(lateral)
     x, y = (np.arange(n, dtype=np.float32) for n in lateral.shape[:2])
     middle, place = across.mean(), rng.uniform(along[0], along[-1])
-    width = 2 * _MIDLINE_WIDTH / head.spacing
-    beside = np.clip(2 - 4 * np.abs(x - middle) / width, 0, 1)[:, None, None]
+    away = np.abs(x - middle) * head.spacing
+    beside = np.clip(2 - 2 * away / _MIDLINE_WIDTH, 0, 1)[:, None, None]
     near = np.exp(-(((y - place) * head.spacing / rng.uniform(8, 30)) ** 2))[None, :, None]
     reached: np.ndarray = np.clip(2 - lateral / rng.uniform(3, 8), 0, 1)
     return reached * beside * near * np.float32(rng.uniform(0.0, 0.4))

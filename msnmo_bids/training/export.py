@@ -58,12 +58,9 @@ def main() -> None:
         "--calibrated-on", default="", help="data that the temperature was fitted on"
     )
     parser.add_argument(
-        "--real-data",
-        nargs="*",
-        default=[],
-        metavar="TEXT",
+        "--real-data", nargs="*", default=[], metavar="TEXT",
         help="real scans that were trained on, with number and licence",
-    )
+    )  # fmt: skip
     parser.add_argument("--name", default="msnmo-joint", help="default: %(default)s")
     parser.add_argument(
         "--segmentation-only", action="store_true", help="leave the classifier out of the file"

@@ -124,16 +124,44 @@ def evaluate_scan(
     labels = None
     if output.lesion_probability is not None:
         probability = output.lesion_probability[0, 0].cpu().numpy()
-        _, labels = segment(
-            grid.to_native(probability),
-            grid.voxel_volume,
-            threshold=segmentation.threshold,
-            min_volume=segmentation.min_volume,
-        )
-        if scan.labelled.mask is not None:
-            row |= compare_masks(scan.native_mask(), labels, grid.zooms)
+        labels, measures = compare_lesions(scan, grid, probability, segmentation)
+        row |= measures
     volumes = _volumes(grid, sample, output, segmentation.threshold) if with_volumes else {}
     return ScanResult(scan, row, grid, labels, volumes)
+
+
+def compare_lesions(
+    scan: PreparedScan, grid: NativeGrid, probability: np.ndarray, segmentation: Segmentation
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Find the lesions on the scan's own grid and compare them with its manual mask.
+
+    Parameters
+    ----------
+    scan : PreparedScan
+        The scan.
+    grid : NativeGrid
+        Its own grid.
+    probability : ndarray, (D, H, W)
+        Lesion probability, on the cube.
+    segmentation : Segmentation
+        Threshold and smallest lesion.
+
+    Returns
+    -------
+    labels : ndarray of int32, (X, Y, Z)
+        Lesions that were found, numbered.
+    measures : dict
+        Of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`; empty without a manual mask.
+    """
+    _, labels = segment(
+        grid.to_native(probability),
+        grid.voxel_volume,
+        threshold=segmentation.threshold,
+        min_volume=segmentation.min_volume,
+    )
+    if scan.labelled.mask is None:
+        return labels, {}
+    return labels, compare_masks(scan.native_mask(), labels, grid.zooms)
 
 
 def identity(scan: PreparedScan) -> dict[str, Any]:

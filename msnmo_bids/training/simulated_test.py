@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +169,11 @@ def evaluate_case(
     """
     metadata = read_metadata(weights[0])
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
-    apply = partial(predict, tta=tta, precision=precision)
-    found = apply(cube, *weights)
+
+    def apply(volume: np.ndarray) -> Prediction:
+        return predict(volume, *weights, tta=tta, precision=precision)
+
+    found = apply(cube)
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
     probability = from_cube(found.probability, transform) * brain
@@ -191,7 +193,7 @@ def evaluate_case(
     cam = from_cube(contrast(found.cams, likeliest), transform)
     row |= cam_scores(cam, truth, brain, tuple(scan.zooms))
     if with_deletion:
-        row |= _deletion(cube, found, likeliest, weights, apply)
+        row |= _deletion(cube, found, likeliest, apply)
     if with_rule:
         row["rule"] = _rule(scan, brain, labels)
     return row
@@ -226,8 +228,7 @@ def _deletion(
     cube: np.ndarray,
     found: Prediction,
     likeliest: int,
-    weights: Sequence[Path],
-    apply: Callable[..., Prediction],
+    apply: Callable[[np.ndarray], Prediction],
 ) -> dict[str, float]:
     """Return how the likeliest class's logit margin falls when tissue is removed."""
     assert found.cams is not None
@@ -235,9 +236,7 @@ def _deletion(
     where = marked(contrast(found.cams, likeliest), brain)
     parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
     before = _margin(found, likeliest)
-    without = {
-        name: apply(remove_tissue(cube, part, brain), *weights) for name, part in parts.items()
-    }
+    without = {name: apply(remove_tissue(cube, part, brain)) for name, part in parts.items()}
     return {
         f"fall_without_{name}": before - _margin(left, likeliest) for name, left in without.items()
     }

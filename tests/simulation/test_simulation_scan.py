@@ -368,11 +368,15 @@ def test_large_leaks_lie_low_and_in_front(tiny_head):
     assert place[:, : rows[0] + (rows[-1] - rows[0]) // 4].max() == 0
 
 
+def _brightest(draw, head):
+    """Return the brightest of eight draws of a look-alike, and the distance to the ventricles."""
+    lateral = head.to_lateral.astype(np.float32) * DISTANCE_STEP
+    draws = [draw(head, lateral, np.random.default_rng(seed)) for seed in range(8)]
+    return np.max(draws, axis=0), lateral
+
+
 def test_horn_caps_lie_at_the_ends_of_the_ventricles(tiny_head):
-    lateral = tiny_head.to_lateral.astype(np.float32) * DISTANCE_STEP
-    caps = np.max(
-        [_horn_caps(tiny_head, lateral, np.random.default_rng(seed)) for seed in range(8)], axis=0
-    )
+    caps, lateral = _brightest(_horn_caps, tiny_head)
     rows = np.flatnonzero((tiny_head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
     profile = caps.max(axis=(0, 2))
     assert profile[rows[[0, -1]]].min() > 0.1
@@ -381,10 +385,7 @@ def test_horn_caps_lie_at_the_ends_of_the_ventricles(tiny_head):
 
 
 def test_streaks_of_the_optic_radiation_lie_behind_and_beside_the_ventricles(tiny_head):
-    lateral = tiny_head.to_lateral.astype(np.float32) * DISTANCE_STEP
-    streaks = np.max(
-        [_radiation(tiny_head, lateral, np.random.default_rng(seed)) for seed in range(8)], axis=0
-    )
+    streaks, lateral = _brightest(_radiation, tiny_head)
     ventricle = np.flatnonzero((tiny_head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
     profile = streaks.max(axis=(0, 2))
     assert profile[ventricle[0]] > 0.1
@@ -394,10 +395,7 @@ def test_streaks_of_the_optic_radiation_lie_behind_and_beside_the_ventricles(tin
 
 
 def test_callosum_and_fornix_are_bright_near_the_midline_alone(tiny_head):
-    lateral = tiny_head.to_lateral.astype(np.float32) * DISTANCE_STEP
-    bright = np.max(
-        [_midline(tiny_head, lateral, np.random.default_rng(seed)) for seed in range(8)], axis=0
-    )
+    bright, lateral = _brightest(_midline, tiny_head)
     ventricle = tiny_head.tissue == Tissue.LATERAL_VENTRICLE
     middle = np.flatnonzero(ventricle.any(axis=(1, 2))).mean()
     away = np.abs(np.arange(bright.shape[0]) - middle) * tiny_head.spacing
