@@ -149,7 +149,7 @@ def _real_row(
         columns = probability_columns(metadata.class_names)
         row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
     if found.probability is not None:
-        chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume)
+        chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume, metadata.outline)
         row |= compare_lesions(scan, scan.grid(), found.probability, chosen)[1]
     return row
 

@@ -9,6 +9,7 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.settings import OUTLINE_CHOICES
 
 
 class _RegionMapInputSpec(BaseInterfaceInputSpec):
@@ -50,6 +51,7 @@ class _SegmentInputSpec(BaseInterfaceInputSpec):
     class_names = traits.List(traits.Str, mandatory=True, desc="order of the CAMs")
     threshold = traits.Float(mandatory=True, desc="lesion above this probability")
     min_volume = traits.Float(mandatory=True, desc="smallest lesion that is kept (mm³)")
+    outline = traits.Enum(*OUTLINE_CHOICES, usedefault=True, desc="where a lesion ends")
 
 
 class _SegmentOutputSpec(TraitedSpec):
@@ -73,6 +75,7 @@ class SegmentLesions(StepInterface):
         from msnmo_bids.interfaces.images import load_array, write_like
         from msnmo_bids.lesions.mask import rounded, segment, without_dropped
         from msnmo_bids.lesions.morphometry import lesion_table, summary
+        from msnmo_bids.lesions.outline import outline_by_contrast
         from msnmo_bids.lesions.regions import assign_regions
         from msnmo_bids.lesions.sites import lesion_sites
         from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
@@ -83,6 +86,11 @@ class SegmentLesions(StepInterface):
         brain = load_array(Path(self.inputs.mask_file)) > 0
         transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
         probability = from_cube(np.load(self.inputs.probability_file), transform)
+        if self.inputs.outline == "contrast":
+            probability = outline_by_contrast(
+                probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms),
+                threshold=self.inputs.threshold,
+            )  # fmt: skip
         probability = rounded(probability * brain)
         voxel_volume = float(abs(np.linalg.det(image.affine[:3, :3])))
         lesions, labels = segment(

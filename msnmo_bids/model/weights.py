@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.model.confirmation import Confirmation
+from msnmo_bids.settings import OUTLINE_CHOICES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +84,8 @@ class WeightsMetadata:
         Lesion probability above which a voxel is lesion.
     min_lesion_volume : float
         Connected lesions below it are dropped (mm³).
+    outline : {"probability", "contrast"}
+        Where a lesion ends, see :class:`~msnmo_bids.settings.ProcessingSettings`.
     calibration : Calibration
         Of the class probabilities.
     min_class_probability : float
@@ -118,6 +121,7 @@ class WeightsMetadata:
     background: float = 0.0
     threshold: float = 0.5
     min_lesion_volume: float = 3.0
+    outline: str = "probability"
     calibration: Calibration = field(default_factory=Calibration)
     min_class_probability: float = 0.0
     max_distance: float | None = None
@@ -145,6 +149,9 @@ class WeightsMetadata:
             )
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
+        if self.outline not in OUTLINE_CHOICES:
+            known = ", ".join(OUTLINE_CHOICES)
+            raise ValueError(f"outline must be one of {known}, not {self.outline}")
         if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
             raise ValueError(f"cube_shape must be three multiples of 16, not {self.cube_shape}")
         if self.format_version != FORMAT_VERSION:

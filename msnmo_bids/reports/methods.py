@@ -130,13 +130,23 @@ def _network(record: Mapping[str, Any]) -> str:
 
 
 def _lesions(record: Mapping[str, Any]) -> str:
+    least = _number(record.get("MinimumLesionVolume"))
     return (
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
-        f"{_number(record.get('Threshold'))}; connected lesions (26 neighbours) smaller than "
-        f"{_number(record.get('MinimumLesionVolume'))} mm³ were removed. {_confirmation(record)}"
-        "Each lesion was "
+        f"{_number(record.get('Threshold'))}{_outline(record)}; connected lesions (26 neighbours) "
+        f"smaller than {least} mm³ were removed. {_confirmation(record)}Each lesion was "
         "assigned to a candidate region. Class activation maps were summed over the classifier's "
         "three scales, each voxel by what it counts in the classifier's pooling."
+    )
+
+
+def _outline(record: Mapping[str, Any]) -> str:
+    """Say that the outlines of lesions were moved, where they were."""
+    if record.get("Outline") != "contrast":
+        return ""
+    return (
+        ", after outlines had been moved, by up to 2 mm, towards half of the lesion's contrast to "
+        "the tissue around it, as raters do with a local threshold [@local_threshold]"
     )
 
 
@@ -147,8 +157,8 @@ def _confirmation(record: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Before, lesions of which a second network ({str(asked['File']).split('.')[0]}) marked "
-        f"less than {100 * asked['Share']:g} % of the voxels were given up, as in a cascade of "
-        "networks [@cascade]. "
+        f"(probability above {_number(asked['Threshold'])}) less than {100 * asked['Share']:g} % "
+        "of the voxels were given up, as in a cascade of networks [@cascade]. "
     )
 
 

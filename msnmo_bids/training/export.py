@@ -14,6 +14,7 @@ from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import Calibration, WeightsMetadata, read_metadata, save_weights
+from msnmo_bids.settings import OUTLINE_CHOICES
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 
@@ -38,6 +39,42 @@ def trained_on(real: Sequence[str]) -> tuple[str, ...]:
     return (f"{SIMULATED}; no real scan, of MS or of NMOSD, was used",)
 
 
+def add_confirmation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which weights have to confirm a lesion, and how."""
+    parser.add_argument(
+        "--confirmed-by",
+        type=Path,
+        metavar="FILE",
+        help="weights in the same folder that have to confirm a lesion",
+    )
+    parser.add_argument(
+        "--confirmed-share", type=float, default=Confirmation.share,
+        help="of a lesion's voxels that they have to mark (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confirmed-threshold", type=float, default=Confirmation.threshold,
+        help="probability above which they mark a voxel (default: %(default)s)",
+    )  # fmt: skip
+
+
+def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
+    """Return what `add_confirmation_options` was given; None without such weights.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be read.
+    """
+    if options.confirmed_by is None:
+        return None
+    return Confirmation(
+        options.confirmed_by.name,
+        read_metadata(options.confirmed_by).sha256,
+        options.confirmed_share,
+        options.confirmed_threshold,
+    )
+
+
 def main() -> None:
     """Export from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -47,6 +84,10 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
     parser.add_argument("--side", type=int, default=160, help="side of the input cube, voxels")
     parser.add_argument("--min-lesion-volume", type=float, default=3.0, help="mm³ (default: 3)")
+    parser.add_argument(
+        "--outline", choices=OUTLINE_CHOICES, default="probability",
+        help="where a lesion ends (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
     parser.add_argument(
         "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
@@ -65,16 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--segmentation-only", action="store_true", help="leave the classifier out of the file"
     )
-    parser.add_argument(
-        "--confirmed-by",
-        type=Path,
-        metavar="FILE",
-        help="weights in the same folder that have to confirm a lesion",
-    )
-    parser.add_argument(
-        "--confirmed-share", type=float, default=0.25,
-        help="of a lesion's voxels that they have to mark (default: %(default)s)",
-    )  # fmt: skip
+    add_confirmation_options(parser)
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     options = parser.parse_args()
     tensors = trained_weights(options.checkpoint)
@@ -86,12 +118,6 @@ def main() -> None:
         tensors = {name: tensor for name, tensor in tensors.items() if name in kept}
     network = JointNetwork(configuration)
     network.load_state_dict(tensors)
-    confirmation = None
-    if options.confirmed_by:
-        second = read_metadata(options.confirmed_by)
-        confirmation = Confirmation(
-            options.confirmed_by.name, second.sha256, options.confirmed_share
-        )
     calibration = Calibration()
     if options.calibrated_on:
         calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)
@@ -102,10 +128,11 @@ def main() -> None:
         cube_shape=(options.side,) * 3,
         threshold=options.threshold,
         min_lesion_volume=options.min_lesion_volume,
+        outline=options.outline,
         calibration=calibration,
         min_class_probability=options.min_class_probability,
         max_distance=options.max_distance,
-        confirmation=confirmation,
+        confirmation=asked_confirmation(options),
         trained_on=trained_on(options.real_data),
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

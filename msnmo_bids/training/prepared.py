@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
@@ -26,6 +27,7 @@ from msnmo_bids.labelled.sample_file import (
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
+from msnmo_bids.preprocessing.geometry import check_flair
 from msnmo_bids.preprocessing.nifti_file import read_content
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
@@ -96,6 +98,22 @@ class PreparedScan:
             The file is missing or damaged.
         """
         return read_grid(self.cube_file)
+
+    def native_image(self) -> np.ndarray:
+        """Return the scan as it was found, neither stripped of its skull nor bias-corrected.
+
+        Returns
+        -------
+        ndarray of float32, (X, Y, Z)
+            RAS order.
+
+        Raises
+        ------
+        BadInputError
+            The scan cannot be read any more.
+        """
+        image = nib.as_closest_canonical(check_flair(self.labelled.scan.path))
+        return np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
 
     def native_mask(self) -> np.ndarray:
         """Return the manual lesion mask on the scan's own grid.

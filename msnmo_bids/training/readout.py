@@ -28,7 +28,7 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.classification import least_confidence
 from msnmo_bids.evaluation.simulated import LARGEST_RISK
-from msnmo_bids.model.confirmation import Confirmation, Confirmer
+from msnmo_bids.model.confirmation import Confirmer
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.model.weights import load_weights_cached
@@ -37,6 +37,7 @@ from msnmo_bids.simulation.material import Material, add_material_options, mater
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
+from msnmo_bids.training.export import add_confirmation_options, asked_confirmation
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 
@@ -377,8 +378,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
     parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
-    parser.add_argument("--confirmed-by", type=Path, help="weights that confirm lesions")
-    parser.add_argument("--confirmed-share", type=float, default=0.25, help="default: %(default)s")
+    add_confirmation_options(parser)
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="of the lesions to confirm (default: 0.5)"
     )
@@ -409,10 +409,10 @@ def main() -> int:
 
 
 def _confirmer(options: argparse.Namespace) -> Confirmer | None:
-    if options.confirmed_by is None:
+    asked = asked_confirmation(options)
+    if asked is None:
         return None
-    network, metadata = load_weights_cached(options.confirmed_by)
-    asked = Confirmation(options.confirmed_by.name, metadata.sha256, options.confirmed_share)
+    network, _ = load_weights_cached(options.confirmed_by)
     return Confirmer(network, asked, options.threshold)
 
 

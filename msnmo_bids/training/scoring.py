@@ -22,6 +22,7 @@ from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.sample_file import NativeGrid
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.preprocessing.nifti_file import read_nifti
@@ -42,10 +43,13 @@ class Segmentation:
         Lesion above this probability.
     min_volume : float
         Connected lesions smaller than this are dropped (mm³).
+    outline : {"probability", "contrast"}
+        Where a lesion ends; by contrast, the scan as it was found is read for it.
     """
 
     threshold: float = 0.5
     min_volume: float = 3.0
+    outline: str = "probability"
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,13 @@ def compare_lesions(
     measures : dict
         Of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`; empty without a manual mask.
     """
+    native = grid.to_native(probability)
+    if segmentation.outline == "contrast":
+        native = outline_by_contrast(
+            native, scan.native_image(), grid.brain, grid.zooms, threshold=segmentation.threshold
+        )
     _, labels = segment(
-        grid.to_native(probability),
+        native,
         grid.voxel_volume,
         threshold=segmentation.threshold,
         min_volume=segmentation.min_volume,

@@ -25,6 +25,7 @@ from msnmo_bids.evaluation.cam import (
 from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
@@ -177,7 +178,12 @@ def evaluate_case(
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
     probability = from_cube(found.probability, transform) * brain
-    voxel = float(np.prod(scan.zooms))
+    zooms = tuple(scan.zooms)
+    if metadata.outline == "contrast":
+        probability = outline_by_contrast(
+            probability, scan.image, brain, zooms, threshold=metadata.threshold
+        )
+    voxel = float(np.prod(zooms))
     _, labels = segment(
         probability, voxel, threshold=metadata.threshold, min_volume=metadata.min_lesion_volume
     )
@@ -185,13 +191,13 @@ def evaluate_case(
     row: dict[str, Any] = {
         "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
         "typicality": case.typicality, "found_count": int(labels.max()),
-        **compare_masks(truth.astype(np.uint8), labels, tuple(scan.zooms)),
+        **compare_masks(truth.astype(np.uint8), labels, zooms),
         **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
         **_scores(found),
     }  # fmt: skip
     likeliest = int(np.argmax(found.class_probabilities))
     cam = from_cube(contrast(found.cams, likeliest), transform)
-    row |= cam_scores(cam, truth, brain, tuple(scan.zooms))
+    row |= cam_scores(cam, truth, brain, zooms)
     if with_deletion:
         row |= _deletion(cube, found, likeliest, apply)
     if with_rule:
@@ -264,6 +270,7 @@ def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
     return {
         "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
         "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
+        "outline": metadata.outline,
         "temperature": metadata.calibration.temperature,
         "min_class_probability": metadata.min_class_probability,
     }  # fmt: skip

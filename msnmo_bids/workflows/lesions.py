@@ -25,9 +25,10 @@ _DESCRIPTION = """\
 The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
 The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
 {precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
-(trilinear), masked with the brain and cut at {threshold:g}; connected lesions (26 neighbours) \
-smaller than {min_volume:g} mm³ were removed. {confirmed}Lesions were assigned to candidate \
-regions by an affine registration (robust least squares) of a probabilistic atlas. """
+(trilinear), masked with the brain and cut at {threshold:g}{outlined}; connected \
+lesions (26 neighbours) smaller than {min_volume:g} mm³ were removed. {confirmed}Lesions were \
+assigned to candidate regions by an affine registration (robust least squares) of a \
+probabilistic atlas. """
 
 
 def init_lesion_wf(
@@ -93,6 +94,7 @@ def init_lesion_wf(
         mean=_mean_of(settings),
         threshold=settings.threshold,
         min_volume=settings.min_lesion_volume,
+        outlined=_outlined_by(settings),
         confirmed=_confirmed_by(metadata),
     )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
@@ -106,6 +108,7 @@ def init_lesion_wf(
             class_names=list(metadata.class_names),
             threshold=settings.threshold,
             min_volume=settings.min_lesion_volume,
+            outline=settings.outline,
         ),
         name="segment",
         mem_gb=memory_gb("segment", voxels),
@@ -133,14 +136,24 @@ def _mean_of(settings: ProcessingSettings) -> str:
     return f", mean over {' and '.join(parts)}" if parts else ""
 
 
+def _outlined_by(settings: ProcessingSettings) -> str:
+    """Say in the methods text how the outlines of lesions were moved, if they were."""
+    if settings.outline == "probability":
+        return ""
+    return (
+        ", after the outlines had been moved, by up to 2 mm, towards half of the lesions' contrast "
+        "to the tissue around them [@local_threshold]"
+    )
+
+
 def _confirmed_by(metadata: WeightsMetadata) -> str:
     """Say in the methods text which lesions were given up before, if any."""
     asked = metadata.confirmation
     if asked is None:
         return ""
     return (
-        f"Before, lesions of which a second network marked less than {100 * asked.share:g} % of "
-        "the voxels were given up [@cascade]. "
+        f"Before, lesions of which a second network marked (probability above {asked.threshold:g}) "
+        f"less than {100 * asked.share:g} % of the voxels were given up [@cascade]. "
     )
 
 

@@ -43,6 +43,7 @@ def run_record(
         "MaximumOutOfDistributionScore": weights.max_distance,
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
+        "Outline": settings.outline,
         "Model": {
             "Name": weights.name,
             "Version": weights.version,

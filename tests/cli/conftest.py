@@ -214,7 +214,12 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tensors.parent.mkdir()
     tensors.write_bytes(b"no tensors")
     metadata = WeightsMetadata(
-        name="tiny", version="1", threshold=0.35, min_lesion_volume=5.0, sha256=hash_file(tensors)
+        name="tiny",
+        version="1",
+        threshold=0.35,
+        min_lesion_volume=5.0,
+        outline="contrast",
+        sha256=hash_file(tensors),
     )
     tensors.with_suffix(".json").write_text(json.dumps(metadata.to_dict()))
     monkeypatch.setattr("msnmo_bids.model.weights.default_weights_path", lambda: tensors)

@@ -13,9 +13,11 @@ from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
 from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
+from msnmo_bids.interfaces.lesions import SegmentLesions
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import _checked
 from msnmo_bids.lesions.mask import rounded, without_dropped
+from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
@@ -47,6 +49,50 @@ def test_the_mask_is_the_written_probability_above_the_threshold(values, thresho
     assert np.array_equal(written.astype(np.float64) > threshold, kept)
     assert np.array_equal(written[kept], probability[kept])
     assert np.array_equal(written > threshold, kept)
+
+
+@pytest.fixture
+def segmented(tmp_path):
+    """Segment a bright cube whose probability reaches too far, with the outline that is named."""
+    image, probability = np.ones((24, 24, 24), np.float32), np.full((32, 32, 32), 0.3, np.float32)
+    image[8:16, 8:16, 8:16] = 2.0
+    brain = np.ones(image.shape, np.uint8)
+    _, transform = array_to_cube(image, brain > 0, (1.0, 1.0, 1.0), probability.shape, 4.0)
+    box = np.zeros(image.shape, np.uint8)
+    box[6:16, 8:16, 8:16] = 1
+    probability[labels_to_cube(box, transform) > 0] = 0.8
+    for name, array in (("flair", image), ("mask", brain)):
+        nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / f"{name}.nii")
+    (tmp_path / "transform.json").write_text(transform.to_json())
+    arrays = {
+        "probability": probability, "cams": np.zeros((2, *probability.shape), np.float32),
+        "regions": np.zeros(image.shape, np.int8), "to_mni": np.eye(4),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+
+    def run(outline):
+        (tmp_path / outline).mkdir()
+        node = SegmentLesions(
+            in_file=tmp_path / "flair.nii", mask_file=tmp_path / "mask.nii",
+            transform_file=tmp_path / "transform.json",
+            probability_file=tmp_path / "probability.npy", cam_file=tmp_path / "cams.npy",
+            region_file=tmp_path / "regions.npy", mni_file=tmp_path / "to_mni.npy",
+            class_names=["MS", "NMOSD"], threshold=0.5, min_volume=5.0, outline=outline,
+        )  # fmt: skip
+        outputs = node._compute(tmp_path / outline)
+        maps = [outputs["lesion_file"], outputs["probability_file"]]
+        return image > 1.5, *(np.asarray(nib.load(file).dataobj) for file in maps)
+
+    return run
+
+
+def test_lesions_end_at_half_of_their_contrast_if_that_is_asked(segmented):
+    bright, lesions, probability = segmented("contrast")
+    np.testing.assert_array_equal(lesions > 0, bright)
+    np.testing.assert_array_equal(probability > 0.5, bright)
+    _, lesions, _ = segmented("probability")
+    assert lesions.sum() > 1.2 * bright.sum()
 
 
 def test_an_array_must_fit_the_grid(tmp_path):

@@ -133,6 +133,7 @@ class _Bomb:
         ({"calibration": {"warmth": 1.0}}, "no valid description"),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
+        ({"outline": "pencil"}, "outline must be one of probability, contrast"),
         ({"min_class_probability": 1.5}, "min_class_probability must be"),
         ({"format_version": 99}, "format_version 99"),
         ({"threshold": "half"}, "no valid description"),

@@ -56,13 +56,20 @@ def test_calibration() -> None:
 
 
 def test_confirmed_lesions_are_told_of_where_a_second_network_confirmed_them() -> None:
-    asked = {"File": "second.safetensors", "SHA256": "0", "Share": 0.25, "Threshold": 0.5}
+    asked = {"File": "second.safetensors", "SHA256": "0", "Share": 0.25, "Threshold": 0.7}
     found = methods({"FLAIR": diagnosis(SCAN, Model={"Confirmation": asked})})
     paragraphs = " ".join(found.paragraphs)
-    assert "a second network (second) marked less than 25 % of the voxels" in paragraphs
+    assert "(second) marked (probability above 0.7) less than 25 % of the voxels" in paragraphs
     assert "cascade" in [reference.key for reference in found.references]
     assert "second network" not in text(Model={"Confirmation": None})
     assert "second network" not in text()
+
+
+def test_moved_outlines_are_told_of() -> None:
+    found = methods({"FLAIR": diagnosis(SCAN, Outline="contrast")})
+    assert "towards half of the lesion's contrast" in " ".join(found.paragraphs)
+    assert "local_threshold" in [reference.key for reference in found.references]
+    assert "contrast" not in text(Outline="probability")
 
 
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from site_data import Site, brain, lesions
 
 from msnmo_bids.cli import crossval as crossval_command
@@ -16,6 +17,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
+from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model import registry
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointOutput
@@ -26,6 +28,7 @@ from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
     Segmentation,
     choose_examples,
+    compare_lesions,
     evaluate_scan,
     rule_row,
     write_example,
@@ -101,6 +104,23 @@ def test_scores_follow_threshold_and_smallest_lesion(prepared):
     assert result.volumes == {}  # a fold tests many scans: only those for figures keep them
     drops = Segmentation(0.5, min_volume=7000.0)  # 12 and 16 voxels of 343 mm³
     assert evaluate_scan(network, scan, CLASSES, segmentation=drops).labels.max() == 0
+
+
+def test_an_outline_by_contrast_is_drawn_on_the_scan_itself(prepared):
+    """The network marks more than what is bright."""
+    scan = prepared[0]
+    grid, truth = scan.grid(), scan.load(CLASSES).lesions
+    wide = ndimage.binary_dilation(truth > 0, iterations=2)
+    doubtful = np.where(wide, np.float32(0.7), np.float32(0.1))
+    by_contrast = Segmentation(outline="contrast")
+    kept, _ = compare_lesions(scan, grid, doubtful, Segmentation())
+    moved, _ = compare_lesions(scan, grid, doubtful, by_contrast)
+    expected = outline_by_contrast(
+        grid.to_native(doubtful), scan.native_image(), grid.brain, grid.zooms, threshold=0.5
+    )
+    np.testing.assert_array_equal(moved > 0, expected > 0.5)
+    assert ((moved > 0) != (lesions() > 0)).sum() <= 1
+    assert (kept > 0).sum() > 2 * (moved > 0).sum()
 
 
 def test_rule_needs_lesions_and_gives_certainty(prepared):

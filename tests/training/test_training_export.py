@@ -47,9 +47,11 @@ def test_a_network_that_confirms_only_segments(run):
 
 def test_weights_know_which_others_confirm_their_lesions(run):
     second = run("second", "--segmentation-only")
-    first = run("first", "--confirmed-by", second, "--confirmed-share", 0.5)
+    asked = ["--confirmed-by", second, "--confirmed-share", 0.5, "--confirmed-threshold", 0.7]
+    first = run("first", *asked, "--outline", "contrast")
+    assert read_metadata(first).outline == "contrast"
     confirmation = read_metadata(first).confirmation
     assert confirmation.file == "second.safetensors"
     assert confirmation.sha256 == read_metadata(second).sha256
-    assert confirmation.share == 0.5
+    assert (confirmation.share, confirmation.threshold) == (0.5, 0.7)
     assert read_metadata(run("alone")).confirmation is None

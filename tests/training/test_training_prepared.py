@@ -62,6 +62,9 @@ def test_a_probability_comes_back_to_the_grid_of_the_mask(site, tmp_path, axcode
     mask, grid = scan.native_mask(), scan.grid()
     assert np.array_equal(mask, lesions())
     assert np.allclose(grid.zooms, 7)
+    image = scan.native_image()
+    assert (image.shape, image.dtype) == (SHAPE, np.float32)
+    assert image[mask > 0].mean() > image[brain() > 0].mean()  # the axes are those of the mask
     back = grid.to_native(scan.load(CLASSES).lesions.astype(np.float32))
     assert back.shape == SHAPE
     assert np.array_equal(back > 0.5, mask > 0)

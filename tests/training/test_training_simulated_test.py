@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from msnmo_bids.evaluation.simulated import (
 )
 from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import WeightsMetadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.training.simulated_test import (
     evaluate_case,
@@ -86,6 +87,20 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     assert np.isfinite([first["fall_without_marked"], first["fall_without_mirrored"]]).all()
     assert without["true_volume_ml"] == 0
     assert without["cam_inside"] is None
+
+
+def test_outlines_are_those_that_the_weights_ask_for(ball_head, weights):
+    case = next(plan_cases(1))
+    metadata = replace(read_metadata(weights), outline="contrast", threshold=0.02)
+    network, _ = load_weights(weights)
+    other = weights.with_name("other.safetensors")
+    save_weights(other.with_suffix(""), network, metadata)
+    volumes = []
+    for file in (weights, other):
+        rng = np.random.default_rng(5)
+        scan = simulate_case(case, Material([ball_head]), rng)
+        volumes.append(evaluate_case(case, scan, [file], rng)["predicted_volume_ml"])
+    assert volumes[0] != volumes[1]
 
 
 def test_loads_are_matched_when_asked_for(ball_head):

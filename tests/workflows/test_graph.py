@@ -125,11 +125,22 @@ def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, w
 
 
 def test_the_methods_text_tells_of_a_second_network_that_confirms(settings, weights):
-    asked = Confirmation("second.safetensors", "0" * 64, share=0.3)
+    asked = Confirmation("second.safetensors", "0" * 64, share=0.3, threshold=0.7)
     for confirmation, told in ((asked, True), (None, False)):
         metadata = replace(read_metadata(weights), confirmation=confirmation)
         workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
-        assert ("less than 30 % of the voxels" in workflow.visit_desc()) == told
+        assert (
+            "(probability above 0.7) less than 30 % of the voxels" in workflow.visit_desc()
+        ) == told
+
+
+def test_outlines_move_where_the_settings_say_so(settings, weights):
+    metadata = read_metadata(weights)
+    for outline, told in (("contrast", True), ("probability", False)):
+        chosen = replace(settings, outline=outline)
+        workflow = init_lesion_wf(settings=chosen, weights=[weights], metadata=metadata)
+        assert ("half of the lesions' contrast" in workflow.visit_desc()) == told
+        assert workflow.get_node("segment").inputs.outline == outline
 
 
 @pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])
