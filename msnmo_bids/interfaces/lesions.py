@@ -85,13 +85,13 @@ class SegmentLesions(StepInterface):
         zooms = nib.affines.voxel_sizes(image.affine)
         brain = load_array(Path(self.inputs.mask_file)) > 0
         transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
-        probability = from_cube(np.load(self.inputs.probability_file), transform)
+        probability = from_cube(np.load(self.inputs.probability_file), transform) * brain
         if self.inputs.outline == "contrast":
             probability = outline_by_contrast(
                 probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms),
                 threshold=self.inputs.threshold,
             )  # fmt: skip
-        probability = rounded(probability * brain)
+        probability = rounded(probability)
         voxel_volume = float(abs(np.linalg.det(image.affine[:3, :3])))
         lesions, labels = segment(
             probability,
