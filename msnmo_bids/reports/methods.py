@@ -9,6 +9,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from msnmo_bids.lesions.outline import REACH_MM
+
 CITATION = re.compile(r"\[@(\w+)\]")
 _ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
 _FIELD = re.compile(r"(\w+) = \{(.*)\},?$", re.MULTILINE)
@@ -145,8 +147,8 @@ def _outline(record: Mapping[str, Any]) -> str:
     if record.get("Outline") != "contrast":
         return ""
     return (
-        ", after outlines had been moved, by up to 2 mm, towards half of the lesion's contrast to "
-        "the tissue around it, as raters do with a local threshold [@local_threshold]"
+        f", after outlines had been moved, by up to {REACH_MM:g} mm, towards half of the lesion's "
+        "contrast to the tissue around it, as raters do with a local threshold [@local_threshold]"
     )
 
 

@@ -13,6 +13,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
+from msnmo_bids.lesions.outline import REACH_MM
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 
@@ -141,8 +142,8 @@ def _outlined_by(settings: ProcessingSettings) -> str:
     if settings.outline == "probability":
         return ""
     return (
-        ", after the outlines had been moved, by up to 2 mm, towards half of the lesions' contrast "
-        "to the tissue around them [@local_threshold]"
+        f", after the outlines had been moved, by up to {REACH_MM:g} mm, towards half of the "
+        "lesions' contrast to the tissue around them [@local_threshold]"
     )
 
 
