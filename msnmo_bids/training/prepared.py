@@ -99,21 +99,20 @@ class PreparedScan:
         """
         return read_grid(self.cube_file)
 
-    def native_image(self) -> np.ndarray:
+    def native_image(self) -> nib.Nifti1Image:
         """Return the scan as it was found, neither stripped of its skull nor bias-corrected.
 
         Returns
         -------
-        ndarray of float32, (X, Y, Z)
-            RAS order.
+        nib.Nifti1Image
+            (X, Y, Z), float32, RAS order.
 
         Raises
         ------
         BadInputError
             The scan cannot be read any more.
         """
-        image = nib.as_closest_canonical(check_flair(self.labelled.scan.path))
-        return np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+        return nib.as_closest_canonical(check_flair(self.labelled.scan.path))
 
     def native_mask(self) -> np.ndarray:
         """Return the manual lesion mask on the scan's own grid.

@@ -25,7 +25,6 @@ from msnmo_bids.lesions.mask import segment
 from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
-from msnmo_bids.preprocessing.nifti_file import read_nifti
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
 
@@ -159,8 +158,9 @@ def compare_lesions(
     """
     native = grid.to_native(probability)
     if segmentation.outline == "contrast":
+        image = scan.native_image().get_fdata(dtype=np.float32)
         native = outline_by_contrast(
-            native, scan.native_image(), grid.brain, grid.zooms, threshold=segmentation.threshold
+            native, image, grid.brain, grid.zooms, threshold=segmentation.threshold
         )
     _, labels = segment(
         native,
@@ -233,11 +233,11 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     row = identity(scan)
     if scan.labelled.diagnosis is None:
         return row
-    raw = nib.as_closest_canonical(read_nifti(scan.labelled.scan.path))
+    raw = scan.native_image()
     brain = tested.grid.brain
     with tempfile.TemporaryDirectory() as folder:
         flair, mask = Path(folder) / "flair.nii.gz", Path(folder) / "mask.nii.gz"
-        values = raw.get_fdata(dtype=np.float32).reshape(brain.shape) * brain
+        values = raw.get_fdata(dtype=np.float32) * brain
         nib.Nifti1Image(values, raw.affine).to_filename(flair)
         nib.Nifti1Image(brain.astype(np.uint8), raw.affine).to_filename(mask)
         answer = rule_of_scan(tested.labels, flair, mask)

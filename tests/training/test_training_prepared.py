@@ -62,7 +62,7 @@ def test_a_probability_comes_back_to_the_grid_of_the_mask(site, tmp_path, axcode
     mask, grid = scan.native_mask(), scan.grid()
     assert np.array_equal(mask, lesions())
     assert np.allclose(grid.zooms, 7)
-    image = scan.native_image()
+    image = scan.native_image().get_fdata(dtype=np.float32)
     assert (image.shape, image.dtype) == (SHAPE, np.float32)
     assert image[mask > 0].mean() > image[brain() > 0].mean()  # the axes are those of the mask
     back = grid.to_native(scan.load(CLASSES).lesions.astype(np.float32))
