@@ -257,16 +257,11 @@ def _run(
         counts = network.classification.pooling_weights(lesions)
         cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
-        probabilities = _softmax(logits / metadata.calibration.temperature)
+        probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]
     return Prediction(
         probability, cams, probabilities, logits, metadata.class_names, votes, distance
     )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max())
-    return powers / powers.sum()
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.settings import OUTLINE_CHOICES
@@ -37,25 +38,6 @@ class WeightsError(MsnmoError, ValueError):
     """Weights that cannot be used; the message names the file and the remedy."""
 
     exit_code = ExitCode.INPUT_MISSING
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How class probabilities were calibrated: softmax(logits / temperature).
-
-    Parameters
-    ----------
-    temperature : float
-        1 leaves the probabilities as they are.
-    method : str
-        How the temperature was found.
-    data : str
-        On which data.
-    """
-
-    temperature: float = 1.0
-    method: str = "none"
-    data: str = "none"
 
 
 @dataclass(frozen=True)
@@ -139,8 +121,8 @@ class WeightsMetadata:
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
         if isinstance(self.confirmation, Mapping):
             object.__setattr__(self, "confirmation", Confirmation(**self.confirmation))
-        if not self.calibration.temperature > 0:
-            raise ValueError(f"temperature must be above 0, not {self.calibration.temperature}")
+        if self.calibration.powers and len(self.calibration.powers) != len(self.class_names):
+            raise ValueError(f"powers {self.calibration.powers} are not one for each class")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
         if not 0 <= self.min_class_probability <= 1:

@@ -75,7 +75,9 @@ def _processing(record: Mapping[str, Any]) -> str:
         _bias_correction(record.get("BiasCorrection") or {}),
         _network(record),
         _lesions(record),
-        calibration(record.get("Calibration") or {}),
+        calibration(record.get("Calibration") or {}).replace(
+            "beta calibration", "beta calibration [@beta_calibration]"
+        ),
         _decision(record.get("MinimumClassProbability")),
         _familiarity(record.get("MaximumOutOfDistributionScore")),
     ]
@@ -170,19 +172,25 @@ def calibration(record: Mapping[str, Any]) -> str:
     Parameters
     ----------
     record : mapping
-        ``Temperature``, ``Method`` and ``Data`` of the diagnosis file.
+        ``Temperature``, ``Powers``, ``Shifts``, ``Method`` and ``Data`` of the diagnosis file.
 
     Returns
     -------
     str
         A sentence.
     """
-    temperature = record.get("Temperature")
-    if temperature in (None, 1, 1.0) or str(record.get("Method")).lower() == "none":
+    temperature, powers = record.get("Temperature"), record.get("Powers") or []
+    uncalibrated = temperature in (None, 1, 1.0) and not powers
+    if uncalibrated or str(record.get("Method")).lower() == "none":
         return "The class scores were not calibrated."
+    values = f"temperature {_number(temperature)}"
+    if powers:
+        named = (("powers", powers), ("shifts", record.get("Shifts") or []))
+        lists = (f"{name} {', '.join(map(_number, numbers))}" for name, numbers in named)
+        values = "; ".join((values, *lists))
     return (
-        f"The class scores were calibrated by {record.get('Method')} "
-        f"(temperature {_number(temperature)}) on {record.get('Data')}."
+        f"The class scores were calibrated by {record.get('Method')} ({values}) on "
+        f"{record.get('Data')}."
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import Calibration, WeightsMetadata, read_metadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, read_metadata, save_weights
 from msnmo_bids.settings import OUTLINE_CHOICES
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.recipe import RECIPE, read_recipe
@@ -90,13 +91,19 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
     parser.add_argument(
+        "--powers", type=float, nargs="*", default=[], help="of the class probabilities"
+    )
+    parser.add_argument(
+        "--shifts", type=float, nargs="*", default=[], help="of their logarithms (with --powers)"
+    )
+    parser.add_argument(
         "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
     )
     parser.add_argument(
         "--max-distance", type=float, help="from the training scans, to name a diagnosis"
     )
     parser.add_argument(
-        "--calibrated-on", default="", help="data that the temperature was fitted on"
+        "--calibrated-on", default="", help="data that the calibration was fitted on"
     )
     parser.add_argument(
         "--real-data", nargs="*", default=[], metavar="TEXT",
@@ -120,7 +127,13 @@ def main() -> None:
     network.load_state_dict(tensors)
     calibration = Calibration()
     if options.calibrated_on:
-        calibration = Calibration(options.temperature, "temperature scaling", options.calibrated_on)
+        calibration = Calibration(
+            options.temperature,
+            "beta calibration" if options.powers else "temperature scaling",
+            options.calibrated_on,
+            tuple(options.powers),
+            tuple(options.shifts),
+        )
     metadata = WeightsMetadata(
         name=options.name,
         version=options.version,

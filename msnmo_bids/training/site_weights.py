@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.gradients import forward

@@ -36,6 +36,8 @@ def run_record(
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
+            "Powers": list(calibration.powers),
+            "Shifts": list(calibration.shifts),
             "Method": calibration.method,
             "Data": calibration.data,
         },

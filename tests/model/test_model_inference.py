@@ -11,11 +11,12 @@ import torch
 
 from msnmo_bids.model import device as device_module
 from msnmo_bids.model import inference
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
 from msnmo_bids.model.inference import check_ensemble, predict
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import Calibration, WeightsMetadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 
 
 @pytest.fixture
@@ -85,6 +86,18 @@ def test_temperature_softens_the_probabilities(weights, cube):
     assert prediction.class_probabilities.sum() == pytest.approx(1)
     ratio = np.log(prediction.class_probabilities[1] / prediction.class_probabilities[0])
     assert ratio * 4 == pytest.approx(prediction.class_logits[1] - prediction.class_logits[0])
+
+
+def test_beta_calibration_takes_the_place_of_the_scores(weights, cube):
+    network, metadata = load_weights(weights)
+    calibration = Calibration(2.0, "test", "test", powers=(0.5, 2.0), shifts=(0.0, 1.0))
+    changed = weights.with_name("beta.safetensors")
+    save_weights(changed, network, replace(metadata, calibration=calibration))
+    before, after = predict(cube, weights), predict(cube, changed)
+    np.testing.assert_array_equal(before.class_logits, after.class_logits)
+    expected = calibration.probabilities(before.class_logits)
+    np.testing.assert_allclose(after.class_probabilities, expected)
+    assert after.class_probabilities[1] != pytest.approx(before.class_probabilities[1])
 
 
 def test_deterministic_runs_agree_and_leave_no_trace(weights, cube):

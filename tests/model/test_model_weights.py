@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
-    Calibration,
     WeightsError,
     WeightsMetadata,
     default_weights_path,
@@ -131,6 +131,7 @@ class _Bomb:
         ({"threshold": 2.0}, "threshold must be between"),
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "no valid description"),
+        ({"calibration": {"powers": [1.0], "shifts": [0.0]}}, "not one for each class"),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"outline": "pencil"}, "outline must be one of probability, contrast"),

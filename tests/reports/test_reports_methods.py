@@ -7,7 +7,7 @@ import re
 import pytest
 from heads import diagnosis
 
-from msnmo_bids.reports.methods import bibliography, methods
+from msnmo_bids.reports.methods import bibliography, calibration, methods
 
 SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
 
@@ -53,6 +53,17 @@ def test_bias_correction(record: dict, said: str, not_said: str) -> None:
 def test_calibration() -> None:
     assert "temperature 1.5) on simulated" in text()
     assert "not calibrated" in text(Calibration={"Temperature": 1.0, "Method": "none"})
+
+
+def test_beta_calibration_is_told_of_with_its_numbers_and_cited() -> None:
+    record = {
+        "Temperature": 1.0, "Powers": [0.0, 1.5], "Shifts": [0.0, 1.25],
+        "Method": "beta calibration", "Data": "simulated",
+    }  # fmt: skip
+    found = methods({"FLAIR": diagnosis(SCAN, Calibration=record)})
+    assert "(temperature 1; powers 0, 1.5; shifts 0, 1.25) on simulated" in found.paragraphs[0]
+    assert "beta_calibration" in [reference.key for reference in found.references]
+    assert "@" not in calibration(record)
 
 
 def test_confirmed_lesions_are_told_of_where_a_second_network_confirmed_them() -> None:
