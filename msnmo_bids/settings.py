@@ -38,7 +38,7 @@ class ProcessingSettings:
         Connected lesions smaller than this are removed (mm³).
     outline : {"probability", "contrast"}
         Where a lesion ends: at the threshold, or moved towards half of its contrast
-        (:mod:`msnmo_bids.lesions.outline`).
+        (:mod:`msnmo_bids.lesions.contrast`).
     tta : bool
         Test-time augmentation: mean with the mirror image.
     ensemble : tuple of str

@@ -73,9 +73,9 @@ class SegmentLesions(StepInterface):
         import numpy as np
 
         from msnmo_bids.interfaces.images import load_array, write_like
+        from msnmo_bids.lesions.contrast import refine
         from msnmo_bids.lesions.mask import rounded, segment, without_dropped
         from msnmo_bids.lesions.morphometry import lesion_table, summary
-        from msnmo_bids.lesions.outline import outline_by_contrast
         from msnmo_bids.lesions.regions import assign_regions
         from msnmo_bids.lesions.sites import lesion_sites
         from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
@@ -86,11 +86,10 @@ class SegmentLesions(StepInterface):
         brain = load_array(Path(self.inputs.mask_file)) > 0
         transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
         probability = from_cube(np.load(self.inputs.probability_file), transform) * brain
-        if self.inputs.outline == "contrast":
-            probability = outline_by_contrast(
-                probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms),
-                threshold=self.inputs.threshold,
-            )  # fmt: skip
+        probability = refine(
+            probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms),
+            threshold=self.inputs.threshold, outline=self.inputs.outline,
+        )  # fmt: skip
         probability = rounded(probability)
         voxel_volume = float(abs(np.linalg.det(image.affine[:3, :3])))
         lesions, labels = segment(

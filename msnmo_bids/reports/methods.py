@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from msnmo_bids.lesions.outline import REACH_MM
+from msnmo_bids.lesions.contrast import REACH_MM
 
 CITATION = re.compile(r"\[@(\w+)\]")
 _ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
@@ -138,7 +138,8 @@ def _lesions(record: Mapping[str, Any]) -> str:
     return (
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
         f"{_number(record.get('Threshold'))}{_outline(record)}; connected lesions (26 neighbours) "
-        f"smaller than {least} mm³ were removed. {_confirmation(record)}Each lesion was "
+        f"smaller than {least} mm³ were removed, and so were findings too bright for a lesion "
+        f"(fat, pituitary). {_confirmation(record)}Each lesion was "
         "assigned to a candidate region. Class activation maps were summed over the classifier's "
         "three scales, each voxel by what it counts in the classifier's pooling."
     )

@@ -21,8 +21,8 @@ from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.sample_file import NativeGrid
 from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.lesions.contrast import refine
 from msnmo_bids.lesions.mask import segment
-from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.training.gradients import forward
@@ -156,12 +156,14 @@ def compare_lesions(
     measures : dict
         Of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`; empty without a manual mask.
     """
-    native = grid.to_native(probability)
-    if segmentation.outline == "contrast":
-        image = scan.native_image().get_fdata(dtype=np.float32)
-        native = outline_by_contrast(
-            native, image, grid.brain, grid.zooms, threshold=segmentation.threshold
-        )
+    native = refine(
+        grid.to_native(probability),
+        scan.native_image().get_fdata(dtype=np.float32),
+        grid.brain,
+        grid.zooms,
+        threshold=segmentation.threshold,
+        outline=segmentation.outline,
+    )
     _, labels = segment(
         native,
         grid.voxel_volume,

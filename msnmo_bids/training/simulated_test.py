@@ -24,8 +24,8 @@ from msnmo_bids.evaluation.cam import (
 )
 from msnmo_bids.evaluation.rule import rule_of_scan
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
+from msnmo_bids.lesions.contrast import refine
 from msnmo_bids.lesions.mask import segment
-from msnmo_bids.lesions.outline import outline_by_contrast
 from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
@@ -177,12 +177,11 @@ def evaluate_case(
     found = apply(cube)
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
-    probability = from_cube(found.probability, transform) * brain
     zooms = tuple(scan.zooms)
-    if metadata.outline == "contrast":
-        probability = outline_by_contrast(
-            probability, scan.image, brain, zooms, threshold=metadata.threshold
-        )
+    probability = refine(
+        from_cube(found.probability, transform) * brain, scan.image, brain, zooms,
+        threshold=metadata.threshold, outline=metadata.outline,
+    )  # fmt: skip
     voxel = float(np.prod(zooms))
     _, labels = segment(
         probability, voxel, threshold=metadata.threshold, min_volume=metadata.min_lesion_volume

@@ -13,7 +13,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
-from msnmo_bids.lesions.outline import REACH_MM
+from msnmo_bids.lesions.contrast import REACH_MM
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 
@@ -27,9 +27,9 @@ The brain's bounding box and a margin were resized to {sides} voxels and z-score
 The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
 {precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
 (trilinear), masked with the brain and cut at {threshold:g}{outlined}; connected \
-lesions (26 neighbours) smaller than {min_volume:g} mm³ were removed. {confirmed}Lesions were \
-assigned to candidate regions by an affine registration (robust least squares) of a \
-probabilistic atlas. """
+lesions (26 neighbours) smaller than {min_volume:g} mm³ were removed, and so were findings too \
+bright for a lesion (fat, pituitary). {confirmed}Lesions were assigned to candidate regions by an \
+affine registration (robust least squares) of a probabilistic atlas. """
 
 
 def init_lesion_wf(

@@ -17,7 +17,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.lesions.outline import outline_by_contrast
+from msnmo_bids.lesions.contrast import outline_by_contrast
 from msnmo_bids.model import registry
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointOutput

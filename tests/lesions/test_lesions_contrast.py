@@ -1,4 +1,4 @@
-"""Outlines of lesions at half of their contrast."""
+"""Outlines at half of a lesion's contrast, and findings that are too bright for a lesion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from msnmo_bids.lesions.outline import REACH_MM, outline_by_contrast
+from msnmo_bids.lesions.contrast import (
+    MOST_CONTRAST,
+    REACH_MM,
+    drop_too_bright,
+    outline_by_contrast,
+    refine,
+)
 
 _THRESHOLD = 0.6
 
@@ -102,9 +108,67 @@ def test_only_voxels_near_a_lesion_and_in_the_brain_change(seed, zooms, scale, b
     np.testing.assert_array_equal(after[far], probability[far])
 
 
-def test_arrays_must_have_one_shape():
+@pytest.mark.parametrize("change", [outline_by_contrast, drop_too_bright])
+def test_arrays_must_have_one_shape(change):
     with pytest.raises(ValueError, match="shapes differ"):
-        outline_by_contrast(
+        change(
             np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), np.ones((2, 2, 2), bool), (1, 1, 1),
             threshold=0.5,
         )  # fmt: skip
+
+
+def _findings(*brightnesses: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return brain tissue of 1 with bright cubes, the first one the largest, and where they are."""
+    image, places = np.ones((24 * len(brightnesses), 24, 24)), []
+    for number, brightness in enumerate(brightnesses):
+        half = 5 if number == 0 else 2
+        middle = slice(12 - half, 12 + half)
+        along = slice(24 * number + 12 - half, 24 * number + 12 + half)
+        image[along, middle, middle] = brightness
+        places.append(24 * number + 12)
+    return 300.0 * image, np.array(places)
+
+
+def _kept(image: np.ndarray, places: np.ndarray) -> list[bool]:
+    found = np.where(image > 300.0, 0.9, 0.1)
+    brain = np.ones(image.shape, bool)
+    kept = drop_too_bright(found, image, brain, (1, 1, 1), threshold=_THRESHOLD)
+    return (kept[places, 12, 12] > _THRESHOLD).tolist()
+
+
+def test_what_is_far_brighter_than_the_lesions_is_none():
+    assert _kept(*_findings(1.5, 1.8, 2.5)) == [True, True, False]
+
+
+def test_where_lesions_are_bright_others_may_be():
+    """An image with strong contrast: most of the lesion volume says what is usual there."""
+    assert _kept(*_findings(1.9, 2.5)) == [True, True]
+    assert _kept(*_findings(2.5)) == [True]
+
+
+@given(st.lists(st.floats(1.05, 4.0), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=20)
+def test_most_of_the_lesion_volume_and_all_that_is_dim_stays(brightnesses):
+    kept = _kept(*_findings(*brightnesses))
+    assert kept[0]
+    dim = [brightness - 1 < MOST_CONTRAST - 0.05 for brightness in brightnesses]
+    assert all(one for one, is_dim in zip(kept, dim, strict=True) if is_dim)
+
+
+def test_a_bright_finding_without_tissue_around_it_stays():
+    image = np.where(_ball(4.0), 3.0, 0.2)
+    found = np.where(_ball(4.0), 0.9, 0.0)
+    brain = np.ones(image.shape, bool)
+    brain[:20] = False
+    kept = drop_too_bright(found, image, brain, (1, 1, 1), threshold=_THRESHOLD)
+    np.testing.assert_array_equal(kept, found.astype(np.float32))
+
+
+@pytest.mark.parametrize("outline", ["probability", "contrast"])
+def test_both_are_done_where_asked(outline):
+    image, places = _findings(1.5, 5.0)
+    found = np.where(ndimage.binary_dilation(image > 300.0), 0.7, 0.1)
+    brain = np.ones(image.shape, bool)
+    after = refine(found, image, brain, (1, 1, 1), threshold=_THRESHOLD, outline=outline)
+    assert (after[places, 12, 12] > _THRESHOLD).tolist() == [True, False]
+    assert ((after > _THRESHOLD).sum() < (found[:24] > _THRESHOLD).sum()) == (outline == "contrast")
