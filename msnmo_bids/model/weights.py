@@ -121,8 +121,8 @@ class WeightsMetadata:
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
         if isinstance(self.confirmation, Mapping):
             object.__setattr__(self, "confirmation", Confirmation(**self.confirmation))
-        if self.calibration.powers and len(self.calibration.powers) != len(self.class_names):
-            raise ValueError(f"powers {self.calibration.powers} are not one for each class")
+        if self.calibration.margins and len(self.class_names) != 2:
+            raise ValueError(f"a calibration by margins is for two classes: {self.class_names}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
         if not 0 <= self.min_class_probability <= 1:

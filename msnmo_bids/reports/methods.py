@@ -76,7 +76,7 @@ def _processing(record: Mapping[str, Any]) -> str:
         _network(record),
         _lesions(record),
         calibration(record.get("Calibration") or {}).replace(
-            "beta calibration", "beta calibration [@beta_calibration]"
+            "isotonic calibration", "isotonic calibration [@isotonic_calibration]"
         ),
         _decision(record.get("MinimumClassProbability")),
         _familiarity(record.get("MaximumOutOfDistributionScore")),
@@ -173,24 +173,22 @@ def calibration(record: Mapping[str, Any]) -> str:
     Parameters
     ----------
     record : mapping
-        ``Temperature``, ``Powers``, ``Shifts``, ``Method`` and ``Data`` of the diagnosis file.
+        ``Temperature``, ``Margins``, ``Chances``, ``Method`` and ``Data`` of the diagnosis file.
 
     Returns
     -------
     str
         A sentence.
     """
-    temperature, powers = record.get("Temperature"), record.get("Powers") or []
-    uncalibrated = temperature in (None, 1, 1.0) and not powers
+    temperature, chances = record.get("Temperature"), record.get("Chances") or []
+    uncalibrated = temperature in (None, 1, 1.0) and not chances
     if uncalibrated or str(record.get("Method")).lower() == "none":
         return "The class scores were not calibrated."
-    values = f"temperature {_number(temperature)}"
-    if powers:
-        named = (("powers", powers), ("shifts", record.get("Shifts") or []))
-        lists = (f"{name} {', '.join(map(_number, numbers))}" for name, numbers in named)
-        values = "; ".join((values, *lists))
+    value = f"temperature {_number(temperature)}"
+    if chances:
+        value = f"a curve from {_number(min(chances))} to {_number(max(chances))}"
     return (
-        f"The class scores were calibrated by {record.get('Method')} ({values}) on "
+        f"The class scores were calibrated by {record.get('Method')} ({value}) on "
         f"{record.get('Data')}."
     )
 

@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from msnmo_bids.model.calibration import Calibration
 
 _TEMPERATURES = (0.2, 100.0)
+_GROUPS = 10  # of scans with like margins: the points of a curve
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -43,37 +44,34 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
-def fit_beta(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
-    """Fit the temperature, and then what evidence for each class is worth.
+def fit_curve(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
+    """Fit how often the second of two classes is the true one, by the margin of its logit.
 
     Parameters
     ----------
-    logits : ndarray, (N, K)
-        Of the network.
+    logits : ndarray, (N, 2)
+        Of the network; N is 10 or more.
     labels : ndarray, (N,), int
-        True classes; each occurs.
+        True classes, 0 or 1.
     data : str
         What to call these scans.
 
     Returns
     -------
     Calibration
-        With the smallest cross entropy among those with powers of 0 and above, and no shift of the
-        first class.
+        With the tenths of the scans, by margin, as points: their mean margin, and how many of them
+        are of the second class (half a scan added to each), made to rise by isotonic regression.
     """
-    temperature = fit_temperature(logits, labels)
-    scaled = log_softmax(logits / temperature, axis=1)
-    classes = logits.shape[1]
+    from sklearn.isotonic import IsotonicRegression
 
-    def loss(values: np.ndarray) -> float:
-        powers, shifts = values[:classes], np.concatenate([[0.0], values[classes:]])
-        return cross_entropy(scaled * powers + shifts, labels)
-
-    start = np.concatenate([np.ones(classes), np.zeros(classes - 1)])
-    bounds = [(0.0, None)] * classes + [(None, None)] * (classes - 1)
-    found = minimize(loss, start, bounds=bounds).x.tolist()
-    shifts = (0.0, *found[classes:])
-    return Calibration(temperature, "beta calibration", data, tuple(found[:classes]), shifts)
+    margins = logits[:, 1] - logits[:, 0]
+    groups = np.array_split(np.argsort(margins, kind="stable"), _GROUPS)
+    means = np.array([margins[group].mean() for group in groups])
+    shares = np.array([(labels[group].sum() + 0.5) / (len(group) + 1) for group in groups])
+    chances = IsotonicRegression().fit_transform(means, shares)
+    means, first = np.unique(means, return_index=True)
+    points = tuple(means.tolist()), tuple(chances[first].tolist())
+    return Calibration(1.0, "isotonic calibration", data, *points)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -92,11 +90,11 @@ def main() -> None:
     rows = [row for row in map(json.loads, lines) if row["diagnosis"] in options.classes]
     logits = np.array([[row[f"logit_{name}"] for name in options.classes] for row in rows])
     labels = np.array([options.classes.index(row["diagnosis"]) for row in rows])
-    fitted = fit_beta(logits, labels, f"{len(rows)} simulated scans")
+    fitted = fit_curve(logits, labels, f"{len(rows)} simulated scans")
     print(
-        f"--temperature {fitted.temperature:.3f} --calibrated-on '{fitted.data}'",
-        "--powers", *(f"{value:.3f}" for value in fitted.powers),
-        "--shifts", *(f"{value:.3f}" for value in fitted.shifts),
+        f"--calibrated-on '{fitted.data}'",
+        "--margins", *(f"{value:.3f}" for value in fitted.margins),
+        "--chances", *(f"{value:.3f}" for value in fitted.chances),
     )  # fmt: skip
 
 

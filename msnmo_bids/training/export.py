@@ -91,10 +91,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
     parser.add_argument(
-        "--powers", type=float, nargs="*", default=[], help="of the class probabilities"
+        "--margins", type=float, nargs="*", default=[], help="of a calibration curve, in its place"
     )
     parser.add_argument(
-        "--shifts", type=float, nargs="*", default=[], help="of their logarithms (with --powers)"
+        "--chances", type=float, nargs="*", default=[], help="of the second class, at the margins"
     )
     parser.add_argument(
         "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
@@ -129,10 +129,10 @@ def main() -> None:
     if options.calibrated_on:
         calibration = Calibration(
             options.temperature,
-            "beta calibration" if options.powers else "temperature scaling",
+            "isotonic calibration" if options.margins else "temperature scaling",
             options.calibrated_on,
-            tuple(options.powers),
-            tuple(options.shifts),
+            tuple(options.margins),
+            tuple(options.chances),
         )
     metadata = WeightsMetadata(
         name=options.name,

@@ -36,8 +36,8 @@ def run_record(
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
-            "Powers": list(calibration.powers),
-            "Shifts": list(calibration.shifts),
+            "Margins": list(calibration.margins),
+            "Chances": list(calibration.chances),
             "Method": calibration.method,
             "Data": calibration.data,
         },

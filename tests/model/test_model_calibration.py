@@ -12,8 +12,7 @@ from scipy.special import softmax
 from msnmo_bids.model.calibration import Calibration
 
 LOGITS = arrays(float, (7, 3), elements=st.floats(-50, 50))
-POWERS = st.tuples(*(st.floats(0, 5),) * 3)
-SHIFTS = st.tuples(*(st.floats(-5, 5),) * 3)
+CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=9).map(sorted)
 
 
 @given(LOGITS, st.floats(0.2, 10))
@@ -22,29 +21,27 @@ def test_the_temperature_alone_is_a_softmax(logits, temperature):
     np.testing.assert_allclose(found, softmax(logits / temperature, axis=1), atol=1e-12)
 
 
-@given(LOGITS, POWERS, SHIFTS)
-def test_probabilities_add_up_to_one(logits, powers, shifts):
-    found = Calibration(0.5, powers=powers, shifts=shifts).probabilities(logits)
+@given(CHANCES)
+def test_a_curve_goes_through_its_points_and_never_falls(chances):
+    margins = np.arange(len(chances)) - 2.0
+    curve = Calibration(margins=tuple(margins), chances=tuple(chances))
+    at_points = curve.probabilities(np.stack([-margins / 2, margins / 2], axis=1))
+    np.testing.assert_allclose(at_points[:, 1], chances, atol=1e-12)
+    wide = np.linspace(-20, 20, 81)
+    found = curve.probabilities(np.stack([np.zeros(81), wide], axis=1))
     np.testing.assert_allclose(found.sum(axis=1), 1)
-    np.testing.assert_allclose(
-        found[2], Calibration(0.5, "", "", powers, shifts).probabilities(logits[2])
-    )
-
-
-@given(st.tuples(st.floats(0.1, 5), st.floats(0, 5)), st.floats(-5, 5))
-def test_more_evidence_for_a_class_never_lowers_its_probability(powers, shift):
-    margins = np.linspace(-10, 10, 21)
-    logits = np.stack([margins, -margins], axis=1)
-    found = Calibration(powers=powers, shifts=(0.0, shift)).probabilities(logits)
-    assert (np.diff(found[:, 0]) >= 0).all()
+    assert (np.diff(found[:, 1]) >= 0).all()
+    assert (found[0, 1], found[-1, 1]) == (chances[0], chances[-1])
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
         ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"powers": (1.0, 1.0)}, "differ in length"),
-        ({"powers": (-0.1, 1.0), "shifts": (0.0, 0.0)}, "powers must be 0 or above"),
+        ({"margins": (1.0, 2.0)}, "2 margins, but 0 chances"),
+        ({"margins": (1.0, 1.0), "chances": (0.1, 0.2)}, "margins must rise"),
+        ({"margins": (0.0, 1.0), "chances": (0.2, 0.1)}, "chances must not fall"),
+        ({"margins": (0.0, 1.0), "chances": (0.2, 1.1)}, "chances must be from 0 to 1"),
     ],
 )
 def test_what_is_no_calibration_is_refused(entries, message):

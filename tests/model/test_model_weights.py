@@ -131,7 +131,10 @@ class _Bomb:
         ({"threshold": 2.0}, "threshold must be between"),
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "no valid description"),
-        ({"calibration": {"powers": [1.0], "shifts": [0.0]}}, "not one for each class"),
+        (
+            {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"margins": [0], "chances": [1]}},
+            "for two classes",
+        ),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"outline": "pencil"}, "outline must be one of probability, contrast"),

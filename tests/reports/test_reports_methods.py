@@ -55,14 +55,14 @@ def test_calibration() -> None:
     assert "not calibrated" in text(Calibration={"Temperature": 1.0, "Method": "none"})
 
 
-def test_beta_calibration_is_told_of_with_its_numbers_and_cited() -> None:
+def test_a_calibration_curve_is_told_of_and_cited() -> None:
     record = {
-        "Temperature": 1.0, "Powers": [0.0, 1.5], "Shifts": [0.0, 1.25],
-        "Method": "beta calibration", "Data": "simulated",
+        "Temperature": 1.0, "Margins": [-1.0, 1.0], "Chances": [0.05, 0.75],
+        "Method": "isotonic calibration", "Data": "simulated",
     }  # fmt: skip
     found = methods({"FLAIR": diagnosis(SCAN, Calibration=record)})
-    assert "(temperature 1; powers 0, 1.5; shifts 0, 1.25) on simulated" in found.paragraphs[0]
-    assert "beta_calibration" in [reference.key for reference in found.references]
+    assert "(a curve from 0.05 to 0.75) on simulated" in found.paragraphs[0]
+    assert "isotonic_calibration" in [reference.key for reference in found.references]
     assert "@" not in calibration(record)
 
 

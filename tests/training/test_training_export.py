@@ -58,10 +58,10 @@ def test_weights_know_which_others_confirm_their_lesions(run):
 
 
 def test_weights_know_how_they_were_calibrated(run):
-    options = ["--temperature", 0.6, "--powers", 0.1, 1.8, "--shifts", 0, 1.5]
-    calibration = read_metadata(run("beta", *options, "--calibrated-on", "700 scans")).calibration
-    assert (calibration.temperature, calibration.method) == (0.6, "beta calibration")
-    assert (calibration.powers, calibration.shifts) == ((0.1, 1.8), (0.0, 1.5))
+    options = ["--margins", -1, 0.5, "--chances", 0.1, 0.7, "--calibrated-on", "700 scans"]
+    calibration = read_metadata(run("curve", *options)).calibration
+    assert (calibration.method, calibration.data) == ("isotonic calibration", "700 scans")
+    assert (calibration.margins, calibration.chances) == ((-1.0, 0.5), (0.1, 0.7))
     alone = read_metadata(run("alone", "--temperature", 0.6, "--calibrated-on", "scans"))
-    assert (alone.calibration.method, alone.calibration.powers) == ("temperature scaling", ())
+    assert (alone.calibration.method, alone.calibration.margins) == ("temperature scaling", ())
     assert read_metadata(run("none")).calibration.method == "none"
