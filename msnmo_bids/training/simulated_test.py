@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,6 @@ def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
         "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
         "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
         "outline": metadata.outline,
-        "temperature": metadata.calibration.temperature,
+        "calibration": asdict(metadata.calibration),
         "min_class_probability": metadata.min_class_probability,
     }  # fmt: skip
