@@ -186,7 +186,8 @@ def calibration(record: Mapping[str, Any]) -> str:
         return "The class scores were not calibrated."
     value = f"temperature {_number(temperature)}"
     if chances:
-        value = f"a curve from {_number(min(chances))} to {_number(max(chances))}"
+        limits = f"{_number(min(chances))} to {_number(max(chances))}"
+        value = f"a curve that gives the second class {limits}"
     return (
         f"The class scores were calibrated by {record.get('Method')} ({value}) on "
         f"{record.get('Data')}."

@@ -61,7 +61,7 @@ def test_a_calibration_curve_is_told_of_and_cited() -> None:
         "Method": "isotonic calibration", "Data": "simulated",
     }  # fmt: skip
     found = methods({"FLAIR": diagnosis(SCAN, Calibration=record)})
-    assert "(a curve from 0.05 to 0.75) on simulated" in found.paragraphs[0]
+    assert "(a curve that gives the second class 0.05 to 0.75) on simulated" in found.paragraphs[0]
     assert "isotonic_calibration" in [reference.key for reference in found.references]
     assert "@" not in calibration(record)
 
