@@ -24,6 +24,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit, logit
 
+from msnmo_bids.lesions.mask import CONNECTIVITY_26
+
 #: How much a whole contrast counts, in units of the probability's logit.
 CONTRAST_WEIGHT = 8.0
 #: A lesion that is less bright than this against its surroundings is outlined as if it were so
@@ -178,7 +180,7 @@ def drop_too_bright(
     found = _surroundings(result, image, brain, zooms, threshold)
     if found is None:
         return result
-    labels, count = ndimage.label(found.lesions, structure=np.ones((3, 3, 3)))
+    labels, count = ndimage.label(found.lesions, structure=CONNECTIVITY_26)
     numbers = np.arange(1, count + 1)
     contrasts = ndimage.mean(np.nan_to_num(found.relative - found.tissue_mean), labels, numbers)
     typical = np.median(contrasts[labels[found.lesions] - 1])
@@ -208,8 +210,10 @@ def _surroundings(
     if not probability.shape == image.shape == brain.shape:
         raise ValueError(f"shapes differ: {probability.shape}, {image.shape}, {brain.shape}")
     lesions = probability > threshold
-    scale = float(np.median(image[brain])) if brain.any() else 0.0
-    if not lesions.any() or scale <= 0:
+    if not lesions.any() or not brain.any():
+        return None
+    scale = float(np.median(image[brain]))
+    if scale <= 0:
         return None
     window = _window(lesions, zooms)
     lesions = lesions[window]

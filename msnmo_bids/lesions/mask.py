@@ -7,7 +7,8 @@ from scipy import ndimage
 
 #: Probabilities are kept in steps of 1 / 4096: exact in float32, and the files stay small.
 PROBABILITY_STEPS = 4096
-_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
+#: Structure of the lesions of `scipy.ndimage.label`: all 26 neighbours of a voxel.
+CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 def segment(
@@ -42,7 +43,7 @@ def segment(
     >>> int(mask.sum()), int(labels.max())
     (2, 1)
     """
-    components, count = ndimage.label(probability > threshold, structure=_CONNECTIVITY_26)
+    components, count = ndimage.label(probability > threshold, structure=CONNECTIVITY_26)
     volumes = np.bincount(components.ravel(), minlength=count + 1)[1:] * voxel_volume
     order = np.argsort(-volumes, kind="stable")
     kept = order[volumes[order] >= min_volume - 1e-9]

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
+#: What the two ways are called in metadata, derivatives and methods texts.
+TEMPERATURE_SCALING = "temperature scaling"
+ISOTONIC_CALIBRATION = "isotonic calibration"
+
 
 @dataclass(frozen=True)
 class Calibration:

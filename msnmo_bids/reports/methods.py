@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from msnmo_bids.lesions.contrast import REACH_MM
+from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION
 
 CITATION = re.compile(r"\[@(\w+)\]")
 _ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
@@ -76,7 +77,7 @@ def _processing(record: Mapping[str, Any]) -> str:
         _network(record),
         _lesions(record),
         calibration(record.get("Calibration") or {}).replace(
-            "isotonic calibration", "isotonic calibration [@isotonic_calibration]"
+            ISOTONIC_CALIBRATION, f"{ISOTONIC_CALIBRATION} [@isotonic_calibration]"
         ),
         _decision(record.get("MinimumClassProbability")),
         _familiarity(record.get("MaximumOutOfDistributionScore")),

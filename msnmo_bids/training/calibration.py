@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION, Calibration
 
 _TEMPERATURES = (0.2, 100.0)
 _GROUPS = 10  # of scans with like margins: the points of a curve
@@ -71,7 +71,7 @@ def fit_curve(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
     chances = IsotonicRegression().fit_transform(means, shares)
     means, first = np.unique(means, return_index=True)
     points = tuple(means.tolist()), tuple(chances[first].tolist())
-    return Calibration(1.0, "isotonic calibration", data, *points)
+    return Calibration(1.0, ISOTONIC_CALIBRATION, data, *points)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.calibration import (
+    ISOTONIC_CALIBRATION,
+    TEMPERATURE_SCALING,
+    Calibration,
+)
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.model.joint import JointNetwork
@@ -129,7 +133,7 @@ def main() -> None:
     if options.calibrated_on:
         calibration = Calibration(
             options.temperature,
-            "isotonic calibration" if options.margins else "temperature scaling",
+            ISOTONIC_CALIBRATION if options.margins else TEMPERATURE_SCALING,
             options.calibrated_on,
             tuple(options.margins),
             tuple(options.chances),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.calibration import TEMPERATURE_SCALING, Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.training.calibration import fit_temperature
@@ -119,7 +119,7 @@ def calibrate(
         logits.append(output.class_logits[0].double().cpu().numpy())
         labels.append(sample.diagnosis)
     temperature = fit_temperature(np.array(logits), np.array(labels))
-    return Calibration(temperature, "temperature scaling", f"{len(labels)} validation scans")
+    return Calibration(temperature, TEMPERATURE_SCALING, f"{len(labels)} validation scans")
 
 
 def _data_sets(scans: Sequence[PreparedScan]) -> tuple[str, ...]:

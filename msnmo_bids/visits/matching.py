@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, sparse
 
-_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
+from msnmo_bids.lesions.mask import CONNECTIVITY_26
+
 #: Share of a lesion within the border's width of another from which they are the same, moved.
 _SHARE_NEAR = 0.5
 
@@ -29,8 +30,8 @@ def match_lesions(earlier: np.ndarray, later: np.ndarray, width: np.ndarray) -> 
     ndarray, (X, Y, Z), int32
         1 to n in the lesions of either visit, by decreasing volume of both together, 0 elsewhere.
     """
-    first, count = ndimage.label(earlier, structure=_CONNECTIVITY_26)
-    second, others = ndimage.label(later, structure=_CONNECTIVITY_26)
+    first, count = ndimage.label(earlier, structure=CONNECTIVITY_26)
+    second, others = ndimage.label(later, structure=CONNECTIVITY_26)
     both = earlier & later
     links = np.unique(np.stack([first[both], second[both]]), axis=1)
     links = np.concatenate([links, _nearby(first, second, links, width)], axis=1)
