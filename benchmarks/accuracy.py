@@ -31,7 +31,6 @@ from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
-from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity
 from msnmo_bids.training.simulated_test import (
@@ -106,9 +105,7 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
 
 def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> dict[str, Any]:
     sick = cases[cases["diagnosis"].isin(list(classes))]
-    logits = sick[[f"logit_{name}" for name in classes]].to_numpy()
     labels = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
-    known = (sick["found_count"] > 0).to_numpy()
     groups = {
         f"{column} {value}": diagnosis_summary(part, classes, least)
         for column in ("protocol", "typicality")
@@ -117,7 +114,6 @@ def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> d
     return {
         "diagnosis": diagnosis_summary(cases, classes, least),
         "groups": groups,
-        "temperature": fit_temperature(logits[known], labels[known]),
         "naming_limit": naming_limit(cases, classes),
         "auc_ceiling": ceiling(pd.DataFrame(sick["truth"].tolist()), labels),
         "segmentation": segmentation_summary(cases),

@@ -128,7 +128,7 @@ def outline_by_contrast(
     if found is None:
         return result
     window = found.window
-    lesion_mean, _ = _local_mean(found.relative, found.lesions, zooms)
+    lesion_mean, _ = local_mean(found.relative, found.lesions, _neighbourhood(zooms))
     contrast = np.maximum(lesion_mean - found.tissue_mean, LEAST_CONTRAST)
     beyond_half = np.clip((found.relative - found.tissue_mean) / contrast - 0.5, -1, 1)
     before = logit(np.clip(result[window], 1 - _SUREST, _SUREST))
@@ -220,7 +220,7 @@ def _surroundings(
     relative = np.asarray(image[window], dtype=np.float32) / np.float32(scale)
     away = ndimage.distance_transform_edt(~lesions, sampling=zooms)
     tissue = (away > REACH_MM) & brain[window] & (relative > _DARKEST_TISSUE)
-    mean, weight = _local_mean(relative, tissue, zooms)
+    mean, weight = local_mean(relative, tissue, _neighbourhood(zooms))
     mean = np.where(weight > _LEAST_WEIGHT, mean, np.nan)
     return _Surroundings(window, lesions, relative, mean, away)
 
@@ -235,11 +235,33 @@ def _window(lesions: np.ndarray, zooms: tuple[float, float, float]) -> tuple[sli
     )
 
 
-def _local_mean(
-    image: np.ndarray, where: np.ndarray, zooms: tuple[float, float, float]
+def _neighbourhood(zooms: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return the s.d. of the neighbourhood in voxels."""
+    x, y, z = (NEIGHBOURHOOD_MM / size for size in zooms)
+    return x, y, z
+
+
+def local_mean(
+    image: np.ndarray, where: np.ndarray, sigma: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the Gaussian mean of an image over a mask, and the mask's weight (0 to 1)."""
-    sigma = [NEIGHBOURHOOD_MM / size for size in zooms]
+    """Return the Gaussian mean of an image over a mask.
+
+    Parameters
+    ----------
+    image : ndarray, (X, Y, Z)
+        In any unit.
+    where : ndarray of bool, (X, Y, Z)
+        Voxels that count.
+    sigma : tuple of float, (3,)
+        s.d. of the Gaussian (voxels); it ends at three of them.
+
+    Returns
+    -------
+    mean : ndarray of float32, (X, Y, Z)
+        0 where no voxel is near.
+    weight : ndarray of float32, (X, Y, Z)
+        Share of the Gaussian that the mask holds, 0 to 1.
+    """
     weight = ndimage.gaussian_filter(where.astype(np.float32), sigma, truncate=3.0)
-    total = ndimage.gaussian_filter(image * where, sigma, truncate=3.0)
+    total = ndimage.gaussian_filter((image * where).astype(np.float32), sigma, truncate=3.0)
     return total / np.maximum(weight, 1e-6), weight

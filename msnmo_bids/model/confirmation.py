@@ -4,23 +4,102 @@ Of two networks in a row, the first finds lesions and gives them their outline, 
 which of them to believe (Valverde et al. 2017, "Improving automated multiple sclerosis lesion
 segmentation with a cascaded 3D convolutional neural network approach", NeuroImage 155:159-168).
 Here the second one sees the whole brain, as the first does, not patches around its findings. It was
-trained longer and is stricter; its outlines, which are too narrow, do not count.
+trained longer and is stricter; its outlines, which are too narrow, do not count. What both say of a
+finding, how it stands out and how much lesion there is elsewhere make the chance that it is one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
+from scipy.special import expit
+
+from msnmo_bids.model.findings import FEATURES, believed, describe_findings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from msnmo_bids.model.joint import JointNetwork
 
-_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
+
+@dataclass(frozen=True)
+class Evidence:
+    """The chance that a finding is a lesion: a logistic regression with squares and products.
+
+    Parameters
+    ----------
+    means, scales : tuple of float, (F,)
+        Each feature of :data:`~msnmo_bids.model.findings.FEATURES` is made relative to them ...
+    lowest, highest : tuple of float, (F,)
+        ... after it was cut at these, between which the regression was fitted.
+    weights : tuple of float, (F + F (F + 1) / 2,)
+        Of the features, then of their products with each other: first with first, first with
+        second, ..., second with second, ...
+    intercept : float
+        Of the regression.
+    data : str
+        What it was fitted to.
+    """
+
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    data: str
+
+    def __post_init__(self) -> None:
+        count = len(FEATURES)
+        lengths = dict.fromkeys(("means", "scales", "lowest", "highest"), count)
+        for name, length in {**lengths, "weights": count + count * (count + 1) // 2}.items():
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != length:
+                raise ValueError(f"{name} must be {length} numbers, not {len(values)}")
+            object.__setattr__(self, name, values)
+
+    def chances(self, features: np.ndarray) -> np.ndarray:
+        """Return the chance that findings are lesions.
+
+        Parameters
+        ----------
+        features : ndarray, (N, F)
+            Of :func:`~msnmo_bids.model.findings.describe_findings`.
+
+        Returns
+        -------
+        ndarray of float, (N,)
+            0 to 1.
+        """
+        relative = (np.clip(features, self.lowest, self.highest) - self.means) / self.scales
+        return expit(terms(relative) @ np.array(self.weights) + self.intercept)
+
+
+def terms(features: np.ndarray) -> np.ndarray:
+    """Return features, and their squares and products.
+
+    Parameters
+    ----------
+    features : ndarray, (N, F)
+        Features.
+
+    Returns
+    -------
+    ndarray, (N, F + F (F + 1) / 2)
+        In the order of `Evidence`.
+
+    Examples
+    --------
+    >>> terms(np.array([[2.0, 3.0]])).tolist()
+    [[2.0, 3.0, 4.0, 6.0, 9.0]]
+    """
+    pairs = list(combinations_with_replacement(range(features.shape[1]), 2))
+    left, right = np.array(pairs).T
+    return np.concatenate([features, features[:, left] * features[:, right]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -33,28 +112,33 @@ class Confirmation:
         Name of the safetensors file, beside the weights that it confirms.
     sha256 : str
         Its hash.
-    share : float
-        Of the voxels of a lesion that the second network has to mark, above 0 and up to 1.
-    threshold : float
-        It marks a voxel above this probability.
+    evidence : Evidence
+        What makes a finding a lesion.
+    least_chance : float
+        A finding that the second network believes and that is likelier is one; between 0 and 1.
     """
 
     file: str
     sha256: str
-    share: float = 0.25
-    threshold: float = 0.5
+    evidence: Evidence
+    least_chance: float = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and up to 1, not {self.share}")
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
+        if isinstance(self.evidence, Mapping):
+            object.__setattr__(self, "evidence", Evidence(**self.evidence))
+        if not 0 < self.least_chance < 1:
+            raise ValueError(f"least_chance must be between 0 and 1, not {self.least_chance}")
 
 
 def keep_confirmed(
-    probability: np.ndarray, second: np.ndarray, *, threshold: float, confirmation: Confirmation
+    probability: np.ndarray,
+    second: np.ndarray,
+    image: np.ndarray,
+    *,
+    threshold: float,
+    confirmation: Confirmation,
 ) -> np.ndarray:
-    """Lower the probability of the lesions that a second network does not confirm.
+    """Lower the probability of findings that are not believed or not likely enough to be lesions.
 
     Parameters
     ----------
@@ -62,41 +146,32 @@ def keep_confirmed(
         Lesion probability of the first network.
     second : ndarray, (D, H, W)
         That of the second one.
+    image : ndarray, (D, H, W)
+        Their input: z-scores, 0 outside of the brain.
     threshold : float
-        Lesions are what is connected (26 neighbours) above this probability.
+        Findings are what is connected (26 neighbours) above this probability.
     confirmation : Confirmation
-        How many of their voxels the second network has to mark.
+        How likely they have to be.
 
     Returns
     -------
     ndarray of float32, (D, H, W)
-        The probability; in a lesion that is not confirmed, times the share of its voxels that the
-        second network marks, so that a lower threshold brings doubtful lesions back.
+        The probability; in a finding that is given up, times its chance (at most the least one), so
+        that a lower threshold brings doubtful lesions back.
 
     Raises
     ------
     ValueError
-        If the two differ in shape.
-
-    Examples
-    --------
-    >>> first = np.array([[[0.9, 0.9, 0.0, 0.9, 0.9]]], dtype=np.float32)
-    >>> second = np.array([[[0.8, 0.1, 0.0, 0.2, 0.0]]], dtype=np.float32)
-    >>> asked = Confirmation("second.safetensors", sha256="", share=0.5)
-    >>> keep_confirmed(first, second, threshold=0.6, confirmation=asked).round(1).tolist()
-    [[[0.9, 0.9, 0.0, 0.0, 0.0]]]
+        If the arrays differ in shape.
     """
-    if probability.shape != second.shape:
-        raise ValueError(f"shapes differ: {probability.shape} and {second.shape}")
-    lesions, count = ndimage.label(probability > threshold, structure=_CONNECTIVITY_26)
-    if not count:
+    labels, features = describe_findings(probability, second, image, threshold)
+    if not len(features):
         return probability
-    marked = lesions[second > confirmation.threshold]
-    voxels = np.bincount(lesions.ravel(), minlength=count + 1)
-    shares = np.bincount(marked, minlength=count + 1) / np.maximum(voxels, 1)
-    factors = np.where(shares >= confirmation.share, 1.0, shares).astype(np.float32)
-    factors[0] = 1.0
-    return np.asarray(probability * factors[lesions], dtype=np.float32)
+    chances = confirmation.evidence.chances(features)
+    kept = believed(features) & (chances > confirmation.least_chance)
+    factors = np.where(kept, 1.0, np.minimum(chances, confirmation.least_chance))
+    factors = np.concatenate([[1.0], factors]).astype(np.float32)
+    return np.asarray(probability * factors[labels], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -119,17 +194,15 @@ class Confirmer:
 
     def read(self, image: Tensor) -> Tensor:
         """Return its own lesion probability of a volume, ``(1, 1, D, H, W)`` float32."""
-        features = self.network.forward_features(image)
-        found = self.network.forward_segmentation(features, image)
-        return found.lesion_logits.float().sigmoid()
+        return segment_cube(self.network, image)
 
-    def confirm(self, lesions: Tensor, second: Tensor) -> Tensor:
+    def confirm(self, lesions: Tensor, second: Tensor, image: Tensor) -> Tensor:
         """Return the lesion probability of the first network after `keep_confirmed`.
 
         Parameters
         ----------
-        lesions, second : Tensor, (1, 1, D, H, W)
-            Probability of the first network, and what `read` gives.
+        lesions, second, image : Tensor, (1, 1, D, H, W)
+            Probability of the first network, what `read` gives, and the volume.
 
         Returns
         -------
@@ -137,9 +210,14 @@ class Confirmer:
             On the device of `lesions`.
         """
         kept = keep_confirmed(
-            lesions[0, 0].cpu().numpy(),
-            second[0, 0].cpu().numpy(),
+            *(values[0, 0].cpu().numpy() for values in (lesions, second, image)),
             threshold=self.threshold,
             confirmation=self.confirmation,
         )
         return lesions.new_tensor(kept)[None, None]
+
+
+def segment_cube(network: JointNetwork, image: Tensor) -> Tensor:
+    """Return a network's lesion probability of a volume, ``(1, 1, D, H, W)`` float32."""
+    features = network.forward_features(image)
+    return network.forward_segmentation(features, image).lesion_logits.float().sigmoid()

@@ -247,7 +247,7 @@ def _run(
     if network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
         if confirmer is not None and second is not None:
-            lesions = confirmer.confirm(lesions, second)
+            lesions = confirmer.confirm(lesions, second, image)
         probability = lesions[0, 0].cpu().numpy()
         features = features._replace(segmentation=None)
     if network.config.classifies:

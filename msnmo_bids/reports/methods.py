@@ -162,9 +162,11 @@ def _confirmation(record: Mapping[str, Any]) -> str:
     if not asked:
         return ""
     return (
-        f"Before, lesions of which a second network ({str(asked['File']).split('.')[0]}) marked "
-        f"(probability above {_number(asked['Threshold'])}) less than {100 * asked['Share']:g} % "
-        "of the voxels were given up, as in a cascade of networks [@cascade]. "
+        "Before, findings were given up that a second network, as in a cascade of networks "
+        f"[@cascade] ({str(asked['File']).split('.')[0]}), gave a mean probability below 0.5, or "
+        f"whose chance to be a lesion was {_number(asked['LeastChance'])} or less. That chance is "
+        f"a logistic regression with squares and products, fitted to {asked['EvidenceFrom']}, on "
+        "a finding's size and contrast, what both networks say of it and the load elsewhere. "
     )
 
 

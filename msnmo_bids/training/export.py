@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.calibration import (
     ISOTONIC_CALIBRATION,
     TEMPERATURE_SCALING,
@@ -21,6 +22,7 @@ from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata, save_weights
 from msnmo_bids.settings import OUTLINE_CHOICES
 from msnmo_bids.training.checkpoint import trained_weights
+from msnmo_bids.training.confirmation import read_evidence
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 
 SIMULATED = (
@@ -53,12 +55,12 @@ def add_confirmation_options(parser: argparse.ArgumentParser) -> None:
         help="weights in the same folder that have to confirm a lesion",
     )
     parser.add_argument(
-        "--confirmed-share", type=float, default=Confirmation.share,
-        help="of a lesion's voxels that they have to mark (default: %(default)s)",
+        "--confirmed-evidence", type=Path, metavar="FILE",
+        help="evidence.json of msnmo_bids.training.confirmation",
     )  # fmt: skip
     parser.add_argument(
-        "--confirmed-threshold", type=float, default=Confirmation.threshold,
-        help="probability above which they mark a voxel (default: %(default)s)",
+        "--confirmed-chance", type=float, default=Confirmation.least_chance,
+        help="that a finding has to have to be a lesion (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -69,14 +71,22 @@ def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
     ------
     WeightsError
         If they cannot be read.
+    MsnmoError
+        If the evidence was not given, is missing or is malformed.
     """
     if options.confirmed_by is None:
         return None
+    if options.confirmed_evidence is None:
+        raise MsnmoError(
+            "--confirmed-by needs --confirmed-evidence",
+            remedy="Fit it with python -m msnmo_bids.training.confirmation",
+            exit_code=ExitCode.USAGE,
+        )
     return Confirmation(
         options.confirmed_by.name,
         read_metadata(options.confirmed_by).sha256,
-        options.confirmed_share,
-        options.confirmed_threshold,
+        read_evidence(options.confirmed_evidence),
+        options.confirmed_chance,
     )
 
 

@@ -153,7 +153,7 @@ def features_of(
     statistics = network.forward_statistics(features, image)
     lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
     if confirmer is not None and second is not None:
-        lesions = confirmer.confirm(lesions, second)
+        lesions = confirmer.confirm(lesions, second, image)
     pooled, _ = network.forward_classification(features, lesions, pre_logits=True)
     return pooled[0].numpy(), statistics[0].numpy()
 

@@ -153,8 +153,9 @@ def _confirmed_by(metadata: WeightsMetadata) -> str:
     if asked is None:
         return ""
     return (
-        f"Before, lesions of which a second network marked (probability above {asked.threshold:g}) "
-        f"less than {100 * asked.share:g} % of the voxels were given up [@cascade]. "
+        "Before, findings were given up that a second network [@cascade] gave a mean probability "
+        f"below 0.5, or whose chance to be a lesion was {asked.least_chance:g} or less, estimated "
+        "from their size and contrast, what both networks say of them and the load elsewhere. "
     )
 
 

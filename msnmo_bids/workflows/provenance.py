@@ -71,8 +71,8 @@ def _confirmation(weights: WeightsMetadata) -> dict[str, Any] | None:
     return {
         "File": asked.file,
         "SHA256": asked.sha256,
-        "Share": asked.share,
-        "Threshold": asked.threshold,
+        "LeastChance": asked.least_chance,
+        "EvidenceFrom": asked.evidence.data,
     }
 
 

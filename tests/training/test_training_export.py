@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from evidence import evidence_above
 
+from msnmo_bids.errors import MsnmoError
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
@@ -45,16 +50,33 @@ def test_a_network_that_confirms_only_segments(run):
     assert found.class_probabilities is None
 
 
-def test_weights_know_which_others_confirm_their_lesions(run):
+def test_weights_know_which_others_confirm_their_lesions(run, tmp_path):
     second = run("second", "--segmentation-only")
-    asked = ["--confirmed-by", second, "--confirmed-share", 0.5, "--confirmed-threshold", 0.7]
+    evidence = tmp_path / "evidence.json"
+    evidence.write_text(json.dumps(asdict(evidence_above(0.5))), encoding="utf-8")
+    asked = ["--confirmed-by", second, "--confirmed-evidence", evidence, "--confirmed-chance", 0.3]
     first = run("first", *asked, "--outline", "contrast")
     assert read_metadata(first).outline == "contrast"
     confirmation = read_metadata(first).confirmation
     assert confirmation.file == "second.safetensors"
     assert confirmation.sha256 == read_metadata(second).sha256
-    assert (confirmation.share, confirmation.threshold) == (0.5, 0.7)
+    assert confirmation.evidence == evidence_above(0.5)
+    assert confirmation.least_chance == 0.3
     assert read_metadata(run("alone")).confirmation is None
+
+
+def test_confirmation_needs_evidence(run, tmp_path):
+    second = run("second", "--segmentation-only")
+    with pytest.raises(MsnmoError, match="needs --confirmed-evidence"):
+        run("first", "--confirmed-by", second)
+    evidence = tmp_path / "evidence.json"
+    for content, problem in ((None, "cannot be read"), ("{}", "no evidence of findings")):
+        if content:
+            evidence.write_text(content, encoding="utf-8")
+        with pytest.raises(MsnmoError, match=problem) as error:
+            run("first", "--confirmed-by", second, "--confirmed-evidence", evidence)
+        assert error.value.file == str(evidence)
+        assert "msnmo_bids.training.confirmation" in str(error.value)
 
 
 def test_weights_know_how_they_were_calibrated(run):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from evidence import evidence_above
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import JointConfig, LossConfig
@@ -141,15 +142,16 @@ def test_features_are_the_networks(network):
     assert statistics.shape == network.density.mean.shape
 
 
-def test_lesions_that_are_not_confirmed_leave_the_features(network):
+def test_lesions_that_are_not_confirmed_leave_the_features(network, monkeypatch):
+    monkeypatch.setattr("msnmo_bids.model.confirmation.believed", lambda f: f[:, 0] >= 0)
     cube = np.random.default_rng(0).standard_normal((32, 32, 32)).astype(np.float32)
     image = torch.from_numpy(cube)[None, None]
     with torch.no_grad():
         level = float(network(image).lesion_probability.quantile(0.99))
     agreed, _ = features_of(network, cube)
     confirmers = [
-        Confirmer(network, Confirmation("second.safetensors", "", threshold=threshold), level)
-        for threshold in (1e-6, 1 - 1e-9)
+        Confirmer(network, Confirmation("second.safetensors", "", evidence), level)
+        for evidence in (evidence_above(-99.0, "second"), evidence_above(99.0, "second"))
     ]
     same, _ = features_of(network, cube, confirmers[0])
     without, _ = features_of(network, cube, confirmers[1])

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from evidence import evidence_above
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
@@ -125,13 +126,11 @@ def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, w
 
 
 def test_the_methods_text_tells_of_a_second_network_that_confirms(settings, weights):
-    asked = Confirmation("second.safetensors", "0" * 64, share=0.3, threshold=0.7)
+    asked = Confirmation("second.safetensors", "0" * 64, evidence_above(0.5), least_chance=0.3)
     for confirmation, told in ((asked, True), (None, False)):
         metadata = replace(read_metadata(weights), confirmation=confirmation)
         workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
-        assert (
-            "(probability above 0.7) less than 30 % of the voxels" in workflow.visit_desc()
-        ) == told
+        assert ("chance to be a lesion was 0.3 or less" in workflow.visit_desc()) == told
 
 
 def test_outlines_move_where_the_settings_say_so(settings, weights):

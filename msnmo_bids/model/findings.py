@@ -1,0 +1,144 @@
+"""What is known of each finding of a network, to tell lesions from what looks like them.
+
+A finding is what is connected above a lesion probability. A second network has seen the same
+volume; the image says how far the finding stands out; and a finding in a scan with much lesion
+elsewhere is likelier a lesion than the same one in a scan with none. Simulated lesions are less
+bright than real ones, so that what is as bright as bright lesions of real scans counts alike.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.special import logit
+
+from msnmo_bids.lesions.contrast import local_mean
+from msnmo_bids.lesions.mask import CONNECTIVITY_26
+
+#: What `describe_findings` tells of each finding, in this order.
+FEATURES = (
+    "size",  # natural logarithm of the number of voxels
+    "first",  # logit of the mean probability of the first network
+    "second",  # the same of the second one
+    "second_upper",  # logit of the 90th percentile of its probability
+    "share_above_0.7",  # of the voxels, by the second network
+    "share_above_0.9",
+    "contrast",  # mean z-score above that of the brain tissue around, at most 2.5
+    "elsewhere",  # logarithm of 10 voxels and those of all others, weighted by "second"
+)
+_SUREST = 0.99  # probabilities count as at most this, and at least as 1 minus this
+_FLUID = -1.5  # z-score: darker voxels are not compared with
+_NEIGHBOURHOOD = 4.0  # voxels, s.d. of the Gaussian that the tissue around is weighted by
+_REACH = 2  # voxels around findings that are not compared with
+_BRIGHT = 2.5  # z-scores; lesions of fifteen real scans had at most 2.4
+_BASE = 10.0  # voxels
+
+
+class Findings(NamedTuple):
+    """The findings of a volume.
+
+    Parameters
+    ----------
+    labels : ndarray of int, (D, H, W)
+        Number of the finding, from 1; 0 elsewhere.
+    features : ndarray of float, (N, len(FEATURES))
+        Of findings 1 to N.
+    """
+
+    labels: np.ndarray
+    features: np.ndarray
+
+
+def describe_findings(
+    first: np.ndarray, second: np.ndarray, image: np.ndarray, threshold: float
+) -> Findings:
+    """Find what a network marks and describe it.
+
+    Parameters
+    ----------
+    first : ndarray, (D, H, W)
+        Lesion probability of the network whose findings they are.
+    second : ndarray, (D, H, W)
+        That of another network.
+    image : ndarray, (D, H, W)
+        Its input: z-scores, 0 outside of the brain.
+    threshold : float
+        Findings are what is connected (26 neighbours) above this probability.
+
+    Returns
+    -------
+    Findings
+        None of them, where nothing is above the threshold.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape.
+
+    Examples
+    --------
+    >>> first, second = np.zeros((2, 8, 8, 8))
+    >>> image = np.ones((8, 8, 8))
+    >>> first[2:4, 2:4, 2:4], second[2:4, 2:4, 2:4], image[2:4, 2:4, 2:4] = 0.9, 0.8, 3.0
+    >>> features = describe_findings(first, second, image, 0.6).features
+    >>> dict(zip(FEATURES, features[0].round(1).tolist()))  # doctest: +NORMALIZE_WHITESPACE
+    {'size': 2.1, 'first': 2.2, 'second': 1.4, 'second_upper': 1.4, 'share_above_0.7': 1.0,
+     'share_above_0.9': 0.0, 'contrast': 2.0, 'elsewhere': 2.3}
+    """
+    if not first.shape == second.shape == image.shape:
+        raise ValueError(f"shapes differ: {first.shape}, {second.shape}, {image.shape}")
+    labels, count = ndimage.label(first > threshold, structure=CONNECTIVITY_26)
+    if not count:
+        return Findings(labels, np.zeros((0, len(FEATURES))))
+    where = labels > 0
+    numbers = labels[where] - 1
+    sizes = np.bincount(numbers, minlength=count)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(numbers, weights=values, minlength=count) / sizes
+
+    marked = second[where]
+    confirmed = mean(marked)
+    weighted = sizes * confirmed
+    order = np.argsort(numbers, kind="stable")
+    parts = np.split(marked[order], np.cumsum(sizes)[:-1])
+    features = (
+        np.log(sizes),
+        _logit(mean(first[where])),
+        _logit(confirmed),
+        _logit(np.array([np.percentile(part, 90) for part in parts])),
+        mean(marked > 0.7),
+        mean(marked > 0.9),
+        np.minimum(mean((image - _tissue_around(image, where))[where]), _BRIGHT),
+        np.log(_BASE + weighted.sum() - weighted),
+    )
+    return Findings(labels, np.stack(features, axis=1))
+
+
+def believed(features: np.ndarray) -> np.ndarray:
+    """Tell which findings have a mean probability of at least 0.5 from the second network.
+
+    Parameters
+    ----------
+    features : ndarray, (N, F)
+        Of `describe_findings`.
+
+    Returns
+    -------
+    ndarray of bool, (N,)
+        Whether the second network believes them.
+    """
+    return features[:, FEATURES.index("second")] >= 0
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probability, 1 - _SUREST, _SUREST))
+
+
+def _tissue_around(image: np.ndarray, findings: np.ndarray) -> np.ndarray:
+    """Return the local mean of brain tissue beyond the findings; 0 where there is none."""
+    near = ndimage.binary_dilation(findings, CONNECTIVITY_26, iterations=_REACH)
+    tissue = (image != 0) & (image > _FLUID) & ~near
+    return local_mean(image, tissue, (_NEIGHBOURHOOD,) * 3)[0]
