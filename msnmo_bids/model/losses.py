@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from msnmo_bids.lesions.mask import CONNECTIVITY_26
 from msnmo_bids.model.cam import class_activation_maps
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointOutput
@@ -265,7 +266,7 @@ def lesion_class_loss(
 
 def _lesion_voxels(mask: Tensor) -> tuple[Tensor, ...]:
     """Return the number of its lesion (from 0) and the three indices of each voxel of a mask."""
-    components, _ = ndimage.label(mask.cpu().numpy() > 0, np.ones((3, 3, 3)))
+    components, _ = ndimage.label(mask.cpu().numpy() > 0, CONNECTIVITY_26)
     voxels = np.nonzero(components)
     return tuple(
         torch.as_tensor(values, dtype=torch.long, device=mask.device)
