@@ -220,4 +220,4 @@ class Confirmer:
 def segment_cube(network: JointNetwork, image: Tensor) -> Tensor:
     """Return a network's lesion probability of a volume, ``(1, 1, D, H, W)`` float32."""
     features = network.forward_features(image)
-    return network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+    return network.forward_segmentation(features, image).lesion_probability

@@ -28,6 +28,8 @@ FEATURES = (
     "contrast",  # mean z-score above that of the brain tissue around, at most 2.5
     "elsewhere",  # logarithm of 10 voxels and those of all others, weighted by "second"
 )
+#: Mean probability from which on the second network believes a finding.
+LEAST_BELIEF = 0.5
 _SUREST = 0.99  # probabilities count as at most this, and at least as 1 minus this
 _FLUID = -1.5  # z-score: darker voxels are not compared with
 _NEIGHBOURHOOD = 4.0  # voxels, s.d. of the Gaussian that the tissue around is weighted by
@@ -118,7 +120,7 @@ def describe_findings(
 
 
 def believed(features: np.ndarray) -> np.ndarray:
-    """Tell which findings have a mean probability of at least 0.5 from the second network.
+    """Tell to which findings the second network gives a mean probability of `LEAST_BELIEF` or more.
 
     Parameters
     ----------
@@ -130,7 +132,7 @@ def believed(features: np.ndarray) -> np.ndarray:
     ndarray of bool, (N,)
         Whether the second network believes them.
     """
-    return features[:, FEATURES.index("second")] >= 0
+    return features[:, FEATURES.index("second")] >= logit(LEAST_BELIEF)
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:

@@ -245,7 +245,7 @@ def _run(
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
     if network.config.segments:
-        lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+        lesions = network.forward_segmentation(features, image).lesion_probability
         if confirmer is not None and second is not None:
             lesions = confirmer.confirm(lesions, second, image)
         probability = lesions[0, 0].cpu().numpy()

@@ -23,6 +23,11 @@ class LesionMaps(NamedTuple):
     lesion_logits: Tensor
     scale_logits: tuple[Tensor, ...]
 
+    @property
+    def lesion_probability(self) -> Tensor:
+        """M_lesion (Eq. 5), ``(B, 1, D, H, W)`` float32, 0 to 1."""
+        return self.lesion_logits.float().sigmoid()
+
 
 class LesionSegmentation(nn.Module):
     """Lesion logits from f_seg, with the image as the skip of full resolution.

@@ -11,6 +11,7 @@ from typing import Any
 
 from msnmo_bids.lesions.contrast import REACH_MM
 from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION
+from msnmo_bids.model.findings import LEAST_BELIEF
 
 CITATION = re.compile(r"\[@(\w+)\]")
 _ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
@@ -163,10 +164,11 @@ def _confirmation(record: Mapping[str, Any]) -> str:
         return ""
     return (
         "Before, findings were given up that a second network, as in a cascade of networks "
-        f"[@cascade] ({str(asked['File']).split('.')[0]}), gave a mean probability below 0.5, or "
-        f"whose chance to be a lesion was {_number(asked['LeastChance'])} or less. That chance is "
-        f"a logistic regression with squares and products, fitted to {asked['EvidenceFrom']}, on "
-        "a finding's size and contrast, what both networks say of it and the load elsewhere. "
+        f"[@cascade] ({str(asked['File']).split('.')[0]}), gave a mean probability below "
+        f"{LEAST_BELIEF:g}, or whose chance to be a lesion was {_number(asked['LeastChance'])} or "
+        "less. That chance is a logistic regression with squares and products, fitted to "
+        f"{asked['EvidenceFrom']}, on a finding's size and contrast, what both networks say of it "
+        "and the load elsewhere. "
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.material import Material, add_material_options, load_material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan
-from msnmo_bids.training.simulated_test import plan_cases, simulate_case
+from msnmo_bids.training.simulated_test import Case, plan_cases, simulate_case
 
 SEED = 900
 SCANS = 600
@@ -55,6 +56,11 @@ class ScanFindings:
 
     features: np.ndarray
     lesion_shares: np.ndarray
+
+    @property
+    def lesions(self) -> np.ndarray:
+        """Which findings are lesions, ``(N,)`` bool."""
+        return self.lesion_shares > LESION_SHARE
 
 
 def findings_of(
@@ -147,7 +153,7 @@ def _fit(scans: Sequence[ScanFindings], data: str) -> Evidence:
     from sklearn.preprocessing import StandardScaler
 
     features = np.concatenate([scan.features for scan in scans])
-    lesion = np.concatenate([scan.lesion_shares for scan in scans]) > LESION_SHARE
+    lesion = np.concatenate([scan.lesions for scan in scans])
     counts = [len(scan.features) for scan in scans]
     weight = np.concatenate([np.full(count, count**-0.5) for count in counts if count])
     lowest, highest = np.quantile(features, _WITHIN, axis=0)
@@ -197,26 +203,26 @@ def _material(anatomy: Path, lesion_shapes: Path, folder: Path | None) -> Materi
 
 def _measure_all(options: argparse.Namespace) -> Iterator[Path]:
     """Write the findings of all scans, several at a time where asked to."""
-    measure, numbers = partial(_measure, options=options), range(options.scans)
+    measure = partial(_measure, options=options)
+    cases = islice(plan_cases(options.scans), options.scans)
     if options.processes == 1:
-        yield from map(measure, numbers)
+        yield from map(measure, cases)
         return
     with ProcessPoolExecutor(options.processes) as executor:
-        yield from executor.map(measure, numbers)
+        yield from executor.map(measure, cases)
 
 
-def _measure(number: int, options: argparse.Namespace) -> Path:
-    """Write the findings of a numbered scan, unless that was done."""
+def _measure(case: Case, options: argparse.Namespace) -> Path:
+    """Write the findings of a case's scan, unless that was done."""
     import torch
 
-    file: Path = options.out / "findings" / f"{number}.npz"
+    file: Path = options.out / "findings" / f"{case.number}.npz"
     if file.exists():
         return file
     torch.set_num_threads(1)
-    case = list(plan_cases(number // 3 + 1))[number]
-    rng = np.random.default_rng((options.seed, number))
+    rng = np.random.default_rng((options.seed, case.number))
     material = _material(options.anatomy, options.lesion_shapes, options.cache)
-    scan = simulate_case(case, material, rng, matched=number // 3 % 2 == 1)
+    scan = simulate_case(case, material, rng, matched=case.number // 3 % 2 == 1)
     found = findings_of(
         scan, (options.weights, options.confirmed_by), rng, precision=options.precision
     )
@@ -228,7 +234,7 @@ def _measure(number: int, options: argparse.Namespace) -> Path:
 def _summary(scans: Sequence[ScanFindings], chances: Sequence[np.ndarray]) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
-    lesion = np.concatenate([scan.lesion_shares for scan in scans]) > LESION_SHARE
+    lesion = np.concatenate([scan.lesions for scan in scans])
     return {
         "scans": len(scans),
         "findings": len(lesion),

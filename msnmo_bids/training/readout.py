@@ -151,7 +151,7 @@ def features_of(
     second = None if confirmer is None else confirmer.read(image)
     features = network.forward_features(image)
     statistics = network.forward_statistics(features, image)
-    lesions = network.forward_segmentation(features, image).lesion_logits.float().sigmoid()
+    lesions = network.forward_segmentation(features, image).lesion_probability
     if confirmer is not None and second is not None:
         lesions = confirmer.confirm(lesions, second, image)
     pooled, _ = network.forward_classification(features, lesions, pre_logits=True)

@@ -14,6 +14,7 @@ from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
 from msnmo_bids.lesions.contrast import REACH_MM
+from msnmo_bids.model.findings import LEAST_BELIEF
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 
@@ -154,8 +155,9 @@ def _confirmed_by(metadata: WeightsMetadata) -> str:
         return ""
     return (
         "Before, findings were given up that a second network [@cascade] gave a mean probability "
-        f"below 0.5, or whose chance to be a lesion was {asked.least_chance:g} or less, estimated "
-        "from their size and contrast, what both networks say of them and the load elsewhere. "
+        f"below {LEAST_BELIEF:g}, or whose chance to be a lesion was {asked.least_chance:g} or "
+        "less, estimated from their size and contrast, what both networks say of them and the load "
+        "elsewhere. "
     )
 
 
