@@ -32,7 +32,7 @@ from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity
+from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity, regions_of
 from msnmo_bids.training.simulated_test import (
     FIRST_SEED,
     describe,
@@ -146,7 +146,9 @@ def _real_row(
         row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
     if found.probability is not None:
         chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume, metadata.outline)
-        row |= compare_lesions(scan, scan.grid(), found.probability, chosen)[1]
+        grid = scan.grid()
+        regions = regions_of(scan, grid)
+        row |= compare_lesions(scan, grid, regions, found.probability, chosen)[1]
     return row
 
 

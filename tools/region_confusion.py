@@ -9,7 +9,6 @@ so that only the atlas, its registration and the ventricles found in the scan ma
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +70,7 @@ def compare(scan: Scan, truth: Path) -> list[Lesion]:
     brain = np.asarray(canonical(folder / truth_name(scan.prefix, "brain_mask")).dataobj) > 0
     lesions = canonical(folder / truth_name(scan.prefix, "lesion_labels"))
     labels = np.asarray(lesions.dataobj).astype(np.int32)
-    with tempfile.TemporaryDirectory() as temporary:
-        image, mask = Path(temporary) / "flair.nii", Path(temporary) / "mask.nii"
-        nib.Nifti1Image(flair.get_fdata(dtype=np.float32) * brain, flair.affine).to_filename(image)
-        nib.Nifti1Image(brain.astype(np.uint8), flair.affine).to_filename(mask)
-        codes, to_mni = locate_regions(image, mask)
+    codes, to_mni = locate_regions(flair.get_fdata(dtype=np.float32), brain, zooms)
     regions = assign_regions(labels, codes, zooms)
     sites = lesion_sites(labels, to_mni, float(np.prod(zooms)))
     rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))

@@ -21,18 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.morphometry import SMALL_LESION
-from msnmo_bids.lesions.regions import (
-    INFRATENTORIAL,
-    VENTRICLE,
-    assign_regions,
-    locate_regions,
-)
+from msnmo_bids.lesions.regions import INFRATENTORIAL, VENTRICLE, assign_regions
 
 #: Boxes in MNI mm: (lowest, highest) along x (its magnitude), y and z.
 BODY = ((0.0, 35.0), (-35.0, 10.0), (10.0, 35.0))
@@ -80,25 +74,6 @@ def rule_diagnosis(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndar
         NMOSD for a scan without lesions too: the rule knows no third answer.
     """
     return "MS" if find_signs(labels, region_codes, to_mni).fulfilled else "NMOSD"
-
-
-def rule_of_scan(labels: np.ndarray, flair: Path, brain_mask: Path) -> str:
-    """Apply the rule to a scan whose regions are not known yet.
-
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        Lesions, 1 to n, on the grid of the FLAIR.
-    flair : Path
-        Preprocessed FLAIR, RAS, 0 outside of the brain.
-    brain_mask : Path
-        Brain mask on the same grid.
-
-    Returns
-    -------
-    {"MS", "NMOSD"}
-    """
-    return rule_diagnosis(labels, *locate_regions(flair, brain_mask))
 
 
 def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> Signs:

@@ -29,14 +29,19 @@ class RegionMap(StepInterface):
     output_spec = _RegionMapOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
+        import nibabel as nib
         import numpy as np
 
+        from msnmo_bids.interfaces.images import load_array
         from msnmo_bids.lesions.regions import locate_regions
 
-        regions, to_mni = locate_regions(Path(self.inputs.in_file), Path(self.inputs.mask_file))
+        image = nib.Nifti1Image.from_filename(self.inputs.in_file)
+        values = np.asanyarray(image.dataobj, dtype=np.float32)
+        brain = load_array(Path(self.inputs.mask_file)) > 0
+        regions = locate_regions(values, brain, nib.affines.voxel_sizes(image.affine))
         region_file, mni_file = folder / "regions.npy", folder / "to_mni.npy"
-        np.save(region_file, regions.astype(np.int8), allow_pickle=False)
-        np.save(mni_file, to_mni, allow_pickle=False)
+        np.save(region_file, regions.codes, allow_pickle=False)
+        np.save(mni_file, regions.to_mni, allow_pickle=False)
         return {"region_file": str(region_file), "mni_file": str(mni_file)}
 
 
@@ -73,10 +78,10 @@ class SegmentLesions(StepInterface):
         import numpy as np
 
         from msnmo_bids.interfaces.images import load_array, write_like
-        from msnmo_bids.lesions.contrast import refine
         from msnmo_bids.lesions.mask import rounded, segment, without_dropped
         from msnmo_bids.lesions.morphometry import lesion_table, summary
-        from msnmo_bids.lesions.regions import assign_regions
+        from msnmo_bids.lesions.refinement import refine
+        from msnmo_bids.lesions.regions import Regions, assign_regions
         from msnmo_bids.lesions.sites import lesion_sites
         from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
 
@@ -86,8 +91,9 @@ class SegmentLesions(StepInterface):
         brain = load_array(Path(self.inputs.mask_file)) > 0
         transform = CubeTransform.from_json(Path(self.inputs.transform_file).read_text("utf-8"))
         probability = from_cube(np.load(self.inputs.probability_file), transform) * brain
+        regions = Regions(np.load(self.inputs.region_file), np.load(self.inputs.mni_file))
         probability = refine(
-            probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms),
+            probability, image.get_fdata(dtype=np.float32), brain, tuple(zooms), regions,
             threshold=self.inputs.threshold, outline=self.inputs.outline,
         )  # fmt: skip
         probability = rounded(probability)
@@ -98,9 +104,9 @@ class SegmentLesions(StepInterface):
             threshold=self.inputs.threshold,
             min_volume=self.inputs.min_volume,
         )
-        regions = assign_regions(labels, np.load(self.inputs.region_file), zooms)
-        sites = lesion_sites(labels, np.load(self.inputs.mni_file), voxel_volume)
-        table = lesion_table(labels, probability, regions, image.affine, sites)
+        region_of = assign_regions(labels, regions.codes, zooms)
+        sites = lesion_sites(labels, regions.to_mni, voxel_volume)
+        table = lesion_table(labels, probability, region_of, image.affine, sites)
         probability = without_dropped(probability, lesions > 0, self.inputs.threshold)
         arrays = {"probability": probability, "lesion": lesions, "label": labels}
         written = {
@@ -113,7 +119,7 @@ class SegmentLesions(StepInterface):
             native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
             cam_files[name] = str(write_like(native, flair, folder / f"cam_{len(cam_files)}.nii"))
         table_file = folder / "lesions.json"
-        registration = atlas_registration(np.load(self.inputs.mni_file), image.affine)
+        registration = atlas_registration(regions.to_mni, image.affine)
         measures = {
             "Table": _rows(table),
             "Summary": {**summary(table), "AtlasRegistration": registration},

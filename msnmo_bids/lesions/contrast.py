@@ -46,39 +46,6 @@ _SUREST = 0.999  # probabilities count as at most this, and at least as 1 minus 
 _LEAST_WEIGHT = 1e-3  # of the tissue in a neighbourhood; with less there is nothing to compare with
 
 
-def refine(
-    probability: np.ndarray,
-    image: np.ndarray,
-    brain: np.ndarray,
-    zooms: tuple[float, float, float],
-    *,
-    threshold: float,
-    outline: str,
-) -> np.ndarray:
-    """Bring a network's lesions to the scan: outline them as asked, give up those too bright.
-
-    Parameters
-    ----------
-    probability, image, brain, zooms, threshold
-        As for `outline_by_contrast`.
-    outline : {"probability", "contrast"}
-        Where a lesion ends, see :class:`~msnmo_bids.settings.ProcessingSettings`.
-
-    Returns
-    -------
-    ndarray of float32, (X, Y, Z)
-        The probability.
-
-    Raises
-    ------
-    ValueError
-        If the arrays differ in shape.
-    """
-    if outline == "contrast":
-        probability = outline_by_contrast(probability, image, brain, zooms, threshold=threshold)
-    return drop_too_bright(probability, image, brain, zooms, threshold=threshold)
-
-
 def outline_by_contrast(
     probability: np.ndarray,
     image: np.ndarray,

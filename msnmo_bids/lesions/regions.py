@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -59,49 +59,49 @@ def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return maps, stored["flair"].astype(np.float32) / FLAIR_STEPS, stored["affine"]
 
 
-def region_map(flair: Path, brain_mask: Path) -> np.ndarray:
-    """Map the regions of a scan.
+class Regions(NamedTuple):
+    """The regions of a scan, and where it lies.
 
     Parameters
     ----------
-    flair : Path
-        Preprocessed FLAIR, RAS, 0 outside of the brain.
-    brain_mask : Path
-        Brain mask on the same grid.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), int8
-        0 outside, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep white and
-        grey matter. No random number is drawn: equal input gives equal output.
+    codes : ndarray, (X, Y, Z), int8
+        0 outside of the brain, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep
+        white and grey matter.
+    to_mni : ndarray, (4, 4)
+        Index of the scan to MNI mm (affine registration), multiplies column vectors.
     """
-    return locate_regions(flair, brain_mask)[0]
+
+    codes: np.ndarray
+    to_mni: np.ndarray
 
 
-def locate_regions(flair: Path, brain_mask: Path) -> tuple[np.ndarray, np.ndarray]:
+def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.
 
     Parameters
     ----------
-    flair, brain_mask : Path
-        As for `region_map`.
+    values : ndarray, (X, Y, Z)
+        FLAIR, RAS order.
+    brain : ndarray of bool, (X, Y, Z)
+        Brain mask.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
 
     Returns
     -------
-    codes : ndarray, (X, Y, Z), int8
-        As of `region_map`.
-    to_mni : ndarray, (4, 4)
-        Index of the scan to MNI mm (affine registration), multiplies column vectors.
+    Regions
+        No random number is drawn: equal input gives equal output.
+
+    Raises
+    ------
+    ValueError
+        The brain is empty.
     """
-    image = nib.Nifti1Image.from_filename(flair)
-    values = np.asanyarray(image.dataobj, dtype=np.float32)
-    brain = np.asanyarray(nib.Nifti1Image.from_filename(brain_mask).dataobj) > 0
-    zooms = nib.affines.voxel_sizes(image.affine)
     _, atlas, atlas_affine = load_atlas()
     # The arrays' own axes, not the scanner's: slices are tilted to lie as the atlas's do.
     matrix = register_affine(values * brain, zooms, atlas, nib.affines.voxel_sizes(atlas_affine))
     codes = refine(atlas_on_grid(matrix, values.shape), values, brain, zooms)
-    return codes, atlas_affine @ matrix
+    return Regions(codes, atlas_affine @ matrix)
 
 
 def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -153,7 +153,7 @@ def refine(
     Returns
     -------
     ndarray, (X, Y, Z), int8
-        Codes as in `region_map`.
+        Codes as in `Regions`.
     """
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
@@ -185,7 +185,7 @@ def assign_regions(
     labels : ndarray, (X, Y, Z)
         1 to n.
     region_codes : ndarray, (X, Y, Z)
-        From `region_map`.
+        Codes of `Regions`.
     zooms : sequence of float, (3,)
         Voxel size (mm); axes with thick slices are not dilated across.
 

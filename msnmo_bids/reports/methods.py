@@ -141,7 +141,9 @@ def _lesions(record: Mapping[str, Any]) -> str:
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
         f"{_number(record.get('Threshold'))}{_outline(record)}; connected lesions (26 neighbours) "
         f"smaller than {least} mm³ were removed, and so were findings too bright for a lesion "
-        f"(fat, pituitary). {_confirmation(record)}Each lesion was "
+        "(fat, pituitary) and those for the most part between the lateral ventricles (septum "
+        "pellucidum, fornix) or beyond the brain of a registered atlas. "
+        f"{_confirmation(record)}Each lesion was "
         "assigned to a candidate region. Class activation maps were summed over the classifier's "
         "three scales, each voxel by what it counts in the classifier's pooling."
     )

@@ -88,7 +88,7 @@ def region_codes(tissue: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, (X, Y, Z), int8
-        As :func:`msnmo_bids.lesions.regions.region_map` gives them.
+        As :func:`msnmo_bids.lesions.regions.locate_regions` gives them.
     """
     lookup = np.zeros(max(Tissue) + 1, np.int8)
     lookup[list(BRAIN)] = DEEP

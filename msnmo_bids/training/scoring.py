@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch import nn
@@ -17,12 +15,13 @@ from torch import nn
 from msnmo_bids.bids.dataset import atomic_path, write_tsv
 from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.evaluation.crossval import SCANS, scan_columns
-from msnmo_bids.evaluation.rule import rule_of_scan
+from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.sample_file import NativeGrid
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.lesions.contrast import refine
 from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.refinement import refine
+from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.training.gradients import forward
@@ -43,7 +42,7 @@ class Segmentation:
     min_volume : float
         Connected lesions smaller than this are dropped (mm³).
     outline : {"probability", "contrast"}
-        Where a lesion ends; by contrast, the scan as it was found is read for it.
+        Where a lesion ends.
     """
 
     threshold: float = 0.5
@@ -65,6 +64,8 @@ class ScanResult:
         The scan's own grid.
     labels : ndarray of int32, (X, Y, Z), or None
         Lesions that were found, numbered, on the scan's own grid (RAS order).
+    regions : Regions or None
+        Of the scan, where lesions were looked for.
     volumes : dict of str to ndarray
         On the cube, for the figures: ``image``, ``zooms`` and, where there are any, ``truth``,
         ``prediction`` and ``cams``; empty unless they were asked for.
@@ -74,6 +75,7 @@ class ScanResult:
     row: dict[str, Any]
     grid: NativeGrid
     labels: np.ndarray | None
+    regions: Regions | None
     volumes: dict[str, np.ndarray]
 
 
@@ -124,17 +126,44 @@ def evaluate_scan(
     if output.class_logits is not None and sample.diagnosis is not None:
         probabilities = output.class_logits[0].double().softmax(0).tolist()
         row |= dict(zip(probability_columns(classes), probabilities, strict=True))
-    labels = None
+    labels = regions = None
     if output.lesion_probability is not None:
         probability = output.lesion_probability[0, 0].cpu().numpy()
-        labels, measures = compare_lesions(scan, grid, probability, segmentation)
+        regions = regions_of(scan, grid)
+        labels, measures = compare_lesions(scan, grid, regions, probability, segmentation)
         row |= measures
     volumes = _volumes(grid, sample, output, segmentation.threshold) if with_volumes else {}
-    return ScanResult(scan, row, grid, labels, volumes)
+    return ScanResult(scan, row, grid, labels, regions, volumes)
+
+
+def regions_of(scan: PreparedScan, grid: NativeGrid) -> Regions:
+    """Register the atlas to a scan as it was found, without its skull.
+
+    Parameters
+    ----------
+    scan : PreparedScan
+        The scan.
+    grid : NativeGrid
+        Its own grid.
+
+    Returns
+    -------
+    Regions
+    """
+    return locate_regions(_native_values(scan), grid.brain, grid.zooms)
+
+
+def _native_values(scan: PreparedScan) -> np.ndarray:
+    values: np.ndarray = scan.native_image().get_fdata(dtype=np.float32)
+    return values
 
 
 def compare_lesions(
-    scan: PreparedScan, grid: NativeGrid, probability: np.ndarray, segmentation: Segmentation
+    scan: PreparedScan,
+    grid: NativeGrid,
+    regions: Regions,
+    probability: np.ndarray,
+    segmentation: Segmentation,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Find the lesions on the scan's own grid and compare them with its manual mask.
 
@@ -144,6 +173,8 @@ def compare_lesions(
         The scan.
     grid : NativeGrid
         Its own grid.
+    regions : Regions
+        From `regions_of`.
     probability : ndarray, (D, H, W)
         Lesion probability, on the cube.
     segmentation : Segmentation
@@ -158,9 +189,10 @@ def compare_lesions(
     """
     native = refine(
         grid.to_native(probability),
-        scan.native_image().get_fdata(dtype=np.float32),
+        _native_values(scan),
         grid.brain,
         grid.zooms,
+        regions,
         threshold=segmentation.threshold,
         outline=segmentation.outline,
     )
@@ -229,20 +261,12 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     ValueError
         If the network did not look for lesions.
     """
-    if tested.labels is None:
+    if tested.labels is None or tested.regions is None:
         raise ValueError("the rule needs lesions")
-    scan = tested.scan
-    row = identity(scan)
-    if scan.labelled.diagnosis is None:
+    row = identity(tested.scan)
+    if tested.scan.labelled.diagnosis is None:
         return row
-    raw = scan.native_image()
-    brain = tested.grid.brain
-    with tempfile.TemporaryDirectory() as folder:
-        flair, mask = Path(folder) / "flair.nii.gz", Path(folder) / "mask.nii.gz"
-        values = raw.get_fdata(dtype=np.float32) * brain
-        nib.Nifti1Image(values, raw.affine).to_filename(flair)
-        nib.Nifti1Image(brain.astype(np.uint8), raw.affine).to_filename(mask)
-        answer = rule_of_scan(tested.labels, flair, mask)
+    answer = rule_diagnosis(tested.labels, *tested.regions)
     columns = zip(probability_columns(classes), classes, strict=True)
     return row | {column: float(name == answer) for column, name in columns}
 

@@ -6,13 +6,11 @@ is no statement about patients. Masks are compared on the scan's own grid, as th
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from msnmo_bids.evaluation.cam import (
@@ -22,10 +20,11 @@ from msnmo_bids.evaluation.cam import (
     mirrored_elsewhere,
     remove_tissue,
 )
-from msnmo_bids.evaluation.rule import rule_of_scan
+from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
-from msnmo_bids.lesions.contrast import refine
 from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.refinement import refine
+from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
@@ -178,8 +177,9 @@ def evaluate_case(
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
     zooms = tuple(scan.zooms)
+    regions = locate_regions(scan.image, brain, zooms)
     probability = refine(
-        from_cube(found.probability, transform) * brain, scan.image, brain, zooms,
+        from_cube(found.probability, transform) * brain, scan.image, brain, zooms, regions,
         threshold=metadata.threshold, outline=metadata.outline,
     )  # fmt: skip
     voxel = float(np.prod(zooms))
@@ -200,7 +200,7 @@ def evaluate_case(
     if with_deletion:
         row |= _deletion(cube, found, likeliest, apply)
     if with_rule:
-        row["rule"] = _rule(scan, brain, labels)
+        row["rule"] = rule_diagnosis(labels, *regions)
     return row
 
 
@@ -250,14 +250,6 @@ def _deletion(
 def _margin(found: Prediction, index: int) -> float:
     assert found.class_logits is not None
     return float(found.class_logits[index] - np.delete(found.class_logits, index).max())
-
-
-def _rule(scan: SimulatedScan, brain: np.ndarray, labels: np.ndarray) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        flair, mask = Path(folder) / "flair.nii", Path(folder) / "mask.nii"
-        nib.Nifti1Image(scan.image * brain, scan.affine).to_filename(flair)
-        nib.Nifti1Image(brain.astype(np.uint8), scan.affine).to_filename(mask)
-        return rule_of_scan(labels, flair, mask)
 
 
 def _dsc(found: np.ndarray, true: np.ndarray) -> float:

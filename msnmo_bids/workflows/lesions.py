@@ -29,8 +29,9 @@ The joint network of lesion segmentation and classification [@joint_model] ({nam
 {precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
 (trilinear), masked with the brain and cut at {threshold:g}{outlined}; connected \
 lesions (26 neighbours) smaller than {min_volume:g} mm³ were removed, and so were findings too \
-bright for a lesion (fat, pituitary). {confirmed}Lesions were assigned to candidate regions by an \
-affine registration (robust least squares) of a probabilistic atlas. """
+bright for a lesion (fat, pituitary), and those for the most part between the lateral ventricles \
+(septum pellucidum, fornix) or beyond the brain of a probabilistic atlas. {confirmed}Lesions were \
+assigned to candidate regions by that atlas, registered affinely (robust least squares). """
 
 
 def init_lesion_wf(

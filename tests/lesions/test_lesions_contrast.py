@@ -13,7 +13,6 @@ from msnmo_bids.lesions.contrast import (
     REACH_MM,
     drop_too_bright,
     outline_by_contrast,
-    refine,
 )
 
 _THRESHOLD = 0.6
@@ -162,13 +161,3 @@ def test_a_bright_finding_without_tissue_around_it_stays():
     brain[:20] = False
     kept = drop_too_bright(found, image, brain, (1, 1, 1), threshold=_THRESHOLD)
     np.testing.assert_array_equal(kept, found.astype(np.float32))
-
-
-@pytest.mark.parametrize("outline", ["probability", "contrast"])
-def test_both_are_done_where_asked(outline):
-    image, places = _findings(1.5, 5.0)
-    found = np.where(ndimage.binary_dilation(image > 300.0), 0.7, 0.1)
-    brain = np.ones(image.shape, bool)
-    after = refine(found, image, brain, (1, 1, 1), threshold=_THRESHOLD, outline=outline)
-    assert (after[places, 12, 12] > _THRESHOLD).tolist() == [True, False]
-    assert ((after > _THRESHOLD).sum() < (found[:24] > _THRESHOLD).sum()) == (outline == "contrast")

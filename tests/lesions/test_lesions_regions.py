@@ -20,8 +20,8 @@ from msnmo_bids.lesions.regions import (
     assign_regions,
     atlas_on_grid,
     load_atlas,
+    locate_regions,
     refine,
-    region_map,
 )
 from msnmo_bids.lesions.registration import register_affine
 
@@ -268,17 +268,20 @@ def test_registration_recovers_a_known_affine(moved_atlas):
     assert error.max() < 2.5
 
 
-def test_region_map_of_a_scan(moved_atlas, tmp_path):
+def test_regions_of_a_scan(moved_atlas):
     values, affine, true = (moved_atlas[key] for key in ("values", "affine", "matrix"))
-    files = tmp_path / "flair.nii.gz", tmp_path / "mask.nii.gz"
-    for file, array in zip(files, (values, (values > 0).astype(np.uint8)), strict=True):
-        nib.save(nib.Nifti1Image(array, affine), file)
-    codes = region_map(*files)
     zooms = nib.affines.voxel_sizes(affine)
+    codes, to_mni = locate_regions(values, values > 0, zooms)
+    _, _, atlas_affine = load_atlas()
+    corners = np.argwhere(values > 0)[[0, -1]]
+    off = [nib.affines.apply_affine(m, corners) for m in (to_mni, atlas_affine @ true)]
+    assert np.abs(off[0] - off[1]).max() < 4  # mm
     expected = refine(atlas_on_grid(true, values.shape), values, values > 0, zooms)
     assert codes.dtype == np.int8
     np.testing.assert_array_equal(codes > 0, values > 0)
     for code in (VENTRICLE, INFRATENTORIAL, CORTEX, DEEP):
         one, other = codes == code, expected == code
         assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.9, code
-    np.testing.assert_array_equal(region_map(*files), codes)  # a rerun gives the same
+    again = locate_regions(values, values > 0, zooms)
+    np.testing.assert_array_equal(again.to_mni, to_mni)
+    np.testing.assert_array_equal(again.codes, codes)  # a rerun gives the same

@@ -30,6 +30,7 @@ from msnmo_bids.training.scoring import (
     choose_examples,
     compare_lesions,
     evaluate_scan,
+    regions_of,
     rule_row,
     write_example,
 )
@@ -113,8 +114,9 @@ def test_an_outline_by_contrast_is_drawn_on_the_scan_itself(prepared):
     wide = ndimage.binary_dilation(truth > 0, iterations=2)
     doubtful = np.where(wide, np.float32(0.7), np.float32(0.1))
     by_contrast = Segmentation(outline="contrast")
-    kept, _ = compare_lesions(scan, grid, doubtful, Segmentation())
-    moved, _ = compare_lesions(scan, grid, doubtful, by_contrast)
+    regions = regions_of(scan, grid)
+    kept, _ = compare_lesions(scan, grid, regions, doubtful, Segmentation())
+    moved, _ = compare_lesions(scan, grid, regions, doubtful, by_contrast)
     image = scan.native_image().get_fdata(dtype=np.float32)
     expected = outline_by_contrast(
         grid.to_native(doubtful), image, grid.brain, grid.zooms, threshold=0.5
