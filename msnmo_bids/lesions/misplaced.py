@@ -20,12 +20,15 @@ from msnmo_bids.lesions.mask import CONNECTIVITY_26
 from msnmo_bids.lesions.regions import VENTRICLE, Regions, load_atlas
 
 #: Tissue between the walls of the two lateral ventricles is septum or fornix where they are at most
-#: this far apart (mm); farther apart lies the corpus callosum, save for the underside of its body.
+#: this far apart (mm), ...
 SEPTUM_MM = 16.0
+#: ... and so far above too (mm), since the corpus callosum roofs the ventricles; voxels that are
+#: higher than this are not compared with those above.
+_ROOF_MM = 4.0
 #: A finding with more of itself there is none.
-MOST_SHARE_IN_SEPTUM = 0.5
+MOST_SHARE_IN_SEPTUM = 2 / 3
 #: A finding is none where fewer of the heads of the atlas have brain (mean over the finding).
-LEAST_BRAIN = 0.25
+LEAST_BRAIN = 0.2
 #: No finding is judged by an atlas that does not fit: less of the brain mask than this lies in the
 #: atlas's brain (mean probability; 0.73 to 0.82 on 15 real and 27 simulated scans).
 _LEAST_FIT = 0.6
@@ -46,8 +49,8 @@ def between_ventricles(regions: Regions, zooms: Sequence[float]) -> np.ndarray:
     -------
     ndarray of bool, (X, Y, Z)
         Voxels with the wall of a ventricle on their left and one on their right, on both sides of
-        the midsagittal plane and at most `SEPTUM_MM` apart. So nothing between the third and a
-        lateral ventricle (thalamus) belongs to it.
+        the midsagittal plane and at most `SEPTUM_MM` apart, and again 4 mm above. So neither the
+        thalamus, between the third and a lateral ventricle, belongs to it nor the corpus callosum.
     """
     found = np.zeros(regions.codes.shape, dtype=bool)
     boxes = ndimage.find_objects((regions.codes == VENTRICLE).astype(np.uint8))
@@ -63,6 +66,10 @@ def between_ventricles(regions: Regions, zooms: Sequence[float]) -> np.ndarray:
     near &= (right - left - 1) * zooms[0] <= SEPTUM_MM
     x_left, x_right = (_across(regions.to_mni, wall, near, corner) for wall in (left, right))
     found[boxes[0]][near] = (x_left < 0) & (x_right > 0)
+    above = int(_ROOF_MM / zooms[2])
+    if above:
+        found[..., :-above] &= found[..., above:].copy()
+        found[..., -above:] = False
     return found
 
 
