@@ -16,17 +16,18 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.mask import CONNECTIVITY_26
-from msnmo_bids.lesions.regions import VENTRICLE, Regions, atlas_at, atlas_fits, load_atlas
+from msnmo_bids.lesions.regions import VENTRICLE, Regions, atlas_at, atlas_fits
 
 #: Tissue between the walls of the two lateral ventricles is septum or fornix where they are at most
 #: this far apart (mm), ...
 SEPTUM_MM = 16.0
-#: ... and so far above too (mm), since the corpus callosum roofs the ventricles; voxels that are
-#: higher than this are not compared with those above.
+#: ... and so far above too (mm), since the corpus callosum roofs the ventricles; thicker slices are
+#: not compared with those above.
 _ROOF_MM = 4.0
 #: A finding with more of itself there is none.
 MOST_SHARE_IN_SEPTUM = 2 / 3
-#: A finding is none where fewer of the heads of the atlas have brain (mean over the finding).
+#: A finding is none where less than this share of the atlas's heads have brain (mean over the
+#: finding).
 LEAST_BRAIN = 0.2
 
 
@@ -118,14 +119,12 @@ def drop_misplaced(
     labels, count = ndimage.label(result > threshold, structure=CONNECTIVITY_26)
     if not count:
         return result
-    _, _, atlas_affine = load_atlas()
-    to_atlas = np.linalg.inv(atlas_affine) @ regions.to_mni
-    if not atlas_fits(to_atlas, brain):
+    if not atlas_fits(regions.to_atlas, brain):
         return result
     numbers = np.arange(1, count + 1)
     in_septum = ndimage.mean(between_ventricles(regions, zooms), labels, numbers)
     places = np.argwhere(labels)
-    in_atlas = atlas_at(to_atlas, places).sum(axis=0)
+    in_atlas = atlas_at(regions.to_atlas, places).sum(axis=0)
     in_brain = ndimage.mean(in_atlas, labels[tuple(places.T)], numbers)
     misplaced = (in_septum > MOST_SHARE_IN_SEPTUM) | (in_brain < LEAST_BRAIN)
     result[np.isin(labels, numbers[misplaced])] = 0.0

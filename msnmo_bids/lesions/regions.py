@@ -76,6 +76,13 @@ class Regions(NamedTuple):
     codes: np.ndarray
     to_mni: np.ndarray
 
+    @property
+    def to_atlas(self) -> np.ndarray:
+        """Index of the scan to index of the atlas, (4, 4)."""
+        _, _, atlas_affine = load_atlas()
+        matrix: np.ndarray = np.linalg.inv(atlas_affine) @ self.to_mni
+        return matrix
+
 
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.

@@ -92,14 +92,14 @@ def test_evidence_is_fitted_from_the_command_line(
     first, second = weights
     paths = {"weights": first, "confirmed-by": second, "anatomy": tmp_path, "out": tmp_path / "out"}
     words = [f"--{name}={value}" for name, value in paths.items()]
-    words += [f"--lesion-shapes={tmp_path}", "--scans=12", "--processes=1"]
+    words += [f"--lesion-shapes={tmp_path}", "--scans=8", "--processes=1"]
     monkeypatch.setattr("sys.argv", ["confirmation", *words])
     assert confirmation.main() == ExitCode.OK
     told = json.loads(capsys.readouterr().out)
-    assert told["scans"] == 12
+    assert told["scans"] == 8
     assert 0 < told["lesions"] < told["findings"]
     evidence = read_evidence(tmp_path / "out" / "evidence.json")
-    assert evidence.data == "12 simulated scans"
+    assert evidence.data == "8 simulated scans"
     monkeypatch.setattr(confirmation, "simulate_case", pytest.fail)
     assert confirmation.main() == ExitCode.OK  # what is known of the scans was kept
     assert read_evidence(tmp_path / "out" / "evidence.json") == evidence
