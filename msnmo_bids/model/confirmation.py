@@ -6,6 +6,8 @@ segmentation with a cascaded 3D convolutional neural network approach", NeuroIma
 Here the second one sees the whole brain, as the first does, not patches around its findings. It was
 trained longer and is stricter; its outlines, which are too narrow, do not count. What both say of a
 finding, how it stands out and how much lesion there is elsewhere make the chance that it is one.
+Two limits of it act as in hysteresis thresholding: where nothing is surely a lesion, what is
+doubtful is none either.
 """
 
 from __future__ import annotations
@@ -116,19 +118,25 @@ class Confirmation:
     evidence : Evidence
         What makes a finding a lesion.
     least_chance : float
-        A finding that the second network believes and that is likelier is one; between 0 and 1.
+        A finding that the second network believes and that is likelier is one, ...
+    sure_chance : float
+        ... if the volume has such a finding that is likelier than this; both between 0 and 1.
     """
 
     file: str
     sha256: str
     evidence: Evidence
     least_chance: float = 0.4
+    sure_chance: float = 0.75
 
     def __post_init__(self) -> None:
         if isinstance(self.evidence, Mapping):
             object.__setattr__(self, "evidence", Evidence(**self.evidence))
-        if not 0 < self.least_chance < 1:
-            raise ValueError(f"least_chance must be between 0 and 1, not {self.least_chance}")
+        if not 0 < self.least_chance <= self.sure_chance < 1:
+            raise ValueError(
+                "least_chance and sure_chance must be between 0 and 1, the latter not smaller, "
+                f"not {self.least_chance} and {self.sure_chance}"
+            )
 
 
 def keep_confirmed(
@@ -140,6 +148,8 @@ def keep_confirmed(
     confirmation: Confirmation,
 ) -> np.ndarray:
     """Lower the probability of findings that are not believed or not likely enough to be lesions.
+
+    All findings of a volume are lowered where none is surely a lesion.
 
     Parameters
     ----------
@@ -169,7 +179,10 @@ def keep_confirmed(
     if not len(features):
         return probability
     chances = confirmation.evidence.chances(features)
-    kept = believed(features) & (chances > confirmation.least_chance)
+    trusted = believed(features)
+    kept = trusted & (chances > confirmation.least_chance)
+    if not (chances[trusted] > confirmation.sure_chance).any():
+        kept[:] = False
     factors = np.where(kept, 1.0, np.minimum(chances, confirmation.least_chance))
     factors = np.concatenate([[1.0], factors]).astype(np.float32)
     return np.asarray(probability * factors[labels], dtype=np.float32)

@@ -62,6 +62,10 @@ def add_confirmation_options(parser: argparse.ArgumentParser) -> None:
         "--confirmed-chance", type=float, default=Confirmation.least_chance,
         help="that a finding has to have to be a lesion (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--confirmed-surely", type=float, default=Confirmation.sure_chance,
+        help="chance that one finding of a scan has to have, or none is (default: %(default)s)",
+    )  # fmt: skip
 
 
 def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
@@ -87,6 +91,7 @@ def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
         read_metadata(options.confirmed_by).sha256,
         read_evidence(options.confirmed_evidence),
         options.confirmed_chance,
+        options.confirmed_surely,
     )
 
 

@@ -158,7 +158,8 @@ def _confirmed_by(metadata: WeightsMetadata) -> str:
         "Before, findings were given up that a second network [@cascade] gave a mean probability "
         f"below {LEAST_BELIEF:g}, or whose chance to be a lesion was {asked.least_chance:g} or "
         "less, estimated from their size and contrast, what both networks say of them, the load "
-        "elsewhere and what a registered atlas has there. "
+        "elsewhere and what a registered atlas has there; and all of them where none had a chance "
+        f"above {asked.sure_chance:g}. "
     )
 
 

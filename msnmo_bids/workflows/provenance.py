@@ -72,6 +72,7 @@ def _confirmation(weights: WeightsMetadata) -> dict[str, Any] | None:
         "File": asked.file,
         "SHA256": asked.sha256,
         "LeastChance": asked.least_chance,
+        "SureChance": asked.sure_chance,
         "EvidenceFrom": asked.evidence.data,
     }
 

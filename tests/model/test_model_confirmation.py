@@ -42,11 +42,14 @@ def test_only_findings_that_are_not_likely_enough_are_lowered(first, second, lev
     lesions, features = describe_findings(first, second, first, 0.6)
     np.testing.assert_array_equal(kept[lesions == 0], first[lesions == 0])
     chances = asked.evidence.chances(features)
+    means = [second[lesions == number].mean() for number in range(1, len(chances) + 1)]
+    # Near one half, the logit of a mean in single precision may have either sign.
+    assume(all(abs(mean - 0.5) > 1e-3 for mean in means))
+    trusted = np.array(means) > 0.5
+    any_sure = (chances[trusted] > asked.sure_chance).any()
     for number, chance in enumerate(chances, start=1):
         voxels = lesions == number
-        # Near one half, the logit of a mean in single precision may have either sign.
-        assume(abs(second[voxels].mean() - 0.5) > 1e-3)
-        is_lesion = second[voxels].mean() > 0.5 and chance > asked.least_chance
+        is_lesion = any_sure and trusted[number - 1] and chance > asked.least_chance
         factor = 1.0 if is_lesion else min(chance, asked.least_chance)
         np.testing.assert_allclose(kept[voxels], first[voxels] * factor, rtol=1e-5, atol=1e-12)
 
@@ -61,6 +64,36 @@ def test_a_lesion_keeps_its_whole_outline_when_it_is_likely_enough():
     assert kept[7:11].max() < 0.1
 
 
+@pytest.mark.parametrize(("other", "kept_too"), [(0.65, False), (0.95, True)])
+def test_what_is_doubtful_is_a_lesion_only_beside_what_is_sure(other, kept_too):
+    # The chance is the share of voxels that the second network is sure of, from 0.1 to 0.9.
+    evidence = evidence_above(0.5)
+    weights = np.array(evidence.weights) * 4e-4
+    evidence = replace(evidence, weights=weights, intercept=evidence.intercept * 4e-4)
+    asked = replace(_ASKED, evidence=evidence, least_chance=0.4, sure_chance=0.75)
+    first, second = np.zeros((2, 12, 4, 4), np.float32)
+    first[1:5], first[7:11] = 0.9, 0.9
+    second[1:5] = 0.65
+    second[1:3] = 0.95  # a half of the first finding is sure
+    second[7:11] = other
+    second[7:9] = 0.95
+    features = describe_findings(first, second, first, 0.6).features
+    chances = asked.evidence.chances(features)
+    assert 0.4 < chances[0] < 0.75
+    assert (chances[1] > 0.75) == kept_too
+    kept = keep_confirmed(first, second, first, threshold=0.6, confirmation=asked)
+    assert ((kept > 0.6) == (first > 0.6) * kept_too).all()
+
+
+def test_what_is_sure_but_not_believed_is_no_anchor():
+    asked = replace(_ASKED, evidence=evidence_above(0.25, "first"))
+    first, second = np.zeros((2, 12, 4, 4), np.float32)
+    first[1:5] = 0.9
+    second[1:5] = 0.4
+    kept = keep_confirmed(first, second, first, threshold=0.6, confirmation=asked)
+    assert kept.max() < 0.6
+
+
 def test_probabilities_must_have_one_shape():
     with pytest.raises(ValueError, match="shapes differ"):
         keep_confirmed(
@@ -69,10 +102,10 @@ def test_probabilities_must_have_one_shape():
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("least", [0.0, 1.0])
-def test_the_least_chance_has_a_range(least):
-    with pytest.raises(ValueError, match="least_chance"):
-        replace(_ASKED, least_chance=least)
+@pytest.mark.parametrize(("least", "sure"), [(0.0, 0.5), (0.5, 1.0), (0.5, 0.4)])
+def test_the_chances_have_a_range(least, sure):
+    with pytest.raises(ValueError, match="least_chance and sure_chance"):
+        replace(_ASKED, least_chance=least, sure_chance=sure)
 
 
 @pytest.mark.parametrize("name", ["means", "scales", "lowest", "highest", "weights"])
@@ -242,4 +275,4 @@ def test_a_finding_needs_more_from_the_second_network_where_there_is_little_else
     assert chance(doubtful, 100, 0) < confirmation.least_chance < chance(doubtful, 100, 20_000)
     for voxels in (100, 1000, 50_000):  # 0.2 to 100 ml
         for contrast in (1.0, 2.5):  # of dim and of bright lesions
-            assert chance(sure | {"contrast": contrast}, voxels, 0) > confirmation.least_chance
+            assert chance(sure | {"contrast": contrast}, voxels, 0) > confirmation.sure_chance

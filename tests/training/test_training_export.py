@@ -55,13 +55,14 @@ def test_weights_know_which_others_confirm_their_lesions(run, tmp_path):
     evidence = tmp_path / "evidence.json"
     evidence.write_text(json.dumps(asdict(evidence_above(0.5))), encoding="utf-8")
     asked = ["--confirmed-by", second, "--confirmed-evidence", evidence, "--confirmed-chance", 0.3]
+    asked += ["--confirmed-surely", 0.6]
     first = run("first", *asked, "--outline", "contrast")
     assert read_metadata(first).outline == "contrast"
     confirmation = read_metadata(first).confirmation
     assert confirmation.file == "second.safetensors"
     assert confirmation.sha256 == read_metadata(second).sha256
     assert confirmation.evidence == evidence_above(0.5)
-    assert confirmation.least_chance == 0.3
+    assert (confirmation.least_chance, confirmation.sure_chance) == (0.3, 0.6)
     assert read_metadata(run("alone")).confirmation is None
 
 

@@ -130,7 +130,9 @@ def test_the_methods_text_tells_of_a_second_network_that_confirms(settings, weig
     for confirmation, told in ((asked, True), (None, False)):
         metadata = replace(read_metadata(weights), confirmation=confirmation)
         workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
-        assert ("chance to be a lesion was 0.3 or less" in workflow.visit_desc()) == told
+        text = workflow.visit_desc()
+        assert ("chance to be a lesion was 0.3 or less" in text) == told
+        assert ("all of them where none had a chance above 0.75" in text) == told
 
 
 def test_outlines_move_where_the_settings_say_so(settings, weights):
