@@ -76,7 +76,7 @@ def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
     WeightsError
         If they cannot be read.
     MsnmoError
-        If the evidence was not given, is missing or is malformed.
+        If the evidence was not given, is missing or is malformed, or the chances are none.
     """
     if options.confirmed_by is None:
         return None
@@ -86,13 +86,22 @@ def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
             remedy="Fit it with python -m msnmo_bids.training.confirmation",
             exit_code=ExitCode.USAGE,
         )
-    return Confirmation(
-        options.confirmed_by.name,
-        read_metadata(options.confirmed_by).sha256,
-        read_evidence(options.confirmed_evidence),
-        options.confirmed_chance,
-        options.confirmed_surely,
-    )
+    known = read_metadata(options.confirmed_by)
+    evidence = read_evidence(options.confirmed_evidence)
+    try:
+        return Confirmation(
+            options.confirmed_by.name,
+            known.sha256,
+            evidence,
+            options.confirmed_chance,
+            options.confirmed_surely,
+        )
+    except ValueError as error:
+        raise MsnmoError(
+            str(error),
+            remedy="Give other --confirmed-chance and --confirmed-surely",
+            exit_code=ExitCode.USAGE,
+        ) from error
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from evidence import evidence_above
 
-from msnmo_bids.errors import MsnmoError
+from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
@@ -78,6 +78,11 @@ def test_confirmation_needs_evidence(run, tmp_path):
             run("first", "--confirmed-by", second, "--confirmed-evidence", evidence)
         assert error.value.file == str(evidence)
         assert "msnmo_bids.training.confirmation" in str(error.value)
+    evidence.write_text(json.dumps(asdict(evidence_above(0.5))), encoding="utf-8")
+    unlikely = ["--confirmed-evidence", evidence, "--confirmed-chance", 0.9]
+    with pytest.raises(MsnmoError, match=r"not 0\.9 and 0\.75") as error:
+        run("first", "--confirmed-by", second, *unlikely)
+    assert error.value.exit_code == ExitCode.USAGE
 
 
 def test_weights_know_how_they_were_calibrated(run):
