@@ -27,10 +27,11 @@ from msnmo_bids.evaluation.simulated import (
 )
 from msnmo_bids.evaluation.simulated_figure import accuracy_figure
 from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.model.inference import predict
+from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
+from msnmo_bids.training.activation import compare_activation, delete_activated
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity, regions_of
 from msnmo_bids.training.simulated_test import (
@@ -53,7 +54,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
     parser.add_argument("--matched", action="store_true", help="with the same loads for all")
     parser.add_argument("--rule", action="store_true", help="apply the radiologists' rule")
-    parser.add_argument("--deletion", type=int, default=0, help="scans with the deletion test")
+    parser.add_argument(
+        "--deletion",
+        type=int,
+        default=0,
+        help="simulated scans with the deletion test (all real ones, unless 0)",
+    )
     parser.add_argument("--tta", action="store_true", help="mean with the mirror image")
     parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto, as in the app")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
@@ -138,17 +144,25 @@ def _real(options: argparse.Namespace) -> pd.DataFrame:
 def _real_row(
     scan: PreparedScan, metadata: WeightsMetadata, options: argparse.Namespace
 ) -> dict[str, Any]:
+    def apply(volume: np.ndarray) -> Prediction:
+        return predict(volume, *options.weights, tta=options.tta, precision=options.precision)
+
     image = scan.load(metadata.class_names).image
-    found = predict(image, *options.weights, tta=options.tta, precision=options.precision)
+    found = apply(image)
     row = identity(scan)
     if found.class_probabilities is not None:
         columns = probability_columns(metadata.class_names)
         row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
+    grid = scan.grid()
     if found.probability is not None:
         chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume, metadata.outline)
-        grid = scan.grid()
         regions = regions_of(scan, grid)
         row |= compare_lesions(scan, grid, regions, found.probability, chosen)[1]
+    if found.cams is not None and scan.labelled.mask is not None:
+        lesions = scan.native_mask() > 0
+        row |= compare_activation(found, grid.to_native, lesions, grid.brain, grid.zooms)
+        if options.deletion:
+            row |= delete_activated(image, found, apply)
     return row
 
 

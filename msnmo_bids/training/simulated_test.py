@@ -6,20 +6,13 @@ is no statement about patients. Masks are compared on the scan's own grid, as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from msnmo_bids.evaluation.cam import (
-    cam_scores,
-    contrast,
-    marked,
-    mirrored_elsewhere,
-    remove_tissue,
-)
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.mask import segment
@@ -32,6 +25,7 @@ from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
+from msnmo_bids.training.activation import compare_activation, delete_activated
 
 #: Trainings take small seeds; tests take this one and those above it.
 FIRST_SEED = 777_000
@@ -194,11 +188,9 @@ def evaluate_case(
         **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
         **_scores(found),
     }  # fmt: skip
-    likeliest = int(np.argmax(found.class_probabilities))
-    cam = from_cube(contrast(found.cams, likeliest), transform)
-    row |= cam_scores(cam, truth, brain, zooms)
+    row |= compare_activation(found, lambda cam: from_cube(cam, transform), truth, brain, zooms)
     if with_deletion:
-        row |= _deletion(cube, found, likeliest, apply)
+        row |= delete_activated(cube, found, apply)
     if with_rule:
         row["rule"] = rule_diagnosis(labels, *regions)
     return row
@@ -227,29 +219,6 @@ def _scores(found: Prediction) -> dict[str, Any]:
         row[f"prob_{name}"] = float(found.class_probabilities[number])
     row["agree"] = len(set(found.class_votes.argmax(axis=1).tolist())) == 1
     return row
-
-
-def _deletion(
-    cube: np.ndarray,
-    found: Prediction,
-    likeliest: int,
-    apply: Callable[[np.ndarray], Prediction],
-) -> dict[str, float]:
-    """Return how the likeliest class's logit margin falls when tissue is removed."""
-    assert found.cams is not None
-    brain = cube != 0
-    where = marked(contrast(found.cams, likeliest), brain)
-    parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
-    before = _margin(found, likeliest)
-    without = {name: apply(remove_tissue(cube, part, brain)) for name, part in parts.items()}
-    return {
-        f"fall_without_{name}": before - _margin(left, likeliest) for name, left in without.items()
-    }
-
-
-def _margin(found: Prediction, index: int) -> float:
-    assert found.class_logits is not None
-    return float(found.class_logits[index] - np.delete(found.class_logits, index).max())
 
 
 def _dsc(found: np.ndarray, true: np.ndarray) -> float:
