@@ -170,7 +170,8 @@ def _confirmation(record: Mapping[str, Any]) -> str:
         f"{LEAST_BELIEF:g}, or whose chance to be a lesion was {_number(asked['LeastChance'])} or "
         "less. That chance is a logistic regression with squares and products, fitted to "
         f"{asked['EvidenceFrom']}, on a finding's size and contrast, what both networks say of it, "
-        "the load elsewhere and what a registered atlas has there. "
+        "the load elsewhere and what a registered atlas has there. Where no finding of a scan had "
+        f"a chance above {_number(asked['SureChance'])}, all were given up. "
     )
 
 

@@ -68,11 +68,13 @@ def test_a_calibration_curve_is_told_of_and_cited() -> None:
 
 def test_confirmed_lesions_are_told_of_where_a_second_network_confirmed_them() -> None:
     asked = {
-        "File": "second.safetensors", "SHA256": "0", "LeastChance": 0.3, "EvidenceFrom": "9 scans"
+        "File": "second.safetensors", "SHA256": "0", "LeastChance": 0.3, "SureChance": 0.6,
+        "EvidenceFrom": "9 scans",
     }  # fmt: skip
     found = methods({"FLAIR": diagnosis(SCAN, Model={"Confirmation": asked})})
     paragraphs = " ".join(found.paragraphs)
     assert "chance to be a lesion was 0.3 or less." in paragraphs
+    assert "no finding of a scan had a chance above 0.6, all were given up." in paragraphs
     assert "fitted to 9 scans" in paragraphs
     assert "cascade" in [reference.key for reference in found.references]
     assert "second network" not in text(Model={"Confirmation": None})
