@@ -78,7 +78,6 @@ class Evidence:
             0 to 1.
         """
         relative = (np.clip(features, self.lowest, self.highest) - self.means) / self.scales
-        relative = np.where(np.isnan(relative), 0.0, relative)
         return expit(terms(relative) @ np.array(self.weights) + self.intercept)
 
 
@@ -88,7 +87,7 @@ def terms(features: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     features : ndarray, (N, F)
-        Features.
+        Relative to their means, so that what is NaN counts as the mean: 0.
 
     Returns
     -------
@@ -100,6 +99,7 @@ def terms(features: np.ndarray) -> np.ndarray:
     >>> terms(np.array([[2.0, 3.0]])).tolist()
     [[2.0, 3.0, 4.0, 6.0, 9.0]]
     """
+    features = np.where(np.isnan(features), 0.0, features)
     pairs = list(combinations_with_replacement(range(features.shape[1]), 2))
     left, right = np.array(pairs).T
     return np.concatenate([features, features[:, left] * features[:, right]], axis=1)
@@ -180,9 +180,8 @@ def keep_confirmed(
         return probability
     chances = confirmation.evidence.chances(features)
     trusted = believed(features)
-    kept = trusted & (chances > confirmation.least_chance)
-    if not (chances[trusted] > confirmation.sure_chance).any():
-        kept[:] = False
+    any_sure = (trusted & (chances > confirmation.sure_chance)).any()
+    kept = any_sure & trusted & (chances > confirmation.least_chance)
     factors = np.where(kept, 1.0, np.minimum(chances, confirmation.least_chance))
     factors = np.concatenate([[1.0], factors]).astype(np.float32)
     return np.asarray(probability * factors[labels], dtype=np.float32)

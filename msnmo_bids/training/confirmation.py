@@ -159,9 +159,8 @@ def _fit(scans: Sequence[ScanFindings], data: str) -> Evidence:
     lowest, highest = np.nanquantile(features, _WITHIN, axis=0)
     features = np.clip(features, lowest, highest)
     means, scales = np.nanmean(features, axis=0), np.maximum(np.nanstd(features, axis=0), 1e-6)
-    relative = (features - means) / scales
     scaler = StandardScaler()
-    scaled = scaler.fit_transform(terms(np.where(np.isnan(relative), 0.0, relative)))
+    scaled = scaler.fit_transform(terms((features - means) / scales))
     model = LogisticRegression(C=_PENALTY, max_iter=5000).fit(scaled, lesion, sample_weight=weight)
     weights = model.coef_[0] / scaler.scale_
     return Evidence(
