@@ -14,7 +14,7 @@ from msnmo_bids.cli.options import Parser, add_option, add_verbosity
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 if TYPE_CHECKING:
-    from msnmo_bids.evaluation.meta.studies import Studies
+    from msnmo_bids.meta.studies import Studies
 
 LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _meta(options: argparse.Namespace) -> ExitCode:
-    from msnmo_bids.evaluation.meta.report import write_meta
+    from msnmo_bids.meta.report import write_meta
 
     inputs = options.inputs
     if any(path.is_dir() for path in inputs):
@@ -116,8 +116,7 @@ def _meta(options: argparse.Namespace) -> ExitCode:
 
 
 def _of_table(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
-    from msnmo_bids.evaluation.meta.published import sidecar, table
-    from msnmo_bids.evaluation.meta.table import read_studies
+    from msnmo_bids.meta.studies import PUBLISHED, read_studies, sidecar
 
     if len(options.inputs) > 1:
         raise UsageError(
@@ -126,18 +125,11 @@ def _of_table(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
     path = options.inputs[0]
     if str(path) != EXAMPLE:
         return read_studies(path, options.subgroups), [str(path)]
-    with table() as shipped:
-        return read_studies(shipped, options.subgroups), [sidecar()["Source"]]
+    return read_studies(PUBLISHED, options.subgroups), [sidecar(PUBLISHED)["Source"]]
 
 
 def _of_folders(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
-    from msnmo_bids.evaluation.meta.folders import (
-        NMOSD,
-        SITE,
-        all_classes,
-        pooled_folders,
-        read_results,
-    )
+    from msnmo_bids.meta.sites import NMOSD, SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.wording import NO_REAL_NMOSD
 
     if options.subgroups:

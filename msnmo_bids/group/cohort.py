@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from msnmo_bids.evaluation.crossval import CrossValidation
-from msnmo_bids.evaluation.meta.sites import SitePooling, SiteScan, pool_sites
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
@@ -23,6 +24,10 @@ from msnmo_bids.group.agreement import (
 )
 from msnmo_bids.group.attention import Attention
 from msnmo_bids.group.facts import Facts
+from msnmo_bids.meta.plots import forest_plot
+from msnmo_bids.meta.pooling import analyse
+from msnmo_bids.meta.report import sentences
+from msnmo_bids.meta.sites import OF_A_SCAN, SITE, site_studies
 from msnmo_bids.reports.records import ScanRecord
 
 
@@ -92,15 +97,16 @@ class Evaluation:
         Of the diagnoses.
     agreement : Agreement or None
         Of the lesion masks.
-    pooling : list of SitePooling
-        Over the sites.
+    pooling : list of (str, list of str, Path or None)
+        Of DSC, accuracy, sensitivity and specificity over the sites: measure, paragraphs, and
+        forest plot (SVG) unless no site has a value to pool. Empty with fewer than two sites.
     figures : dict of str to Path or None
         PNG files by name.
     """
 
     accuracy: Accuracy | None
     agreement: Agreement | None
-    pooling: list[SitePooling]
+    pooling: list[tuple[str, list[str], Path | None]]
     figures: dict[str, Path | None]
 
 
@@ -170,19 +176,27 @@ def _agreement(
     return Agreement(ordered, dict(problems), measures, limits)
 
 
-def _pool(cohort: Cohort, metrics: Mapping[str, Metrics], figures: Path) -> list[SitePooling]:
+def _pool(
+    cohort: Cohort, metrics: Mapping[str, Metrics], figures: Path
+) -> list[tuple[str, list[str], Path | None]]:
     """Pool accuracy and DSC over the sites; scans without a site are left out."""
-    scans = []
+    rows = []
     for record in cohort.records:
         fact = cohort.facts[record.relative]
         if fact.site and record.diagnosis:
-            scans.append(
-                SiteScan(
-                    site=fact.site,
-                    subject=record.subject,
-                    dsc=metrics.get(record.relative, {}).get("dsc"),
-                    truth=fact.diagnosis,
-                    called=str(record.diagnosis["Diagnosis"]),
-                )
-            )
-    return pool_sites(scans, classes=cohort.classes, positive=cohort.positive, figures=figures)
+            dsc = metrics.get(record.relative, {}).get("dsc")
+            called = str(record.diagnosis["Diagnosis"])
+            rows.append((fact.site, record.subject, dsc, fact.diagnosis, called))
+    scans = pd.DataFrame(rows, columns=OF_A_SCAN)
+    if scans[SITE].nunique() < 2:
+        return []
+    made: list[tuple[str, list[str], Path | None]] = []
+    for data in site_studies(scans, classes=cohort.classes, positive=cohort.positive):
+        if data.studies:
+            found = analyse(data)
+            plot = forest_plot(found, figures / f"sites_{data.name.lower()}_forest")
+            made.append((data.measure, sentences(found), plot.with_suffix(".svg")))
+        else:
+            left = " ".join(f"{name}: {reason}." for name, reason in data.left_out)
+            made.append((data.measure, [f"Nothing to pool. {left}"], None))
+    return made

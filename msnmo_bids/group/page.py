@@ -100,8 +100,8 @@ def page(
         segmentation_metrics=segmentation.METRICS,
         headings=HEADINGS,
         figures=shown,
-        pooling=[(p, [data_uri(f) for f in p.figures if f.suffix == ".svg"])
-                 for p in evaluation.pooling],
+        pooling=[(measure, texts, data_uri(figure) if figure else None)
+                 for measure, texts, figure in evaluation.pooling],
         maps=maps,
         map_uri=data_uri(map_figure) if map_figure else None,
         by_reference=by_reference,

@@ -1,0 +1,225 @@
+"""Results by site: from scans, and from output folders of cross-validations and the group level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.names import io_spec
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
+from msnmo_bids.evaluation.statistics import MIN_SUBJECTS
+from msnmo_bids.evaluation.summary import classified
+from msnmo_bids.meta.studies import Studies, log_odds
+
+DSC, ACC, SN, SP = "DSC (%)", "ACC (%)", "SN (%)", "SP (%)"
+#: Columns of a table of scans, as `site_studies` takes it.
+OF_A_SCAN = ("site", "subject", "dsc", "truth", "called")
+SITE = "site"
+FOLDS = "folds.tsv"
+NMOSD = "NMOSD"
+_SEGMENTATION = "group_segmentation.tsv"
+_KNOWN = "participants_diagnosis"
+
+
+def site_studies(
+    scans: pd.DataFrame, *, classes: Sequence[str], positive: str, noun: str = SITE
+) -> list[Studies]:
+    """Make a study of each site, for every measure that any scan has.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        A row a scan, under numbers of its own. ``site`` (or study, or data set): what is compared;
+        ``subject``: person, unique within the site; ``dsc`` against a manual mask, 0 to 1, missing
+        without one; ``truth``: known diagnosis; ``called``: class that the model has named. Other
+        columns are subgroups of sites. Scans of people with another diagnosis than `classes`, or
+        where the model names none of these, count for DSC only.
+    classes : sequence of str
+        Diagnoses that the model knows.
+    positive : str
+        One of them: sensitivity is its share that is found, specificity that of all others.
+    noun : str, optional
+        What a site is called.
+
+    Returns
+    -------
+    list of Studies
+        DSC: mean of the people (%) with s.d. / √n, without sites of fewer than `MIN_SUBJECTS`
+        people (their s.d. says too little to weigh them) and of equal values. Accuracy, sensitivity
+        and specificity: shares on the logit scale. A person counts with the mean of the scans.
+    """
+    known = scans["truth"].isin(classes)
+    judged = scans[known & scans["called"].isin(classes)]
+    unnamed = int(known.sum()) - len(judged)
+    right = (judged["called"] == positive) == (judged["truth"] == positive)
+    values: dict[str, pd.Series] = {
+        DSC: 100 * scans["dsc"].astype(float),
+        ACC: judged["called"] == judged["truth"],
+        SN: right[judged["truth"] == positive],
+        SP: right[judged["truth"] != positive],
+    }
+    sites = scans.drop_duplicates(SITE).set_index(SITE).drop(columns=list(OF_A_SCAN[1:]))
+    note = f"In {unnamed} scans of a known diagnosis the model names none: they do not count."
+    made = []
+    for measure, value in values.items():
+        by_scan = scans.assign(value=value.astype(float)).dropna(subset="value")
+        people = by_scan.groupby([SITE, "subject"])["value"].mean()
+        if people.empty:
+            continue
+        table = (_means if measure == DSC else _shares)(people.groupby(SITE), sites.index)
+        notes = (note,) if unnamed and measure != DSC else ()
+        made.append(Studies(measure, table.join(sites), measure != DSC, noun, notes))
+    return made
+
+
+def _means(people: pd.api.typing.SeriesGroupBy, sites: pd.Index) -> pd.DataFrame:
+    count = people.size().reindex(sites, fill_value=0)
+    found = pd.DataFrame({"effect": people.mean(), "se": people.std()}, sites)
+    found["se"] /= np.sqrt(count.clip(lower=1))
+    too_few = "too few subjects: " + count.astype(str) + f", at least {MIN_SUBJECTS} needed"
+    equal = np.where(found["se"] <= 1e-9, "all subjects have the same value: no standard error", "")
+    return found.assign(subjects=count, left_out=too_few.where(count < MIN_SUBJECTS, equal))
+
+
+def _shares(people: pd.api.typing.SeriesGroupBy, sites: pd.Index) -> pd.DataFrame:
+    count = people.size().reindex(sites, fill_value=0)
+    effect, se = log_odds(people.sum().reindex(sites, fill_value=0.0), count)
+    left_out = np.where(count < 1, "no subjects", "")
+    return pd.DataFrame({"effect": effect, "se": se, "subjects": count, "left_out": left_out})
+
+
+class Results(NamedTuple):
+    """The ``scans`` of an output folder, as `site_studies` takes them; ``page`` says what they are.
+
+    ``classes``: diagnoses that the model knows.
+    """
+
+    folder: Path
+    page: str
+    classes: tuple[str, ...]
+    scans: pd.DataFrame
+
+
+def read_results(folder: Path, *, model: str, site_column: str | None) -> Results:
+    """Read the scans of an output folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of ``msnmo-crossval`` or of the app's group level.
+    model : str
+        Which model of a cross-validation.
+    site_column : str or None
+        Column that says a scan's site; None: all of one site.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    MsnmoError
+        If there are no such results, or the model or the column is missing.
+    """
+    if (folder / FOLDS).is_file():
+        return _crossval(folder, model, site_column)
+    table = folder / io_spec()["reports"]["group_table"]
+    if not table.is_file():
+        raise MsnmoError(
+            f"neither results of msnmo-crossval ({FOLDS}) nor of the group level ({table.name})",
+            file=folder,
+            remedy="Give the output folder of either, after it has run",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+    return _group(folder, table, site_column)
+
+
+def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) -> list[Studies]:
+    """Make a study of each folder, or of each site of each folder.
+
+    Parameters
+    ----------
+    results : sequence of Results
+        Of each folder.
+    positive : str
+        Positive diagnosis of sensitivity and specificity.
+    by_site : bool
+        Whether the sites of a folder are told apart; the folders are then subgroups.
+
+    Returns
+    -------
+    list of Studies
+        One a measure that any scan has. Folders of equal names go by their whole paths.
+    """
+    names = [found.folder.resolve().name for found in results]
+    if len(set(names)) < len(names):
+        names = [str(found.folder) for found in results]
+    parts = []
+    for name, found in zip(names, results, strict=True):
+        scans = found.scans
+        if not by_site:
+            scans = scans.assign(site=name)
+        elif len(results) > 1:
+            scans = scans.assign(site=f"{name}: " + scans[SITE], folder=name)
+        parts.append(scans)
+    return site_studies(
+        pd.concat(parts, ignore_index=True), classes=all_classes(results), positive=positive,
+        noun=SITE if by_site else "folder",
+    )  # fmt: skip
+
+
+def all_classes(results: Sequence[Results]) -> list[str]:
+    """Return the diagnoses of all folders, each once."""
+    return list(dict.fromkeys(name for found in results for name in found.classes))
+
+
+def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
+    if site_column not in (None, SITE):
+        raise BadInputError(
+            f"a cross-validation has no column '{site_column}'", file=folder,
+            remedy=f"Its sites are in the column {SITE}: --site-column {SITE}",
+        )  # fmt: skip
+    tables = sorted(folder.glob(f"models/*/fold-*/{SCANS}"))
+    there = dict.fromkeys(table.parents[1].name for table in tables)
+    if model not in there:
+        raise MsnmoError(
+            f"no fold of the model '{model}' was tested", file=folder,
+            remedy=f"Choose --model of {', '.join(there) or 'those that were run'}",
+            exit_code=ExitCode.INPUT_MISSING,
+        )  # fmt: skip
+    header = tables[0].read_text(encoding="utf-8").split("\n", 1)[0].split("\t")
+    classes = tuple(name.removeprefix("prob_") for name in header if name.startswith("prob_"))
+    found = read_crossval(folder, classes=classes, positive=classes[-1])
+    table = found.models[model].scans
+    called = classified(found, table)["called"].map(dict(enumerate(classes)))
+    scans = table.assign(truth=table["diagnosis"], called=called)
+    return Results(folder, "crossval.html", classes, scans[list(OF_A_SCAN)])
+
+
+def _group(folder: Path, table: Path, site_column: str | None) -> Results:
+    rows = pd.DataFrame(read_table(table))
+    needed = {"participant_id", "scan", "status", "diagnosis", *filter(None, [site_column])}
+    if lacking := sorted(needed - set(rows)):
+        raise BadInputError(
+            f"there is no column '{lacking[0]}'", file=table,
+            remedy="Run the group level again, with the site in participants.tsv; or give another "
+            "--site-column",
+        )  # fmt: skip
+    named = [str(name) for name in rows if str(name).startswith("probability_")]
+    dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_table(folder / _SEGMENTATION)}
+    rows = rows[rows["status"] == "ok"]
+    scans = pd.DataFrame({
+        "site": rows[site_column] if site_column else SITE,
+        "subject": rows["participant_id"],
+        "dsc": pd.to_numeric(rows["scan"].map(dsc).replace(MISSING, None)),
+        "truth": rows.get(_KNOWN, MISSING),
+        "called": rows["diagnosis"],
+    })  # fmt: skip
+    classes = tuple(name.removeprefix("probability_") for name in named)
+    return Results(folder, io_spec()["reports"]["group_page"], classes, scans)

@@ -1,0 +1,322 @@
+"""Studies or sites with one measure, ready to be pooled; reading them from a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.evaluation.statistics import LEVEL
+
+#: Half a 95 % interval by the normal distribution, in standard errors.
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+#: Added to right and wrong where one of them is 0, as metafor and RevMan's diagnostic tests do.
+CORRECTION = 0.5
+#: Measures that lie between 0 and 100.
+SHARES = tuple(f"{name} (%)" for name in ("DSC", "PPV", "TPR", "ACC", "SN", "SP", "AUC"))
+#: The studies that Daqqaq et al. pooled; beside it (``.json``) what their paper prints.
+PUBLISHED = Path(__file__).with_name("data") / "meta-analysis.tsv"
+NO_MEASURE = "Effect"
+COLUMNS_NEEDED = (
+    "Give 'study' and either 'effect' with 'se', with 'ci_low' and 'ci_high', or with 'sd' and "
+    "'subjects'; or 'events' and 'total', separated by tabs"
+)
+_ABOVE_0 = ("se", "sd", "subjects", "total")
+_NUMBERS = (*_ABOVE_0, "effect", "ci_low", "ci_high", "events")
+_OF_A_STUDY = ("effect", "se", "subjects", "left_out")
+_KNOWN = ("study", "measure", "left_out", *_NUMBERS)
+
+
+class Estimate(NamedTuple):
+    """An effect and its standard error, on the scale on which it is pooled."""
+
+    effect: float
+    se: float
+
+
+class Numbers(NamedTuple):
+    """An effect and its 95 % interval, on the scale of the measure."""
+
+    effect: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Studies:
+    """What is pooled into one number.
+
+    Parameters
+    ----------
+    measure : str
+        Heading with its unit, such as ``DSC (%)``.
+    table : DataFrame
+        A row a study, under its name. ``effect`` and ``se``, above 0: on the scale of the pooling;
+        ``subjects``: people in it, NaN when unknown; ``left_out``: why it cannot be pooled, empty
+        where it can. All others are subgroup columns, such as ``country``, empty when unknown.
+    logit : bool
+        Whether effects are logits of shares; they are shown in percent. Otherwise they are shown
+        as they are.
+    noun : str
+        What a study is: ``study``, ``site`` or ``folder``.
+    notes : tuple of str
+        What else a reader must know of them: sentences.
+    printed : mapping of str to str
+        What a paper prints for them, by the names of `msnmo_bids.meta.report.checks`.
+    """
+
+    measure: str
+    table: pd.DataFrame
+    logit: bool = False
+    noun: str = "study"
+    notes: tuple[str, ...] = ()
+    printed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pooled(self) -> pd.DataFrame:
+        """Rows of the studies that are pooled."""
+        return self.table[self.table["left_out"] == ""]
+
+    @property
+    def studies(self) -> dict[str, Estimate]:
+        """The studies that are pooled, by name."""
+        pairs = self.pooled[["effect", "se"]].to_numpy().tolist()
+        return {name: Estimate(*pair) for name, pair in zip(self.pooled.index, pairs, strict=True)}
+
+    @property
+    def left_out(self) -> list[tuple[str, str]]:
+        """Name and reason of those that are not."""
+        return [(str(name), why) for name, why in self.table["left_out"].items() if why]
+
+    @property
+    def columns(self) -> list[str]:
+        """Subgroup columns."""
+        return [str(name) for name in self.table if name not in _OF_A_STUDY]
+
+    @property
+    def name(self) -> str:
+        """The measure without its unit: ``DSC`` of ``DSC (%)``."""
+        return self.measure.split(" (")[0]
+
+    @property
+    def plural(self) -> str:
+        """What several studies are."""
+        return {"study": "studies"}.get(self.noun, f"{self.noun}s")
+
+    @property
+    def reference(self) -> tuple[str, Numbers] | None:
+        """What the shipped paper has pooled (%), in words too; None for what it has not.
+
+        None as well for studies that have a paper of their own.
+        """
+        about = None if self.printed else sidecar(PUBLISHED)["Reference"].get(self.measure)
+        if about is None:
+            return None
+        numbers = Numbers(about["effect"], about["low"], about["high"])
+        return "{}: {:.2f} [{:.2f}, {:.2f}]".format(about["label"], *numbers), numbers
+
+    def shown(self, value: float) -> float:
+        """Return what is on the scale of the pooling on that of the measure.
+
+        Percent for logits, else `value`; not beyond 0 and 100 for the measures in `SHARES`, whose
+        intervals by the normal distribution know no ends.
+        """
+        if self.logit:
+            return float(100 / (1 + np.exp(-value)))
+        return min(max(value, 0.0), 100.0) if self.measure in SHARES else value
+
+    def numbers(self, estimate: Estimate) -> Numbers:
+        """Return an effect with its 95 % interval, on the scale of the measure."""
+        effect, half = estimate.effect, Z * estimate.se
+        return Numbers(*map(self.shown, (effect, effect - half, effect + half)))
+
+    def text(self, estimate: Estimate) -> str:
+        """Return an effect with its interval as the paper writes it: ``63.78 [58.29, 69.27]``."""
+        effect, low, high = map(rounded, self.numbers(estimate))
+        return f"{effect} [{low}, {high}]"
+
+
+def log_odds(right: pd.Series, total: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return the logits of shares, with their standard errors.
+
+    Parameters
+    ----------
+    right : Series of float, (k,)
+        Number of people judged right; a person of several scans may count in part.
+    total : Series of float, (k,)
+        Number of people.
+
+    Returns
+    -------
+    effect, se : Series of float, (k,)
+        ln(right / wrong) and √(1 / right + 1 / wrong). Where one of them is 0, `CORRECTION` is
+        added to both: a logit needs it, and the share is then not the one observed.
+    """
+    wrong = total - right
+    extra = CORRECTION * (np.minimum(right, wrong) < 1e-9)
+    right, wrong = right + extra, wrong + extra
+    return np.log(right / wrong), np.sqrt(1 / right + 1 / wrong)
+
+
+def rounded(value: float, digits: int = 2) -> str:
+    """Round a half up, and take for a half what is one up to the ninth decimal.
+
+    Examples
+    --------
+    >>> rounded(62.625), rounded(66.695), f"{66.695:.2f}"
+    ('62.63', '66.70', '66.69')
+    """
+    unit = Decimal(1).scaleb(-digits)
+    return str(Decimal(str(round(value, 9))).quantize(unit, ROUND_HALF_UP))
+
+
+def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studies]:
+    """Read a table of studies.
+
+    Parameters
+    ----------
+    file : Path
+        Tab-separated. Columns: ``study``; ``measure`` (heading with its unit, such as
+        ``DSC (%)``); ``effect`` with ``se``, with ``ci_low`` and ``ci_high`` (95 %), or with
+        ``sd`` and ``subjects``; or ``events`` and ``total``, which are pooled as logits. All others
+        can be subgroups.
+    columns : sequence of str, optional
+        Subgroup columns; by default all others in which studies share values, but not all.
+
+    Returns
+    -------
+    list of Studies
+        One a measure, in the order of the table. A study without an effect or an error is left out.
+        What the file beside it (``.json``) has as ``Printed``, by measure, is their `printed`.
+
+    Raises
+    ------
+    MsnmoError
+        If the file is missing (66) or no such table (65): the error names line and column.
+    """
+    texts = _read(file)
+    others = [str(name) for name in texts if name not in _KNOWN]
+    if lacking := [name for name in columns or () if name not in others]:
+        raise BadInputError(
+            f"there is no column '{lacking[0]}'", file=file,
+            remedy=f"Choose subgroups of {', '.join(others)}",
+        )  # fmt: skip
+    numbers = _numbers(file, texts)
+    printed = sidecar(file).get("Printed", {})
+    found = []
+    for measure, rows in texts.groupby("measure", sort=False):
+        own = numbers.loc[rows.index]
+        table, logit = _effects(own)
+        kept = rows[table["left_out"] == ""]
+        for name in columns or [name for name in others if _is_group(kept[name])]:
+            table[name] = rows[name]
+        table = table.set_index(rows["study"])
+        found.append(Studies(str(measure), table, logit, printed=printed.get(measure, {})))
+    return found
+
+
+def sidecar(file: Path) -> dict[str, Any]:
+    """Return what the JSON file beside a table holds; empty without one, an error if it is none."""
+    beside = file.with_suffix(".json")
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        remedy = "Correct it or remove it"
+        raise BadInputError(f"no JSON ({error})", file=beside, remedy=remedy) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Read the cells as text by line of the file, empty where missing; all known columns."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter="\t")
+            lines = [(reader.line_num, row) for row in reader if row]
+    except FileNotFoundError:
+        remedy = "Give a tab-separated table of studies"
+        code = ExitCode.INPUT_MISSING
+        raise MsnmoError("the table is missing", file=file, remedy=remedy, exit_code=code) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        remedy = "Save it as tab-separated text (UTF-8)"
+        raise BadInputError(f"no text table ({error})", file=file, remedy=remedy) from error
+    header = lines.pop(0)[1] if lines else []
+    twice = next((name for name in header if header.count(name) > 1), None)
+    uneven = next((line for line, row in lines if len(row) != len(header)), None)
+    effects = "effect" in header or {"events", "total"} <= set(header)
+    mistakes = [
+        ("study" not in header or not effects,
+         f"columns are missing; there are {', '.join(header) or 'none'}", COLUMNS_NEEDED),
+        (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
+        (uneven, f"line {uneven} has another number of cells than the header",
+         "Write n/a in empty cells, and one tab between two cells"),
+        (not lines, "the table has no study", "Add one line a study"),
+    ]  # fmt: skip
+    for wrong, problem, remedy in mistakes:
+        if wrong:
+            raise BadInputError(problem, file=file, remedy=remedy)
+    cells = [[" ".join(cell.split()) for cell in row] for _, row in lines]
+    table = pd.DataFrame(cells, [line for line, _ in lines], header).replace(["n/a", "NA"], "")
+    table = table.reindex(columns=list(dict.fromkeys([*header, *_KNOWN])), fill_value="")
+    return table.assign(measure=table["measure"].replace("", NO_MEASURE))
+
+
+def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of a table, NaN where missing; raise an error for what cannot be."""
+    known = texts[list(_NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    low, high, events, total = (known[n] for n in ("ci_low", "ci_high", "events", "total"))
+    outside = (known["effect"] < low) | (known["effect"] > high)
+    no_share = (events < 0) | (events > total) | (total % 1 > 0)
+    mistakes = [
+        ("study", texts["study"] == "", "the name is missing", "Name every study"),
+        ("study", texts.duplicated(["measure", "study"]),
+         "'{study}' stands there twice for {measure}",
+         "Give each study one line a measure, and studies of one year a letter"),
+        *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is no number",
+           "Write a number, or n/a") for name in _NUMBERS),
+        *((name, known[name] <= 0, f"{{{name}}} is not above 0", "Correct it, or write n/a")
+          for name in _ABOVE_0),
+        ("ci_low", low >= high, "{ci_low} is not below ci_high, {ci_high}", "Correct them"),
+        ("effect", outside, "{effect} is not in its interval", "Correct them"),
+        ("events", no_share, "{events} of {total} is no share", "Write how many of how many"),
+    ]  # fmt: skip
+    for column, wrong, problem, remedy in mistakes:
+        for line, row in texts[wrong].iterrows():
+            text = f"line {line}, column '{column}': {problem.format_map(row)}"
+            raise BadInputError(text, file=file, remedy=remedy)
+    return known
+
+
+def _effects(known: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return what `Studies.table` has besides subgroups, and whether effects are logits."""
+    effect, subjects = known["effect"], known["subjects"]
+    logit = bool(effect.isna().all())
+    if logit:
+        subjects = known["total"]
+        effect, se = log_odds(known["events"], subjects)
+        reason = pd.Series("it has no effect, or no events and total", known.index)
+    else:
+        se = known["se"].fillna((known["ci_high"] - known["ci_low"]) / (2 * Z))
+        se = se.fillna(known["sd"] / np.sqrt(subjects))
+        reason = effect.isna().map({
+            True: "it has no effect",
+            False: "it has neither standard error, interval nor s.d. and number of subjects",
+        })  # fmt: skip
+    reason = reason.where(effect.isna() | se.isna(), "")
+    return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, reason), strict=True))), logit
+
+
+def _is_group(values: pd.Series) -> bool:
+    """Say whether some, but not all, have a value in common."""
+    known = values[values != ""]
+    return 1 < known.nunique() < len(known)
