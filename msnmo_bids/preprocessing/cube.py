@@ -18,6 +18,9 @@ from msnmo_bids.errors import BadInputError
 
 CUBE_SHAPE = (160, 160, 160)
 MARGIN_MM = 5.0
+Z_SCORE, ROBUST = "z-score", "robust"
+NORMALIZATIONS = (Z_SCORE, ROBUST)
+_NORMAL_QUARTILES = 1.3489795  # between the quartiles of a standard normal distribution
 _MIN_SHARE_OF_BRAIN = 0.5  # a cube voxel is brain when at least this share of it is
 _SMALLEST_DEVIATION = 1e-6  # relative to the mean; below it the brain counts as constant
 
@@ -128,12 +131,9 @@ def array_to_cube(
     zooms: Sequence[float],
     shape: Sequence[int] = CUBE_SHAPE,
     margin_mm: float = MARGIN_MM,
+    normalization: str = Z_SCORE,
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Crop to the brain, resize and z-score an array (the arithmetic of `to_cube`).
-
-    The brain is resized as ``R(image * mask) / R(mask)`` with R the separable linear resize of
-    `resize_weights`, so that background does not darken the brain's rim. Mean and standard
-    deviation (not robust ones: the paper's section 3.1.2) are taken over the cube's brain voxels.
+    """Crop to the brain, resize and normalise an array (the arithmetic of `to_cube`).
 
     Parameters
     ----------
@@ -147,11 +147,13 @@ def array_to_cube(
         Shape of the cube.
     margin_mm : float
         Margin around the brain's bounding box (mm).
+    normalization : {"z-score", "robust"}
+        See `normalize`.
 
     Returns
     -------
     cube : ndarray of float32, ``shape``
-        z-scores; background exactly 0.
+        Normalised; background exactly 0.
     transform : CubeTransform
         Where the cube lies on the source grid.
 
@@ -159,6 +161,42 @@ def array_to_cube(
     ------
     ValueError
         The mask is empty or the brain is constant.
+    """
+    cube, is_brain, transform = resize_brain(image, mask, zooms, shape, margin_mm)
+    cube[is_brain] = normalize(cube[is_brain], normalization)
+    return cube, transform
+
+
+def resize_brain(
+    image: np.ndarray,
+    mask: np.ndarray,
+    zooms: Sequence[float],
+    shape: Sequence[int] = CUBE_SHAPE,
+    margin_mm: float = MARGIN_MM,
+) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
+    """Crop to the brain and resize an array.
+
+    The brain is resized as ``R(image * mask) / R(mask)`` with R the separable linear resize of
+    `resize_weights`, so that background does not darken the brain's rim.
+
+    Parameters
+    ----------
+    image, mask, zooms, shape, margin_mm
+        As for `array_to_cube`.
+
+    Returns
+    -------
+    cube : ndarray of float32, ``shape``
+        Intensities of the image; background exactly 0.
+    is_brain : ndarray of bool, ``shape``
+        Voxels of the cube at least half of which are brain.
+    transform : CubeTransform
+        Where the cube lies on the source grid.
+
+    Raises
+    ------
+    ValueError
+        The mask is empty, or thinner than a voxel of the cube.
     """
     inside = np.asarray(mask) > 0
     transform = brain_box(inside, zooms, shape, margin_mm)
@@ -168,15 +206,44 @@ def array_to_cube(
     share = _resize(inside.astype(np.float32), transform)
     summed = _resize(brain, transform)
     is_brain = share >= _MIN_SHARE_OF_BRAIN
-    values = summed[is_brain] / share[is_brain]
-    if not values.size:
+    if not is_brain.any():
         raise ValueError("the brain mask is thinner than a voxel of the cube")
-    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    if not deviation > _SMALLEST_DEVIATION * abs(mean):
-        raise ValueError("the brain has the same intensity everywhere")
     cube = np.zeros(transform.cube_shape, dtype=np.float32)
-    cube[is_brain] = (values - mean) / deviation
-    return cube, transform
+    cube[is_brain] = summed[is_brain] / share[is_brain]
+    return cube, is_brain, transform
+
+
+def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
+    """Shift and scale the intensities of a brain.
+
+    Parameters
+    ----------
+    values : ndarray, (n,)
+        Intensities of the brain's voxels, any unit.
+    normalization : {"z-score", "robust"}
+        ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1.
+        ``"robust"``: median 0, and the interquartile range that of a normal distribution of
+        standard deviation 1, so that a heavy lesion load moves neither.
+
+    Returns
+    -------
+    ndarray of float32, (n,)
+
+    Raises
+    ------
+    ValueError
+        All values are the same, or the normalisation is unknown.
+    """
+    if normalization == ROBUST:
+        low, centre, high = np.percentile(values, (25, 50, 75))
+        deviation = (high - low) / _NORMAL_QUARTILES
+    elif normalization == Z_SCORE:
+        centre, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    else:
+        raise ValueError(f"normalization must be {Z_SCORE} or {ROBUST}, not {normalization!r}")
+    if not deviation > _SMALLEST_DEVIATION * abs(centre):
+        raise ValueError("the brain has the same intensity everywhere")
+    return ((values - centre) / deviation).astype(np.float32)
 
 
 def brain_box(

@@ -41,6 +41,8 @@ class SimulatedScan:
         FLAIR with skull, relative to white matter.
     bias : ndarray, (X, Y, Z), float32
         The bias field in it, a factor.
+    contrast : ndarray, (X, Y, Z), float32
+        What the lesions add to the image before noise and artefacts, bias field included.
     lesion_mask : ndarray, (X, Y, Z), uint8
         True lesions on the same grid, as far as they can be seen.
     brain_distance : ndarray, (X, Y, Z), float32
@@ -61,6 +63,7 @@ class SimulatedScan:
 
     image: np.ndarray
     bias: np.ndarray
+    contrast: np.ndarray
     lesion_mask: np.ndarray
     brain_distance: np.ndarray
     affine: np.ndarray
@@ -219,6 +222,7 @@ def _acquire(
     return SimulatedScan(
         image=degrade(image * bias, protocol, rng),
         bias=bias,
+        contrast=seen * bias,
         lesion_mask=((share >= RIM) & (seen >= _VISIBLE)).astype(np.uint8),
         brain_distance=distance,
         affine=affine,
