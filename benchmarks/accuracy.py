@@ -33,7 +33,7 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.material import add_material_options, material_of
 from msnmo_bids.training.activation import compare_activation, delete_activated
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.scoring import Segmentation, compare_lesions, identity, regions_of
+from msnmo_bids.training.scoring import compare_lesions, identity
 from msnmo_bids.training.simulated_test import (
     FIRST_SEED,
     describe,
@@ -155,9 +155,7 @@ def _real_row(
         row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
     grid = scan.grid()
     if found.probability is not None:
-        chosen = Segmentation(metadata.threshold, metadata.min_lesion_volume, metadata.outline)
-        regions = regions_of(scan, grid)
-        row |= compare_lesions(scan, grid, regions, found.probability, chosen)[1]
+        row |= compare_lesions(scan, grid, found.probability, metadata.criteria)[1]
     if found.cams is not None and scan.labelled.mask is not None:
         lesions = scan.native_mask() > 0
         row |= compare_activation(found, grid.to_native, lesions, grid.brain, grid.zooms)

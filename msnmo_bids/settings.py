@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from msnmo_bids.lesions.pipeline import LesionCriteria
+
 SKULL_STRIP_CHOICES = ("auto", "bet", "deepbet", "skip")
 BIAS_CORRECTION_CHOICES = ("auto", "ants", "antspyx", "skip")
-#: Where a lesion ends: at the threshold of its probability, or at half of its contrast too.
-OUTLINE_CHOICES = ("probability", "contrast")
 #: Settings that depend on the machine when the user leaves them to the program.
 MACHINE_SETTINGS = ("device", "precision")
 PRECISION_CHOICES = ("auto", "bf16", "fp32")
@@ -36,9 +36,6 @@ class ProcessingSettings:
         Lesion probability above which a voxel is lesion, 0 to 1.
     min_lesion_volume : float
         Connected lesions smaller than this are removed (mm³).
-    outline : {"probability", "contrast"}
-        Where a lesion ends: at the threshold, or moved towards half of its contrast
-        (:mod:`msnmo_bids.lesions.contrast`).
     tta : bool
         Test-time augmentation: mean with the mirror image.
     ensemble : tuple of str
@@ -56,9 +53,8 @@ class ProcessingSettings:
     bet_frac: float = 0.5
     device: str = "cpu"
     precision: str = "fp32"
-    threshold: float = 0.5
-    min_lesion_volume: float = 3.0
-    outline: str = "probability"
+    threshold: float = LesionCriteria.threshold
+    min_lesion_volume: float = LesionCriteria.min_volume
     tta: bool = False
     ensemble: tuple[str, ...] = ()
     random_seed: int = 0

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Tissue
@@ -29,7 +30,7 @@ from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 
 HALO = 4.0  # mm around a lesion that is inpainted with it
-SMALLEST = 3.0  # mm³; smaller lesions are not counted
+SMALLEST = LesionCriteria.min_volume  # mm³; smaller lesions are not counted
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 

@@ -125,9 +125,9 @@ def _train(
     models: Sequence[str],
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
+    from msnmo_bids.lesions.pipeline import LesionCriteria
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
-    from msnmo_bids.training.scoring import Segmentation
 
     experiment = Experiment(
         data.scans,
@@ -139,7 +139,7 @@ def _train(
         validation_share=options.validation_share,
         simulation=simulation(options),
         device=select_device(options.device),
-        segmentation=Segmentation(options.threshold, options.min_lesion_volume),
+        criteria=LesionCriteria(options.threshold, options.min_lesion_volume),
         network=settings["network"],
         loss=settings["loss"],
     )

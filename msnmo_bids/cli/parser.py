@@ -21,7 +21,7 @@ from msnmo_bids.cli.options import (
     label_of,
 )
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.settings import OUTLINE_CHOICES, PRECISION_CHOICES
+from msnmo_bids.settings import PRECISION_CHOICES
 
 LEVELS = ("participant", "group")
 EPILOG = """\
@@ -151,12 +151,6 @@ def _add_network(parser: Parser) -> None:
     add_option(
         group, "--min-lesion-volume", metavar="MM3", type=between(0, 1e6),
         help="remove connected lesions smaller than this, in mm³ "
-        "(default: the one that comes with the weights)",
-    )  # fmt: skip
-    add_option(
-        group, "--outline", choices=OUTLINE_CHOICES,
-        help="where a lesion ends: at the threshold of its probability, or moved from there "
-        "towards half of its contrast to the tissue around it "
         "(default: the one that comes with the weights)",
     )  # fmt: skip
     add_option(

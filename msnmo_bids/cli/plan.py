@@ -176,7 +176,6 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
         precision=options.precision,
         threshold=metadata.threshold if threshold is None else threshold,
         min_lesion_volume=metadata.min_lesion_volume if least_volume is None else least_volume,
-        outline=options.outline or metadata.outline,
         tta=options.tta,
         random_seed=options.random_seed,
         deterministic=options.deterministic,
@@ -251,7 +250,7 @@ def plan_table(plan: Plan) -> str:
             f"skull stripping: {settings.skull_strip}; bias correction: {settings.bias_correction}",
             f"device: {settings.device}; precision: {settings.precision}",
             f"threshold: {settings.threshold:g}; "
-            f"smallest lesion: {settings.min_lesion_volume:g} mm³; outline: {settings.outline}",
+            f"smallest lesion: {settings.min_lesion_volume:g} mm³",
             f"weights: {plan.metadata.name} {plan.metadata.version} "
             f"({', '.join(str(file) for file in plan.weights)})",
             *(["test-time augmentation: mirror image"] if settings.tta else []),

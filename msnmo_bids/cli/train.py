@@ -122,9 +122,10 @@ def _fit(
     """Train, test on the validation scans and write the weights; return their file."""
     import torch
 
+    from msnmo_bids.lesions.pipeline import LesionCriteria
     from msnmo_bids.training.crossval import divide, usable
     from msnmo_bids.training.fitting import fit
-    from msnmo_bids.training.scoring import Segmentation, evaluate_scan, write_rows
+    from msnmo_bids.training.scoring import evaluate_scan, write_rows
     from msnmo_bids.training.site_weights import write_site_weights
 
     torch.manual_seed(config.seed)
@@ -141,18 +142,18 @@ def _fit(
     )  # fmt: skip
     file = out / f"msnmo-{options.model}.safetensors"
     if ranks.first:
-        segmentation = Segmentation(options.threshold, options.min_lesion_volume)
+        criteria = LesionCriteria(options.threshold, options.min_lesion_volume)
         rows = [
             evaluate_scan(
-                network, scan, classes,
-                device=ranks.device, precision=config.precision, segmentation=segmentation,
+                network, scan, classes, criteria,
+                device=ranks.device, precision=config.precision,
             ).row
             for scan in validation
         ]  # fmt: skip
         write_rows(rows, out / "validation", 0, classes)
         write_site_weights(
             file, network, name=f"msnmo-{options.model}", training=training, validation=validation,
-            segmentation=segmentation, config=config, device=ranks.device,
+            criteria=criteria, config=config, device=ranks.device,
         )  # fmt: skip
     return file
 

@@ -24,6 +24,7 @@ from msnmo_bids.cli.options import (
 from msnmo_bids.cli.plan import choose_tools
 from msnmo_bids.cli.resources import choose_resources, set_environment
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import add_training_arguments, read_settings
 
@@ -100,11 +101,13 @@ def add_common_arguments(parser: Parser) -> None:
         "{network: {pooling: lesion}, loss: {bce_weight: 1}}",
     )  # fmt: skip
     add_option(
-        network, "--threshold", metavar="P", default=0.5, type=between(0.01, 0.99),
+        network, "--threshold", metavar="P", default=LesionCriteria.threshold,
+        type=between(0.01, 0.99),
         help="lesion probability above which a voxel is lesion",
     )  # fmt: skip
     add_option(
-        network, "--min-lesion-volume", metavar="MM3", default=3.0, type=between(0, 1e6),
+        network, "--min-lesion-volume", metavar="MM3", default=LesionCriteria.min_volume,
+        type=between(0, 1e6),
         help="smaller connected lesions are dropped, in mm³",
     )  # fmt: skip
     add_training_arguments(parser)

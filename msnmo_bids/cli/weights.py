@@ -63,9 +63,9 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
     Raises
     ------
     MsnmoError
-        If a file is missing (66), or the weights that confirm its lesions cannot be used.
+        If a file is missing (66), or the lesion network that they name cannot be used.
     """
-    from msnmo_bids.model.weights import confirming_weights, read_metadata, weights_files
+    from msnmo_bids.model.weights import lesion_weights, read_metadata, weights_files
 
     weights, description = weights_files(path)
     for file in (weights, description):
@@ -77,5 +77,5 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
                 exit_code=ExitCode.INPUT_MISSING,
             )
     metadata = read_metadata(weights)
-    confirming_weights(weights, metadata)
+    lesion_weights(weights, metadata)
     return weights, metadata

@@ -28,14 +28,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.mask import label_lesions
+from msnmo_bids.lesions.pipeline import LesionCriteria
 
 #: Columns of a scan's row, in order.
 METRICS = ("dsc", "ppv", "tpr", "vd", "lesion_f1", "lesion_tpr", "lesion_fpr", "hd95", "assd")
 VOLUMES = ("true_volume_ml", "predicted_volume_ml")
-
-#: Smaller lesions are not counted in the lesion-wise metrics (mm³).
-MIN_LESION_VOLUME = 3.0
 
 
 def compare_masks(
@@ -43,7 +41,7 @@ def compare_masks(
     prediction: np.ndarray,
     zooms: Sequence[float],
     *,
-    min_lesion_volume: float = MIN_LESION_VOLUME,
+    min_lesion_volume: float = LesionCriteria.min_volume,
     overlap: float = 0.0,
 ) -> dict[str, float | None]:
     """Compare two masks on one grid.
@@ -113,7 +111,7 @@ def lesion_wise(
     prediction: np.ndarray,
     zooms: Sequence[float],
     *,
-    min_lesion_volume: float = MIN_LESION_VOLUME,
+    min_lesion_volume: float = LesionCriteria.min_volume,
     overlap: float = 0.0,
 ) -> dict[str, float | None]:
     """Count found and false lesions.
@@ -220,9 +218,7 @@ def _hit(
     overlap: float,
 ) -> tuple[int, int]:
     """Return how many lesions of a mask the other one meets, and how many there are."""
-    _, labels = segment(
-        mask, float(np.prod(zooms)), threshold=0.5, min_volume=min_lesion_volume
-    )  # lesions as the app labels them
+    labels = label_lesions(mask, float(np.prod(zooms)), min_lesion_volume)
     sizes = np.bincount(labels.ravel())[1:]
     common = np.bincount(labels[other], minlength=sizes.size + 1)[1:]
     return int((common > overlap * sizes).sum()), int(sizes.size)

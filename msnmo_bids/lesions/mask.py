@@ -1,4 +1,4 @@
-"""Lesion mask and labels of a probability map."""
+"""Probabilities as they are written, and the labels of lesions."""
 
 from __future__ import annotations
 
@@ -11,46 +11,39 @@ PROBABILITY_STEPS = 4096
 CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
-def segment(
-    probability: np.ndarray, voxel_volume: float, *, threshold: float, min_volume: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Threshold a probability, drop specks and label the lesions.
+def label_lesions(mask: np.ndarray, voxel_volume: float, min_volume: float) -> np.ndarray:
+    """Label the connected lesions of a mask and drop specks.
 
     Parameters
     ----------
-    probability : ndarray, (X, Y, Z)
-        Lesion probability, 0 to 1.
+    mask : ndarray, (X, Y, Z)
+        Lesion where not 0.
     voxel_volume : float
         Volume of a voxel (mm³).
-    threshold : float
-        Lesion above this probability.
     min_volume : float
         Connected lesions (26 neighbours) smaller than this are dropped (mm³).
 
     Returns
     -------
-    mask : ndarray, (X, Y, Z), uint8
-        1 in a lesion.
-    labels : ndarray, (X, Y, Z), int32
+    ndarray of int32, (X, Y, Z)
         1 to n by decreasing volume, ties in the order of the array; 0 elsewhere.
 
     Examples
     --------
     >>> import numpy as np
-    >>> probability = np.zeros((4, 4, 4))
-    >>> probability[0, 0, :2] = probability[3, 3, 3] = 0.9
-    >>> mask, labels = segment(probability, 1.0, threshold=0.5, min_volume=2)
-    >>> int(mask.sum()), int(labels.max())
+    >>> mask = np.zeros((4, 4, 4))
+    >>> mask[0, 0, :2] = mask[3, 3, 3] = 1
+    >>> labels = label_lesions(mask, voxel_volume=1.0, min_volume=2)
+    >>> int((labels > 0).sum()), int(labels.max())
     (2, 1)
     """
-    components, count = ndimage.label(probability > threshold, structure=CONNECTIVITY_26)
+    components, count = ndimage.label(mask, structure=CONNECTIVITY_26)
     volumes = np.bincount(components.ravel(), minlength=count + 1)[1:] * voxel_volume
     order = np.argsort(-volumes, kind="stable")
     kept = order[volumes[order] >= min_volume - 1e-9]
     renumbered = np.zeros(count + 1, dtype=np.int32)
     renumbered[kept + 1] = np.arange(1, kept.size + 1)
-    labels = renumbered[components]
-    return (labels > 0).astype(np.uint8), labels
+    return renumbered[components]
 
 
 def rounded(probability: np.ndarray) -> np.ndarray:
@@ -62,27 +55,3 @@ def rounded(probability: np.ndarray) -> np.ndarray:
     """
     steps = np.rint(np.clip(probability, 0, 1) * PROBABILITY_STEPS)
     return (steps / PROBABILITY_STEPS).astype(np.float32)
-
-
-def without_dropped(probability: np.ndarray, lesions: np.ndarray, threshold: float) -> np.ndarray:
-    """Lower the probability of lesions that were too small to the threshold, no further.
-
-    So the lesion mask is the written probability above the threshold, voxel by voxel, and the
-    map still shows where a small lesion was dropped.
-
-    Parameters
-    ----------
-    probability : ndarray of float32, (X, Y, Z)
-        In steps of 1 / 4096.
-    lesions : ndarray of bool, (X, Y, Z)
-        The lesion mask.
-    threshold : float
-        Lesion above this probability.
-
-    Returns
-    -------
-    ndarray of float32, (X, Y, Z)
-        At most the threshold (rounded down to a step) outside of the mask.
-    """
-    highest = np.float32(np.floor(threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
-    return np.where(lesions, probability, np.minimum(probability, highest))

@@ -9,11 +9,42 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.regions import REGIONS
-from msnmo_bids.lesions.sites import SITES
+from msnmo_bids.lesions.pipeline import Lesions
+from msnmo_bids.lesions.regions import REGIONS, Regions, assign_regions
+from msnmo_bids.lesions.sites import SITES, lesion_sites
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
+
+
+def measure_lesions(lesions: Lesions, regions: Regions, affine: np.ndarray) -> dict[str, Any]:
+    """Measure the lesions of a scan and say where they lie.
+
+    Parameters
+    ----------
+    lesions : Lesions
+        Of the scan.
+    regions : Regions
+        Of the scan, on the same grid.
+    affine : ndarray, (4, 4)
+        Index to RAS mm.
+
+    Returns
+    -------
+    dict
+        JSON-ready. Table: `lesion_table`; Summary: `summary`, and AtlasRegistration: where the scan
+        lies in MNI space.
+    """
+    voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
+    table = lesion_table(
+        lesions.labels,
+        lesions.probability,
+        assign_regions(lesions.labels, regions.codes, nib.affines.voxel_sizes(affine)),
+        affine,
+        lesion_sites(lesions.labels, regions.to_mni, voxel_volume),
+    )
+    registration = regions.registration(affine)
+    return {"Table": table, "Summary": {**summary(table), "AtlasRegistration": registration}}
 
 
 def lesion_table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -35,8 +35,6 @@ _HALF_FLUID = 0.85  # a voxel at the ventricle's wall is darker than this
 _PRIOR_CORE = 0.3  # fluid is ventricle where the atlas gives it this probability,
 _PRIOR_REACH = 0.08  # and from there on to where it gives it this
 _CORTEX_SHARE = 0.2  # of a lesion and its neighbourhood in the cortex, to be juxtacortical
-_LEAST_FIT = 0.6  # mean probability of brain in the mask, for an atlas that fits
-_EVERY = 7  # voxels of the mask are enough for that
 _THICK = 2.5  # voxels longer than this (mm) are not dilated across
 
 
@@ -76,12 +74,28 @@ class Regions(NamedTuple):
     codes: np.ndarray
     to_mni: np.ndarray
 
-    @property
-    def to_atlas(self) -> np.ndarray:
-        """Index of the scan to index of the atlas, (4, 4)."""
-        _, _, atlas_affine = load_atlas()
-        matrix: np.ndarray = np.linalg.inv(atlas_affine) @ self.to_mni
-        return matrix
+    def registration(self, affine: np.ndarray) -> dict[str, Any]:
+        """Return where the scan lies in MNI space, for its diagnosis file.
+
+        Parameters
+        ----------
+        affine : ndarray, (4, 4)
+            Index of the scan to RAS mm.
+
+        Returns
+        -------
+        dict
+            JSON-ready: Space, and Matrix from RAS mm of the scan to mm in that space, whatever the
+            order of the image's axes.
+
+        Examples
+        --------
+        >>> regions = Regions(np.zeros((2, 2, 2), np.int8), np.diag([2.0, 2, 2, 1]))
+        >>> regions.registration(np.diag([4.0, 4, 4, 1]))["Matrix"][0]
+        [0.5, 0.0, 0.0, 0.0]
+        """
+        matrix = self.to_mni @ np.linalg.inv(affine)
+        return {"Space": MNI_SPACE, "Matrix": [[round(float(v), 6) for v in row] for row in matrix]}
 
 
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
@@ -136,46 +150,6 @@ def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
             for m in maps
         ]
     )
-
-
-def atlas_at(matrix: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Sample the atlas's probabilities at some voxels of a scan.
-
-    Parameters
-    ----------
-    matrix : ndarray, (4, 4)
-        Index of the scan to index of the atlas.
-    places : ndarray of int, (N, 3)
-        Voxels.
-
-    Returns
-    -------
-    ndarray, (4, N), float32
-        Of the `ATLAS_MAPS`.
-    """
-    maps, _, _ = load_atlas()
-    points = nib.affines.apply_affine(matrix, places).T
-    return np.stack([ndimage.map_coordinates(m, points, order=1) for m in maps])
-
-
-def atlas_fits(matrix: np.ndarray, brain: np.ndarray) -> bool:
-    """Tell whether the atlas lies where the brain does, so that it can judge anything.
-
-    Parameters
-    ----------
-    matrix : ndarray, (4, 4)
-        Index of the scan to index of the atlas.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
-
-    Returns
-    -------
-    bool
-        Whether the mean probability of brain in the mask is at least 0.6; it was 0.69 to 0.82 on
-        15 real and 416 simulated scans.
-    """
-    some = np.column_stack(np.unravel_index(np.flatnonzero(brain)[::_EVERY], brain.shape))
-    return len(some) > 0 and float(atlas_at(matrix, some).sum(axis=0).mean()) >= _LEAST_FIT
 
 
 def refine(

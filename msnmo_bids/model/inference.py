@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
-from msnmo_bids.model.confirmation import Confirmer
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.weights import WeightsMetadata, confirming_weights, load_weights_cached
+from msnmo_bids.model.weights import WeightsMetadata, lesion_weights, load_weights_cached
+from msnmo_bids.preprocessing.cube import Z_SCORE, normalize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,8 +75,8 @@ def predict(
     Parameters
     ----------
     cube : ndarray
-        ``(D, H, W)``, preprocessed as the metadata of the weights says (RAS, z-scored,
-        background 0); sides are multiples of 16.
+        ``(D, H, W)``, RAS, z-scored, background 0; sides are multiples of 16. Each network sees
+        it normalised as its metadata says.
     *weights : str or Path
         ``NAME.safetensors``; of several the mean is taken, see `check_ensemble`.
     tta : bool, optional
@@ -106,6 +106,8 @@ def predict(
         If the weights cannot be used.
     DeviceError
         If the device does not compute, or its memory does not suffice.
+    BadInputError
+        If a network asks for a normalisation that the volume does not admit.
     """
     import torch
 
@@ -169,10 +171,10 @@ def _predict_on(
     with torch.inference_mode(), autocast:
         for file in weights:
             network, metadata = load_weights_cached(file, device, precision)
-            confirmer = load_confirmer(file, metadata, device, precision)
-            found.append(_run(network, metadata, image, confirmer))
+            lesion_model = load_lesion_network(file, metadata, device, precision)
+            found.append(_run(network, metadata, image, lesion_model))
             if tta:
-                found.append(_mirrored(_run(network, metadata, image.flip(2), confirmer)))
+                found.append(_mirrored(_run(network, metadata, image.flip(2), lesion_model)))
     return found[0] if len(found) == 1 else _mean(found)
 
 
@@ -203,15 +205,43 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
     )
 
 
-def load_confirmer(
+@dataclass(frozen=True)
+class LesionModel:
+    """A network that segments, with what it must know of its input.
+
+    Parameters
+    ----------
+    network : JointNetwork
+        With the segmentation task, in evaluation mode.
+    normalization : {"z-score", "robust"}
+        Of its input.
+    """
+
+    network: JointNetwork
+    normalization: str
+
+    @classmethod
+    def load(cls, file: str | Path, device: str = "cpu", precision: str = "fp32") -> LesionModel:
+        """Load one; parameters and errors are those of ``load_weights_cached``."""
+        network, metadata = load_weights_cached(file, device, precision)
+        return cls(network, metadata.normalization)
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Return the lesion probability of a z-scored volume, ``(1, 1, D, H, W)`` float32."""
+        image = _normalized(image, self.normalization)
+        features = self.network.forward_features(image)
+        return self.network.forward_segmentation(features, image).lesion_probability
+
+
+def load_lesion_network(
     file: str | Path, metadata: WeightsMetadata, device: str = "cpu", precision: str = "fp32"
-) -> Confirmer | None:
-    """Load the network that confirms the lesions of others, if their metadata ask for one.
+) -> LesionModel | None:
+    """Load the network that the lesion probability comes from, if weights name one.
 
     Parameters
     ----------
     file : str or Path
-        The weights whose lesions are confirmed.
+        The weights that may name one.
     metadata : WeightsMetadata
         Their description.
     device, precision : str, optional
@@ -219,37 +249,54 @@ def load_confirmer(
 
     Returns
     -------
-    Confirmer or None
+    LesionModel or None
 
     Raises
     ------
     WeightsError
         If it cannot be used.
     """
-    second = confirming_weights(file, metadata)
-    if second is None or metadata.confirmation is None:
-        return None
-    network, _ = load_weights_cached(second, device, precision)
-    return Confirmer(network, metadata.confirmation, metadata.threshold)
+    other = lesion_weights(file, metadata)
+    return None if other is None else LesionModel.load(other, device, precision)
+
+
+def _normalized(image: Tensor, normalization: str) -> Tensor:
+    """Normalise the brain of a z-scored volume anew, which is the same as starting from the scan.
+
+    Neither normalisation depends on the gain or the offset of what it is applied to.
+    """
+    if normalization == Z_SCORE:
+        return image
+    brain = image != 0
+    try:
+        values = normalize(image[brain].cpu().numpy(), normalization)
+    except ValueError as error:
+        remedy = "Check the brain mask and the image"
+        raise BadInputError(str(error), remedy=remedy) from error
+    result = image.clone()
+    result[brain] = result.new_tensor(values)
+    return result
 
 
 def _run(
-    network: JointNetwork, metadata: WeightsMetadata, image: Tensor, confirmer: Confirmer | None
+    network: JointNetwork,
+    metadata: WeightsMetadata,
+    image: Tensor,
+    lesion_model: LesionModel | None,
 ) -> Prediction:
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
-    second = None if confirmer is None else confirmer.read(image)
+    lesions = None if lesion_model is None else lesion_model.probability(image)
+    image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
-    lesions = probability = cams = logits = probabilities = votes = distance = None
+    cams = logits = probabilities = votes = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
-    if network.config.segments:
+    if lesions is None and network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_probability
-        if confirmer is not None and second is not None:
-            lesions = confirmer.confirm(lesions, second, image)
-        probability = lesions[0, 0].cpu().numpy()
-        features = features._replace(segmentation=None)
+    probability = None if lesions is None else lesions[0, 0].cpu().numpy()
+    features = features._replace(segmentation=None)
     if network.config.classifies:
         scores, maps = network.forward_classification(features, lesions)
         del features

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
-from msnmo_bids.model.confirmation import Confirmation
-from msnmo_bids.settings import OUTLINE_CHOICES
+from msnmo_bids.model.config import SEGMENTATION, SIDE_MULTIPLE, JointConfig
+from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEPT = "density."  # in float32: correlated features need the digits
 _GET_AGAIN = "Get the two files of the weights again, or name other weights"
 
@@ -38,6 +38,22 @@ class WeightsError(MsnmoError, ValueError):
     """Weights that cannot be used; the message names the file and the remedy."""
 
     exit_code = ExitCode.INPUT_MISSING
+
+
+@dataclass(frozen=True)
+class LesionNetwork:
+    """Which weights the lesion probability comes from, in place of the joint network's own.
+
+    Parameters
+    ----------
+    file : str
+        Name of the safetensors file, beside the weights that name it.
+    sha256 : str
+        Its hash.
+    """
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -52,22 +68,14 @@ class WeightsMetadata:
         Diagnoses in the order of the logits.
     configuration : dict
         :meth:`JointConfig.to_dict` of the network; filled by `save_weights`.
-    channel : str
-        The one input channel.
     cube_shape : tuple of int
         Sides of the input (voxels).
-    orientation : str
-        Of the input's axes.
-    spacing : str
-        How the input's voxels relate to millimetres.
-    normalization, background : str, float
-        How intensities are normalised, and the value outside the brain afterwards.
+    normalization : {"z-score", "robust"}
+        Of the input's brain voxels (:func:`~msnmo_bids.preprocessing.cube.normalize`).
     threshold : float
         Lesion probability above which a voxel is lesion.
     min_lesion_volume : float
         Connected lesions below it are dropped (mm³).
-    outline : {"probability", "contrast"}
-        Where a lesion ends, see :class:`~msnmo_bids.settings.ProcessingSettings`.
     calibration : Calibration
         Of the class probabilities.
     min_class_probability : float
@@ -75,10 +83,11 @@ class WeightsMetadata:
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
         (:mod:`msnmo_bids.model.density`).
-    confirmation : Confirmation or None
-        Other weights that have to confirm a lesion.
+    lesion_network : LesionNetwork or None
+        Weights that give the lesion probability in place of these; threshold and smallest lesion
+        are those that stand here.
     trained_on : tuple of str
-        Data sets, with their licences.
+        Data sets, with their licences, those of the lesion network included.
     licence : str
         Of the weights.
     dtype : {"fp16", "bf16", "fp32"}
@@ -93,21 +102,14 @@ class WeightsMetadata:
     version: str
     class_names: tuple[str, ...] = ("MS", "NMOSD")
     configuration: dict[str, Any] = field(default_factory=dict)
-    channel: str = "FLAIR"
-    cube_shape: tuple[int, int, int] = (160, 160, 160)
-    orientation: str = "RAS"
-    spacing: str = (
-        "none: the brain's bounding box and a margin are resized to the cube, each axis by itself"
-    )
-    normalization: str = "z-score with mean and standard deviation of the brain's voxels"
-    background: float = 0.0
-    threshold: float = 0.5
-    min_lesion_volume: float = 3.0
-    outline: str = "probability"
+    cube_shape: tuple[int, int, int] = CUBE_SHAPE
+    normalization: str = Z_SCORE
+    threshold: float = LesionCriteria.threshold
+    min_lesion_volume: float = LesionCriteria.min_volume
     calibration: Calibration = field(default_factory=Calibration)
     min_class_probability: float = 0.0
     max_distance: float | None = None
-    confirmation: Confirmation | None = None
+    lesion_network: LesionNetwork | None = None
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -119,8 +121,8 @@ class WeightsMetadata:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
-        if isinstance(self.confirmation, Mapping):
-            object.__setattr__(self, "confirmation", Confirmation(**self.confirmation))
+        if isinstance(self.lesion_network, Mapping):
+            object.__setattr__(self, "lesion_network", LesionNetwork(**self.lesion_network))
         if self.calibration.margins and len(self.class_names) != 2:
             raise ValueError(f"a calibration by margins is for two classes: {self.class_names}")
         if not 0 < self.threshold < 1:
@@ -131,13 +133,16 @@ class WeightsMetadata:
             )
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
-        if self.outline not in OUTLINE_CHOICES:
-            known = ", ".join(OUTLINE_CHOICES)
-            raise ValueError(f"outline must be one of {known}, not {self.outline}")
+        if self.normalization not in NORMALIZATIONS:
+            known = " or ".join(NORMALIZATIONS)
+            raise ValueError(f"normalization must be {known}, not {self.normalization!r}")
         if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
             raise ValueError(f"cube_shape must be three multiples of 16, not {self.cube_shape}")
-        if self.format_version != FORMAT_VERSION:
-            raise ValueError(f"format_version {self.format_version} is not known to this program")
+
+    @property
+    def criteria(self) -> LesionCriteria:
+        """What counts as a lesion."""
+        return LesionCriteria(self.threshold, self.min_lesion_volume)
 
     @property
     def fingerprint(self) -> str:
@@ -162,6 +167,8 @@ class WeightsMetadata:
         ValueError
             If a key is unknown, a required one is missing or a value is wrong.
         """
+        if (version := content.get("format_version")) != FORMAT_VERSION:
+            raise ValueError(f"this program reads format_version {FORMAT_VERSION}, not {version}")
         unknown = sorted(set(content) - {entry.name for entry in fields(cls)})
         if unknown:
             raise ValueError(f"unknown entries: {', '.join(unknown)}")
@@ -204,36 +211,40 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
 
 
-def confirming_weights(path: str | Path, metadata: WeightsMetadata) -> Path | None:
-    """Return the weights that confirm the lesions of others, without torch.
+def lesion_weights(path: str | Path, metadata: WeightsMetadata) -> Path | None:
+    """Return the weights that the lesion probability comes from, without torch.
 
     Parameters
     ----------
     path : str or Path
-        The weights whose lesions are confirmed.
+        The weights that name them.
     metadata : WeightsMetadata
         Their description.
 
     Returns
     -------
     Path or None
-        ``NAME.safetensors``, in the same folder; None if no confirmation is asked for.
+        ``NAME.safetensors``, in the same folder; None if no other weights are named.
 
     Raises
     ------
     WeightsError
-        If they are missing, others than those that were meant, or take another cube.
+        If they are missing, others than those that were meant, do more than segment, or take
+        another cube.
     """
-    asked = metadata.confirmation
+    asked = metadata.lesion_network
     if asked is None:
         return None
     file = Path(path).with_name(asked.file)
-    second = read_metadata(file)
-    if second.sha256 != asked.sha256:
+    other = read_metadata(file)
+    problem = None
+    if other.sha256 != asked.sha256:
         problem = f"these are not the weights that {metadata.name} {metadata.version} asks for"
-        raise WeightsError(problem, file=file, remedy=_GET_AGAIN)
-    if second.cube_shape != metadata.cube_shape:
-        problem = f"they take a cube of {second.cube_shape}, not of {metadata.cube_shape}"
+    elif tuple(other.configuration.get("tasks", ())) != (SEGMENTATION,) or other.lesion_network:
+        problem = f"a lesion network has the {SEGMENTATION} task, and no other"
+    elif other.cube_shape != metadata.cube_shape:
+        problem = f"they take a cube of {other.cube_shape}, not of {metadata.cube_shape}"
+    if problem:
         raise WeightsError(problem, file=file, remedy=_GET_AGAIN)
     return file
 
@@ -334,7 +345,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=10)  # an ensemble of five folds, each with its second network
+@lru_cache(maxsize=10)  # an ensemble of five folds, each with its lesion network
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:

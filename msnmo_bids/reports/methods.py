@@ -9,9 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from msnmo_bids.lesions.contrast import REACH_MM
 from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION
-from msnmo_bids.model.findings import LEAST_BELIEF
 
 CITATION = re.compile(r"\[@(\w+)\]")
 _ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
@@ -123,6 +121,7 @@ def _bias_correction(tool: Mapping[str, Any]) -> str:
 
 def _network(record: Mapping[str, Any]) -> str:
     model = record.get("Model") or {}
+    asked = model.get("LesionNetwork")
     precision = {"fp32": "single precision", "bf16": "bfloat16 precision"}.get(
         str(record.get("Precision")), "unstated precision"
     )
@@ -130,8 +129,13 @@ def _network(record: Mapping[str, Any]) -> str:
         "The brain's bounding box and a margin were resized to a cube and z-scored over the brain. "
         "A joint network for lesion segmentation and classification of MS and NMOSD, implemented "
         f"after Huang et al. [@joint_model] (weights {model.get('Name', 'unnamed')} "
-        f"{model.get('Version', '')}, {precision}), gave a lesion probability for each voxel and a "
-        "score for each class."
+        f"{model.get('Version', '')}, {precision}), gave "
+        + (
+            "a score for each class, reading the lesion probability that a network of its own for "
+            f"segmentation ({str(asked['File']).split('.')[0]}) gave for each voxel."
+            if asked
+            else "a lesion probability for each voxel and a score for each class."
+        )
     )
 
 
@@ -139,39 +143,10 @@ def _lesions(record: Mapping[str, Any]) -> str:
     least = _number(record.get("MinimumLesionVolume"))
     return (
         "The lesion probability was brought back to the scan's own grid (trilinear) and cut at "
-        f"{_number(record.get('Threshold'))}{_outline(record)}; connected lesions (26 neighbours) "
-        f"smaller than {least} mm³ were removed, and so were findings too bright for a lesion "
-        "(fat, pituitary) and those for the most part between the lateral ventricles (septum "
-        "pellucidum, fornix) or beyond the brain of a registered atlas. "
-        f"{_confirmation(record)}Each lesion was "
-        "assigned to a candidate region. Class activation maps were summed over the classifier's "
-        "three scales, each voxel by what it counts in the classifier's pooling."
-    )
-
-
-def _outline(record: Mapping[str, Any]) -> str:
-    """Say that the outlines of lesions were moved, where they were."""
-    if record.get("Outline") != "contrast":
-        return ""
-    return (
-        f", after outlines had been moved, by up to {REACH_MM:g} mm, towards half of the lesion's "
-        "contrast to the tissue around it, as raters do with a local threshold [@local_threshold]"
-    )
-
-
-def _confirmation(record: Mapping[str, Any]) -> str:
-    """Say how a second network confirmed the lesions, where one did."""
-    asked = (record.get("Model") or {}).get("Confirmation")
-    if not asked:
-        return ""
-    return (
-        "Before, findings were given up that a second network, as in a cascade of networks "
-        f"[@cascade] ({str(asked['File']).split('.')[0]}), gave a mean probability below "
-        f"{LEAST_BELIEF:g}, or whose chance to be a lesion was {_number(asked['LeastChance'])} or "
-        "less. That chance is a logistic regression with squares and products, fitted to "
-        f"{asked['EvidenceFrom']}, on a finding's size and contrast, what both networks say of it, "
-        "the load elsewhere and what a registered atlas has there. Where no finding of a scan had "
-        f"a chance above {_number(asked['SureChance'])}, all were given up. "
+        f"{_number(record.get('Threshold'))}; connected lesions (26 neighbours) smaller than "
+        f"{least} mm³ were removed. Each lesion was assigned to a candidate region. "
+        "Class activation maps were summed over the classifier's three scales, each voxel by what "
+        "it counts in the classifier's pooling."
     )
 
 

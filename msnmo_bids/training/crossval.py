@@ -19,6 +19,7 @@ from torch import nn
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.evaluation.crossval import SCANS
 from msnmo_bids.evaluation.tables import REFERENCE, RULE
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.training.checkpoint import CHECKPOINT
@@ -29,7 +30,6 @@ from msnmo_bids.training.folds import Folds, participants_of, split_validation
 from msnmo_bids.training.interrupts import TrainingInterrupted
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.scoring import (
-    Segmentation,
     choose_examples,
     evaluate_scan,
     rule_row,
@@ -67,8 +67,8 @@ class Experiment:
         Simulated brains beside the real ones.
     device : str
         Where to compute.
-    segmentation : Segmentation
-        Threshold and smallest lesion.
+    criteria : LesionCriteria
+        What counts as a lesion.
     network, loss : mapping
         Settings of the joint model and of the losses that differ from the paper's.
     """
@@ -82,7 +82,7 @@ class Experiment:
     validation_share: float = 0.2
     simulation: Simulation | None = None
     device: str = "cpu"
-    segmentation: Segmentation = field(default_factory=Segmentation)
+    criteria: LesionCriteria = field(default_factory=LesionCriteria)
     network: Mapping[str, object] = field(default_factory=dict)
     loss: Mapping[str, object] = field(default_factory=dict)
 
@@ -153,7 +153,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
         name=f"{model}-fold-{fold}",
         training=training,
         validation=validation,
-        segmentation=experiment.segmentation,
+        criteria=experiment.criteria,
         config=experiment.config,
         device=experiment.device,
     )
@@ -176,10 +176,9 @@ def _test(
     rows, rule_rows = [], []
     for scan in test:
         tested = evaluate_scan(
-            network, scan, experiment.classes,
+            network, scan, experiment.classes, experiment.criteria,
             device=experiment.device,
             precision=experiment.config.precision,
-            segmentation=experiment.segmentation,
             with_volumes=scan in examples,
         )  # fmt: skip
         rows.append(tested.row)

@@ -10,19 +10,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model.calibration import (
     ISOTONIC_CALIBRATION,
     TEMPERATURE_SCALING,
     Calibration,
 )
 from msnmo_bids.model.config import SEGMENTATION
-from msnmo_bids.model.confirmation import Confirmation
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import WeightsMetadata, read_metadata, save_weights
-from msnmo_bids.settings import OUTLINE_CHOICES
+from msnmo_bids.model.weights import (
+    LesionNetwork,
+    WeightsMetadata,
+    lesion_weights,
+    read_metadata,
+    save_weights,
+)
+from msnmo_bids.preprocessing.cube import NORMALIZATIONS, Z_SCORE
 from msnmo_bids.training.checkpoint import trained_weights
-from msnmo_bids.training.confirmation import read_evidence
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 
 SIMULATED = (
@@ -46,62 +50,14 @@ def trained_on(real: Sequence[str]) -> tuple[str, ...]:
     return (f"{SIMULATED}; no real scan, of MS or of NMOSD, was used",)
 
 
-def add_confirmation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which weights have to confirm a lesion, and how."""
-    parser.add_argument(
-        "--confirmed-by",
-        type=Path,
-        metavar="FILE",
-        help="weights in the same folder that have to confirm a lesion",
+def _with_lesion_network(metadata: WeightsMetadata, file: Path) -> WeightsMetadata:
+    """Name the weights that give the lesion probability, and what they were trained on."""
+    other = read_metadata(file)
+    return replace(
+        metadata,
+        lesion_network=LesionNetwork(file.name, other.sha256),
+        trained_on=tuple(dict.fromkeys((*metadata.trained_on, *other.trained_on))),
     )
-    parser.add_argument(
-        "--confirmed-evidence", type=Path, metavar="FILE",
-        help="evidence.json of msnmo_bids.training.confirmation",
-    )  # fmt: skip
-    parser.add_argument(
-        "--confirmed-chance", type=float, default=Confirmation.least_chance,
-        help="that a finding has to have to be a lesion (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--confirmed-surely", type=float, default=Confirmation.sure_chance,
-        help="chance that one finding of a scan has to have, or none is (default: %(default)s)",
-    )  # fmt: skip
-
-
-def asked_confirmation(options: argparse.Namespace) -> Confirmation | None:
-    """Return what `add_confirmation_options` was given; None without such weights.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be read.
-    MsnmoError
-        If the evidence was not given, is missing or is malformed, or the chances are none.
-    """
-    if options.confirmed_by is None:
-        return None
-    if options.confirmed_evidence is None:
-        raise MsnmoError(
-            "--confirmed-by needs --confirmed-evidence",
-            remedy="Fit it with python -m msnmo_bids.training.confirmation",
-            exit_code=ExitCode.USAGE,
-        )
-    known = read_metadata(options.confirmed_by)
-    evidence = read_evidence(options.confirmed_evidence)
-    try:
-        return Confirmation(
-            options.confirmed_by.name,
-            known.sha256,
-            evidence,
-            options.confirmed_chance,
-            options.confirmed_surely,
-        )
-    except ValueError as error:
-        raise MsnmoError(
-            str(error),
-            remedy="Give other --confirmed-chance and --confirmed-surely",
-            exit_code=ExitCode.USAGE,
-        ) from error
 
 
 def main() -> None:
@@ -110,12 +66,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or state dict")
     parser.add_argument("--version", required=True, help="version of the weights")
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
-    parser.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
-    parser.add_argument("--side", type=int, default=160, help="side of the input cube, voxels")
-    parser.add_argument("--min-lesion-volume", type=float, default=3.0, help="mm³ (default: 3)")
     parser.add_argument(
-        "--outline", choices=OUTLINE_CHOICES, default="probability",
-        help="where a lesion ends (default: %(default)s)",
+        "--threshold", type=float, default=LesionCriteria.threshold, help="default: %(default)s"
+    )
+    parser.add_argument("--side", type=int, default=160, help="side of the input cube, voxels")
+    parser.add_argument(
+        "--min-lesion-volume", type=float, default=LesionCriteria.min_volume,
+        help="mm³ (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--normalization", choices=NORMALIZATIONS, default=Z_SCORE,
+        help="of the input that the network was trained on (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=1.0, help="default: 1")
     parser.add_argument(
@@ -141,7 +102,11 @@ def main() -> None:
     parser.add_argument(
         "--segmentation-only", action="store_true", help="leave the classifier out of the file"
     )
-    add_confirmation_options(parser)
+    parser.add_argument(
+        "--lesion-network", type=Path, metavar="FILE",
+        help="weights in the folder of --out that give the lesion probability "
+        "(default: the network itself)",
+    )  # fmt: skip
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     options = parser.parse_args()
     tensors = trained_weights(options.checkpoint)
@@ -169,13 +134,15 @@ def main() -> None:
         cube_shape=(options.side,) * 3,
         threshold=options.threshold,
         min_lesion_volume=options.min_lesion_volume,
-        outline=options.outline,
+        normalization=options.normalization,
         calibration=calibration,
         min_class_probability=options.min_class_probability,
         max_distance=options.max_distance,
-        confirmation=asked_confirmation(options),
         trained_on=trained_on(options.real_data),
     )
+    if options.lesion_network is not None:
+        metadata = _with_lesion_network(metadata, options.lesion_network)
+        lesion_weights(options.out, metadata)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(options.out, network, metadata, dtype="fp16")
 

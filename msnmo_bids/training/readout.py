@@ -28,16 +28,14 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.classification import least_confidence
 from msnmo_bids.evaluation.simulated import LARGEST_RISK
-from msnmo_bids.model.confirmation import Confirmer
+from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
-from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.material import Material, add_material_options, material_of
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
 from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
-from msnmo_bids.training.export import add_confirmation_options, asked_confirmation
 from msnmo_bids.training.recipe import RECIPE, read_recipe
 from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 
@@ -129,7 +127,7 @@ def plan_case(number: int, rng: np.random.Generator) -> Case:
 
 @torch.inference_mode()
 def features_of(
-    network: JointNetwork, cube: np.ndarray, confirmer: Confirmer | None = None
+    network: JointNetwork, cube: np.ndarray, lesion_model: LesionModel | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and the statistics of one scan.
 
@@ -139,8 +137,8 @@ def features_of(
         With both tasks.
     cube : ndarray, (D, H, W)
         Preprocessed as for the app.
-    confirmer : Confirmer, optional
-        Confirms the lesions over which features are pooled.
+    lesion_model : LesionModel, optional
+        Gives the lesion probability over which features are pooled; default: the network itself.
 
     Returns
     -------
@@ -148,12 +146,12 @@ def features_of(
         One-dimensional, float32.
     """
     image = torch.from_numpy(np.asarray(cube, dtype=np.float32))[None, None]
-    second = None if confirmer is None else confirmer.read(image)
     features = network.forward_features(image)
     statistics = network.forward_statistics(features, image)
-    lesions = network.forward_segmentation(features, image).lesion_probability
-    if confirmer is not None and second is not None:
-        lesions = confirmer.confirm(lesions, second, image)
+    if lesion_model is None:
+        lesions = network.forward_segmentation(features, image).lesion_probability
+    else:
+        lesions = lesion_model.probability(image)
     pooled, _ = network.forward_classification(features, lesions, pre_logits=True)
     return pooled[0].numpy(), statistics[0].numpy()
 
@@ -304,14 +302,14 @@ def _logistic_regression(
 
 
 def collect_features(
-    options: argparse.Namespace, network: JointNetwork, confirmer: Confirmer | None
+    options: argparse.Namespace, network: JointNetwork, lesion_model: LesionModel | None
 ) -> Features:
     """Simulate scans and compute their features, as far as they are not in the folder."""
 
     def row_of(number: int, material: Material) -> dict[str, Any]:
         case, scan, rng = _simulate(number, material, options.seed)
         cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
-        pooled, statistics = features_of(network, cube, confirmer)
+        pooled, statistics = features_of(network, cube, lesion_model)
         names = network.config.classes
         label = names.index(case.diagnosis) if case.diagnosis in names else -1
         return {"pooled": pooled, "statistics": statistics, "label": label}
@@ -378,10 +376,10 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
     parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
-    add_confirmation_options(parser)
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="of the lesions to confirm (default: 0.5)"
-    )
+        "--lesion-network", type=Path, metavar="FILE",
+        help="weights that give the lesion probability (default: the network itself)",
+    )  # fmt: skip
     parser.add_argument("--keep-last-layer", action="store_true", help="fit the density alone")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
@@ -393,8 +391,9 @@ def main() -> int:
         fresh = {k: v for k, v in network.state_dict().items() if k.startswith("density.")}
         network.load_state_dict(fresh | trained_weights(options.initial))
         network.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        confirmer = _confirmer(options)
-        features = collect_features(options, network, confirmer)
+        asked = options.lesion_network
+        lesion_model = None if asked is None else LesionModel.load(asked)
+        features = collect_features(options, network, lesion_model)
         last_layer = not options.keep_last_layer
         located = last_layer and network.config.location_waves
         places = collect_places(options, network) if located else None
@@ -406,14 +405,6 @@ def main() -> int:
         torch.save(network.state_dict(), temporary)
     print(json.dumps(_summary(readout), indent=2))
     return int(ExitCode.OK)
-
-
-def _confirmer(options: argparse.Namespace) -> Confirmer | None:
-    asked = asked_confirmation(options)
-    if asked is None:
-        return None
-    network, _ = load_weights_cached(options.confirmed_by)
-    return Confirmer(network, asked, options.threshold)
 
 
 def _summary(readout: Readout) -> dict[str, float | None]:

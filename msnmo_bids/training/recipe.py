@@ -5,9 +5,8 @@
 The recipe is a file beside the program (`RECIPE`). Its stages train on simulated brains; those with
 a share of real scans train on labelled data sets too (``--real``). The classifier is trained on
 frozen features, with lesion loads matched between the classes; its last layer is fitted afterwards
-(:mod:`msnmo_bids.training.readout`), and so is what confirms a finding
-(:mod:`msnmo_bids.training.confirmation`). Killed at any time, the same command goes on from the
-last checkpoint.
+(:mod:`msnmo_bids.training.readout`). Killed at any time, the same command goes on from the last
+checkpoint.
 """
 
 from __future__ import annotations

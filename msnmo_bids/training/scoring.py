@@ -19,9 +19,8 @@ from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.sample_file import NativeGrid
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.lesions.mask import segment
-from msnmo_bids.lesions.refinement import refine
-from msnmo_bids.lesions.regions import Regions, locate_regions
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.training.gradients import forward
@@ -29,25 +28,6 @@ from msnmo_bids.training.prepared import PreparedScan
 
 #: Volumes of so many test scans are kept for the figures.
 EXAMPLES = 4
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What is lesion: the same as in the app.
-
-    Parameters
-    ----------
-    threshold : float
-        Lesion above this probability.
-    min_volume : float
-        Connected lesions smaller than this are dropped (mm³).
-    outline : {"probability", "contrast"}
-        Where a lesion ends.
-    """
-
-    threshold: float = 0.5
-    min_volume: float = 3.0
-    outline: str = "probability"
 
 
 @dataclass(frozen=True)
@@ -64,8 +44,6 @@ class ScanResult:
         The scan's own grid.
     labels : ndarray of int32, (X, Y, Z), or None
         Lesions that were found, numbered, on the scan's own grid (RAS order).
-    regions : Regions or None
-        Of the scan, where lesions were looked for.
     volumes : dict of str to ndarray
         On the cube, for the figures: ``image``, ``zooms`` and, where there are any, ``truth``,
         ``prediction`` and ``cams``; empty unless they were asked for.
@@ -75,7 +53,6 @@ class ScanResult:
     row: dict[str, Any]
     grid: NativeGrid
     labels: np.ndarray | None
-    regions: Regions | None
     volumes: dict[str, np.ndarray]
 
 
@@ -83,10 +60,10 @@ def evaluate_scan(
     network: nn.Module,
     scan: PreparedScan,
     classes: Sequence[str],
+    criteria: LesionCriteria,
     *,
     device: str = "cpu",
     precision: str = "fp32",
-    segmentation: Segmentation | None = None,
     with_volumes: bool = False,
 ) -> ScanResult:
     """Apply a network to a scan and compare what it says with the truth.
@@ -101,10 +78,10 @@ def evaluate_scan(
         The scan.
     classes : sequence of str
         Names of the classes, in the network's order.
+    criteria : LesionCriteria
+        What counts as a lesion.
     device, precision : str, optional
         Where and how to compute.
-    segmentation : Segmentation, optional
-        Threshold and smallest lesion.
     with_volumes : bool, optional
         Keep the volumes for the figures.
 
@@ -117,7 +94,6 @@ def evaluate_scan(
     MsnmoError
         If a file of the scan is missing or damaged.
     """
-    segmentation = segmentation or Segmentation()
     sample, grid = scan.load(classes), scan.grid()
     image = torch.from_numpy(sample.image.astype(np.float32))[None, None].to(device)
     with torch.inference_mode():
@@ -126,46 +102,22 @@ def evaluate_scan(
     if output.class_logits is not None and sample.diagnosis is not None:
         probabilities = output.class_logits[0].double().softmax(0).tolist()
         row |= dict(zip(probability_columns(classes), probabilities, strict=True))
-    labels = regions = None
+    labels = None
     if output.lesion_probability is not None:
         probability = output.lesion_probability[0, 0].cpu().numpy()
-        regions = regions_of(scan, grid)
-        labels, measures = compare_lesions(scan, grid, regions, probability, segmentation)
+        labels, measures = compare_lesions(scan, grid, probability, criteria)
         row |= measures
-    volumes = _volumes(grid, sample, output, segmentation.threshold) if with_volumes else {}
-    return ScanResult(scan, row, grid, labels, regions, volumes)
-
-
-def regions_of(scan: PreparedScan, grid: NativeGrid) -> Regions:
-    """Register the atlas to a scan as it was found, without its skull.
-
-    Parameters
-    ----------
-    scan : PreparedScan
-        The scan.
-    grid : NativeGrid
-        Its own grid.
-
-    Returns
-    -------
-    Regions
-    """
-    return locate_regions(_native_values(scan), grid.brain, grid.zooms)
-
-
-def _native_values(scan: PreparedScan) -> np.ndarray:
-    values: np.ndarray = scan.native_image().get_fdata(dtype=np.float32)
-    return values
+    volumes = _volumes(grid, sample, output, criteria.threshold) if with_volumes else {}
+    return ScanResult(scan, row, grid, labels, volumes)
 
 
 def compare_lesions(
     scan: PreparedScan,
     grid: NativeGrid,
-    regions: Regions,
     probability: np.ndarray,
-    segmentation: Segmentation,
+    criteria: LesionCriteria,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Find the lesions on the scan's own grid and compare them with its manual mask.
+    """Find the lesions on the scan's own grid, as the app does, and compare them with its mask.
 
     Parameters
     ----------
@@ -173,12 +125,10 @@ def compare_lesions(
         The scan.
     grid : NativeGrid
         Its own grid.
-    regions : Regions
-        From `regions_of`.
     probability : ndarray, (D, H, W)
         Lesion probability, on the cube.
-    segmentation : Segmentation
-        Threshold and smallest lesion.
+    criteria : LesionCriteria
+        What counts as a lesion.
 
     Returns
     -------
@@ -187,21 +137,7 @@ def compare_lesions(
     measures : dict
         Of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`; empty without a manual mask.
     """
-    native = refine(
-        grid.to_native(probability),
-        _native_values(scan),
-        grid.brain,
-        grid.zooms,
-        regions,
-        threshold=segmentation.threshold,
-        outline=segmentation.outline,
-    )
-    _, labels = segment(
-        native,
-        grid.voxel_volume,
-        threshold=segmentation.threshold,
-        min_volume=segmentation.min_volume,
-    )
+    labels = find_lesions(grid.to_native(probability), grid.voxel_volume, criteria).labels
     if scan.labelled.mask is None:
         return labels, {}
     return labels, compare_masks(scan.native_mask(), labels, grid.zooms)
@@ -261,12 +197,14 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     ValueError
         If the network did not look for lesions.
     """
-    if tested.labels is None or tested.regions is None:
+    if tested.labels is None:
         raise ValueError("the rule needs lesions")
     row = identity(tested.scan)
     if tested.scan.labelled.diagnosis is None:
         return row
-    answer = rule_diagnosis(tested.labels, *tested.regions)
+    values = tested.scan.native_image().get_fdata(dtype=np.float32)
+    regions = locate_regions(values, tested.grid.brain, tested.grid.zooms)
+    answer = rule_diagnosis(tested.labels, *regions)
     columns = zip(probability_columns(classes), classes, strict=True)
     return row | {column: float(name == answer) for column, name in columns}
 

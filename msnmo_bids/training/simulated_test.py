@@ -15,8 +15,7 @@ import numpy as np
 
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
-from msnmo_bids.lesions.mask import segment
-from msnmo_bids.lesions.refinement import refine
+from msnmo_bids.lesions.pipeline import find_lesions
 from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
@@ -171,15 +170,8 @@ def evaluate_case(
     if found.probability is None or found.class_probabilities is None or found.cams is None:
         raise ValueError("these weights do not segment and classify")
     zooms = tuple(scan.zooms)
-    regions = locate_regions(scan.image, brain, zooms)
-    probability = refine(
-        from_cube(found.probability, transform) * brain, scan.image, brain, zooms, regions,
-        threshold=metadata.threshold, outline=metadata.outline,
-    )  # fmt: skip
-    voxel = float(np.prod(zooms))
-    _, labels = segment(
-        probability, voxel, threshold=metadata.threshold, min_volume=metadata.min_lesion_volume
-    )
+    probability = from_cube(found.probability, transform) * brain
+    labels = find_lesions(probability, float(np.prod(zooms)), metadata.criteria).labels
     truth = scan.lesion_mask > 0
     row: dict[str, Any] = {
         "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
@@ -192,7 +184,7 @@ def evaluate_case(
     if with_deletion:
         row |= delete_activated(cube, found, apply)
     if with_rule:
-        row["rule"] = rule_diagnosis(labels, *regions)
+        row["rule"] = rule_diagnosis(labels, *locate_regions(scan.image, brain, zooms))
     return row
 
 
@@ -230,7 +222,6 @@ def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
     return {
         "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
         "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
-        "outline": metadata.outline,
         "calibration": asdict(metadata.calibration),
         "min_class_probability": metadata.min_class_probability,
     }  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model.calibration import TEMPERATURE_SCALING, Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
@@ -18,7 +19,6 @@ from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
-from msnmo_bids.training.scoring import Segmentation
 from msnmo_bids.version import get_version
 
 LOGGER = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def write_site_weights(
     name: str,
     training: Sequence[PreparedScan],
     validation: Sequence[PreparedScan],
-    segmentation: Segmentation,
+    criteria: LesionCriteria,
     config: TrainingConfig,
     device: str = "cpu",
 ) -> bool:
@@ -51,8 +51,8 @@ def write_site_weights(
         Name of the weights.
     training, validation : sequence of PreparedScan
         What it was trained on, and what the weights and the temperature were chosen by.
-    segmentation : Segmentation
-        Threshold and smallest lesion.
+    criteria : LesionCriteria
+        What counts as a lesion.
     config : TrainingConfig
         How it was trained.
     device : str, optional
@@ -71,8 +71,8 @@ def write_site_weights(
         version=get_version(),
         class_names=classes,
         cube_shape=training[0].load(classes).image.shape,
-        threshold=segmentation.threshold,
-        min_lesion_volume=segmentation.min_volume,
+        threshold=criteria.threshold,
+        min_lesion_volume=criteria.min_volume,
         calibration=calibrate(network, validation, device=device, precision=config.precision),
         trained_on=_data_sets(training),
         licence="as the data that they were trained on",

@@ -13,8 +13,6 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
-from msnmo_bids.lesions.contrast import REACH_MM
-from msnmo_bids.model.findings import LEAST_BELIEF
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 
@@ -26,12 +24,10 @@ _SLOPPY_CUBE = (64, 64, 64)
 _DESCRIPTION = """\
 The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
 The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
-{precision}{mean}) gave a lesion probability, which was brought back to the scan's grid \
-(trilinear), masked with the brain and cut at {threshold:g}{outlined}; connected \
-lesions (26 neighbours) smaller than {min_volume:g} mm³ were removed, and so were findings too \
-bright for a lesion (fat, pituitary), and those for the most part between the lateral ventricles \
-(septum pellucidum, fornix) or beyond the brain of a probabilistic atlas. {confirmed}Lesions were \
-assigned to candidate regions by that atlas, registered affinely (robust least squares). """
+{precision}{mean}) {lesions}, which was brought back to the scan's grid (trilinear), masked with \
+the brain and cut at {threshold:g}; connected lesions (26 neighbours) smaller than {min_volume:g} \
+mm³ were removed. Lesions were assigned to candidate regions by a probabilistic atlas, registered \
+affinely (robust least squares). """
 
 
 def init_lesion_wf(
@@ -97,8 +93,7 @@ def init_lesion_wf(
         mean=_mean_of(settings),
         threshold=settings.threshold,
         min_volume=settings.min_lesion_volume,
-        outlined=_outlined_by(settings),
-        confirmed=_confirmed_by(metadata),
+        lesions=_lesions_by(metadata),
     )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
@@ -111,7 +106,6 @@ def init_lesion_wf(
             class_names=list(metadata.class_names),
             threshold=settings.threshold,
             min_volume=settings.min_lesion_volume,
-            outline=settings.outline,
         ),
         name="segment",
         mem_gb=memory_gb("segment", voxels),
@@ -139,27 +133,14 @@ def _mean_of(settings: ProcessingSettings) -> str:
     return f", mean over {' and '.join(parts)}" if parts else ""
 
 
-def _outlined_by(settings: ProcessingSettings) -> str:
-    """Say in the methods text how the outlines of lesions were moved, if they were."""
-    if settings.outline == "probability":
-        return ""
-    return (
-        f", after the outlines had been moved, by up to {REACH_MM:g} mm, towards half of the "
-        "lesions' contrast to the tissue around them [@local_threshold]"
-    )
-
-
-def _confirmed_by(metadata: WeightsMetadata) -> str:
-    """Say in the methods text which lesions were given up before, if any."""
-    asked = metadata.confirmation
+def _lesions_by(metadata: WeightsMetadata) -> str:
+    """Say in the methods text which network the lesion probability came from."""
+    asked = metadata.lesion_network
     if asked is None:
-        return ""
+        return "gave a lesion probability"
     return (
-        "Before, findings were given up that a second network [@cascade] gave a mean probability "
-        f"below {LEAST_BELIEF:g}, or whose chance to be a lesion was {asked.least_chance:g} or "
-        "less, estimated from their size and contrast, what both networks say of them, the load "
-        "elsewhere and what a registered atlas has there; and all of them where none had a chance "
-        f"above {asked.sure_chance:g}. "
+        "classified the scan by the lesion probability of a network of its own for segmentation "
+        f"({Path(asked.file).stem})"
     )
 
 

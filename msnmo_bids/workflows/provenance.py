@@ -32,7 +32,7 @@ def run_record(
     dict
         JSON-ready; no times, no run names, no absolute paths.
     """
-    calibration = weights.calibration
+    calibration, asked = weights.calibration, weights.lesion_network
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
@@ -45,14 +45,15 @@ def run_record(
         "MaximumOutOfDistributionScore": weights.max_distance,
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
-        "Outline": settings.outline,
         "Model": {
             "Name": weights.name,
             "Version": weights.version,
             "SHA256": weights.sha256,
             "Fingerprint": weights.fingerprint,
             "TrainedOn": list(weights.trained_on),
-            "Confirmation": _confirmation(weights),
+            "LesionNetwork": None
+            if asked is None
+            else {"File": asked.file, "SHA256": asked.sha256},
         },
         "Device": settings.device,
         "Precision": settings.precision,
@@ -61,19 +62,6 @@ def run_record(
         "Fingerprint": settings.fingerprint(version, weights.fingerprint),
         "GeneratedBy": {"Name": "msnmo", "Version": version},
         "Flags": [SIMULATED_ONLY] if simulated_only(weights) else [],
-    }
-
-
-def _confirmation(weights: WeightsMetadata) -> dict[str, Any] | None:
-    asked = weights.confirmation
-    if asked is None:
-        return None
-    return {
-        "File": asked.file,
-        "SHA256": asked.sha256,
-        "LeastChance": asked.least_chance,
-        "SureChance": asked.sure_chance,
-        "EvidenceFrom": asked.evidence.data,
     }
 
 

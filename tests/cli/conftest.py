@@ -218,7 +218,6 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         version="1",
         threshold=0.35,
         min_lesion_volume=5.0,
-        outline="contrast",
         sha256=hash_file(tensors),
     )
     tensors.with_suffix(".json").write_text(json.dumps(metadata.to_dict()))

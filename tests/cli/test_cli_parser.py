@@ -48,7 +48,6 @@ ROOT = Path(__file__).parents[2]
         (["--tta"], "tta", True),
         (["--threshold", "0.25"], "threshold", 0.25),
         (["--min-lesion-volume", "9"], "min_lesion_volume", 9.0),
-        (["--outline", "contrast"], "outline", "contrast"),
         (["--random-seed", "7"], "random_seed", 7),
         (["--deterministic"], "deterministic", True),
         (["--overwrite"], "overwrite", True),

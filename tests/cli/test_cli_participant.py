@@ -68,16 +68,14 @@ def test_configuration_is_written(call, fake, raw, out):
     assert "--threshold" in config["command"]
 
 
-def test_weights_give_threshold_volume_and_outline(call, fake, raw, out):
+def test_weights_give_threshold_and_volume(call, fake, raw, out):
     call(raw, out, "participant", SKIP)
     settings = fake.arguments["settings"]
     assert (settings.threshold, settings.min_lesion_volume) == (0.35, 5.0)
-    assert settings.outline == "contrast"
-    others = ["--threshold", "0", "--min-lesion-volume", "0", "--outline", "probability"]
+    others = ["--threshold", "0", "--min-lesion-volume", "0"]
     call(raw, out, "participant", SKIP, *others)
     settings = fake.arguments["settings"]
     assert (settings.threshold, settings.min_lesion_volume) == (0.0, 0.0)
-    assert settings.outline == "probability"
 
 
 def test_what_the_workflow_is_given(call, fake, raw, out, tmp_path):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
+import torch
 
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
@@ -15,9 +15,12 @@ from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
 from msnmo_bids.interfaces.lesions import SegmentLesions
 from msnmo_bids.interfaces.masks import BrainMask
-from msnmo_bids.interfaces.network import _checked
-from msnmo_bids.lesions.mask import rounded, without_dropped
-from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
+from msnmo_bids.interfaces.network import Predict, _checked
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
+from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
@@ -35,64 +38,88 @@ def test_a_broken_failure_file_is_no_failure(tmp_path, content):
     assert read_failure(tmp_path) is None
 
 
-@given(
-    npst.arrays(np.float32, (4, 4, 4), elements=st.floats(-0.125, 1.125, width=32)),
-    st.floats(0.01, 0.99),
-)
-def test_the_mask_is_the_written_probability_above_the_threshold(values, threshold):
-    probability = rounded(values)
-    assert ((probability >= 0) & (probability <= 1)).all()
-    assert np.abs(probability - values.clip(0, 1)).max() <= 1 / 8192 + 1e-7
-    kept = (probability.astype(np.float64) > threshold) & (np.arange(4) < 2)
-    written = without_dropped(probability, kept, threshold)
-    assert written.dtype == np.float32
-    assert np.array_equal(written.astype(np.float64) > threshold, kept)
-    assert np.array_equal(written[kept], probability[kept])
-    assert np.array_equal(written > threshold, kept)
-
-
 @pytest.fixture
-def segmented(tmp_path):
-    """Segment a bright cube whose probability reaches too far, with the outline that is named."""
-    image, probability = np.ones((24, 24, 24), np.float32), np.full((32, 32, 32), 0.3, np.float32)
+def measured(tmp_path):
+    """Segment a cube whose probability is 0.8 in a box, and else what is given."""
+    image = np.ones((24, 24, 24), np.float32)
     image[8:16, 8:16, 8:16] = 2.0
     brain = np.ones(image.shape, np.uint8)
-    _, transform = array_to_cube(image, brain > 0, (1.0, 1.0, 1.0), probability.shape, 4.0)
-    box = np.zeros(image.shape, np.uint8)
-    box[6:16, 8:16, 8:16] = 1
-    probability[labels_to_cube(box, transform) > 0] = 0.8
+    brain[:, :, :2] = 0
+    cube, transform = array_to_cube(image, brain > 0, (1.0, 1.0, 1.0), (32, 32, 32), 4.0)
     for name, array in (("flair", image), ("mask", brain)):
         nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / f"{name}.nii")
     (tmp_path / "transform.json").write_text(transform.to_json())
-    arrays = {
-        "probability": probability, "cams": np.zeros((2, *probability.shape), np.float32),
-        "regions": np.zeros(image.shape, np.int8), "to_mni": np.eye(4),
-    }  # fmt: skip
-    for name, array in arrays.items():
+    for name, array in (("regions", np.zeros(image.shape, np.int8)), ("to_mni", np.eye(4))):
         np.save(tmp_path / f"{name}.npy", array)
 
-    def run(outline):
-        (tmp_path / outline).mkdir()
+    def run(probability, cams, **criteria):
+        np.save(tmp_path / "probability.npy", probability)
+        np.save(tmp_path / "cams.npy", cams)
         node = SegmentLesions(
             in_file=tmp_path / "flair.nii", mask_file=tmp_path / "mask.nii",
             transform_file=tmp_path / "transform.json",
             probability_file=tmp_path / "probability.npy", cam_file=tmp_path / "cams.npy",
             region_file=tmp_path / "regions.npy", mni_file=tmp_path / "to_mni.npy",
-            class_names=["MS", "NMOSD"], threshold=0.5, min_volume=5.0, outline=outline,
+            class_names=["MS", "NMOSD"], **criteria,
         )  # fmt: skip
-        outputs = node._compute(tmp_path / outline)
-        maps = [outputs["lesion_file"], outputs["probability_file"]]
-        return image > 1.5, *(np.asarray(nib.load(file).dataobj) for file in maps)
+        outputs = node._compute(tmp_path)
+        table = json.loads(Path(outputs["table_file"]).read_text())
+        maps = [outputs[f"{name}_file"] for name in ("probability", "lesion", "label")]
+        return [np.asarray(nib.load(file).dataobj) for file in maps], table
 
+    run.cube, run.transform, run.brain = cube, transform, brain > 0
     return run
 
 
-def test_lesions_end_at_half_of_their_contrast_if_that_is_asked(segmented):
-    bright, lesions, probability = segmented("contrast")
-    np.testing.assert_array_equal(lesions > 0, bright)
-    np.testing.assert_array_equal(probability > 0.5, bright)
-    _, lesions, _ = segmented("probability")
-    assert lesions.sum() > 1.2 * bright.sum()
+def test_what_is_written_is_the_chain_on_the_scans_own_grid(measured):
+    rng = np.random.default_rng(0)
+    probability = rng.random((32, 32, 32), dtype=np.float32)
+    maps, table = measured(
+        probability, np.zeros((2, 32, 32, 32), np.float32), threshold=0.8, min_volume=5.0
+    )
+    native = from_cube(probability, measured.transform) * measured.brain
+    expected = find_lesions(native, 1.0, LesionCriteria(0.8, 5.0))
+    for found, wanted in zip(maps, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert table["Summary"]["LesionCount"] == len(table["Table"]) == expected.labels.max() > 1
+    assert table["Summary"]["LesionVolume"] == pytest.approx(expected.mask.sum() / 1000)
+    assert table["Summary"]["AtlasRegistration"]["Matrix"] == np.eye(4).tolist()
+
+
+def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_path):
+    """From the two files of weights to the mask of the scan."""
+    torch.manual_seed(0)
+    config = JointConfig(pooling="lesion").scaled(0.25)
+    joint = JointNetwork(config).eval()
+    segmenting = JointNetwork(replace(config, tasks=("segmentation",))).eval()
+    side = {"cube_shape": (32, 32, 32)}
+    known = save_weights(tmp_path / "lesions", segmenting, WeightsMetadata("lesions", "1", **side))
+    asked = LesionNetwork("lesions.safetensors", known.sha256)
+    named = WeightsMetadata("joint", "1", lesion_network=asked, **side)
+    save_weights(tmp_path / "joint", joint, named)
+    np.save(tmp_path / "cube.npy", measured.cube)
+    weights = [str(tmp_path / "joint.safetensors")]
+    outputs = Predict(cube_file=tmp_path / "cube.npy", weights=weights)._compute(tmp_path)
+
+    image = torch.from_numpy(measured.cube)[None, None]
+    with torch.no_grad():
+        probability = segmenting(image).lesion_probability
+        logits, _ = joint.forward_classification(joint.forward_features(image), probability)
+        own = joint(image)
+    scores = np.array([outputs["class_probabilities"][name] for name in config.classes])
+    np.testing.assert_allclose(scores, logits[0].softmax(0).numpy(), atol=1e-5)
+    assert np.abs(scores - own.class_logits[0].softmax(0).numpy()).max() > 1e-4
+
+    lesion = probability[0, 0].numpy()
+    threshold = round(float(np.quantile(lesion, 0.9)), 3)
+    found = np.load(outputs["probability_file"])
+    maps, _ = measured(found, np.load(outputs["cam_file"]), threshold=threshold, min_volume=5.0)
+    native = from_cube(lesion, measured.transform) * measured.brain
+    np.testing.assert_allclose(found, lesion, atol=1e-5)
+    written = find_lesions(native, 1.0, LesionCriteria(threshold, 5.0))
+    np.testing.assert_allclose(maps[0], written.probability, atol=1 / 4096)
+    assert (maps[1] != written.mask).mean() < 0.001  # a voxel at the threshold may differ
+    assert 0 < written.mask.mean() < 0.5
 
 
 def test_an_array_must_fit_the_grid(tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
+    LesionNetwork,
     WeightsError,
     WeightsMetadata,
     default_weights_path,
@@ -51,6 +52,8 @@ def test_the_fingerprint_tells_what_changes_the_derivatives(saved):
         {"min_class_probability": 0.6},
         {"cube_shape": (64, 64, 64)},
         {"sha256": "0" * 64},
+        {"normalization": "robust"},
+        {"lesion_network": LesionNetwork("lesions.safetensors", "0" * 64)},
     ):
         assert replace(metadata, **changes).fingerprint != metadata.fingerprint, changes
 
@@ -78,7 +81,7 @@ def test_metadata_travels(saved):
     path, metadata = saved
     assert read_metadata(path) == metadata
     assert metadata.calibration.temperature == 2
-    assert metadata.channel == "FLAIR"
+    assert metadata.normalization == "z-score"
     assert metadata.cube_shape == (160, 160, 160)
     assert metadata.trained_on == ("simulated lesions (CC0)",)
 
@@ -137,9 +140,11 @@ class _Bomb:
         ),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
-        ({"outline": "pencil"}, "outline must be one of probability, contrast"),
+        ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
+        ({"lesion_network": {"file": "other.safetensors"}}, "no valid description"),
         ({"min_class_probability": 1.5}, "min_class_probability must be"),
-        ({"format_version": 99}, "format_version 99"),
+        ({"format_version": 99}, "reads format_version 2, not 99"),
+        ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),
         ({"threshold": "half"}, "no valid description"),
     ],
 )

@@ -66,26 +66,13 @@ def test_a_calibration_curve_is_told_of_and_cited() -> None:
     assert "@" not in calibration(record)
 
 
-def test_confirmed_lesions_are_told_of_where_a_second_network_confirmed_them() -> None:
-    asked = {
-        "File": "second.safetensors", "SHA256": "0", "LeastChance": 0.3, "SureChance": 0.6,
-        "EvidenceFrom": "9 scans",
-    }  # fmt: skip
-    found = methods({"FLAIR": diagnosis(SCAN, Model={"Confirmation": asked})})
-    paragraphs = " ".join(found.paragraphs)
-    assert "chance to be a lesion was 0.3 or less." in paragraphs
-    assert "no finding of a scan had a chance above 0.6, all were given up." in paragraphs
-    assert "fitted to 9 scans" in paragraphs
-    assert "cascade" in [reference.key for reference in found.references]
-    assert "second network" not in text(Model={"Confirmation": None})
-    assert "second network" not in text()
-
-
-def test_moved_outlines_are_told_of() -> None:
-    found = methods({"FLAIR": diagnosis(SCAN, Outline="contrast")})
-    assert "towards half of the lesion's contrast" in " ".join(found.paragraphs)
-    assert "local_threshold" in [reference.key for reference in found.references]
-    assert "contrast" not in text(Outline="probability")
+def test_a_lesion_network_is_told_of() -> None:
+    asked = {"File": "lesions.safetensors", "SHA256": "0"}
+    assert "a network of its own for segmentation (lesions) gave" in text(
+        Model={"LesionNetwork": asked}
+    )
+    for alone in (text(Model={"LesionNetwork": None}), text()):
+        assert "gave a lesion probability for each voxel and a score" in alone
 
 
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:

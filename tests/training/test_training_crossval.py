@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from site_data import Site, brain, lesions
 
 from msnmo_bids.cli import crossval as crossval_command
@@ -17,7 +16,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.lesions.contrast import outline_by_contrast
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointOutput
@@ -26,17 +25,16 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
-    Segmentation,
     choose_examples,
     compare_lesions,
     evaluate_scan,
-    regions_of,
     rule_row,
     write_example,
 )
 from msnmo_bids.training.site_weights import calibrate
 
 CLASSES = ("MS", "NMOSD")
+CRITERIA = LesionCriteria()
 SETTINGS = ProcessingSettings(skull_strip="skip", bias_correction="skip", sloppy=True)
 QUICK = ["--cube-side", "32", "--width", "0.125", "--steps", "2", "--steps-per-epoch", "1",
          "--skull-strip", "skip", "--bias-correction", "skip", "--nprocs", "1"]  # fmt: skip
@@ -85,7 +83,7 @@ def test_scores_of_a_network_that_knows_the_answer(prepared):
     scan = prepared[1]
     truth = scan.load(CLASSES).lesions
     oracle = Oracle(truth, (0.0, np.log(3.0)))
-    result = evaluate_scan(oracle, scan, CLASSES, with_volumes=True)
+    result = evaluate_scan(oracle, scan, CLASSES, CRITERIA, with_volumes=True)
     assert result.row["prob_MS"] == pytest.approx(0.25)
     assert result.row["prob_NMOSD"] == pytest.approx(0.75)
     scores = compare_masks(scan.native_mask(), result.labels, scan.grid().zooms)
@@ -100,35 +98,30 @@ def test_scores_follow_threshold_and_smallest_lesion(prepared):
     scan = prepared[0]
     truth = scan.load(CLASSES).lesions
     network = Oracle(truth, (1.0, 0.0))
-    result = evaluate_scan(network, scan, CLASSES)
+    result = evaluate_scan(network, scan, CLASSES, CRITERIA)
     assert result.labels.max() == 2
     assert result.volumes == {}  # a fold tests many scans: only those for figures keep them
-    drops = Segmentation(0.5, min_volume=7000.0)  # 12 and 16 voxels of 343 mm³
-    assert evaluate_scan(network, scan, CLASSES, segmentation=drops).labels.max() == 0
+    drops = LesionCriteria(min_volume=7000.0)  # 12 and 16 voxels of 343 mm³
+    assert evaluate_scan(network, scan, CLASSES, drops).labels.max() == 0
 
 
-def test_an_outline_by_contrast_is_drawn_on_the_scan_itself(prepared):
-    """The network marks more than what is bright."""
+@pytest.mark.parametrize(("value", "marked"), [(0.60001, False), (0.6003, True)])
+def test_lesions_are_those_that_the_app_would_write(prepared, value, marked):
+    """The app rounds to 1 / 4096 before it compares with the threshold."""
     scan = prepared[0]
     grid, truth = scan.grid(), scan.load(CLASSES).lesions
-    wide = ndimage.binary_dilation(truth > 0, iterations=2)
-    doubtful = np.where(wide, np.float32(0.7), np.float32(0.1))
-    by_contrast = Segmentation(outline="contrast")
-    regions = regions_of(scan, grid)
-    kept, _ = compare_lesions(scan, grid, regions, doubtful, Segmentation())
-    moved, _ = compare_lesions(scan, grid, regions, doubtful, by_contrast)
-    image = scan.native_image().get_fdata(dtype=np.float32)
-    expected = outline_by_contrast(
-        grid.to_native(doubtful), image, grid.brain, grid.zooms, threshold=0.5
-    )
-    np.testing.assert_array_equal(moved > 0, expected > 0.5)
-    assert ((moved > 0) != (lesions() > 0)).sum() <= 1
-    assert (kept > 0).sum() > 2 * (moved > 0).sum()
+    probability = np.where(truth > 0, np.float32(value), np.float32(0.1))
+    criteria = LesionCriteria(0.6, 0.0)
+    labels, _ = compare_lesions(scan, grid, probability, criteria)
+    assert labels.any() == marked
+    native = grid.to_native(probability)
+    np.testing.assert_array_equal(labels, find_lesions(native, grid.voxel_volume, criteria).labels)
 
 
 def test_rule_needs_lesions_and_gives_certainty(prepared):
     scan = prepared[0]
-    result = evaluate_scan(Oracle(scan.load(CLASSES).lesions * 0, (1.0, 0.0)), scan, CLASSES)
+    oracle = Oracle(scan.load(CLASSES).lesions * 0, (1.0, 0.0))
+    result = evaluate_scan(oracle, scan, CLASSES, CRITERIA)
     row = rule_row(result, CLASSES)
     assert (row["prob_MS"], row["prob_NMOSD"]) == (0.0, 1.0)  # without lesions no sign of MS
 
@@ -137,7 +130,8 @@ def test_examples_take_the_diagnoses_in_turn(prepared, tmp_path):
     chosen = choose_examples(prepared, CLASSES)
     assert sorted(scan.name for scan in chosen) == [f"site/sub-0{number}" for number in range(4)]
     network = Oracle(chosen[0].load(CLASSES).lesions, (1.0, 0.0))
-    write_example(evaluate_scan(network, chosen[0], CLASSES, with_volumes=True), tmp_path)
+    tested = evaluate_scan(network, chosen[0], CLASSES, CRITERIA, with_volumes=True)
+    write_example(tested, tmp_path)
     [kept] = (tmp_path / "examples").iterdir()
     assert kept.stem == chosen[0].name.replace("/", "_")
     with np.load(kept) as stored:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
-from evidence import evidence_above
 
-from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import load_weights, read_metadata
+from msnmo_bids.model.weights import LesionNetwork, WeightsError, load_weights, read_metadata
 from msnmo_bids.training import export
 from msnmo_bids.training.recipe import Recipe
 
@@ -38,7 +33,7 @@ def run(tmp_path, monkeypatch):
     return start
 
 
-def test_a_network_that_confirms_only_segments(run):
+def test_a_lesion_network_only_segments(run):
     whole, second = run("whole"), run("second", "--segmentation-only")
     network, metadata = load_weights(second)
     assert metadata.name == "second"
@@ -50,39 +45,17 @@ def test_a_network_that_confirms_only_segments(run):
     assert found.class_probabilities is None
 
 
-def test_weights_know_which_others_confirm_their_lesions(run, tmp_path):
-    second = run("second", "--segmentation-only")
-    evidence = tmp_path / "evidence.json"
-    evidence.write_text(json.dumps(asdict(evidence_above(0.5))), encoding="utf-8")
-    asked = ["--confirmed-by", second, "--confirmed-evidence", evidence, "--confirmed-chance", 0.3]
-    asked += ["--confirmed-surely", 0.6]
-    first = run("first", *asked, "--outline", "contrast")
-    assert read_metadata(first).outline == "contrast"
-    confirmation = read_metadata(first).confirmation
-    assert confirmation.file == "second.safetensors"
-    assert confirmation.sha256 == read_metadata(second).sha256
-    assert confirmation.evidence == evidence_above(0.5)
-    assert (confirmation.least_chance, confirmation.sure_chance) == (0.3, 0.6)
-    assert read_metadata(run("alone")).confirmation is None
-
-
-def test_confirmation_needs_evidence(run, tmp_path):
-    second = run("second", "--segmentation-only")
-    with pytest.raises(MsnmoError, match="needs --confirmed-evidence"):
-        run("first", "--confirmed-by", second)
-    evidence = tmp_path / "evidence.json"
-    for content, problem in ((None, "cannot be read"), ("{}", "no evidence of findings")):
-        if content:
-            evidence.write_text(content, encoding="utf-8")
-        with pytest.raises(MsnmoError, match=problem) as error:
-            run("first", "--confirmed-by", second, "--confirmed-evidence", evidence)
-        assert error.value.file == str(evidence)
-        assert "msnmo_bids.training.confirmation" in str(error.value)
-    evidence.write_text(json.dumps(asdict(evidence_above(0.5))), encoding="utf-8")
-    unlikely = ["--confirmed-evidence", evidence, "--confirmed-chance", 0.9]
-    with pytest.raises(MsnmoError, match=r"not 0\.9 and 0\.75") as error:
-        run("first", "--confirmed-by", second, *unlikely)
-    assert error.value.exit_code == ExitCode.USAGE
+def test_weights_name_a_lesion_network(run):
+    options = ["--segmentation-only", "--normalization", "robust", "--real-data", "9 scans, CC0"]
+    second = run("second", *options)
+    assert read_metadata(second).normalization == "robust"
+    named = read_metadata(run("first", "--lesion-network", second))
+    assert named.lesion_network == LesionNetwork("second.safetensors", read_metadata(second).sha256)
+    assert named.normalization == "z-score"
+    assert "9 scans, CC0" in named.trained_on
+    assert read_metadata(run("alone")).lesion_network is None
+    with pytest.raises(WeightsError, match="has the segmentation task, and no other"):
+        run("whole", "--lesion-network", run("alone"))
 
 
 def test_weights_know_how_they_were_calibrated(run):

@@ -9,11 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evidence import evidence_above
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import JointConfig, LossConfig
-from msnmo_bids.model.confirmation import Confirmation, Confirmer
+from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels
 from msnmo_bids.simulation.material import Material
@@ -142,21 +141,13 @@ def test_features_are_the_networks(network):
     assert statistics.shape == network.density.mean.shape
 
 
-def test_lesions_that_are_not_confirmed_leave_the_features(network, monkeypatch):
-    monkeypatch.setattr("msnmo_bids.model.confirmation.believed", lambda f: f[:, 0] >= 0)
+def test_features_are_pooled_over_the_lesions_of_the_lesion_network(network):
     cube = np.random.default_rng(0).standard_normal((32, 32, 32)).astype(np.float32)
-    image = torch.from_numpy(cube)[None, None]
-    with torch.no_grad():
-        level = float(network(image).lesion_probability.quantile(0.99))
-    agreed, _ = features_of(network, cube)
-    confirmers = [
-        Confirmer(network, Confirmation("second.safetensors", "", evidence), level)
-        for evidence in (evidence_above(-99.0, "second"), evidence_above(99.0, "second"))
-    ]
-    same, _ = features_of(network, cube, confirmers[0])
-    without, _ = features_of(network, cube, confirmers[1])
-    np.testing.assert_allclose(same, agreed)
-    assert np.abs(without - agreed).max() > 0
+    alone, _ = features_of(network, cube)
+    same, _ = features_of(network, cube, LesionModel(network, "z-score"))
+    other, _ = features_of(network, cube, LesionModel(network, "robust"))
+    np.testing.assert_allclose(same, alone)
+    assert np.abs(other - alone).max() > 0
 
 
 def test_features_and_places_are_collected_once(tmp_path, monkeypatch, ball_head, capsys):

@@ -147,8 +147,7 @@ def test_the_shipped_recipe():
     found = recipe.read_recipe()
     late = ("segmentation-128", "gathered-128")
     stays = dict.fromkeys(late, ("sharing",)) | {"classifier-96": ("sharing", "segmentation")}
-    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3}
-    nmosd |= dict.fromkeys(("gathered-128", "confirming-128"), 0.25)
+    nmosd = {"classifier-96": 0.5, "segmentation-128": 0.3, "gathered-128": 0.25}
     for stage in found.stages:
         classifies = stage.name.startswith("classifier")
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)

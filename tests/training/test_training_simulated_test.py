@@ -19,9 +19,13 @@ from msnmo_bids.evaluation.simulated import (
     segmentation_summary,
 )
 from msnmo_bids.evaluation.simulated_figure import accuracy_figure
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
+from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.sample import prepared_scan
 from msnmo_bids.training.simulated_test import (
     evaluate_case,
     plan_cases,
@@ -89,18 +93,24 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     assert without["cam_inside"] is None
 
 
-def test_outlines_are_those_that_the_weights_ask_for(ball_head, weights):
+def test_lesions_are_those_of_the_criteria_that_come_with_the_weights(ball_head, weights):
     case = next(plan_cases(1))
-    metadata = replace(read_metadata(weights), outline="contrast", threshold=0.02)
-    network, _ = load_weights(weights)
+    rng = np.random.default_rng(5)
+    scan = simulate_case(case, Material([ball_head]), rng)
+    state = rng.bit_generator.state
+    cube, brain, transform = prepared_scan(scan, rng, (32, 32, 32))
+    native = from_cube(predict(cube, weights).probability, transform) * brain
+    criteria = LesionCriteria(float(np.quantile(native[brain > 0], 0.8)), 20.0)
+    expected = find_lesions(native, float(np.prod(scan.zooms)), criteria)
+    network, metadata = load_weights(weights)
     other = weights.with_name("other.safetensors")
-    save_weights(other.with_suffix(""), network, metadata)
-    volumes = []
-    for file in (weights, other):
-        rng = np.random.default_rng(5)
-        scan = simulate_case(case, Material([ball_head]), rng)
-        volumes.append(evaluate_case(case, scan, [file], rng)["predicted_volume_ml"])
-    assert volumes[0] != volumes[1]
+    asked = {"threshold": criteria.threshold, "min_lesion_volume": criteria.min_volume}
+    save_weights(other, network, replace(metadata, **asked))
+    rng.bit_generator.state = state
+    row = evaluate_case(case, scan, [other], rng)
+    assert row["found_count"] == expected.labels.max() > 0
+    found_ml = expected.mask.sum() * np.prod(scan.zooms) / 1000
+    assert row["predicted_volume_ml"] == pytest.approx(found_ml)
 
 
 def test_loads_are_matched_when_asked_for(ball_head):

@@ -8,12 +8,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from evidence import evidence_above
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
-from msnmo_bids.model.confirmation import Confirmation
-from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.model.weights import LesionNetwork, read_metadata
 from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
 from msnmo_bids.workflows.lesions import init_lesion_wf
@@ -125,23 +123,14 @@ def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, w
     assert "tiny 0" in text
 
 
-def test_the_methods_text_tells_of_a_second_network_that_confirms(settings, weights):
-    asked = Confirmation("second.safetensors", "0" * 64, evidence_above(0.5), least_chance=0.3)
-    for confirmation, told in ((asked, True), (None, False)):
-        metadata = replace(read_metadata(weights), confirmation=confirmation)
+def test_the_methods_text_tells_of_a_lesion_network(settings, weights):
+    for asked, told in ((LesionNetwork("lesions.safetensors", "0" * 64), True), (None, False)):
+        metadata = replace(read_metadata(weights), lesion_network=asked)
         workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
         text = workflow.visit_desc()
-        assert ("chance to be a lesion was 0.3 or less" in text) == told
-        assert ("all of them where none had a chance above 0.75" in text) == told
-
-
-def test_outlines_move_where_the_settings_say_so(settings, weights):
-    metadata = read_metadata(weights)
-    for outline, told in (("contrast", True), ("probability", False)):
-        chosen = replace(settings, outline=outline)
-        workflow = init_lesion_wf(settings=chosen, weights=[weights], metadata=metadata)
-        assert ("half of the lesions' contrast" in workflow.visit_desc()) == told
-        assert workflow.get_node("segment").inputs.outline == outline
+        assert (
+            "a network of its own for segmentation (lesions), which was brought" in text
+        ) == told
 
 
 @pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])

@@ -21,7 +21,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.images import write_like
-from msnmo_bids.lesions.mask import rounded, without_dropped
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform
 
 CLASSES = ("MS", "NMOSD")
@@ -93,18 +93,13 @@ def results_for(
         raw[10:12, 10:12, 10:12] = 0.9
         raw[16, 15, 9:14] = 0.7
         raw[5, 15, 15] = 0.95
-    probability = rounded(raw)
     voxel = float(np.prod(image.header.get_zooms()))
-    found, count = ndimage.label(probability > THRESHOLD, np.ones((3, 3, 3)))
-    sizes = np.bincount(found.ravel(), minlength=count + 1)
-    keep = [k for k in np.argsort(-sizes[1:]) + 1 if sizes[k] * voxel >= MINIMUM]
-    labels = np.zeros(image.shape, np.int32)
-    for new, old in enumerate(keep, start=1):
-        labels[found == old] = new
+    found = find_lesions(raw, voxel, LesionCriteria(THRESHOLD, MINIMUM))
+    sizes = np.bincount(found.labels.ravel())
     table = [
         {
             "index": k,
-            "volume_mm3": sizes[old] * voxel,
+            "volume_mm3": sizes[k] * voxel,
             "x_mm": 1.0 * k,
             "y_mm": 0.0,
             "z_mm": -3.25,
@@ -114,15 +109,15 @@ def results_for(
             "small": 0,
             "sites": {"area_postrema": 20.0} if k == 1 else {},
         }
-        for k, old in enumerate(keep, start=1)
+        for k in range(1, len(sizes))
     ]
     brain = (head() > 50).astype(np.uint8)
     brain = brain if brain.shape == image.shape else (image.get_fdata() > 50).astype(np.uint8)
     arrays = {
         "brain_mask": brain,
-        "lesion_mask": (labels > 0).astype(np.uint8),
-        "lesion_probability": without_dropped(probability, labels > 0, THRESHOLD),
-        "lesion_labels": labels,
+        "lesion_mask": found.mask,
+        "lesion_probability": found.probability,
+        "lesion_labels": found.labels,
         "MS": rng.normal(0, 1, image.shape).astype(np.float32),
         "NMOSD": rng.normal(0, 1, image.shape).astype(np.float32),
     }

@@ -1,4 +1,4 @@
-"""Threshold, smallest volume, labels."""
+"""Rounding, threshold, smallest volume, labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from msnmo_bids.lesions.mask import segment
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 
 
 @settings(deadline=None, max_examples=60)
@@ -22,9 +22,11 @@ from msnmo_bids.lesions.mask import segment
 )
 def test_properties(seed, shape, smooth, threshold, voxel_volume, min_volume):
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), smooth)
-    probability = (noise - noise.min()) / max(np.ptp(noise), 1e-9)
-    mask, labels = segment(probability, voxel_volume, threshold=threshold, min_volume=min_volume)
-    assert (mask.dtype, labels.dtype) == (np.uint8, np.int32)
+    values = (noise - noise.min()) / max(np.ptp(noise), 1e-9) * 1.25 - 0.125
+    probability = np.rint(values.clip(0, 1) * 4096) / 4096
+    found = find_lesions(values, voxel_volume, LesionCriteria(threshold, min_volume))
+    written, mask, labels = found
+    assert (written.dtype, mask.dtype, labels.dtype) == (np.float32, np.uint8, np.int32)
     assert mask.shape == labels.shape == shape
     np.testing.assert_array_equal(mask > 0, labels > 0)
 
@@ -45,23 +47,37 @@ def test_properties(seed, shape, smooth, threshold, voxel_volume, min_volume):
     _, again = ndimage.label(mask, np.ones((3, 3, 3)))
     assert again == count  # no two lesions share a label, none touch
 
+    np.testing.assert_array_equal(written > threshold, mask > 0)
+    np.testing.assert_array_equal(written.astype(np.float64) > threshold, mask > 0)
+    kept_as_it_is = (mask > 0) | (probability <= threshold)
+    np.testing.assert_array_equal(written[kept_as_it_is], probability[kept_as_it_is])
+    assert (written[~kept_as_it_is] > threshold - 1 / 4096).all()  # a dropped lesion is still seen
+
 
 def test_without_a_smallest_volume_the_mask_is_the_threshold():
     probability = np.random.default_rng(0).random((9, 8, 7))
-    mask, _ = segment(probability, 1.0, threshold=0.5, min_volume=0)
-    np.testing.assert_array_equal(mask, probability > 0.5)
+    mask = find_lesions(probability, 1.0, LesionCriteria(0.5, 0)).mask
+    np.testing.assert_array_equal(mask, np.rint(probability * 4096) > 2048)
 
 
-def test_threshold_itself_is_no_lesion():
-    mask, labels = segment(np.full((3, 3, 3), 0.5), 1.0, threshold=0.5, min_volume=0)
-    assert mask.sum() == labels.max() == 0
+@pytest.mark.parametrize(("value", "lesion"), [(0.5, 0), (0.50001, 0), (0.5002, 1)])
+def test_the_written_probability_must_be_above_the_threshold(value, lesion):
+    found = find_lesions(np.full((3, 3, 3), value), 1.0, LesionCriteria(0.5, 0))
+    assert found.mask.max() == found.labels.max() == lesion
+    assert (found.probability.max() > 0.5) == lesion
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 1.5}, {"threshold": -0.1}, {"min_volume": -1}])
+def test_criteria_out_of_range(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        LesionCriteria(**wrong)
 
 
 def test_corners_connect():
     probability = np.zeros((5, 5, 5))
     probability[0, 0, 0] = probability[1, 1, 1] = probability[2, 2, 2] = 1
     probability[4, 4, 4] = 1
-    _, labels = segment(probability, 1.0, threshold=0.5, min_volume=0)
+    labels = find_lesions(probability, 1.0, LesionCriteria(0.5, 0)).labels
     assert labels[0, 0, 0] == labels[1, 1, 1] == labels[2, 2, 2] == 1
     assert labels[4, 4, 4] == 2
 
@@ -71,7 +87,8 @@ def test_smallest_volume_is_kept_at_equality(min_volume, kept):
     """Ten voxels of 0.3 mm³ are 3 mm³, whatever floating point makes of it."""
     probability = np.zeros((12, 3, 3))
     probability[:10, 1, 1] = 0.9
-    assert segment(probability, 0.3, threshold=0.5, min_volume=min_volume)[1].max() == kept
+    criteria = LesionCriteria(0.5, min_volume)
+    assert find_lesions(probability, 0.3, criteria).labels.max() == kept
 
 
 def test_ties_are_in_the_order_of_the_array():
@@ -79,5 +96,5 @@ def test_ties_are_in_the_order_of_the_array():
     probability[[0, 2, 4, 6]] = 0.0
     probability[6, 0, 0] = probability[2, 0, 0] = probability[8, 0, 0] = 1
     probability[4, 0, :2] = 1
-    _, labels = segment(probability, 1.0, threshold=0.5, min_volume=0)
+    labels = find_lesions(probability, 1.0, LesionCriteria(0.5, 0)).labels
     assert labels[[4, 2, 6, 8], 0, 0].tolist() == [1, 2, 3, 4]

@@ -1,0 +1,95 @@
+"""From a lesion probability to lesions: the one chain of app, cross-validation and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class LesionCriteria:
+    """What counts as a lesion; the one place of the defaults.
+
+    Parameters
+    ----------
+    threshold : float
+        A voxel is lesion above this probability, 0 to 1.
+    min_volume : float
+        Connected lesions (26 neighbours) smaller than this are dropped (mm³).
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    """
+
+    threshold: float = 0.5
+    min_volume: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be from 0 to 1, not {self.threshold}")
+        if self.min_volume < 0:
+            raise ValueError(f"the smallest lesion must be 0 mm³ or more, not {self.min_volume}")
+
+
+class Lesions(NamedTuple):
+    """The lesions of a scan, on its own grid.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, (X, Y, Z)
+        Lesion probability in steps of 1 / 4096. Where a lesion was dropped it is lowered to the
+        threshold, no further: the mask is the probability above the threshold, voxel by voxel, and
+        the map still shows where a small lesion was dropped.
+    mask : ndarray of uint8, (X, Y, Z)
+        1 in a lesion.
+    labels : ndarray of int32, (X, Y, Z)
+        1 to n by decreasing volume; 0 elsewhere.
+    """
+
+    probability: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+
+
+def find_lesions(probability: np.ndarray, voxel_volume: float, criteria: LesionCriteria) -> Lesions:
+    """Threshold a probability, drop specks and label the lesions.
+
+    Parameters
+    ----------
+    probability : ndarray, (X, Y, Z)
+        Lesion probability on the scan's own grid, 0 to 1, 0 outside of the brain. It is rounded to
+        steps of 1 / 4096 before it is compared with the threshold.
+    voxel_volume : float
+        Volume of a voxel (mm³).
+    criteria : LesionCriteria
+        What counts as a lesion.
+
+    Returns
+    -------
+    Lesions
+
+    Examples
+    --------
+    A lesion of two voxels, and one that is too small:
+
+    >>> import numpy as np
+    >>> probability = np.zeros((4, 4, 4))
+    >>> probability[0, 0, :2] = probability[3, 3, 3] = 0.9
+    >>> found = find_lesions(probability, 1.0, LesionCriteria(threshold=0.5, min_volume=2))
+    >>> int(found.mask.sum()), int(found.labels.max()), float(found.probability[3, 3, 3])
+    (2, 1, 0.5)
+    """
+    import numpy as np
+
+    from msnmo_bids.lesions.mask import PROBABILITY_STEPS, label_lesions, rounded
+
+    probability = rounded(probability)
+    labels = label_lesions(probability > criteria.threshold, voxel_volume, criteria.min_volume)
+    highest = np.float32(np.floor(criteria.threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
+    written = np.where(labels > 0, probability, np.minimum(probability, highest))
+    return Lesions(written, (labels > 0).astype(np.uint8), labels)
