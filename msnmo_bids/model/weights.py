@@ -55,6 +55,10 @@ class LesionNetwork:
     file: str
     sha256: str
 
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file:
+            raise ValueError(f"the lesion network must lie beside these weights, not {self.file}")
+
 
 @dataclass(frozen=True)
 class WeightsMetadata:

@@ -56,7 +56,7 @@ def _with_lesion_network(metadata: WeightsMetadata, file: Path) -> WeightsMetada
     return replace(
         metadata,
         lesion_network=LesionNetwork(file.name, other.sha256),
-        trained_on=tuple(dict.fromkeys((*metadata.trained_on, *other.trained_on))),
+        trained_on=(*metadata.trained_on, *(f"{other.name}: {data}" for data in other.trained_on)),
     )
 
 

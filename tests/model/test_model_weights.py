@@ -142,6 +142,7 @@ class _Bomb:
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
         ({"lesion_network": {"file": "other.safetensors"}}, "no valid description"),
+        ({"lesion_network": {"file": "up/a.safetensors", "sha256": ""}}, "must lie beside these"),
         ({"min_class_probability": 1.5}, "min_class_probability must be"),
         ({"format_version": 99}, "reads format_version 2, not 99"),
         ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),

@@ -52,7 +52,7 @@ def test_weights_name_a_lesion_network(run):
     named = read_metadata(run("first", "--lesion-network", second))
     assert named.lesion_network == LesionNetwork("second.safetensors", read_metadata(second).sha256)
     assert named.normalization == "z-score"
-    assert "9 scans, CC0" in named.trained_on
+    assert named.trained_on[-1] == "second: 9 scans, CC0"
     assert read_metadata(run("alone")).lesion_network is None
     with pytest.raises(WeightsError, match="has the segmentation task, and no other"):
         run("whole", "--lesion-network", run("alone"))
