@@ -24,6 +24,11 @@ class ProcessingSettings:
     skull_strip : {"bet", "deepbet", "skip"}
         Tool that removes the skull; ``auto`` was resolved before. A scan whose sidecar says
         ``SkullStripped`` is treated as ``skip``.
+    detect_stripped : bool
+        Whether an image of which the sidecar says nothing is looked at, and treated as ``skip``
+        where it came without a skull; not where the user named the tool.
+    assume_orientation : str or None
+        Axis codes (such as ``"LAS"``) of images whose header has no valid form; None refuses them.
     bet_frac : float
         BET's fractional intensity threshold, 0 to 1.
     bias_correction : {"ants", "antspyx", "skip"}
@@ -51,6 +56,8 @@ class ProcessingSettings:
     skull_strip: str
     bias_correction: str
     bet_frac: float = 0.5
+    detect_stripped: bool = True
+    assume_orientation: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
     threshold: float = LesionCriteria.threshold

@@ -25,14 +25,13 @@ from msnmo_bids.bids.names import (
     sidecar,
 )
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.preprocessing.records import FOREGROUND_TOOL, STRIPPED_BEFORE
 from msnmo_bids.settings import ProcessingSettings
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_NAME = re.compile(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-")
 ANY_CLASS = "ANYCLASS"
-#: What records say stripped the skull of an image that had none.
-FOREGROUND_TOOL = "msnmo foreground"
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,10 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
     if record.get("Fingerprint") != expected.fingerprint(recorded):
         return _difference(record, recorded, expected)
     taken_as_stripped = (record.get("SkullStripping") or {}).get("Tool") == FOREGROUND_TOOL
-    if taken_as_stripped != (bool(scan.skull_stripped) or expected.settings.skull_strip == "skip"):
+    found_stripped = STRIPPED_BEFORE in (record.get("Flags") or ())
+    said = bool(scan.skull_stripped) or expected.settings.skull_strip == "skip"
+    unsaid = scan.skull_stripped is None and not said
+    if (taken_as_stripped and not found_stripped) != said or (found_stripped and not unsaid):
         return "its sidecar now says something else about the skull"
     for output in record["Outputs"]:
         file = output_dir / output

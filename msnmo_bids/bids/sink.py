@@ -89,6 +89,8 @@ class ScanResults:
         From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     figures : dict of str to Path
         SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
+    orientation : str or None
+        Axis codes of the raw FLAIR, for the derivatives of one whose header has none.
     flags : tuple of str
         What a reader should know of this scan.
     """
@@ -108,6 +110,7 @@ class ScanResults:
     class_votes: tuple[Mapping[str, float], ...] = ()
     distance: float | None = None
     figures: Mapping[str, Path] = field(default_factory=dict)
+    orientation: str | None = None
     flags: tuple[str, ...] = ()
 
 
@@ -195,7 +198,8 @@ def _write_images(
         array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
-        write_nifti(to_native(array.astype(dtype), target.native), output_dir / paths[kind])
+        image = to_native(array.astype(dtype), target.native, results.orientation)
+        write_nifti(image, output_dir / paths[kind])
     return [paths[kind] for kind in images]
 
 

@@ -83,7 +83,8 @@ def add_preprocessing(parser: Parser) -> None:
     add_option(
         group, "--skull-strip", choices=SKULL_STRIP_CHOICES, default="auto",
         help="tool; auto: FSL's bet if it is on the PATH, else deepbet. Images whose sidecar says "
-        "SkullStripped are never stripped again",
+        "SkullStripped are never stripped again; with auto, nor are images that come without a "
+        "skull and of which the sidecar says nothing",
     )  # fmt: skip
     add_option(
         group, "--bet-frac", metavar="F", default=0.5, type=between(0, 1),
@@ -129,6 +130,16 @@ def label_of(prefix: str) -> Callable[[str], str]:
         return value
 
     return label
+
+
+def axis_codes(text: str) -> str:
+    """Return the axis codes of an orientation, such as LAS, or refuse them."""
+    codes = text.upper()
+    if len(codes) != 3 or any(len(set(codes) & set(ends)) != 1 for ends in ("LR", "PA", "IS")):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not three letters of L or R, P or A, I or S, such as LAS"
+        )
+    return codes
 
 
 def at_least(smallest: int) -> Callable[[str], int]:

@@ -17,6 +17,7 @@ from msnmo_bids.cli.options import (
     add_preprocessing,
     add_verbosity,
     at_least,
+    axis_codes,
     between,
     label_of,
 )
@@ -120,6 +121,12 @@ def _add_selection(parser: Parser) -> None:
     add_option(
         group, "--bids-database-dir", metavar="FOLDER", type=Path,
         help="pybids database: used if it exists, else made; remove it when the input changes",
+    )  # fmt: skip
+    add_option(
+        group, "--assume-orientation", metavar="CODES", type=axis_codes,
+        help="of images whose header has no valid qform or sform: where their axes run to, such as "
+        "LAS (left, anterior, superior), with the voxel sizes alone; left and right may then be "
+        "wrong (default: such images are refused)",
     )  # fmt: skip
 
 

@@ -172,6 +172,8 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
         skull_strip=skull_strip,
         bias_correction=bias,
         bet_frac=options.bet_frac,
+        detect_stripped=options.skull_strip == "auto",
+        assume_orientation=options.assume_orientation,
         device=options.device,
         precision=options.precision,
         threshold=metadata.threshold if threshold is None else threshold,

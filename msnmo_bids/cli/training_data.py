@@ -181,6 +181,7 @@ def gather(options: argparse.Namespace) -> SiteData:
             skull_strip=skull_strip,
             bias_correction=bias_correction,
             bet_frac=options.bet_frac,
+            detect_stripped=options.skull_strip == "auto",
             sloppy=options.sloppy,
         ),
         cube_shape=(options.cube_side,) * 3,

@@ -12,6 +12,7 @@ from msnmo_bids.interfaces.base import StepInterface
 
 class _DeepBETInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
+    stripped = traits.Bool(False, usedefault=True, desc="the image came without its skull")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
 
 
@@ -23,14 +24,17 @@ class MaskOutputSpec(TraitedSpec):
 
 
 class DeepBET(StepInterface):
-    """Brain mask by deepbet's convolutional network."""
+    """Brain mask by deepbet's convolutional network; of a stripped image, what is there."""
 
     input_spec = _DeepBETInputSpec
     output_spec = MaskOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.preprocessing.skullstrip import deepbet_mask
+        from msnmo_bids.preprocessing.skullstrip import deepbet_mask, foreground_mask
 
-        mask = folder / "brain_mask.nii"
-        tool = deepbet_mask(Path(self.inputs.in_file), mask, n_threads=self.inputs.num_threads)
+        image, mask = Path(self.inputs.in_file), folder / "brain_mask.nii"
+        if self.inputs.stripped:
+            tool = foreground_mask(image, mask)
+        else:
+            tool = deepbet_mask(image, mask, n_threads=self.inputs.num_threads)
         return {"mask_file": str(mask), "tool": dict(tool)}

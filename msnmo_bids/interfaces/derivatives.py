@@ -76,12 +76,13 @@ class WriteDerivatives(StepInterface):
             bias_correction=given.bias_correction,
             quality=given.quality,
             figures={kind: Path(path) for kind, path in (given.figures or {}).items()},
+            orientation=given.info.get("axcodes"),
             flags=(*given.info.get("flags", ()), *(given.mask_flags or ())),
         )
         written = write_scan_derivatives(
             target,
             results,
             output_dir=Path(given.output_dir),
-            provenance=given.provenance,
+            provenance={**given.provenance, "Intensities": given.info.get("intensities")},
         )
         return {"out_files": written}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from msnmo_bids.interfaces.base import StepInterface
 from msnmo_bids.interfaces.deepbet import MaskOutputSpec
@@ -33,6 +33,9 @@ class _BrainMaskInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
     mask_file = File(exists=True, mandatory=True, desc="brain mask of any tool")
     tool = traits.Dict(mandatory=True, desc="{Tool, Version, Settings} of that tool")
+    stripped = traits.Bool(
+        False, usedefault=True, desc="the image came without its skull: no tool's mask counts"
+    )
 
 
 class _BrainMaskOutputSpec(MaskOutputSpec):
@@ -53,18 +56,23 @@ class BrainMask(StepInterface):
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from msnmo_bids.interfaces.images import load_array, write_like
-        from msnmo_bids.preprocessing.skullstrip import check_mask
+        from msnmo_bids.preprocessing.skullstrip import check_mask, foreground_mask
 
         image, mask = Path(self.inputs.in_file), folder / "brain_mask.nii"
-        inside = load_array(Path(self.inputs.mask_file)) > 0
-        write_like(inside.astype("uint8"), image, mask)
+        tool = self.inputs.tool
+        if self.inputs.stripped:
+            tool = dict(foreground_mask(image, mask))
+        else:
+            inside = load_array(Path(self.inputs.mask_file)) > 0
+            write_like(inside.astype("uint8"), image, mask)
         flags = check_mask(mask, image)["Flags"]
-        return {"mask_file": str(mask), "tool": self.inputs.tool, "flags": flags}
+        return {"mask_file": str(mask), "tool": tool, "flags": flags}
 
 
 class _ApplyMaskInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="bias-corrected FLAIR (RAS)")
+    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+    field_file = File(exists=True, desc="bias field to divide by, on any grid; none if not given")
 
 
 class _ApplyMaskOutputSpec(TraitedSpec):
@@ -72,14 +80,15 @@ class _ApplyMaskOutputSpec(TraitedSpec):
 
 
 class ApplyMask(StepInterface):
-    """Set everything outside of the brain to zero."""
+    """Divide by the bias field, if there is one; set everything outside of the brain to zero."""
 
     input_spec = _ApplyMaskInputSpec
     output_spec = _ApplyMaskOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.preprocessing.bias import masked
+        from msnmo_bids.preprocessing.bias import apply_field
 
-        out_file = folder / "flair_preproc.nii"
-        masked(Path(self.inputs.in_file), Path(self.inputs.mask_file), out_file)
+        given, out_file = self.inputs, folder / "flair_preproc.nii"
+        field = Path(given.field_file) if isdefined(given.field_file) else None
+        apply_field(Path(given.in_file), Path(given.mask_file), field, out_file)
         return {"out_file": str(out_file)}

@@ -1,4 +1,4 @@
-"""Bias field correction where ANTs' programs are not installed."""
+"""The coarse grid of the bias field, and N4 where ANTs' programs are not installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,34 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from msnmo_bids.interfaces.base import StepInterface
 
 
-class _N4AntsPyXInputSpec(BaseInterfaceInputSpec):
+class _ShrinkInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask")
-    shrink_factor = traits.Range(1, 16, 4, usedefault=True, desc="subsampling, voxels")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+    grid_mm = traits.Range(1.0, 32.0, mandatory=True, desc="voxel side of the coarse grid, mm")
+
+
+class _ShrinkOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="FLAIR on the coarse grid")
+    mask_file = File(exists=True, desc="voxels to fit on that grid")
+
+
+class Shrink(StepInterface):
+    """Image and brain mask on the coarse grid that N4 sees."""
+
+    input_spec = _ShrinkInputSpec
+    output_spec = _ShrinkOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from msnmo_bids.preprocessing.bias import shrink
+
+        given, out, mask = self.inputs, folder / "flair_coarse.nii", folder / "mask_coarse.nii"
+        shrink(Path(given.in_file), Path(given.mask_file), out, mask, grid_mm=float(given.grid_mm))
+        return {"out_file": str(out), "mask_file": str(mask)}
+
+
+class _N4AntsPyXInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="FLAIR on a coarse grid")
+    mask_file = File(exists=True, mandatory=True, desc="voxels to fit")
     n_iterations = traits.List(
         traits.Int, [50, 50, 50, 50], usedefault=True, desc="most iterations a level"
     )
@@ -21,12 +45,11 @@ class _N4AntsPyXInputSpec(BaseInterfaceInputSpec):
 
 
 class _N4AntsPyXOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="bias-corrected FLAIR")
-    tool = traits.Dict(desc="{Tool, Version, Settings}")
+    bias_image = File(exists=True, desc="bias field on the coarse grid, a factor")
 
 
 class N4AntsPyX(StepInterface):
-    """N4 bias field correction by the Python package antspyx."""
+    """Bias field by the N4 of the Python package antspyx."""
 
     input_spec = _N4AntsPyXInputSpec
     output_spec = _N4AntsPyXOutputSpec
@@ -34,13 +57,12 @@ class N4AntsPyX(StepInterface):
     def _compute(self, folder: Path) -> dict[str, Any]:
         from msnmo_bids.preprocessing.bias import n4_antspyx
 
-        out_file = folder / "flair_n4.nii"
-        tool = n4_antspyx(
+        field = folder / "bias_field.nii"
+        n4_antspyx(
             Path(self.inputs.in_file),
             Path(self.inputs.mask_file),
-            out_file,
-            shrink_factor=self.inputs.shrink_factor,
+            field,
             n_iterations=tuple(self.inputs.n_iterations),
             n_threads=self.inputs.num_threads,
         )
-        return {"out_file": str(out_file), "tool": dict(tool)}
+        return {"bias_image": str(field)}

@@ -1,43 +1,80 @@
-"""Bias field correction by N4 (Tustison et al. 2010, doi:10.1109/TMI.2010.2046908)."""
+"""Bias field correction by N4 (Tustison et al. 2010, doi:10.1109/TMI.2010.2046908).
+
+A coil's field is smooth, so N4 sees the image on a coarse grid, whose size depends on the head and
+not on the matrix: `shrink`, then N4 of whatever package, then `apply_field` on the image's own
+grid. The field is interpolated in the logarithm, in which N4 models it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.preprocessing.records import ToolRecord
 
+GRID_MM = 4.0
 CONVERGENCE_THRESHOLD = 1e-7
+_OWN_FIELD = "Try --bias-correction skip for this scan"
+
+
+def shrink(
+    image: Path, mask: Path, coarse: Path, coarse_mask: Path, *, grid_mm: float = GRID_MM
+) -> None:
+    """Write an image and its brain mask on a coarse grid, for the fit of the bias field.
+
+    A coarse voxel is one voxel of about ``grid_mm`` on each side (a thicker slice stays one).
+    What is not above 0 has no logarithm: it is left out of the fit, not of the image.
+
+    Parameters
+    ----------
+    image, mask : Path
+        FLAIR and brain mask on the same RAS grid.
+    coarse, coarse_mask : Path
+        Images to write (float32 and uint8).
+    grid_mm : float
+        Side of the blocks (mm).
+
+    Raises
+    ------
+    BadInputError
+        No brain is left.
+    """
+    source = nib.Nifti1Image.from_filename(image)
+    some = _coarse_voxels(source, grid_mm)
+    values = np.array(source.dataobj[some], dtype=np.float32)
+    inside = np.asarray(nib.Nifti1Image.from_filename(mask).dataobj[some]) > 0
+    inside &= values > 0
+    if not inside.any():
+        raise BadInputError("no brain is left for the bias field", file=image, remedy=_OWN_FIELD)
+    affine = source.affine.copy()
+    affine[:3, 3] = nib.affines.apply_affine(affine, [axis.start for axis in some])
+    affine[:3, :3] *= [axis.step for axis in some]
+    nib.save(with_equal_forms(values, affine), coarse)
+    nib.save(with_equal_forms(inside.astype(np.uint8), affine), coarse_mask)
 
 
 def n4_antspyx(
     image: Path,
     mask: Path,
-    corrected: Path,
+    field: Path,
     *,
-    shrink_factor: int = 4,
     n_iterations: Sequence[int] = (50, 50, 50, 50),
     n_threads: int = 1,
-) -> ToolRecord:
-    """Correct the bias field with the N4 of the Python package antspyx.
+) -> Path:
+    """Fit the bias field with the N4 of the Python package antspyx.
 
     Parameters
     ----------
-    image : Path
-        FLAIR on a RAS grid.
-    mask : Path
-        Brain mask on the same grid.
-    corrected : Path
-        Image to write (float32, the same grid).
-    shrink_factor : int
-        Subsampling of the fit (voxels).
+    image, mask : Path
+        From `shrink`.
+    field : Path
+        Bias field to write (a factor, float32, the same grid).
     n_iterations : sequence of int
         Most iterations of each level.
     n_threads : int
@@ -45,57 +82,38 @@ def n4_antspyx(
 
     Returns
     -------
-    ToolRecord
-        Tool, version and settings.
-
-    Raises
-    ------
-    BadInputError
-        When the result is not finite.
+    Path
+        ``field``.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
     import ants
 
     source = nib.Nifti1Image.from_filename(image)
-    values = np.asarray(source.dataobj, dtype=np.float32)
-    zooms = tuple(float(z) for z in source.header.get_zooms()[:3])
-    inside = (np.asarray(nib.Nifti1Image.from_filename(mask).dataobj) > 0).astype(np.float32)
-    field_of = ants.from_numpy(np.maximum(values, 0), spacing=zooms)
-    shrink = [min(shrink_factor, max(1, n // 8)) for n in values.shape]
-    result = ants.n4_bias_field_correction(
-        field_of,
+    zooms = tuple(float(size) for size in source.header.get_zooms()[:3])
+    inside = np.asarray(nib.Nifti1Image.from_filename(mask).dataobj, dtype=np.float32)
+    found = ants.n4_bias_field_correction(
+        ants.from_numpy(np.asarray(source.dataobj, dtype=np.float32), spacing=zooms),
         mask=ants.from_numpy(inside, spacing=zooms),
-        shrink_factor=min(shrink),
+        shrink_factor=1,
         convergence={"iters": list(n_iterations), "tol": CONVERGENCE_THRESHOLD},
         rescale_intensities=False,
+        return_bias_field=True,
     ).numpy()
-    if not np.isfinite(result).all():
-        raise BadInputError(
-            "N4 gave values that are not finite",
-            file=image,
-            remedy="Try --bias-correction skip for this scan",
-        )
-    with_equal_forms(result.astype(np.float32), source.affine).to_filename(corrected)
-    return {
-        "Tool": "N4 (antspyx)",
-        "Version": version("antspyx"),
-        "Settings": {
-            "shrink_factor": min(shrink),
-            "n_iterations": [int(n) for n in n_iterations],
-            "convergence_threshold": CONVERGENCE_THRESHOLD,
-        },
-    }
+    nib.save(with_equal_forms(found.astype(np.float32), source.affine), field)
+    return field
 
 
-def masked(image: Path, mask: Path, out: Path) -> Path:
-    """Write an image with everything outside of the mask set to 0.
+def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
+    """Divide an image by its bias field, and set everything outside of the mask to 0.
 
     Parameters
     ----------
     image, mask : Path
-        On the same grid.
+        FLAIR and brain mask on the same grid.
+    field : Path or None
+        Bias field (a factor) on a grid of `shrink`; None leaves the image as it is.
     out : Path
-        Image to write (float32).
+        Image to write (float32). Values below 0 stay below 0.
 
     Returns
     -------
@@ -105,13 +123,59 @@ def masked(image: Path, mask: Path, out: Path) -> Path:
     Raises
     ------
     BadInputError
-        When the grids differ.
+        The grids differ, or the field is not finite or not positive.
     """
     source, inside = nib.Nifti1Image.from_filename(image), nib.Nifti1Image.from_filename(mask)
     if source.shape != inside.shape:
         raise BadInputError(
             f"brain mask of shape {inside.shape} for an image of shape {source.shape}", file=mask
         )
-    values = np.asarray(source.dataobj, dtype=np.float32) * (np.asarray(inside.dataobj) > 0)
-    with_equal_forms(values.astype(np.float32), inside.affine).to_filename(out)
+    result = np.zeros(source.shape, dtype=np.float32)
+    logarithm, weights = (None, None) if field is None else _log_field(field, source, image)
+    for k in range(source.shape[2]):
+        plane = np.asarray(source.dataobj[..., k], dtype=np.float32)
+        if logarithm is not None and weights is not None:
+            plane = plane / np.exp(logarithm @ weights[k])
+        brain = np.asarray(inside.dataobj[..., k]) > 0
+        result[..., k][brain] = plane[brain]
+    nib.save(with_equal_forms(result, source.affine), out)
     return out
+
+
+def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, slice, slice]:
+    """Return the voxels of the coarse grid, as ITK's shrink filter would take them."""
+    some = []
+    for n, size in zip(image.shape, nib.affines.voxel_sizes(image.affine), strict=True):
+        step = min(max(1, round(grid_mm / float(size))), n)
+        start = (n - 1 - (n // step - 1) * step + 1) // 2
+        some.append(slice(start, start + (n // step - 1) * step + 1, step))
+    x, y, z = some
+    return x, y, z
+
+
+def _log_field(field: Path, image: nib.Nifti1Image, name: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return a field's logarithm at the image's columns and rows, (X, Y, z), and weights (Z, z).
+
+    The planes are joined one by one as ``logarithm @ weights[k]``: the whole field in the image's
+    matrix would be as large as the image.
+    """
+    coarse = nib.Nifti1Image.from_filename(field)
+    values = np.asarray(coarse.dataobj, dtype=np.float64)
+    if not np.all(np.isfinite(values)) or not np.all(values > 0):
+        raise BadInputError("N4 gave a bias field with holes", file=name, remedy=_OWN_FIELD)
+    to_image = np.linalg.inv(image.affine) @ coarse.affine
+    weights = [
+        _spline_weights(to_image[axis, 3] + to_image[axis, axis] * np.arange(n_coarse), n)
+        for axis, (n_coarse, n) in enumerate(zip(coarse.shape, image.shape, strict=True))
+    ]
+    along_x = np.tensordot(weights[0], np.log(values), axes=(1, 0))
+    both = np.einsum("yj,xjz->xyz", weights[1], along_x, optimize=True)
+    return both.astype(np.float32), weights[2].astype(np.float32)
+
+
+def _spline_weights(places: np.ndarray, n: int) -> np.ndarray:
+    """Return the matrix, (n, places), that interpolates from places (voxels) to 0, 1, … n - 1."""
+    degree = min(3, len(places) - 1)
+    if degree == 0:
+        return np.ones((n, 1))
+    return np.asarray(make_interp_spline(places, np.eye(len(places)), k=degree)(np.arange(n)))

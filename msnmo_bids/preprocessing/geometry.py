@@ -1,9 +1,8 @@
 """Check a raw FLAIR, bring it to RAS axis order, and bring results back to its own grid.
 
 Affines map voxel indices to RAS millimetres and multiply column vectors. The *native grid* is the
-shape and the affine of the raw FLAIR, with nibabel's choice of affine: the sform if its code is
-above 0, else the qform. RAS order and native order differ by a permutation and flips of axes, so
-no value is ever interpolated here.
+shape and the affine of the raw FLAIR (`nifti_file` says which of its forms). RAS order and native
+order differ by a permutation and flips of axes, so no value is ever interpolated here.
 
 A qform holds no shears. Where the raw affine has some, the sform of every image written here
 equals it, the qform is the nearest one without shears, and the scan gets the flag
@@ -20,7 +19,8 @@ import numpy as np
 from nibabel import orientations
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
+from msnmo_bids.preprocessing.intensities import background_to_zero
+from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti, valid_form
 
 MIN_SLICES = 8
 MIN_FIELD_OF_VIEW_MM = 80.0
@@ -29,6 +29,7 @@ COMPLETE_FIELD_OF_VIEW_MM = 110.0  # below it, part of an adult brain is missing
 THICK_SLICE_MM = 3.05  # consensus protocols for MS ask for 2D slices of at most 3 mm
 SHEAR_TOLERANCE = 1e-3  # cosine between two voxel axes
 FORM_TOLERANCE_MM = 0.1  # largest difference of corner positions between qform and sform
+ORIENTATION_OPTION = "--assume-orientation"
 
 _AXIS_NAMES = ("left to right", "posterior to anterior", "inferior to superior")
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -40,47 +41,66 @@ class ConformedGeometry(TypedDict):
     axcodes: str
     zooms: list[float]
     shape: list[int]
+    intensities: dict[str, float]
     flags: list[str]
 
 
-def check_flair(path: Path) -> nib.Nifti1Image:
-    """Read a raw FLAIR and refuse what cannot be processed.
+def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
+    """Read a raw FLAIR, bring its background to 0, and refuse what cannot be processed.
 
     Parameters
     ----------
     path : Path
         Raw FLAIR (``.nii`` or ``.nii.gz``).
+    orientation : str, optional
+        Axis codes (such as ``"LAS"``) to assume where the header has no valid form.
 
     Returns
     -------
     nib.Nifti1Image
         The 3D image, float32 (scale factors applied), native grid. A fourth axis of length 1 is
-        dropped.
+        dropped. ``extra["flags"]`` names what was found and mended, ``extra["intensities"]`` has
+        its figures.
 
     Raises
     ------
     BadInputError
-        What `read_nifti` refuses, and: complex or colour values, not one 3D volume, no
-        orientation, a singular affine, a field of view that cannot hold a brain, NaN or
-        infinite values, the same value everywhere.
+        What `read_nifti` refuses, and: complex or colour values, not one 3D volume, no valid
+        orientation, a field of view that cannot hold a brain, NaN or infinite values within the
+        head, the same value everywhere.
     """
     path = Path(path)
     image = read_nifti(path)
     _check_values_are_real(path, image)
     shape = _shape_3d(path, image.shape)
-    _check_affine(path, image)
-    _check_field_of_view(path, shape, image.affine)
+    affine = _checked_affine(path, image, orientation)
+    _check_field_of_view(path, shape, affine)
     with np.errstate(over="ignore", invalid="ignore"):
         data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape, order="F")
-    _check_data(path, data)
+    _check_contrast(path, data)
+    try:
+        data, found = background_to_zero(data, float(abs(np.linalg.det(affine[:3, :3]))) / 1000)
+    except ValueError as error:
+        raise BadInputError(
+            str(error),
+            file=path,
+            remedy="Export the image again, or replace them (by the background's value outside of "
+            "the brain)",
+        ) from error
     header = image.header.copy()
     header.set_data_dtype(np.float32)
     header.set_slope_inter(1, 0)
-    return nib.Nifti1Image(data, image.affine, nib.Nifti1Header.from_header(header))
+    mended = nib.Nifti1Image(data, affine, nib.Nifti1Header.from_header(header))
+    assumed = [] if _has_form(image) else ["orientation_assumed"]
+    mended.extra["flags"] = [*image.extra["flags"], *assumed, *found.flags]
+    mended.extra["intensities"] = {
+        "Zero": found.zero, "NotFiniteVoxels": found.n_not_finite, "HotVoxels": found.n_hot
+    }  # fmt: skip
+    return mended
 
 
-def conform(path: Path, out: Path) -> ConformedGeometry:
-    """Write a raw FLAIR in RAS axis order, with equal qform and sform.
+def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedGeometry:
+    """Write a raw FLAIR in RAS axis order, its background 0, with equal qform and sform.
 
     Parameters
     ----------
@@ -88,19 +108,21 @@ def conform(path: Path, out: Path) -> ConformedGeometry:
         Raw FLAIR.
     out : Path
         RAS image to write (float32).
+    orientation : str, optional
+        Axis codes to assume where the header has no valid form.
 
     Returns
     -------
     ConformedGeometry
         ``axcodes`` (such as ``"LPS"``), ``zooms`` (mm) and ``shape`` of the raw scan, in its own
-        axis order; ``flags``.
+        axis order; ``intensities`` that were mended; ``flags``.
 
     Raises
     ------
     BadInputError
         See `check_flair`.
     """
-    native = check_flair(path)
+    native = check_flair(path, orientation)
     to_ras = orientations.io_orientation(native.affine)
     data = orientations.apply_orientation(np.asanyarray(native.dataobj), to_ras)
     affine = native.affine @ orientations.inv_ornt_aff(to_ras, native.shape)
@@ -110,11 +132,14 @@ def conform(path: Path, out: Path) -> ConformedGeometry:
         "axcodes": "".join(nib.aff2axcodes(native.affine)),
         "zooms": [round(float(size), 6) for size in nib.affines.voxel_sizes(native.affine)],
         "shape": [int(size) for size in native.shape],
-        "flags": _flags(native),
+        "intensities": native.extra["intensities"],
+        "flags": [*_flags(native), *native.extra["flags"]],
     }
 
 
-def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
+def to_native(
+    array_ras: np.ndarray, native_path: Path, orientation: str | None = None
+) -> nib.Nifti1Image:
     """Put an array in RAS order onto the native grid, voxel for voxel.
 
     Parameters
@@ -123,6 +148,8 @@ def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
         Values on the grid that `conform` wrote.
     native_path : Path
         The raw FLAIR (only its header is read).
+    orientation : str, optional
+        Axis codes that `conform` assumed where the header has no valid form.
 
     Returns
     -------
@@ -137,13 +164,14 @@ def to_native(array_ras: np.ndarray, native_path: Path) -> nib.Nifti1Image:
     """
     native = open_nifti(native_path)
     shape = native.shape[:3]
-    to_ras = orientations.io_orientation(native.affine)
+    affine = _checked_affine(native_path, native, orientation)
+    to_ras = orientations.io_orientation(affine)
     from_ras = orientations.ornt_transform(_RAS, to_ras)
     data = orientations.apply_orientation(np.asarray(array_ras), from_ras)
     if data.shape != shape:
         raise ValueError(f"array of shape {data.shape} (native order) for a scan of shape {shape}")
     data = data.astype(np.uint8) if data.dtype == bool else data
-    return with_equal_forms(np.ascontiguousarray(data), native.affine, _form_code(native.header))
+    return with_equal_forms(np.ascontiguousarray(data), affine, _form_code(native.header))
 
 
 def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib.Nifti1Image:
@@ -210,23 +238,30 @@ def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
-    header = image.header
-    remedy = "Convert the image from DICOM again, or repair its header"
-    if not (int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0):
+def _checked_affine(path: Path, image: nib.Nifti1Image, orientation: str | None) -> np.ndarray:
+    """Return the image's affine, or the one that the voxel sizes and axis codes make."""
+    if _has_form(image):
+        return image.affine
+    if orientation is None:
         raise BadInputError(
-            "no orientation in the header (qform and sform codes are 0): left and right cannot be "
-            "told apart",
+            "no valid orientation in the header (neither qform nor sform): left and right cannot "
+            "be told apart",
             file=path,
-            remedy=remedy,
+            remedy="Convert the image from DICOM again, repair its header, or go on with the voxel "
+            f"sizes alone ({ORIENTATION_OPTION}, such as LAS: axes towards left, anterior, "
+            "superior)",
         )
-    form = "sform" if int(header["sform_code"]) > 0 else "qform"
-    axes = image.affine[:3, :3]
-    sizes = np.linalg.norm(axes, axis=0)
-    if not np.all(np.isfinite(image.affine)):
-        raise BadInputError(f"NaN or infinity in the {form}", file=path, remedy=remedy)
-    if np.any(sizes == 0) or abs(np.linalg.det(axes / np.where(sizes, sizes, 1))) < 1e-3:
-        raise BadInputError(f"singular {form} (two axes agree)", file=path, remedy=remedy)
+    sizes = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for index, (axis, sign) in enumerate(orientations.axcodes2ornt(orientation)):
+        affine[int(axis), index] = sign * sizes[index]
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(image.shape[:3]) - 1) / 2
+    return affine
+
+
+def _has_form(image: nib.Nifti1Image) -> bool:
+    return any(valid_form(image.header, name) is not None for name in ("sform", "qform"))
 
 
 def _check_field_of_view(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
@@ -249,15 +284,8 @@ def _check_field_of_view(path: Path, shape: tuple[int, int, int], affine: np.nda
             )
 
 
-def _check_data(path: Path, data: np.ndarray) -> None:
-    n_bad = data.size - int(np.count_nonzero(np.isfinite(data)))
-    if n_bad:
-        raise BadInputError(
-            f"{n_bad} of {data.size} voxels are NaN or infinite",
-            file=path,
-            remedy="Export the image again, or replace them (by 0 in the background)",
-        )
-    lowest, highest = float(data.min()), float(data.max())
+def _check_contrast(path: Path, data: np.ndarray) -> None:
+    lowest, highest = float(np.fmin.reduce(data, axis=None)), float(np.fmax.reduce(data, axis=None))
     if lowest == highest:
         what = "0" if lowest == 0 else f"the same value ({lowest:g})"
         raise BadInputError(

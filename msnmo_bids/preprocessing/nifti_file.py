@@ -1,15 +1,19 @@
-"""Read a NIfTI file whole, and say in one line what is wrong with one that cannot be read."""
+"""Read a NIfTI file whole, and say in one line what is wrong with one that cannot be read.
+
+Of the header's two forms the sform counts where its code is above 0 and it is valid, else the
+qform under the same conditions. A form that is not valid is taken for absent.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from msnmo_bids.errors import BadInputError
@@ -19,6 +23,10 @@ _POINTER_BYTES = 32 * 1024  # git-annex and git-lfs pointer files are smaller th
 _HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _NIFTI_MAGICS = (b"n+1\x00", b"n+2\x00")
 _AGAIN = "Copy or download the file again"
+_SINGULAR = 1e-3  # determinant of a form's unit axes, below which two of them agree
+
+SFORM_INVALID = "sform_invalid"
+TRAILING_BYTES = "trailing_bytes"
 
 
 def read_nifti(path: Path) -> nib.Nifti1Image:
@@ -32,8 +40,8 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
     Returns
     -------
     nib.Nifti1Image
-        The image (Nifti2Image is a subclass), its affine nibabel's choice: sform if its code is
-        above 0, else qform.
+        The image (Nifti2Image is a subclass). ``extra["flags"]`` names what was passed over: an
+        invalid sform, bytes after the end of the image.
 
     Raises
     ------
@@ -41,7 +49,7 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         The file is missing, a git-annex or git-lfs pointer without content, no NIfTI file,
         truncated or corrupted, or its header cannot be understood.
     """
-    content = _decompress(path, read_content(path))
+    content, n_after = _decompress(path, read_content(path))
     kind = _nifti_kind(content)
     if kind is None:
         raise BadInputError(
@@ -49,20 +57,68 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         )
     header = kind.from_fileobj(io.BytesIO(content), check=False)
     _check_header(path, header)
-    if len(content) < _expected_bytes(header):
+    n_expected = _expected_bytes(header)
+    if len(content) < n_expected:
         raise _truncated(path)
-    image_class = nib.Nifti2Image if kind is nib.Nifti2Header else nib.Nifti1Image
     try:
-        return image_class.from_bytes(content)
+        image = _with_valid_form(kind.from_fileobj(io.BytesIO(content)), io.BytesIO(content))
     except (HeaderDataError, ImageDataError, ValueError, OSError) as error:
         raise BadInputError(
             f"NIfTI header cannot be understood ({error})", file=path, remedy=_AGAIN
         ) from error
+    if n_after or len(content) > n_expected:
+        image.extra["flags"].append(TRAILING_BYTES)
+    return image
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
     """Open a NIfTI-1 or NIfTI-2 file that is known to be sound; the data stay on the disk."""
-    return cast(nib.Nifti1Image, nib.load(path))  # or its subclass Nifti2Image
+    with ImageOpener(str(path)) as stream:
+        kind = _nifti_kind(stream.read(540))
+        if kind is None:
+            raise ValueError(f"{path} is not a NIfTI file")
+        stream.seek(0)
+        header = kind.from_fileobj(stream)
+    return _with_valid_form(header, str(path))
+
+
+def valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
+    """Return one of a header's forms.
+
+    Parameters
+    ----------
+    header : nib.Nifti1Header
+        The header.
+    name : {"sform", "qform"}
+        Which.
+
+    Returns
+    -------
+    ndarray, (4, 4), or None
+        Index to RAS mm; None where its code is 0, or its axes are not finite or not independent.
+    """
+    if int(header[f"{name}_code"]) <= 0:
+        return None
+    try:
+        affine = header.get_sform() if name == "sform" else header.get_qform()
+    except (HeaderDataError, ValueError):
+        return None
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.all(np.isfinite(affine)) or np.any(sizes == 0):
+        return None
+    return affine if abs(np.linalg.det(affine[:3, :3] / sizes)) >= _SINGULAR else None
+
+
+def _with_valid_form(header: nib.Nifti1Header, data: io.BytesIO | str) -> nib.Nifti1Image:
+    """Return an image whose codes are 0 for the forms that are not valid."""
+    sform_there = int(header["sform_code"]) > 0
+    invalid = [name for name in ("sform", "qform") if valid_form(header, name) is None]
+    for name in invalid:
+        header[f"{name}_code"] = 0
+    image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    flags = [SFORM_INVALID] if sform_there and invalid == ["sform"] else []
+    proxy = ArrayProxy(data, header.copy())
+    return image_class(proxy, header.get_best_affine(), header, extra={"flags": flags})
 
 
 def read_content(path: Path) -> bytes:
@@ -91,7 +147,8 @@ def read_content(path: Path) -> bytes:
     return content
 
 
-def _decompress(path: Path, content: bytes) -> bytes:
+def _decompress(path: Path, content: bytes) -> tuple[bytes, int]:
+    """Return the content and the number of bytes after the end of its gzip stream."""
     compressed = content[:2] == _GZIP_MAGIC
     if path.suffix == ".gz" and not compressed:
         if _nifti_kind(content) is not None:
@@ -104,19 +161,40 @@ def _decompress(path: Path, content: bytes) -> bytes:
             "not a gzip file, although it is named .nii.gz", file=path, remedy=_AGAIN
         )
     if not compressed:
-        return content
+        return content, 0
     if path.suffix != ".gz":
         raise BadInputError(
             "compressed file that is not named .nii.gz", file=path, remedy="Rename it to .nii.gz"
         )
     try:
-        return gzip.decompress(content)
+        return _gzip_members(content)
     except EOFError as error:
         raise _truncated(path) from error
-    except (OSError, zlib.error) as error:
+    except zlib.error as error:
         raise BadInputError(
             f"compressed data are corrupted ({error})", file=path, remedy=_AGAIN
         ) from error
+
+
+def _gzip_members(content: bytes) -> tuple[bytes, int]:
+    """Decompress the members of a gzip stream up to the first thing that is none."""
+    parts: list[bytes] = []
+    rest = content
+    while rest[:2] == _GZIP_MAGIC:
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            part = member.decompress(rest)
+        except zlib.error:
+            if not parts:
+                raise
+            break
+        if not member.eof:
+            if not parts:
+                raise EOFError
+            break
+        parts.append(part)
+        rest = member.unused_data
+    return b"".join(parts), len(rest)
 
 
 def _nifti_kind(content: bytes) -> type[nib.Nifti1Header] | None:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.preprocessing.records import ToolRecord
+from msnmo_bids.preprocessing.records import FOREGROUND_TOOL, ToolRecord
 
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
@@ -31,6 +31,13 @@ TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has
 DEEPBET_THRESHOLD = 0.5
 CUT_AREA_CM2 = 25.0  # of brain in an outermost slice; the medulla in the lowest one has 5 to 10
 _TRY_ANOTHER = "Try another --skull-strip, or exclude the scan"
+
+_LOOK_MM = 3.0  # grid on which a skull is looked for
+_NOTHING = 0.01  # of the image's 99th percentile
+_EMPTY = 0.995  # least share of exact zeros around the head; real stripped images: above 0.9998
+_SCALP_MM, _DEEP_MM = 6.0, 18.0  # skull and fluid lie between, under the scalp
+_RING_MM = 3.0
+_AS_BRIGHT = 0.8  # of the depth; real stripped images: above 0.95, heads with a skull: below 0.75
 
 
 class MaskReport(TypedDict):
@@ -116,10 +123,49 @@ def foreground_mask(image: Path, mask: Path) -> ToolRecord:
         raise BadInputError("image has no foreground", file=image, remedy=_TRY_ANOTHER)
     _save_mask(fill_holes(brain), flair, mask)
     return {
-        "Tool": "msnmo foreground",
+        "Tool": FOREGROUND_TOOL,
         "Version": get_version(),
         "Settings": {"background": background, "connectivity": 26},
     }
+
+
+def looks_stripped(image: Path) -> bool:
+    """Say whether an image came without its skull: an emptied background around a brain.
+
+    What differs from the background has a brain's volume, all around is exactly 0, and from its
+    rim inwards it soon is as bright as in its depth. Under a scalp lies the skull, which is dark,
+    whatever was done to the air or to the face.
+
+    Parameters
+    ----------
+    image : Path
+        RAS image, its background 0 (:mod:`msnmo_bids.preprocessing.intensities`).
+
+    Returns
+    -------
+    bool
+    """
+    flair = nib.Nifti1Image.from_filename(image)
+    zooms = nib.affines.voxel_sizes(flair.affine)
+    steps = [max(1, round(_LOOK_MM / float(size))) for size in zooms]
+    some = np.asarray(flair.dataobj[tuple(slice(step // 2, None, step) for step in steps)])
+    zooms = zooms * steps
+    inside = _foreground_of_planes(some)
+    around = ~ndimage.binary_dilation(inside)
+    volume_ml = float(np.count_nonzero(inside) * np.prod(zooms) / 1000)
+    lowest, highest = PLAUSIBLE_BRAIN_ML
+    is_brain = lowest / TOLERANCE <= volume_ml <= highest
+    n_empty, n_around = np.count_nonzero(some[around] == 0), np.count_nonzero(around)
+    if not is_brain or not n_around or n_empty < _EMPTY * n_around:
+        return False
+    depth = _depth_in_planes(inside, zooms)
+    deep = depth > _DEEP_MM
+    if not deep.any():
+        return False
+    least = _AS_BRIGHT * float(np.median(some[deep]))
+    starts = np.arange(_SCALP_MM, _DEEP_MM - _RING_MM, _RING_MM)
+    rings = [some[(depth > start) & (depth <= start + _RING_MM)] for start in starts]
+    return all(float(np.median(ring)) >= least for ring in rings if ring.size)
 
 
 def check_mask(mask: Path, image: Path) -> MaskReport:
@@ -206,6 +252,24 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
     code = int(image.header["sform_code"])
     nib.save(with_equal_forms(brain.astype(np.uint8), image.affine, code), path)
+
+
+def _foreground_of_planes(data: np.ndarray) -> np.ndarray:
+    """Return the largest piece of what is no background, its holes filled plane by plane."""
+    magnitude = np.abs(data)
+    there = magnitude > 0
+    if not there.any():
+        return there
+    there = magnitude > _NOTHING * np.percentile(magnitude[there], 99)
+    piece = largest_component(ndimage.binary_opening(there))
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(piece, 2, 0)], 2)
+
+
+def _depth_in_planes(mask: np.ndarray, zooms: np.ndarray) -> np.ndarray:
+    """Return the distance (mm) to the rim of a mask within axial planes; 0 outside."""
+    planes = np.pad(np.moveaxis(mask, 2, 0), ((0, 0), (1, 1), (1, 1)))
+    depths = [ndimage.distance_transform_edt(plane, sampling=zooms[:2]) for plane in planes]
+    return np.stack(depths, 2)[1:-1, 1:-1]
 
 
 def _background(data: np.ndarray) -> float:

@@ -128,6 +128,18 @@ FLAGS = {
     "sheared_affine": "The header's axes are not at right angles: distances are approximate.",
     "voxel_sizes_differ": "The voxel sizes of the two visits differ: small lesions may be visible "
     "at one of them only.",
+    "sform_invalid": "The header's sform is not valid; the qform was used.",
+    "orientation_assumed": "The header has no valid orientation: the one of the command line was "
+    "assumed. Left and right may be wrong, and masks fit only this image.",
+    "trailing_bytes": "The file goes on after the end of its image; the rest was not read.",
+    "intensities_shifted": "The image's background was not 0 (a shifted or z-scored export): "
+    "intensities were shifted until it was.",
+    "nan_outside_head": "Voxels outside of the head were NaN or infinite: they count as "
+    "background.",
+    "hot_voxels": "A few voxels were far beyond all others; each was replaced by the median of its "
+    "neighbours.",
+    "skull_stripped_before": "The image came without a skull, so nothing was stripped. If that is "
+    'wrong, name a tool (--skull-strip), or write "SkullStripped": false into the sidecar.',
     "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
     "Check that left and right are right.",
 }

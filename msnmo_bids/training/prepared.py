@@ -158,7 +158,7 @@ def cache_key(
     BadInputError
         A file cannot be read.
     """
-    from msnmo_bids.workflows.preprocessing import skull_strip_tool
+    from msnmo_bids.workflows.preprocessing import looks_for_skull, skull_strip_tool
 
     tool = skull_strip_tool(labelled.scan, settings)
     mask = labelled.mask
@@ -168,6 +168,7 @@ def cache_key(
         "image": _sha256(labelled.scan.path),
         "mask": None if mask is None else _sha256(mask),
         "skull_strip": tool,
+        "looks_for_skull": looks_for_skull(labelled.scan, settings),
         "bet_frac": settings.bet_frac if tool == "bet" else None,
         "bias_correction": settings.bias_correction,
         "sloppy": settings.sloppy,

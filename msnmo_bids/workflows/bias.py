@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib.metadata import version
 
 from nipype.interfaces.ants import N4BiasFieldCorrection
 from nipype.interfaces.utility import IdentityInterface
@@ -11,18 +12,19 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from msnmo_bids.interfaces.masks import ApplyMask
-from msnmo_bids.interfaces.n4 import N4AntsPyX
+from msnmo_bids.interfaces.n4 import N4AntsPyX, Shrink
+from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
 from msnmo_bids.workflows.resources import memory_gb
 
 _DESCRIPTIONS = {
     "ants": """\
-Intensity non-uniformity was corrected with N4BiasFieldCorrection [@n4] of ANTs. """,
+Intensity non-uniformity was corrected with N4BiasFieldCorrection [@n4] of ANTs, {fit}. """,
     "antspyx": """\
-Intensity non-uniformity was corrected with N4 [@n4] in the Python package antspyx. """,
+Intensity non-uniformity was corrected with N4 [@n4] in the Python package antspyx, {fit}. """,
     "skip": """\
 Intensity non-uniformity was not corrected. """,
 }
-_CONVERGENCE = 1e-7
+_FIT = "the field fitted on voxels of about {grid_mm:g} mm and applied to the image's own"
 
 
 def init_bias_correction_wf(
@@ -34,9 +36,10 @@ def init_bias_correction_wf(
 ) -> Workflow:
     """Build the workflow that corrects the bias field and applies the brain mask.
 
-    ``ants``: ``inputnode -> n4 -> apply_mask -> outputnode`` with Nipype's stock node for ANTs;
-    ``antspyx``: the same with ``n4_antspyx``; ``skip``: without either. N4 runs in one thread: its
-    sums depend on the number of threads.
+    ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
+    ``ants``, with ``n4_antspyx`` in its place for ``antspyx``, and with ``apply_mask`` alone for
+    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in one
+    thread: its sums depend on the number of threads.
 
     Parameters
     ----------
@@ -71,61 +74,53 @@ def init_bias_correction_wf(
     if tool not in _DESCRIPTIONS:
         raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_DESCRIPTIONS)})")
     workflow = Workflow(name=name)
-    workflow.__desc__ = _DESCRIPTIONS[tool]
+    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
+    workflow.__desc__ = _DESCRIPTIONS[tool].format(fit=_FIT.format(grid_mm=grid_mm))
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
     apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
     workflow.connect([
-        (inputnode, apply_mask, [("mask_file", "mask_file")]),
+        (inputnode, apply_mask, [("in_file", "in_file"), ("mask_file", "mask_file")]),
         (apply_mask, outputnode, [("out_file", "out_file")]),
     ])  # fmt: skip
-    shrink_factor, n_iterations = (8, [20, 10]) if sloppy else (4, [50, 50, 50, 50])
-
     if tool == "skip":
         outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
-        workflow.connect(inputnode, "in_file", apply_mask, "in_file")
         return workflow
 
-    if tool == "ants":
-        n4 = pe.Node(
-            N4BiasFieldCorrection(
-                dimension=3,
-                shrink_factor=shrink_factor,
-                n_iterations=n_iterations,
-                convergence_threshold=_CONVERGENCE,
-                copy_header=True,
-            ),
-            name="n4",
-            n_procs=1,
-            mem_gb=memory_gb("n4", voxels),
-        )
-        outputnode.inputs.tool = {
-            "Tool": "ANTs N4BiasFieldCorrection",
-            "Version": ants_version(),
-            "Settings": {
-                "shrink_factor": shrink_factor,
-                "n_iterations": n_iterations,
-                "convergence_threshold": _CONVERGENCE,
-            },
-        }
-        workflow.connect([
-            (inputnode, n4, [("in_file", "input_image"), ("mask_file", "mask_image")]),
-            (n4, apply_mask, [("output_image", "in_file")]),
-        ])  # fmt: skip
-        return workflow
-
-    n4_antspyx = pe.Node(
-        N4AntsPyX(shrink_factor=shrink_factor, n_iterations=n_iterations),
-        name="n4_antspyx",
-        n_procs=1,
-        mem_gb=memory_gb("n4", voxels),
-    )
+    shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
+    n4, (image, mask) = _n4_node(tool, n_iterations)
+    outputnode.inputs.tool = {
+        "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
+        "Version": ants_version() if tool == "ants" else version("antspyx"),
+        "Settings": {
+            "grid_mm": grid_mm,
+            "n_iterations": n_iterations,
+            "convergence_threshold": CONVERGENCE_THRESHOLD,
+        },
+    }
     workflow.connect([
-        (inputnode, n4_antspyx, [("in_file", "in_file"), ("mask_file", "mask_file")]),
-        (n4_antspyx, apply_mask, [("out_file", "in_file")]),
-        (n4_antspyx, outputnode, [("tool", "tool")]),
+        (inputnode, shrink, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
+        (n4, apply_mask, [("bias_image", "field_file")]),
     ])  # fmt: skip
     return workflow
+
+
+def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, str]]:
+    """Return the node that fits the bias field, and the names of its image and its mask."""
+    resources = {"n_procs": 1, "mem_gb": memory_gb("n4")}
+    if tool == "antspyx":
+        interface = N4AntsPyX(n_iterations=n_iterations)
+        return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
+    interface = N4BiasFieldCorrection(
+        dimension=3,
+        shrink_factor=1,
+        n_iterations=n_iterations,
+        convergence_threshold=CONVERGENCE_THRESHOLD,
+        copy_header=True,
+        save_bias=True,
+    )
+    return pe.Node(interface, name="n4", **resources), ("input_image", "mask_image")
 
 
 def ants_version() -> str:

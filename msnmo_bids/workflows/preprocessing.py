@@ -23,6 +23,15 @@ def skull_strip_tool(scan: Scan, settings: ProcessingSettings) -> str:
     return "skip" if scan.skull_stripped else settings.skull_strip
 
 
+def looks_for_skull(scan: Scan, settings: ProcessingSettings) -> bool:
+    """Say whether the image itself tells if it was stripped: no sidecar and no user did."""
+    return (
+        settings.detect_stripped
+        and scan.skull_stripped is None
+        and skull_strip_tool(scan, settings) != "skip"
+    )
+
+
 def init_preprocessing_wf(
     *,
     scan: Scan,
@@ -70,12 +79,19 @@ def init_preprocessing_wf(
     workflow.__desc__ = (
         "The T2-FLAIR was reoriented to RAS, and its header's two orientations were made equal. "
     )
+    look = looks_for_skull(scan, settings)
+    if look:
+        workflow.__desc__ += "Images that came without a skull were found and not stripped again. "
     inputnode = pe.Node(IdentityInterface(fields=["flair"]), name="inputnode")
     inputnode.inputs.flair = str(scan.path)
     fields = ["raw_file", "info", "mask_file", "mask_flags", "preproc_file", "skull_stripping",
               "bias_correction"]  # fmt: skip
     outputnode = pe.Node(IdentityInterface(fields=fields), name="outputnode")
-    conform = pe.Node(Conform(), name="conform", mem_gb=memory_gb("conform", voxels))
+    conform = pe.Node(
+        Conform(orientation=settings.assume_orientation, look_for_skull=look),
+        name="conform",
+        mem_gb=memory_gb("conform", voxels),
+    )
     skull_strip_wf = init_skull_strip_wf(
         tool=skull_strip_tool(scan, settings),
         bet_frac=settings.bet_frac,
@@ -87,7 +103,8 @@ def init_preprocessing_wf(
     )
     workflow.connect([
         (inputnode, conform, [("flair", "in_file")]),
-        (conform, skull_strip_wf, [("out_file", "inputnode.in_file")]),
+        (conform, skull_strip_wf, [("out_file", "inputnode.in_file"),
+                                   ("stripped", "inputnode.stripped")]),
         (conform, bias_correction_wf, [("out_file", "inputnode.in_file")]),
         (skull_strip_wf, bias_correction_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
         (conform, outputnode, [("out_file", "raw_file"), ("info", "info")]),

@@ -12,7 +12,7 @@ _NEEDS = {
     "bet": (_WORKER, 12),
     "deepbet": (1.3, 4),
     "mask": (_WORKER, 8),
-    "n4": (_WORKER, 60),
+    "n4": (_WORKER, 0),
     "cube": (_WORKER, 8),
     # Two networks shall not run at once in 4 GB: they would fit only just.
     "network_bf16": (2.2, 0),

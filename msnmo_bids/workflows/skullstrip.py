@@ -34,7 +34,8 @@ def init_skull_strip_wf(
 
     ``bet``: ``inputnode -> bet -> brain_mask -> outputnode`` with Nipype's stock node for FSL;
     ``deepbet`` and ``skip``: the same with another first node. Whatever the tool, ``brain_mask``
-    checks that the mask holds a plausible brain.
+    checks that the mask holds a plausible brain. Where ``stripped`` says that the image came
+    without a skull, its foreground counts and no tool's mask.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def init_skull_strip_wf(
     ------
     in_file
         FLAIR in RAS order.
+    stripped
+        Whether it came without a skull, as the image itself says.
 
     Outputs
     -------
@@ -72,7 +75,8 @@ def init_skull_strip_wf(
         raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_DESCRIPTIONS)})")
     workflow = Workflow(name=name)
     workflow.__desc__ = _DESCRIPTIONS[tool].format(bet_frac=bet_frac)
-    inputnode = pe.Node(IdentityInterface(fields=["in_file"]), name="inputnode")
+    inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
+    inputnode.inputs.stripped = False
     outputnode = pe.Node(
         IdentityInterface(fields=["mask_file", "tool", "flags"]), name="outputnode"
     )
@@ -96,6 +100,7 @@ def init_skull_strip_wf(
         )
         workflow.connect([
             (inputnode, bet, [("in_file", "in_file")]),
+            (inputnode, brain_mask, [("stripped", "stripped")]),
             (bet, brain_mask, [("mask_file", "mask_file")]),
         ])  # fmt: skip
         return workflow
@@ -104,6 +109,7 @@ def init_skull_strip_wf(
         finder = pe.Node(
             DeepBET(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory_gb("deepbet", voxels)
         )
+        workflow.connect(inputnode, "stripped", finder, "stripped")
     else:
         finder = pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
     workflow.connect([

@@ -9,6 +9,7 @@ STEP_NAMES = {
     "deepbet": "skull stripping",
     "foreground": "skull stripping",
     "brain_mask": "skull stripping",
+    "shrink": "bias correction",
     "n4": "bias correction",
     "n4_antspyx": "bias correction",
     "apply_mask": "bias correction",

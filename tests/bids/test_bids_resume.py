@@ -1,14 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.bids.resume import (
-    FOREGROUND_TOOL,
     Expected,
     diagnosis_path,
     old_files,
@@ -17,6 +15,7 @@ from msnmo_bids.bids.resume import (
     why_incomplete,
 )
 from msnmo_bids.bids.scans import find_scans
+from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
 
 VERSION, WEIGHTS = "9.9.9", "a" * 64
 NAMES = (
@@ -112,14 +111,17 @@ def test_a_changed_sidecar_is_noticed(scans, expected, write_derivatives, tmp_pa
     assert "skull" in why_incomplete(scans[0], tmp_path, expected)
 
 
-def test_the_tool_of_stripped_images_is_the_one_that_is_recorded(tmp_path):
-    from msnmo_bids.preprocessing.skullstrip import foreground_mask
-
-    data = np.zeros((40, 40, 40), np.float32)
-    data[5:35, 5:35, 5:35] = 1
-    nib.save(nib.Nifti1Image(data, np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / "flair.nii.gz")
-    record = foreground_mask(tmp_path / "flair.nii.gz", tmp_path / "mask.nii.gz")
-    assert record["Tool"] == FOREGROUND_TOOL
+def test_a_scan_that_was_found_stripped_is_complete(scans, expected, write_derivatives, tmp_path):
+    """Its image said so; a sidecar that says something now counts for more."""
+    stripped = replace(scans[0], skull_stripped=True)
+    write_derivatives(stripped, tmp_path)
+    path = diagnosis_path(scans[0], tmp_path)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "Flags": [STRIPPED_BEFORE]}))
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+    for said in (True, False):
+        now = replace(scans[0], skull_stripped=said)
+        assert "skull" in why_incomplete(now, tmp_path, expected)
 
 
 def test_only_the_files_of_this_scan_are_removed(scans, expected, write_derivatives, tmp_path):

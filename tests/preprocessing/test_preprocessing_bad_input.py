@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.preprocessing.geometry import check_flair
+from msnmo_bids.preprocessing.geometry import check_flair, conform, to_native
 
 
 def refused(path: Path) -> str:
@@ -45,8 +45,9 @@ def test_constant(save, value, text):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_not_finite(save, flair, value):
-    flair[3, 4, 5] = flair[1, 1, 1] = value
-    assert f"2 of {flair.size} voxels are NaN or infinite" in refused(save(flair))
+    flair[3, 4, 5] = flair[6, 6, 6] = value
+    assert f"2 of {flair.size} voxels are NaN or infinite within" in refused(save(flair))
+    assert "every voxel is" in refused(save(np.full_like(flair, value)))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -192,13 +193,74 @@ def edited(path: Path, **fields) -> Path:
 
 def test_no_orientation(save, flair):
     path = edited(save(flair, name="image.nii"), sform_code=0, qform_code=0)
-    assert "left and right" in refused(path)
+    message = refused(path)
+    assert "left and right" in message
+    assert "--assume-orientation" in message
 
 
-@pytest.mark.parametrize("row", [[0, 0, 0, 0], [0, 10, 0, 0], [np.nan, 0, 0, 0]])
-def test_singular_sform(save, flair, row):
-    message = refused(edited(save(flair, name="image.nii"), srow_x=row))
-    assert "sform" in message
+BROKEN_ROWS = [[0, 0, 0, 0], [0, 10, 0, 0], [np.nan, 0, 0, 0]]
+BROKEN_FORMS = [
+    {"sform_code": 1, "qform_code": 0, "srow_x": [0, 0, 0, 0]},
+    {"sform_code": 0, "qform_code": 1, "quatern_b": 0.9, "quatern_c": 0.9},
+    {"sform_code": 1, "qform_code": 1, "srow_x": [0, 0, 0, 0], "quatern_b": np.nan},
+]
+
+
+@pytest.mark.parametrize("row", BROKEN_ROWS)
+def test_a_valid_qform_takes_the_place_of_a_broken_sform(save, flair, row):
+    path = edited(save(flair, name="image.nii"), srow_x=row)
+    image = check_flair(path)
+    np.testing.assert_allclose(image.affine, np.diag([10, 10, 10, 1]), atol=1e-5)
+    assert image.extra["flags"] == ["sform_invalid"]
+    np.testing.assert_allclose(to_native(flair, path).affine, image.affine, atol=1e-5)
+
+
+def test_a_broken_qform_does_no_harm_to_a_valid_sform(save, flair, tmp_path):
+    path = edited(save(flair, name="image.nii"), quatern_b=0.9, quatern_c=0.9)
+    assert check_flair(path).extra["flags"] == []
+    assert conform(path, tmp_path / "ras.nii")["axcodes"] == "RAS"
+
+
+@pytest.mark.parametrize("fields", BROKEN_FORMS)
+def test_without_a_valid_form_the_orientation_can_be_assumed(save, flair, fields, tmp_path):
+    path = edited(save(flair, np.diag([-10, 9, 8, 1]), "image.nii"), **fields)
+    assert "--assume-orientation" in refused(path)
+    info = conform(path, tmp_path / "ras.nii", "PSR")
+    assert info["axcodes"] == "PSR"
+    assert info["zooms"] == [10, 9, 8]
+    assert "orientation_assumed" in info["flags"]
+    ras = nib.load(tmp_path / "ras.nii")
+    np.testing.assert_allclose(nib.affines.voxel_sizes(ras.affine), [8, 10, 9])
+    np.testing.assert_array_equal(ras.get_fdata(), np.transpose(flair, (2, 0, 1))[:, ::-1])
+    back = to_native(ras.get_fdata(), path, info["axcodes"])
+    np.testing.assert_array_equal(back.get_fdata(), flair)
+    assert nib.aff2axcodes(back.affine) == tuple("PSR")
+    with pytest.raises(BadInputError, match="--assume-orientation"):
+        to_native(ras.get_fdata(), path)
+
+
+def test_an_assumed_orientation_does_not_overrule_a_header(save, flair, tmp_path):
+    info = conform(save(flair), tmp_path / "ras.nii", "PSR")
+    assert info["axcodes"] == "RAS"
+    assert "orientation_assumed" not in info["flags"]
+
+
+@pytest.mark.parametrize("after", [b"\0" * 512, b"\r\n", b"<html></html>" * 9, b"\x1f\x8b\x08torn"])
+def test_bytes_after_the_end_of_a_gzip_stream(save, flair, after):
+    path = save(flair)
+    path.write_bytes(path.read_bytes() + after)
+    image = check_flair(path)
+    np.testing.assert_array_equal(image.get_fdata(), flair)
+    assert image.extra["flags"] == ["trailing_bytes"]
+
+
+def test_a_gzip_stream_of_several_members(save, flair):
+    path = save(flair)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:900]) + gzip.compress(content[900:]))
+    image = check_flair(path)
+    np.testing.assert_array_equal(image.get_fdata(), flair)
+    assert image.extra["flags"] == []
 
 
 def test_voxel_size_of_zero(save, flair):

@@ -14,6 +14,7 @@ from msnmo_bids.preprocessing.skullstrip import (
     fill_holes,
     foreground_mask,
     largest_component,
+    looks_stripped,
 )
 
 SHAPE = (24, 28, 22)
@@ -46,6 +47,54 @@ def test_foreground_of_a_stripped_image(save, tmp_path, background):
 def test_no_foreground(save, tmp_path):
     with pytest.raises(BadInputError, match="no foreground"):
         foreground_mask(save(np.zeros(SHAPE, np.float32)), tmp_path / "mask.nii.gz")
+
+
+MM = (4.0, 4.0, 4.0)
+PLACE = np.stack(np.meshgrid(*[4.0 * (np.arange(n) - (n - 1) / 2) for n in (48, 56, 44)],
+                             indexing="ij"), -1)  # fmt: skip
+
+
+def shell(radius: float) -> np.ndarray:
+    """Ellipsoid of a head's proportions, its mean radius in mm."""
+    return np.linalg.norm(PLACE / (0.95, 1.15, 0.9), axis=-1) < radius
+
+
+def whole_head(skull: float = 20.0, scalp: float = 120.0, air: float = 0.0) -> np.ndarray:
+    brain, inner, outer = shell(68), shell(76), shell(84)
+    image = np.select([shell(20), brain, inner, outer], [15, 100, skull, scalp], air)
+    noise = np.random.default_rng(0).normal(0, 3, image.shape)
+    return np.where(outer, image + noise, image).astype(np.float32)
+
+
+BRAIN = shell(68)
+STRIPPED = {
+    "brain": whole_head() * BRAIN,
+    "with fluid around": whole_head() * shell(71),
+    "with bright rim": np.where(shell(70) & ~BRAIN, 140, whole_head() * BRAIN),
+    "cropped": (whole_head() * BRAIN)[6:-6, 6:-6, 6:-6],
+    "cut above the brainstem": np.where(PLACE[..., 2] > -35, whole_head() * BRAIN, 0)[..., 12:],
+    "with large lesions": whole_head() * BRAIN * np.where(shell(40) & (PLACE[..., 0] > 0), 2, 1),
+}
+NOT_STRIPPED = {
+    "air with noise": np.abs(whole_head() + np.random.default_rng(1).normal(0, 3, BRAIN.shape)),
+    "air set to zero": whole_head(),
+    "fat suppressed, air set to zero": whole_head(scalp=30),
+    "defaced": np.where((PLACE[..., 1] > 40) & (PLACE[..., 2] < 0), 0, whole_head()),
+    "brain in noise": whole_head() * BRAIN + np.random.default_rng(2).rayleigh(2, BRAIN.shape),
+    "nothing": np.zeros(BRAIN.shape),
+    "a small ball": np.where(shell(30), 100, 0),
+    "no background": np.full(BRAIN.shape, 100.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [(image, True) for image in STRIPPED.values()]
+    + [(image, False) for image in NOT_STRIPPED.values()],
+    ids=[*STRIPPED, *NOT_STRIPPED],
+)
+def test_a_missing_skull_is_noticed(save, image, expected):
+    assert looks_stripped(save(image.astype(np.float32), np.diag([*MM, 1.0]))) == expected
 
 
 def test_largest_component_uses_26_neighbours():

@@ -12,6 +12,7 @@ from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
 from msnmo_bids.model.weights import LesionNetwork, read_metadata
+from msnmo_bids.preprocessing.records import FOREGROUND_TOOL
 from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
 from msnmo_bids.workflows.lesions import init_lesion_wf
@@ -52,8 +53,20 @@ def steps_of(workflow, scan="single_subject_01_wf.scan_sub_01_wf"):
 @pytest.mark.parametrize(
     ("skull_strip", "bias_correction", "nodes"),
     [
-        ("bet", "ants", {"skull_strip_wf.bet", "bias_correction_wf.n4"}),
-        ("deepbet", "antspyx", {"skull_strip_wf.deepbet", "bias_correction_wf.n4_antspyx"}),
+        (
+            "bet",
+            "ants",
+            {"skull_strip_wf.bet", "bias_correction_wf.shrink", "bias_correction_wf.n4"},
+        ),
+        (
+            "deepbet",
+            "antspyx",
+            {
+                "skull_strip_wf.deepbet",
+                "bias_correction_wf.shrink",
+                "bias_correction_wf.n4_antspyx",
+            },
+        ),
         ("skip", "skip", {"skull_strip_wf.foreground"}),
     ],
 )
@@ -72,6 +85,21 @@ def test_a_scan_without_skull_is_not_stripped_again(make_scan, settings, weights
     assert "preprocessing_wf.skull_strip_wf.foreground" in first
     assert "preprocessing_wf.skull_strip_wf.deepbet" not in first
     assert "preprocessing_wf.skull_strip_wf.deepbet" in second
+
+
+@pytest.mark.parametrize("tool", ["bet", "deepbet"])
+@pytest.mark.parametrize(
+    ("said", "detect", "looks"),
+    [(None, True, True), (None, False, False), (False, True, False), (True, True, False)],
+)
+def test_a_skull_is_looked_for_where_nobody_said(
+    make_scan, settings, weights, tmp_path, tool, said, detect, looks
+):
+    settings = replace(settings, skull_strip=tool, detect_stripped=detect)
+    workflow = build([replace(make_scan(), skull_stripped=said)], settings, weights, tmp_path)
+    conform = "single_subject_01_wf.scan_sub_01_wf.preprocessing_wf.conform"
+    assert workflow.get_node(conform).inputs.look_for_skull == looks
+    assert ("not stripped again" in workflow.visit_desc()) == looks
 
 
 def test_regions_and_network_may_run_side_by_side(make_scan, settings, weights, tmp_path):
@@ -167,6 +195,21 @@ def test_bet_runs_as_the_stock_node(tmp_path, doubles):
     assert 0.15 < np.asarray(mask.dataobj).mean() < 0.35
 
 
+@pytest.mark.parametrize("tool", ["bet", "deepbet"])
+def test_a_tool_does_not_strip_what_came_without_a_skull(tmp_path, doubles, tool):
+    """The mask is all that is there, which no tool would find."""
+    workflow = init_skull_strip_wf(tool=tool)
+    workflow.base_dir = str(tmp_path)
+    image = np.where(head() > 15, 100, 0).astype(np.float32)
+    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, image, "flair_ras.nii"))
+    workflow.inputs.inputnode.stripped = True
+    graph = workflow.run()
+    [checked] = [node for node in graph if node.name == "brain_mask"]
+    outputs = checked.result.outputs
+    assert outputs.tool["Tool"] == FOREGROUND_TOOL
+    assert np.array_equal(nib.load(outputs.mask_file).get_fdata() > 0, image > 0)
+
+
 def test_the_version_of_bet_is_fsls_own(tmp_path, monkeypatch):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "fslversion").write_text("6.0.7.9:abcdef\n")
@@ -175,8 +218,8 @@ def test_the_version_of_bet_is_fsls_own(tmp_path, monkeypatch):
     assert tool["Version"] == "6.0.7.9"
 
 
-@pytest.mark.parametrize(("sloppy", "levels", "shrink"), [(False, 4, "4"), (True, 2, "8")])
-def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, shrink):
+@pytest.mark.parametrize(("sloppy", "levels", "grid_mm"), [(False, 4, 4.0), (True, 2, 8.0)])
+def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, grid_mm):
     workflow = init_bias_correction_wf(tool="ants", sloppy=sloppy)
     assert type(workflow.get_node("n4").interface) is ants.N4BiasFieldCorrection
     workflow.base_dir = str(tmp_path)
@@ -189,8 +232,10 @@ def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, shrink):
     at = words.index("--convergence")
     iterations = "50x50x50x50," if levels == 4 else "20x10,"
     assert words[at : at + 5] == ["--convergence", "[", iterations, "1e-07", "]"]
-    assert words[words.index("--shrink-factor") + 1] == shrink
-    assert words[words.index("--mask-image") + 1].endswith("mask.nii")
+    assert words[words.index("--shrink-factor") + 1] == "1"
+    assert workflow.get_node("shrink").inputs.grid_mm == grid_mm
+    assert workflow.get_node("outputnode").inputs.tool["Settings"]["grid_mm"] == grid_mm
+    assert words[words.index("--mask-image") + 1].endswith("mask_coarse.nii")
     assert words[words.index("-d") + 1] == "3"
     [applied] = [node for node in graph if node.name == "apply_mask"]
     corrected = nib.load(applied.result.outputs.out_file)

@@ -1,0 +1,232 @@
+"""The background of an image becomes its zero, and what is no intensity is taken out.
+
+A magnitude image of a scanner is 0 in the air. Exports are not always: z-scored, shifted or padded
+images have another background, exports and resampling leave NaN outside of the head, and a faulty
+voxel may outshine all others. The steps that follow (skull stripping, the logarithm of N4, the
+contrast of lesions) need 0 in the air. Only a constant is taken off here: nothing is scaled and
+nothing is clipped, so what is darker than the background stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+SHIFTED = "intensities_shifted"
+NOT_FINITE = "nan_outside_head"
+HOT_VOXELS = "hot_voxels"
+
+_SAMPLED_VOXELS = 2_000_000
+_CONSTANT_SHARE = 0.25  # of the image's outer faces, from which on a value is its background
+_TOLERANCE = 0.05  # of the range; noise of the air lies within
+_DARKEST_TISSUE = 0.5  # of the range above it; where there is no air, it is no farther above 0
+_PADDING_GAP = 1.5  # in ranges of the other values: a background that far below is padding
+_HOT = 4.0  # times the 99th percentile; real FLAIR here: at most 2.7 times
+_DARK = 0.15  # of the 99th percentile: darker is air, bone or fluid
+# A hole lies in air, bone or fluid where at least this share of its neighbours is dark: of a voxel,
+# and of a larger hole. In real heads whose zeros were made NaN, these are all holes of more than 20
+# voxels and 97 % of the others; cavities have up to 2.2 ml.
+_DARK_SHELL = (0.15, 0.35)
+_SPECK = 20
+_SPECKS_IN_TISSUE = 0.05  # of the voxels of all holes
+_LARGEST_CAVITY_ML = 5.0
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """What was found about an image's intensities and mended.
+
+    Parameters
+    ----------
+    zero : float
+        Value of the image as it came that is 0 now.
+    n_not_finite : int
+        Voxels outside of the head that were NaN or infinite, and are 0 now.
+    n_hot : int
+        Voxels far beyond all others, replaced by the median of their neighbours.
+    """
+
+    zero: float = 0.0
+    n_not_finite: int = 0
+    n_hot: int = 0
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags for the report, one for each thing that was mended."""
+        found = {SHIFTED: self.zero != 0, NOT_FINITE: self.n_not_finite, HOT_VOXELS: self.n_hot}
+        return [flag for flag, is_set in found.items() if is_set]
+
+
+def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.ndarray, Intensities]:
+    """Make an image's background its zero; mend voxels without a value and hot voxels.
+
+    Parameters
+    ----------
+    data : ndarray of float32, (X, Y, Z)
+        Intensities as they came.
+    voxel_ml : float
+        Volume of a voxel (ml).
+
+    Returns
+    -------
+    ndarray of float32, (X, Y, Z)
+        Finite; ``data`` itself where nothing was wrong.
+    Intensities
+        What was done.
+
+    Raises
+    ------
+    ValueError
+        Voxels within the head are NaN or infinite, or no voxel has another value than the others.
+
+    Examples
+    --------
+    >>> image = np.pad(np.full((4, 4, 4), 90.0), 3, constant_values=-10.0)
+    >>> image[0, 0, 0] = np.nan
+    >>> mended, found = background_to_zero(image)
+    >>> mended.min(), mended.max(), found.zero, found.flags
+    (0.0, 100.0, -10.0, ['intensities_shifted', 'nan_outside_head'])
+    """
+    bad = ~np.isfinite(data)
+    n_bad = int(np.count_nonzero(bad))
+    if n_bad == data.size:
+        raise ValueError("every voxel is NaN or infinite")
+    sample = _sample(data)
+    background = _background(data)
+    zero = _zero(sample, background)
+    high = float(np.percentile(sample, 99)) - zero
+    if high <= 0:
+        high = float(sample.max()) - zero
+    if n_bad:
+        in_head = _count_in_head(data, bad, zero + _DARK * high, voxel_ml)
+        if in_head:
+            raise ValueError(f"{in_head} of {data.size} voxels are NaN or infinite within the head")
+    empty = bad
+    if background is not None and np.isfinite(background) and background != zero:
+        empty = _joined_to_border(bad | (data == background)) | bad
+    result = data
+    if zero or empty.any():
+        result = np.subtract(data, np.float32(zero), dtype=np.float32)
+        result[empty] = 0
+    hot = (result > _HOT * high) | (result < -_HOT * high)
+    n_hot = int(np.count_nonzero(hot))
+    if n_hot:
+        result = _without(result, hot)
+    return result, Intensities(zero, n_bad, n_hot)
+
+
+def _sample(data: np.ndarray) -> np.ndarray:
+    """Return finite values, evenly spread over an image."""
+    flat = data.ravel(order="K")
+    some = flat[:: max(1, flat.size // _SAMPLED_VOXELS)]
+    some = some[np.isfinite(some)]
+    return some if some.size else flat[np.isfinite(flat)]
+
+
+def _background(data: np.ndarray) -> float | None:
+    """Return the value (maybe NaN) that much of the outer faces has; None where air has noise."""
+    faces = np.concatenate([face.ravel() for face in _faces(data)])
+    values, counts = np.unique(np.where(np.isfinite(faces), faces, np.nan), return_counts=True)
+    commonest = int(counts.argmax())
+    enough = counts[commonest] >= _CONSTANT_SHARE * faces.size
+    return float(values[commonest]) if enough else None
+
+
+def _zero(sample: np.ndarray, background: float | None) -> float:
+    """Return the intensity of the air.
+
+    A constant background is the air, unless it is brighter than the darkest tissue (an image that
+    was z-scored within its brain) or far below all others (padding). Where the air has noise, its
+    darkest part is taken; where there is none, the darkest tissue, if it cannot be above 0 so far.
+    What is near 0 is left where it is.
+    """
+    others = sample if background is None else sample[sample != background]
+    if not others.size:
+        return 0.0 if background is None else background
+    low, high = (float(value) for value in np.percentile(others, [1, 99]))
+    extent = high - low
+    no_air = background is not None
+    if background is not None and np.isfinite(background):
+        no_air = low < background - _TOLERANCE * extent
+        if not no_air and (extent == 0 or background + _PADDING_GAP * extent >= low):
+            return background
+    dark = _DARKEST_TISSUE if no_air else _TOLERANCE
+    return 0.0 if -_TOLERANCE * extent <= low <= dark * extent else low
+
+
+def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: float) -> int:
+    """Count the voxels without a value that lie in tissue.
+
+    Those are holes (no way of such voxels leads to the image's border) whose surface is bright or
+    that no cavity is as large as, and whole slices that are missing between others. Where the dark
+    of an image as a whole has no values, some specks at its bright rims are no tissue either.
+    """
+    count = sum(
+        int(np.count_nonzero(np.take(bad, index, axis=axis)))
+        for axis in range(3)
+        for index in _missing_slices(bad, axis)
+    )
+    holes, n_holes = ndimage.label(bad & ~_joined_to_border(bad))
+    if not n_holes:
+        return count
+    surface, dark_surface = np.zeros(n_holes + 1), np.zeros(n_holes + 1)
+    for axis in range(3):
+        first = [slice(None)] * 3
+        second = [slice(None)] * 3
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        for here, there in ((first, second), (second, first)):
+            hole, beside = holes[tuple(here)], data[tuple(there)]
+            at = (hole > 0) & np.isfinite(beside)
+            surface += np.bincount(hole[at], minlength=n_holes + 1)
+            dark_surface += np.bincount(hole[at & (beside < dark)], minlength=n_holes + 1)
+    sizes = np.bincount(holes.ravel(), minlength=n_holes + 1)
+    least = np.where(sizes == 1, *_DARK_SHELL)
+    in_tissue = dark_surface < least * surface
+    sizes[0] = 0
+    n_specks, n_in_holes = int(sizes[in_tissue & (sizes <= _SPECK)].sum()), int(sizes.sum())
+    large = (in_tissue & (sizes > _SPECK)) | (sizes * voxel_ml > _LARGEST_CAVITY_ML)
+    count += int(sizes[large].sum())
+    return count + (n_specks if count or n_specks > _SPECKS_IN_TISSUE * n_in_holes else 0)
+
+
+def _missing_slices(bad: np.ndarray, axis: int) -> np.ndarray:
+    """Return the indices of slices without any value that lie between others."""
+    missing = np.asarray(bad.all(axis=tuple(other for other in range(3) if other != axis)))
+    there = np.flatnonzero(~missing)
+    return np.flatnonzero(missing[there[0] : there[-1]]) + there[0]
+
+
+def _joined_to_border(mask: np.ndarray) -> np.ndarray:
+    """Return the part of a mask that 6-connected paths join to the image's border."""
+    labels, count = ndimage.label(mask)
+    at_border = np.zeros(count + 1, dtype=bool)
+    for face in _faces(labels):
+        at_border[np.unique(face)] = True
+    at_border[0] = False
+    return np.take(at_border, labels)
+
+
+def _without(data: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """Replace voxels by the median of those around them that are not to be replaced."""
+    result, left = data.copy(), hot.copy()
+    corner = np.array(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij")).reshape(3, -1).T
+    while left.any():
+        places = np.argwhere(left)
+        around = np.clip(places[:, None] + corner, 0, np.array(data.shape) - 1)
+        index = tuple(np.moveaxis(around, -1, 0))
+        values = np.where(left[index], np.nan, result[index])
+        known = np.isfinite(values).any(axis=1)
+        mended = tuple(places[known].T)
+        result[mended] = np.nanmedian(values[known], axis=1)
+        left[mended] = False
+    return result
+
+
+def _faces(data: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the six outermost planes of an image."""
+    for axis in range(3):
+        for face in (0, -1):
+            yield np.take(data, face, axis=axis)
