@@ -186,10 +186,10 @@ def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: flo
     least = np.where(sizes == 1, *_DARK_SHELL)
     in_tissue = dark_surface < least * surface
     sizes[0] = 0
-    n_specks, n_in_holes = int(sizes[in_tissue & (sizes <= _SPECK)].sum()), int(sizes.sum())
     large = (in_tissue & (sizes > _SPECK)) | (sizes * voxel_ml > _LARGEST_CAVITY_ML)
     count += int(sizes[large].sum())
-    return count + (n_specks if count or n_specks > _SPECKS_IN_TISSUE * n_in_holes else 0)
+    n_specks = int(sizes[in_tissue & ~large].sum())
+    return count + (n_specks if count or n_specks > _SPECKS_IN_TISSUE * sizes.sum() else 0)
 
 
 def _missing_slices(bad: np.ndarray, axis: int) -> np.ndarray:

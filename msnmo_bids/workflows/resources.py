@@ -45,7 +45,7 @@ def memory_gb(node: str, voxels: int = _USUAL_VOXELS) -> float:
     float
         GB.
 
-    >>> memory_gb("n4", 10_000_000)
+    >>> memory_gb("quality", 10_000_000)
     1.3
     """
     base, bytes_per_voxel = _NEEDS[node]

@@ -21,6 +21,7 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
+from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
@@ -148,6 +149,17 @@ def test_a_broken_link_reaches_the_check(tmp_path):
     with pytest.raises(BadInputError, match="datalad get"):
         Conform(in_file=str(link)).run(cwd=str(tmp_path))
     assert "datalad get" in str(read_failure(tmp_path))
+
+
+@pytest.mark.parametrize(("look", "noticed"), [(True, True), (False, False)])
+def test_a_missing_skull_is_noticed_if_nobody_said(tmp_path, look, noticed):
+    distance = np.linalg.norm(np.indices((32, 32, 32)) - 15.5, axis=0)
+    brain = np.where(distance < 14, 100 + distance, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(brain, np.diag([5.0, 5.0, 5.0, 1.0])), tmp_path / "flair.nii")
+    node = Conform(in_file=str(tmp_path / "flair.nii"), look_for_skull=look)
+    outputs = node._compute(tmp_path)
+    assert outputs["stripped"] == noticed
+    assert (STRIPPED_BEFORE in outputs["info"]["flags"]) == noticed
 
 
 def test_a_mask_without_a_brain_is_refused(tmp_path):

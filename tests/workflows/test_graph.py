@@ -200,7 +200,7 @@ def test_a_tool_does_not_strip_what_came_without_a_skull(tmp_path, doubles, tool
     """The mask is all that is there, which no tool would find."""
     workflow = init_skull_strip_wf(tool=tool)
     workflow.base_dir = str(tmp_path)
-    image = np.where(head() > 15, 100, 0).astype(np.float32)
+    image = np.where(head() > 5, 100, 0).astype(np.float32)
     workflow.inputs.inputnode.in_file = str(image_file(tmp_path, image, "flair_ras.nii"))
     workflow.inputs.inputnode.stripped = True
     graph = workflow.run()
