@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from itertools import permutations, product
 
 from msnmo_bids.lesions.pipeline import LesionCriteria
 
 SKULL_STRIP_CHOICES = ("auto", "bet", "deepbet", "skip")
 BIAS_CORRECTION_CHOICES = ("auto", "ants", "antspyx", "skip")
+#: Axis codes: the sides that an image's three axes run to.
+ORIENTATION_CHOICES = tuple(
+    "".join(sides) for axes in permutations(("LR", "PA", "IS")) for sides in product(*axes)
+)
 #: Settings that depend on the machine when the user leaves them to the program.
 MACHINE_SETTINGS = ("device", "precision")
 PRECISION_CHOICES = ("auto", "bf16", "fp32")

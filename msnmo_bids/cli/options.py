@@ -132,16 +132,6 @@ def label_of(prefix: str) -> Callable[[str], str]:
     return label
 
 
-def axis_codes(text: str) -> str:
-    """Return the axis codes of an orientation, such as LAS, or refuse them."""
-    codes = text.upper()
-    if len(codes) != 3 or any(len(set(codes) & set(ends)) != 1 for ends in ("LR", "PA", "IS")):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not three letters of L or R, P or A, I or S, such as LAS"
-        )
-    return codes
-
-
 def at_least(smallest: int) -> Callable[[str], int]:
     """Return the type of a whole number that is not smaller."""
 

@@ -17,12 +17,11 @@ from msnmo_bids.cli.options import (
     add_preprocessing,
     add_verbosity,
     at_least,
-    axis_codes,
     between,
     label_of,
 )
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.settings import PRECISION_CHOICES
+from msnmo_bids.settings import ORIENTATION_CHOICES, PRECISION_CHOICES
 
 LEVELS = ("participant", "group")
 EPILOG = """\
@@ -123,7 +122,7 @@ def _add_selection(parser: Parser) -> None:
         help="pybids database: used if it exists, else made; remove it when the input changes",
     )  # fmt: skip
     add_option(
-        group, "--assume-orientation", metavar="CODES", type=axis_codes,
+        group, "--assume-orientation", metavar="CODES", type=str.upper, choices=ORIENTATION_CHOICES,
         help="of images whose header has no valid qform or sform: where their axes run to, such as "
         "LAS (left, anterior, superior), with the voxel sizes alone; left and right may then be "
         "wrong (default: such images are refused)",

@@ -22,7 +22,7 @@ HOT_VOXELS = "hot_voxels"
 _SAMPLED_VOXELS = 2_000_000
 _CONSTANT_SHARE = 0.25  # of the image's outer faces, from which on a value is its background
 _TOLERANCE = 0.05  # of the range; noise of the air lies within
-_DARKEST_TISSUE = 0.5  # of the range above it; where there is no air, it is no farther above 0
+_DARKEST_TISSUE = 10.0  # of the range above it; where there is no air, it is no farther above 0
 _PADDING_GAP = 1.5  # in ranges of the other values: a background that far below is padding
 _HOT = 4.0  # times the 99th percentile; real FLAIR here: at most 2.7 times
 _DARK = 0.15  # of the 99th percentile: darker is air, bone or fluid
@@ -87,8 +87,10 @@ def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.nd
     >>> image = np.pad(np.full((4, 4, 4), 90.0), 3, constant_values=-10.0)
     >>> image[0, 0, 0] = np.nan
     >>> mended, found = background_to_zero(image)
-    >>> mended.min(), mended.max(), found.zero, found.flags
-    (0.0, 100.0, -10.0, ['intensities_shifted', 'nan_outside_head'])
+    >>> float(mended.min()), float(mended.max()), found.zero
+    (0.0, 100.0, -10.0)
+    >>> found.flags
+    ['intensities_shifted', 'nan_outside_head']
     """
     bad = ~np.isfinite(data)
     n_bad = int(np.count_nonzero(bad))
@@ -139,9 +141,9 @@ def _zero(sample: np.ndarray, background: float | None) -> float:
     """Return the intensity of the air.
 
     A constant background is the air, unless it is brighter than the darkest tissue (an image that
-    was z-scored within its brain) or far below all others (padding). Where the air has noise, its
-    darkest part is taken; where there is none, the darkest tissue, if it cannot be above 0 so far.
-    What is near 0 is left where it is.
+    was z-scored within its brain) or negative and far below all others (padding). Where the air
+    has noise, its darkest part is taken; where there is no air, the darkest tissue, if it is
+    negative or too far above 0. What is near 0 is left where it is.
     """
     others = sample if background is None else sample[sample != background]
     if not others.size:
@@ -151,10 +153,12 @@ def _zero(sample: np.ndarray, background: float | None) -> float:
     no_air = background is not None
     if background is not None and np.isfinite(background):
         no_air = low < background - _TOLERANCE * extent
-        if not no_air and (extent == 0 or background + _PADDING_GAP * extent >= low):
+        padding = background < 0 and extent > 0 and low > background + _PADDING_GAP * extent
+        if not no_air and not padding:
             return background
     dark = _DARKEST_TISSUE if no_air else _TOLERANCE
-    return 0.0 if -_TOLERANCE * extent <= low <= dark * extent else low
+    near = extent == 0 or -_TOLERANCE * extent <= low <= dark * extent
+    return 0.0 if near else low
 
 
 def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: float) -> int:

@@ -60,6 +60,14 @@ def test_a_good_image_stays_as_it_is(air, seed):
     assert found == Intensities()
 
 
+@pytest.mark.parametrize("outside", [0.0, np.nan])
+def test_little_contrast_is_no_offset(outside):
+    flat = np.where(BRAIN, 200 + RADIUS * 100, outside).astype(np.float32)
+    mended, found = background_to_zero(flat)
+    assert found.zero == 0
+    np.testing.assert_array_equal(mended[BRAIN], flat[BRAIN])
+
+
 def test_an_image_that_was_z_scored_within_its_brain():
     """The background lies in the middle of the brain's values."""
     plain = stripped()
