@@ -11,6 +11,7 @@ import numpy as np
 from heads import CLASSES, diagnosis, entry
 
 from msnmo_bids.bids.names import derivative_paths
+from msnmo_bids.bids.records import ScanRecord, read_scan
 
 DIAGNOSES = ("MS", "NMOSD", "HC")
 SITES = {"A": ("Siemens", "Skyra", 3), "B": ("Philips", "Achieva", 1.5), "C": ("GE", "Signa", 3)}
@@ -20,11 +21,11 @@ SHAPE = (20, 24, 20)
 
 def make_cohort(
     folder: Path, people: int = 30, *, visits: int = 2, images: bool = True, seed: int = 0
-) -> tuple[Path, Path, list[dict[str, Any]]]:
-    """Write raw tables and derivatives; return raw, output and the scans' entries.
+) -> tuple[Path, Path, list[ScanRecord]]:
+    """Write raw tables and derivatives; return raw, output and the scans' records.
 
     Diagnoses and sites take turns. The model is right for about four of five scans. One scan has
-    failed, one is missing, one has a tiny brain. With ``images`` masks are there too, manual ones
+    failed, one is pending, one has a tiny brain. With ``images`` masks are there too, manual ones
     in ``derivatives/manual``.
     """
     raw, out = folder / "raw", folder / "out"
@@ -41,15 +42,15 @@ def make_cohort(
             relative = f"sub-{label}/ses-{visit}/anat/sub-{label}_ses-{visit}_FLAIR.nii.gz"
             _sidecar(raw / relative, SITES[site])
             if (number, visit) in ((3, 1), (4, 1)):
-                failed = {"Step": "conform", "Message": "truncated", "Remedy": "Copy it again"}
-                how = ("failed", failed) if number == 3 else ("skipped", {})
-                entries.append(entry(relative, how[0], **how[1]))
+                failed = {"step": "conform", "message": "truncated", "remedy": "Copy it again"}
+                how = ("failed", failed) if number == 3 else ("pending", {})
+                entries.append(read_scan(out, entry(relative, how[0], **how[1])))
                 continue
             scan = entry(relative)
             _derivatives(out, scan, _verdict(rng, name, load * visit**0.2, brain))
             if images:
                 _images(raw, out, scan, place, rng)
-            entries.append(scan)
+            entries.append(read_scan(out, scan))
     raw.mkdir(parents=True, exist_ok=True)
     (raw / "participants.tsv").write_text("\n".join(rows) + "\n")
     return raw, out, entries
@@ -81,20 +82,20 @@ def _verdict(rng: np.random.Generator, name: str, load: float, brain: float) -> 
     }
 
 
-def _derivatives(out: Path, scan: dict[str, Any], verdict: dict[str, Any]) -> None:
-    paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
+def _derivatives(out: Path, scan: ScanRecord, verdict: dict[str, Any]) -> None:
+    paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
     target = out / paths["diagnosis"]
     target.parent.mkdir(parents=True, exist_ok=True)
     registration = {"Space": "MNI152NLin2009aSym", "Matrix": np.eye(4).tolist()}
-    content = diagnosis(scan["Scan"], **verdict, AtlasRegistration=registration)
+    content = diagnosis(scan.relative, **verdict, AtlasRegistration=registration)
     target.write_text(json.dumps(content))
 
 
 def _images(
-    raw: Path, out: Path, scan: dict[str, Any], place: np.ndarray, rng: np.random.Generator
+    raw: Path, out: Path, scan: ScanRecord, place: np.ndarray, rng: np.random.Generator
 ) -> None:
     """Write FLAIR and mask, and a manual mask of another size."""
-    paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
+    paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
     index = np.stack(np.indices(SHAPE), -1) - (np.array(SHAPE) - 1) / 2
     brain = np.linalg.norm(index / (np.array(SHAPE) / 2), axis=-1) < 0.9
     lesion = np.zeros(SHAPE, np.uint8)
@@ -102,21 +103,21 @@ def _images(
     flair = np.where(brain, 100 + 60 * lesion + rng.normal(0, 5, SHAPE), 0).astype(np.float32)
     for kind, data in (("preproc", flair), ("lesion_mask", lesion)):
         nib.save(nib.Nifti1Image(data, AFFINE), out / paths[kind])
-    manual = raw / "derivatives" / "manual" / scan["Folder"]
+    manual = raw / "derivatives" / "manual" / scan.folder
     manual.mkdir(parents=True, exist_ok=True)
-    name = f"{scan['Prefix']}_space-orig_label-L_desc-manual_mask.nii.gz"
+    name = f"{scan.prefix}_space-orig_label-L_desc-manual_mask.nii.gz"
     other = np.zeros(SHAPE, np.uint8)
     size = rng.integers(2, 5, 3)
     other[tuple(slice(p, p + s) for p, s in zip(place, size, strict=True))] = 1
     nib.save(nib.Nifti1Image(other, AFFINE), manual / name)
 
 
-def manual_masks(raw: Path, entries: list[dict[str, Any]]) -> dict[str, Path]:
+def manual_masks(raw: Path, entries: list[ScanRecord]) -> dict[str, Path]:
     """Return the manual mask of each scan that has one."""
     found = {}
     for scan in entries:
-        name = f"{scan['Prefix']}_space-orig_label-L_desc-manual_mask.nii.gz"
-        path = raw / "derivatives" / "manual" / scan["Folder"] / name
+        name = f"{scan.prefix}_space-orig_label-L_desc-manual_mask.nii.gz"
+        path = raw / "derivatives" / "manual" / scan.folder / name
         if path.is_file():
-            found[scan["Scan"]] = path
+            found[scan.relative] = path
     return found

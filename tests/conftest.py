@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
 from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, sidecar
+from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
 from msnmo_bids.settings import ProcessingSettings
@@ -159,24 +160,24 @@ def ball_head() -> Head:
 
 
 @pytest.fixture
-def add_results(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Write the small files of a processed scan; return its entry."""
+def add_results(tmp_path: Path) -> Callable[..., ScanRecord]:
+    """Write the small files of a processed scan; return its record."""
 
-    def add(relative: str, **changes: Any) -> dict[str, Any]:
+    def add(relative: str, **changes: Any) -> ScanRecord:
         scan = entry(relative)
-        paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
+        paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
         output_dir = tmp_path / "out"
         write_json(output_dir / paths["diagnosis"], diagnosis(relative, **changes))
         row = {"index": 1, "volume_mm3": "1234.5678", "x_mm": -20.04, "region": "periventricular",
                "diameter_mm": 13.3, "mean_probability": 0.9, "small": 0}  # fmt: skip
         write_tsv(output_dir / paths["morphometry"], list(MORPHOMETRY_COLUMNS), [row])
         for kind in ("brainmask", "bias", "lesions", "cam"):
-            figure = output_dir / figure_path(scan["Subject"], scan["Prefix"], kind)
+            figure = output_dir / figure_path(scan.subject, scan.prefix, kind)
             figure.parent.mkdir(parents=True, exist_ok=True)
             figure.write_text(
                 f"<?xml version='1.0'?>\n<svg xmlns='a'><text>{kind} 5% #1</text></svg>"
             )
-        return scan
+        return read_scan(output_dir, scan)
 
     return add
 

@@ -13,6 +13,8 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from msnmo_bids.bids.records import ScanRecord, Status
+
 CLASSES = ("MS", "NMOSD")
 BRAIN_RADII = np.array([60.0, 75.0, 55.0])
 # RAS mm: at the person's left, in front of the middle, above it.
@@ -129,24 +131,15 @@ def outlines(svg: str, colour: str) -> list[np.ndarray]:
     return paths
 
 
-def entry(relative: str, status: str = "ok", **changes: Any) -> dict[str, Any]:
-    """Return a scan's entry as in ``run.json``."""
+def entry(relative: str, status: str = "pending", **problem: str) -> ScanRecord:
+    """Return what the latest run said of a scan."""
     path = Path(relative)
     prefix = path.name.removesuffix(".nii.gz").removesuffix("_FLAIR")
     entities = dict(part.split("-", 1) for part in prefix.split("_"))
-    return {
-        "Scan": relative,
-        "Prefix": prefix,
-        "Folder": path.parent.as_posix(),
-        "Subject": entities["sub"],
-        "Session": entities.get("ses"),
-        "Status": status,
-        "Step": None,
-        "Message": None,
-        "Remedy": None,
-        "CrashFile": None,
-        **changes,
-    }
+    return ScanRecord(
+        relative, entities["sub"], entities.get("ses"), prefix, path.parent.as_posix(),
+        Status(status), **problem,
+    )  # fmt: skip
 
 
 def diagnosis(relative: str, **changes: Any) -> dict[str, Any]:

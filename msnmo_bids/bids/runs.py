@@ -6,17 +6,16 @@ import json
 import logging
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_json
-from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.records import ScanRecord, Status
 
 logger = logging.getLogger(__name__)
-
-OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
 @dataclass
@@ -38,7 +37,7 @@ class RunRecord:
     settings: dict[str, Any]
     run_id: str = field(default_factory=lambda: new_run_id())
     started: str = field(default_factory=lambda: _now())
-    scans: list[dict[str, Any]] = field(default_factory=list)
+    scans: list[ScanRecord] = field(default_factory=list)
     no_flair: list[str] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
 
@@ -67,7 +66,7 @@ class RunRecord:
             "Finished": _now(),
             "Version": self.version,
             "Settings": self.settings,
-            "Scans": self.scans,
+            "Scans": [scan.entry() for scan in self.scans],
             "NoFLAIR": self.no_flair,
             "Comparisons": self.comparisons,
             "ExitCode": int(exit_code),
@@ -76,80 +75,21 @@ class RunRecord:
         return target
 
 
-def scan_entry(
-    scan: Scan,
-    status: str,
-    *,
-    step: str | None = None,
-    message: str | None = None,
-    remedy: str | None = None,
-    crash_file: str | None = None,
-) -> dict[str, Any]:
-    """Return the entry of a scan in ``run.json``.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    status : {"ok", "failed", "skipped"}
-        ``skipped`` means that it was complete already.
-    step, message, remedy : str, optional
-        Of a failure: what was done, what went wrong, what the user can do.
-    crash_file : str, optional
-        File with the trace, relative to the output folder where it lies in it.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
-    """
-    return {
-        "Scan": scan.relative,
-        "Prefix": scan.prefix,
-        "Folder": scan.folder,
-        "Subject": scan.subject,
-        "Session": scan.session,
-        "Status": status,
-        "Step": step,
-        "Message": message,
-        "Remedy": remedy,
-        "CrashFile": crash_file,
-    }
-
-
-def comparison_entry(
-    name: str,
-    status: str,
-    *,
-    step: str | None = None,
-    message: str | None = None,
-    remedy: str | None = None,
-    crash_file: str | None = None,
-) -> dict[str, Any]:
-    """Return the entry of a comparison of two visits in ``run.json``.
+def comparison_entry(name: str, status: Status, **problem: str) -> dict[str, Any]:
+    """Return the entry of a comparison of two visits in ``run.json``, JSON-ready.
 
     Parameters
     ----------
     name : str
         Of the comparison.
-    status : {"ok", "failed", "skipped"}
-        ``skipped`` means that it was complete already.
-    step, message, remedy, crash_file : str, optional
-        Of a failure, as for a scan.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
+    status : Status
+        Complete or failed.
+    **problem : str
+        Of a failure: ``step``, ``message``, ``remedy`` and ``crash_file``, as for a scan.
     """
-    return {
-        "Comparison": name,
-        "Status": status,
-        "Step": step,
-        "Message": message,
-        "Remedy": remedy,
-        "CrashFile": crash_file,
-    }
+    keys = {"Step": "step", "Message": "message", "Remedy": "remedy", "CrashFile": "crash_file"}
+    said = {key: problem.get(what) or None for key, what in keys.items()}
+    return {"Comparison": name, "Status": status, **said}
 
 
 def latest_comparisons(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -163,13 +103,7 @@ def latest_comparisons(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, An
 
 
 def new_run_id() -> str:
-    """Return a new run's name: UTC time and eight random digits.
-
-    Returns
-    -------
-    str
-        For example ``"20260131-142501_1f0c9a7e"``; names sort by time.
-    """
+    """Return a new run's name, ``"20260131-142501_1f0c9a7e"``: UTC time and random digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}"
 
 
@@ -199,8 +133,8 @@ def read_runs(output_dir: Path) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: (str(run.get("Finished")), str(run.get("RunId"))))
 
 
-def latest_statuses(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the latest entry of every scan.
+def latest_records(runs: Sequence[dict[str, Any]]) -> dict[str, ScanRecord]:
+    """Return what the latest run that tried a scan says of it, for every scan.
 
     Parameters
     ----------
@@ -210,13 +144,15 @@ def latest_statuses(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]
     Returns
     -------
     dict
-        Scan (POSIX path from the root of the input) -> its entry with ``RunId`` added.
+        Scan (POSIX path from the root of the input) -> its record.
     """
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, ScanRecord] = {}
     for run in runs:
         for entry in run["Scans"]:
-            if isinstance(entry, dict) and "Scan" in entry:
-                latest[entry["Scan"]] = {**entry, "RunId": run.get("RunId")}
+            with suppress(TypeError, ValueError, AttributeError):  # not an entry of ours
+                record = ScanRecord.from_entry(entry)
+                if record.status != Status.PENDING:
+                    latest[record.relative] = record
     return latest
 
 

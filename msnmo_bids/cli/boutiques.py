@@ -11,9 +11,9 @@ import json
 import sys
 from typing import Any
 
-from msnmo_bids.cli.options import at_least, between
-from msnmo_bids.cli.parser import LEVELS, build_parser
+from msnmo_bids.cli.main import build_parser
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.run.options import LEVELS, at_least, between
 from msnmo_bids.version import CODE_URL, get_version
 
 ERROR_CODES = {

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from msnmo_bids.cli.command import run_command
-from msnmo_bids.cli.options import Parser, add_option, add_verbosity
+from msnmo_bids.cli.guard import guard
+from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.run.options import Options, argument, option
 
 if TYPE_CHECKING:
     from msnmo_bids.meta.studies import Studies
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
+PROGRAM = "msnmo-meta"
 EXAMPLE = "example"
 EPILOG = """\
 examples:
@@ -39,40 +41,58 @@ exit codes:
 Research use only, no medical device."""
 
 
-def build_parser() -> Parser:
-    """Return the parser of the command line."""
-    parser = Parser(
-        prog="msnmo-meta",
-        description="Pool results: fixed and random effects, heterogeneity, subgroups, leave-one-"
-        "out, Egger's test, forest and funnel plots, on one page.",
-        epilog=EPILOG,
-    )
-    parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT",
-        help=f"a table of studies (.tsv), '{EXAMPLE}' for the one that ships, or output folders of "
-        "msnmo-crossval or of msnmo's group level",
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What is pooled of a table of studies."""
+
+    TITLE: ClassVar[str] = "tables"
+
+    subgroups: tuple[str, ...] | None = option(
+        "columns of subgroups (default: all others in which studies share values)",
+        nargs="+", metavar="COLUMN",
     )  # fmt: skip
-    parser.add_argument("output_dir", type=Path, help="folder for the results; made if missing")
-    table = parser.add_argument_group("tables")
-    add_option(
-        table, "--subgroups", nargs="+", metavar="COLUMN",
-        help="columns of subgroups (default: all others in which studies share values)",
-    )  # fmt: skip
-    folders = parser.add_argument_group("output folders")
-    add_option(
-        folders, "--site-column", metavar="NAME",
-        help="pool over the sites in this column (default: over the folders; over 'site' with one "
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFolders:
+    """What is pooled of output folders."""
+
+    TITLE: ClassVar[str] = "output folders"
+
+    site_column: str | None = option(
+        "pool over the sites in this column (default: over the folders; over 'site' with one "
         "folder)",
-    )  # fmt: skip
-    add_option(
-        folders, "--model", default="joint", metavar="NAME", help="model of a cross-validation"
+        metavar="NAME",
     )
-    add_option(
-        folders, "--positive", metavar="NAME",
-        help="positive diagnosis of sensitivity (default: NMOSD, else the last class)",
+    model: str = option("model of a cross-validation", default="joint", metavar="NAME")
+    positive: str | None = option(
+        "positive diagnosis of sensitivity (default: NMOSD, else the last class)", metavar="NAME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaOptions(Options, OutputFolders, Table):
+    """The options of ``msnmo-meta``."""
+
+    TITLE: ClassVar[str] = ""
+
+    inputs: tuple[Path, ...] = argument(
+        f"a table of studies (.tsv), '{EXAMPLE}' for the one that ships, or output folders of "
+        "msnmo-crossval or of msnmo's group level",
+        nargs="+", metavar="INPUT", type=Path,
     )  # fmt: skip
-    add_verbosity(parser)
-    return parser
+    output_dir: Path = argument("folder for the results; made if missing", type=Path)
+
+
+def build_parser() -> Parser[MetaOptions]:
+    """Return the parser of the command line."""
+    return Parser(
+        PROGRAM,
+        MetaOptions,
+        "Pool results: fixed and random effects, heterogeneity, subgroups, leave-one-out, Egger's "
+        "test, forest and funnel plots, on one page.",
+        EPILOG,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,10 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
-    return run_command(_meta, build_parser(), argv)
+    with guard(PROGRAM, argv, remedy="Run the same command again") as session:
+        options = build_parser().options(session.command)
+        session.show(options.verbose)
+        session.open_log(options.output_dir)
+        _meta(options)
+    return int(session.exit_code)
 
 
-def _meta(options: argparse.Namespace) -> ExitCode:
+def _meta(options: MetaOptions) -> None:
     from msnmo_bids.meta.report import write_meta
 
     inputs = options.inputs
@@ -111,11 +136,10 @@ def _meta(options: argparse.Namespace) -> ExitCode:
             exit_code=ExitCode.BAD_DATA,
         )
     page = write_meta(options.output_dir, poolings, sources=sources, notes=notes)
-    LOGGER.info("Tables, figures and page: %s", page)
-    return ExitCode.OK
+    logger.info("Tables, figures and page: %s", page)
 
 
-def _of_table(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
+def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str]]:
     from msnmo_bids.meta.studies import PUBLISHED, read_studies, sidecar
 
     if len(options.inputs) > 1:
@@ -128,7 +152,7 @@ def _of_table(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
     return read_studies(PUBLISHED, options.subgroups), [sidecar(PUBLISHED)["Source"]]
 
 
-def _of_folders(options: argparse.Namespace) -> tuple[list[Studies], list[str]]:
+def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str]]:
     from msnmo_bids.meta.sites import NMOSD, SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.wording import NO_REAL_NMOSD
 

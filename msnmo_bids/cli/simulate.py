@@ -2,80 +2,95 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import ClassVar
 
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.version import get_version
+from msnmo_bids.cli.guard import guard
+from msnmo_bids.cli.parser import Parser
+from msnmo_bids.errors import UsageError
+from msnmo_bids.run.checks import check_writable
+from msnmo_bids.run.options import Options, argument, at_least, between, flag, option
 
+PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
+EPILOG = """\
+example:
+  msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
+
+Research use only, no medical device."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Who is simulated."""
+
+    TITLE: ClassVar[str] = "people"
+
+    participants: int | None = option(
+        "number of people (default: 2)", metavar="N", type=at_least(1)
+    )
+    diagnosis: str = option(
+        "whose lesions: names, taken in turn, or names with numbers, as in MS:10,NMOSD:10,HC:5 "
+        "(HC: healthy control; default: MS,NMOSD)",
+        default="MS,NMOSD", metavar="LIST",
+    )  # fmt: skip
+    sessions: int = option("visits of each person", default=1, metavar="K", type=at_least(1))
+    typicality: float = option(
+        "share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
+        "follows the other's",
+        default=1.0, metavar="SHARE", type=between(0, 1),
+    )  # fmt: skip
+    anatomy: Path | None = option(
+        "folder of whole-head label maps with FreeSurfer labels (default: one head, built from "
+        "the MNI tissue maps)",
+        metavar="FOLDER", type=Path,
+    )  # fmt: skip
+    lesion_shapes: Path | None = option(
+        "library of real lesion shapes, .npz (default: procedural shapes)",
+        metavar="FILE", type=Path,
+    )  # fmt: skip
+    seed: int = option("random seed", default=0, metavar="N", type=at_least(0))
+    n_cpus: int = option("people side by side", default=1, metavar="N", type=at_least(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """How they are scanned."""
+
+    TITLE: ClassVar[str] = "scans"
+
+    scanner_preset: tuple[str, ...] | None = option(
+        f"protocol: {', '.join(PRESETS)}, or {ANY_PROTOCOL} (drawn freely); may be repeated, then "
+        "one is drawn for each visit (default: all presets)",
+        action="append", choices=(*PRESETS, ANY_PROTOCOL), metavar="NAME",
+    )  # fmt: skip
+    skull_strip: bool = flag("write images without skull")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions(Options, Scans, People):
+    """The options of ``msnmo-simulate``."""
+
+    TITLE: ClassVar[str] = ""
+
+    out: Path = argument("new or empty folder", metavar="OUT", type=Path)
+
+
+def build_parser() -> Parser[SimulateOptions]:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="msnmo-simulate",
-        description="Write a BIDS data set of simulated T2-FLAIR scans with known lesions: the "
-        "images, and the truth (lesion masks and labels, tissues, brain masks) as derivatives.",
+    return Parser(
+        PROGRAM,
+        SimulateOptions,
+        "Write a BIDS data set of simulated T2-FLAIR scans with known lesions: the images, and "
+        "the truth (lesion masks and labels, tissues, brain masks) as derivatives.",
+        EPILOG,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="new or empty folder")
-    people = parser.add_argument_group("people")
-    people.add_argument(
-        "--participants", type=int, metavar="N", help="number of people (default: 2)"
-    )
-    people.add_argument(
-        "--diagnosis",
-        default="MS,NMOSD",
-        metavar="LIST",
-        help="whose lesions: names, taken in turn, or names with numbers, as in "
-        "MS:10,NMOSD:10,HC:5 (HC: healthy control; default: MS,NMOSD)",
-    )
-    people.add_argument(
-        "--sessions", type=int, default=1, metavar="K", help="visits a person (default: 1)"
-    )
-    people.add_argument(
-        "--typicality",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
-        "follows the other's (default: 1)",
-    )
-    people.add_argument(
-        "--anatomy",
-        type=Path,
-        metavar="DIR",
-        help="folder of whole-head label maps with FreeSurfer labels (default: one head, built "
-        "from the MNI tissue maps)",
-    )
-    people.add_argument(
-        "--lesion-shapes",
-        type=Path,
-        metavar="FILE",
-        help="library of real lesion shapes, .npz (default: procedural shapes)",
-    )
-    scans = parser.add_argument_group("scans")
-    scans.add_argument(
-        "--scanner-preset",
-        action="append",
-        choices=(*PRESETS, ANY_PROTOCOL),
-        metavar="NAME",
-        help=f"protocol: {', '.join(PRESETS)}, or {ANY_PROTOCOL} (drawn freely); may be repeated, "
-        "then one is drawn for each visit (default: all presets)",
-    )
-    scans.add_argument("--skull-strip", action="store_true", help="write images without skull")
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument(
-        "--n-cpus", type=int, default=1, metavar="N", help="people side by side (default: 1)"
-    )
-    parser.add_argument("--version", action="version", version=f"msnmo {get_version()}")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,19 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
-    options = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        diagnoses = parse_diagnoses(options.diagnosis, options.participants)
-        _check(options)
-        _simulate(options, diagnoses)
-    except MsnmoError as error:
-        logging.error("%s", error)
-        return int(error.exit_code)
-    except OSError as error:
-        logging.error("%s", error)
-        return int(ExitCode.CANNOT_CREATE_OUTPUT)
-    return int(ExitCode.OK)
+    remedy = "Remove what was written and run the same command again"
+    with guard(PROGRAM, argv, remedy=remedy) as session:
+        options = build_parser().options(session.command)
+        session.show(options.verbose)
+        _simulate(options)
+    return int(session.exit_code)
 
 
 def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
@@ -132,8 +140,6 @@ def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
     >>> parse_diagnoses("MS,NMOSD", 3)
     ('MS', 'NMOSD', 'MS')
     """
-    if participants is not None and participants < 1:
-        raise UsageError("--participants must be at least 1")
     names, counts = [], []
     for part in text.split(","):
         name, colon, count = part.strip().partition(":")
@@ -159,20 +165,11 @@ def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
     return tuple(name for name, n in zip(names, numbers, strict=True) for _ in range(n))
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what cannot be simulated, before any work."""
-    for name in ("sessions", "n_cpus"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    if not 0 <= options.typicality <= 1:
-        raise UsageError("--typicality must be from 0 to 1")
-    if options.seed < 0:
-        raise UsageError("--seed must be 0 or above")
+def _simulate(options: SimulateOptions) -> None:
+    diagnoses = parse_diagnoses(options.diagnosis, options.participants)
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
-
-
-def _simulate(options: argparse.Namespace, diagnoses: tuple[str, ...]) -> None:
+    check_writable(options.out, "output folder")
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
     from msnmo_bids.simulation.dataset import Cohort, write_dataset

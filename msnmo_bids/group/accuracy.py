@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.verdict import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults, scan_columns
@@ -19,7 +20,6 @@ from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.facts import Facts
-from msnmo_bids.reports.records import ScanRecord
 from msnmo_bids.text import natural_key
 
 #: Only scans for which the model names a diagnosis.

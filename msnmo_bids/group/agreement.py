@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.names import derivative_name
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.examples import Example
@@ -18,7 +19,6 @@ from msnmo_bids.evaluation.overlays import CASES, overlay_figure
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.reports.records import ScanRecord
 from msnmo_bids.reports.slices import load_ras
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msnmo_bids.reports.records import FAILED, MISSING, ScanRecord
+from msnmo_bids.bids.records import ScanRecord, Status
 
 FAILURE, POOR, OUTLIER, DOUBTFUL, WAITING = "failed", "red", "outlier", "amber", "missing"
 #: In the order in which they are shown.
@@ -60,10 +60,10 @@ def attention(
     """
     found = []
     for record in records:
-        if record.status == FAILED:
+        if record.status == Status.FAILED:
             remedy = f". {record.remedy}" if record.remedy else ""
             found.append(Attention(FAILURE, record, f"{record.reason}{remedy}"))
-        elif record.status == MISSING:
+        elif record.status == Status.PENDING:
             found.append(Attention(WAITING, record, record.reason))
         if record.relative in outliers:
             found.append(Attention(OUTLIER, record, "; ".join(outliers[record.relative])))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.evaluation.crossval import CrossValidation
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
@@ -28,7 +29,6 @@ from msnmo_bids.meta.plots import forest_plot
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import sentences
 from msnmo_bids.meta.sites import OF_A_SCAN, SITE, site_studies
-from msnmo_bids.reports.records import ScanRecord
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.verdict import INDETERMINATE
 from msnmo_bids.group.facts import Facts
-from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
 from msnmo_bids.reports.wording import NO_REAL_NMOSD, REGION_NAMES
 
 REFERENCE = "participants_diagnosis"
@@ -45,9 +45,9 @@ def column_dictionary(classes: Sequence[str], facts: Iterable[Facts]) -> dict[st
         "status": {
             "Description": "What became of the scan",
             "Levels": {
-                OK: "Processed",
-                FAILED: "Processing failed; see reason",
-                MISSING: "Not processed",
+                Status.COMPLETE: "Processed",
+                Status.FAILED: "Processing failed; see reason",
+                Status.PENDING: "Not processed",
             },
         },
         "reason": {"Description": "Why there is no result, or no diagnosis; n/a otherwise"},

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from msnmo_bids.reports.records import OK, ScanRecord
+from msnmo_bids.bids.records import ScanRecord, Status
 
 #: Iglewicz and Hoaglin (1993) call a value with a larger modified z-score an outlier.
 LIMIT = 3.5
@@ -66,7 +66,7 @@ def outliers(records: Sequence[ScanRecord]) -> dict[str, list[str]]:
         Scan -> reasons; scans without one are left out.
     """
     found: dict[str, list[str]] = {}
-    done = [record for record in records if record.status == OK]
+    done = [record for record in records if record.status == Status.COMPLETE]
     for quantity in QUANTITIES:
         for record, reason in _apart(done, quantity):
             found.setdefault(record.relative, []).append(reason)

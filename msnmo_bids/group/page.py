@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import io_spec, report_path
+from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.verdict import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.statistics import DRAWS
@@ -19,7 +20,6 @@ from msnmo_bids.group.cohort import Cohort, Evaluation
 from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
-from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord
 
 VOLUME_FLOOR_ML, COUNT_FLOOR = 0.01, 0.5
 #: Rows of the list of what to look at first, and of others beside; the tables hold all.
@@ -63,7 +63,7 @@ def page(
         HTML that asks for nothing from elsewhere.
     """
     records = cohort.records
-    found = [record for record in records if record.status == OK]
+    found = [record for record in records if record.status == Status.COMPLETE]
     groups = [*cohort.classes, INDETERMINATE]
     groups += sorted({str(r.diagnosis["Diagnosis"]) for r in found} - set(groups))
     colours = {name: class_colour(cohort.classes, name) for name in groups}
@@ -79,7 +79,7 @@ def page(
         with_site=any(fact.site for fact in cohort.facts.values()),
         facts=cohort.facts,
         filters=_filters(cohort),
-        count={s: sum(r.status == s for r in records) for s in (OK, FAILED, MISSING)},
+        count={s: sum(r.status == s for r in records) for s in Status},
         participants=len({record.subject for record in records}),
         common=_common_flags(found),
         verdicts=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
@@ -217,7 +217,7 @@ def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
     """Return name, title and choices of the drop-down filters that tell scans apart."""
     records, facts = cohort.records, cohort.facts
     choices = [
-        ("status", "Status", [r.status for r in records]),
+        ("status", "Status", [str(r.status) for r in records]),
         ("quality", "Quality", [colour for colour, _ in cohort.quality.values()]),
         ("pattern", "Pattern", [str(r.diagnosis["Diagnosis"]) for r in records if r.diagnosis]),
         ("known", "participants.tsv", [facts[r.relative].diagnosis or "n/a" for r in records]),

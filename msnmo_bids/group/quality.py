@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.reports.records import ScanRecord
+from msnmo_bids.bids.records import ScanRecord
 
 _SUFFIX = "_quality.json"
 _AMBER = "amber"

@@ -9,6 +9,7 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
+from msnmo_bids.bids.records import ScanRecord, class_names, in_order
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.attention import attention
 from msnmo_bids.group.cohort import Cohort, evaluate
@@ -20,7 +21,6 @@ from msnmo_bids.group.page import page
 from msnmo_bids.group.quality import read_quality
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.tables import write_tables
-from msnmo_bids.reports.records import ScanRecord, class_names, in_order, read_scan
 from msnmo_bids.reports.wording import ALWAYS, NO_REAL_NMOSD
 
 PHENOTYPE = "msnmo"
@@ -30,8 +30,7 @@ POSITIVE = "NMOSD"
 
 def write_group(
     output_dir: Path,
-    scans: Sequence[Mapping[str, Any]],
-    run_status: Mapping[str, Mapping[str, Any]] | None = None,
+    scans: Sequence[ScanRecord],
     *,
     version: str,
     bids_dir: Path | None = None,
@@ -39,16 +38,15 @@ def write_group(
 ) -> list[Path]:
     """Write the tables ``group_*.tsv``, the page ``group_FLAIR.html``, maps and ``phenotype/``.
 
-    Every scan is a row, the failed and the missing ones with ``n/a`` and the reason.
+    Every scan is a row, the failed and the pending ones with ``n/a`` and the reason.
 
     Parameters
     ----------
     output_dir : Path
         Output folder.
-    scans : sequence of mapping
-        An entry as in ``run.json`` for every scan of the data set.
-    run_status : mapping, optional
-        Scan -> the latest entry of a ``run.json``, for entries in ``scans`` without a status.
+    scans : sequence of ScanRecord
+        Every scan of the data set, as it stands on disk
+        (:func:`~msnmo_bids.bids.records.read_scan`).
     version : str
         Version of the program.
     bids_dir : Path, optional
@@ -67,9 +65,7 @@ def write_group(
         If a column or the positive class does not exist.
     """
     asked = settings or GroupSettings()
-    status = run_status or {}
-    entries = [{**status.get(entry["Scan"], {}), **entry} for entry in scans]
-    records = in_order(read_scan(output_dir, entry) for entry in entries)
+    records = in_order(scans)
     classes = class_names(records)
     facts = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
     apart, quality = outliers(records), read_quality(output_dir, records)

@@ -6,13 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.dataset import write_text, write_tsv
+from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut
 from msnmo_bids.text import aligned
 
 COLUMNS = ("dataset", "participant_id", "session_id", "scan", "site", "diagnosis", "mask", "used",
            "reason")  # fmt: skip
 UNKNOWN = "unknown"
+SIMULATOR = "msnmo-simulate"
 
 
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
@@ -122,3 +123,39 @@ def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
 
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def notes_on(found: Found) -> tuple[str, ...]:
+    """Say which scans are simulated, and whether any real one has the rarer diagnosis.
+
+    Parameters
+    ----------
+    found : Found
+        What is used.
+
+    Returns
+    -------
+    tuple of str
+        One sentence each, for the reader of the results.
+    """
+    scans = found.scans
+    simulated = {root for root in {scan.scan.bids_dir for scan in scans} if is_simulated(root)}
+    real = [scan for scan in scans if scan.scan.bids_dir not in simulated]
+    notes = []
+    if count := len(scans) - len(real):
+        notes.append(
+            f"{count} of {len(scans)} scans are simulated: what is measured on them says nothing "
+            "about patients."
+        )
+    diagnoses = {scan.diagnosis for scan in scans if scan.diagnosis}
+    unseen = sorted(diagnoses - {scan.diagnosis for scan in real})
+    notes += [f"There is no real scan of {diagnosis} among them." for diagnosis in unseen]
+    return tuple(notes)
+
+
+def is_simulated(root: Path) -> bool:
+    """Say whether the simulator made a data set."""
+    makers = read_description(root).get("GeneratedBy")
+    return isinstance(makers, list) and any(
+        isinstance(maker, dict) and maker.get("Name") == SIMULATOR for maker in makers
+    )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import io_spec
+from msnmo_bids.bids.records import Status
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.statistics import MIN_SUBJECTS
@@ -213,7 +214,7 @@ def _group(folder: Path, table: Path, site_column: str | None) -> Results:
         )  # fmt: skip
     named = [str(name) for name in rows if str(name).startswith("probability_")]
     dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_table(folder / _SEGMENTATION)}
-    rows = rows[rows["status"] == "ok"]
+    rows = rows[rows["status"] == Status.COMPLETE]
     scans = pd.DataFrame({
         "site": rows[site_column] if site_column else SITE,
         "subject": rows["participant_id"],

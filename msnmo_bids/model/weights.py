@@ -215,6 +215,42 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
 
 
+def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMetadata]:
+    """Find weights and read what travels with them.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME.safetensors``.
+    option : str, optional
+        Where they were named.
+
+    Returns
+    -------
+    weights : Path
+        The tensors' file.
+    metadata : WeightsMetadata
+        Its description.
+
+    Raises
+    ------
+    MsnmoError
+        If a file is missing (66), or the lesion network that they name cannot be used.
+    """
+    weights, description = weights_files(path)
+    for file in (weights, description):
+        if not file.is_file():
+            raise MsnmoError(
+                "the weights file does not exist",
+                file=file,
+                remedy=f"Name a .safetensors file that has its .json beside it ({option})",
+                exit_code=ExitCode.INPUT_MISSING,
+            )
+    metadata = read_metadata(weights)
+    lesion_weights(weights, metadata)
+    return weights, metadata
+
+
 def lesion_weights(path: str | Path, metadata: WeightsMetadata) -> Path | None:
     """Return the weights that the lesion probability comes from, without torch.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import report_path
+from msnmo_bids.bids.records import ScanRecord, in_order
 from msnmo_bids.reports.page import render
-from msnmo_bids.reports.records import FAILED, in_order, read_scan
 from msnmo_bids.reports.scan import provenance_section, scan_sections
 from msnmo_bids.reports.sections import (
     Participant,
@@ -34,8 +34,7 @@ SECTIONS: tuple[Callable[[Participant], list[Section]], ...] = (
 def write_participant_report(
     output_dir: Path,
     subject: str,
-    scans: Sequence[Mapping[str, Any]],
-    failures: Sequence[Mapping[str, Any]],
+    scans: Sequence[ScanRecord],
     *,
     changes: Sequence[VisitsRecord] = (),
     settings: Mapping[str, Any],
@@ -49,12 +48,9 @@ def write_participant_report(
         Output folder.
     subject : str
         Label without ``sub-``.
-    scans : sequence of mapping
-        An entry as in ``run.json`` for every scan of the participant: ``Scan``, ``Prefix``,
-        ``Folder``, ``Subject``, ``Session``, ``Status``, …
-    failures : sequence of mapping
-        Entries of the scans that failed, with ``Step``, ``Message``, ``Remedy``, ``CrashFile``;
-        they may also be about scans that ``scans`` lacks.
+    scans : sequence of ScanRecord
+        Every scan of the participant, as it stands on disk
+        (:func:`~msnmo_bids.bids.records.read_scan`).
     changes : sequence of VisitsRecord
         Comparisons of consecutive visits, in order.
     settings : mapping
@@ -69,14 +65,10 @@ def write_participant_report(
     """
     from msnmo_bids.bids.dataset import atomic_path
 
-    entries = {entry["Scan"]: entry for entry in scans}
-    for failure in failures:
-        known = entries.get(failure["Scan"], {})
-        entries[failure["Scan"]] = {**known, **failure, "Status": FAILED}
     page = Participant(
         output_dir=output_dir,
         subject=subject,
-        records=in_order(read_scan(output_dir, entry) for entry in entries.values()),
+        records=in_order(scans),
         settings=settings,
         version=version,
         changes=changes,

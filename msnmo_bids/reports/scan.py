@@ -10,11 +10,11 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, figure_path
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.lesions.sites import NMOSD_SITES, SITES
 from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
-from msnmo_bids.reports.records import ScanRecord
 from msnmo_bids.reports.sections import Participant, Section, make_section
 from msnmo_bids.reports.viewer import PAGE_BUDGET, Viewer, scan_viewer
 from msnmo_bids.reports.wording import REGION_NAMES

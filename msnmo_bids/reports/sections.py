@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from msnmo_bids.bids.records import ScanRecord, Status, class_names
 from msnmo_bids.reports.methods import methods
 from msnmo_bids.reports.page import render
-from msnmo_bids.reports.records import FAILED, MISSING, OK, ScanRecord, class_names
 
 if TYPE_CHECKING:
     from msnmo_bids.reports.visits import VisitsRecord
@@ -48,12 +48,12 @@ class Participant:
     @cached_property
     def done(self) -> list[ScanRecord]:
         """Scans with results."""
-        return [record for record in self.records if record.status == OK]
+        return [record for record in self.records if record.status == Status.COMPLETE]
 
     @cached_property
     def problems(self) -> list[ScanRecord]:
         """Scans without results."""
-        return [record for record in self.records if record.status != OK]
+        return [record for record in self.records if record.status != Status.COMPLETE]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -65,7 +65,7 @@ class Participant:
         """Number of sessions."""
         return len({record.session for record in self.records})
 
-    def count(self, status: str) -> int:
+    def count(self, status: Status) -> int:
         """Return the number of scans of a status."""
         return sum(record.status == status for record in self.records)
 
@@ -113,7 +113,7 @@ def problems_section(page: Participant) -> list[Section]:
     """List the scans without results and why; nothing when all have some."""
     if not page.problems:
         return []
-    title = "Errors" if page.count(FAILED) else "Scans without results"
+    title = "Errors" if page.count(Status.FAILED) else "Scans without results"
     return [make_section("problems.html.j2", "errors", title, problems=page.problems)]
 
 
@@ -142,7 +142,7 @@ def header(page: Participant) -> dict[str, Any]:
     return {
         "title": f"sub-{page.subject}",
         "visits": page.visits,
-        "count": {status: page.count(status) for status in (OK, FAILED, MISSING)},
+        "count": {status: page.count(status) for status in Status},
         "scans": len(page.records),
         "version": page.version,
     }

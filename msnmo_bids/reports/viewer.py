@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
-from msnmo_bids.reports.records import ScanRecord
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.reports.slices import bounding_box, load_ras, window
 
 #: All viewers of a page together (characters); the page itself stays under 15 MB.

@@ -16,6 +16,7 @@ from msnmo_bids.model.config import TASKS
 SCHEDULES = ("plateau", "cosine", "constant")
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("loss", "dsc", "accuracy")
+NETWORK_SECTIONS = ("network", "loss")
 
 Value = TypeVar("Value")
 
@@ -170,15 +171,15 @@ class TrainingConfig:
         return cls(**{**asdict(base or cls()), **settings})
 
     @classmethod
-    def from_options(
-        cls, options: argparse.Namespace, base: TrainingConfig | None = None
+    def from_flags(
+        cls, given: Mapping[str, Any], base: TrainingConfig | None = None
     ) -> TrainingConfig:
-        """Build from a parsed command line: flags before the file, the file before `base`.
+        """Build from a command line: flags before the file, the file before `base`.
 
         Parameters
         ----------
-        options : Namespace
-            Of a parser with the arguments of `add_training_arguments`.
+        given : mapping
+            What the arguments of `add_training_arguments` were given; other names are ignored.
         base : TrainingConfig, optional
             Gives what neither flags nor file say; default: the defaults.
 
@@ -187,14 +188,14 @@ class TrainingConfig:
         UsageError
             If the file cannot be read, or holds a setting that is unknown or wrong.
         """
-        file = getattr(options, "training_config", None)
-        given = {one.name for one in fields(cls)} & set(vars(options))
+        file = given.get("training_config")
+        flags = {one.name: given[one.name] for one in fields(cls) if one.name in given}
         try:
             config = base or cls()
             if file is not None:
                 config = cls.from_dict(read_settings(file), config)
             file = None
-            return cls.from_dict({name: getattr(options, name) for name in given}, config)
+            return cls.from_dict(flags, config)
         except ValueError as error:
             raise UsageError(str(error), file=file, remedy="See --help for the settings") from error
 
@@ -262,6 +263,38 @@ def read_settings(path: Path) -> dict[str, Any]:
         remedy = "Its form: {batch_size: 2, learning_rate: 0.0001}"
         raise UsageError("holds no settings by name", file=path, remedy=remedy)
     return content
+
+
+def read_network_settings(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the settings of the joint model and of the losses.
+
+    Parameters
+    ----------
+    file : Path or None
+        ``--network-config``.
+
+    Returns
+    -------
+    dict
+        By `NETWORK_SECTIONS`; empty where the file has none.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or holds something else.
+    """
+    sections: dict[str, dict[str, Any]] = {name: {} for name in NETWORK_SECTIONS}
+    if file is None:
+        return sections
+    content = read_settings(file)
+    for name, settings in content.items():
+        if name not in NETWORK_SECTIONS or not isinstance(settings, dict):
+            raise UsageError(
+                f"has '{name}', where only {' and '.join(NETWORK_SECTIONS)} with settings stand",
+                file=file,
+            )
+        sections[name] = settings
+    return sections
 
 
 def _as_type(name: str, value: Any, kind: Any) -> Any:

@@ -2,23 +2,16 @@ from __future__ import annotations
 
 import json
 
-from msnmo_bids.bids.runs import (
-    FAILED,
-    OK,
-    SKIPPED,
-    RunRecord,
-    latest_statuses,
-    new_run_id,
-    read_runs,
-    scan_entry,
-)
+from msnmo_bids.bids.records import ScanRecord, Status
+from msnmo_bids.bids.runs import RunRecord, latest_records, new_run_id, read_runs
 from msnmo_bids.bids.scans import find_scans
 
 
 def test_round_trip(make_dataset, tmp_path):
     scan = find_scans(make_dataset("sub-01/anat/sub-01_FLAIR.nii.gz")).scans[0]
     record = RunRecord(tmp_path, "1", {"threshold": 0.5}, no_flair=["07"])
-    record.scans = [scan_entry(scan, FAILED, step="checking", message="4D", remedy="Split it")]
+    problem = {"step": "checking", "message": "4D", "remedy": "Split it"}
+    record.scans = [ScanRecord.of(scan, Status.FAILED, **problem)]
     record.write(65)
     (run,) = read_runs(tmp_path)
     assert set(run) == {"RunId", "Started", "Finished", "Version", "Settings", "Scans", "NoFLAIR",
@@ -31,20 +24,22 @@ def test_round_trip(make_dataset, tmp_path):
         }
     ]  # fmt: skip
     assert (run["ExitCode"], run["NoFLAIR"]) == (65, ["07"])
+    assert latest_records([run]) == {scan.relative: record.scans[0]}
 
 
-def test_the_latest_entry_wins(tmp_path):
-    for run_id, finished, status in [("b", "2026-01-01", FAILED), ("a", "2026-01-02", OK)]:
-        folder = tmp_path / "logs" / run_id
-        folder.mkdir(parents=True)
-        scans = [{"Scan": "x", "Status": status}]
-        if run_id == "b":
-            scans.append({"Scan": "y", "Status": SKIPPED})
-        run = {"RunId": run_id, "Finished": finished, "Scans": scans}
-        (folder / "run.json").write_text(json.dumps(run))
-    latest = latest_statuses(read_runs(tmp_path))
-    assert latest["x"] == {"Scan": "x", "Status": OK, "RunId": "a"}
-    assert latest["y"]["RunId"] == "b"
+def test_the_latest_run_that_tried_a_scan_wins(tmp_path):
+    days = [("b", 1, {"x": Status.FAILED, "y": Status.FAILED}), ("a", 2, {"x": Status.COMPLETE}),
+            ("c", 3, {"x": Status.PENDING})]  # fmt: skip
+    for run_id, day, states in days:
+        (tmp_path / "logs" / run_id).mkdir(parents=True)
+        scans = [ScanRecord(x, "1", None, x, "f", status).entry() for x, status in states.items()]
+        run = {"RunId": run_id, "Finished": f"2026-01-0{day}", "Scans": [*scans, "odd", {}]}
+        (tmp_path / "logs" / run_id / "run.json").write_text(json.dumps(run))
+    latest = latest_records(read_runs(tmp_path))
+    assert {name: record.status for name, record in latest.items()} == {
+        "x": Status.COMPLETE,
+        "y": Status.FAILED,
+    }
 
 
 def test_broken_records_are_left_out(tmp_path, caplog):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from msnmo_bids.cli.boutiques import ERROR_CODES, descriptor
-from msnmo_bids.cli.parser import parse_args
+from msnmo_bids.cli.main import parse_args
 from msnmo_bids.errors import ExitCode
 
 FILE = Path(__file__).parents[2] / "msnmo.json"
@@ -27,7 +28,7 @@ def test_a_command_line_made_from_it_is_understood():
     for entry in descriptor()["inputs"]:
         value = (entry.get("value-choices") or [values[entry["type"]]])[0]
         words += [word for word in (entry.get("command-line-flag"), value) if word is not None]
-    options = vars(parse_args(words))
+    options = asdict(parse_args(words))
     assert {entry["id"] for entry in descriptor()["inputs"]} <= set(options)
     assert options["work_dir"] == Path("auto")
     assert options["nprocs"] == 1

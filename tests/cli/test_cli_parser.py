@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
-from msnmo_bids.cli.parser import build_parser, parse_args
+from msnmo_bids.cli.main import build_parser, main, parse_args
 
 REQUIRED = ["in", "out", "participant"]
 ROOT = Path(__file__).parents[2]
@@ -15,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("arguments", "name", "value"),
     [
-        (["--participant-label", "sub-01", "02"], "participant_label", ["01", "02"]),
-        (["--participant_label", "01"], "participant_label", ["01"]),
-        (["--session-label", "ses-1", "2"], "session_label", ["1", "2"]),
+        (["--participant-label", "sub-01", "02"], "participant_label", ("01", "02")),
+        (["--participant_label", "01"], "participant_label", ("01",)),
+        (["--session-label", "ses-1", "2"], "session_label", ("1", "2")),
         (["--bids-filter-file", "f.json"], "bids_filter_file", Path("f.json")),
         (["--skip-bids-validation"], "skip_bids_validation", True),
         (["--skip_bids_validation"], "skip_bids_validation", True),
@@ -44,7 +45,7 @@ ROOT = Path(__file__).parents[2]
         (
             ["--ensemble", "a.safetensors", "b.safetensors"],
             "ensemble",
-            [Path("a.safetensors"), Path("b.safetensors")],
+            (Path("a.safetensors"), Path("b.safetensors")),
         ),
         (["--tta"], "tta", True),
         (["--threshold", "0.25"], "threshold", 0.25),
@@ -96,25 +97,54 @@ def test_defaults():
         [*REQUIRED, "--participant-label", "../x"],
     ],
 )
-def test_wrong_usage(arguments, call, capsys):
-    result = call(*arguments)
-    assert result.code == 64
-    assert "usage:" in result.text
-    assert "error:" in result.text
+def test_wrong_usage(arguments, capsys):
+    assert main(arguments) == 64
+    said = capsys.readouterr()
+    assert "usage:" in said.err
+    assert "error:" in said.err
+    assert said.out == "msnmo: FAILED 0 0\n"
 
 
-def test_unknown_level(call):
-    result = call("in", "out", "subject")
-    assert result.code == 17
-    assert "participant, group" in result.text
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["in", "out", "subject"], 17, "unknown analysis level 'subject' (choose from participant"),
+        (["participant", "in", "out"], 64, "wrong order: input, output and level"),
+        (["in", "group", "out"], 64, "as in /data/bids /data/out group"),
+        ([*REQUIRED, "--threshold", "0.2", "--threshold", "0.3"], 64, "--threshold: given twice"),
+        ([*REQUIRED, "--n-cpus", "2", "--nprocs", "3"], 64, "given twice"),
+        ([*REQUIRED, "--tta", "--tta"], 64, "--tta: given twice"),
+        (
+            [*REQUIRED, "--participant-label", "01", "--participant_label", "02"],
+            64,
+            "given twice; give all its values after one",
+        ),
+        ([*REQUIRED, "--participant-label", "01,02"], 64, "separate labels with blanks: 01 02"),
+        ([*REQUIRED, "--session-label", "1;2"], 64, "separate labels with blanks: 01 02"),
+        ([*REQUIRED, "--participant-label", "labels.txt"], 64, "separated with blanks: $(cat lab"),
+        ([*REQUIRED, "--participant-label", "/x/labels"], 64, "$(cat /x/labels)"),
+        ([*REQUIRED, "-w", "~nobody-of-this-name/x"], 64, "there is no such home folder"),
+    ],
+)
+def test_wrong_usage_says_what_to_do(arguments, code, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.txt").write_text("01\n02\n")
+    assert main(arguments) == code
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_help_and_version_end_well(arguments, capsys):
-    from msnmo_bids.cli.main import main
+def test_options_are_frozen_and_home_folders_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["~/in", "~/out", "participant", "--work-dir=~/w", "--ensemble", "~/a", "b"]
+    options = parse_args(words)
+    assert (options.bids_dir, options.work_dir) == (Path("/home/me/in"), Path("/home/me/w"))
+    assert options.ensemble == (Path("/home/me/a"), Path("b"))
+    with pytest.raises(FrozenInstanceError):
+        options.tta = True  # type: ignore[misc]
 
-    assert main(arguments) == 0
-    assert "msnmo" in capsys.readouterr().out
+
+def test_verbosity_may_be_said_often():
+    assert parse_args([*REQUIRED, "-v", "-v"]).verbose == 2
 
 
 def test_help_names_units_and_defaults():

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from pages import assert_self_contained
 
 from msnmo_bids.bids.dataset import write_shared_files
+from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.facts import read_facts
 from msnmo_bids.group.frequency import lesions_in_mni
@@ -27,7 +29,6 @@ from msnmo_bids.group.quality import read_quality
 from msnmo_bids.group.settings import Columns, GroupSettings
 from msnmo_bids.group.write import write_group
 from msnmo_bids.lesions.regions import load_atlas
-from msnmo_bids.reports.records import ScanRecord, read_scan
 
 VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
 
@@ -38,8 +39,10 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict], list[Path]]:
-    """Raw and output folder, the scans' entries, and what the group level wrote."""
+def cohort(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path, list[ScanRecord], list[Path]]:
+    """Raw and output folder, the scans' records, and what the group level wrote."""
     raw, out, entries = make_cohort(tmp_path_factory.mktemp("cohort"), 18)
     settings = GroupSettings(masks=manual_masks(raw, entries))
     written = write_group(out, entries, version="1", bids_dir=raw, settings=settings)
@@ -98,10 +101,10 @@ def test_segmentation_is_worst_first_and_right(cohort: tuple) -> None:
     assert len(rows) == len(entries) - 2
     values = [float(row["dsc"]) for row in rows]
     assert values == sorted(values)
-    scan = next(e for e in entries if e["Scan"] == rows[0]["scan"])
-    truth = np.asarray(nib.load(manual_masks(raw, entries)[scan["Scan"]]).dataobj)
-    name = f"{scan['Prefix']}_space-orig_label-L_desc-msnmo_mask.nii.gz"
-    found = np.asarray(nib.load(out / scan["Folder"] / name).dataobj)
+    scan = next(e for e in entries if e.relative == rows[0]["scan"])
+    truth = np.asarray(nib.load(manual_masks(raw, entries)[scan.relative]).dataobj)
+    name = f"{scan.prefix}_space-orig_label-L_desc-msnmo_mask.nii.gz"
+    found = np.asarray(nib.load(out / scan.folder / name).dataobj)
     expected = 2 * (truth * found).sum() / (truth.sum() + found.sum())
     assert values[0] == pytest.approx(expected, abs=1e-4)
 
@@ -122,7 +125,7 @@ def test_frequency_maps_are_shares_of_people(cohort: tuple) -> None:
 
 def test_a_lesion_is_where_the_registration_puts_it(tmp_path: Path) -> None:
     _, out, entries = make_cohort(tmp_path, 1, visits=1)
-    record = read_scan(out, entries[0])
+    record = entries[0]
     shift = np.eye(4)
     shift[:3, 3] = [0, 16, -8]
     record.diagnosis["AtlasRegistration"] = {"Matrix": shift.tolist()}
@@ -168,9 +171,9 @@ def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
 def test_what_the_group_level_adds_is_valid_bids(tmp_path: Path) -> None:
     raw, out, entries = make_cohort(tmp_path, 6, visits=1, images=False)
     for scan in entries:
-        if scan["Status"] != "ok":
+        if scan.status != Status.COMPLETE:
             continue
-        path = out / scan["Folder"] / f"{scan['Prefix']}_desc-preproc_FLAIR.nii.gz"
+        path = out / scan.folder / f"{scan.prefix}_desc-preproc_FLAIR.nii.gz"
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
         path.with_name(path.name.replace(".nii.gz", ".json")).write_text('{"SkullStripped": true}')
     write_shared_files(out, bids_dir=raw, version="1", class_names=["MS", "NMOSD"])
@@ -201,11 +204,8 @@ def records_of(volumes: list[float]) -> list[ScanRecord]:
     made = []
     for number, volume in enumerate(volumes):
         relative = f"sub-{number:03d}/anat/sub-{number:03d}_FLAIR.nii.gz"
-        scan = entry(relative)
-        made.append(
-            ScanRecord(relative, scan["Subject"], None, scan["Prefix"], scan["Folder"], "ok",
-                       diagnosis=diagnosis(relative, BrainVolume=volume))
-        )  # fmt: skip
+        about = diagnosis(relative, BrainVolume=volume)
+        made.append(replace(entry(relative, "complete"), diagnosis=about))
     return made
 
 
@@ -232,7 +232,7 @@ def test_one_wrong_brain_mask_is_found_and_said(tmp_path: Path) -> None:
 
 def test_visits_of_a_person_are_compared() -> None:
     one, other = records_of([1200, 1290])
-    other = ScanRecord("sub-000/b", "000", "2", other.prefix, other.folder, "ok",
+    other = ScanRecord("sub-000/b", "000", "2", other.prefix, other.folder, Status.COMPLETE,
                        diagnosis={**other.diagnosis, "LesionVolume": 9.0})  # fmt: skip
     (reasons,) = outliers([one, other]).values()
     assert reasons[0].startswith("brain volume +8 %")

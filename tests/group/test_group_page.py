@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.group.distribution import distribution
 from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.wording import ALWAYS
@@ -30,12 +30,12 @@ SECOND = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
 CLEAN = "sub-02/anat/sub-02_FLAIR.nii.gz"
 BAD = "sub-03/anat/sub-03_FLAIR.nii.gz"
 NOT_YET = "sub-04/anat/sub-04_FLAIR.nii.gz"
-Add = Callable[..., dict[str, Any]]
+Add = Callable[..., ScanRecord]
 
 
 @pytest.fixture
-def scans(add_results: Add) -> list[dict[str, Any]]:
-    """Two visits of one person, one without lesions, a failed and a missing scan."""
+def scans(add_results: Add) -> list[ScanRecord]:
+    """Two visits of one person, one without lesions, a failed and a pending scan."""
     return [
         add_results(SECOND, LesionVolume=2.5),
         add_results(GOOD),
@@ -48,8 +48,8 @@ def scans(add_results: Add) -> list[dict[str, Any]]:
             Regions={},
             Flags=["no_lesion_found"],
         ),
-        entry(BAD, "failed", Step="conform", Message="truncated\tfile", Remedy="Copy it <again>"),
-        entry(NOT_YET, "skipped"),
+        entry(BAD, "failed", step="conform", message="truncated\tfile", remedy="Copy it <again>"),
+        entry(NOT_YET),
     ]
 
 
@@ -58,7 +58,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def test_every_scan_is_a_row(scans: list[dict], output_dir: Path) -> None:
+def test_every_scan_is_a_row(scans: list[ScanRecord], output_dir: Path) -> None:
     written = write_group(output_dir, scans, version="1.2.3")
     assert all(path.is_file() for path in written)
     rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
@@ -76,35 +76,28 @@ def test_every_scan_is_a_row(scans: list[dict], output_dir: Path) -> None:
     assert rows[CLEAN]["reason"] == "No lesion"
 
 
-def test_failed_and_missing_scans_have_the_reason_and_no_values(
-    scans: list[dict], output_dir: Path
+def test_failed_and_pending_scans_have_the_reason_and_no_values(
+    scans: list[ScanRecord], output_dir: Path
 ) -> None:
     write_group(output_dir, scans, version="1.2.3")
     rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
     assert rows[BAD]["status"] == "failed"
     assert rows[BAD]["reason"] == "conform: truncated file"
-    assert rows[NOT_YET]["status"] == "missing"
+    assert rows[NOT_YET]["status"] == "pending"
     assert rows[NOT_YET]["reason"] == "not processed yet"
     known = {"participant_id", "session_id", "scan", "status", "reason"}
     for scan in (BAD, NOT_YET):
         assert {value for name, value in rows[scan].items() if name not in known} == {"n/a"}
 
 
-def test_status_can_come_from_the_runs_record(add_results: Add, output_dir: Path) -> None:
-    plain = {key: entry(BAD)[key] for key in ("Scan", "Prefix", "Folder", "Subject", "Session")}
-    status = {BAD: entry(BAD, "failed", Message="four dimensions")}
-    write_group(output_dir, [add_results(GOOD), plain], status, version="1.2.3")
-    assert table(output_dir / "group_FLAIR.tsv")[1]["reason"] == "four dimensions"
-
-
 def test_all_failed(output_dir: Path) -> None:
-    write_group(output_dir, [entry(BAD, "failed", Message="bad")], version="1.2.3")
+    write_group(output_dir, [entry(BAD, "failed", message="bad")], version="1.2.3")
     assert len(table(output_dir / "group_FLAIR.tsv")) == 1
     assert "Lesion load" not in (output_dir / "group_FLAIR.html").read_text()
 
 
 def test_participants_own_diagnosis_stands_beside(
-    scans: list[dict], output_dir: Path, tmp_path: Path
+    scans: list[ScanRecord], output_dir: Path, tmp_path: Path
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -121,7 +114,7 @@ def test_participants_own_diagnosis_stands_beside(
 
 @pytest.mark.parametrize("content", [None, "", "participant_id\tage\nsub-01\t3\n"])
 def test_without_such_a_column_there_is_none(
-    scans: list[dict], output_dir: Path, tmp_path: Path, content: str | None
+    scans: list[ScanRecord], output_dir: Path, tmp_path: Path, content: str | None
 ) -> None:
     if content is not None:
         (tmp_path / "participants.tsv").write_text(content)
@@ -130,7 +123,9 @@ def test_without_such_a_column_there_is_none(
     assert "Against participants.tsv" not in (output_dir / "group_FLAIR.html").read_text()
 
 
-def test_page_is_self_contained_and_links_to_reports(scans: list[dict], output_dir: Path) -> None:
+def test_page_is_self_contained_and_links_to_reports(
+    scans: list[ScanRecord], output_dir: Path
+) -> None:
     write_group(output_dir, scans, version="1.2.3")
     source = (output_dir / "group_FLAIR.html").read_text()
     page = assert_self_contained(source)
@@ -146,7 +141,7 @@ def test_page_is_self_contained_and_links_to_reports(scans: list[dict], output_d
 
 
 def test_scores_are_shown_where_a_diagnosis_is_named(
-    scans: list[dict], add_results: Add, output_dir: Path
+    scans: list[ScanRecord], add_results: Add, output_dir: Path
 ) -> None:
     unsure = add_results("sub-05/anat/sub-05_FLAIR.nii.gz", Diagnosis="indeterminate", Reason="?")
     write_group(output_dir, [*scans, unsure], version="1.2.3")
@@ -158,14 +153,14 @@ def test_scores_are_shown_where_a_diagnosis_is_named(
     assert rows["sub-05"]["probability_MS"] == "0.75"
 
 
-def test_equal_results_give_equal_files(scans: list[dict], output_dir: Path) -> None:
+def test_equal_results_give_equal_files(scans: list[ScanRecord], output_dir: Path) -> None:
     one = [path.read_bytes() for path in write_group(output_dir, scans, version="1")]
     other = [path.read_bytes() for path in write_group(output_dir, scans[::-1], version="1")]
     assert one == other
 
 
 def test_phenotype_has_each_scan_once_and_each_participant_once_a_file(
-    scans: list[dict], output_dir: Path
+    scans: list[ScanRecord], output_dir: Path
 ) -> None:
     write_group(output_dir, scans, version="1.2.3")
     files = sorted((output_dir / "phenotype").glob("*.tsv"))
@@ -181,7 +176,7 @@ def test_phenotype_has_each_scan_once_and_each_participant_once_a_file(
     assert next(iter(table(files[0])[0])) == "participant_id"
 
 
-def test_phenotype_files_of_an_earlier_run_go(scans: list[dict], output_dir: Path) -> None:
+def test_phenotype_files_of_an_earlier_run_go(scans: list[ScanRecord], output_dir: Path) -> None:
     write_group(output_dir, scans, version="1.2.3")
     write_group(output_dir, scans[1:], version="1.2.3")
     names = sorted(path.name for path in (output_dir / "phenotype").iterdir())
@@ -189,9 +184,9 @@ def test_phenotype_files_of_an_earlier_run_go(scans: list[dict], output_dir: Pat
 
 
 @pytest.mark.skipif(not VALIDATOR.exists(), reason="bids-validator-deno is not installed")
-def test_the_tree_is_valid_bids(scans: list[dict], output_dir: Path, tmp_path: Path) -> None:
+def test_the_tree_is_valid_bids(scans: list[ScanRecord], output_dir: Path, tmp_path: Path) -> None:
     for scan in scans[:3]:
-        path = output_dir / scan["Folder"] / f"{scan['Prefix']}_desc-preproc_FLAIR.nii.gz"
+        path = output_dir / scan.folder / f"{scan.prefix}_desc-preproc_FLAIR.nii.gz"
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
         write_json(Path(str(path).replace(".nii.gz", ".json")), {"SkullStripped": True})
     write_shared_files(output_dir, bids_dir=tmp_path, version="1.2.3", class_names=["MS", "NMOSD"])

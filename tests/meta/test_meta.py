@@ -307,7 +307,7 @@ def test_folders(tmp_path):
     second.mkdir()
     (second / "group_FLAIR.tsv").write_text(
         "participant_id\tscan\tstatus\tdiagnosis\tparticipants_diagnosis\tprobability_MS\t"
-        "probability_NMOSD\nsub-1\ta\tok\tMS\tMS\t0.9\t0.1\nsub-2\tb\tok\tMS\tNMOSD\t0.9\t0.1\n"
+        "probability_NMOSD\nsub-1\ta\tcomplete\tMS\tMS\t0.9\t0.1\nsub-2\tb\tcomplete\tMS\tNMOSD\t0.9\t0.1\n"
         "sub-3\tc\tfailed\tn/a\tMS\tn/a\tn/a\n"
     )
     results = [read_results(f, model="joint", site_column=None) for f in (first, second)]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from msnmo_bids.cli.weights import find_weights
+
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.inference import predict

@@ -14,6 +14,7 @@ from cohort import make_cohort, manual_masks
 from heads import BLOCK, CLASSES, write_head
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.participant import write_participant_report
@@ -47,16 +48,16 @@ def opened(file: Path, size: tuple[int, int] = DESKTOP) -> Iterator[Any]:
 
 
 @pytest.fixture
-def report(tmp_path: Path, output_dir: Path, add_results: Callable[..., dict[str, Any]]) -> Path:
+def report(tmp_path: Path, output_dir: Path, add_results: Callable[..., ScanRecord]) -> Path:
     """Return the report of a scan with one lesion, with its images."""
     scan = add_results(SCAN)
     head = write_head(tmp_path)
-    paths = derivative_paths(scan["Folder"], scan["Prefix"], CLASSES)
+    paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
     sources = {"preproc": head.flair, "lesion_labels": head.labels}
     sources |= {f"{CAM_PREFIX}{name}": head.cams[name] for name in CLASSES}
     for kind, source in sources.items():
         nib.save(nib.load(source), output_dir / paths[kind])
-    return write_participant_report(output_dir, "01", [scan], [], settings={}, version="1")
+    return write_participant_report(output_dir, "01", [scan], settings={}, version="1")
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from heads import entry
 from pages import Page, assert_self_contained
 
+from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.reports.participant import write_participant_report
 from msnmo_bids.reports.wording import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
 
@@ -22,9 +22,10 @@ SETTINGS = {"skull_strip": "deepbet", "threshold": 0.5}
 
 @pytest.fixture
 def write(output_dir: Path) -> Callable[..., str]:
-    def run(scans: list[dict], failures: list[dict] | None = None, subject: str = "01") -> str:
+    def run(scans: list[ScanRecord], subject: str = "01") -> str:
+        found = [read_scan(output_dir, scan) for scan in scans]
         path = write_participant_report(
-            output_dir, subject, scans, failures or [], settings=SETTINGS, version="1.2.3"
+            output_dir, subject, found, settings=SETTINGS, version="1.2.3"
         )
         assert path == output_dir / f"sub-{subject}.html"
         return path.read_text(encoding="utf-8")
@@ -32,7 +33,7 @@ def write(output_dir: Path) -> Callable[..., str]:
     return run
 
 
-Add = Callable[..., dict[str, Any]]
+Add = Callable[..., ScanRecord]
 Write = Callable[..., str]
 
 
@@ -133,22 +134,22 @@ def test_a_missing_figure_is_said(add_results: Add, write: Write, output_dir: Pa
     assert "The figure is missing" in Page(write([scan])).text
 
 
-def test_failed_and_missing_scans_are_listed(add_results: Add, write: Write) -> None:
+def test_failed_and_pending_scans_are_listed(add_results: Add, write: Write) -> None:
     failed = entry(
         TWO,
         "failed",
-        Step="skull stripping",
-        Message="brain mask of 12 ml",
-        Remedy="Try --skull-strip bet",
-        CrashFile="logs/1/crash.txt",
+        step="skull stripping",
+        message="brain mask of 12 ml",
+        remedy="Try --skull-strip bet",
+        crash_file="logs/1/crash.txt",
     )
-    source = write([add_results(ONE), entry(TEN, "skipped")], [failed])
+    source = write([add_results(ONE), entry(TEN), failed])
     text = Page(source).text
     assert f"failed {TWO}" in text
     assert "skull stripping: brain mask of 12 ml" in text
     assert "What to do: Try --skull-strip bet" in text
     assert "logs/1/crash.txt" in text
-    assert f"missing {TEN} not processed yet" in text
+    assert f"pending {TEN} not processed yet" in text
     assert "3 scans of 3 visits: 1 with results, 1 failed, 1 not processed" in text
 
 
@@ -182,7 +183,7 @@ def test_everything_is_escaped(add_results: Add, write: Write) -> None:
     scan = add_results(
         ONE, Reason=evil, Diagnosis="indeterminate", Flags=[evil], Device=evil, Sources=[evil]
     )
-    source = write([scan], [entry(TWO, "failed", Message=evil, Remedy=f'"{evil}', Step=evil)])
+    source = write([scan, entry(TWO, "failed", message=evil, remedy=f'"{evil}', step=evil)])
     assert "<script>alert" not in source
     assert evil in Page(source).text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,10 @@ from msnmo_bids.errors import UsageError
 from msnmo_bids.training.config import TrainingConfig, add_training_arguments
 
 
-def parse(*words: str, skip=()) -> argparse.Namespace:
+def parse(*words: str, skip=()) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     add_training_arguments(parser, skip)
-    return parser.parse_args(words)
+    return vars(parser.parse_args(words))
 
 
 def test_defaults_are_those_of_the_paper():
@@ -74,18 +75,18 @@ def test_flags_stand_before_the_file_and_the_file_before_the_base(tmp_path):
     path.write_text("learning_rate: 1e-3\nbatch_size: 4\nflip_axes: [0]\n")
     base = TrainingConfig(seed=7, batch_size=3)
     options = parse("--training-config", str(path), "--batch-size", "5", "--no-channels-last")
-    config = TrainingConfig.from_options(options, base)
+    config = TrainingConfig.from_flags(options, base)
     expected = replace(base, learning_rate=1e-3, batch_size=5, flip_axes=(0,), channels_last=False)
     assert config == expected
 
 
 def test_flags_of_tuples_and_choices(capsys):
-    config = TrainingConfig.from_options(
+    config = TrainingConfig.from_flags(
         parse("--tasks", "segmentation", "classification", "--flip-axes", "0", "2")
     )
     assert config.tasks == ("segmentation", "classification")
     assert config.flip_axes == (0, 2)
-    assert TrainingConfig.from_options(parse()) == TrainingConfig()
+    assert TrainingConfig.from_flags(parse()) == TrainingConfig()
     with pytest.raises(SystemExit):
         parse("--schedule", "step")
     with pytest.raises(SystemExit):
@@ -106,13 +107,13 @@ def test_a_bad_file_is_named(tmp_path, text, words):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UsageError, match=words) as caught:
-        TrainingConfig.from_options(parse("--training-config", str(path)))
+        TrainingConfig.from_flags(parse("--training-config", str(path)))
     assert caught.value.file == str(path)
 
 
 def test_a_bad_flag_is_an_error_without_a_file():
     with pytest.raises(UsageError, match="batch_size must be above 0") as caught:
-        TrainingConfig.from_options(parse("--batch-size", "0"))
+        TrainingConfig.from_flags(parse("--batch-size", "0"))
     assert caught.value.file is None
 
 

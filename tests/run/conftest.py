@@ -1,4 +1,4 @@
-"""The command line with a stand-in for the workflow and the reports, which other tests cover."""
+"""The app with a stand-in for the workflow and the reports, which other tests cover."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from msnmo_bids.bids.changes import fingerprint, paths_of
+from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.cli import machine, processing
 from msnmo_bids.cli.main import main
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.model.probe import Machine
 from msnmo_bids.model.weights import WeightsMetadata, hash_file
+from msnmo_bids.run import execute, plan
 
 LAST_NODE = "write_derivatives"
 
@@ -122,7 +124,7 @@ def fake(
         target.write_text("<html></html>")
         return target
 
-    def write_group(output_dir: Path, scans: list[dict], **more: Any) -> None:
+    def write_group(output_dir: Path, scans: list[ScanRecord], **more: Any) -> None:
         state.group.append((scans, more))
 
     _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
@@ -137,9 +139,9 @@ def fake(
     )
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
     _module(monkeypatch, "group.write", write_group=write_group)
-    monkeypatch.setattr(processing, "route_nipype", lambda verbose: None)
-    monkeypatch.setattr(machine, "_probe_apart", lambda *_: machine.Machine("cpu", "fp32"))
-    monkeypatch.setattr(processing, "set_environment", lambda folder: None)
+    monkeypatch.setattr(execute, "route_nipype", lambda verbose: None)
+    monkeypatch.setattr(plan, "probe", lambda *_: Machine("cpu", "fp32"))
+    monkeypatch.setattr(execute, "set_environment", lambda folder: None)
     return state
 
 

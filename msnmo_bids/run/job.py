@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-import platform
 import shutil
-import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.dataset import write_text
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.runs import RunRecord
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.cli.logs import nipype_level, to_toml
-from msnmo_bids.cli.plan import Plan
-from msnmo_bids.cli.resources import Resources
+from msnmo_bids.run.options import AppOptions
+from msnmo_bids.run.plan import Plan
+from msnmo_bids.run.resources import Resources
+from msnmo_bids.run.session import nipype_level
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
 
-WORKFLOW = "msnmo_wf"
-VISITS_WORKFLOW = "visits_wf"
+WORKFLOWS = ("msnmo_wf", "visits_wf")
 WORKERS_LOG = "workers.log"
 
 
@@ -33,7 +29,7 @@ class Job:
 
     Parameters
     ----------
-    options : argparse.Namespace
+    options : AppOptions
         From the command line.
     plan : Plan
         With device and precision resolved.
@@ -49,7 +45,7 @@ class Job:
         Of comparisons of visits; ``prefix`` is the comparison's name.
     """
 
-    options: argparse.Namespace
+    options: AppOptions
     plan: Plan
     record: RunRecord
     work_dir: Path
@@ -65,7 +61,8 @@ class Job:
     @property
     def stopped(self) -> bool:
         """Whether the run ended at its first failure, because the user wants that."""
-        return bool(self.failures) and self.options.stop_on_first_crash
+        failed = bool(self.failures or self.comparison_failures)
+        return failed and self.options.stop_on_first_crash
 
     def why_incomplete(self, scan: Scan) -> str | None:
         """Return why a scan is not complete now, None when it is."""
@@ -77,7 +74,7 @@ class Job:
 
         With ``--participant-label`` only these participants' folders go: other runs may share it.
         """
-        for root in (self.work_dir / WORKFLOW, self.work_dir / VISITS_WORKFLOW):
+        for root in (self.work_dir / name for name in WORKFLOWS):
             if self.options.participant_label is None:
                 shutil.rmtree(root, ignore_errors=True)
                 continue
@@ -90,11 +87,7 @@ class Job:
         with suppress(OSError):
             if workers.stat().st_size == 0:
                 workers.unlink()
-        for folder in (
-            self.work_dir / WORKFLOW,
-            self.work_dir / VISITS_WORKFLOW,
-            self.work_dir,
-        ):
+        for folder in (*(self.work_dir / name for name in WORKFLOWS), self.work_dir):
             with suppress(OSError):
                 folder.rmdir()
 
@@ -109,40 +102,14 @@ class Job:
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
 
-    def shown_crash_file(self, failure: Failure) -> str | None:
-        """Return a failure's crash file, relative to the output folder where it lies in it."""
+    def problem_of(self, failure: Failure) -> dict[str, str]:
+        """Return what a record says of a failure; its crash file relative to the output folder."""
         crash = failure.crash_file
         if crash is not None and crash.is_relative_to(self.output_dir):
             crash = crash.relative_to(self.output_dir)
-        return None if crash is None else crash.as_posix()
-
-    def write_configuration(self, command: list[str]) -> None:
-        """Write what the run was asked to do and where it runs (``config.toml``)."""
-        content = {
-            "version": self.record.version,
-            "run_id": self.record.run_id,
-            "started": self.record.started,
-            "command": command,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "executable": sys.executable,
-            "options": vars(self.options),
-            "settings": asdict(self.plan.settings),
-            "resources": {
-                "plugin": self.resources.plugin,
-                "omp_nthreads": self.resources.omp_nthreads,
-                "work_dir": self.work_dir,
-                **{
-                    f"plugin_{name}": value
-                    for name, value in self.resources.plugin_args.items()
-                    if isinstance(value, str | int | float)
-                },
-            },
-            "weights": {
-                "files": [str(file) for file in self.plan.weights],
-                "name": self.plan.metadata.name,
-                "version": self.plan.metadata.version,
-                "sha256": self.plan.metadata.sha256,
-            },
+        return {
+            "step": failure.step,
+            "message": failure.message,
+            "remedy": failure.remedy or "",
+            "crash_file": crash.as_posix() if crash is not None else "",
         }
-        write_text(self.record.folder / "config.toml", to_toml(content))

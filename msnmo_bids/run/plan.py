@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
 from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.cli.comparisons import due_comparisons
-from msnmo_bids.cli.weights import find_ensemble
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.model.probe import probe
+from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
+from msnmo_bids.run.visits import due_comparisons
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned
 from msnmo_bids.version import get_version
@@ -38,7 +39,7 @@ class Plan:
         Scans and participants selected.
     settings : ProcessingSettings
         With tools resolved; device and precision only after
-        :func:`msnmo_bids.cli.machine.with_machine`.
+        :func:`with_machine`.
     weights : tuple of Path
         Weights files; of several the mean is taken.
     metadata : WeightsMetadata
@@ -69,14 +70,14 @@ class Plan:
         """The scans that are complete already."""
         return [scan for scan in self.selection.scans if scan.relative not in self.reasons]
 
+    @property
+    def subjects(self) -> list[str]:
+        """The participants of the scans selected, in order."""
+        return list(dict.fromkeys(scan.subject for scan in self.selection.scans))
 
-def select(options: argparse.Namespace) -> Selection:
+
+def select(bids_dir: Path, asked: WhichScans) -> Selection:
     """Find the scans that the command line asks for, and name participants without any.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
 
     Returns
     -------
@@ -88,13 +89,12 @@ def select(options: argparse.Namespace) -> Selection:
     MsnmoError
         As :func:`msnmo_bids.bids.scans.find_scans` and :func:`~msnmo_bids.bids.scans.read_filters`.
     """
-    filters = read_filters(options.bids_filter_file) if options.bids_filter_file else None
     selection = find_scans(
-        options.bids_dir,
-        participants=options.participant_label,
-        sessions=options.session_label,
-        filters=filters,
-        database_dir=options.bids_database_dir,
+        bids_dir,
+        participants=asked.participant_label,
+        sessions=asked.session_label,
+        filters=read_filters(asked.bids_filter_file) if asked.bids_filter_file else None,
+        database_dir=asked.bids_database_dir,
     )
     if selection.without_flair:
         logger.warning(
@@ -106,13 +106,8 @@ def select(options: argparse.Namespace) -> Selection:
     return selection
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
+def make_plan(options: AppOptions) -> Plan:
     """Decide what to run; nothing heavy is imported and nothing is written.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
 
     Returns
     -------
@@ -124,11 +119,11 @@ def make_plan(options: argparse.Namespace) -> Plan:
     MsnmoError
         If a label, filter, weights file or tool that was asked for is missing.
     """
-    found = find_ensemble(options)
+    found = find_ensemble(options.weights, options.ensemble)
     weights, metadata = tuple(file for file, _ in found), found[0][1]
     settings = resolve_settings(options, metadata)
     settings = replace(settings, ensemble=tuple(other.fingerprint for _, other in found[1:]))
-    selection = select(options)
+    selection = select(options.bids_dir, options)
     expected = Expected(
         settings=settings,
         version=get_version(),
@@ -146,12 +141,12 @@ def make_plan(options: argparse.Namespace) -> Plan:
     return Plan(selection, settings, weights, metadata, reasons, due)
 
 
-def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> ProcessingSettings:
+def resolve_settings(options: AppOptions, metadata: WeightsMetadata) -> ProcessingSettings:
     """Return the settings of the run; tools left to the program are chosen from the PATH.
 
     Parameters
     ----------
-    options : argparse.Namespace
+    options : AppOptions
         From the command line.
     metadata : WeightsMetadata
         Gives threshold and least lesion volume where the command line does not.
@@ -185,13 +180,8 @@ def resolve_settings(options: argparse.Namespace, metadata: WeightsMetadata) -> 
     )
 
 
-def choose_tools(options: argparse.Namespace) -> tuple[str, str]:
+def choose_tools(options: Preprocessing) -> tuple[str, str]:
     """Return the tools for skull and bias field; ``auto`` looks for programs on the PATH.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
 
     Returns
     -------
@@ -223,6 +213,61 @@ def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
     return choice
 
 
+def with_machine(plan: Plan) -> Plan:
+    """Return the plan with device, precision and GPUs probed.
+
+    Raises
+    ------
+    MsnmoError
+        If a CUDA device was asked for that does not compute.
+    """
+    device, precision = plan.settings.device, plan.settings.precision
+    gpus: tuple[int, ...] = ()
+    if (device, precision) != ("cpu", "fp32"):
+        device, precision, gpus, warnings = probe(device, precision)
+        for warning in warnings:
+            logger.warning("%s", warning)
+        where = f"{len(gpus)} GPUs" if len(gpus) > 1 else device
+        logger.info("The network computes on %s in %s", where, precision)
+    settings = replace(plan.settings, device=device, precision=precision)
+    return replace(plan, settings=settings, gpus=gpus)
+
+
+def find_ensemble(
+    main: Path | None, others: Sequence[Path] = ()
+) -> list[tuple[Path, WeightsMetadata]]:
+    """Find the weights, and those of ``--ensemble``.
+
+    Parameters
+    ----------
+    main : Path or None
+        The main weights; None: those of this version.
+    others : sequence of Path
+        Further ones.
+
+    Returns
+    -------
+    list of (Path, WeightsMetadata)
+        The tensors' files, the main one first, and what travels with them.
+
+    Raises
+    ------
+    MsnmoError
+        If a file is missing (66), or the weights do not go together.
+    """
+    from msnmo_bids.model.inference import check_ensemble
+    from msnmo_bids.model.weights import default_weights_path, find_weights
+
+    found = [find_weights(main or default_weights_path())]
+    found += [find_weights(file, "--ensemble") for file in others]
+    try:
+        check_ensemble([metadata for _, metadata in found])
+    except ValueError as error:
+        remedy = "Name weights that were trained for the same classes and cube (--ensemble)"
+        raise UsageError(str(error), remedy=remedy) from error
+    return found
+
+
 def plan_table(plan: Plan) -> str:
     """Return the plan as a table for ``--dry-run``.
 
@@ -234,7 +279,7 @@ def plan_table(plan: Plan) -> str:
     Returns
     -------
     str
-        One line a scan: what happens and why; then the settings.
+        One line per scan: what happens and why; then the settings.
     """
     rows = [("scan", "action", "why", "skull")]
     for scan in plan.selection.scans:

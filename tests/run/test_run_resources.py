@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msnmo_bids.cli import resources
-from msnmo_bids.cli.logs import to_toml
-from msnmo_bids.cli.parser import parse_args
+from msnmo_bids.cli.main import parse_args
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.run import resources
+from msnmo_bids.run.record import to_toml
 
 
 def chosen(*arguments: str) -> resources.Resources:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 
 import pytest
 
-from msnmo_bids.cli.weights import find_ensemble
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.model.weights import WeightsMetadata
+from msnmo_bids.run.plan import find_ensemble
 
 
 def test_weights_of_an_ensemble_must_be_there_and_go_together(tmp_path):
@@ -19,12 +18,11 @@ def test_weights_of_an_ensemble_must_be_there_and_go_together(tmp_path):
         (tmp_path / f"{name}.safetensors").touch()
         return tmp_path / f"{name}.safetensors"
 
-    options = Namespace(weights=make_weights("one"), ensemble=[make_weights("two")])
-    found = find_ensemble(options)
+    main, others = make_weights("one"), [make_weights("two")]
+    found = find_ensemble(main, others)
     assert [metadata.name for _, metadata in found] == ["one", "two"]
-    options.ensemble.append(make_weights("three", cube_shape=(96, 96, 96)))
+    others.append(make_weights("three", cube_shape=(96, 96, 96)))
     with pytest.raises(UsageError, match=r"three 1 takes a cube of \(96, 96, 96\)"):
-        find_ensemble(options)
-    options.ensemble = [tmp_path / "missing.safetensors"]
+        find_ensemble(main, others)
     with pytest.raises(MsnmoError, match=r"missing\.safetensors.*--ensemble"):
-        find_ensemble(options)
+        find_ensemble(main, [tmp_path / "missing.safetensors"])

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from msnmo_bids.cli.logs import ConsoleHandler
-from msnmo_bids.cli.progress import ERASE_LINE, Progress, duration
+from msnmo_bids.run.progress import ERASE_LINE, Progress, duration
+from msnmo_bids.run.session import ConsoleHandler
 
 NAMES = {f"scan_{number}_wf": f"sub-{number}" for number in range(4)}
 
@@ -85,7 +85,7 @@ def test_a_live_line_at_a_terminal():
 def test_messages_do_not_break_the_live_line(capsys):
     stream = Terminal()
     progress, _ = make(stream)
-    handler = ConsoleHandler(logging.INFO)
+    handler = ConsoleHandler()
     handler.progress = progress
     handler.handle(logging.makeLogRecord({"msg": "hello %s", "args": ("you",), "levelno": 30,
                                           "levelname": "WARNING"}))  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
 from msnmo_bids.bids.dataset import write_shared_files
 from msnmo_bids.bids.names import report_path
+from msnmo_bids.bids.records import ScanRecord, Status, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
-from msnmo_bids.bids.runs import (
-    FAILED,
-    OK,
-    SKIPPED,
-    latest_comparisons,
-    latest_statuses,
-    read_runs,
-    scan_entry,
-)
+from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.cli.comparisons import possible_comparisons
-from msnmo_bids.cli.plan import Plan
+from msnmo_bids.run.plan import Plan
+from msnmo_bids.run.visits import possible_comparisons
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
 
@@ -32,19 +23,11 @@ if TYPE_CHECKING:
     from msnmo_bids.reports.visits import VisitsRecord
 
 
-def write_shared(options: argparse.Namespace, plan: Plan) -> None:
-    """Write the files at the top of the output folder.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
-    plan : Plan
-        Knows the classes.
-    """
+def write_shared(bids_dir: Path, output_dir: Path, plan: Plan) -> None:
+    """Write the files at the top of the output folder."""
     write_shared_files(
-        options.output_dir,
-        bids_dir=options.bids_dir,
+        output_dir,
+        bids_dir=bids_dir,
         version=get_version(),
         class_names=plan.metadata.class_names,
     )
@@ -55,8 +38,8 @@ def write_reports(
     plan: Plan,
     *,
     subjects: Iterable[str],
-    entries: Sequence[dict] = (),
-    comparison_entries: Sequence[dict] = (),
+    now: Sequence[ScanRecord] = (),
+    compared: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write the participants' reports from what is on disk and what failed.
 
@@ -68,37 +51,46 @@ def write_reports(
         Scans of the data set and settings.
     subjects : iterable of str
         Labels without ``sub-``.
-    entries, comparison_entries : sequence of dict
-        Entries of this run, which no ``run.json`` holds yet, of scans and of comparisons.
+    now : sequence of ScanRecord
+        What this run says of its scans, which no ``run.json`` holds yet.
+    compared : sequence of dict
+        Its entries of comparisons, likewise.
     """
     from msnmo_bids.reports.participant import write_participant_report
 
-    now = {"Scans": list(entries), "Comparisons": list(comparison_entries)}
-    runs = [*read_runs(output_dir), now]
-    latest, latest_compared = latest_statuses(runs), latest_comparisons(runs)
-    by_subject: dict[str, list[Scan]] = defaultdict(list)
-    for scan in plan.selection.available:
-        by_subject[scan.subject].append(scan)
+    runs = read_runs(output_dir)
+    latest = latest_records(runs) | {record.relative: record for record in now}
+    latest_compared = latest_comparisons([*runs, {"Comparisons": list(compared)}])
     for subject in subjects:
-        scans: list[dict[str, Any]] = []
-        failures: list[dict[str, Any]] = []
-        for scan in by_subject[subject]:
-            entry = latest.get(scan.relative)
-            there = diagnosis_path(scan, output_dir).is_file()
-            failed = entry is not None and entry["Status"] == FAILED
-            if entry is not None and failed and not there:
-                failures.append(entry)
-            status = OK if there else (FAILED if failed else SKIPPED)
-            scans.append({**scan_entry(scan, status), "SkullStripped": scan.skull_stripped})
+        scans = [scan for scan in plan.selection.available if scan.subject == subject]
         write_participant_report(
             output_dir,
             subject,
-            scans,
-            failures,
-            changes=changes_of_visits(by_subject[subject], output_dir, latest_compared),
-            settings=_settings(output_dir, plan, by_subject[subject]),
+            [standing(scan, output_dir, latest) for scan in scans],
+            changes=changes_of_visits(scans, output_dir, latest_compared),
+            settings=_settings(output_dir, plan, scans),
             version=get_version(),
         )
+
+
+def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:
+    """Return how a scan stands now.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    output_dir : Path
+        Output folder.
+    latest : mapping
+        From :func:`msnmo_bids.bids.runs.latest_records`.
+
+    Returns
+    -------
+    ScanRecord
+    """
+    known = latest.get(scan.relative)
+    return read_scan(output_dir, known if known else ScanRecord.of(scan))
 
 
 def changes_of_visits(
@@ -114,10 +106,6 @@ def changes_of_visits(
         Output folder.
     latest : mapping
         Latest entry of each comparison in ``run.json``, by its name.
-
-    Returns
-    -------
-    list of VisitsRecord
     """
     from msnmo_bids.reports.visits import VisitsRecord
 
@@ -125,7 +113,7 @@ def changes_of_visits(
     for comparison in possible_comparisons(scans, output_dir):
         entry = latest.get(comparison.name, {})
         problem = why_not_comparable(comparison, output_dir) or ""
-        if not problem and entry.get("Status") == FAILED:
+        if not problem and entry.get("Status") == Status.FAILED:
             problem = ": ".join(filter(None, (entry.get("Step"), entry.get("Message"))))
         found.append(
             VisitsRecord(
@@ -157,33 +145,39 @@ def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, 
     return settings
 
 
-def report_is_current(output_dir: Path, subject: str, scans: Sequence[Scan]) -> bool:
-    """Say whether a participant's report is there and newer than what it reports.
+def stale_reports(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
+    """Return the participants whose report is missing or older than what it reports.
 
     Parameters
     ----------
     output_dir : Path
         Output folder.
-    subject : str
-        Label without ``sub-``.
     scans : sequence of Scan
-        Scans of this participant, and maybe of others.
+        All that the reports are about.
 
     Returns
     -------
-    bool
-        False when it must be written.
+    list of str
+        Labels without ``sub-``, in the order of the scans.
     """
+    subjects = dict.fromkeys(scan.subject for scan in scans)
+    return [
+        subject
+        for subject in subjects
+        if not _is_current(output_dir, subject, [scan for scan in scans if scan.subject == subject])
+    ]
+
+
+def _is_current(output_dir: Path, subject: str, scans: Sequence[Scan]) -> bool:
     report = output_dir / report_path(subject)
     if not report.is_file():
         return False
     written = report.stat().st_mtime_ns
-    diagnoses = [diagnosis_path(scan, output_dir) for scan in scans if scan.subject == subject]
     records = [
-        output_dir / paths_of(comparison)["record"]
-        for comparison in possible_comparisons(
-            [scan for scan in scans if scan.subject == subject], output_dir
-        )
+        *(diagnosis_path(scan, output_dir) for scan in scans),
+        *(
+            output_dir / paths_of(comparison)["record"]
+            for comparison in possible_comparisons(scans, output_dir)
+        ),
     ]
-    files = [path for path in (*diagnoses, *records) if path.is_file()]
-    return all(path.stat().st_mtime_ns <= written for path in files)
+    return all(path.stat().st_mtime_ns <= written for path in records if path.is_file())

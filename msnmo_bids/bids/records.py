@@ -1,19 +1,27 @@
-"""What is known of a scan: its entry in the run's record, and its derivatives on disk."""
+"""What became of a scan: its one status, from the runs' records and its derivatives on disk."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
+from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.verdict import INDETERMINATE, NO_LESION
 from msnmo_bids.text import natural_key
 
-OK, FAILED, MISSING = "ok", "failed", "missing"
 NOT_PROCESSED = "not processed yet"
+#: Field -> its key in ``run.json``.
+_KEYS = {
+    "relative": "Scan", "prefix": "Prefix", "folder": "Folder", "subject": "Subject",
+    "session": "Session", "status": "Status", "step": "Step", "message": "Message",
+    "remedy": "Remedy", "crash_file": "CrashFile",
+}  # fmt: skip
+_PROBLEM = ("step", "message", "remedy", "crash_file")
 #: What a page shows where an older or damaged diagnosis file lacks a key.
 _EMPTY: dict[str, Any] = {
     "Diagnosis": "n/a",
@@ -29,6 +37,14 @@ _EMPTY: dict[str, Any] = {
     "Calibration": {},
     "Model": {},
 }
+
+
+class Status(StrEnum):
+    """What became of a scan, or of a comparison of two."""
+
+    COMPLETE = "complete"  #: It has its derivatives, of this run or of an earlier one.
+    PENDING = "pending"  #: It waits for a run.
+    FAILED = "failed"  #: The latest run tried and could not.
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,8 @@ class ScanRecord:
         Name without ``_FLAIR.nii[.gz]``.
     folder : str
         Folder of the derivatives, POSIX path from the root of the output.
-    status : {"ok", "failed", "missing"}
-        Whether there are results.
+    status : Status
+        Whether there are derivatives.
     step, message, remedy, crash_file : str
         Of a failure; empty when unknown.
     diagnosis : dict
@@ -60,12 +76,29 @@ class ScanRecord:
     session: str | None
     prefix: str
     folder: str
-    status: str
+    status: Status = Status.PENDING
     step: str = ""
     message: str = ""
     remedy: str = ""
     crash_file: str = ""
     diagnosis: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scan: Scan, status: Status = Status.PENDING, **problem: Any) -> ScanRecord:
+        """Return the record of a scan; `problem` holds step, message and so on."""
+        return cls(scan.relative, scan.subject, scan.session, scan.prefix, scan.folder, status,
+                   **problem)  # fmt: skip
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> ScanRecord:
+        """Return the record that an entry of ``run.json`` holds (:meth:`entry`)."""
+        known: dict[str, Any] = {name: entry.get(key) for name, key in _KEYS.items()}
+        known |= {name: str(known[name] or "") for name in _PROBLEM}
+        return cls(**{**known, "status": Status(known["status"])})
+
+    def entry(self) -> dict[str, Any]:
+        """Return the entry in ``run.json``, JSON-ready; what is empty is None."""
+        return {key: getattr(self, name) or None for name, key in _KEYS.items()}
 
     @property
     def title(self) -> str:
@@ -91,61 +124,42 @@ class ScanRecord:
     @property
     def reason(self) -> str:
         """Why there are no results, in one line; empty when there are."""
-        if self.status == OK:
+        if self.status == Status.COMPLETE:
             return ""
         where = f"{self.step}: " if self.step else ""
         return f"{where}{self.message}" or NOT_PROCESSED
 
 
-def read_scan(output_dir: Path, entry: Mapping[str, Any]) -> ScanRecord:
-    """Join a scan's entry in ``run.json`` with its diagnosis file.
+def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
+    """Return a scan's record as it stands on disk: this decides on its status.
 
     Parameters
     ----------
     output_dir : Path
         Output folder.
-    entry : mapping
-        Keys ``Scan``, ``Prefix``, ``Folder``, ``Subject``, ``Session``, ``Status``, ``Step``,
-        ``Message``, ``Remedy``, ``CrashFile``; the last five may lack or be None.
+    record : ScanRecord
+        What the latest run said of it; pending where none did.
 
     Returns
     -------
     ScanRecord
-        ``ok`` exactly when the diagnosis file can be read.
+        Complete exactly when the diagnosis file can be read, which is then in `diagnosis`.
     """
-    path = output_dir / entry["Folder"] / derivative_name(entry["Prefix"], "diagnosis")
-    diagnosis: dict[str, Any] = {}
-    problem = {key: str(entry.get(key) or "") for key in ("Step", "Message", "Remedy", "CrashFile")}
-    status = FAILED if entry.get("Status") == FAILED else MISSING
+    path = output_dir / record.folder / derivative_name(record.prefix, "diagnosis")
     if path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content:
-                diagnosis = {**_EMPTY, **content}
         except (OSError, ValueError):
-            pass
-        status = OK if diagnosis else FAILED
-        if not diagnosis:
-            problem = {
-                "Step": "report",
-                "Message": f"{path.name} cannot be read",
-                "Remedy": "Run the participant level again",
-            }
-    elif status == MISSING and not problem["Message"]:
-        problem["Message"] = NOT_PROCESSED
-    return ScanRecord(
-        relative=entry["Scan"],
-        subject=entry["Subject"],
-        session=entry.get("Session"),
-        prefix=entry["Prefix"],
-        folder=entry["Folder"],
-        status=status,
-        step=problem.get("Step", ""),
-        message=problem.get("Message", ""),
-        remedy=problem.get("Remedy", ""),
-        crash_file=problem.get("CrashFile", ""),
-        diagnosis=diagnosis,
-    )
+            content = None
+        if isinstance(content, dict) and content:
+            return replace(record, status=Status.COMPLETE, step="", message="", remedy="",
+                           crash_file="", diagnosis={**_EMPTY, **content})  # fmt: skip
+        return replace(record, status=Status.FAILED, step="report", crash_file="",
+                       message=f"{path.name} cannot be read",
+                       remedy="Run the participant level again")  # fmt: skip
+    if record.status != Status.FAILED:
+        return replace(record, status=Status.PENDING, message=record.message or NOT_PROCESSED)
+    return record
 
 
 def in_order(scans: Iterable[ScanRecord]) -> list[ScanRecord]:

@@ -1,20 +1,16 @@
-"""What is checked before any work, and how every call ends."""
+"""What is checked before any work, and the group level."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.runs import read_runs
-from msnmo_bids.cli import checks
-from msnmo_bids.cli.session import Outcome
+from msnmo_bids.bids import validator as bids_validator
 from msnmo_bids.errors import ExitCode
 
 SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
@@ -41,6 +37,17 @@ def test_input_missing(call, fake, tmp_path, out):
         assert result.code == 66
         assert nothing_done(result, fake, out)
     assert not out.exists()
+
+
+def test_input_and_output_in_the_wrong_order(call, fake, raw, out):
+    result = call(out, raw, "participant")
+    assert result.code == 64
+    assert "wrong order. Give the input first" in result.text
+
+
+def test_a_finished_output_is_not_taken_for_an_input(call, fake, raw, out, tmp_path):
+    call(raw, out, "participant", SKIP)
+    assert call(tmp_path / "mistyped", out, "participant").code == 66
 
 
 def test_input_is_a_file(call, fake, tmp_path, out):
@@ -190,8 +197,8 @@ class Validator:
             self.commands.append(command)
             return subprocess.CompletedProcess(command, 16, stdout=json.dumps(answer), stderr="")
 
-        monkeypatch.setattr(checks, "find_validator", lambda: "validator")
-        monkeypatch.setattr(checks.subprocess, "run", run)
+        monkeypatch.setattr(bids_validator, "find_validator", lambda: "validator")
+        monkeypatch.setattr(bids_validator.subprocess, "run", run)
 
 
 def issue(location: str, code: str = "BAD", severity: str = "error") -> dict:
@@ -234,14 +241,14 @@ def test_validation_can_be_skipped(call, fake, raw, out, monkeypatch):
 
 
 def test_missing_validator(call, fake, raw, out, monkeypatch):
-    monkeypatch.setattr(checks, "find_validator", lambda: None)
+    monkeypatch.setattr(bids_validator, "find_validator", lambda: None)
     result = call(raw, out, "participant")
     assert result.code == 0
     assert "WARNING: The BIDS validator" in result.text
 
 
 def test_the_real_validator(call, fake, raw, out, tmp_path):
-    if checks.find_validator() is None:
+    if bids_validator.find_validator() is None:
         pytest.skip("bids-validator-deno is not installed in this environment")
     bad = raw / "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz"
     bad.write_text("no image")
@@ -256,39 +263,6 @@ def test_the_real_validator(call, fake, raw, out, tmp_path):
     assert "1 errors" in result.text
 
 
-def test_sigterm(call, fake, raw, out):
-    fake.interrupt_at = "sub-01"
-    fake.interrupt = lambda: os.kill(os.getpid(), signal.SIGTERM)
-    before = signal.getsignal(signal.SIGTERM)
-    result = call(raw, out, "participant", SKIP)
-    assert result.code == 75
-    assert "SIGTERM" in result.text
-    assert "same command again" in result.text
-    assert read_runs(out)[0]["ExitCode"] == 75
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_loggers_are_as_before(call, fake, raw, out):
-    logger = logging.getLogger("msnmo_bids")
-    before = (list(logger.handlers), logger.level, logger.propagate)
-    call(raw, out, "participant", SKIP)
-    assert (list(logger.handlers), logger.level, logger.propagate) == before
-
-
-@pytest.mark.parametrize(
-    ("outcome", "line"),
-    [
-        (Outcome(8, 0), "msnmo: SUCCESS 8 0"),
-        (Outcome(0, 0), "msnmo: SUCCESS 0 0"),
-        (Outcome(7, 1, ExitCode.BAD_DATA), "msnmo: PARTIAL 7 1"),
-        (Outcome(0, 1, ExitCode.BAD_DATA), "msnmo: FAILED 0 1"),
-        (Outcome(3, 0, ExitCode.FAILURE), "msnmo: PARTIAL 3 0"),
-    ],
-)
-def test_last_line(outcome, line):
-    assert outcome.line == line
-
-
 def test_group(call, fake, make_dataset, out, bad_data):
     raw = make_dataset(SCAN, "sub-02/anat/sub-02_FLAIR.nii.gz", "sub-03/anat/sub-03_FLAIR.nii.gz")
     fake.failures["sub-02"] = bad_data("sub-02")
@@ -296,8 +270,8 @@ def test_group(call, fake, make_dataset, out, bad_data):
     result = call(raw, out, "group")
     assert (result.code, result.last_line) == (0, "msnmo: SUCCESS 1 0")
     ((scans, _),) = fake.group
-    assert [scan["Status"] for scan in scans] == ["ok", "failed", "skipped"]
-    assert scans[1]["Message"] == "the image has 4 dimensions"
+    assert [scan.status for scan in scans] == ["complete", "failed", "pending"]
+    assert scans[1].message == "the image has 4 dimensions"
     assert "sub-02_FLAIR.nii.gz: no results (the image has 4 dimensions)" in result.text
 
 

@@ -1,40 +1,22 @@
-"""What is checked before any work: folders, labels, the input's BIDS."""
+"""What is checked before any work: input, output and work folder."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from msnmo_bids.bids.dataset import check_is_ours
+from msnmo_bids.bids.dataset import check_is_ours, read_description, subject_folders
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.run.options import Folders
 
 logger = logging.getLogger(__name__)
 
-VALIDATOR = "bids-validator-deno"
-SHOWN_ISSUES = 5
-#: What the validator says of an image that cannot be read, or of a git-annex link without content.
-#: Such a scan fails by itself, in words and with a remedy; it must not stop the others.
-IMAGE_CODES = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
-IMAGE_SUFFIXES = (".nii", ".nii.gz")
-LONELY_SIDECAR = "SIDECAR_WITHOUT_DATAFILE"
 
-
-def check_folders(options: argparse.Namespace) -> None:
+def check_folders(options: Folders) -> None:
     """Check input, output and work folder before anything is made.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From :func:`msnmo_bids.cli.parser.parse_args`.
 
     Raises
     ------
@@ -42,7 +24,7 @@ def check_folders(options: argparse.Namespace) -> None:
         If the input is missing (66), if the output or the work folder is the input or lies in it
         (64), if the output holds another data set or cannot be written (73).
     """
-    check_input(options.bids_dir)
+    check_input(options)
     check_output_place(options.bids_dir, options.output_dir)
     if options.work_dir is not None:
         check_work_place(options.bids_dir, options.output_dir, options.work_dir)
@@ -51,17 +33,26 @@ def check_folders(options: argparse.Namespace) -> None:
     check_writable(options.output_dir, "output folder")
 
 
-def check_input(bids_dir: Path) -> None:
+def check_input(options: Folders) -> None:
     """Check that the input is a folder that can be read.
 
     Raises
     ------
     MsnmoError
-        With exit code 66.
+        With exit code 66; 64 if the output is a data set, and so the two are in the wrong order.
     """
+    bids_dir, output_dir = options.bids_dir, options.output_dir
     if bids_dir.is_dir() and os.access(bids_dir, os.R_OK | os.X_OK):
         return
-    problem = "does not exist" if not bids_dir.exists() else "is no folder that can be read"
+    problem = "does not exist" if not bids_dir.exists() else "is not a folder that can be read"
+    derived = read_description(output_dir).get("DatasetType") == "derivative"
+    if output_dir.is_dir() and subject_folders(output_dir) and not derived:
+        raise UsageError(
+            f"the input {problem}, and the output holds participants: the arguments are in the "
+            "wrong order",
+            file=bids_dir,
+            remedy="Give the input first, then the output",
+        )
     raise MsnmoError(
         f"the input {problem}",
         file=bids_dir,
@@ -142,16 +133,11 @@ def check_writable(folder: Path, what: str) -> None:
                 path.rmdir()
 
 
-def work_folder(options: argparse.Namespace) -> Path:
+def work_folder(options: Folders) -> Path:
     """Return the work folder of a run, made and writable.
 
     Without ``--work-dir`` it is ``work`` in the current folder, as with fMRIPrep; where that
     cannot be written (a container's root, a shared folder) or lies in the input, a temporary one.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
 
     Returns
     -------
@@ -169,83 +155,3 @@ def work_folder(options: argparse.Namespace) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="msnmo-work-"))
         logger.info("The work folder is %s (%s)", folder, problem)
     return folder
-
-
-def validate_bids(bids_dir: Path, participants: list[str] | None = None) -> None:
-    """Run the BIDS validator on the input.
-
-    Unreadable images do not count (each scan is checked and reported by itself), and neither do
-    files of participants that were not asked for. Headers are not validated for the same reason.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    participants : list of str, optional
-        Labels asked for.
-
-    Raises
-    ------
-    MsnmoError
-        If the data set has errors (16).
-    """
-    program = find_validator()
-    if program is None:
-        logger.warning("The BIDS validator (%s) is not installed: input not validated", VALIDATOR)
-        return
-    logger.info("Validating the input (--skip-bids-validation saves the time)")
-    command = [program, str(bids_dir.resolve()), "--ignoreWarnings", "--ignoreNiftiHeaders",
-               "--format", "json"]  # fmt: skip
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        issues = json.loads(ran.stdout)["issues"]
-        found: list[dict[str, Any]] = issues["issues"]
-        meanings: dict[str, str] = issues.get("codeMessages", {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The BIDS validator did not run (%s): input not validated", error)
-        return
-    errors = [
-        issue
-        for issue in found
-        if issue.get("severity") == "error" and _counts(issue, bids_dir, participants)
-    ]
-    if errors:
-        raise _invalid(bids_dir, errors, meanings)
-    logger.info("The input is valid BIDS")
-
-
-def find_validator() -> str | None:
-    """Return the validator's program: the one of this environment, else the one on the PATH."""
-    own = Path(sys.executable).parent / VALIDATOR
-    return str(own) if own.is_file() else shutil.which(VALIDATOR)
-
-
-def _counts(issue: dict[str, Any], bids_dir: Path, participants: list[str] | None) -> bool:
-    code, location = issue.get("code"), str(issue.get("location") or "").lstrip("/")
-    if code in IMAGE_CODES and location.endswith(IMAGE_SUFFIXES):
-        return False
-    stem = bids_dir / location.removesuffix(".json")
-    if code == LONELY_SIDECAR and any(
-        stem.with_name(f"{stem.name}{suffix}").is_symlink() for suffix in IMAGE_SUFFIXES
-    ):
-        return False
-    subject = location.split("/")[0]
-    if participants is None or not subject.startswith("sub-"):
-        return True
-    return subject.removeprefix("sub-") in participants
-
-
-def _invalid(bids_dir: Path, errors: list[dict[str, Any]], meanings: dict[str, str]) -> MsnmoError:
-    for issue in errors[:SHOWN_ISSUES]:
-        code = str(issue.get("code"))
-        meaning = issue.get("issueMessage") or meanings.get(code) or ""
-        logger.error("%s: %s: %s", issue.get("location"), code, " ".join(str(meaning).split()))
-    more = len(errors) - SHOWN_ISSUES
-    if more > 0:
-        logger.error("... and %d more", more)
-    return MsnmoError(
-        f"the input is no valid BIDS data set ({len(errors)} errors)",
-        file=bids_dir,
-        remedy=f"Correct it (run {VALIDATOR} on it), or use --skip-bids-validation",
-        exit_code=ExitCode.INVALID_BIDS,
-    )

@@ -1,18 +1,18 @@
-"""What the machine computes with: device, precision and GPUs, probed in a process of its own."""
+"""Which device computes, in which arithmetic: probed in a process of its own.
+
+This process must stay free of CUDA, and of torch's memory; a driver that crashes the process takes
+only the probe with it.
+"""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from msnmo_bids.cli.plan import Plan
 from msnmo_bids.errors import MsnmoError
-
-logger = logging.getLogger(__name__)
 
 
 class Machine(NamedTuple):
@@ -36,40 +36,19 @@ class Machine(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def with_machine(plan: Plan) -> Plan:
-    """Return the plan with device, precision and GPUs probed.
-
-    The probe runs in a process of its own: this one must stay free of CUDA, and of torch's
-    memory. A driver that crashes the process takes only the probe with it.
+def probe(device: str, precision: str) -> Machine:
+    """Choose device, precision and GPUs.
 
     Parameters
     ----------
-    plan : Plan
-        From :func:`msnmo_bids.cli.plan.make_plan`.
-
-    Returns
-    -------
-    Plan
-        With a device that computes.
+    device, precision : str
+        As on the command line; ``"auto"`` leaves them to the program.
 
     Raises
     ------
     MsnmoError
         If a CUDA device was asked for that does not compute.
     """
-    device, precision = plan.settings.device, plan.settings.precision
-    gpus: tuple[int, ...] = ()
-    if (device, precision) != ("cpu", "fp32"):
-        device, precision, gpus, warnings = _probe_apart(device, precision)
-        for warning in warnings:
-            logger.warning("%s", warning)
-        where = f"{len(gpus)} GPUs" if len(gpus) > 1 else device
-        logger.info("The network computes on %s in %s", where, precision)
-    settings = replace(plan.settings, device=device, precision=precision)
-    return replace(plan, settings=settings, gpus=gpus)
-
-
-def _probe_apart(device: str, precision: str) -> Machine:
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_probe, device, precision).result()

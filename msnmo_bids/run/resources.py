@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.run.options import Performance
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,11 @@ class Resources:
     plugin_args: dict[str, Any] = field(default_factory=dict)
 
 
-def choose_resources(options: argparse.Namespace) -> Resources:
+def choose_resources(options: Performance) -> Resources:
     """Choose cores, threads, memory and plugin from the command line and the machine.
 
     The default number of threads does not depend on the number of scans: a run that resumes must
     compute exactly as the run that it completes.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        From the command line.
 
     Returns
     -------

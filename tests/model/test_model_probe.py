@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from msnmo_bids.cli import machine
-from msnmo_bids.cli.machine import Machine
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.model import device as device_module
+from msnmo_bids.model import probe as machine
+from msnmo_bids.model.probe import Machine
 
 
 def crash(device: str, precision: str) -> Machine:
@@ -30,21 +30,19 @@ def fail(device: str, precision: str) -> Machine:
 
 def test_a_probe_that_crashes_means_the_cpu(monkeypatch):
     monkeypatch.setattr(machine, "_probe", crash)
-    found = machine._probe_apart("auto", "auto")
+    found = machine.probe("auto", "auto")
     assert (found.device, found.precision) == ("cpu", "fp32")
     assert "probe of the device crashed" in found.warnings[0]
     with pytest.raises(MsnmoError, match="cuda:1 does not compute"):
-        machine._probe_apart("cuda:1", "auto")
+        machine.probe("cuda:1", "auto")
 
 
 def test_what_the_probe_says_comes_through(monkeypatch):
     monkeypatch.setattr(machine, "_probe", warn)
-    assert machine._probe_apart("auto", "auto") == Machine(
-        "cpu", "bf16", (), ("the driver is old",)
-    )
+    assert machine.probe("auto", "auto") == Machine("cpu", "bf16", (), ("the driver is old",))
     monkeypatch.setattr(machine, "_probe", fail)
     with pytest.raises(MsnmoError, match="Choose --device cpu"):
-        machine._probe_apart("cuda", "auto")
+        machine.probe("cuda", "auto")
 
 
 def test_the_real_probe():

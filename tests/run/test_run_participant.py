@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from msnmo_bids.bids.runs import read_runs
-from msnmo_bids.cli.resources import MOST_THREADS
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.run.resources import MOST_THREADS
 
 THREE = (
     "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
@@ -48,7 +48,7 @@ def test_all_scans(call, fake, raw, out):
     assert fake.processed == PREFIXES
     assert [report[0] for report in fake.reports] == ["01", "02"]
     (run,) = read_runs(out)
-    assert [entry["Status"] for entry in run["Scans"]] == ["ok"] * 3
+    assert [entry["Status"] for entry in run["Scans"]] == ["complete"] * 3
     assert run["ExitCode"] == 0
     for name in ("dataset_description.json", "participants.tsv", "logs/CITATION.md"):
         assert (out / name).is_file()
@@ -176,10 +176,10 @@ def test_one_bad_scan(call, fake, raw, out, bad_data):
     entry = run["Scans"][1]
     assert (entry["Status"], entry["Step"]) == ("failed", "checking the image")
     assert entry["Message"] == "the image has 4 dimensions"
-    subject, scans, failures, _ = fake.reports[0]
+    subject, scans, _ = fake.reports[0]
     assert subject == "01"
-    assert [scan["Status"] for scan in scans] == ["ok", "failed"]
-    assert [failure["Scan"] for failure in failures] == [THREE[1]]
+    assert [scan.status for scan in scans] == ["complete", "failed"]
+    assert [scan.relative for scan in scans if scan.step] == [THREE[1]]
 
 
 def test_a_repaired_scan_is_no_failure_any_more(call, fake, raw, out, bad_data):
@@ -189,8 +189,8 @@ def test_a_repaired_scan_is_no_failure_any_more(call, fake, raw, out, bad_data):
     result = call(raw, out, "participant", SKIP)
     assert result.last_line == "msnmo: SUCCESS 3 0"
     assert fake.runs[1] == ["sub-02"]
-    subject, scans, failures, _ = fake.reports[-1]
-    assert (subject, scans[0]["Status"], failures) == ("02", "ok", [])
+    subject, scans, _ = fake.reports[-1]
+    assert (subject, scans[0].status, scans[0].reason) == ("02", "complete", "")
 
 
 def test_all_scans_bad(call, fake, raw, out, bad_data):
@@ -241,7 +241,8 @@ def test_interrupted(call, fake, raw, out):
     assert (result.code, result.last_line) == (75, "msnmo: PARTIAL 2 1")
     assert "same command again" in result.text
     (run,) = read_runs(out)
-    assert [entry["Prefix"] for entry in run["Scans"]] == PREFIXES[:2]
+    states = {entry["Prefix"]: entry["Status"] for entry in run["Scans"]}
+    assert states == {**dict.fromkeys(PREFIXES[:2], "complete"), PREFIXES[2]: "pending"}
     fake.interrupt_at = None
     result = call(raw, out, "participant", SKIP)
     assert fake.runs[1] == ["sub-02"]
@@ -317,7 +318,7 @@ def test_a_session_leaves_the_others_in_the_report(call, fake, raw, out):
     call(raw, out, "participant", SKIP, "--participant-label", "01")
     call(raw, out, "participant", SKIP, "--session-label", "1", "--overwrite")
     assert fake.runs[1] == ["sub-01_ses-1"]
-    assert [scan["Prefix"] for scan in fake.reports[-1][1]] == PREFIXES[:2]
+    assert [scan.prefix for scan in fake.reports[-1][1]] == PREFIXES[:2]
 
 
 def test_work_folders_of_scans_that_succeed_are_removed(call, fake, raw, out, bad_data, tmp_path):

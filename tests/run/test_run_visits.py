@@ -29,7 +29,7 @@ def test_consecutive_visits_once(call, fake, raw, tmp_path):
     assert f"{FIRST}: ses-1 and ses-2 (order by session labels) would be compared" in dry.text
     assert call(raw, out, "participant", SKIP).code == 0
     assert fake.compared == [FIRST, SECOND]
-    assert [c["Status"] for c in read_runs(out)[0]["Comparisons"]] == ["ok", "ok"]
+    assert [c["Status"] for c in read_runs(out)[0]["Comparisons"]] == ["complete", "complete"]
     (changes,) = [more["changes"] for *_, more in fake.reports]
     assert [(visits.title, visits.problem) for visits in changes] == [
         ("ses-1 to ses-2", ""),

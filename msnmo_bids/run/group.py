@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.dataset import read_description, write_participants
-from msnmo_bids.bids.resume import diagnosis_path
-from msnmo_bids.bids.runs import FAILED, OK, SKIPPED, latest_statuses, read_runs, scan_entry
+from msnmo_bids.bids.records import Status
+from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.cli.checks import check_folders, check_input
-from msnmo_bids.cli.plan import select
-from msnmo_bids.cli.session import Outcome, Session
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.run.checks import check_folders, check_input
+from msnmo_bids.run.options import AppOptions
+from msnmo_bids.run.plan import select
+from msnmo_bids.run.reports import standing
+from msnmo_bids.run.session import Session
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -23,21 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_group(options: argparse.Namespace, session: Session) -> Outcome:
+def run_group(options: AppOptions, session: Session) -> None:
     """Run the group level.
 
     Parameters
     ----------
-    options : argparse.Namespace
+    options : AppOptions
         From the command line.
     session : Session
-        Log and counts of this call.
-
-    Returns
-    -------
-    Outcome
-        Number of scans with results; scans without are rows with ``n/a``, not failures of this
-        level.
+        Gets the number of scans with results; scans without are rows with ``n/a``, not failures
+        of this level.
 
     Raises
     ------
@@ -45,7 +41,7 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
         If the participant level has not been run (66), there are no manual masks where the user
         says (66), a column or class does not exist (64), and as the participant level.
     """
-    check_input(options.bids_dir)
+    check_input(options)
     if not read_description(options.output_dir):
         raise MsnmoError(
             "there are no results of the participant level in the output folder",
@@ -54,40 +50,32 @@ def run_group(options: argparse.Namespace, session: Session) -> Outcome:
             exit_code=ExitCode.INPUT_MISSING,
         )
     check_folders(options)
-    selection = select(options)
-    latest = latest_statuses(read_runs(options.output_dir))
-    rows = []
-    for scan in selection.scans:
-        entry = latest.get(scan.relative, {})
-        if diagnosis_path(scan, options.output_dir).is_file():
-            rows.append(scan_entry(scan, OK))
-        elif entry.get("Status") == FAILED:
-            rows.append({**entry, **_identity(scan_entry(scan, FAILED))})
-        else:
-            rows.append(scan_entry(scan, SKIPPED, message="not processed yet"))
-    count = sum(row["Status"] == OK for row in rows)
+    scans = select(options.bids_dir, options).scans
+    latest = latest_records(read_runs(options.output_dir))
+    records = [standing(scan, options.output_dir, latest) for scan in scans]
+    count = sum(record.status == Status.COMPLETE for record in records)
     if options.dry_run:
-        logger.info("Would write a table of %d scans, %d of them with results", len(rows), count)
-        return Outcome()
+        logger.info("Would write a table of %d scans, %d of them with results", len(scans), count)
+        return
     from msnmo_bids.group.write import write_group
 
-    settings = _settings(options, selection.scans)
+    settings = _settings(options, scans)
     write_participants(options.output_dir)
     write_group(
         options.output_dir,
-        rows,
+        records,
         version=get_version(),
         bids_dir=options.bids_dir,
         settings=settings,
     )
-    for row in rows:
-        if row["Status"] != OK:
-            logger.warning("%s: no results (%s): n/a in the table", row["Scan"], row["Message"])
-    logger.info("Group table and page: %d scans, %d with results", len(rows), count)
-    return Outcome(ok=count)
+    for record in records:
+        if record.status != Status.COMPLETE:
+            logger.warning("%s: no results (%s): n/a in the table", record.relative, record.message)
+    logger.info("Group table and page: %d scans, %d with results", len(scans), count)
+    session.ok = count
 
 
-def _settings(options: argparse.Namespace, scans: Sequence[Scan]) -> GroupSettings:
+def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
     """Return what the user asks for, with the manual mask of each scan."""
     from msnmo_bids.group.settings import Columns, GroupSettings
     from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
@@ -114,7 +102,3 @@ def _settings(options: argparse.Namespace, scans: Sequence[Scan]) -> GroupSettin
         )
     missing = {name: reason for name, (path, reason) in masks.items() if path is None}
     return GroupSettings(columns, options.positive or "", usable, missing)
-
-
-def _identity(entry: dict) -> dict:
-    return {key: entry[key] for key in ("Scan", "Prefix", "Folder", "Subject", "Session")}

@@ -1,0 +1,197 @@
+"""The record of a run: what it was asked, what came of it, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from msnmo_bids.bids.dataset import write_participants, write_text
+from msnmo_bids.bids.records import ScanRecord, Status
+from msnmo_bids.errors import ExitCode
+from msnmo_bids.run.job import Job
+from msnmo_bids.run.reports import stale_reports, write_reports
+from msnmo_bids.run.session import Session
+
+logger = logging.getLogger(__name__)
+
+#: Step of scans that were not begun, because the run stopped at its first failure.
+WAITING = "waiting"
+
+
+def write_configuration(job: Job, command: Sequence[str]) -> None:
+    """Write what the run was asked to do and where it runs (``config.toml``)."""
+    resources, metadata = job.resources, job.plan.metadata
+    content = {
+        "version": job.record.version,
+        "run_id": job.record.run_id,
+        "started": job.record.started,
+        "command": command,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "options": asdict(job.options),
+        "settings": asdict(job.plan.settings),
+        "resources": {
+            "plugin": resources.plugin,
+            "omp_nthreads": resources.omp_nthreads,
+            "work_dir": job.work_dir,
+            **{
+                f"plugin_{name}": value
+                for name, value in resources.plugin_args.items()
+                if isinstance(value, str | int | float)
+            },
+        },
+        "weights": {
+            "files": [str(file) for file in job.plan.weights],
+            "name": metadata.name,
+            "version": metadata.version,
+            "sha256": metadata.sha256,
+        },
+    }
+    write_text(job.record.folder / "config.toml", to_toml(content))
+
+
+def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> None:
+    """Write the record and the reports of a run; say what failed.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    session : Session
+        Gets the final counts and the exit code.
+    ended_by : ExitCode, optional
+        Why the run ended before its end (interrupted, an unexpected error). Then scans without
+        result have not failed: they are pending, the next run processes them and writes the
+        reports.
+    """
+    records, codes = _records(job, ended=ended_by is not None)
+    for failure in (*job.failures, *job.comparison_failures):
+        if not failure.prefix or failure in job.comparison_failures:
+            where = f"{failure.prefix}: " if failure.prefix else ""
+            logger.error("%s%s: %s. %s", where, failure.step, failure.message,
+                         failure.remedy or "")  # fmt: skip
+            codes.append(failure.exit_code)
+    if ended_by is None and not _write_reports(job, session, records):
+        codes.append(ExitCode.FAILURE)
+    total = len(records)
+    session.ok = sum(record.status == Status.COMPLETE for record in records)
+    session.failed = total - session.ok
+    session.exit_code = exit_code_of(codes) if ended_by is None else ended_by
+    job.record.scans = records
+    job.record.write(session.exit_code)
+    for record in records:
+        if record.status == Status.FAILED:
+            remedy = f". {record.remedy}" if record.remedy else ""
+            line = f"{record.relative}: {record.reason}{remedy}"
+            logger.error("%s", " ".join(line.split()))
+    job.tidy()
+    if session.failed:
+        logger.info("Log and crash files: %s", job.record.folder)
+    logger.info("%d of %d scans have their derivatives in %s", session.ok, total, job.output_dir)
+
+
+def _records(job: Job, *, ended: bool) -> tuple[list[ScanRecord], list[ExitCode]]:
+    """Return what became of each scan, and the exit codes of the failures."""
+    by_prefix = {failure.prefix: failure for failure in job.failures}
+    records, codes = [ScanRecord.of(scan, Status.COMPLETE) for scan in job.plan.complete], []
+    for scan in job.plan.to_run:
+        reason = job.why_incomplete(scan)
+        failure = by_prefix.get(scan.prefix)
+        status, problem = Status.FAILED, {}
+        if reason is None:
+            status = Status.COMPLETE
+        elif failure is not None:
+            problem = job.problem_of(failure)
+            problem["message"] = problem["message"].removeprefix(f"{scan.path}: ")
+            if failure.step != WAITING:
+                codes.append(failure.exit_code)
+        elif ended:
+            status, problem = Status.PENDING, {"message": reason}
+        elif job.stopped:
+            message = "not processed, because the run stopped at the first failure"
+            problem = {"step": WAITING, "message": message, "remedy": "Run again"}
+        else:
+            message = f"no derivatives at the end of the run: {reason}"
+            problem = {"step": "workflow", "message": message, "remedy": "Run again"}
+            codes.append(ExitCode.FAILURE)
+        records.append(ScanRecord.of(scan, status, **problem))
+    return records, codes
+
+
+def _write_reports(job: Job, session: Session, records: Sequence[ScanRecord]) -> bool:
+    """Write the reports of all participants that this run touched; say whether that worked.
+
+    A report that cannot be written must not cost the record of a run that took a night.
+    """
+    write_participants(job.output_dir)
+    scans = job.plan.selection.scans
+    subjects = {scan.subject for scan in job.plan.to_run}
+    subjects |= {comparison.subject for comparison in job.plan.comparisons}
+    subjects |= {*stale_reports(job.output_dir, scans)}
+    try:
+        write_reports(
+            job.output_dir,
+            job.plan,
+            subjects=[subject for subject in job.plan.subjects if subject in subjects],
+            now=records,
+            compared=job.record.comparisons,
+        )
+    except Exception as error:
+        logger.error("The reports could not be written: %s. Trace: %s; the derivatives are "
+                     "complete, try --reports-only", error, session.write_crash_file())  # fmt: skip
+        return False
+    return True
+
+
+def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
+    """Return the exit code of a run from those of its failures.
+
+    Parameters
+    ----------
+    codes : sequence of ExitCode
+        One per failure.
+
+    Returns
+    -------
+    ExitCode
+        0 without failures; 65 when all are bad data; else the code that the other failures have
+        in common, or 1.
+    """
+    others = {code for code in codes if code != ExitCode.BAD_DATA}
+    if not codes:
+        return ExitCode.OK
+    if not others:
+        return ExitCode.BAD_DATA
+    return others.pop() if len(others) == 1 else ExitCode.FAILURE
+
+
+def to_toml(content: Mapping[str, Any]) -> str:
+    """Return a TOML document of plain values and tables of plain values.
+
+    Parameters
+    ----------
+    content : mapping
+        Values may be texts, numbers, truth values, paths, lists of these, or mappings (tables).
+        None has no place in TOML: such keys are written as comments.
+    """
+    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    lines = [_line(key, value) for key, value in content.items() if key not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(_line(key, value) for key, value in table.items())]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _line(key: str, value: Any) -> str:
+    if value is None:
+        return f"# {key} is not set"
+    if isinstance(value, float):
+        return f"{key} = {value!r}"
+    # A TOML text is a JSON text, but for DEL and for bytes that are not UTF-8 (surrogates here).
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return f"{key} = {text}".replace("\x7f", "\\u007f").encode(errors="replace").decode()

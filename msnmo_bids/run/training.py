@@ -1,0 +1,219 @@
+"""What the programs that train have in common: their options, and the data of a site."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.options import (
+    Folders,
+    Options,
+    Performance,
+    Preprocessing,
+    at_least,
+    between,
+    flag,
+    option,
+)
+from msnmo_bids.run.plan import choose_tools
+from msnmo_bids.run.resources import choose_resources, set_environment
+from msnmo_bids.run.session import nipype_level, route_nipype
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from msnmo_bids.training.fitting import Simulation
+    from msnmo_bids.training.prepared import PreparedScan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The labelled scans of a site."""
+
+    TITLE: ClassVar[str] = "data"
+
+    data: tuple[Path, ...] = option(
+        "more BIDS data sets", default=(), nargs="+", metavar="FOLDER", type=Path
+    )
+    labels: Path | None = option(
+        "folder of the lesion masks, from each data set's root "
+        "(default: derivatives/manual, else derivatives/truth)",
+        metavar="FOLDER", type=Path,
+    )  # fmt: skip
+    classes: tuple[str, ...] = option(
+        "diagnoses, as in the column 'diagnosis' of participants.tsv (default: MS NMOSD)",
+        default=("MS", "NMOSD"), nargs="+", metavar="NAME",
+    )  # fmt: skip
+    cube_side: int = option(
+        "side of the network's input, voxels, a multiple of 16",
+        default=160, metavar="N", type=at_least(32),
+    )  # fmt: skip
+    cache_dir: Path | None = option(
+        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)",
+        metavar="FOLDER", type=Path,
+    )  # fmt: skip
+    work_dir: Path | None = option(
+        "intermediate results (default: 'work' in the current folder)",
+        "-w", metavar="FOLDER", type=Path,
+    )  # fmt: skip
+    validation_share: float = option(
+        "share of the people that are not trained on, but choose the best weights; 0: none",
+        default=0.2, metavar="SHARE", type=between(0, 0.5),
+    )  # fmt: skip
+    sloppy: bool = flag("fast and poor preprocessing: for tests only, never for results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """Simulated brains beside the real ones."""
+
+    TITLE: ClassVar[str] = "simulated brains beside the real ones"
+
+    simulated_share: float = option(
+        "share of the samples that are simulated while training",
+        default=0.0, metavar="SHARE", type=between(0, 0.95),
+    )  # fmt: skip
+    anatomy: Path | None = option(
+        "whole-head label maps with FreeSurfer labels (default: one head of the MNI maps)",
+        metavar="FOLDER", type=Path,
+    )  # fmt: skip
+    lesion_shapes: Path | None = option(
+        "library of real lesion shapes, .npz (default: procedural shapes)",
+        metavar="FILE", type=Path,
+    )  # fmt: skip
+
+    def simulation(self, cache: Path | None) -> Simulation | None:
+        """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
+        from msnmo_bids.training.fitting import load_simulation
+
+        return load_simulation(self.simulated_share, self.anatomy, self.lesion_shapes, cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network, and the mask that is made of its output."""
+
+    TITLE: ClassVar[str] = "network"
+
+    width: float = option(
+        "factor of the networks' channels; 1: as published",
+        default=1.0, metavar="FACTOR", type=between(0.05, 4),
+    )  # fmt: skip
+    network_config: Path | None = option(
+        "YAML or JSON with settings of the joint model and of its losses: "
+        "{network: {pooling: lesion}, loss: {bce_weight: 1}}",
+        metavar="FILE", type=Path,
+    )  # fmt: skip
+    threshold: float = option(
+        "lesion probability above which a voxel is lesion",
+        default=LesionCriteria.threshold, metavar="P", type=between(0.01, 0.99),
+    )  # fmt: skip
+    min_lesion_volume: float = option(
+        "smaller connected lesions are dropped, in mm³",
+        default=LesionCriteria.min_volume, metavar="MM3", type=between(0, 1e6),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, Data, Folders):
+    """The options of the programs that train."""
+
+    TITLE: ClassVar[str] = ""
+
+    #: Flags of :class:`TrainingConfig` that were given, and its file.
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> TrainingConfig:
+        """How the networks are trained.
+
+        Raises
+        ------
+        UsageError
+            If a setting is wrong, or the file cannot be read.
+        """
+        return TrainingConfig.from_flags(self.others)
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """The prepared scans of one or several data sets.
+
+    Parameters
+    ----------
+    scans : list of PreparedScan
+        What can be used.
+    notes : tuple of str
+        What a reader of the results must know of the data.
+    """
+
+    scans: list[PreparedScan]
+    notes: tuple[str, ...]
+
+
+def gather(options: TrainingOptions) -> SiteData:
+    """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
+
+    Returns
+    -------
+    SiteData
+        At least one scan.
+
+    Raises
+    ------
+    MsnmoError
+        If a folder is wrong, or no scan can be used.
+    """
+    if options.cube_side % 16:
+        raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
+    check_folders(options)
+    work_dir = work_folder(options)
+    set_environment(work_dir)
+    route_nipype(options.verbose)
+    resources = choose_resources(options)
+    skull_strip, bias_correction = choose_tools(options)
+    from msnmo_bids.labelled.found_table import describe, notes_on, write_found
+    from msnmo_bids.labelled.scans import find_labelled_scans
+    from msnmo_bids.training.prepared import prepare_scans
+
+    roots = [options.bids_dir, *options.data]
+    found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
+    for line in describe(found).splitlines():
+        logger.info("%s", line)
+    plugin_args = dict(resources.plugin_args)
+    if resources.plugin == "MultiProc":
+        plugin_args["worker_log"] = str(work_dir / "workers.log")
+        plugin_args["log_level"] = nipype_level(options.verbose)
+    prepared, found = prepare_scans(
+        found,
+        cache_dir=options.cache_dir or options.output_dir / "prepared",
+        work_dir=work_dir,
+        settings=ProcessingSettings(
+            skull_strip=skull_strip,
+            bias_correction=bias_correction,
+            bet_frac=options.bet_frac,
+            detect_stripped=options.skull_strip == "auto",
+            sloppy=options.sloppy,
+        ),
+        cube_shape=(options.cube_side,) * 3,
+        plugin=resources.plugin,
+        plugin_args=plugin_args,
+        omp_nthreads=resources.omp_nthreads,
+    )
+    table, _ = write_found(found, options.output_dir)
+    if not prepared:
+        raise MsnmoError(
+            "no scan could be prepared",
+            file=table,
+            remedy="It says why, scan by scan",
+            exit_code=ExitCode.BAD_DATA,
+        )
+    return SiteData(prepared, notes_on(found))
