@@ -22,6 +22,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
+    from pathspec import GitIgnoreSpec
 
 logger = logging.getLogger(__name__)
 
@@ -280,10 +281,13 @@ def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
 
 def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Scan]:
     """Make scans of paths; leave out what is no magnitude image of its folder's participant."""
-    sidecars = Sidecars(bids_dir)
+    sidecars, ignored = Sidecars(bids_dir), _ignored(bids_dir)
     found: dict[tuple[str, str], Scan] = {}
     for path in sorted(map(Path, paths), key=lambda path: path.as_posix()):
         relative = path.relative_to(bids_dir).as_posix()
+        if ignored.match_file(relative):
+            logger.info("%s: left out (.bidsignore)", relative)
+            continue
         match = SCAN_NAME.fullmatch(path.name)
         folder = relative.rpartition("/")[0]
         if match is None or folder != _folder_of(match["subject"], match["session"]):
@@ -312,6 +316,21 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
             metadata=metadata,
         )
     return list(found.values())
+
+
+def _ignored(bids_dir: Path) -> GitIgnoreSpec:
+    """Return what ``.bidsignore`` at the data set's root says, in the syntax of ``.gitignore``."""
+    from pathspec import GitIgnoreSpec
+
+    file = bids_dir / ".bidsignore"
+    try:
+        return GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8-sig").splitlines())
+    except FileNotFoundError:
+        return GitIgnoreSpec(())
+    except (OSError, ValueError) as error:
+        raise MsnmoError(
+            f"cannot be read ({error})", file=file, exit_code=ExitCode.INVALID_BIDS
+        ) from error
 
 
 def _folder_of(subject: str, session: str | None) -> str:

@@ -82,6 +82,19 @@ def test_what_is_left_out_is_said(make_dataset, caplog, name, text):
     assert text in caplog.text
 
 
+def test_bidsignore_is_honoured(make_dataset, caplog):
+    root = make_dataset(*THREE, "sub-02/anat/sub-02_acq-x_FLAIR.nii.gz")
+    (root / ".bidsignore").write_text("# not yet\nsub-01/ses-1/\n*_acq-*_FLAIR.nii*\n!*acq-3d*\n")
+    with caplog.at_level(logging.INFO):
+        assert relatives(find_scans(root)) == list(THREE[1:])
+    left_out = (THREE[0], "sub-02/anat/sub-02_acq-x_FLAIR.nii.gz")
+    for name in left_out:
+        assert caplog.text.count(f"{name}: left out (.bidsignore)") == 1
+    (root / ".bidsignore").write_bytes(b"\xff")
+    with pytest.raises(MsnmoError, match=r"\.bidsignore: cannot be read"):
+        find_scans(root)
+
+
 def test_sidecars_inherit_and_the_nearest_wins(make_dataset):
     root = make_dataset(*THREE)
     (root / "FLAIR.json").write_text(json.dumps({"SkullStripped": True, "EchoTime": 0.1}))
