@@ -71,6 +71,13 @@ def label_of(prefix: str) -> Callable[[str], str]:
     return label
 
 
+def name_or_pattern(text: str) -> str:
+    """Return a BIDS name or a pattern as it was given, or refuse several in one."""
+    if re.search(r"[,;\s]", text):
+        raise ValueError(f"'{text}' is not one name or pattern; separate them with blanks")
+    return text
+
+
 def at_least(smallest: int) -> Callable[[str], int]:
     """Return the type of a whole number that is not smaller."""
 
@@ -192,6 +199,10 @@ class WhichScans:
     session_label: tuple[str, ...] | None = option(
         "sessions, with or without 'ses-' (default: all)",
         nargs="+", metavar="LABEL", type=label_of("ses-"),
+    )  # fmt: skip
+    exclude: tuple[str, ...] = option(
+        "scans to leave out, by BIDS name: entities, as sub-01_ses-2, or a pattern, as '*_run-2*'",
+        default=(), nargs="+", metavar="LABEL|PATTERN", type=name_or_pattern,
     )  # fmt: skip
     bids_filter_file: Path | None = option(
         'JSON file with pybids filters, as {"flair": {"acquisition": "3d", "run": null}}',

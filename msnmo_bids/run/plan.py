@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,37 @@ def select(bids_dir: Path, asked: WhichScans) -> Selection:
             len(selection.subjects),
             ", ".join(f"sub-{label}" for label in selection.without_flair),
         )
-    return selection
+    return _without(selection, asked.exclude)
+
+
+def _without(selection: Selection, patterns: Sequence[str]) -> Selection:
+    """Leave out the scans that ``--exclude`` names; say which, and which pattern named none."""
+    excluded: dict[str, str] = {}
+    for pattern in patterns:
+        found = [scan.relative for scan in selection.available if _matches(scan, pattern)]
+        excluded |= dict.fromkeys(found, pattern)
+        if not found:
+            logger.warning("--exclude %s: no scan has such a name", pattern)
+    for scan, pattern in sorted(excluded.items()):
+        logger.info("%s: left out (--exclude %s)", scan, pattern)
+    left = tuple(scan for scan in selection.scans if scan.relative not in excluded)
+    if not left:
+        raise MsnmoError(
+            "--exclude leaves no scan",
+            remedy="Run with --dry-run and fewer of them to see what there is",
+            exit_code=ExitCode.NOTHING_SELECTED,
+        )
+    available = tuple(scan for scan in selection.available if scan.relative not in excluded)
+    return replace(selection, scans=left, available=available)
+
+
+def _matches(scan: Scan, pattern: str) -> bool:
+    """Say whether a scan has all entities that are named, or its name fits a pattern."""
+    name = pattern.removesuffix(".gz").removesuffix(".nii").removesuffix("_FLAIR")
+    if any(character in name for character in "*?["):
+        return fnmatchcase(scan.prefix, name)
+    wanted = {part if "-" in part else f"sub-{part}" for part in name.split("_")}
+    return wanted <= set(scan.prefix.split("_"))
 
 
 def make_plan(options: AppOptions) -> Plan:
