@@ -36,18 +36,7 @@ def build_parser() -> Parser[CrossvalOptions]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     with guard(PROGRAM, argv) as session:
         options = build_parser().options(session.command)
         session.show(options.verbose)

@@ -94,18 +94,7 @@ def build_parser() -> Parser[SimulateOptions]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     remedy = "Remove what was written and run the same command again"
     with guard(PROGRAM, argv, remedy=remedy) as session:
         options = build_parser().options(session.command)

@@ -39,14 +39,7 @@ T = TypeVar("T", Scan, Comparison)
 
 
 def run_participant(options: AppOptions, session: Session) -> None:
-    """Run the participant level.
-
-    Parameters
-    ----------
-    options : AppOptions
-        From the command line.
-    session : Session
-        Gets log, counts and exit code.
+    """Run the participant level; the session gets log, counts and exit code.
 
     Raises
     ------
@@ -61,7 +54,6 @@ def run_participant(options: AppOptions, session: Session) -> None:
     if options.dry_run:
         logger.info("%s", plan_table(plan))
         return
-    session.ok = len(plan.complete)
     if options.reports_only:
         write_shared(options.bids_dir, options.output_dir, plan)
         write_reports(options.output_dir, plan, subjects=plan.subjects)
@@ -70,8 +62,10 @@ def run_participant(options: AppOptions, session: Session) -> None:
         logger.info("Reports written: %d", len(plan.subjects))
     elif plan.to_run or plan.comparisons:
         process(options, with_machine(plan), session)
+        return
     else:
         _nothing_to_do(options, plan)
+    session.ok = len(plan.complete)
 
 
 def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
@@ -85,16 +79,12 @@ def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
 
 
 def process(options: AppOptions, plan: Plan, session: Session) -> None:
-    """Process the scans of a plan.
+    """Process the scans of a plan; the session gets log, counts and exit code.
 
     Parameters
     ----------
-    options : AppOptions
-        From the command line.
     plan : Plan
         With at least one scan or comparison to run, device and precision resolved.
-    session : Session
-        Gets log, counts and exit code.
 
     Raises
     ------
@@ -118,7 +108,7 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
         "%d of %d scans to process, %d complete already; log: %s",
         count, total, total - count, record.folder,
     )  # fmt: skip
-    session.failed = count
+    session.ok, session.failed = total - count, count
     # What is about to be replaced must not stay behind in a comparison.
     running = {scan.relative for scan in plan.to_run}
     kept = [scan for scan in plan.selection.available if scan.relative not in running]

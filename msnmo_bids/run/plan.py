@@ -125,7 +125,9 @@ def _without(selection: Selection, patterns: Sequence[str]) -> Selection:
             exit_code=ExitCode.NOTHING_SELECTED,
         )
     available = tuple(scan for scan in selection.available if scan.relative not in excluded)
-    return replace(selection, scans=left, available=available)
+    kept = {*selection.without_flair, *(scan.subject for scan in available)}
+    subjects = tuple(subject for subject in selection.subjects if subject in kept)
+    return replace(selection, scans=left, available=available, subjects=subjects)
 
 
 def _matches(scan: Scan, pattern: str) -> bool:
