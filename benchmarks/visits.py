@@ -29,9 +29,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.bids.visits import comparisons
 from msnmo_bids.visits.compare import VisitFiles, compare, find_motion
 from msnmo_bids.visits.halfway import resample
@@ -67,7 +67,7 @@ def truth(scan: Scan) -> Example:
 def true_changes(scan: Scan) -> dict[int, str]:
     """Return what became of each lesion since the visit before, by label."""
     folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
-    rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
+    rows = read_tsv(folder / truth_name(scan.prefix, "lesion_table")).rows
     return {int(row["index"]): row["change"] for row in rows}
 
 

@@ -3,7 +3,59 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+#: Names of a list in one line of a log; the rest is counted.
+LISTED = 10
+
+
+class Note(NamedTuple):
+    """Something that a user must know, and what it is about.
+
+    Parameters
+    ----------
+    what : str
+        In plain words, the same for everything of its kind.
+    about : str
+        A file, a scan, a value; empty when ``what`` says it.
+    """
+
+    what: str
+    about: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.about}" if self.about else self.what
+
+
+def merged(notes: Iterable[Note]) -> list[str]:
+    """Return one line for each kind of note, with the number and the names of what it is about.
+
+    Examples
+    --------
+    >>> merged([Note("no date", "ses-1"), Note("is empty"), Note("no date", "ses-2")])
+    ['no date (2): ses-1, ses-2', 'is empty']
+    """
+    kinds: dict[str, dict[str, None]] = {}
+    for note in notes:
+        kinds.setdefault(note.what, {}).update({note.about: None} if note.about else {})
+    return [
+        f"{what} ({len(about)}): {listed(about)}" if about else what
+        for what, about in kinds.items()
+    ]
+
+
+def listed(names: Iterable[str], shown: int = LISTED) -> str:
+    """Return names in one line; of many the first ones.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
+    known = list(names)
+    more = f" and {len(known) - shown} more" if len(known) > shown else ""
+    return ", ".join(known[:shown]) + more
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -30,4 +82,4 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     ['ses-1', 'ses-2', 'ses-10']
     """
     parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -16,9 +16,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.regions import REGIONS, assign_regions, locate_regions
 from msnmo_bids.lesions.sites import SITES, lesion_sites
 
@@ -73,7 +73,7 @@ def compare(scan: Scan, truth: Path) -> list[Lesion]:
     codes, to_mni = locate_regions(flair.get_fdata(dtype=np.float32), brain, zooms)
     regions = assign_regions(labels, codes, zooms)
     sites = lesion_sites(labels, to_mni, float(np.prod(zooms)))
-    rows = read_table(folder / truth_name(scan.prefix, "lesion_table"))
+    rows = read_tsv(folder / truth_name(scan.prefix, "lesion_table")).rows
     return [
         Lesion(row["kind"], row["region"], regions[index], tuple(sites[index]))
         for row, index in ((row, int(row["index"])) for row in rows)

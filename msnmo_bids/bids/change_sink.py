@@ -162,6 +162,7 @@ def _record(
         "Later": comparison.later.prefix,
         "OrderOfVisits": comparison.order_by,
         "IntervalDays": comparison.interval_days,
+        "Notes": [str(note) for note in comparison.notes],
         **summary,
         "Fingerprint": made_by,
         "Outputs": outputs,

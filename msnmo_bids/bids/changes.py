@@ -50,7 +50,7 @@ def fingerprint(comparison: Comparison, output_dir: Path, method: Mapping[str, A
     """
     content = {
         "method": method,
-        "order": [comparison.order_by, comparison.interval_days],
+        "order": [comparison.order_by, comparison.interval_days, *map(str, comparison.notes)],
         "scans": [
             hashlib.sha256(diagnosis_path(scan, output_dir).read_bytes()).hexdigest()
             for scan in (comparison.earlier, comparison.later)

@@ -6,7 +6,6 @@ whole, with the same content, so that it does not matter which one comes last.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import uuid
@@ -20,6 +19,7 @@ from urllib.parse import quote
 from msnmo_bids.bids.change_sidecars import CHANGE_DESCRIPTIONS
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_kinds, io_spec
 from msnmo_bids.bids.sidecars import DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
+from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.version import CODE_URL
 
@@ -120,26 +120,6 @@ def write_tsv(target: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     write_text(target, "\n".join(lines) + "\n")
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a TSV file; empty when there is none.
-
-    Parameters
-    ----------
-    path : Path
-        Table with a header.
-
-    Returns
-    -------
-    list of dict
-        One a row, texts as they stand.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
-
-
 def _cell(value: Any) -> str:
     text = "" if value is None else " ".join(str(value).split())
     return text or "n/a"
@@ -188,7 +168,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         Its keys and values.
     """
     try:
-        content = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
+        content, _ = read_json(folder / "dataset_description.json")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -67,6 +67,8 @@ class ScanRecord:
         Whether there are derivatives.
     step, message, remedy, crash_file : str
         Of a failure; empty when unknown.
+    notes : tuple of str
+        What was left out or guessed in the sidecars of the image.
     diagnosis : dict
         Content of the diagnosis file; empty without results.
     """
@@ -81,13 +83,14 @@ class ScanRecord:
     message: str = ""
     remedy: str = ""
     crash_file: str = ""
+    notes: tuple[str, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scan: Scan, status: Status = Status.PENDING, **problem: Any) -> ScanRecord:
         """Return the record of a scan; `problem` holds step, message and so on."""
         return cls(scan.relative, scan.subject, scan.session, scan.prefix, scan.folder, status,
-                   **problem)  # fmt: skip
+                   notes=tuple(scan.notes), **problem)  # fmt: skip
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> ScanRecord:

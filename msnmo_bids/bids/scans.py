@@ -7,7 +7,6 @@ whole when one sidecar is broken.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.bids.dataset import subject_folders
 from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.names import io_spec
+from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.text import Note, merged
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -59,6 +60,8 @@ class Scan:
         What the sidecar says; None when it does not say.
     metadata : dict
         All that the sidecars say, after inheritance.
+    notes : tuple of str
+        What was left out or guessed in the sidecars.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Scan:
     folder: str
     skull_stripped: bool | None = None
     metadata: dict[str, Any] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def node_name(self) -> str:
@@ -170,6 +174,7 @@ def find_scans(
     """
     bids_dir = bids_dir.absolute()
     subjects = select_subjects(bids_dir, participants)
+    _check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None, database_dir)
     available = _scans(_query(layout, {}), bids_dir, set(subjects))
     scans = available
@@ -204,14 +209,16 @@ def read_filters(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If the file is missing, is no JSON, or has another form.
+        If the file is missing, is not JSON, or has another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content, notes = read_json(path)
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", file=path) from error
     except ValueError as error:
-        raise UsageError(f"is no JSON ({error})", file=path) from error
+        raise UsageError(f"is not JSON ({error})", file=path) from error
+    for note in notes:
+        logger.warning("%s: %s", path, note)
     if not isinstance(content, dict) or not isinstance(content.get(FILTER_KEY, {}), dict):
         raise UsageError(
             "is no BIDS filter file", file=path, remedy='Its form: {"flair": {"acquisition": "3d"}}'
@@ -223,6 +230,27 @@ def read_filters(path: Path) -> dict[str, Any]:
         if entity in filters and filters[entity] != io_spec()["queries"]["flair"][entity]:
             raise UsageError(f"cannot change the {entity} of the query 'flair'", file=path)
     return filters
+
+
+def _check_description(bids_dir: Path) -> None:
+    """Name a description of the data set that cannot be read; a list in it stops pybids."""
+    file = bids_dir / "dataset_description.json"
+    try:
+        content, notes = read_json(file)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        notes = [Note(f"cannot be read ({error}), ignored")]
+    else:
+        if not isinstance(content, dict):
+            raise MsnmoError(
+                "does not hold fields in braces",
+                file=file,
+                remedy='Write {"Name": "...", "BIDSVersion": "1.10.0"}',
+                exit_code=ExitCode.INVALID_BIDS,
+            )
+    for note in notes:
+        logger.warning("%s: %s", file.name, note)
 
 
 def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None) -> BIDSLayout:
@@ -283,6 +311,7 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
     """Make scans of paths; leave out what is no magnitude image of its folder's participant."""
     sidecars, ignored = Sidecars(bids_dir), _ignored(bids_dir)
     found: dict[tuple[str, str], Scan] = {}
+    notes: list[Note] = []
     for path in sorted(map(Path, paths), key=lambda path: path.as_posix()):
         relative = path.relative_to(bids_dir).as_posix()
         if ignored.match_file(relative):
@@ -303,7 +332,8 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
             logger.warning("%s: the same scan is there as .nii and .nii.gz: left out", relative)
             continue
         metadata = sidecars.of(relative)
-        stripped = metadata.get("SkullStripped")
+        own = sidecars.notes(relative)
+        notes += own
         found[folder, match["prefix"]] = Scan(
             path=path,
             bids_dir=bids_dir,
@@ -312,9 +342,12 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
             session=match["session"],
             prefix=match["prefix"],
             folder=folder,
-            skull_stripped=stripped if isinstance(stripped, bool) else None,
+            skull_stripped=metadata.get("SkullStripped"),
             metadata=metadata,
+            notes=tuple(map(str, own)),
         )
+    for line in merged(notes):
+        logger.warning("%s", line)
     return list(found.values())
 
 

@@ -2,15 +2,121 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.dataset import subject_folders
+from msnmo_bids.bids.text_files import Row, read_tsv
+from msnmo_bids.text import Note
 
-Row = dict[str, str]
-_MISSING = frozenset({"", "n/a"})
+#: What stands for a value that lacks, besides dashes; in lower case.
+_MISSING = frozenset({"", "n/a", "na", "nan", "#n/a"})
 #: Columns that name a row.
 KEYS = frozenset({"participant_id", "session_id", "filename"})
+#: Columns by which ``participants.tsv`` has a row a session, where it has.
+_SESSION_COLUMNS = ("session_id", "session")
+PARTICIPANTS, SESSIONS, SCANS = "participants.tsv", "sessions.tsv", "scans.tsv"
+
+
+class Rows:
+    """The rows of one table by the folder or image that they are about.
+
+    A row belongs to the folder of its label, with or without its prefix; else to the only one
+    whose label differs in nothing but zeros before numbers, and in capitals.
+
+    Parameters
+    ----------
+    path : Path
+        The table; it may be missing.
+    kind : str
+        `PARTICIPANTS`, `SESSIONS` or `SCANS`.
+    about : str
+        The folder that the table belongs to, for notes; empty for ``participants.tsv``.
+    known : collection of str
+        Labels of the folders, or names of the images without extension.
+    """
+
+    def __init__(self, path: Path, kind: str, about: str, known: Collection[str]) -> None:
+        self.path, self.kind, self.about = path, kind, about
+        table = read_tsv(path)
+        key = {PARTICIPANTS: "participant_id", SESSIONS: "session_id", SCANS: "filename"}[kind]
+        self.columns = frozenset(table.columns)
+        self.problem = table.problem
+        if table.columns and key not in self.columns:
+            self.problem = table.without(key)
+        self.exists = bool(table.columns or table.problem)
+        self._file_notes = table.notes
+        by_label: dict[str, list[Row]] = defaultdict(list)
+        for row in () if self.problem else table.rows:
+            by_label[label_of(cell(row, key), kind)].append(row)
+        self._places = match_labels(by_label, known)
+        self._of = {place: by_label[label] for label, place in self._places.items()}
+        self.unmatched = [label for label in by_label if label not in self._places]
+        self.contradictions: dict[tuple[str, str], list[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._of
+
+    def value(self, name: str, column: str, session: str | None = None) -> str:
+        """Return a cell; where there are several rows, what all say that say something.
+
+        Parameters
+        ----------
+        name : str
+            Label of the folder, or name of the image.
+        column : str
+            The column.
+        session : str, optional
+            Rows of this session come first, in a table that has rows a session.
+
+        Returns
+        -------
+        str
+            Empty when no row says it, or when the rows contradict each other.
+        """
+        rows = self._of.get(name, [])
+        wanted = spelling(session or "")
+        of_session = [
+            row
+            for row in rows
+            if session
+            and wanted in {spelling(label_of(cell(row, c), SESSIONS)) for c in _SESSION_COLUMNS}
+        ]
+        for some in (of_session, rows):
+            said = {text.casefold(): text for row in some if (text := cell(row, column))}
+            if len(said) > 1:
+                self.contradictions[name, column] = list(said.values())
+                return ""
+            if said:
+                return next(iter(said.values()))
+        return ""
+
+    def notes(self) -> Iterator[Note]:
+        """Say what was not used or guessed; contradictions only of values that were asked for."""
+        if self.problem:
+            yield self.note(f"not used, {self.problem}")
+        for what, about in self._file_notes:
+            yield self.note(what, about)
+        for label, place in self._places.items():
+            if label != place:
+                yield self.note(
+                    "rows matched although they are spelt differently", f"{label} = {place}"
+                )
+        what = "image" if self.kind == SCANS else "folder"
+        for label in self.unmatched:
+            # Rows of other images than FLAIR are no fault.
+            if self.kind != SCANS or label.endswith("_FLAIR"):
+                yield self.note(f"rows that fit no {what}, not used", label or "(no name)")
+        for (name, column), texts in self.contradictions.items():
+            values = f"{name}, {column}: {' or '.join(texts)}"
+            yield self.note("rows that contradict each other, not used there", values)
+
+    def note(self, what: str, about: str = "") -> Note:
+        """Return a note on this table; those of many tables of a kind can be merged."""
+        return Note(f"{self.kind}: {what}", " ".join(filter(None, (self.about, about))))
 
 
 class Tables:
@@ -20,15 +126,15 @@ class Tables:
     ----------
     root : Path
         Root of the data set.
+    scans : iterable of str, optional
+        Images (POSIX paths from the root) besides those that are there.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scans: Iterable[str] = ()) -> None:
         self.root = root
-        self.participants = {
-            label.removeprefix("sub-"): row
-            for row in read_table(root / "participants.tsv")
-            if (label := cell(row, "participant_id"))
-        }
+        self._asked = tuple(scans)
+        people = {*subject_folders(root), *(scan[4:].split("/")[0] for scan in self._asked)}
+        self.participants = Rows(root / PARTICIPANTS, PARTICIPANTS, "", people)
         self._sessions = cache(self._read_sessions)
         self._scans = cache(self._read_scans)
 
@@ -48,46 +154,154 @@ class Tables:
         str
             Empty when no table says it.
         """
-        return next((text for row in self.rows(relative) if (text := cell(row, column))), "")
+        session = _session(relative)
+        found = (rows.value(name, column, session) for rows, name in self.sources(relative))
+        return next(filter(None, found), "")
 
     def columns(self, relative: str) -> set[str]:
         """Return the columns that the tables have for a scan."""
-        return {name for row in self.rows(relative) for name in row if name} - KEYS
+        usable = (rows for rows, _ in self.sources(relative) if not rows.problem)
+        return {name for rows in usable for name in rows.columns} - KEYS
 
-    def rows(self, relative: str) -> tuple[Row, Row, Row]:
-        """Return the rows of a scan in ``scans.tsv``, ``sessions.tsv`` and ``participants.tsv``.
+    def sources(self, relative: str) -> list[tuple[Rows, str]]:
+        """Return the tables that a scan has a row in, or should have, and what names its row.
 
-        A row that is not there is empty. ``scans.tsv`` is that of the session, else of the
-        participant.
+        In this order: ``scans.tsv``, ``sessions.tsv``, ``participants.tsv``. ``scans.tsv`` is that
+        of the session, else of the participant.
         """
-        subject, *rest = relative.split("/")
-        session = rest[0] if rest and rest[0].startswith("ses-") else ""
-        name = rest[-1].split(".")[0] if rest else ""
-        folders = (f"{subject}/{session}", subject) if session else (subject,)
-        scans = (self._scans(folder).get(name, {}) for folder in folders)
-        return (
-            next(filter(None, scans), {}),
-            self._sessions(subject).get(session, {}),
-            self.participants.get(subject.removeprefix("sub-"), {}),
-        )
+        subject, session = relative.split("/")[0], _session(relative)
+        name = Path(relative).name.split(".")[0]
+        folders = (f"{subject}/ses-{session}", subject) if session else (subject,)
+        scans = [rows for folder in folders if (rows := self._scans(folder)).exists]
+        with_row = [rows for rows in scans if name in rows]
+        found = [(rows, name) for rows in [*with_row, *scans][:1]]
+        if session:
+            found.append((self._sessions(subject), session))
+        return [*found, (self.participants, subject.removeprefix("sub-"))]
 
-    def _read_scans(self, folder: str) -> dict[str, Row]:
-        """Return the rows of a scans.tsv by the image's name without extension."""
-        rows = read_table(self.root / folder / f"{folder.replace('/', '_')}_scans.tsv")
-        return {Path(cell(row, "filename")).name.split(".")[0]: row for row in rows}
+    def notes(self, scans: Iterable[str], columns: Collection[str]) -> list[Note]:
+        """Say what in the tables could not be used for some scans.
 
-    def _read_sessions(self, subject: str) -> dict[str, Row]:
-        rows = read_table(self.root / subject / f"{subject}_sessions.tsv")
-        return {f"ses-{cell(row, 'session_id').removeprefix('ses-')}": row for row in rows}
+        Parameters
+        ----------
+        scans : iterable of str
+            Images, POSIX paths from the root; their values have been asked for.
+        columns : collection of str
+            Columns that matter: a table without them is passed over, unless it cannot be read.
+
+        Returns
+        -------
+        list of Note
+            To be merged.
+        """
+        used: dict[Rows, list[str]] = {}
+        for scan in scans:
+            for rows, name in self.sources(scan):
+                lacking = used.setdefault(rows, [])
+                if name not in rows:
+                    lacking.append(Path(scan).name)
+        found: list[Note] = []
+        for rows, lacking in sorted(used.items(), key=lambda item: _NEAREST_LAST[item[0].kind]):
+            matters = rows.kind == PARTICIPANTS or rows.columns & set(columns)
+            if not rows.exists or not (matters or rows.problem):
+                continue
+            found += rows.notes()
+            if not rows.problem:
+                what = f"{rows.kind}: scans without a row"
+                found += [Note(what, name) for name in lacking]
+        return found
+
+    def _read_scans(self, folder: str) -> Rows:
+        path = self.root / folder / f"{folder.replace('/', '_')}_scans.tsv"
+        there = [image.name for image in path.parent.rglob("*_FLAIR.nii*") if path.exists()]
+        there += [Path(scan).name for scan in self._asked if scan.startswith(f"{folder}/")]
+        return Rows(path, SCANS, folder, {name.split(".")[0] for name in there})
+
+    def _read_sessions(self, subject: str) -> Rows:
+        folder = self.root / subject
+        known = {path.name.removeprefix("ses-") for path in folder.glob("ses-*")}
+        own = (scan for scan in self._asked if scan.startswith(f"{subject}/"))
+        known |= {label for scan in own if (label := _session(scan))}
+        return Rows(folder / f"{subject}_sessions.tsv", SESSIONS, subject, known)
+
+
+_NEAREST_LAST = {PARTICIPANTS: 0, SESSIONS: 1, SCANS: 2}
 
 
 def cell(row: Row, column: str) -> str:
-    """Return a cell; empty where the table has ``n/a`` or no such column.
+    """Return a cell; empty where the table has ``n/a``, a dash or no such column.
 
     Examples
     --------
-    >>> cell({"site": " n/a "}, "site"), cell({"site": "A  B"}, "site")
-    ('', 'A B')
+    >>> cell({"site": " n/a "}, "site"), cell({"site": "-"}, "site"), cell({"site": "A  B"}, "site")
+    ('', '', 'A B')
     """
     text = " ".join((row.get(column) or "").split())
-    return "" if text.lower() in _MISSING else text
+    return "" if text.lower() in _MISSING or not text.strip("-–—") else text
+
+
+def label_of(text: str, kind: str) -> str:
+    """Return the label or the image's name that a cell holds.
+
+    Examples
+    --------
+    >>> label_of("sub-01", PARTICIPANTS), label_of("anat/sub-01_FLAIR.nii.gz", SCANS)
+    ('01', 'sub-01_FLAIR')
+    """
+    if kind == SCANS:
+        return text.replace("\\", "/").rpartition("/")[2].split(".")[0]
+    return re.sub(r"^(sub|ses)-", "", text, flags=re.IGNORECASE)
+
+
+def spelling(label: str) -> str:
+    """Return a label without what people spell differently.
+
+    Examples
+    --------
+    >>> spelling("MS007"), spelling("ms7"), spelling("0")
+    ('ms7', 'ms7', '0')
+    """
+    return re.sub(r"(?<!\d)0+(?=\d)", "", label).casefold()
+
+
+def match_labels(labels: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Match the labels of a table with those of the folders.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        Of the table.
+    known : collection of str
+        Of the folders.
+
+    Returns
+    -------
+    dict of str to str
+        The folder's label by the table's: the same, or else the only one with its `spelling`, if no
+        other label of the table has that too.
+
+    Examples
+    --------
+    >>> match_labels(["1", "02", "3"], ["01", "02", "3", "03", "04"])
+    {'02': '02', '3': '3', '1': '01'}
+    >>> match_labels(["1"], ["01", "001"])
+    {}
+    """
+    names = list(dict.fromkeys(labels))
+    found = {label: label for label in names if label in known}
+    there, asked = defaultdict(list), defaultdict(list)
+    for label in known:
+        there[spelling(label)].append(label)
+    for label in names:
+        asked[spelling(label)].append(label)
+    for label in names:
+        one = spelling(label)
+        if label not in found and len(asked[one]) == 1 and len(there[one]) == 1:
+            found[label] = there[one][0]
+    return found
+
+
+def _session(relative: str) -> str | None:
+    """Return the label of a scan's session."""
+    folder = relative.split("/")[1]
+    return folder.removeprefix("ses-") if folder.startswith("ses-") else None

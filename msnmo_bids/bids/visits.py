@@ -5,17 +5,33 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from itertools import pairwise
 
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.tables import Tables, cell
-from msnmo_bids.text import natural_key
+from msnmo_bids.bids.tables import SCANS, SESSIONS, Tables
+from msnmo_bids.text import Note, natural_key
 
 #: How the order of visits was found; the first two are tables with the column ``acq_time``.
-BY_SCANS, BY_SESSIONS, BY_LABELS = "scans.tsv", "sessions.tsv", "session labels"
+BY_SCANS, BY_SESSIONS, BY_LABELS = SCANS, SESSIONS, "session labels"
+DATE_COLUMN = "acq_time"
+#: Begins of labels that are words: these come before all others, and after them.
+_FIRST = ("pre", "base", "bl", "screen", "before", "initial")
+_LAST = ("post", "follow", "fu", "after", "final")
+NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31), not used"
+NOT_DATED = "visits without a date that can be read, so that labels decide which came first"
+NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
+SAME_DATE = "visits of the same date, so that labels decide which came first"
+NO_SESSION = "scans that are compared with none, because they belong to no session"
+NO_COUNTERPART = "scans that are compared with none; another scan of the same visit is"
+NO_RESULTS = "visits that are passed over in the comparison, because they have no results"
+TOO_FEW = "visits that are not compared, because fewer than two have results"
+OTHER_NAMES = (
+    "no scans of the same name at both visits, so the nearest are compared; a difference of the "
+    "sequences can look like a change"
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +46,15 @@ class Comparison:
         What says which is the earlier one.
     interval_days : float or None
         Days between them; None without dates.
+    notes : tuple of Note
+        What a reader must know of their order, and of the choice of these two scans.
     """
 
     earlier: Scan
     later: Scan
     order_by: str
     interval_days: float | None
+    notes: tuple[Note, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -58,8 +77,8 @@ def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
     """Pair the scans of consecutive visits.
 
     Scans of one participant with the same name but for the session are a series; each is compared
-    with the one before it in its series. Where no two visits have scans of the same name, the
-    first scan of each visit makes the series.
+    with the one before it in its series. A visit that is in no series is compared with the visit
+    before it (the first one with that after it), by the two scans whose names differ least.
 
     Parameters
     ----------
@@ -78,45 +97,160 @@ def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
     found: list[Comparison] = []
     tables = cache(Tables)
     for subject in sorted(by_subject, key=natural_key):
-        for series in _series(by_subject[subject]):
-            found += _pairs(series, tables(series[0].bids_dir))
+        own = sorted(by_subject[subject], key=lambda scan: natural_key(scan.prefix))
+        found += _of_participant(own, tables(own[0].bids_dir))
     return found
 
 
-def _series(scans: Sequence[Scan]) -> list[list[Scan]]:
-    ordered = sorted(scans, key=lambda scan: natural_key(scan.prefix))
-    by_name: dict[str, list[Scan]] = defaultdict(list)
-    for scan in ordered:
-        by_name[scan.prefix.replace(f"_ses-{scan.session}", "", 1)].append(scan)
-    series = [group for group in by_name.values() if len(group) > 1]
-    if series:
-        return series
-    first = {scan.session: scan for scan in reversed(ordered)}
-    return [list(first.values())] if len(first) > 1 else []
+def left_out(scans: Iterable[Scan], found: Iterable[Comparison]) -> list[Note]:
+    """Name the visits and scans that are in no comparison, and why.
+
+    Parameters
+    ----------
+    scans : iterable of Scan
+        All of the participants in question, with and without results.
+    found : iterable of Comparison
+        From `comparisons`, of those with results.
+
+    Returns
+    -------
+    list of Note
+        About those participants who have several visits.
+    """
+    used = {scan for one in found for scan in (one.earlier, one.later)}
+    people = {scan.subject for scan in used}
+    visits = {(scan.subject, scan.session) for scan in used}
+    by_subject: dict[str, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        by_subject[scan.subject].append(scan)
+    notes = []
+    for subject, own in by_subject.items():
+        if len({scan.session for scan in own}) == 1:
+            continue
+        for scan in own:
+            if scan in used:
+                continue
+            if scan.session is None:
+                why = NO_SESSION
+            elif (subject, scan.session) in visits:
+                why = NO_COUNTERPART
+            else:
+                why = NO_RESULTS if subject in people else TOO_FEW
+            notes.append(Note(why, scan.prefix))
+    return notes
+
+
+def _of_participant(scans: Sequence[Scan], tables: Tables) -> list[Comparison]:
+    """Pair the scans of one participant, sorted by name."""
+    by_name: dict[frozenset[str], list[Scan]] = defaultdict(list)
+    by_visit: dict[str | None, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        by_name[_entities(scan)].append(scan)
+        by_visit[scan.session].append(scan)
+    series = [own for own in by_name.values() if len(own) > 1]
+    found = [pair for own in series for pair in _pairs(own, tables)]
+    covered = {scan.session for own in series for scan in own}
+    chain = _pairs([own[0] for own in by_visit.values()], tables)
+    for number, pair in enumerate(chain):
+        before, after = pair.earlier.session, pair.later.session
+        if after in covered and not (number == 0 and before not in covered):
+            continue
+        one, two = min(
+            ((a, b) for a in by_visit[before] for b in by_visit[after]),
+            key=lambda two: len(_entities(two[0]) ^ _entities(two[1])),
+        )
+        note = Note(OTHER_NAMES, f"{one.prefix} with {two.prefix}")
+        found.append(replace(pair, earlier=one, later=two, notes=(*pair.notes, note)))
+    return found
 
 
 def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     """Put a series in order and pair each scan with the next."""
-    by_label = sorted(series, key=lambda scan: natural_key(scan.session or ""))
-    rows = [tables.rows(scan.relative) for scan in by_label]
-    for place, source in enumerate((BY_SCANS, BY_SESSIONS)):
-        times = [_time(cell(of_scan[place], "acq_time")) for of_scan in rows]
+    by_label = sorted(series, key=lambda scan: _label_key(scan.session or ""))
+    notes: list[Note] = []
+    undated: list[Note] = []
+    for source in (BY_SCANS, BY_SESSIONS):
+        times, found = _times(by_label, tables, source)
+        notes += found
         known = [time for time in times if time is not None]
         if len(known) == len(times):
             dated = sorted(zip(known, range(len(known)), by_label, strict=True))
             return [
-                Comparison(one, two, source, round((end - begin).total_seconds() / 86400, 3))
+                _dated(one, two, (begin, end), source, notes)
                 for (begin, _, one), (end, _, two) in pairwise(dated)
             ]
-    return [Comparison(one, two, BY_LABELS, None) for one, two in pairwise(by_label)]
+        if known or found:
+            undated += [
+                Note(NOT_DATED, f"{_name(scan)} ({source})")
+                for scan, time in zip(by_label, times, strict=True)
+                if time is None
+            ]
+    notes += [*undated, *_order_of_labels(by_label)]
+    return [Comparison(*two, BY_LABELS, None, tuple(notes)) for two in pairwise(by_label)]
+
+
+def _dated(
+    one: Scan, two: Scan, times: tuple[datetime, datetime], source: str, notes: Sequence[Note]
+) -> Comparison:
+    """Pair two scans by their dates; where these are equal, their labels decide."""
+    begin, end = times
+    days = round((end - begin).total_seconds() / 86400, 3)
+    if end > begin:
+        return Comparison(one, two, source, days, tuple(notes))
+    same = Note(SAME_DATE, f"{_name(one)} and {_name(two)} ({begin:%Y-%m-%d})")
+    return Comparison(one, two, BY_LABELS, days, (*notes, same, *_order_of_labels([one, two])))
+
+
+def _times(
+    series: Sequence[Scan], tables: Tables, source: str
+) -> tuple[list[datetime | None], list[Note]]:
+    """Return the time of each scan that a kind of table has, and what is wrong with the tables."""
+    times: list[datetime | None] = []
+    notes: list[Note] = []
+    for scan in series:
+        own = [(r, name) for r, name in tables.sources(scan.relative) if r.kind == source]
+        times.append(None)
+        for rows, name in own:
+            text = rows.value(name, DATE_COLUMN)
+            times[-1] = _time(text)
+            if text and times[-1] is None:
+                file = rows.path.relative_to(tables.root).as_posix()
+                notes.append(Note(NO_DATE, f"{file} '{text}'"))
+            if DATE_COLUMN in rows.columns or rows.problem:
+                notes += rows.notes()
+    return times, list(dict.fromkeys(notes))
+
+
+def _order_of_labels(series: Sequence[Scan]) -> list[Note]:
+    """Say that labels do not tell time, unless they differ in numbers only."""
+    labels = [scan.session or "" for scan in series]
+    kinds = {re.sub(r"\d+", "#", label).casefold() for label in labels}
+    if len(kinds) == 1 and "#" in kinds.pop():
+        return []
+    return [Note(NO_TIME, f"sub-{series[0].subject} ({', '.join(f'ses-{s}' for s in labels)})")]
+
+
+def _label_key(label: str) -> tuple[int, list[tuple[int, int, str]]]:
+    """Sort labels by their numbers, and words such as ``pre`` and ``post`` before and after."""
+    word = label.casefold()
+    return word.startswith(_LAST) - word.startswith(_FIRST), natural_key(word)
+
+
+def _entities(scan: Scan) -> frozenset[str]:
+    """Return the entities of a scan's name but for participant and session."""
+    return frozenset(scan.prefix.split("_")) - {f"sub-{scan.subject}", f"ses-{scan.session}"}
+
+
+def _name(scan: Scan) -> str:
+    return f"sub-{scan.subject}_ses-{scan.session}"
 
 
 def _time(text: str) -> datetime | None:
-    """Read a date or a time (ISO 8601), as it stands on the clock; None for what is none.
+    """Read a date or a time (ISO 8601), as it stands on the clock; None for anything else.
 
     >>> _time("2019-06-15T13:45:30.5Z")
     datetime.datetime(2019, 6, 15, 13, 45, 30, 500000)
-    >>> _time("n/a") is None
+    >>> _time("01/05/2020") is None
     True
     """
     try:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,9 @@ def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> Mod
 def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table: texts as they are, numbers as such, ``subject`` and an index added."""
     try:
-        table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
+        table = pd.read_csv(
+            file, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
+        )
     except FileNotFoundError:
         raise MsnmoError(
             "the file is missing",

@@ -20,7 +20,7 @@ from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.facts import Facts
-from msnmo_bids.text import natural_key
+from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.
 NAMED = "named diagnoses"
@@ -151,6 +151,50 @@ def measure_accuracy(found: CrossValidation, *, draws: int = DRAWS) -> Accuracy 
         known=int(table["diagnosis"].isin(found.classes).sum()),
         guesses=guesses(found),
     )
+
+
+def limits_of_accuracy(found: CrossValidation) -> list[str]:
+    """Say why accuracy cannot be measured, and which diagnoses count in no metric.
+
+    Parameters
+    ----------
+    found : CrossValidation
+        From `as_results`.
+
+    Returns
+    -------
+    list of str
+        Sentences; empty where every scan has a diagnosis that is a class.
+    """
+    table = found.models[REFERENCE].scans
+    classes = list(found.classes)
+    if not classes:
+        return ["Accuracy is not measured: no scan has results."]
+    known = table["diagnosis"][table["diagnosis"] != "n/a"]
+    others = Counter(known[~known.isin(classes)])
+    names = listed(f"{name} ({number})" for name, number in others.most_common())
+    said = (
+        [
+            f"Diagnoses that are not a class of the weights ({', '.join(classes)}), with their "
+            f"number of scans, count in no metric: {names}."
+        ]
+        if others
+        else []
+    )
+    scored = classified(found, table)
+    if known.empty:
+        return ["Accuracy is not measured: the tables of the data set give no diagnosis."]
+    if len(others) and sum(others.values()) == len(known):
+        return [f"Accuracy is not measured. {said[0]}"]
+    if not len(scored):
+        return [*said, "Accuracy is not measured: no scan with a diagnosis has lesions."]
+    if len(set(scored["diagnosis"])) == 1:
+        only = scored["diagnosis"].iloc[0]
+        said.append(
+            f"All scans with a score and a diagnosis are {only}: what needs another class, such "
+            "as the area under the ROC curve, is n/a."
+        )
+    return said
 
 
 def accuracy_figures(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from msnmo_bids.evaluation.crossval import CrossValidation
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
-from msnmo_bids.group.accuracy import Accuracy, accuracy_figures, as_results, measure_accuracy
+from msnmo_bids.group.accuracy import (
+    Accuracy,
+    accuracy_figures,
+    as_results,
+    limits_of_accuracy,
+    measure_accuracy,
+)
 from msnmo_bids.group.agreement import (
     Metrics,
     bland_altman_figure,
@@ -53,6 +59,8 @@ class Cohort:
         The table of all scans.
     columns : dict of str to dict
         Its columns.
+    notes : list of str
+        What in the raw data set's tables and sidecars could not be used, or was guessed.
     """
 
     records: list[ScanRecord]
@@ -63,6 +71,7 @@ class Cohort:
     quality: dict[str, tuple[str, list[str]]]
     rows: list[dict[str, Any]]
     columns: dict[str, dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -102,12 +111,15 @@ class Evaluation:
         forest plot (SVG) unless no site has a value to pool. Empty with fewer than two sites.
     figures : dict of str to Path or None
         PNG files by name.
+    limits : list of str
+        Why the diagnoses are not compared, or not all of them, in sentences.
     """
 
     accuracy: Accuracy | None
     agreement: Agreement | None
     pooling: list[tuple[str, list[str], Path | None]]
     figures: dict[str, Path | None]
+    limits: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -160,7 +172,8 @@ def evaluate(
         scans = found.models[REFERENCE].scans
         drawn["bland_altman"] = bland_altman_figure(scans, figures / "group_bland-altman.png")
     pooling = _pool(cohort, metrics, figures) if accuracy or agreement else []
-    return Evaluation(accuracy, agreement, pooling, drawn)
+    limits = limits_of_accuracy(found)
+    return Evaluation(accuracy, agreement, pooling, drawn, limits)
 
 
 def _agreement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.tables import Tables
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.settings import Columns
+from msnmo_bids.text import Note, merged
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Facts:
 
 def read_facts(
     bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
-) -> dict[str, Facts]:
+) -> tuple[dict[str, Facts], list[str]]:
     """Read what the raw data set says of the scans.
 
     Parameters
@@ -48,8 +52,10 @@ def read_facts(
 
     Returns
     -------
-    dict of str to Facts
+    facts : dict of str to Facts
         By scan.
+    notes : list of str
+        What in the tables and sidecars could not be used, or was guessed, one line a kind.
 
     Raises
     ------
@@ -58,41 +64,54 @@ def read_facts(
     """
     names = list(scans)
     if bids_dir is None:
-        return {name: Facts() for name in names}
-    tables, sidecars = Tables(bids_dir), Sidecars(bids_dir)
-    _check(tables, names, columns, bids_dir)
+        return {name: Facts() for name in names}, []
+    tables, sidecars = Tables(bids_dir, names), Sidecars(bids_dir)
+    notes = _check(tables, names, columns, bids_dir)
     by_name = {name.casefold(): name for name in classes}
-    found = {}
+    found, ages = {}, []
     for name in names:
         diagnosis = tables.value(name, columns.diagnosis)
         scanner = tables.value(name, columns.scanner) if columns.scanner else ""
+        age = tables.value(name, columns.age)
         found[name] = Facts(
             by_name.get(diagnosis.casefold(), diagnosis) or None,
             tables.value(name, columns.site) or None,
             (scanner if columns.scanner else _scanner(sidecars.of(name))) or None,
-            _years(tables.value(name, columns.age)),
+            _years(age),
         )
-    return found
+        if age and found[name].age is None:
+            ages.append(Note("ages that are not a number of years, not used", f"{name} '{age}'"))
+    of_sidecars = [note for name in names for note in sidecars.notes(name)]
+    notes += [*tables.notes(names, {*vars(columns).values()}), *ages]
+    for line in merged(notes):  # those of sidecars have been said when the scans were found
+        logger.warning("%s", line)
+    return found, merged([*notes, *of_sidecars])
 
 
-def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -> None:
-    """Refuse columns that the user named and that are nowhere."""
-    standard = Columns()
-    asked = {
-        kind: name
-        for kind, name in vars(columns).items()
-        if name and name != getattr(standard, kind)
-    }
-    if not asked:
-        return
+def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -> list[Note]:
+    """Name the usual columns that no table has; refuse those that the user named."""
+    standard = vars(Columns())
     there = set().union(*(tables.columns(name) for name in scans)) if scans else set()
-    for kind, name in asked.items():
-        if name not in there:
+    lacking = []
+    for kind, name in vars(columns).items():
+        if not name or name in there:
+            continue
+        if name != standard[kind]:
+            problem = tables.participants.problem
             raise UsageError(
                 f"--{kind}-column: no table has a column '{name}'",
                 file=bids_dir / "participants.tsv",
-                remedy=f"Choose of {', '.join(sorted(there)) or 'none: there are no columns'}",
+                remedy=f"Choose of {', '.join(sorted(there)) or problem or 'none: it is missing'}",
             )
+        lacking.append(name)
+    if not tables.participants.exists:
+        return [Note("there is no participants.tsv: what it would say is not known")]
+    if tables.participants.problem or not lacking:
+        return []
+    options = ", ".join(f"--{name}-column" for name in lacking)
+    others = ", ".join(sorted(there)) or "no others"
+    return [Note(f"no table has these columns (there are: {others}; or use {options})", name)
+            for name in lacking]  # fmt: skip
 
 
 def _scanner(metadata: dict) -> str:
@@ -104,12 +123,12 @@ def _scanner(metadata: dict) -> str:
     'Siemens 3 T'
     """
     words = [
-        " ".join(str(metadata[key]).split())
+        " ".join(metadata[key].split())
         for key in ("Manufacturer", "ManufacturersModelName")
         if metadata.get(key)
     ]
     field = metadata.get("MagneticFieldStrength")
-    if isinstance(field, int | float):
+    if field is not None:
         words.append(f"{field:.2g} T")
     return " ".join(words)
 

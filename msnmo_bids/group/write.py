@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from msnmo_bids.group.quality import read_quality
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.tables import write_tables
 from msnmo_bids.reports.wording import ALWAYS, NO_REAL_NMOSD
+
+logger = logging.getLogger(__name__)
 
 PHENOTYPE = "msnmo"
 #: The positive class unless the user says another one.
@@ -67,7 +70,7 @@ def write_group(
     asked = settings or GroupSettings()
     records = in_order(scans)
     classes = class_names(records)
-    facts = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
+    facts, notes = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
     apart, quality = outliers(records), read_quality(output_dir, records)
     columns = column_dictionary(classes, facts.values())
     rows = [table_row(r, classes, facts[r.relative], apart.get(r.relative, ())) for r in records]
@@ -81,8 +84,11 @@ def write_group(
         quality=quality,
         rows=rows,
         columns=columns,
+        notes=notes,
     )
     evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
+    for limit in evaluation.limits:
+        logger.warning("%s", limit)
     by_reference = any(fact.diagnosis for fact in facts.values())
     meaning = "Classes: the raw data set's diagnosis." if by_reference else "Classes: the model's."
     maps = write_frequency_maps(

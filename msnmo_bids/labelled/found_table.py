@@ -94,6 +94,8 @@ def describe(found: Found) -> str:
         reasons = Counter(out.reason for out in found.left_out)
         lines += ["", f"Left out: {len(found.left_out)}"]
         lines += [f"  {number} x {reason}" for reason, number in reasons.most_common()]
+    if found.notes:
+        lines += ["", "Tables:", *(f"  {note}" for note in found.notes)]
     return "\n".join(lines) + "\n"
 
 

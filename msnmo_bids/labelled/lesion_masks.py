@@ -19,7 +19,6 @@ A mask lies anywhere in the folder of the labels (``derivatives/manual``, else
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import numpy as np
 
 from msnmo_bids.bids.names import sidecar
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
@@ -258,7 +258,7 @@ def _shows_lesions(mask: MaskFile) -> bool:
         return True
     beside = mask.path.with_name(sidecar(mask.path.name))
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
+        content, _ = read_json(beside)
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and str(content.get("Type", "")).lower() == "lesion"

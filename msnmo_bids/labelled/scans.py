@@ -1,8 +1,8 @@
 """The scans of a site's own BIDS data sets, and what is known of them.
 
-Diagnosis: column ``diagnosis`` of ``participants.tsv``, compared with the classes whatever the
-case. Site: column ``site`` of ``scans.tsv``, else of ``sessions.tsv``, else of
-``participants.tsv``, else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
+Diagnosis: column ``diagnosis`` of ``scans.tsv``, else of ``sessions.tsv``, else of
+``participants.tsv``, compared with the classes whatever the case. Site: column ``site``, likewise,
+else the data set's name. Lesions: :mod:`msnmo_bids.labelled.lesion_masks`.
 A scan with either of mask and diagnosis trains what it can; one with neither is left out.
 """
 
@@ -15,10 +15,13 @@ from pathlib import Path
 
 from msnmo_bids.bids.dataset import read_description
 from msnmo_bids.bids.scans import Scan, find_scans
-from msnmo_bids.bids.tables import Tables, cell
+from msnmo_bids.bids.tables import Tables
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
+from msnmo_bids.text import merged
+
+_DIAGNOSIS, _SITE = "diagnosis", "site"
 
 Person = tuple[str, str]
 
@@ -102,10 +105,13 @@ class Found:
         With a mask, a diagnosis or both; by data set and path.
     left_out : tuple of LeftOut
         Everything else.
+    notes : tuple of str
+        What in the tables could not be used, or was guessed, one line a kind.
     """
 
     scans: tuple[LabelledScan, ...]
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_labelled_scans(
@@ -141,10 +147,12 @@ def find_labelled_scans(
     _check_folders(roots, labels)
     scans: list[LabelledScan] = []
     left_out: list[LeftOut] = []
+    notes: list[str] = []
     for root, name in zip(roots, names, strict=True):
         found = _find_in_dataset(root, name, classes, labels)
         scans += found.scans
         left_out += found.left_out
+        notes += found.notes
     if not scans:
         reasons = Counter(out.reason for out in left_out)
         common = reasons.most_common(1)[0][0] if reasons else "there are no scans"
@@ -155,7 +163,7 @@ def find_labelled_scans(
             f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
             exit_code=ExitCode.INPUT_MISSING,
         )
-    return Found(tuple(scans), tuple(left_out))
+    return Found(tuple(scans), tuple(left_out), tuple(notes))
 
 
 def dataset_names(roots: Sequence[Path]) -> list[str]:
@@ -206,7 +214,7 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
     masks = LesionMasks(_label_folder(root, labels), selection.scans)
     scans: list[LabelledScan] = []
     left_out = [LeftOut(name, subject, None, "", "no FLAIR") for subject in selection.without_flair]
-    for subject in people.rows.keys() - set(selection.subjects):
+    for subject in people.without_folder:
         reason = "in participants.tsv, but there is no folder"
         left_out.append(LeftOut(name, subject, None, "", reason))
     for scan in selection.scans:
@@ -215,7 +223,9 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
             scans.append(labelled)
         else:
             left_out.append(labelled)
-    return Found(tuple(scans), tuple(sorted(left_out, key=lambda out: (out.subject, out.name))))
+    left_out.sort(key=lambda out: (out.subject, out.name))
+    notes = (f"{name}: {line}" for line in people.notes([s.relative for s in selection.scans]))
+    return Found(tuple(scans), tuple(left_out), tuple(notes))
 
 
 def _labelled(
@@ -223,7 +233,7 @@ def _labelled(
 ) -> LabelledScan | LeftOut:
     """Put together what is known of a scan, or say why it is left out."""
     problem = _header_problem(scan.path)
-    diagnosis, no_diagnosis = people.diagnosis(scan.subject)
+    diagnosis, no_diagnosis = people.diagnosis(scan)
     mask, no_mask = (None, "") if problem else masks.of(scan)
     notes = tuple(note for note in (no_diagnosis, no_mask) if note)
     if problem is None and diagnosis is None and mask is None:
@@ -269,18 +279,23 @@ class _Participants:
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self._tables = Tables(root)
-        self.rows = self._tables.participants
+        self.without_folder = self._tables.participants.unmatched
         title = read_description(root).get("Name")
         self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
         self._default_site = self._default_site or " ".join(root.name.split())
 
-    def diagnosis(self, subject: str) -> tuple[str | None, str]:
-        """Return the class of a participant, or None and why."""
-        if not self.rows:
-            return None, "no participants.tsv that can be read"
-        if subject not in self.rows:
+    def diagnosis(self, scan: Scan) -> tuple[str | None, str]:
+        """Return the class of a scan, or None and why."""
+        value = self._tables.value(scan.relative, _DIAGNOSIS)
+        table = self._tables.participants
+        if not value and (table.problem or not table.exists):
+            return None, f"no participants.tsv that can be read{_brackets(table.problem)}"
+        if not value and _DIAGNOSIS not in table.columns:
+            return None, "no column 'diagnosis' in participants.tsv"
+        if not value and scan.subject not in table:
             return None, "not in participants.tsv"
-        value = cell(self.rows[subject], "diagnosis")
+        if not value and (scan.subject, _DIAGNOSIS) in table.contradictions:
+            return None, "rows of participants.tsv that contradict each other"
         if not value:
             return None, "no diagnosis in participants.tsv"
         by_name = {name.casefold(): name for name in self.classes}
@@ -290,4 +305,12 @@ class _Participants:
 
     def site(self, scan: Scan) -> str:
         """Return where a scan was made."""
-        return self._tables.value(scan.relative, "site") or self._default_site
+        return self._tables.value(scan.relative, _SITE) or self._default_site
+
+    def notes(self, scans: Sequence[str]) -> list[str]:
+        """Say what in the tables could not be used for some scans, or was guessed."""
+        return merged(self._tables.notes(scans, (_DIAGNOSIS, _SITE)))
+
+
+def _brackets(text: str) -> str:
+    return f" ({text})" if text else ""

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import Status
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.statistics import MIN_SUBJECTS
@@ -204,7 +204,7 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
 
 
 def _group(folder: Path, table: Path, site_column: str | None) -> Results:
-    rows = pd.DataFrame(read_table(table))
+    rows = pd.DataFrame(list(read_tsv(table).rows))
     needed = {"participant_id", "scan", "status", "diagnosis", *filter(None, [site_column])}
     if lacking := sorted(needed - set(rows)):
         raise BadInputError(
@@ -213,7 +213,7 @@ def _group(folder: Path, table: Path, site_column: str | None) -> Results:
             "--site-column",
         )  # fmt: skip
     named = [str(name) for name in rows if str(name).startswith("probability_")]
-    dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_table(folder / _SEGMENTATION)}
+    dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_tsv(folder / _SEGMENTATION).rows}
     rows = rows[rows["status"] == Status.COMPLETE]
     scans = pd.DataFrame({
         "site": rows[site_column] if site_column else SITE,

@@ -37,6 +37,7 @@ def write_participant_report(
     scans: Sequence[ScanRecord],
     *,
     changes: Sequence[VisitsRecord] = (),
+    left_out: Sequence[str] = (),
     settings: Mapping[str, Any],
     version: str,
 ) -> Path:
@@ -53,6 +54,8 @@ def write_participant_report(
         (:func:`~msnmo_bids.bids.records.read_scan`).
     changes : sequence of VisitsRecord
         Comparisons of consecutive visits, in order.
+    left_out : sequence of str
+        Visits and scans that are in no comparison, and why.
     settings : mapping
         Processing settings of the run that writes the report.
     version : str
@@ -72,6 +75,7 @@ def write_participant_report(
         settings=settings,
         version=version,
         changes=changes,
+        left_out=left_out,
     )
     sections = [section for make in SECTIONS for section in make(page)]
     text = render("participant.html.j2", sections=sections, **header(page))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.dataset import read_table
 from msnmo_bids.bids.names import derivative_name, figure_path
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.sites import NMOSD_SITES, SITES
 from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
@@ -127,7 +127,7 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int)
         ],
         lesions=[
             {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
-            for row in read_table(table)
+            for row in read_tsv(table).rows
         ],
     )
 

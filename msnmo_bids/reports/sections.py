@@ -36,6 +36,8 @@ class Participant:
         Version of the program.
     changes : sequence of VisitsRecord
         Comparisons of consecutive visits, in order.
+    left_out : sequence of str
+        Visits and scans that are in no comparison, and why.
     """
 
     output_dir: Path
@@ -44,6 +46,7 @@ class Participant:
     settings: Mapping[str, Any]
     version: str
     changes: Sequence[VisitsRecord] = ()
+    left_out: Sequence[str] = ()
 
     @cached_property
     def done(self) -> list[ScanRecord]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.change_sidecars import CHANGE_LEVELS, REASON_LEVELS
-from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.text_files import Row, read_tsv
 from msnmo_bids.bids.visits import BY_LABELS
 from msnmo_bids.reports.change_figure import CHANGE_COLOURS
 from msnmo_bids.reports.page import data_uri
@@ -50,9 +50,16 @@ class VisitsRecord:
     def order(self) -> str:
         """How it is known which visit came first, in a sentence."""
         source = self.record.get("OrderOfVisits", BY_LABELS)
-        if source == BY_LABELS:
-            return "There are no dates: the visits are in the order of their labels."
-        return f"The visits are in the order of the dates in {source}."
+        if source != BY_LABELS:
+            return f"The visits are in the order of the dates in {source}."
+        if self.notes:
+            return "The visits are in the order of their labels."
+        return "There are no dates: the visits are in the order of their labels."
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the order, and of the choice of the two scans."""
+        return list(self.record.get("Notes") or ())
 
     @property
     def interval(self) -> str:
@@ -62,14 +69,15 @@ class VisitsRecord:
 
 
 def visits_section(page: Participant) -> list[Section]:
-    """Show what changed between consecutive visits; nothing with one visit."""
-    if not page.changes:
+    """Show what changed between consecutive visits, and what was not compared."""
+    if not page.changes and not page.left_out:
         return []
+    notes = [*page.left_out, *(note for visits in page.changes for note in visits.notes)]
     views = [
         {
             "visits": visits,
             "figure": data_uri(visits.figure) if visits.record else None,
-            "lesions": _changed_first(read_table(visits.table)) if visits.record else [],
+            "lesions": _changed_first(read_tsv(visits.table).rows) if visits.record else [],
         }
         for visits in page.changes
     ]
@@ -79,6 +87,7 @@ def visits_section(page: Participant) -> list[Section]:
             "visits",
             "Between visits",
             views=views,
+            notes=list(dict.fromkeys(notes)),
             levels=CHANGE_LEVELS,
             reasons=REASON_LEVELS,
             colours=CHANGE_COLOURS,
@@ -86,6 +95,6 @@ def visits_section(page: Participant) -> list[Section]:
     ]
 
 
-def _changed_first(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def _changed_first(rows: Sequence[Row]) -> list[Row]:
     order = list(CHANGE_COLOURS)
     return sorted(rows, key=lambda row: order.index(row["change"]))

@@ -77,8 +77,8 @@ CHANGE_FIGURE_MEANS = (
     "then those of the new, enlarging, vanished and shrinking lesions, the largest changes first."
 )
 NO_RATES = (
-    "No rates a year: the data set has no dates of these visits (acq_time in scans.tsv or "
-    "sessions.tsv), or they are less than 60 days apart."
+    "No rates a year: the data set has no dates of these visits that can be read (acq_time in "
+    "scans.tsv or sessions.tsv), or they are less than 60 days apart."
 )
 ACCURACY_MEANS = (
     "What follows compares the model with the diagnoses that this data set states. It holds for "

@@ -25,7 +25,13 @@ from msnmo_bids.run.record import finish, write_configuration
 from msnmo_bids.run.reports import stale_reports, write_reports, write_shared
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
-from msnmo_bids.run.visits import due_comparisons, method, possible_comparisons, tidy_comparisons
+from msnmo_bids.run.visits import (
+    due_comparisons,
+    method,
+    possible_comparisons,
+    tidy_comparisons,
+    why_left_out,
+)
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -164,6 +170,8 @@ def _compare_visits(job: Job) -> None:
         logger.info("%d comparisons of visits to make", len(missing))
         _run_batches(job, missing, lambda batch: _visits_workflow(job, batch),
                      LAST_NODE_OF_VISITS, job.comparison_failures)  # fmt: skip
+    for line in why_left_out(job.plan.selection.scans, job.output_dir):
+        logger.warning("%s", line)
     failed = {failure.prefix: failure for failure in job.comparison_failures}
     for comparison in possible_comparisons(scans, job.output_dir):
         if reason := why_not_comparable(comparison, job.output_dir):

@@ -18,7 +18,7 @@ from msnmo_bids.model.probe import probe
 from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.run.visits import due_comparisons
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
-from msnmo_bids.text import aligned
+from msnmo_bids.text import aligned, merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -171,6 +171,8 @@ def make_plan(options: AppOptions) -> Plan:
         if reason is not None:
             reasons[scan.relative] = reason
     due = due_comparisons(selection.available, set(reasons), options.output_dir)
+    for line in merged(note for comparison in due for note in comparison.notes):
+        logger.warning("%s", line)
     return Plan(selection, settings, weights, metadata, reasons, due)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.run.plan import Plan
-from msnmo_bids.run.visits import possible_comparisons
+from msnmo_bids.run.visits import possible_comparisons, why_left_out
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
 
@@ -68,6 +68,7 @@ def write_reports(
             subject,
             [standing(scan, output_dir, latest) for scan in scans],
             changes=changes_of_visits(scans, output_dir, latest_compared),
+            left_out=why_left_out(scans, output_dir),
             settings=_settings(output_dir, plan, scans),
             version=get_version(),
         )
@@ -89,8 +90,8 @@ def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> 
     -------
     ScanRecord
     """
-    known = latest.get(scan.relative)
-    return read_scan(output_dir, known if known else ScanRecord.of(scan))
+    known = latest.get(scan.relative, ScanRecord.of(scan))
+    return read_scan(output_dir, replace(known, notes=tuple(scan.notes)))
 
 
 def changes_of_visits(

@@ -19,7 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from msnmo_bids.bids.dataset import read_table, write_tsv
+from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.labelled.scans import LabelledScan, Person
 
@@ -246,7 +247,7 @@ def read_folds(path: Path, participants: Sequence[Participant]) -> Folds:
     MsnmoError
         The file is no such table, or its participants, sites or diagnoses are not these.
     """
-    rows = read_table(path)
+    rows = read_tsv(path).rows
     if not rows or not set(COLUMNS) <= rows[0].keys():
         raise _bad(path, f"is no table with the columns {', '.join(COLUMNS)}")
     saved: dict[Person, dict[str, str]] = {}

@@ -243,7 +243,7 @@ def prepare_scans(
         if labelled in to_do:
             _warn(prepared[-1])
     scans = tuple(scan.labelled for scan in prepared)
-    return prepared, Found(scans, (*found.left_out, *left_out))
+    return prepared, Found(scans, (*found.left_out, *left_out), found.notes)
 
 
 def _planned(

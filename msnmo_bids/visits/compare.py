@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.mask import rounded
 from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.visits.changes import Visit, classify
@@ -249,7 +249,7 @@ def _centroids(numbers: np.ndarray, count: int, affine: np.ndarray) -> list[list
 
 
 def _regions(visit: VisitFiles) -> dict[int, str]:
-    return {int(row["index"]): row["region"] for row in read_table(visit.morphometry)}
+    return {int(row["index"]): row["region"] for row in read_tsv(visit.morphometry).rows}
 
 
 def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:

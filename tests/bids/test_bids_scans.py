@@ -106,11 +106,68 @@ def test_sidecars_inherit_and_the_nearest_wins(make_dataset):
     assert (third.skull_stripped, third.metadata["EchoTime"]) == (False, 0.1)
 
 
-@pytest.mark.parametrize("content", ["{broken", "[1, 2]", '{"SkullStripped": "yes"}'])
-def test_a_bad_sidecar_stops_nothing(make_dataset, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{broken", "cannot be read"),
+        ("", "cannot be read"),
+        ("[1, 2]", "holds a list"),
+        ("true", "holds a single value"),
+        ('{"SkullStripped": "yes"}', 'SkullStripped is "yes", not true or false: ignored'),
+        ('{"SkullStripped": 2}', "SkullStripped is 2, not true or false: ignored"),
+        ('{"SkullStripped": [true]}', "SkullStripped is a list or an object"),
+        ('{"SkullStripped": NaN}', "SkullStripped is NaN, not a number: ignored"),
+    ],
+)
+def test_a_bad_sidecar_stops_nothing_and_is_named(make_dataset, caplog, content, words):
     root = make_dataset(*THREE)
     (root / "sub-02/anat/sub-02_FLAIR.json").write_text(content)
-    assert [scan.skull_stripped for scan in find_scans(root).scans] == [None, None, None]
+    scans = find_scans(root).scans
+    assert [scan.skull_stripped for scan in scans] == [None, None, None]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert words in line
+    assert line.endswith("(1): sub-02/anat/sub-02_FLAIR.json")
+    assert [len(scan.notes) for scan in scans] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_sidecars_in_other_encodings_are_read(make_dataset, encoding):
+    root = make_dataset(*THREE)
+    content = '{"SkullStripped": true, "InstitutionName": "Málaga"}'.encode(encoding)
+    (root / "sub-02/anat/sub-02_FLAIR.json").write_bytes(content)
+    scan = find_scans(root).scans[2]
+    assert (scan.skull_stripped, scan.metadata["InstitutionName"]) == (True, "Málaga")
+
+
+@pytest.mark.parametrize(
+    ("value", "stripped"),
+    [('"true"', True), ('" False "', False), ("1", True), ("0.0", False), ("null", None)],
+)
+def test_a_type_that_leaves_no_doubt_is_taken_and_named_once(make_dataset, caplog, value, stripped):
+    root = make_dataset(*THREE)
+    for name in ("sub-01_ses-1_FLAIR.json", "sub-01_ses-2_FLAIR.json"):
+        (root / "sub-01" / name).write_text(f'{{"SkullStripped": {value}}}')
+    assert [scan.skull_stripped for scan in find_scans(root).scans] == [stripped, stripped, None]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (stripped is not None)
+    names = "(2): sub-01/sub-01_ses-1_FLAIR.json, sub-01/sub-01_ses-2_FLAIR.json"
+    assert all(line.startswith("SkullStripped is ") and line.endswith(names) for line in lines)
+
+
+@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"Name": "t"}', b"{broken"])
+def test_a_description_with_a_fault_is_named_and_stops_nothing(make_dataset, caplog, content):
+    root = make_dataset(*THREE)
+    (root / "dataset_description.json").write_bytes(content)
+    assert len(find_scans(root).scans) == 3
+    assert ("dataset_description.json: cannot be read" in caplog.text) == (content == b"{broken")
+
+
+def test_a_description_that_is_a_list_stops_with_a_remedy(make_dataset):
+    root = make_dataset(*THREE)
+    (root / "dataset_description.json").write_text('[{"Name": "t"}]')
+    with pytest.raises(MsnmoError, match="does not hold fields in braces") as caught:
+        find_scans(root)
+    assert caught.value.exit_code == ExitCode.INVALID_BIDS
 
 
 def test_participant_and_session_labels(make_dataset):

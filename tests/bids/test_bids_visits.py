@@ -8,7 +8,19 @@ import pytest
 
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.bids.visits import BY_LABELS, BY_SCANS, BY_SESSIONS, comparisons
+from msnmo_bids.bids.visits import (
+    BY_LABELS,
+    BY_SCANS,
+    BY_SESSIONS,
+    NO_DATE,
+    NO_TIME,
+    NOT_DATED,
+    OTHER_NAMES,
+    SAME_DATE,
+    Comparison,
+    comparisons,
+    left_out,
+)
 
 
 def name(session: str, rest: str = "", subject: str = "01") -> str:
@@ -67,6 +79,132 @@ def test_one_missing_date_makes_labels_decide(make_dataset, date):
     write_tsv(root / "sub-01" / "sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
     [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.order_by) == ("1", BY_LABELS)
+
+
+def dated(make_dataset, **dates: str) -> list[Comparison]:
+    """Return the comparisons of visits with these labels and dates."""
+    root = make_dataset(*map(name, dates))
+    lines = [f"ses-{label}\t{date}" for label, date in dates.items()]
+    text = "\n".join(["session_id\tacq_time", *lines])
+    (root / "sub-01" / "sub-01_sessions.tsv").write_text(text)
+    return comparisons(find_scans(root).scans)
+
+
+def said(found: Comparison) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {}
+    for note in found.notes:
+        kinds.setdefault(note.what, []).append(note.about)
+    return kinds
+
+
+@pytest.mark.parametrize("date", ["01/05/2020", "2020", "2020-13-01", "Jan 2020"])
+def test_dates_that_cannot_be_read_are_named_and_labels_decide(make_dataset, date):
+    [one] = dated(make_dataset, s1=date, s2="2019-04-01")
+    assert (one.earlier.session, one.order_by, one.interval_days) == ("s1", BY_LABELS, None)
+    assert said(one) == {
+        NO_DATE: [f"sub-01/sub-01_sessions.tsv '{date}'"],
+        NOT_DATED: ["sub-01_ses-s1 (sessions.tsv)"],
+    }
+
+
+def test_dates_that_can_be_read_need_no_word(make_dataset):
+    [one] = dated(make_dataset, post="2020-05-01", pre="20190401")
+    assert (one.earlier.session, one.interval_days, one.notes) == ("pre", 396, ())
+
+
+def test_a_visit_without_a_date_is_named(make_dataset):
+    one, two = dated(make_dataset, s2="2019-04-01", s1="n/a", s3="2020-01-01")
+    assert [one.earlier.session, two.earlier.session] == ["s1", "s2"]
+    assert said(one) == said(two) == {NOT_DATED: ["sub-01_ses-s1 (sessions.tsv)"]}
+
+
+def test_a_table_without_the_column_of_labels_is_named(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    (root / "sub-01" / "sub-01_sessions.tsv").write_text("session,acq_time\n1,2020-01-01\n")
+    [one] = comparisons(find_scans(root).scans)
+    assert one.order_by == BY_LABELS
+    assert "no column session_id (there is: 'session,acq_time'; commas" in str(one.notes[0])
+    assert said(one)[NOT_DATED] == ["sub-01_ses-1 (sessions.tsv)", "sub-01_ses-2 (sessions.tsv)"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("pre", "post"), ("baseline", "followup"), ("bl", "m12"), ("1", "fu"), ("screening", "V1")],
+)
+def test_words_are_put_in_order_but_tell_no_time(make_dataset, labels):
+    root = make_dataset(*map(name, labels))
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.later.session, one.order_by) == (*labels, BY_LABELS)
+    assert said(one) == {NO_TIME: [f"sub-01 (ses-{labels[0]}, ses-{labels[1]})"]}
+
+
+@pytest.mark.parametrize(
+    "labels", [("1", "2"), ("M0", "M12"), ("m6", "M12"), ("20190615", "20200101"), ("y1d2", "y2d1")]
+)
+def test_numbers_tell_time(make_dataset, labels):
+    root = make_dataset(*map(name, labels[::-1]))
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.later.session, one.notes) == (*labels, ())
+
+
+def test_the_same_date_twice_claims_no_order(make_dataset):
+    one, two = dated(make_dataset, s2="1925-01-01", s1="1925-01-01", s3="1926-01-01")
+    assert (one.earlier.session, one.later.session) == ("s1", "s2")
+    assert (one.order_by, one.interval_days) == (BY_LABELS, 0)
+    assert said(one) == {SAME_DATE: ["sub-01_ses-s1 and sub-01_ses-s2 (1925-01-01)"]}
+    assert (two.order_by, two.interval_days, two.notes) == (BY_SESSIONS, 365, ())
+
+
+def test_the_same_date_of_visits_that_tell_no_time(make_dataset):
+    [one] = dated(make_dataset, post="1925-01-01", pre="1925-01-01")
+    assert one.earlier.session == "pre"
+    assert set(said(one)) == {SAME_DATE, NO_TIME}
+
+
+def test_a_visit_of_another_acquisition_is_compared_with_the_one_before(make_dataset):
+    root = make_dataset(name("1", "_acq-3d"), name("2", "_acq-2d"), name("3", "_acq-3d"))
+    assert pairs(root) == [
+        ("sub-01_ses-1_acq-3d", "sub-01_ses-3_acq-3d"),
+        ("sub-01_ses-1_acq-3d", "sub-01_ses-2_acq-2d"),
+    ]
+    same, other = comparisons(find_scans(root).scans)
+    assert same.notes == ()
+    assert said(other) == {OTHER_NAMES: ["sub-01_ses-1_acq-3d with sub-01_ses-2_acq-2d"]}
+
+
+def test_the_first_visit_of_another_acquisition_is_compared_with_the_next(make_dataset):
+    root = make_dataset(name("1", "_acq-2d"), name("2", "_acq-3d"), name("3", "_acq-3d"))
+    assert pairs(root) == [
+        ("sub-01_ses-2_acq-3d", "sub-01_ses-3_acq-3d"),
+        ("sub-01_ses-1_acq-2d", "sub-01_ses-2_acq-3d"),
+    ]
+
+
+def test_of_several_scans_the_nearest_is_compared(make_dataset):
+    root = make_dataset(
+        name("1", "_acq-2d_run-1"), name("1", "_acq-3d_run-2"), name("2", "_acq-3d")
+    )
+    assert pairs(root) == [("sub-01_ses-1_acq-3d_run-2", "sub-01_ses-2_acq-3d")]
+    scans = find_scans(root).scans
+    [note] = left_out(scans, comparisons(scans))
+    assert str(note) == (
+        "scans that are compared with none; another scan of the same visit is: "
+        "sub-01_ses-1_acq-2d_run-1"
+    )
+
+
+def test_every_visit_in_no_comparison_is_named(make_dataset):
+    alone, only = "sub-02/anat/sub-02_FLAIR.nii.gz", "sub-01/anat/sub-01_FLAIR.nii.gz"
+    others = [name(session, subject="03") for session in ("1", "2")]
+    scans = find_scans(make_dataset(only, *map(name, "123"), alone, *others)).scans
+    done = [scan for scan in scans if scan.prefix not in ("sub-01_ses-2", "sub-03_ses-1")]
+    notes = [str(note) for note in left_out(scans, comparisons(done))]
+    assert notes == [
+        "scans that are compared with none, because they belong to no session: sub-01",
+        "visits that are passed over in the comparison, because they have no results: sub-01_ses-2",
+        "visits that are not compared, because fewer than two have results: sub-03_ses-1",
+        "visits that are not compared, because fewer than two have results: sub-03_ses-2",
+    ]
 
 
 def test_scans_of_the_same_name_are_compared(make_dataset):

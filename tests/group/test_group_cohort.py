@@ -193,7 +193,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     )
     scan = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
     columns = Columns(diagnosis="group", site="centre")
-    found = read_facts(tmp_path, [scan], columns, ["MS"])[scan]
+    found = read_facts(tmp_path, [scan], columns, ["MS"])[0][scan]
     assert (found.diagnosis, found.site, found.age) == ("MS", "Ljubljana", 89)
     with pytest.raises(UsageError, match="no table has a column 'hospital'") as error:
         read_facts(tmp_path, [scan], Columns(site="hospital"), ["MS"])

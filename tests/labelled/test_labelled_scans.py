@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from site_data import Site
 
-from msnmo_bids.bids.dataset import read_table
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.found_table import COLUMNS, describe, write_found
 from msnmo_bids.labelled.scans import Found, find_labelled_scans
@@ -58,6 +58,35 @@ def test_each_scan_trains_what_it_can(site):
         ("04", "diagnosis 'HC' is no class (MS, NMOSD); no lesion mask in manual"),
         ("05", "no diagnosis in participants.tsv; no lesion mask in manual"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "diagnosis", "words"),
+    [
+        ("participant_id \tdiagnosis \n1\tMS\n", "MS", ["differently (1): 1 = 01"]),
+        ('participant_id\tdiagnosis\tnote\nsub-01\tMS\t"a\nsub-02\tMS\n', "MS", ["lines", "fit"]),
+        ("participant_id\tdiagnosis\nsub-01\tn/a\nsub-01\tMS\nsub-01\t-\n", "MS", []),
+        ("participant_id\tdiagnosis\nsub-01\tNMOSD\nsub-01\tMS\n", None, ["NMOSD or MS"]),
+        ("participant_id,diagnosis\nsub-01,MS\n", None, ["no column participant_id"]),
+        ("participant_id\tgroup\nsub-01\tMS\n", None, []),
+    ],
+)
+def test_tables_as_people_save_them(site, table, diagnosis, words):
+    site.add("01", mask=True)
+    (site.root / "participants.tsv").write_text(table)
+    found = find(site)
+    [scan] = found.scans
+    assert scan.diagnosis == diagnosis
+    assert len(found.notes) == len(words)
+    assert all(word in note for word, note in zip(words, found.notes, strict=True))
+    assert all(f"  {note}" in describe(found) for note in found.notes)
+    reasons = {
+        "NMOSD or MS": "rows of participants.tsv that contradict each other",
+        "no column participant_id": "no participants.tsv that can be read (no column",
+    }
+    if diagnosis is None:
+        expected = reasons.get(" ".join(words), "no column 'diagnosis' in participants.tsv")
+        assert scan.notes[0].startswith(expected)
 
 
 def test_what_cannot_be_used_is_left_out_with_the_reason(site):
@@ -162,7 +191,7 @@ def test_the_table_and_the_text_name_everything(site, tmp_path):
     site.add("03", "HC", site="B")
     found = find(site)
     table, text = write_found(found, tmp_path / "out")
-    rows = read_table(table)
+    rows = read_tsv(table).rows
     assert list(rows[0]) == list(COLUMNS)
     used = [(row["participant_id"], row["session_id"], row["mask"], row["used"]) for row in rows]
     assert used == [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -12,7 +14,9 @@ from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.reports.participant import write_participant_report
+from msnmo_bids.reports.visits import VisitsRecord
 from msnmo_bids.reports.wording import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
+from msnmo_bids.visits.rates import summary
 
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
 TWO = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
@@ -58,6 +62,47 @@ def test_scores_come_with_their_meaning(add_results: Add, write: Write) -> None:
     assert SCORE_MEANS_NOT in text
     assert "width: 75.0%" in source
     assert "0.25" in text
+
+
+def between_visits(
+    output_dir: Path, scans: list[ScanRecord], left_out: list[str], **record: Any
+) -> str:
+    """Return what the page says of two visits whose record has these keys."""
+    record = {"Flags": [], **summary([], record.get("IntervalDays")), **record}
+    nowhere = output_dir / "nowhere"
+    changes = [VisitsRecord("1", "2", "sub-01_ses-2_space-ses1ses2", record, nowhere, nowhere)]
+    found = [read_scan(output_dir, scan) for scan in scans]
+    path = write_participant_report(
+        output_dir, "01", found, changes=changes, left_out=left_out, settings=SETTINGS,
+        version="1",
+    )  # fmt: skip
+    source = path.read_text(encoding="utf-8")
+    return Page(source[source.index('<section id="visits"') : source.index("Methods</h2>")]).text
+
+
+def test_the_order_of_visits_is_said_with_what_is_not_known(
+    add_results: Add, output_dir: Path
+) -> None:
+    scans = [add_results(ONE), add_results(TWO)]
+    dates = {"OrderOfVisits": "sessions.tsv", "IntervalDays": 365.0, "Notes": []}
+    text = between_visits(output_dir, scans, [], **dates)
+    assert "in the order of the dates in sessions.tsv. Time between them: 365 days" in text
+    assert "No rates a year" not in text
+    labels: dict[str, Any] = {"OrderOfVisits": "session labels", "IntervalDays": None}
+    text = between_visits(output_dir, scans, [], **labels)
+    assert "There are no dates: the visits are in the order of their labels." in text
+    assert "No rates a year" in text
+    note, left = "dates that are not ISO 8601: <a>", "visits that are not compared: ses-3"
+    text = between_visits(output_dir, scans, [left], **labels, Notes=[note])
+    assert text.index(left) < text.index(note) < text.index("ses-1 to ses-2")
+    assert "There are no dates" not in text
+    assert "The visits are in the order of their labels. Time between them: not known" in text
+
+
+def test_a_fault_of_the_sidecar_stands_at_its_scan(add_results: Add, write: Write) -> None:
+    note = 'SkullStripped is "true", not true or false: taken as true: sub-01_FLAIR.json'
+    text = Page(write([replace(add_results(ONE), notes=(note,)), add_results(TWO)])).text
+    assert text.count(note) == 1
 
 
 def test_certainty_is_not_claimed(add_results: Add, write: Write) -> None:

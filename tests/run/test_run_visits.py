@@ -41,6 +41,23 @@ def test_consecutive_visits_once(call, fake, raw, tmp_path):
     assert fake.compared == [FIRST, SECOND]
 
 
+def test_what_is_not_known_of_the_order_is_said_before_anything_runs(call, fake, make_dataset):
+    raw = make_dataset(
+        *NAMES[:2],
+        *(f"sub-02/ses-{k}/anat/sub-02_ses-{k}_FLAIR.nii.gz" for k in ("pre", "post")),
+        *(f"sub-03/ses-{k}/anat/sub-03_ses-{k}_FLAIR.nii.gz" for k in ("pre", "post")),
+    )
+    (raw / "sub-01" / "sub-01_sessions.tsv").write_text(
+        "session_id\tacq_time\nses-1\t01/05/2020\nses-2\t01/04/2019\n"
+    )
+    text = call(raw, raw.parent / "out", "participant", SKIP, "--dry-run").text
+    assert "not used (2): sub-01/sub-01_sessions.tsv '01/05/2020', sub-01" in text
+    assert "so that labels decide which came first (2): sub-01_ses-1 (sessions.tsv)" in text
+    assert f"{FIRST}: ses-1 and ses-2 (order by session labels) would be compared" in text
+    assert "(2): sub-02 (ses-pre, ses-post), sub-03 (ses-pre, ses-post)" in text
+    assert "ses-pre and ses-post (order by session labels) would be compared" in text
+
+
 def test_only_what_is_missing_or_new(call, fake, raw, tmp_path):
     out = tmp_path / "out"
     call(raw, out, "participant", SKIP)
@@ -64,6 +81,10 @@ def test_a_visit_that_fails_is_passed_over(call, fake, raw, tmp_path, bad_data):
     result = call(raw, out, "participant", SKIP, "--threshold", "0.2")
     assert result.code == ExitCode.BAD_DATA
     assert records(out) == ["sub-01_ses-3_space-ses1ses3_desc-msnmo_changes.json"]
+    line = "passed over in the comparison, because they have no results (1): sub-01_ses-2"
+    assert result.text.count(line) == 1
+    *_, more = fake.reports[-1]
+    assert [line in left for left in more["left_out"]] == [True]
 
 
 def test_a_comparison_that_fails_costs_no_scan(call, fake, raw, tmp_path, bad_data):

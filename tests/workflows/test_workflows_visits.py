@@ -11,11 +11,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from msnmo_bids.bids.changes import is_compared, paths_of
-from msnmo_bids.bids.dataset import read_table, write_json, write_tsv
+from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.text import Note
 from msnmo_bids.workflows.execution import run_workflow
 from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
 from msnmo_bids.workflows.visits import init_visits_wf
@@ -81,7 +83,8 @@ def comparison(tmp_path) -> Comparison:
     ]
     write_visit(scans[0], tmp_path / "out", [STABLE], np.eye(4))
     write_visit(scans[1], tmp_path / "out", [STABLE, NEW], np.linalg.inv(motion()))
-    return Comparison(scans[0], scans[1], "sessions.tsv", 365.25)
+    notes = (Note("dates that are not read", "a table"),)
+    return Comparison(scans[0], scans[1], "sessions.tsv", 365.25, notes)
 
 
 def run(comparison: Comparison, tmp_path: Path, name: str = "work"):
@@ -104,8 +107,9 @@ def test_a_new_lesion_is_found_and_a_rerun_writes_the_same(comparison, tmp_path)
     record = json.loads((out / paths["record"]).read_text())
     assert record["Counts"]["new"] == record["Counts"]["stable"] == 1
     assert record["RatesPerYear"]["New"] == 1
+    assert record["Notes"] == ["dates that are not read: a table"]
     assert np.abs(np.array(record["Registration"]["EarlierToLater"]) - motion()).max() < 0.5
-    rows = read_table(out / paths["table"])
+    rows = read_tsv(out / paths["table"]).rows
     assert {row["change"] for row in rows} == {"stable", "new"}
     [new] = [row for row in rows if row["change"] == "new"]
     assert float(new["volume_later_mm3"]) == pytest.approx(4 / 3 * np.pi * 5**3, rel=0.25)
@@ -115,7 +119,7 @@ def test_a_new_lesion_is_found_and_a_rerun_writes_the_same(comparison, tmp_path)
         assert np.allclose(image.affine, images[0].affine)
         assert np.allclose(image.get_qform(), image.get_sform())
     classes = np.asarray(nib.load(out / paths["classes"]).dataobj)
-    named = {int(row["index"]): row["name"] for row in read_table(out / paths["class_table"])}
+    named = {int(row["index"]): row["name"] for row in read_tsv(out / paths["class_table"]).rows}
     assert {named[value] for value in np.unique(classes[classes > 0])} == {"stable", "new"}
     assert is_compared(comparison, out, METHOD)
     before = {path: (out / path).read_bytes() for path in [*record["Outputs"], paths["record"]]}

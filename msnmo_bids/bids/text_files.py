@@ -1,0 +1,205 @@
+"""Reading the text files that users write: tables and JSON, in the encodings that occur."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msnmo_bids.text import Note, listed
+
+Row = dict[str, str]
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A tab-separated file.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Names in the header, without blanks around them.
+    rows : list of dict
+        Texts as they stand; a cell that lacks is empty.
+    problem : str
+        Why nothing can be read; empty when there is no file, too.
+    notes : tuple of Note
+        What was guessed or passed over; each is about lines or columns, or about the file.
+    """
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    problem: str = ""
+    notes: tuple[Note, ...] = ()
+
+    def without(self, column: str) -> str:
+        """Say that a column lacks, and which there are.
+
+        Examples
+        --------
+        >>> Table(("id,age",)).without("id")
+        "no column id (there is: 'id,age'; commas separate it, not tabs)"
+        """
+        there = listed(f"'{name}'" for name in self.columns) or "none"
+        hint = ""
+        if len(self.columns) == 1:
+            marks = {",": "commas", ";": "semicolons", " ": "blanks"}
+            hint = next((f"; {n} separate it, not tabs" for m, n in marks.items()
+                         if m in self.columns[0]), "")  # fmt: skip
+        return f"no column {column} (there is: {there}{hint})"
+
+
+def read_tsv(path: Path) -> Table:
+    """Read a table as BIDS has them: tabs, a header, quotation marks are characters.
+
+    Parameters
+    ----------
+    path : Path
+        It may be missing: a table without columns.
+
+    Returns
+    -------
+    Table
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError) and not path.is_symlink()
+        return Table(problem="" if missing else _why_unreadable(path, error))
+    text, guessed = decode(content)
+    lines = re.split(r"\r\n|\r|\n", text)
+    if "\0" in text or not any(line.strip() for line in lines):
+        return Table(problem="empty" if not text.strip() else "not a text file (of Excel?)")
+    return _table(lines, (Note(GUESSED),) if guessed else ())
+
+
+def _table(lines: list[str], notes: tuple[Note, ...]) -> Table:
+    numbered = [(k, line.split("\t")) for k, line in enumerate(lines, 1) if line.strip()]
+    (_, header), *body = numbered
+    columns = [" ".join(name.split()) for name in header]
+    while not columns[-1]:
+        columns.pop()
+    rows, uneven = [], []
+    for number, cells in body:
+        lacking, beyond = len(columns) - len(cells), cells[len(columns) :]
+        if lacking > 0 or any(text.strip() for text in beyond):
+            uneven.append(Note("lines with another number of cells than the header", str(number)))
+        row: Row = {}
+        for name, text in zip(columns, cells + [""] * lacking, strict=False):
+            row.setdefault(name, text)
+        rows.append(row)
+    twice = [
+        Note("columns that stand there twice; the first is used", name)
+        for name, count in Counter(filter(None, columns)).items()
+        if count > 1
+    ]
+    return Table(tuple(dict.fromkeys(columns)), tuple(rows), notes=(*notes, *twice, *uneven))
+
+
+def decode(content: bytes) -> tuple[str, bool]:
+    """Turn bytes into text: by the mark at their begin, else UTF-8, UTF-16 or Latin-1.
+
+    Parameters
+    ----------
+    content : bytes
+        Of a whole file.
+
+    Returns
+    -------
+    text : str
+        Without the mark.
+    guessed : bool
+        Whether it is Latin-1 only because it is nothing else.
+
+    Examples
+    --------
+    >>> decode("Málaga".encode("latin-1"))
+    ('Málaga', True)
+    >>> decode("Málaga".encode("utf-16")), decode("Málaga".encode("utf-16-le"))
+    (('Málaga', False), ('Málaga', False))
+    """
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.decode(encoding, errors="replace"), False
+    # Plain text has no zeros; in UTF-16 every second byte of it is one.
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if content and content[first::2].count(0) > len(content) // 4:
+            return content.decode(encoding, errors="replace"), False
+    try:
+        return content.decode("utf-8"), False
+    except UnicodeDecodeError:
+        pass
+    try:
+        return content.decode("cp1252"), True  # Latin-1 with the quotation marks of Windows
+    except UnicodeDecodeError:
+        return content.decode("latin-1"), True
+
+
+def read_json(path: Path) -> tuple[Any, list[Note]]:
+    """Read a JSON file that a user wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    content : object
+        Without ``NaN`` and infinity, which JSON does not have.
+    notes : list of Note
+        What was guessed or left out.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    ValueError
+        If it is not JSON; the message says where.
+    """
+    text, guessed = decode(path.read_bytes())
+    notes = [Note(GUESSED)] if guessed else []
+    content = json.loads(text, parse_constant=_NoNumber, parse_float=_finite)
+    return _with_numbers(content, "", notes), notes
+
+
+class _NoNumber(str):
+    """``NaN``, ``Infinity`` or ``-Infinity`` in place of a number."""
+
+
+def _finite(text: str) -> float | _NoNumber:
+    value = float(text)
+    return value if math.isfinite(value) else _NoNumber(text)
+
+
+def _with_numbers(content: Any, name: str, notes: list[Note]) -> Any:
+    """Leave out fields that are not numbers though they look so; None stands for such items."""
+    if isinstance(content, _NoNumber):
+        notes.append(Note(f"{name or 'all of it'} is {content}, not a number: ignored"))
+        return None
+    if isinstance(content, dict):
+        known = {k: _with_numbers(v, f"{name}.{k}" if name else k, notes)
+                 for k, v in content.items()}  # fmt: skip
+        return {k: v for k, v in known.items() if not isinstance(content[k], _NoNumber)}
+    if isinstance(content, list):
+        return [_with_numbers(item, name, notes) for item in content]
+    return content
+
+
+def _why_unreadable(path: Path, error: OSError) -> str:
+    if path.is_symlink() and not path.exists():
+        return "a link without its content (git-annex or DataLad: get it)"
+    return f"cannot be read ({error.strerror})"
