@@ -132,8 +132,10 @@ class Tables:
 
     def __init__(self, root: Path, scans: Iterable[str] = ()) -> None:
         self.root = root
-        self._asked = tuple(scans)
-        people = {*subject_folders(root), *(scan[4:].split("/")[0] for scan in self._asked)}
+        self._asked: dict[str, list[str]] = defaultdict(list)
+        for scan in scans:
+            self._asked[scan.split("/")[0]].append(scan)
+        people = {*subject_folders(root), *(name.removeprefix("sub-") for name in self._asked)}
         self.participants = Rows(root / PARTICIPANTS, PARTICIPANTS, "", people)
         self._sessions = cache(self._read_sessions)
         self._scans = cache(self._read_scans)
@@ -213,15 +215,15 @@ class Tables:
 
     def _read_scans(self, folder: str) -> Rows:
         path = self.root / folder / f"{folder.replace('/', '_')}_scans.tsv"
-        there = [image.name for image in path.parent.rglob("*_FLAIR.nii*") if path.exists()]
-        there += [Path(scan).name for scan in self._asked if scan.startswith(f"{folder}/")]
-        return Rows(path, SCANS, folder, {name.split(".")[0] for name in there})
+        images = [Path(scan) for scan in self._asked[folder.split("/")[0]]]
+        if path.exists():
+            images += path.parent.rglob("*_FLAIR.nii*")
+        return Rows(path, SCANS, folder, {image.name.split(".")[0] for image in images})
 
     def _read_sessions(self, subject: str) -> Rows:
         folder = self.root / subject
         known = {path.name.removeprefix("ses-") for path in folder.glob("ses-*")}
-        own = (scan for scan in self._asked if scan.startswith(f"{subject}/"))
-        known |= {label for scan in own if (label := _session(scan))}
+        known |= {label for scan in self._asked[subject] if (label := _session(scan))}
         return Rows(folder / f"{subject}_sessions.tsv", SESSIONS, subject, known)
 
 
