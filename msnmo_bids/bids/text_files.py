@@ -21,6 +21,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+UNEVEN = "lines with another number of cells than the header"
+TWICE = "columns that stand there twice; the first is used"
 GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
 
 
@@ -32,8 +34,10 @@ class Table:
     ----------
     columns : tuple of str
         Names in the header, without blanks around them.
-    rows : list of dict
+    rows : tuple of dict
         Texts as they stand; a cell that lacks is empty.
+    lines : tuple of int
+        Their lines in the file, from 1 on.
     problem : str
         Why nothing can be read; empty when there is no file, too.
     notes : tuple of Note
@@ -42,6 +46,7 @@ class Table:
 
     columns: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
+    lines: tuple[int, ...] = ()
     problem: str = ""
     notes: tuple[Note, ...] = ()
 
@@ -96,17 +101,17 @@ def _table(lines: list[str], notes: tuple[Note, ...]) -> Table:
     for number, cells in body:
         lacking, beyond = len(columns) - len(cells), cells[len(columns) :]
         if lacking > 0 or any(text.strip() for text in beyond):
-            uneven.append(Note("lines with another number of cells than the header", str(number)))
+            uneven.append(Note(UNEVEN, str(number)))
         row: Row = {}
         for name, text in zip(columns, cells + [""] * lacking, strict=False):
             row.setdefault(name, text)
         rows.append(row)
     twice = [
-        Note("columns that stand there twice; the first is used", name)
-        for name, count in Counter(filter(None, columns)).items()
-        if count > 1
+        Note(TWICE, name) for name, count in Counter(filter(None, columns)).items() if count > 1
     ]
-    return Table(tuple(dict.fromkeys(columns)), tuple(rows), notes=(*notes, *twice, *uneven))
+    lines_of_rows = tuple(number for number, _ in body)
+    notes = (*notes, *twice, *uneven)
+    return Table(tuple(dict.fromkeys(columns)), tuple(rows), lines_of_rows, notes=notes)
 
 
 def decode(content: bytes) -> tuple[str, bool]:

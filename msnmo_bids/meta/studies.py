@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
@@ -14,8 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from msnmo_bids.bids.tables import cell
+from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.statistics import LEVEL
+
+logger = logging.getLogger(__name__)
 
 #: Half a 95 % interval by the normal distribution, in standard errors.
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -228,31 +231,32 @@ def sidecar(file: Path) -> dict[str, Any]:
     """Return what the JSON file beside a table holds; empty without one, an error if it is none."""
     beside = file.with_suffix(".json")
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
+        content, notes = read_json(beside)
     except FileNotFoundError:
         return {}
     except ValueError as error:
         remedy = "Correct it or remove it"
         raise BadInputError(f"no JSON ({error})", file=beside, remedy=remedy) from error
+    for note in notes:
+        logger.warning("%s: %s", beside, note)
     return content if isinstance(content, dict) else {}
 
 
 def _read(file: Path) -> pd.DataFrame:
     """Read the cells as text by line of the file, empty where missing; all known columns."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t")
-            lines = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError:
+    read = read_tsv(file)
+    if read.problem:
+        remedy = "Save it as tab-separated text (UTF-8)"
+        raise BadInputError(f"no text table ({read.problem})", file=file, remedy=remedy)
+    if not read.columns:
         remedy = "Give a tab-separated table of studies"
         code = ExitCode.INPUT_MISSING
-        raise MsnmoError("the table is missing", file=file, remedy=remedy, exit_code=code) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        remedy = "Save it as tab-separated text (UTF-8)"
-        raise BadInputError(f"no text table ({error})", file=file, remedy=remedy) from error
-    header = lines.pop(0)[1] if lines else []
-    twice = next((name for name in header if header.count(name) > 1), None)
-    uneven = next((line for line, row in lines if len(row) != len(header)), None)
+        raise MsnmoError("the table is missing", file=file, remedy=remedy, exit_code=code)
+    header = list(read.columns)
+    faults = {note.what: note.about for note in reversed(read.notes)}
+    twice, uneven = faults.get(TWICE), faults.get(UNEVEN)
+    if GUESSED in faults:
+        logger.warning("%s: %s", file, GUESSED)
     effects = "effect" in header or {"events", "total"} <= set(header)
     mistakes = [
         ("study" not in header or not effects,
@@ -260,13 +264,13 @@ def _read(file: Path) -> pd.DataFrame:
         (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
         (uneven, f"line {uneven} has another number of cells than the header",
          "Write n/a in empty cells, and one tab between two cells"),
-        (not lines, "the table has no study", "Add one line a study"),
+        (not read.rows, "the table has no study", "Add one line a study"),
     ]  # fmt: skip
     for wrong, problem, remedy in mistakes:
         if wrong:
             raise BadInputError(problem, file=file, remedy=remedy)
-    cells = [[" ".join(cell.split()) for cell in row] for _, row in lines]
-    table = pd.DataFrame(cells, [line for line, _ in lines], header).replace(["n/a", "NA"], "")
+    cells = [[cell(row, name) for name in header] for row in read.rows]
+    table = pd.DataFrame(cells, list(read.lines), header)
     table = table.reindex(columns=list(dict.fromkeys([*header, *_KNOWN])), fill_value="")
     return table.assign(measure=table["measure"].replace("", NO_MEASURE))
 

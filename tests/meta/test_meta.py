@@ -227,6 +227,16 @@ def test_bad_tables(tmp_path, text, problem):
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_tables_as_people_save_them(tmp_path, caplog, encoding):
+    text = 'study |effect|se\r\n"Málaga|10|1\r\nLyon|11|-\r\n'.replace("|", "\t")
+    (tmp_path / "t.tsv").write_bytes(text.encode(encoding))
+    (data,) = read_studies(tmp_path / "t.tsv")
+    assert list(data.studies) == ['"Málaga']
+    assert [name for name, _ in data.left_out] == ["Lyon"]
+    assert ("read as Latin-1" in caplog.text) == (encoding == "latin-1")
+
+
 def test_studies_without_an_error_are_left_out_and_named(tmp_path):
     text = "study|effect|se|year/A|10|1|2018/B|n/a|1|2018/C|12|n/a|2019/D|13|1|2019/E|9|1|2018"
     (data,) = read_studies(write(tmp_path / "t.tsv", text.replace("n/a", "NA")))
