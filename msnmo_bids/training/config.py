@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 _POSITIVE = ("batch_size", "accumulate", "learning_rate", "plateau_epochs", "log_every")
 _NOT_NEGATIVE = (
     "epochs", "steps_per_epoch", "steps", "warm_up", "clip_norm", "side", "rotation_degrees",
-    "seed", "validate_every", "patience", "checkpoint_seconds",
+    "seed", "validate_every", "patience", "checkpoint_seconds", "weight_decay",
 )  # fmt: skip
 _SHARES = (
     "final_rate", "plateau_factor", "lesion_crops", "flip", "rotation", "intensity", "ema",
@@ -77,6 +77,7 @@ class TrainingConfig:
     )
 
     learning_rate: float = _setting(1e-4, "of Adam: the start, or the cosine schedule's peak")
+    weight_decay: float = _setting(0.0, "decoupled weight decay (AdamW) per unit of the rate")
     schedule: str = _setting(
         "plateau", "plateau: lowered when the epochs' mean loss no longer falls; cosine; constant",
         SCHEDULES,

@@ -82,10 +82,14 @@ class Ranks:
         """Average the running statistics of batch normalisation."""
         if self.count == 1:
             return
-        for buffer in network.buffers():
-            if buffer.is_floating_point():
-                distributed.all_reduce(buffer)
-                buffer /= self.count
+        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
+        flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+        distributed.all_reduce(flat)
+        pieces = (flat / self.count).split([buffer.numel() for buffer in buffers])
+        for buffer, piece in zip(buffers, pieces, strict=True):
+            buffer.copy_(piece.view_as(buffer))
 
     def copy_from_first(self, network: nn.Module) -> None:
         """Give every process the first one's weights."""

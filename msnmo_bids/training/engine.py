@@ -93,7 +93,9 @@ class Trainer:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
         self.parameters = trained_parameters(network, config.tasks, config.frozen)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
         self.gradients = StepGradients(network, loss, self.parameters, config, ranks)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         epoch = _epoch_length(source, config, ranks.count)
@@ -203,7 +205,7 @@ class Trainer:
         return collate(samples, classify_without_lesions=config.classify_without_lesions)
 
     def _update(self, batch: Batch, rate: float) -> dict[str, float]:
-        """Change the weights by one step of Adam."""
+        """Change the weights by one step of AdamW (without weight decay, the paper's Adam)."""
         config, scaler = self.config, self.gradients.scaler
         self.network.train()
         for group in self.optimizer.param_groups:

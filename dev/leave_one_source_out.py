@@ -1,0 +1,217 @@
+"""Leave-one-source-out: the figure of this project. ``python -m dev.leave_one_source_out OUT ...``.
+
+Each source of real scans is tested by the weights of the fold that was trained without it
+(``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``). Threshold and smallest lesion of
+a fold are those that do best on what the *other* folds predict for their own sources; trainings are
+not nested. The mean is over people: the visits of a person count together as one.
+
+What was predicted is kept in ``OUT`` and not predicted again; ``OUT/scans.tsv`` has a row per scan,
+``OUT/summary.json`` the means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from dev.sources import SOURCES, labelled_data, source_of
+from msnmo_bids.bids.dataset import atomic_path
+from msnmo_bids.evaluation.segmentation import compare_masks, dice
+from msnmo_bids.labelled.sample_file import read_cubes
+from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.preprocessing.cube import ROBUST, normalize
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.prepared import PreparedScan, prepare_scans
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
+SMALLEST = (0.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm³
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A scan and what its fold predicts for it.
+
+    Parameters
+    ----------
+    scan : PreparedScan
+        The scan.
+    source : str
+        Its source.
+    probability : ndarray of float32, (X, Y, Z)
+        Lesion probability on the scan's own grid, RAS order.
+    truth : ndarray of uint8, (X, Y, Z)
+        Manual mask.
+    zooms : tuple of float, (3,)
+        Voxel size (mm).
+    """
+
+    scan: PreparedScan
+    source: str
+    probability: np.ndarray
+    truth: np.ndarray
+    zooms: tuple[float, float, float]
+
+    @property
+    def person(self) -> str:
+        """Data set and label."""
+        return "/".join(self.scan.person)
+
+
+def load_network(run: Path) -> JointNetwork:
+    """Load the weights that a training wrote."""
+    record = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    network = JointNetwork(JointConfig.from_dict(record["network"]))
+    state = load_file(run / "weights.safetensors")
+    network.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    )
+    return network.eval()
+
+
+def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
+    """Return the lesion probability of a prepared cube, (D, H, W) float32."""
+    cube = image.astype(np.float32)
+    inside = cube != 0
+    cube[inside] = normalize(cube[inside], ROBUST)
+    tensor = torch.from_numpy(cube)[None, None].contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        probability = network(tensor).lesion_probability
+    assert probability is not None, "the network segments"
+    return probability[0, 0].numpy()
+
+
+def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[FoldResult]:
+    """Predict, or read, the scans of a source with the weights of its fold."""
+    source = run.name
+    weights = run / "weights.safetensors"
+    tested, network = [], None
+    for scan in scans:
+        if source_of(*scan.person) != source:
+            continue
+        grid = scan.grid()
+        file = out / source / f"{scan.name.replace('/', '_')}.npz"
+        if not file.exists() or file.stat().st_mtime < weights.stat().st_mtime:
+            network = network or load_network(run)
+            cube = predict_cube(network, read_cubes(scan.cube_file)[0])
+            with atomic_path(file) as temporary:
+                np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
+        with np.load(file) as archive:
+            probability = archive["probability"]
+        tested.append(FoldResult(scan, source, probability, scan.native_mask(), grid.zooms))
+    return tested
+
+
+def choose(grid: pd.DataFrame, others: Sequence[str]) -> LesionCriteria:
+    """Choose threshold and smallest lesion by the mean DSC over the people of some sources."""
+    part = grid[grid["source"].isin(others)]
+    person = part.groupby(["threshold", "smallest", "person"])["dsc"].mean()
+    means = person.groupby(["threshold", "smallest"]).mean()
+    best = means.reset_index().sort_values("dsc", kind="stable").iloc[-1]
+    return LesionCriteria(float(best["threshold"]), float(best["smallest"]))
+
+
+def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
+    """Return the DSC of each scan for each threshold and smallest lesion.
+
+    The masks are those of :func:`~msnmo_bids.lesions.pipeline.find_lesions`, counted component by
+    component so that each threshold is labelled once.
+    """
+    rows = []
+    for one in tested:
+        voxel = float(np.prod(one.zooms))
+        truth = one.truth != 0
+        for threshold in THRESHOLDS:
+            labels, count = ndimage.label(one.probability > threshold, CONNECTIVITY_26)
+            sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+            overlaps = np.bincount(labels[truth], minlength=count + 1)[1:]
+            for smallest in SMALLEST:
+                kept = sizes * voxel >= smallest - 1e-9
+                value = dice(int(overlaps[kept].sum()), int(truth.sum()), int(sizes[kept].sum()))
+                rows.append((one.source, one.person, one.scan.name, threshold, smallest, value))
+    return pd.DataFrame(rows, columns=["source", "person", "scan", "threshold", "smallest", "dsc"])
+
+
+def score(one: FoldResult, criteria: LesionCriteria) -> dict[str, Any]:
+    """Compare the mask of a scan with the manual one."""
+    found = find_lesions(one.probability, float(np.prod(one.zooms)), criteria)
+    return {
+        "source": one.source,
+        "person": one.person,
+        "scan": one.scan.name,
+        "threshold": criteria.threshold,
+        "smallest": criteria.min_volume,
+        **compare_masks(one.truth, found.labels, one.zooms),
+    }
+
+
+def summarise(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the means over people, over all and by source, and what a mean hides."""
+    people = rows.groupby(["source", "person"], as_index=False).mean(numeric_only=True)
+    ratio = rows["predicted_volume_ml"] / rows["true_volume_ml"]
+    heavy = rows[rows["true_volume_ml"] > 20]
+    worst = rows.sort_values("dsc").iloc[0]
+    return {
+        "people": len(people),
+        "scans": len(rows),
+        "dsc": people["dsc"].mean(),
+        "lesion_f1": people["lesion_f1"].mean(),
+        "dsc_by_source": people.groupby("source")["dsc"].mean().to_dict(),
+        "volume_between_half_and_twice": int(((ratio >= 0.5) & (ratio <= 2)).sum()),
+        "sensitivity_above_20_ml": heavy["tpr"].mean(),
+        "worst": {"scan": worst["scan"], "dsc": worst["dsc"]},
+    }
+
+
+def main() -> None:
+    """Predict what is missing, choose, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder of predictions and tables")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    scans, _ = prepare_scans(
+        labelled_data(options.data),
+        cache_dir=options.cache,
+        work_dir=options.out / "work",
+        settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
+        plugin="Linear",
+    )
+    tested: list[FoldResult] = []
+    for source in SOURCES:
+        if (options.runs / source / "weights.safetensors").exists():
+            tested += predict_source(options.runs / source, scans, options.out)
+    grid = sweep(tested)
+    grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
+    there = sorted(set(grid["source"]))
+    chosen = {
+        source: choose(grid, [other for other in there if other != source] or there)
+        for source in there
+    }
+    rows = pd.DataFrame([score(one, chosen[one.source]) for one in tested])
+    rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
+    columns = ["scan", "threshold", "smallest", "dsc", "ppv", "tpr", "lesion_f1"]
+    print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
+    summary = {**summarise(rows), "shipped": asdict(choose(grid, there))}
+    text = json.dumps(summary, indent=2)
+    (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Leave-one-source-out: a tested source decides on nothing, and a person counts once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dev.leave_one_source_out import (
+    SMALLEST,
+    THRESHOLDS,
+    FoldResult,
+    choose,
+    score,
+    summarise,
+    sweep,
+)
+from dev.sources import SOURCES, labelled_data, source_of
+from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+
+DATA = Path(os.environ.get("MSNMO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def result(source: str, person: str, level: float) -> FoldResult:
+    """Return a scan whose lesion has a probability, beside a speck."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((12, 12, 12), np.uint8)
+    truth[3:7, 3:7, 3:7] = 1
+    probability = np.where(truth, level, 0.02 + 0.01 * rng.random(truth.shape))
+    probability[10, 10, 10] = 0.9
+    scan = SimpleNamespace(name=f"{source}/{person}", person=(source, person))
+    return FoldResult(scan, source, probability.astype(np.float32), truth, (1.0, 1.0, 1.0))
+
+
+def test_sweep_counts_as_the_app_does() -> None:
+    one = result("a", "01", 0.62)
+    grid = sweep([one])
+    assert len(grid) == len(THRESHOLDS) * len(SMALLEST)
+    for row in grid.sample(20, random_state=0).itertuples():
+        found = find_lesions(one.probability, 1.0, LesionCriteria(row.threshold, row.smallest))
+        assert row.dsc == pytest.approx(compare_masks(one.truth, found.labels, one.zooms)["dsc"])
+
+
+def test_the_tested_source_does_not_choose() -> None:
+    scans = [result("a", "01", 0.22), result("b", "02", 0.95), result("b", "03", 0.95)]
+    grid = sweep(scans)
+    before = choose(grid, ["b"])
+    grid.loc[grid["source"] == "a", "dsc"] = np.random.default_rng(0).random(
+        (grid["source"] == "a").sum()
+    )
+    assert choose(grid, ["b"]) == before
+    assert before.threshold > 0.22
+    assert score(scans[0], before)["dsc"] == 0
+
+
+def test_a_person_counts_once_however_many_visits() -> None:
+    rows = pd.DataFrame(
+        {
+            "source": ["a", "a", "a", "b"],
+            "person": ["a/1", "a/1", "a/1", "b/1"],
+            "scan": ["1", "2", "3", "4"],
+            "dsc": [0.9, 0.9, 0.9, 0.5],
+            "lesion_f1": [1.0, 1.0, 1.0, 0.0],
+            "tpr": [0.8, 0.8, 0.8, 0.1],
+            "true_volume_ml": [30.0, 30.0, 30.0, 1.0],
+            "predicted_volume_ml": [30.0, 70.0, 14.0, 1.0],
+        }
+    )
+    found = summarise(rows)
+    assert found["dsc"] == pytest.approx(0.7)
+    assert found["lesion_f1"] == pytest.approx(0.5)
+    assert found["volume_between_half_and_twice"] == 2
+    assert found["sensitivity_above_20_ml"] == pytest.approx(0.8)
+    assert found["worst"] == {"scan": "4", "dsc": 0.5}
+
+
+def test_nobody_is_in_two_sources() -> None:
+    with pytest.raises(KeyError, match="ds-clinical-labelled/sub-99"):
+        source_of("ds-clinical-labelled", "99")
+    named = [
+        (dataset, who)
+        for people in SOURCES.values()
+        for dataset in people
+        for who in people[dataset]
+    ]
+    assert len(named) == len(set(named))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")
+def test_seventeen_people_of_four_sources() -> None:
+    scans = labelled_data(DATA).scans
+    people = {scan.person for scan in scans}
+    assert (len(scans), len(people)) == (19, 17)
+    assert Counter(source_of(*person) for person in people) == {
+        "1.5T": 10, "ljubljana": 3, "site-b": 3, "mslesseg": 1,
+    }  # fmt: skip
