@@ -155,6 +155,20 @@ def test_without_ema_the_average_is_the_weights(tmp_path):
     assert same(trainer.average, trainer.network.state_dict())
 
 
+def test_weight_decay_is_decoupled_from_the_gradient(tmp_path):
+    """AdamW: a step with decay is the step without, less rate times decay times the weight."""
+    plain, decayed = (
+        make_trainer(tmp_path / str(decay), steps=1, weight_decay=decay, clip_norm=0)
+        for decay in (0.0, 0.5)
+    )
+    decayed.network.load_state_dict(plain.network.state_dict())
+    before = [parameter.detach().clone() for parameter in plain.parameters]
+    plain.run()
+    decayed.run()
+    for start, without, with_ in zip(before, plain.parameters, decayed.parameters, strict=True):
+        torch.testing.assert_close(with_, without - 1e-3 * 0.5 * start, atol=2e-6, rtol=0)
+
+
 def test_the_average_follows_the_weights(tmp_path):
     trainer = make_trainer(tmp_path, steps=1)
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
