@@ -47,7 +47,7 @@ def make_cohort(
                 entries.append(read_scan(out, entry(relative, how[0], **how[1])))
                 continue
             scan = entry(relative)
-            _derivatives(out, scan, _verdict(rng, name, load * visit**0.2, brain))
+            _derivatives(out, scan, _decision(rng, name, load * visit**0.2, brain))
             if images:
                 _images(raw, out, scan, place, rng)
             entries.append(read_scan(out, scan))
@@ -63,7 +63,7 @@ def _sidecar(image: Path, scanner: tuple[str, str, float]) -> None:
     image.with_name(image.name.replace(".nii.gz", ".json")).write_text(text)
 
 
-def _verdict(rng: np.random.Generator, name: str, load: float, brain: float) -> dict[str, Any]:
+def _decision(rng: np.random.Generator, name: str, load: float, brain: float) -> dict[str, Any]:
     """Return what the model says of a scan: mostly the truth, sometimes nothing."""
     none = load < 0.05
     truth = name if name in CLASSES else "MS"
@@ -82,12 +82,12 @@ def _verdict(rng: np.random.Generator, name: str, load: float, brain: float) -> 
     }
 
 
-def _derivatives(out: Path, scan: ScanRecord, verdict: dict[str, Any]) -> None:
+def _derivatives(out: Path, scan: ScanRecord, decision: dict[str, Any]) -> None:
     paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
     target = out / paths["diagnosis"]
     target.parent.mkdir(parents=True, exist_ok=True)
     registration = {"Space": "MNI152NLin2009aSym", "Matrix": np.eye(4).tolist()}
-    content = diagnosis(scan.relative, **verdict, AtlasRegistration=registration)
+    content = diagnosis(scan.relative, **decision, AtlasRegistration=registration)
     target.write_text(json.dumps(content))
 
 

@@ -7,24 +7,12 @@ from typing import Any
 
 from msnmo_bids.bids.names import bids_uri
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES
 
-CHANGE_LEVELS = {
-    "stable": "At both visits, and not changed by more than test-retest explains",
-    "new": "At the later visit only (at most a tenth of it before)",
-    "enlarging": "At both visits, larger at the later one",
-    "shrinking": "At both visits, smaller at the later one",
-    "vanished": "At the earlier visit only (at most a tenth of it is left)",
-    "uncertain": "Found at one visit only, but it may be there at both (see the reason)",
-}
-REASON_LEVELS = {
-    "small": "Smaller than the least volume of a change",
-    "not_covered": "Not in the other visit's brain mask",
-    "no_difference": "The images of the two visits hardly differ there",
-}
 CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
     "index": {"Description": "Number of the lesion at both visits, by decreasing volume"},
-    "change": {"Description": "What became of the lesion", "Levels": CHANGE_LEVELS},
-    "reason": {"Description": "Why it is uncertain", "Levels": REASON_LEVELS},
+    "change": {"Description": "What became of the lesion", "Levels": CHANGES},
+    "reason": {"Description": "Why it is uncertain", "Levels": CHANGE_REASONS},
     "volume_earlier_mm3": {
         "Description": "Volume at the earlier visit, in the half-way space",
         "Units": "mm^3",
@@ -87,5 +75,5 @@ def change_sidecar(
     elif kind == "mask":
         content["Type"] = "Lesion"
     elif kind == "classes":
-        content["Classes"] = CHANGE_LEVELS
+        content["Classes"] = CHANGES
     return {**content, **record}

@@ -25,6 +25,7 @@ from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
 from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.vocabulary import CHANGES
 
 _DTYPES = {"flair": np.float32, "mask": np.uint8, "probability": np.float32, "classes": np.uint8}
 
@@ -39,8 +40,6 @@ class ChangeResults:
         NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
     table : list of dict
         One mapping a lesion, with the columns `CHANGE_COLUMNS`.
-    classes : tuple of str
-        Names of the values of the label image, from 1 on.
     figure : Path
         SVG file.
     summary : dict
@@ -49,7 +48,6 @@ class ChangeResults:
 
     images: Mapping[str, Path]
     table: list[dict[str, Any]]
-    classes: tuple[str, ...]
     figure: Path
     summary: Mapping[str, Any]
 
@@ -115,7 +113,7 @@ def _kind(path_kind: str) -> str:
 def _write_tables(results: ChangeResults, paths: Mapping[str, str], output_dir: Path) -> None:
     classes = [
         {"index": value, "name": name, "abbreviation": name[:3], "mapping": LESION_MAPPING}
-        for value, name in enumerate(results.classes, start=1)
+        for value, name in enumerate(CHANGES, start=1)
     ]
     write_tsv(output_dir / paths["class_table"], list(LESION_COLUMNS), classes)
     write_tsv(output_dir / paths["table"], list(CHANGE_COLUMNS), results.table)

@@ -11,8 +11,9 @@ from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.verdict import INDETERMINATE, NO_LESION
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.text import natural_key
+from msnmo_bids.vocabulary import NO_LESION
 
 NOT_PROCESSED = "not processed yet"
 #: Field -> its key in ``run.json``.

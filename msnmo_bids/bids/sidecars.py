@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
+from msnmo_bids.vocabulary import REGION_RULES, SITE_NAMES
 
 RAW_DATASET = "raw"
 PREPROCESSING_KEYS = ("SkullStripping", "BiasCorrection")
@@ -40,25 +41,14 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
     "z_mm": {"Description": "Centroid, towards the head of the person", "Units": "mm"},
     "region": {
         "Description": "Candidate region of the lesion, found automatically",
-        "Levels": {
-            "periventricular": "Touches a ventricle after dilation by one voxel",
-            "infratentorial": "In the brainstem or the cerebellum",
-            "juxtacortical": "Juxtacortical or cortical",
-            "deep": "Deep white matter",
-        },
+        "Levels": REGION_RULES,
     },
     "diameter_mm": {"Description": "Diameter of the sphere of the same volume", "Units": "mm"},
     "mean_probability": {"Description": "Mean lesion probability over the lesion, 0 to 1"},
     "sites": {
         "Description": "Candidate sites at which the lesion lies, separated by commas; n/a at "
         "none. The last four are typical of NMOSD",
-        "Levels": {
-            "corpus_callosum": "Corpus callosum",
-            "periaqueductal_fourth_ventricle": "Around the aqueduct and the fourth ventricle",
-            "area_postrema": "Area postrema",
-            "hypothalamus_third_ventricle": "Hypothalamus, around the third ventricle",
-            "corticospinal_tract": "Corticospinal tract",
-        },
+        "Levels": SITE_NAMES,
     },
     "small": {
         "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",

@@ -27,7 +27,7 @@ from msnmo_bids.bids.sidecars import (
     RAW_DATASET,
     sidecar_for,
 )
-from msnmo_bids.bids.verdict import judge
+from msnmo_bids.diagnosis import Decision
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.nifti_file import open_nifti
 
@@ -77,14 +77,12 @@ class ScanResults:
         One mapping a lesion, with the columns of the morphometry table.
     summary : dict
         Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
-    class_probabilities : dict of str to float
-        By class; they add up to 1.
+    decision : Decision
+        The diagnosis, or why none is named.
     skull_stripping, bias_correction : dict
         ``{Tool, Version, Settings}``.
     quality : dict
-        From :func:`msnmo_bids.quality.figures.quality`; red withholds the diagnosis.
-    class_votes : tuple of dict
-        The same of each network of an ensemble, and of the mirror image, where there are several.
+        From :func:`msnmo_bids.quality.figures.quality`.
     distance : float or None
         From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     figures : dict of str to Path
@@ -103,11 +101,10 @@ class ScanResults:
     cams: Mapping[str, Path]
     table: list[dict[str, Any]]
     summary: Mapping[str, Any]
-    class_probabilities: Mapping[str, float]
+    decision: Decision
     skull_stripping: Mapping[str, Any]
     bias_correction: Mapping[str, Any]
     quality: Mapping[str, Any]
-    class_votes: tuple[Mapping[str, float], ...] = ()
     distance: float | None = None
     figures: Mapping[str, Path] = field(default_factory=dict)
     orientation: str | None = None
@@ -149,7 +146,7 @@ def write_scan_derivatives(
     MsnmoError
         If a file cannot be written.
     """
-    classes = list(results.class_probabilities)
+    classes = list(results.decision.probabilities)
     paths = derivative_paths(target.folder, target.prefix, classes)
     record = {
         **provenance,
@@ -285,24 +282,15 @@ def _diagnosis(
     voxels = int(
         np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
     )
-    probabilities = _add_up(results.class_probabilities)
-    verdict = judge(
-        probabilities,
-        lesions=len(results.table),
-        quality=results.quality,
-        least=float(record.get("MinimumClassProbability", 0.0)),
-        votes=results.class_votes,
-        distance=results.distance,
-        farthest=record.get("MaximumOutOfDistributionScore"),
-    )
-    flags = {*record.get("Flags", ()), *results.flags, *verdict.flags}
+    decision = results.decision
+    flags = {*record.get("Flags", ()), *results.flags, *decision.flags}
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
         "Sources": [bids_uri(target.relative, RAW_DATASET)],
-        "Diagnosis": verdict.diagnosis,
-        "Reason": verdict.reason,
+        "Diagnosis": decision.diagnosis,
+        "Reason": decision.reason,
         "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},
-        "Probabilities": probabilities,
+        "Probabilities": dict(decision.probabilities),
         "OutOfDistributionScore": _rounded(results.distance),
         **_rounded(results.summary),
         "BrainVolume": round(voxels * voxel_volume / 1000, 3),
@@ -313,14 +301,6 @@ def _diagnosis(
         "Outputs": list(outputs),
         "Disclaimer": DISCLAIMER,
     }
-
-
-def _add_up(probabilities: Mapping[str, float]) -> dict[str, float]:
-    """Round to six decimals so that the sum is 1; what is left goes to the largest."""
-    rounded = {name: round(float(value), 6) for name, value in probabilities.items()}
-    largest = max(rounded, key=rounded.__getitem__)
-    rest = sum(value for name, value in rounded.items() if name != largest)
-    return {**rounded, largest: round(1 - rest, 6)}
 
 
 def _rounded(value: Any) -> Any:

@@ -143,7 +143,7 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str]]:
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str]]:
     from msnmo_bids.meta.sites import NMOSD, SITE, all_classes, pooled_folders, read_results
-    from msnmo_bids.reports.wording import NO_REAL_NMOSD
+    from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
     if options.subgroups:
         raise UsageError("--subgroups is for tables; folders are told apart by --site-column")

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.bids.verdict import INDETERMINATE
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults, scan_columns
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
@@ -236,11 +236,9 @@ def _confusion(
     columns = [*classes, INDETERMINATE, NO_RESULT]
     sites = sorted(set(table["site"]), key=natural_key)
     counts: Counter[tuple[str, str, str]] = Counter()
-    for site, diagnosis, verdict in table[["site", "diagnosis", "called_as"]].itertuples(
-        index=False
-    ):
-        counts[site, diagnosis, verdict] += 1
-        counts[ALL_SITES, diagnosis, verdict] += 1
+    for site, diagnosis, named in table[["site", "diagnosis", "called_as"]].itertuples(index=False):
+        counts[site, diagnosis, named] += 1
+        counts[ALL_SITES, diagnosis, named] += 1
     rows = []
     for site in [ALL_SITES, *(sites if len(sites) > 1 else [])]:
         for diagnosis in [*classes, *names, "n/a"]:

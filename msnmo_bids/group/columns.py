@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msnmo_bids.bids.records import ScanRecord, Status
-from msnmo_bids.bids.verdict import INDETERMINATE
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.group.facts import Facts
-from msnmo_bids.reports.wording import NO_REAL_NMOSD, REGION_NAMES
+from msnmo_bids.reports.report_text import NO_REAL_NMOSD
+from msnmo_bids.vocabulary import REGION_NAMES
 
 REFERENCE = "participants_diagnosis"
 #: What the raw data set says: column of the table, attribute of `Facts`, dictionary.

@@ -9,7 +9,7 @@ from typing import Any
 
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status
-from msnmo_bids.bids.verdict import INDETERMINATE
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
@@ -82,7 +82,7 @@ def page(
         count={s: sum(r.status == s for r in records) for s in Status},
         participants=len({record.subject for record in records}),
         common=_common_flags(found),
-        verdicts=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
+        decisions=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
         attention=_attention(cohort),
         notes=cohort.notes + ([] if evaluation.accuracy else evaluation.limits),
         quality=cohort.quality,

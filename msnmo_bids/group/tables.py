@@ -8,14 +8,14 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec, sidecar
-from msnmo_bids.bids.verdict import INDETERMINATE
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
 from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Agreement, Cohort, Evaluation
-from msnmo_bids.reports.wording import NO_REAL_NMOSD
+from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
 Dictionary = dict[str, dict[str, Any]]
 

@@ -22,7 +22,7 @@ from msnmo_bids.group.page import page
 from msnmo_bids.group.quality import read_quality
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.tables import write_tables
-from msnmo_bids.reports.wording import ALWAYS, NO_REAL_NMOSD
+from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
 
 logger = logging.getLogger(__name__)
 

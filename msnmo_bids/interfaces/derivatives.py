@@ -1,4 +1,4 @@
-"""The last node of a scan: write its derivatives."""
+"""The last node of a scan: decide on a diagnosis, and write the derivatives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _WriteDerivativesOutputSpec(TraitedSpec):
 
 
 class WriteDerivatives(StepInterface):
-    """Write all derivatives of a scan on its native grid, the diagnosis last."""
+    """Decide on a diagnosis and write all derivatives of a scan, the diagnosis last."""
 
     input_spec = _WriteDerivativesInputSpec
     output_spec = _WriteDerivativesOutputSpec
@@ -50,6 +50,7 @@ class WriteDerivatives(StepInterface):
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
+        from msnmo_bids.diagnosis import decide
 
         given = self.inputs
         target = ScanTarget(
@@ -60,6 +61,15 @@ class WriteDerivatives(StepInterface):
             folder=given.folder,
         )
         measures = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
+        decision = decide(
+            given.class_probabilities,
+            lesions=len(measures["Table"]),
+            quality=given.quality,
+            least=given.provenance["MinimumClassProbability"],
+            votes=given.class_votes or (),
+            distance=given.distance,
+            farthest=given.provenance["MaximumOutOfDistributionScore"],
+        )
         results = ScanResults(
             preproc=Path(given.preproc_file),
             brain_mask=Path(given.mask_file),
@@ -69,8 +79,7 @@ class WriteDerivatives(StepInterface):
             cams={name: Path(path) for name, path in given.cam_files.items()},
             table=measures["Table"],
             summary=measures["Summary"],
-            class_probabilities=given.class_probabilities,
-            class_votes=tuple(given.class_votes or ()),
+            decision=decision,
             distance=given.distance,
             skull_stripping=given.skull_stripping,
             bias_correction=given.bias_correction,

@@ -140,14 +140,12 @@ class WriteChanges(StepInterface):
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from msnmo_bids.bids.change_sink import ChangeResults, write_changes
-        from msnmo_bids.visits.rule import CHANGES
 
         given = self.inputs
         found = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
         results = ChangeResults(
             images={kind: Path(path) for kind, path in given.images.items()},
             table=found["Table"],
-            classes=CHANGES,
             figure=Path(given.figure),
             summary=found["Summary"],
         )

@@ -12,7 +12,7 @@ import numpy as np
 from msnmo_bids.reports.figures import CONVENTION, flair_panel
 from msnmo_bids.reports.panels import Panel, Row, draw, save_svg
 from msnmo_bids.reports.slices import Box, Volume, bounding_box, load_ras, section, window
-from msnmo_bids.visits.rule import CHANGES
+from msnmo_bids.vocabulary import CHANGES
 
 #: Okabe and Ito's palette, bright on a dark brain; what changed most first.
 CHANGE_COLOURS = {

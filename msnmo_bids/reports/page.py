@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from msnmo_bids.reports import wording
+from msnmo_bids.reports import report_text
 from msnmo_bids.reports.methods import calibration
+from msnmo_bids.vocabulary import flag_text, region_name, site_name
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
 _SAFE = "/+=:;,.-_~!*'()@$?[]| "
@@ -152,7 +153,7 @@ def _environment() -> Environment:
     )
     here = files("msnmo_bids.reports").joinpath("templates")
     environment.globals.update(
-        wording=wording,
+        report_text=report_text,
         style=here.joinpath("style.css").read_text(encoding="utf-8"),
         script=here.joinpath("tables.js").read_text(encoding="utf-8"),
         viewer_script=here.joinpath("viewer.js").read_text(encoding="utf-8"),
@@ -163,8 +164,8 @@ def _environment() -> Environment:
         span=span,
         probability=probability,
         calibration=calibration,
-        flag_text=wording.flag_text,
-        region_name=wording.region_name,
-        site_name=wording.site_name,
+        flag_text=flag_text,
+        region_name=region_name,
+        site_name=site_name,
     )
     return environment

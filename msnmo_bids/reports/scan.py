@@ -17,7 +17,7 @@ from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
 from msnmo_bids.reports.sections import Participant, Section, make_section
 from msnmo_bids.reports.viewer import PAGE_BUDGET, Viewer, scan_viewer
-from msnmo_bids.reports.wording import REGION_NAMES
+from msnmo_bids.vocabulary import REGION_NAMES
 
 NOT_MEASURED = "not measured"
 #: Keys of the diagnosis file that the page shows elsewhere.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.change_sidecars import CHANGE_LEVELS, REASON_LEVELS
 from msnmo_bids.bids.text_files import Row, read_tsv
 from msnmo_bids.bids.visits import BY_LABELS
 from msnmo_bids.reports.change_figure import CHANGE_COLOURS
 from msnmo_bids.reports.page import data_uri
 from msnmo_bids.reports.sections import Participant, Section, make_section
+from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def visits_section(page: Participant) -> list[Section]:
             "Between visits",
             views=views,
             notes=list(dict.fromkeys(notes)),
-            levels=CHANGE_LEVELS,
-            reasons=REASON_LEVELS,
+            levels=CHANGES,
+            reasons=CHANGE_REASONS,
             colours=CHANGE_COLOURS,
         )
     ]

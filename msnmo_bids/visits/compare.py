@@ -19,7 +19,8 @@ from msnmo_bids.visits.changes import Visit, classify
 from msnmo_bids.visits.halfway import HalfwaySpace, border_width, halfway_space, resample
 from msnmo_bids.visits.matching import match_lesions
 from msnmo_bids.visits.rates import summary
-from msnmo_bids.visits.rule import CHANGES, DEFAULT_RULE, ChangeRule
+from msnmo_bids.visits.rule import DEFAULT_RULE, ChangeRule
+from msnmo_bids.vocabulary import CHANGES
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def compare(
     values = np.zeros(len(rows) + 1, dtype=np.uint8)
     boxes = ndimage.find_objects(numbers)
     for row, place, box in zip(rows, places, boxes, strict=True):
-        values[row["index"]] = CHANGES.index(row["change"]) + 1
+        values[row["index"]] = list(CHANGES).index(row["change"]) + 1
         row |= dict(zip(("x_mm", "y_mm", "z_mm"), place, strict=True))
         labels = [visit.labels[box][numbers[box] == row["index"]] for visit in (first, second)]
         row |= _native(labels, regions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msnmo_bids.visits.rule import CHANGES
+from msnmo_bids.vocabulary import CHANGES
 
 DAYS_A_YEAR = 365.25
 #: Over a shorter time the error of two segmentations, divided by it, is no rate (days).

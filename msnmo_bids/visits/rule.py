@@ -1,15 +1,11 @@
-"""From where on a lesion counts as changed, and the classes of change."""
+"""From where on a lesion counts as changed."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from msnmo_bids.bids.change_sidecars import CHANGE_LEVELS
-
 #: Voxel size of the half-way space (mm).
 SPACING_MM = 1.0
-#: Classes of the label image, in the order of their values from 1 on.
-CHANGES = tuple(CHANGE_LEVELS)
 
 
 @dataclass(frozen=True)

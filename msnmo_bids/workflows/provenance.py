@@ -6,11 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.vocabulary import SIMULATED_ONLY
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
-
-SIMULATED_ONLY = "weights_simulated_only"
 
 
 def run_record(

@@ -22,7 +22,7 @@ from msnmo_bids.bids.dataset import write_json, write_shared_files
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.group.distribution import distribution
 from msnmo_bids.group.write import write_group
-from msnmo_bids.reports.wording import ALWAYS
+from msnmo_bids.reports.report_text import ALWAYS
 
 VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
 GOOD = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.lesions.sites import NMOSD_SITES, SITES, lesion_sites
-from msnmo_bids.reports.wording import SITE_NAMES
+from msnmo_bids.vocabulary import SITE_NAMES
 
 KNOWN = {
     (0, 32, 6): "corpus_callosum",  # genu
@@ -68,5 +67,5 @@ def test_a_large_lesion_that_the_corticospinal_tract_passes_through_does_not_lie
 
 
 def test_every_site_has_its_name_everywhere():
-    assert set(SITES) == set(SITE_NAMES) == set(MORPHOMETRY_COLUMNS["sites"]["Levels"])
+    assert set(SITES) == set(SITE_NAMES)
     assert set(SITES) - set(NMOSD_SITES) == {"corpus_callosum"}

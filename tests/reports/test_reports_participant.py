@@ -14,8 +14,8 @@ from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.reports.participant import write_participant_report
+from msnmo_bids.reports.report_text import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
 from msnmo_bids.reports.visits import VisitsRecord
-from msnmo_bids.reports.wording import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
 from msnmo_bids.visits.rates import summary
 
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.bids.change_sidecars import REASON_LEVELS
 from msnmo_bids.visits.changes import Visit, classify
 from msnmo_bids.visits.halfway import border_width, halfway_space, resample, square_root
 from msnmo_bids.visits.matching import match_lesions
 from msnmo_bids.visits.rates import summary
-from msnmo_bids.visits.rule import CHANGES
+from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES
 
 SHAPE = (48, 48, 48)
 WIDTH = np.ones(3)
@@ -108,7 +107,7 @@ def test_what_became_of_a_lesion(before, after, change):
     [row] = changes_of(visit(lesions[0], 1), visit(lesions[1], 2))
     assert row["change"] == change
     assert row["volume_later_mm3"] == lesions[1].sum()
-    assert (row["reason"] in REASON_LEVELS) == (change == "uncertain")
+    assert (row["reason"] in CHANGE_REASONS) == (change == "uncertain")
 
 
 def test_a_lesion_that_was_there_but_not_segmented_is_not_new():

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from scipy import ndimage
 from msnmo_bids.bids.names import derivative_paths, sidecar
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
+from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.images import write_like
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
@@ -35,6 +35,7 @@ PROVENANCE: dict[str, Any] = {
     "RandomSeed": 0,
     "Flags": ["weights_simulated_only"],
 }
+PROBABILITIES = {"MS": 0.123456789, "NMOSD": 1 - 0.123456789}
 TOOL = {"Tool": "none", "Version": "n/a", "Settings": {}}
 
 
@@ -135,7 +136,7 @@ def results_for(
         cams={name: files.pop(name) for name in CLASSES},
         table=table,
         summary=summary,
-        class_probabilities={"MS": 0.123456789, "NMOSD": 1 - 0.123456789},
+        decision=decide(PROBABILITIES, lesions=len(table), quality=quality),
         skull_stripping=TOOL,
         bias_correction=TOOL,
         quality=quality,
@@ -270,53 +271,11 @@ def test_red_quality_withholds_the_diagnosis(make_scan, tmp_path):
     assert written["Reasons"] == RED["Reasons"]
 
 
-def test_amber_quality_is_a_flag_and_no_reason(make_scan, tmp_path):
-    paths = write(make_scan(), tmp_path / "out", quality={**GREEN, "Level": "amber"})
-    diagnosis = json.loads(paths["diagnosis"].read_text())
-    assert diagnosis["Diagnosis"] in CLASSES
-    assert "quality_amber" in diagnosis["Flags"]
-
-
 def test_sites_are_written_by_name(make_scan, tmp_path):
     paths = write(make_scan(), tmp_path / "out")
     with paths["morphometry"].open() as file:
         sites = [row["sites"] for row in csv.DictReader(file, delimiter="\t")]
     assert sites == ["area_postrema", "n/a"]
-
-
-@pytest.mark.parametrize(("needed", "named"), [(0.0, True), (0.99, False)])
-def test_a_class_is_named_only_when_it_is_probable_enough(make_scan, tmp_path, needed, named):
-    scan, out = make_scan(), tmp_path / "out"
-    results, _ = results_for(scan, tmp_path / "between")
-    write_scan_derivatives(
-        target_of(scan),
-        results,
-        output_dir=out,
-        provenance={**PROVENANCE, "MinimumClassProbability": needed},
-    )
-    path = out / derivative_paths(scan.folder, scan.prefix, CLASSES)["diagnosis"]
-    diagnosis = json.loads(path.read_text())
-    assert (diagnosis["Diagnosis"] in CLASSES) == named
-    assert ("no_class_is_probable_enough" in diagnosis["Flags"]) != named
-    assert (diagnosis["Reason"] is None) == named
-
-
-@pytest.mark.parametrize(("other", "named"), [(0.4, True), (0.6, False)])
-def test_no_class_is_named_where_networks_disagree(make_scan, tmp_path, other, named):
-    scan = make_scan()
-    results, _ = results_for(scan, tmp_path / "between")
-    votes = ({"MS": 0.1, "NMOSD": 0.9}, {"MS": other, "NMOSD": 1 - other})
-    write_scan_derivatives(
-        target_of(scan),
-        replace(results, class_votes=votes),
-        output_dir=tmp_path / "out",
-        provenance=PROVENANCE,
-    )
-    path = tmp_path / "out" / derivative_paths(scan.folder, scan.prefix, CLASSES)["diagnosis"]
-    diagnosis = json.loads(path.read_text())
-    assert diagnosis["Diagnosis"] == ("NMOSD" if named else "indeterminate")
-    assert ("networks_or_views_disagree" in diagnosis["Flags"]) != named
-    assert named or diagnosis["Reason"].startswith("1 of 2 networks")
 
 
 def test_two_runs_write_the_same_bytes(make_scan, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msnmo_bids.bids.verdict import INDETERMINATE, judge
-from msnmo_bids.reports.wording import FLAGS
+from msnmo_bids.diagnosis import INDETERMINATE, decide
+from msnmo_bids.vocabulary import FLAGS
 
 GOOD: dict[str, Any] = {
     "lesions": 3,
@@ -23,8 +23,8 @@ LIKELY = {"MS": 0.9, "NMOSD": 0.1}
 
 
 def test_nothing_against_it() -> None:
-    verdict = judge(LIKELY, **GOOD)
-    assert (verdict.diagnosis, verdict.reason, verdict.flags) == ("MS", None, ())
+    decision = decide(LIKELY, **GOOD)
+    assert (decision.diagnosis, decision.reason, decision.flags) == ("MS", None, ())
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_nothing_against_it() -> None:
     ],
 )
 def test_each_doubt_withholds_it(change: dict[str, Any], flag: str, words: str) -> None:
-    verdict = judge(LIKELY, **(GOOD | change))
-    assert verdict.diagnosis == INDETERMINATE
-    assert words in (verdict.reason or "")
-    assert verdict.flags == (flag,)
+    decision = decide(LIKELY, **(GOOD | change))
+    assert decision.diagnosis == INDETERMINATE
+    assert words in (decision.reason or "")
+    assert decision.flags == (flag,)
     assert flag in FLAGS
 
 
 def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:
     amber = {"Level": "amber", "Reasons": []}
-    verdict = judge(LIKELY, **(GOOD | {"quality": amber, "distance": None}))
-    assert (verdict.diagnosis, verdict.flags) == ("MS", ("quality_amber",))
+    decision = decide(LIKELY, **(GOOD | {"quality": amber, "distance": None}))
+    assert (decision.diagnosis, decision.flags) == ("MS", ("quality_amber",))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2), st.floats(0, 3))
@@ -56,5 +56,19 @@ def test_a_reason_is_given_exactly_where_none_is_named(
     ms: float, least: float, lesions: int, distance: float
 ) -> None:
     change = {"least": least, "lesions": lesions, "distance": distance, "votes": ()}
-    verdict = judge({"MS": ms, "NMOSD": 1 - ms}, **(GOOD | change))
-    assert (verdict.diagnosis == INDETERMINATE) == (verdict.reason is not None)
+    decision = decide({"MS": ms, "NMOSD": 1 - ms}, **(GOOD | change))
+    assert (decision.diagnosis == INDETERMINATE) == (decision.reason is not None)
+
+
+@given(st.lists(st.floats(1e-9, 1), min_size=2, max_size=4))
+def test_rounded_probabilities_add_up_to_one(shares: list[float]) -> None:
+    given = {f"class {k}": share / sum(shares) for k, share in enumerate(shares)}
+    found = decide(given, **(GOOD | {"votes": ()})).probabilities
+    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+    assert all(abs(found[name] - value) < 1e-5 for name, value in given.items())
+
+
+def test_three_classes_are_decided_on_like_two() -> None:
+    likely = {"MS": 0.05, "NMOSD": 0.9, "healthy": 0.05}
+    assert decide(likely, **(GOOD | {"votes": (likely,)})).diagnosis == "NMOSD"
+    assert decide(likely, **(GOOD | {"votes": (likely, LIKELY)})).diagnosis == INDETERMINATE

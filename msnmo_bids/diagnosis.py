@@ -1,4 +1,4 @@
-"""Which diagnosis is named, and why none is."""
+"""The decision on a scan: which diagnosis is named, or why none is."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.quality.limits import AMBER, RED
+from msnmo_bids.vocabulary import (
+    DISAGREEMENT,
+    LOW_PROBABILITY,
+    NO_LESION,
+    QUALITY_AMBER,
+    QUALITY_RED,
+    UNFAMILIAR,
+)
 
 INDETERMINATE = "indeterminate"
-NO_LESION = "no_lesion_found"
-LOW_PROBABILITY = "no_class_is_probable_enough"
-DISAGREEMENT = "networks_or_views_disagree"
-UNFAMILIAR = "unlike_the_training_scans"
-QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What is said of a scan.
 
     Parameters
@@ -26,16 +29,19 @@ class Verdict:
         A class, or `INDETERMINATE`.
     reason : str or None
         Why none is named: sentences.
+    probabilities : dict of str to float
+        By class, rounded to six decimals; they add up to 1.
     flags : tuple of str
-        The same for programs, and what a reader should know besides.
+        The reasons for programs, and what a reader should know besides.
     """
 
     diagnosis: str
     reason: str | None
+    probabilities: Mapping[str, float]
     flags: tuple[str, ...]
 
 
-def judge(
+def decide(
     probabilities: Mapping[str, float],
     *,
     lesions: int,
@@ -44,19 +50,19 @@ def judge(
     votes: Sequence[Mapping[str, float]] = (),
     distance: float | None = None,
     farthest: float | None = None,
-) -> Verdict:
+) -> Decision:
     """Name the likeliest class, or say why none is named.
 
     Parameters
     ----------
     probabilities : mapping
-        Calibrated, by class.
+        Calibrated, by class; they add up to 1.
     lesions : int
         Number that was found.
     quality : mapping
         ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.figures.quality`.
     least : float, optional
-        A class is named from this probability on.
+        The least probability with which a class is named.
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
     distance : float, optional
@@ -66,8 +72,9 @@ def judge(
 
     Returns
     -------
-    Verdict
+    Decision
     """
+    probabilities = _rounded(probabilities)
     likeliest = _likeliest(probabilities)
     flags, reasons = [], []
     level = quality["Level"]
@@ -95,8 +102,16 @@ def judge(
             " mean"
         )
     reason = ". ".join(reasons) or None
-    return Verdict(INDETERMINATE if reason else likeliest, reason, tuple(flags))
+    return Decision(INDETERMINATE if reason else likeliest, reason, probabilities, tuple(flags))
 
 
 def _likeliest(probabilities: Mapping[str, float]) -> str:
     return max(probabilities, key=probabilities.__getitem__)
+
+
+def _rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Round to six decimals so that the sum is 1; what is left goes to the largest."""
+    rounded = {name: round(float(value), 6) for name, value in probabilities.items()}
+    largest = _likeliest(rounded)
+    rest = sum(value for name, value in rounded.items() if name != largest)
+    return {**rounded, largest: round(1 - rest, 6)}

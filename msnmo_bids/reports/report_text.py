@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from msnmo_bids.bids.verdict import (
-    DISAGREEMENT,
-    LOW_PROBABILITY,
-    NO_LESION,
-    QUALITY_AMBER,
-    QUALITY_RED,
-    UNFAMILIAR,
-)
-
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
     "The classifier was trained and evaluated on simulated NMOSD only; no real NMOSD scan was used."
@@ -87,92 +78,13 @@ ACCURACY_MEANS = (
     "developers: if this data set holds some, they are the first that the model meets."
 )
 
-REGION_NAMES = {
-    "periventricular": "Periventricular",
-    "juxtacortical": "Juxtacortical or cortical",
-    "infratentorial": "Infratentorial",
-    "deep": "Deep white matter",
-}
-
 QUALITY_MEANS = (
     "Red withholds the diagnosis; amber is to be looked at. The limits were set on 15 real FLAIR "
     "and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
     "recognised, so look at the images."
 )
 
-SITE_NAMES = {
-    "corpus_callosum": "Corpus callosum",
-    "periaqueductal_fourth_ventricle": "Around aqueduct and fourth ventricle",
-    "area_postrema": "Area postrema",
-    "hypothalamus_third_ventricle": "Hypothalamus, third ventricle",
-    "corticospinal_tract": "Corticospinal tract",
-}
 SITES_MEAN = (
     "◆ Typical of NMOSD in published cohorts, but lesions of MS and others lie there too. Sites "
     "are tubes in an atlas that an affine registration brought to the scan."
 )
-
-FLAGS = {
-    QUALITY_RED: "The image's quality is red: no diagnosis is named.",
-    QUALITY_AMBER: "The image's quality is amber: see the quality table.",
-    NO_LESION: "No lesion was found: there is no pattern to score.",
-    LOW_PROBABILITY: "No class is probable enough to be named by these weights.",
-    DISAGREEMENT: "The networks of the ensemble, or the image and its mirror "
-    "image, name different classes.",
-    UNFAMILIAR: "The scan is unlike those that the network was trained on.",
-    "weights_simulated_only": "The network's weights were trained on simulated scans only.",
-    "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
-    "the other two planes look like steps.",
-    "partial_coverage": "The image does not cover the whole brain: lesions outside it are missing.",
-    "implausible_brain_volume": "The brain mask's volume is unusual: check the brain mask.",
-    "sheared_affine": "The header's axes are not at right angles: distances are approximate.",
-    "voxel_sizes_differ": "The voxel sizes of the two visits differ: small lesions may be visible "
-    "at one of them only.",
-    "sform_invalid": "The header's sform is not valid; the qform was used.",
-    "orientation_assumed": "The header has no valid orientation: the one of the command line was "
-    "assumed. Left and right may be wrong, and masks fit only this image.",
-    "trailing_bytes": "The file goes on after the end of its image; the rest was not read.",
-    "intensities_shifted": "The image's background was not 0 (a shifted or z-scored export): "
-    "intensities were shifted until it was.",
-    "nan_outside_head": "Voxels outside of the head were NaN or infinite: they count as "
-    "background.",
-    "hot_voxels": "A few voxels were far beyond all others; each was replaced by the median of its "
-    "neighbours.",
-    "skull_stripped_before": "The image came without a skull, so nothing was stripped. If that is "
-    'wrong, name a tool (--skull-strip), or write "SkullStripped": false into the sidecar.',
-    "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
-    "Check that left and right are right.",
-}
-
-
-def flag_text(flag: str) -> str:
-    """Return a sentence for a flag of the diagnosis file; an unknown flag is made readable.
-
-    Examples
-    --------
-    >>> flag_text("my_new_flag")
-    'My new flag.'
-    """
-    return FLAGS.get(flag, f"{flag.replace('_', ' ').capitalize()}.")
-
-
-def site_name(site: str) -> str:
-    """Return a site's name for readers.
-
-    Examples
-    --------
-    >>> site_name("area_postrema")
-    'Area postrema'
-    """
-    return SITE_NAMES.get(site, site.replace("_", " ").capitalize())
-
-
-def region_name(region: str) -> str:
-    """Return a region's name for readers.
-
-    Examples
-    --------
-    >>> region_name("deep")
-    'Deep white matter'
-    """
-    return REGION_NAMES.get(region, region.replace("_", " ").capitalize())

@@ -1,0 +1,122 @@
+"""The names that results carry (regions, sites, changes, flags), and what each means to a reader.
+
+Sidecars, reports and the group's tables take their texts from here; the names are also the keys
+and the values in the derivatives.
+"""
+
+from __future__ import annotations
+
+#: Candidate regions of lesions, in the order in which a reader looks for them.
+REGION_NAMES = {
+    "periventricular": "Periventricular",
+    "juxtacortical": "Juxtacortical or cortical",
+    "infratentorial": "Infratentorial",
+    "deep": "Deep white matter",
+}
+#: The same in the order in which the rule tries them, with what the rule asks for.
+REGION_RULES = {
+    "periventricular": "Touches a ventricle after dilation by one voxel",
+    "infratentorial": "In the brainstem or the cerebellum",
+    "juxtacortical": REGION_NAMES["juxtacortical"],
+    "deep": REGION_NAMES["deep"],
+}
+#: Candidate sites at which lesions lie besides.
+SITE_NAMES = {
+    "corpus_callosum": "Corpus callosum",
+    "periaqueductal_fourth_ventricle": "Around the aqueduct and the fourth ventricle",
+    "area_postrema": "Area postrema",
+    "hypothalamus_third_ventricle": "Hypothalamus, around the third ventricle",
+    "corticospinal_tract": "Corticospinal tract",
+}
+
+#: What became of a lesion between two visits, in the order of the label image's values.
+CHANGES = {
+    "stable": "At both visits, and not changed by more than test-retest explains",
+    "new": "At the later visit only (at most a tenth of it before)",
+    "enlarging": "At both visits, larger at the later one",
+    "shrinking": "At both visits, smaller at the later one",
+    "vanished": "At the earlier visit only (at most a tenth of it is left)",
+    "uncertain": "Found at one visit only, but it may be there at both (see the reason)",
+}
+#: Why a change is uncertain.
+CHANGE_REASONS = {
+    "small": "Smaller than the least volume of a change",
+    "not_covered": "Not in the other visit's brain mask",
+    "no_difference": "The images of the two visits hardly differ there",
+}
+
+QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
+NO_LESION = "no_lesion_found"
+LOW_PROBABILITY = "no_class_is_probable_enough"
+DISAGREEMENT = "networks_or_views_disagree"
+UNFAMILIAR = "unlike_the_training_scans"
+SIMULATED_ONLY = "weights_simulated_only"
+#: What a reader should know of a scan or of a comparison.
+FLAGS = {
+    QUALITY_RED: "The image's quality is red: no diagnosis is named.",
+    QUALITY_AMBER: "The image's quality is amber: see the quality table.",
+    NO_LESION: "No lesion was found: there is no pattern to score.",
+    LOW_PROBABILITY: "No class is probable enough to be named by these weights.",
+    DISAGREEMENT: "The networks of the ensemble, or the image and its mirror image, name "
+    "different classes.",
+    UNFAMILIAR: "The scan is unlike those that the network was trained on.",
+    SIMULATED_ONLY: "The network's weights were trained on simulated scans only.",
+    "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "
+    "the other two planes look like steps.",
+    "partial_coverage": "The image does not cover the whole brain: lesions outside it are missing.",
+    "implausible_brain_volume": "The brain mask's volume is unusual: check the brain mask.",
+    "sheared_affine": "The header's axes are not at right angles: distances are approximate.",
+    "voxel_sizes_differ": "The voxel sizes of the two visits differ: small lesions may be visible "
+    "at one of them only.",
+    "sform_invalid": "The header's sform is not valid; the qform was used.",
+    "orientation_assumed": "The header has no valid orientation: the one of the command line was "
+    "assumed. Left and right may be wrong, and masks fit only this image.",
+    "trailing_bytes": "The file goes on after the end of its image; the rest was not read.",
+    "intensities_shifted": "The image's background was not 0 (a shifted or z-scored export): "
+    "intensities were shifted until it was.",
+    "nan_outside_head": "Voxels outside of the head were NaN or infinite: they count as "
+    "background.",
+    "hot_voxels": "A few voxels were far beyond all others; each was replaced by the median of its "
+    "neighbours.",
+    "skull_stripped_before": "The image came without a skull, so nothing was stripped. If that is "
+    'wrong, name a tool (--skull-strip), or write "SkullStripped": false into the sidecar.',
+    "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
+    "Check that left and right are right.",
+}
+
+
+def flag_text(flag: str) -> str:
+    """Return a sentence for a flag; an unknown flag is made readable.
+
+    Examples
+    --------
+    >>> flag_text("my_new_flag")
+    'My new flag.'
+    """
+    return FLAGS.get(flag, f"{_readable(flag)}.")
+
+
+def site_name(site: str) -> str:
+    """Return a site's name for readers.
+
+    Examples
+    --------
+    >>> site_name("area_postrema")
+    'Area postrema'
+    """
+    return SITE_NAMES.get(site, _readable(site))
+
+
+def region_name(region: str) -> str:
+    """Return a region's name for readers.
+
+    Examples
+    --------
+    >>> region_name("deep")
+    'Deep white matter'
+    """
+    return REGION_NAMES.get(region, _readable(region))
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ").capitalize()
