@@ -128,6 +128,7 @@ def _record(settings: ProcessingSettings, scan: Scan) -> dict:
                      "threshold": settings.threshold},
         "Fingerprint": settings.fingerprint(VERSION, SHA256),
         "GeneratedBy": {"Name": "msnmo", "Version": VERSION},
+        "Methods": f"Methods (skull stripped: {stripped}).",
     }  # fmt: skip
 
 

@@ -170,6 +170,7 @@ def diagnosis(relative: str, **changes: Any) -> dict[str, Any]:
         "Settings": {"skull_strip": "deepbet"},
         "Fingerprint": "d" * 64,
         "GeneratedBy": {"Name": "msnmo", "Version": "1.2.3"},
+        "Methods": "The skull was removed [@deepbet] and lesions were found [@joint_model].",
         "Outputs": [],
         "Disclaimer": "none",
         **changes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,33 +12,23 @@ INTRODUCTION = """\
 # Methods
 
 This text describes how the derivatives were made. Copy it, and cite the papers it names; their
-references are in `CITATION.bib`.
-
-Scans were processed with *msnmo* {version}, a BIDS App [@bids] that implements a joint network for
-lesion segmentation and classification [@joint_model], with *Nipype* [@nipype] and *pybids*
-[@pybids]. Bias fields are corrected with N4 [@n4] of *ANTs* [@ants]; skulls are removed with BET
-[@bet] or *deepbet* [@deepbet], as stated below.
-"""
+references are in `CITATION.bib`."""
 DISCLAIMER = """\
-Research use only: no medical device. The scores do not replace AQP4 or MOG serology; spinal cord
-and optic nerves were not assessed.
-"""
+Research use only: not a medical device. The scores do not replace AQP4 or MOG serology; spinal cord
+and optic nerves were not assessed."""
 
 
-def write_citations(output_dir: Path, *, methods: Sequence[str], version: str) -> None:
+def write_citations(output_dir: Path, methods: Iterable[str]) -> None:
     """Write ``logs/CITATION.md`` and ``logs/CITATION.bib``.
 
     Parameters
     ----------
     output_dir : Path
         Output folder.
-    methods : sequence of str
-        One paragraph for each way in which scans were processed, from the workflow itself.
-    version : str
-        Version of the program.
+    methods : iterable of str
+        ``Methods`` of the records of scans and comparisons; equal ones are written once.
     """
-    paragraphs = [" ".join(text.split()) for text in methods if text.strip()]
-    parts = [INTRODUCTION.format(version=version), *paragraphs, DISCLAIMER]
-    write_text(output_dir / "logs" / "CITATION.md", "\n\n".join(map(str.strip, parts)) + "\n")
+    parts = [INTRODUCTION, *dict.fromkeys(methods), DISCLAIMER]
+    write_text(output_dir / "logs" / "CITATION.md", "\n\n".join(parts) + "\n")
     references = files("msnmo_bids.bids").joinpath("data", "CITATION.bib")
     write_text(output_dir / "logs" / "CITATION.bib", references.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What became of a scan: its one status, from the runs' records and its derivatives on disk."""
+"""What became of a scan or of a comparison of visits, from the runs' records and on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.visits import BY_LABELS
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.text import natural_key
 from msnmo_bids.vocabulary import NO_LESION
@@ -132,6 +133,59 @@ class ScanRecord:
             return ""
         where = f"{self.step}: " if self.step else ""
         return f"{where}{self.message}" or NOT_PROCESSED
+
+
+@dataclass(frozen=True)
+class VisitsRecord:
+    """What is known of the comparison of two visits.
+
+    Parameters
+    ----------
+    earlier, later : str
+        Labels of the sessions, without ``ses-``.
+    name : str
+        Of the comparison.
+    record : mapping
+        Content of its record; empty without results.
+    table, figure : Path
+        Where its table of lesions and its figure are, if there are results.
+    problem : str
+        Why there are no results; empty when there are, or when nothing is known.
+    """
+
+    earlier: str
+    later: str
+    name: str
+    record: Mapping[str, Any]
+    table: Path
+    figure: Path
+    problem: str = ""
+
+    @property
+    def title(self) -> str:
+        """Heading."""
+        return f"ses-{self.earlier} to ses-{self.later}"
+
+    @property
+    def order(self) -> str:
+        """How it is known which visit came first, in a sentence."""
+        source = self.record.get("OrderOfVisits", BY_LABELS)
+        if source != BY_LABELS:
+            return f"The visits are in the order of the dates in {source}."
+        if self.notes:
+            return "The visits are in the order of their labels."
+        return "There are no dates: the visits are in the order of their labels."
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the order, and of the choice of the two scans."""
+        return list(self.record.get("Notes") or ())
+
+    @property
+    def interval(self) -> str:
+        """Time between the visits."""
+        days = self.record.get("IntervalDays")
+        return "not known" if days is None else f"{days:.0f} days"
 
 
 def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:

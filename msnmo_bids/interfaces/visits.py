@@ -122,6 +122,7 @@ class _WriteChangesInputSpec(BaseInterfaceInputSpec):
     native_file = traits.Str(mandatory=True, desc="the later raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     method = traits.Dict(mandatory=True, desc="version of the program and limits")
+    methods_text = traits.Str(mandatory=True, desc="how visits were compared, in sentences")
     images = traits.Dict(mandatory=True, desc="NIfTI by kind, in the half-way space")
     table_file = File(exists=True, mandatory=True, desc="one row a lesion, and their summary, JSON")
     figure = File(exists=True, mandatory=True, desc="SVG")
@@ -147,7 +148,7 @@ class WriteChanges(StepInterface):
             images={kind: Path(path) for kind, path in given.images.items()},
             table=found["Table"],
             figure=Path(given.figure),
-            summary=found["Summary"],
+            summary={**found["Summary"], "Methods": given.methods_text},
         )
         written = write_changes(
             given.comparison, results, output_dir=Path(given.output_dir), method=given.method

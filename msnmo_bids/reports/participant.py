@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import report_path
-from msnmo_bids.bids.records import ScanRecord, in_order
+from msnmo_bids.bids.records import ScanRecord, VisitsRecord, in_order
 from msnmo_bids.reports.page import render
 from msnmo_bids.reports.scan import provenance_section, scan_sections
 from msnmo_bids.reports.sections import (
@@ -17,8 +17,8 @@ from msnmo_bids.reports.sections import (
     methods_section,
     problems_section,
     summary_section,
+    visits_section,
 )
-from msnmo_bids.reports.visits import VisitsRecord, visits_section
 
 #: The page from top to bottom; a function without anything to say returns an empty list.
 SECTIONS: tuple[Callable[[Participant], list[Section]], ...] = (

@@ -22,7 +22,7 @@ from msnmo_bids.vocabulary import REGION_NAMES
 NOT_MEASURED = "not measured"
 #: Keys of the diagnosis file that the page shows elsewhere.
 _SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Sites",
-                              "Quality", "Outputs",
+                              "Quality", "Outputs", "Methods",
                               "Flags", "Diagnosis", "Reason", "LesionCount", "LesionCountSmall",
                               "LesionVolume", "BrainVolume"})  # fmt: skip
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-from msnmo_bids.bids.records import ScanRecord, Status, class_names
+from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, class_names
+from msnmo_bids.bids.text_files import Row, read_tsv
+from msnmo_bids.reports.change_figure import CHANGE_COLOURS
 from msnmo_bids.reports.methods import methods
-from msnmo_bids.reports.page import render
-
-if TYPE_CHECKING:
-    from msnmo_bids.reports.visits import VisitsRecord
+from msnmo_bids.reports.page import data_uri, render
+from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,43 @@ def summary_section(page: Participant) -> list[Section]:
     ]
 
 
+def visits_section(page: Participant) -> list[Section]:
+    """Show what changed between consecutive visits, and what was not compared."""
+    if not page.changes and not page.left_out:
+        return []
+    notes = [*page.left_out, *(note for visits in page.changes for note in visits.notes)]
+    views = [
+        {
+            "visits": visits,
+            "figure": data_uri(visits.figure) if visits.record else None,
+            "lesions": _changed_first(read_tsv(visits.table).rows) if visits.record else [],
+        }
+        for visits in page.changes
+    ]
+    return [
+        make_section(
+            "visits.html.j2",
+            "visits",
+            "Between visits",
+            views=views,
+            notes=list(dict.fromkeys(notes)),
+            levels=CHANGES,
+            reasons=CHANGE_REASONS,
+            colours=CHANGE_COLOURS,
+        )
+    ]
+
+
+def _changed_first(rows: Sequence[Row]) -> list[Row]:
+    order = list(CHANGE_COLOURS)
+    return sorted(rows, key=lambda row: order.index(row["change"]))
+
+
 def methods_section(page: Participant) -> list[Section]:
     """Say what was done, with references."""
-    text = methods({record.title: record.diagnosis for record in page.done})
+    records: dict[str, Mapping[str, Any]] = {s.title: s.diagnosis for s in page.done}
+    records |= {visits.title: visits.record for visits in page.changes}
+    text = methods(records)
     return [make_section("methods.html.j2", "methods", "Methods", methods=text)]
 
 

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msnmo_bids.bids.changes import why_not_comparable
-from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.dataset import shared_files_complete
 from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord, comparison_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
-from msnmo_bids.bids.visits import Comparison, comparisons
+from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.run.checks import check_folders, work_folder
 from msnmo_bids.run.job import WORKFLOWS, Job
 from msnmo_bids.run.options import AppOptions
@@ -145,7 +144,6 @@ def _process_scans(job: Job, session: Session) -> None:
         "omp_nthreads": job.resources.omp_nthreads,
         "name": WORKFLOWS[0],
     }
-    write_citations(job.output_dir, methods=_methods(job.plan, common), version=job.record.version)
 
     def workflow_of(batch: Sequence[Scan]) -> Workflow:
         for scan in batch:
@@ -230,20 +228,3 @@ def _visits_workflow(job: Job, batch: Sequence[Comparison]) -> Workflow:
         method=method(),
         name=WORKFLOWS[1],
     )
-
-
-def _methods(plan: Plan, common: dict[str, Any]) -> list[str]:
-    """Return the workflows' description of themselves: scans with and without skull, visits.
-
-    From one scan of each kind of the whole selection, so that a run that resumes writes the same.
-    """
-    from msnmo_bids.workflows.base import init_msnmo_wf
-    from msnmo_bids.workflows.visits import init_visits_wf
-
-    kinds = {bool(scan.skull_stripped): scan for scan in reversed(plan.selection.scans)}
-    texts = [init_msnmo_wf(scans=[kinds[kind]], **common).visit_desc() for kind in sorted(kinds)]
-    if found := comparisons(plan.selection.available):
-        places = dict.fromkeys(("output_dir", "work_dir"), common["output_dir"])
-        visits = init_visits_wf(comparisons=found[:1], **places, method=method())
-        texts.append(visits.visit_desc())
-    return texts

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
+from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.dataset import write_shared_files
 from msnmo_bids.bids.names import report_path
-from msnmo_bids.bids.records import ScanRecord, Status, read_scan
+from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
@@ -18,9 +20,6 @@ from msnmo_bids.run.plan import Plan
 from msnmo_bids.run.visits import possible_comparisons, why_left_out
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
-
-if TYPE_CHECKING:
-    from msnmo_bids.reports.visits import VisitsRecord
 
 
 def write_shared(bids_dir: Path, output_dir: Path, plan: Plan) -> None:
@@ -41,7 +40,7 @@ def write_reports(
     now: Sequence[ScanRecord] = (),
     compared: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the participants' reports from what is on disk and what failed.
+    """Write the participants' reports, and the citations, from what is on disk and what failed.
 
     Parameters
     ----------
@@ -72,6 +71,16 @@ def write_reports(
             settings=_settings(output_dir, plan, scans),
             version=get_version(),
         )
+    write_citations(output_dir, _methods(plan.selection.available, output_dir))
+
+
+def _methods(scans: Sequence[Scan], output_dir: Path) -> Iterator[str]:
+    """Find what the records of scans and of comparisons say of how they were made."""
+    scan_records = (read_diagnosis(scan, output_dir) for scan in scans)
+    change_records = (read_changes(c, output_dir) for c in possible_comparisons(scans, output_dir))
+    for record in chain(scan_records, change_records):
+        if record and "Methods" in record:
+            yield record["Methods"]
 
 
 def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:
@@ -108,8 +117,6 @@ def changes_of_visits(
     latest : mapping
         Latest entry of each comparison in ``run.json``, by its name.
     """
-    from msnmo_bids.reports.visits import VisitsRecord
-
     found = []
     for comparison in possible_comparisons(scans, output_dir):
         entry = latest.get(comparison.name, {})

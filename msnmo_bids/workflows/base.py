@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version

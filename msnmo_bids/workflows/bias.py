@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 import subprocess
-from importlib.metadata import version
+from importlib import metadata
 
 from nipype.interfaces.ants import N4BiasFieldCorrection
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.masks import ApplyMask
 from msnmo_bids.interfaces.n4 import N4AntsPyX, Shrink
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
+from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb
 
 _DESCRIPTIONS = {
-    "ants": """\
-Intensity non-uniformity was corrected with N4BiasFieldCorrection [@n4] of ANTs, {fit}. """,
-    "antspyx": """\
-Intensity non-uniformity was corrected with N4 [@n4] in the Python package antspyx, {fit}. """,
-    "skip": """\
-Intensity non-uniformity was not corrected. """,
+    "ants": "Intensity non-uniformity was corrected with N4BiasFieldCorrection [@n4] of "
+    "ANTs{version} [@ants], {fit}. ",
+    "antspyx": "Intensity non-uniformity was corrected with the N4 algorithm [@n4] of ANTs [@ants] "
+    "in the Python package antspyx{version}, {fit}. ",
+    "skip": "Intensity non-uniformity was not corrected. ",
 }
 _FIT = "the field fitted on voxels of about {grid_mm:g} mm and applied to the image's own"
 
@@ -33,7 +33,7 @@ def init_bias_correction_wf(
     sloppy: bool = False,
     voxels: int = 0,
     name: str = "bias_correction_wf",
-) -> Workflow:
+) -> LiterateWorkflow:
     """Build the workflow that corrects the bias field and applies the brain mask.
 
     ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
@@ -73,9 +73,12 @@ def init_bias_correction_wf(
     """
     if tool not in _DESCRIPTIONS:
         raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_DESCRIPTIONS)})")
-    workflow = Workflow(name=name)
+    workflow = LiterateWorkflow(name=name)
     grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
-    workflow.__desc__ = _DESCRIPTIONS[tool].format(fit=_FIT.format(grid_mm=grid_mm))
+    version = ants_version() if tool == "ants" else metadata.version("antspyx")
+    workflow.__desc__ = _DESCRIPTIONS[tool].format(
+        version=after_name(version), fit=_FIT.format(grid_mm=grid_mm)
+    )
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
     apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
@@ -91,7 +94,7 @@ def init_bias_correction_wf(
     n4, (image, mask) = _n4_node(tool, n_iterations)
     outputnode.inputs.tool = {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
-        "Version": ants_version() if tool == "ants" else version("antspyx"),
+        "Version": version,
         "Settings": {
             "grid_mm": grid_mm,
             "n_iterations": n_iterations,

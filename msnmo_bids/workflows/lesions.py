@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 _SCORES = ("class_probabilities", "class_votes", "distance")
 _SLOPPY_CUBE = (64, 64, 64)
-_DESCRIPTION = """\
-The brain's bounding box and a margin were resized to {sides} voxels and z-scored over the brain. \
-The joint network of lesion segmentation and classification [@joint_model] ({name} {version}, \
-{precision}{mean}) {lesions}, which was brought back to the scan's grid (trilinear), masked with \
-the brain and cut at {threshold:g}; connected lesions (26 neighbours) smaller than {min_volume:g} \
-mm³ were removed. Lesions were assigned to candidate regions by a probabilistic atlas, registered \
-affinely (robust least squares). """
+_PRECISIONS = {"fp32": "single precision", "bf16": "bfloat16 precision"}
 
 
 def init_lesion_wf(
@@ -38,7 +32,7 @@ def init_lesion_wf(
     voxels: int = 0,
     omp_nthreads: int = 1,
     name: str = "lesion_wf",
-) -> Workflow:
+) -> LiterateWorkflow:
     r"""Build the workflow that runs the joint network and measures what it finds.
 
     ::
@@ -83,18 +77,9 @@ def init_lesion_wf(
     mni_file
         Index of the scan to MNI mm (.npy).
     """
-    workflow = Workflow(name=name)
+    workflow = LiterateWorkflow(name=name)
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
-    workflow.__desc__ = _DESCRIPTION.format(
-        sides=" x ".join(str(side) for side in shape),
-        name=metadata.name,
-        version=metadata.version,
-        precision=settings.precision,
-        mean=_mean_of(settings),
-        threshold=settings.threshold,
-        min_volume=settings.min_lesion_volume,
-        lesions=_lesions_by(metadata),
-    )
+    workflow.__desc__ = _description(settings, metadata, shape)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
     outputnode = pe.Node(IdentityInterface(fields=[*maps, *_SCORES, "mni_file"]), name="outputnode")
@@ -126,21 +111,31 @@ def init_lesion_wf(
     return workflow
 
 
-def _mean_of(settings: ProcessingSettings) -> str:
-    """Say in the methods text over what the network's mean is taken, if over anything."""
-    parts = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
-    parts += ["the image and its mirror image"] if settings.tta else []
-    return f", mean over {' and '.join(parts)}" if parts else ""
-
-
-def _lesions_by(metadata: WeightsMetadata) -> str:
-    """Say in the methods text which network the lesion probability came from."""
-    asked = metadata.lesion_network
-    if asked is None:
-        return "gave a lesion probability"
+def _description(
+    settings: ProcessingSettings, metadata: WeightsMetadata, shape: Sequence[int]
+) -> str:
+    """Return what the methods text says of the network and of its lesions."""
+    averaged = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
+    averaged += ["the image and its mirror image"] if settings.tta else []
+    mean = f", mean over {' and '.join(averaged)}" if averaged else ""
+    gave = "a lesion probability for each voxel and a score for each class"
+    if asked := metadata.lesion_network:
+        gave = (
+            "a score for each class, reading the lesion probability that a network of its own for "
+            f"segmentation ({Path(asked.file).stem}) gave for each voxel"
+        )
     return (
-        "classified the scan by the lesion probability of a network of its own for segmentation "
-        f"({Path(asked.file).stem})"
+        f"The brain's bounding box and a margin were resized to {' x '.join(map(str, shape))} "
+        "voxels and z-scored over the brain. A joint network for lesion segmentation and "
+        f"classification of {' and '.join(metadata.class_names)}, implemented after Huang et al. "
+        f"[@joint_model] (weights {metadata.name} {metadata.version}, "
+        f"{_PRECISIONS[settings.precision]}{mean}), gave {gave}. The lesion probability was "
+        "brought back to the scan's own grid (trilinear), masked with the brain and cut at "
+        f"{settings.threshold:g}; connected lesions (26 neighbours) smaller than "
+        f"{settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to candidate "
+        "regions by a probabilistic atlas, registered affinely (robust least squares). Class "
+        "activation maps were summed over the classifier's three scales, each voxel by what it "
+        "counts in the classifier's pooling. "
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.settings import ProcessingSettings
@@ -39,7 +39,7 @@ def init_preprocessing_wf(
     voxels: int = 0,
     omp_nthreads: int = 1,
     name: str = "preprocessing_wf",
-) -> Workflow:
+) -> LiterateWorkflow:
     """Build the workflow that prepares one scan, for a prediction and for a training alike.
 
     ``conform -> skull_strip_wf -> bias_correction_wf``
@@ -75,7 +75,7 @@ def init_preprocessing_wf(
     skull_stripping, bias_correction
         ``{Tool, Version, Settings}``.
     """
-    workflow = Workflow(name=name)
+    workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
         "The T2-FLAIR was reoriented to RAS, and its header's two orientations were made equal. "
     )

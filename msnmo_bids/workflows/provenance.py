@@ -1,4 +1,4 @@
-"""What the diagnosis files and sidecars of one run have in common."""
+"""What the diagnosis files and sidecars of one run have in common, and how it was made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import SIMULATED_ONLY
 
 if TYPE_CHECKING:
+    from niworkflows.engine.workflows import LiterateWorkflow
+
     from msnmo_bids.model.weights import WeightsMetadata
 
 
@@ -69,3 +71,32 @@ def simulated_only(weights: WeightsMetadata) -> bool:
     return bool(weights.trained_on) and all(
         "simulat" in data.lower() for data in weights.trained_on
     )
+
+
+def methods_text(workflow: LiterateWorkflow) -> str:
+    """Return what a workflow and those in it say of themselves, for the records.
+
+    The methods of the reports and of ``logs/CITATION.md`` are this text and nothing else.
+
+    Parameters
+    ----------
+    workflow : LiterateWorkflow
+        Of one scan or of one comparison, with its parts connected.
+
+    Returns
+    -------
+    str
+        Sentences; papers as ``[@key]``, with the keys of ``CITATION.bib``.
+    """
+    return " ".join(workflow.visit_desc().split())
+
+
+def after_name(version: str) -> str:
+    """Return a tool's version as it stands after its name; nothing for an unknown one.
+
+    Examples
+    --------
+    >>> after_name("6.0.7"), after_name("unknown")
+    (' 6.0.7', '')
+    """
+    return "" if version == "unknown" else f" {version}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.samples import WriteSample
@@ -33,7 +32,7 @@ def init_samples_wf(
     work_dir: Path,
     omp_nthreads: int = 1,
     name: str = WORKFLOW,
-) -> Workflow:
+) -> pe.Workflow:
     """Build the workflow that prepares scans: one workflow a data set, in it one a scan.
 
     Parameters
@@ -56,11 +55,11 @@ def init_samples_wf(
     Workflow
         For :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
     """
-    workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(files, key=lambda labelled: labelled.name)
     groups = groupby(ordered, key=lambda labelled: labelled.dataset)
     for number, (_, group) in enumerate(groups):
-        dataset_wf = Workflow(name=f"dataset_{number}_wf")
+        dataset_wf = pe.Workflow(name=f"dataset_{number}_wf")
         dataset_wf.add_nodes([
             init_sample_wf(
                 labelled=labelled,
@@ -89,7 +88,7 @@ def init_sample_wf(
     cube_shape: Sequence[int],
     omp_nthreads: int = 1,
     name: str | None = None,
-) -> Workflow:
+) -> pe.Workflow:
     """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``.
 
     Parameters
@@ -113,7 +112,7 @@ def init_sample_wf(
         Without inputs and outputs: it reads and writes files.
     """
     scan = labelled.scan
-    workflow = Workflow(name=name or scan_workflow_name(labelled))
+    workflow = pe.Workflow(name=name or scan_workflow_name(labelled))
     voxels = voxel_count(scan.path)
     preprocessing_wf = init_preprocessing_wf(
         scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads

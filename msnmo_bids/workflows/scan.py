@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.derivatives import WriteDerivatives
 from msnmo_bids.interfaces.figures import Figures
 from msnmo_bids.interfaces.quality import Quality
+from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.version import get_version
 from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
+from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def init_scan_wf(
     output_dir: Path,
     omp_nthreads: int = 1,
     name: str | None = None,
-) -> Workflow:
+) -> LiterateWorkflow:
     """Build the workflow of one scan.
 
     ``preprocessing_wf -> lesion_wf -> quality, figures -> write_derivatives``; the last one takes
@@ -63,14 +66,19 @@ def init_scan_wf(
     out_files
         Paths of all derivatives, relative to ``output_dir``.
     """
-    workflow = Workflow(name=name or f"scan_{scan.node_name}_wf")
+    workflow = LiterateWorkflow(name=name or f"scan_{scan.node_name}_wf")
+    workflow.__desc__ = (
+        f"Scans were processed by msnmo {get_version()}, a BIDS App [@bids], with Nipype [@nipype] "
+        "and PyBIDS [@pybids]. "
+    )
+    workflow.__postdesc__ = _description_of_decision(settings, provenance)
     shared: dict[str, Any] = {"voxels": voxel_count(scan.path), "omp_nthreads": omp_nthreads}
     outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
     figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", shared["voxels"]))
     quality = pe.Node(Quality(), name="quality", mem_gb=memory_gb("quality", shared["voxels"]))
-    write_derivatives = _sink_node(scan, provenance, output_dir, shared["voxels"])
+    write_derivatives = _sink_node(scan, output_dir, shared["voxels"])
     workflow.connect([
         (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),
                                        ("outputnode.preproc_file", "inputnode.in_file")]),
@@ -104,10 +112,37 @@ def init_scan_wf(
         (figures, write_derivatives, [("figures", "figures")]),
         (write_derivatives, outputnode, [("out_files", "out_files")]),
     ])  # fmt: skip
+    write_derivatives.inputs.provenance = {**provenance, "Methods": methods_text(workflow)}
     return workflow
 
 
-def _sink_node(scan: Scan, provenance: dict[str, Any], output_dir: Path, voxels: int) -> pe.Node:
+def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, Any]) -> str:
+    """Return what the methods text says of the scores and of when a class is named."""
+    from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION
+
+    least, farthest = (
+        record[key] for key in ("MinimumClassProbability", "MaximumOutOfDistributionScore")
+    )
+    needed = ["there was a lesion", "the image's quality was not red"]
+    if least > 0:
+        needed.append(f"the score reached {least:g}")
+    if settings.ensemble or settings.tta:
+        needed.append("all networks and mirrored views named it")
+    if farthest is not None:
+        needed.append(
+            f"the network's features of the scan lay no farther than {farthest:g} from those of "
+            "its training scans (Mahalanobis distance over the square root of their number)"
+        )
+    calibrated = calibration(record["Calibration"]).replace(
+        ISOTONIC_CALIBRATION, f"{ISOTONIC_CALIBRATION} [@isotonic_calibration]"
+    )
+    return (
+        f"{calibrated} The class with the highest score was named where "
+        f"{', '.join(needed[:-1])} and {needed[-1]}. "
+    )
+
+
+def _sink_node(scan: Scan, output_dir: Path, voxels: int) -> pe.Node:
     """Return the node that writes the derivatives of a scan."""
     return pe.Node(
         WriteDerivatives(
@@ -117,7 +152,6 @@ def _sink_node(scan: Scan, provenance: dict[str, Any], output_dir: Path, voxels:
             prefix=scan.prefix,
             folder=scan.folder,
             output_dir=str(output_dir),
-            provenance=provenance,
         ),
         name="write_derivatives",
         mem_gb=memory_gb("derivatives", voxels),

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from nipype.interfaces import fsl
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.deepbet import DeepBET
 from msnmo_bids.interfaces.masks import BrainMask, Foreground
 from msnmo_bids.preprocessing.skullstrip import bet_version
+from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb
 
 _DESCRIPTIONS = {
-    "bet": """\
-The skull was removed with FSL's BET [@bet] (fractional intensity threshold {bet_frac:.2f}). """,
-    "deepbet": """\
-The skull was removed with deepbet [@deepbet], a convolutional network for brain extraction. """,
-    "skip": """\
-The image came without a skull; its brain mask is what is not background. """,
+    "bet": "The skull was removed with the Brain Extraction Tool of FSL{version} [@bet], "
+    "fractional intensity threshold {bet_frac:g}. ",
+    "deepbet": "The skull was removed with deepbet{version}, a convolutional network for brain "
+    "extraction [@deepbet]. ",
+    "skip": "The image came without a skull; its brain mask is what is not background. ",
 }
 
 
@@ -29,7 +31,7 @@ def init_skull_strip_wf(
     voxels: int = 0,
     omp_nthreads: int = 1,
     name: str = "skull_strip_wf",
-) -> Workflow:
+) -> LiterateWorkflow:
     """Build the workflow that finds the brain.
 
     ``bet``: ``inputnode -> bet -> brain_mask -> outputnode`` with Nipype's stock node for FSL;
@@ -73,8 +75,9 @@ def init_skull_strip_wf(
     """
     if tool not in _DESCRIPTIONS:
         raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_DESCRIPTIONS)})")
-    workflow = Workflow(name=name)
-    workflow.__desc__ = _DESCRIPTIONS[tool].format(bet_frac=bet_frac)
+    workflow = LiterateWorkflow(name=name)
+    version = bet_version() if tool == "bet" else metadata.version("deepbet")
+    workflow.__desc__ = _DESCRIPTIONS[tool].format(version=after_name(version), bet_frac=bet_frac)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
     inputnode.inputs.stripped = False
     outputnode = pe.Node(
@@ -90,7 +93,7 @@ def init_skull_strip_wf(
     if tool == "bet":
         brain_mask.inputs.tool = {
             "Tool": "FSL BET",
-            "Version": bet_version(),
+            "Version": version,
             "Settings": {"frac": bet_frac},
         }
         bet = pe.Node(

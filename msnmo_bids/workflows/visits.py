@@ -9,7 +9,7 @@ from typing import Any
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.bids.visits import Comparison
@@ -20,6 +20,7 @@ from msnmo_bids.interfaces.visits import (
     WriteChanges,
 )
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
+from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
 
@@ -32,7 +33,7 @@ as new or vanished if it has at least {DEFAULT_RULE.least_volume:g} mm³ at one 
 {DEFAULT_RULE.visible_share:.0%} of its contrast there; as enlarging or shrinking if its area
 (of the great circle of the sphere of
 equal volume) changed by more than {DEFAULT_RULE.small_ratio - 1:.0%}
-({DEFAULT_RULE.large_ratio - 1:.0%} from {DEFAULT_RULE.small_area:g} mm² on), its outline by more
+({DEFAULT_RULE.large_ratio - 1:.0%} from {DEFAULT_RULE.small_area:g} mm²), its outline by more
 than {DEFAULT_RULE.border_share:.0%} of the border's uncertainty, and what it gained or lost had
 less than {DEFAULT_RULE.grown_share:.0%} of its contrast at the other visit.
 """
@@ -45,7 +46,7 @@ def init_visits_wf(
     work_dir: Path,
     method: dict[str, Any],
     name: str = "visits_wf",
-) -> Workflow:
+) -> pe.Workflow:
     """Build the workflow that compares visits: one workflow a participant, in it one a comparison.
 
     Parameters
@@ -66,11 +67,11 @@ def init_visits_wf(
     Workflow
         For :func:`msnmo_bids.workflows.execution.run_workflow`.
     """
-    workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
     subjects = dict.fromkeys(comparison.subject for comparison in comparisons)
     for subject in subjects:
         label = re.sub(r"[^0-9A-Za-z]", "_", subject)
-        person = Workflow(name=f"single_subject_{label}_wf")
+        person = pe.Workflow(name=f"single_subject_{label}_wf")
         person.add_nodes(
             [
                 init_comparison_wf(
@@ -86,7 +87,7 @@ def init_visits_wf(
 
 def init_comparison_wf(
     *, comparison: Comparison, output_dir: Path, method: dict[str, Any], name: str | None = None
-) -> Workflow:
+) -> LiterateWorkflow:
     """Build the workflow of one comparison.
 
     ``register -> compare -> change_figure -> write_changes``
@@ -107,7 +108,7 @@ def init_comparison_wf(
     out_files
         Paths of all files, relative to ``output_dir``.
     """
-    workflow = Workflow(name=name or workflow_name(comparison))
+    workflow = LiterateWorkflow(name=name or workflow_name(comparison))
     workflow.__desc__ = DESCRIPTION
     visits = {
         which: {
@@ -137,6 +138,7 @@ def init_comparison_wf(
             native_file=str(comparison.later.path),
             output_dir=str(output_dir),
             method=method,
+            methods_text=methods_text(workflow),
         ),
         name=LAST_NODE_OF_VISITS,
         mem_gb=memory_gb("derivatives", voxels),

@@ -63,16 +63,10 @@ class _Graph:
     def __init__(self, scans: list[Scan], arguments: dict[str, Any]) -> None:
         self.scans, self.arguments = scans, arguments
 
-    def visit_desc(self) -> str:
-        return f"Methods (skull stripped: {bool(self.scans[0].skull_stripped)})."
-
 
 class _VisitsGraph:
     def __init__(self, comparisons: list[Comparison], arguments: dict[str, Any]) -> None:
         self.comparisons, self.arguments = comparisons, arguments
-
-    def visit_desc(self) -> str:
-        return "Visits were compared."
 
 
 def _pretend_comparisons(graph: _VisitsGraph, state: FakeWorkflow) -> list[Failure]:
@@ -87,7 +81,11 @@ def _pretend_comparisons(graph: _VisitsGraph, state: FakeWorkflow) -> list[Failu
         paths = paths_of(comparison)
         (out / paths["table"]).write_text("index\n1\n")
         made_by = fingerprint(comparison, out, graph.arguments["method"])
-        record = {"Fingerprint": made_by, "Outputs": [paths["table"]]}
+        record = {
+            "Fingerprint": made_by,
+            "Outputs": [paths["table"]],
+            "Methods": "Visits were compared.",
+        }
         (out / paths["record"]).write_text(json.dumps(record))
     return failures
 

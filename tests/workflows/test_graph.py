@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import nibabel as nib
@@ -11,11 +12,14 @@ import pytest
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
+from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION, Calibration
 from msnmo_bids.model.weights import LesionNetwork, read_metadata
 from msnmo_bids.preprocessing.records import FOREGROUND_TOOL
+from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
-from msnmo_bids.workflows.lesions import init_lesion_wf
+from msnmo_bids.workflows.provenance import run_record
+from msnmo_bids.workflows.scan import init_scan_wf
 from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
@@ -99,7 +103,8 @@ def test_a_skull_is_looked_for_where_nobody_said(
     workflow = build([replace(make_scan(), skull_stripped=said)], settings, weights, tmp_path)
     conform = "single_subject_01_wf.scan_sub_01_wf.preprocessing_wf.conform"
     assert workflow.get_node(conform).inputs.look_for_skull == looks
-    assert ("not stripped again" in workflow.visit_desc()) == looks
+    last = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.write_derivatives")
+    assert ("not stripped again" in last.inputs.provenance["Methods"]) == looks
 
 
 def test_regions_and_network_may_run_side_by_side(make_scan, settings, weights, tmp_path):
@@ -142,23 +147,64 @@ def test_sloppy_shrinks_the_cube(make_scan, settings, weights, tmp_path):
         assert workflow.get_node(name).inputs.shape == [side] * 3
 
 
-def test_the_methods_text_names_what_ran_and_nothing_else(make_scan, settings, weights, tmp_path):
-    settings = replace(settings, skull_strip="deepbet", bias_correction="antspyx")
-    text = build([make_scan("01"), make_scan("02")], settings, weights, tmp_path).visit_desc()
-    assert text.count("deepbet") == 2  # once in words, once as citation, not once a scan
-    assert "BET [@bet]" not in text
-    assert "antspyx" in text
-    assert "tiny 0" in text
+def text_of(scan, settings, weights, tmp_path, **metadata):
+    """Return the methods text that the last node of a scan writes."""
+    known = replace(read_metadata(weights), **metadata)
+    workflow = init_scan_wf(
+        scan=scan,
+        settings=settings,
+        weights=[weights],
+        metadata=known,
+        provenance=run_record(settings, known, "1"),
+        output_dir=tmp_path,
+    )
+    return workflow.get_node("write_derivatives").inputs.provenance["Methods"]
 
 
-def test_the_methods_text_tells_of_a_lesion_network(settings, weights):
-    for asked, told in ((LesionNetwork("lesions.safetensors", "0" * 64), True), (None, False)):
-        metadata = replace(read_metadata(weights), lesion_network=asked)
-        workflow = init_lesion_wf(settings=settings, weights=[weights], metadata=metadata)
-        text = workflow.visit_desc()
-        assert (
-            "a network of its own for segmentation (lesions), which was brought" in text
-        ) == told
+@pytest.mark.parametrize(
+    ("change", "said", "not_said"),
+    [
+        ({"skull_strip": "deepbet"}, f"deepbet {version('deepbet')}, a", "FSL"),
+        ({"skull_strip": "bet", "bet_frac": 0.4}, "FSL [@bet], fractional intensity threshold 0.4",
+         "deepbet"),
+        ({"skull_strip": "skip"}, "came without a skull", "removed with"),
+        ({"bias_correction": "antspyx"}, f"antspyx {version('antspyx')}.", "N4BiasField"),
+        ({"bias_correction": "ants"}, "of ANTs 0.0.0-double [@ants]", "antspyx"),
+        ({"bias_correction": "skip"}, "was not corrected", "[@n4]"),
+        ({"sloppy": False}, "160 x 160 x 160 voxels", "64 x"),
+        ({"tta": True, "ensemble": ("a", "b")},
+         "mean over 3 networks and the image and its mirror image", "all views"),
+        ({"tta": True}, "all networks and mirrored views named it", "networks and the image"),
+        ({"threshold": 0.25, "min_lesion_volume": 7.0}, "cut at 0.25; connected lesions (26 "
+         "neighbours) smaller than 7 mm³", "all networks"),
+    ],
+)  # fmt: skip
+def test_the_methods_text_says_what_ran(
+    make_scan, settings, weights, tmp_path, doubles, change, said, not_said
+):
+    text = text_of(make_scan(), replace(settings, **change), weights, tmp_path)
+    assert said in text
+    assert not_said not in text
+    assert set(CITATION.findall(text)) <= set(bibliography())
+
+
+def test_the_methods_text_tells_of_a_lesion_network(make_scan, settings, weights, tmp_path):
+    asked = LesionNetwork("lesions.safetensors", "0" * 64)
+    told = text_of(make_scan(), settings, weights, tmp_path, lesion_network=asked)
+    assert "a network of its own for segmentation (lesions) gave for each voxel." in told
+    plain = text_of(make_scan(), settings, weights, tmp_path)
+    assert "gave a lesion probability for each voxel and a score for each class." in plain
+
+
+def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weights, tmp_path):
+    curve = Calibration(1.0, ISOTONIC_CALIBRATION, "simulated", (-1.0, 1.0), (0.05, 0.75))
+    limits = {"min_class_probability": 0.8, "max_distance": 1.5, "calibration": curve}
+    text = text_of(make_scan(), settings, weights, tmp_path, **limits)
+    assert "isotonic calibration [@isotonic_calibration] (a curve" in text
+    assert "quality was not red, the score reached 0.8 and the network's features" in text
+    assert "no farther than 1.5" in text
+    plain = text_of(make_scan(), settings, weights, tmp_path)
+    assert plain.endswith("where there was a lesion and the image's quality was not red.")
 
 
 @pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])

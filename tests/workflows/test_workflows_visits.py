@@ -94,7 +94,6 @@ def run(comparison: Comparison, tmp_path: Path, name: str = "work"):
         work_dir=tmp_path / name,
         method=METHOD,
     )
-    assert "half-way" in workflow.visit_desc()
     return run_workflow(
         workflow, plugin="Linear", crash_dir=tmp_path / "crash", last_node=LAST_NODE_OF_VISITS
     )
@@ -108,6 +107,7 @@ def test_a_new_lesion_is_found_and_a_rerun_writes_the_same(comparison, tmp_path)
     assert record["Counts"]["new"] == record["Counts"]["stable"] == 1
     assert record["RatesPerYear"]["New"] == 1
     assert record["Notes"] == ["dates that are not read: a table"]
+    assert "half-way between them [@halfway]" in record["Methods"]
     assert np.abs(np.array(record["Registration"]["EarlierToLater"]) - motion()).max() < 0.5
     rows = read_tsv(out / paths["table"]).rows
     assert {row["change"] for row in rows} == {"stable", "new"}
