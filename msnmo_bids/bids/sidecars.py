@@ -8,6 +8,7 @@ it carries. The record is a mapping with the keys of the diagnosis file (``Thres
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
@@ -68,6 +69,27 @@ DESCRIPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """What a sidecar says of itself, what else its file was made from, and keys of the record."""
+
+    fields: Mapping[str, Any]
+    sources: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+_ORIG = {"SpatialReference": "orig"}
+_RULES = {
+    "preproc": _Rule({"SkullStripped": True}, ("brain_mask",), PREPROCESSING_KEYS),
+    "brain_mask": _Rule({"Type": "Brain", **_ORIG}, (), PREPROCESSING_KEYS[:1]),
+    "lesion_mask": _Rule({"Type": "Lesion", **_ORIG}, ("lesion_probability",), ALL_KEYS),
+    "lesion_probability": _Rule(_ORIG, ("preproc",), ALL_KEYS),
+    "lesion_labels": _Rule(_ORIG, ("lesion_mask",), ALL_KEYS),
+    "morphometry": _Rule({}, ("lesion_labels", "lesion_probability"), ALL_KEYS),
+    "cam": _Rule(_ORIG, ("preproc",), (*NETWORK_KEYS, *PREPROCESSING_KEYS)),
+}
+
+
 def sidecar_for(
     kind: str, *, source: str, folder: str, prefix: str, record: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -76,8 +98,8 @@ def sidecar_for(
     Parameters
     ----------
     kind : str
-        A key of :func:`msnmo_bids.bids.names.derivative_paths`, except ``diagnosis``, which has
-        no sidecar. ``lesion_table`` and ``lesion_labels`` share one file and one content.
+        A key of :func:`msnmo_bids.bids.names.derivative_paths`, except those that are JSON files
+        themselves. ``lesion_table`` and ``lesion_labels`` share one file and one content.
     source : str
         The raw FLAIR, POSIX path relative to the root of its data set.
     folder, prefix : str
@@ -95,44 +117,17 @@ def sidecar_for(
     ValueError
         If derivatives of that kind have no sidecar.
     """
-
-    def own(other: str) -> str:
-        return bids_uri(f"{folder}/{derivative_name(prefix, other)}")
-
-    raw = bids_uri(source, RAW_DATASET)
-    orig = {"SpatialReference": "orig"}
-    content: dict[str, Any]
-    keys: tuple[str, ...]
-    if kind == "preproc":
-        content = {"SkullStripped": True, "Sources": [raw, own("brain_mask")]}
-        keys = PREPROCESSING_KEYS
-    elif kind == "brain_mask":
-        content = {"Type": "Brain", **orig, "Sources": [raw]}
-        keys = PREPROCESSING_KEYS[:1]
-    elif kind == "lesion_mask":
-        content = {"Type": "Lesion", **orig, "Sources": [raw, own("lesion_probability")]}
-        keys = ALL_KEYS
-    elif kind == "lesion_probability":
-        content = {**orig, "Sources": [raw, own("preproc")]}
-        keys = ALL_KEYS
-    elif kind in ("lesion_labels", "lesion_table"):
-        kind = "lesion_labels"
-        content = {**orig, "Sources": [raw, own("lesion_mask")]}
-        keys = ALL_KEYS
-    elif kind == "morphometry":
-        sources = [raw, own("lesion_labels"), own("lesion_probability")]
-        content = {"Sources": sources, **MORPHOMETRY_COLUMNS}
-        keys = ALL_KEYS
-    elif kind.startswith(CAM_PREFIX):
-        content = {**orig, "Sources": [raw, own("preproc")]}
-        keys = (*NETWORK_KEYS, *PREPROCESSING_KEYS)
-    else:
-        raise ValueError(f"derivatives of the kind '{kind}' have no sidecar")
-    provenance = {key: record[key] for key in keys if key in record}
-    return {"Description": _description(kind), **content, **provenance}
-
-
-def _description(kind: str) -> str:
+    general = {"lesion_table": "lesion_labels"}.get(kind, kind)
     if kind.startswith(CAM_PREFIX):
-        return DESCRIPTIONS["cam"].format(class_name=kind.removeprefix(CAM_PREFIX))
-    return DESCRIPTIONS[kind]
+        general = "cam"
+    if general not in _RULES:
+        raise ValueError(f"derivatives of the kind '{kind}' have no sidecar")
+    rule = _RULES[general]
+    made_from = [f"{folder}/{derivative_name(prefix, other)}" for other in rule.sources]
+    return {
+        "Description": DESCRIPTIONS[general].format(class_name=kind.removeprefix(CAM_PREFIX)),
+        **rule.fields,
+        "Sources": [bids_uri(source, RAW_DATASET), *map(bids_uri, made_from)],
+        **(MORPHOMETRY_COLUMNS if kind == "morphometry" else {}),
+        **{key: record[key] for key in rule.keys if key in record},
+    }

@@ -21,6 +21,7 @@ from msnmo_bids.bids.names import (
     figure_path,
     sidecar,
 )
+from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import (
     LESION_COLUMNS,
     MORPHOMETRY_COLUMNS,
@@ -40,27 +41,6 @@ DISCLAIMER = (
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
 CAM_STEPS = 1024
 _COMPRESSION = 2
-
-
-@dataclass(frozen=True)
-class ScanTarget:
-    """Where a scan came from and where its derivatives go.
-
-    Parameters
-    ----------
-    native : Path
-        The raw FLAIR, whose grid all outputs are on.
-    relative : str
-        The same, POSIX, relative to the root of its data set.
-    subject, prefix, folder : str
-        As :class:`msnmo_bids.bids.scans.Scan` has them.
-    """
-
-    native: Path
-    relative: str
-    subject: str
-    prefix: str
-    folder: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +92,7 @@ class ScanResults:
 
 
 def write_scan_derivatives(
-    target: ScanTarget,
+    scan: Scan,
     results: ScanResults,
     *,
     output_dir: Path,
@@ -126,8 +106,8 @@ def write_scan_derivatives(
 
     Parameters
     ----------
-    target : ScanTarget
-        The scan.
+    scan : Scan
+        The raw FLAIR, whose grid all outputs are on.
     results : ScanResults
         What the workflow found.
     output_dir : Path
@@ -147,24 +127,24 @@ def write_scan_derivatives(
         If a file cannot be written.
     """
     classes = list(results.decision.probabilities)
-    paths = derivative_paths(target.folder, target.prefix, classes)
+    paths = derivative_paths(scan.folder, scan.prefix, classes)
     record = {
         **provenance,
         "SkullStripping": dict(results.skull_stripping),
         "BiasCorrection": dict(results.bias_correction),
     }
     try:
-        written = _write_images(target, results, paths, output_dir)
+        written = _write_images(scan, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
-        written += _write_sidecars(target, paths, output_dir, record)
-        written += _write_quality(target, results.quality, paths["quality"], output_dir)
-        written += _copy_figures(target, results.figures, output_dir)
-        diagnosis = _diagnosis(target, results, record, sorted(set(written)))
+        written += _write_sidecars(scan, paths, output_dir, record)
+        written += _write_quality(scan, results.quality, paths["quality"], output_dir)
+        written += _copy_figures(scan, results.figures, output_dir)
+        diagnosis = _diagnosis(scan, results, record, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
     except OSError as error:
         raise MsnmoError(
             f"the derivatives cannot be written ({error.strerror or error})",
-            file=error.filename or output_dir / target.folder,
+            file=error.filename or output_dir / scan.folder,
             remedy="Make room or get write permission there, then run again",
             exit_code=ExitCode.IO_ERROR,
         ) from error
@@ -179,7 +159,7 @@ def write_nifti(image: nib.Nifti1Image, target: Path) -> None:
 
 
 def _write_images(
-    target: ScanTarget, results: ScanResults, paths: Mapping[str, str], output_dir: Path
+    scan: Scan, results: ScanResults, paths: Mapping[str, str], output_dir: Path
 ) -> list[str]:
     from msnmo_bids.preprocessing.geometry import to_native
 
@@ -195,7 +175,7 @@ def _write_images(
         array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
-        image = to_native(array.astype(dtype), target.native, results.orientation)
+        image = to_native(array.astype(dtype), scan.path, results.orientation)
         write_nifti(image, output_dir / paths[kind])
     return [paths[kind] for kind in images]
 
@@ -232,18 +212,14 @@ def _cell(value: Any) -> Any:
 
 
 def _write_sidecars(
-    target: ScanTarget, paths: Mapping[str, str], output_dir: Path, record: Mapping[str, Any]
+    scan: Scan, paths: Mapping[str, str], output_dir: Path, record: Mapping[str, Any]
 ) -> list[str]:
     written = []
     for kind, path in paths.items():
         if kind in JSON_KINDS:
             continue
         content = sidecar_for(
-            kind,
-            source=target.relative,
-            folder=target.folder,
-            prefix=target.prefix,
-            record=record,
+            kind, source=scan.relative, folder=scan.folder, prefix=scan.prefix, record=record
         )
         write_json(output_dir / sidecar(path), content)
         written.append(sidecar(path))
@@ -251,21 +227,21 @@ def _write_sidecars(
 
 
 def _write_quality(
-    target: ScanTarget, quality: Mapping[str, Any], path: str, output_dir: Path
+    scan: Scan, quality: Mapping[str, Any], path: str, output_dir: Path
 ) -> list[str]:
     content = {
         "Description": "Quality of the image: figures with their limits; red withholds a diagnosis",
-        "Sources": [bids_uri(target.relative, RAW_DATASET)],
+        "Sources": [bids_uri(scan.relative, RAW_DATASET)],
         **quality,
     }
     write_json(output_dir / path, content)
     return [path]
 
 
-def _copy_figures(target: ScanTarget, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
+def _copy_figures(scan: Scan, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
     written = []
     for kind, source in figures.items():
-        path = figure_path(target.subject, target.prefix, kind)
+        path = figure_path(scan.subject, scan.prefix, kind)
         with atomic_path(output_dir / path) as temporary:
             shutil.copyfile(source, temporary)
         written.append(path)
@@ -273,10 +249,10 @@ def _copy_figures(target: ScanTarget, figures: Mapping[str, Path], output_dir: P
 
 
 def _diagnosis(
-    target: ScanTarget, results: ScanResults, record: Mapping[str, Any], outputs: Iterable[str]
+    scan: Scan, results: ScanResults, record: Mapping[str, Any], outputs: Iterable[str]
 ) -> dict[str, Any]:
     """Return the content of the diagnosis file."""
-    native = open_nifti(target.native)
+    native = open_nifti(scan.path)
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(
@@ -286,7 +262,7 @@ def _diagnosis(
     flags = {*record.get("Flags", ()), *results.flags, *decision.flags}
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
-        "Sources": [bids_uri(target.relative, RAW_DATASET)],
+        "Sources": [bids_uri(scan.relative, RAW_DATASET)],
         "Diagnosis": decision.diagnosis,
         "Reason": decision.reason,
         "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},

@@ -12,11 +12,9 @@ from msnmo_bids.interfaces.base import StepInterface
 
 
 class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
-    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
-    relative = traits.Str(mandatory=True, desc="the same, relative to its data set")
-    subject = traits.Str(mandatory=True, desc="label without sub-")
+    scan = traits.Any(mandatory=True, desc="the raw FLAIR (Scan)")
     prefix = traits.Str(mandatory=True, desc="name of the raw FLAIR without suffix")
-    folder = traits.Str(mandatory=True, desc="folder of the scan in the output")
+    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     provenance = traits.Dict(mandatory=True, desc="what all scans of the run share")
     preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
@@ -49,17 +47,10 @@ class WriteDerivatives(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
+        from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
         from msnmo_bids.diagnosis import decide
 
         given = self.inputs
-        target = ScanTarget(
-            native=Path(given.native_file),
-            relative=given.relative,
-            subject=given.subject,
-            prefix=given.prefix,
-            folder=given.folder,
-        )
         measures = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
         decision = decide(
             given.class_probabilities,
@@ -89,7 +80,7 @@ class WriteDerivatives(StepInterface):
             flags=(*given.info.get("flags", ()), *(given.mask_flags or ())),
         )
         written = write_scan_derivatives(
-            target,
+            given.scan,
             results,
             output_dir=Path(given.output_dir),
             provenance={**given.provenance, "Intensities": given.info.get("intensities")},

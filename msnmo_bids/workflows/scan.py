@@ -20,6 +20,7 @@ from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.steps import LAST_NODE
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
@@ -78,7 +79,16 @@ def init_scan_wf(
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
     figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", shared["voxels"]))
     quality = pe.Node(Quality(), name="quality", mem_gb=memory_gb("quality", shared["voxels"]))
-    write_derivatives = _sink_node(scan, output_dir, shared["voxels"])
+    write_derivatives = pe.Node(
+        WriteDerivatives(
+            scan=scan,
+            prefix=scan.prefix,
+            native_file=str(scan.path),
+            output_dir=str(output_dir),
+        ),
+        name=LAST_NODE,
+        mem_gb=memory_gb("derivatives", shared["voxels"]),
+    )
     workflow.connect([
         (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),
                                        ("outputnode.preproc_file", "inputnode.in_file")]),
@@ -139,20 +149,4 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
     return (
         f"{calibrated} The class with the highest score was named where "
         f"{', '.join(needed[:-1])} and {needed[-1]}. "
-    )
-
-
-def _sink_node(scan: Scan, output_dir: Path, voxels: int) -> pe.Node:
-    """Return the node that writes the derivatives of a scan."""
-    return pe.Node(
-        WriteDerivatives(
-            native_file=str(scan.path),
-            relative=scan.relative,
-            subject=scan.subject,
-            prefix=scan.prefix,
-            folder=scan.folder,
-            output_dir=str(output_dir),
-        ),
-        name="write_derivatives",
-        mem_gb=memory_gb("derivatives", voxels),
     )

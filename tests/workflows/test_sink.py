@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.names import derivative_paths, sidecar
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.sink import ScanResults, ScanTarget, write_scan_derivatives
+from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.images import write_like
@@ -147,13 +147,9 @@ def results_for(
     return results, brain
 
 
-def target_of(scan: Scan) -> ScanTarget:
-    return ScanTarget(scan.path, scan.relative, scan.subject, scan.prefix, scan.folder)
-
-
 def write(scan: Scan, out: Path, **options: Any) -> dict[str, Path]:
     results, _ = results_for(scan, out.parent / "between", **options)
-    write_scan_derivatives(target_of(scan), results, output_dir=out, provenance=PROVENANCE)
+    write_scan_derivatives(scan, results, output_dir=out, provenance=PROVENANCE)
     paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
     return {kind: out / path for kind, path in paths.items()}
 
