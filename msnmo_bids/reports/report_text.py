@@ -61,7 +61,7 @@ CHANGES_MEAN = (
     "A lesion counts as changed only if its outline changed by more than the segmentation of an "
     "unchanged lesion varies, and if the images differ there; what was found at one visit only but "
     "may be there at both is called uncertain. Look at the images before you believe a change. "
-    "This is no measure of disease activity that was validated on patients."
+    "This is not a measure of disease activity that was validated on patients."
 )
 CHANGE_FIGURE_MEANS = (
     "The same section of both visits, and what became of each lesion: the one with most lesion, "

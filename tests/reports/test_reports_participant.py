@@ -12,10 +12,13 @@ import pytest
 from heads import entry
 from pages import Page, assert_self_contained
 
+from msnmo_bids.bids.change_sidecars import CHANGE_COLUMNS
+from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.bids.records import ScanRecord, VisitsRecord, read_scan
 from msnmo_bids.reports.participant import write_participant_report
 from msnmo_bids.reports.report_text import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
 from msnmo_bids.visits.rates import summary
+from msnmo_bids.vocabulary import CHANGES
 
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
 TWO = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
@@ -219,6 +222,29 @@ def test_visits_are_in_order(add_results: Add, write: Write) -> None:
     sections = [name for name in page.ids if name.startswith("sub-")]
     assert sections == ["sub-01_ses-1", "sub-01_ses-2", "sub-01_ses-10"]
     assert "Do not read a change from the difference of two rows" in page.text
+
+
+def test_a_comparison_is_shown_with_its_method(add_results: Add, output_dir: Path) -> None:
+    made = {
+        "Counts": {**dict.fromkeys(CHANGES, 0), "new": 1},
+        "VolumeEarlier": 1.0, "VolumeLater": 1.5, "VolumeChange": 0.5, "RatesPerYear": None,
+        "Flags": ["voxel_sizes_differ"], "OrderOfVisits": "sessions.tsv", "IntervalDays": None,
+        "Methods": "Visits were registered [@halfway].",
+    }  # fmt: skip
+    table = output_dir / "changes.tsv"
+    write_tsv(table, list(CHANGE_COLUMNS), [{"index": 1, "change": "new", "region": "deep"}])
+    changes = [
+        VisitsRecord("1", "2", "a", made, table, output_dir / "none.svg"),
+        VisitsRecord("2", "3", "b", {}, table, table, problem="other weights"),
+    ]
+    path = write_participant_report(
+        output_dir, "01", [add_results(ONE)], changes=changes, settings=SETTINGS, version="1"
+    )
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert "ses-1 to ses-2: Visits were registered [3]." in text
+    assert "in the order of the dates in sessions.tsv. Time between them: not known" in text
+    assert "The voxel sizes of the two visits differ" in text
+    assert "Not compared: other weights" in text
 
 
 def test_everything_is_escaped(add_results: Add, write: Write) -> None:
