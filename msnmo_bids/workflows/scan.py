@@ -89,41 +89,34 @@ def init_scan_wf(
         name=LAST_NODE,
         mem_gb=memory_gb("derivatives", shared["voxels"]),
     )
+    images = ("raw_file", "mask_file", "preproc_file")
     workflow.connect([
         (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),
                                        ("outputnode.preproc_file", "inputnode.in_file")]),
-        (preprocessing_wf, figures, [("outputnode.raw_file", "raw_file"),
-                                     ("outputnode.mask_file", "mask_file"),
-                                     ("outputnode.preproc_file", "preproc_file")]),
-        (lesion_wf, figures, [("outputnode.lesion_file", "lesion_file"),
-                              ("outputnode.label_file", "label_file"),
-                              ("outputnode.cam_files", "cam_files")]),
-        (preprocessing_wf, write_derivatives, [("outputnode.info", "info"),
-                                               ("outputnode.mask_file", "mask_file"),
-                                               ("outputnode.mask_flags", "mask_flags"),
-                                               ("outputnode.skull_stripping", "skull_stripping"),
-                                               ("outputnode.preproc_file", "preproc_file"),
-                                               ("outputnode.bias_correction",
-                                                "bias_correction")]),
-        (lesion_wf, write_derivatives, [("outputnode.probability_file", "probability_file"),
-                                        ("outputnode.lesion_file", "lesion_file"),
-                                        ("outputnode.label_file", "label_file"),
-                                        ("outputnode.cam_files", "cam_files"),
-                                        ("outputnode.table_file", "table_file"),
-                                        ("outputnode.class_probabilities",
-                                         "class_probabilities"),
-                                        ("outputnode.class_votes", "class_votes"),
-                                        ("outputnode.distance", "distance")]),
-        (preprocessing_wf, quality, [("outputnode.raw_file", "raw_file"),
-                                     ("outputnode.mask_file", "mask_file"),
-                                     ("outputnode.preproc_file", "preproc_file")]),
-        (lesion_wf, quality, [("outputnode.mni_file", "mni_file")]),
+        (preprocessing_wf, figures, _outputs(*images)),
+        (preprocessing_wf, quality, _outputs(*images)),
+        (preprocessing_wf, write_derivatives,
+         _outputs("info", "mask_file", "mask_flags", "skull_stripping", "preproc_file",
+                  "bias_correction")),
+        (lesion_wf, figures, _outputs("lesion_file", "label_file", "cam_files")),
+        (lesion_wf, quality, _outputs("mni_file")),
+        (lesion_wf, write_derivatives,
+         _outputs("probability_file", "lesion_file", "label_file", "cam_files", "table_file",
+                  "class_probabilities", "class_votes", "distance")),
         (quality, write_derivatives, [("quality", "quality")]),
         (figures, write_derivatives, [("figures", "figures")]),
         (write_derivatives, outputnode, [("out_files", "out_files")]),
     ])  # fmt: skip
     write_derivatives.inputs.provenance = {**provenance, "Methods": methods_text(workflow)}
     return workflow
+
+
+def _outputs(*names: str) -> list[tuple[str, str]]:
+    """Connect outputs of a workflow with the inputs of the same names.
+
+    Each connection needs a list of its own: Nipype empties it when it flattens the graph.
+    """
+    return [(f"outputnode.{name}", name) for name in names]
 
 
 def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, Any]) -> str:
