@@ -57,7 +57,8 @@ def methods(records: Mapping[str, Mapping[str, Any]]) -> MethodsText:
     """
     names: dict[str, list[str]] = {}
     for name, record in records.items():
-        if text := record.get("Methods"):
+        text = record.get("Methods")
+        if isinstance(text, str) and text:
             names.setdefault(text, []).append(name)
     if len(names) < 2:
         return _numbered(names)
@@ -96,13 +97,19 @@ def _number(value: Any) -> str:
 
 
 def _numbered(texts: Iterable[str]) -> MethodsText:
-    """Replace citation keys by numbers, in the order in which they are cited."""
+    """Replace citation keys by numbers, in the order in which they are cited.
+
+    A key that this version's bibliography lacks (the record may be of another one) stays a key.
+    """
     texts = list(texts)
     known = bibliography()
-    keys = list(dict.fromkeys(key for text in texts for key in CITATION.findall(text)))
-    numbers = {key: number for number, key in enumerate(keys, start=1)}
-    paragraphs = tuple(CITATION.sub(lambda found: f"[{numbers[found[1]]}]", text) for text in texts)
-    return MethodsText(paragraphs, tuple(known[key] for key in keys))
+    cited = dict.fromkeys(key for text in texts for key in CITATION.findall(text))
+    keys = [key for key in cited if key in known]
+    names = {key: number for number, key in enumerate(keys, start=1)}
+    return MethodsText(
+        tuple(CITATION.sub(lambda key: f"[{names.get(key[1], key[1])}]", text) for text in texts),
+        tuple(known[key] for key in keys),
+    )
 
 
 @lru_cache(maxsize=1)

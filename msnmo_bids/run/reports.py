@@ -79,7 +79,7 @@ def _methods(scans: Sequence[Scan], output_dir: Path) -> Iterator[str]:
     scan_records = (read_diagnosis(scan, output_dir) for scan in scans)
     change_records = (read_changes(c, output_dir) for c in possible_comparisons(scans, output_dir))
     for record in chain(scan_records, change_records):
-        if record and "Methods" in record:
+        if record and isinstance(record.get("Methods"), str):
             yield record["Methods"]
 
 

@@ -20,9 +20,9 @@ def test_calibration() -> None:
 
 
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:
-    text = "First [@n4] and [@bet], then [@n4] again."
+    text = "First [@n4] and [@bet], then [@n4] again, and [@of_another_version]."
     found = methods({"FLAIR": diagnosis(SCAN, Methods=text)})
-    assert found.paragraphs == ("First [1] and [2], then [1] again.",)
+    assert found.paragraphs == ("First [1] and [2], then [1] again, and [of_another_version].",)
     assert [reference.key for reference in found.references] == ["n4", "bet"]
 
 
