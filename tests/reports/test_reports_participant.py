@@ -227,10 +227,15 @@ def test_visits_are_in_order(add_results: Add, write: Write) -> None:
 def test_a_comparison_is_shown_with_its_method(add_results: Add, output_dir: Path) -> None:
     made = {
         "Counts": {**dict.fromkeys(CHANGES, 0), "new": 1},
-        "VolumeEarlier": 1.0, "VolumeLater": 1.5, "VolumeChange": 0.5, "RatesPerYear": None,
-        "Flags": ["voxel_sizes_differ"], "OrderOfVisits": "sessions.tsv", "IntervalDays": None,
+        "VolumeEarlier": 1.0,
+        "VolumeLater": 1.5,
+        "VolumeChange": 0.5,
+        "RatesPerYear": None,
+        "Flags": ["voxel_sizes_differ"],
+        "OrderOfVisits": "sessions.tsv",
+        "IntervalDays": None,
         "Methods": "Visits were registered [@halfway].",
-    }  # fmt: skip
+    }
     table = output_dir / "changes.tsv"
     write_tsv(table, list(CHANGE_COLUMNS), [{"index": 1, "change": "new", "region": "deep"}])
     changes = [

@@ -165,20 +165,29 @@ def text_of(scan, settings, weights, tmp_path, **metadata):
     ("change", "said", "not_said"),
     [
         ({"skull_strip": "deepbet"}, f"deepbet {version('deepbet')}, a", "FSL"),
-        ({"skull_strip": "bet", "bet_frac": 0.4}, "FSL [@bet], fractional intensity threshold 0.4",
-         "deepbet"),
+        (
+            {"skull_strip": "bet", "bet_frac": 0.4},
+            "FSL [@bet], fractional intensity threshold 0.4",
+            "deepbet",
+        ),
         ({"skull_strip": "skip"}, "came without a skull", "removed with"),
         ({"bias_correction": "antspyx"}, f"antspyx {version('antspyx')}.", "N4BiasField"),
         ({"bias_correction": "ants"}, "of ANTs 0.0.0-double [@ants]", "antspyx"),
         ({"bias_correction": "skip"}, "was not corrected", "[@n4]"),
         ({"sloppy": False}, "160 x 160 x 160 voxels", "64 x"),
-        ({"tta": True, "ensemble": ("a", "b")},
-         "mean over 3 networks and the image and its mirror image", "all views"),
+        (
+            {"tta": True, "ensemble": ("a", "b")},
+            "mean over 3 networks and the image and its mirror image",
+            "all views",
+        ),
         ({"tta": True}, "all networks and mirrored views named it", "networks and the image"),
-        ({"threshold": 0.25, "min_lesion_volume": 7.0}, "cut at 0.25; connected lesions (26 "
-         "neighbours) smaller than 7 mm³", "all networks"),
+        (
+            {"threshold": 0.25, "min_lesion_volume": 7.0},
+            "cut at 0.25; connected lesions (26 neighbours) smaller than 7 mm³",
+            "all networks",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_methods_text_says_what_ran(
     make_scan, settings, weights, tmp_path, doubles, change, said, not_said
 ):
