@@ -171,8 +171,8 @@ def text_of(scan, settings, weights, tmp_path, **metadata):
             "deepbet",
         ),
         ({"skull_strip": "skip"}, "came without a skull", "removed with"),
-        ({"bias_correction": "antspyx"}, f"antspyx {version('antspyx')}.", "N4BiasField"),
-        ({"bias_correction": "ants"}, "of ANTs 0.0.0-double [@ants]", "antspyx"),
+        ({"bias_correction": "antspyx"}, f"antspyx {version('antspyx')}, the field", "N4BiasField"),
+        ({"bias_correction": "ants"}, "of ANTs 0.0.0-double [@ants], the field", "antspyx"),
         ({"bias_correction": "skip"}, "was not corrected", "[@n4]"),
         ({"sloppy": False}, "160 x 160 x 160 voxels", "64 x"),
         (
