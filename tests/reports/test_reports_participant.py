@@ -243,7 +243,12 @@ def test_a_comparison_is_shown_with_its_method(add_results: Add, output_dir: Pat
         VisitsRecord("2", "3", "b", {}, table, table, problem="other weights"),
     ]
     path = write_participant_report(
-        output_dir, "01", [add_results(ONE)], changes=changes, settings=SETTINGS, version="1"
+        output_dir,
+        "01",
+        [read_scan(output_dir, add_results(ONE))],
+        changes=changes,
+        settings=SETTINGS,
+        version="1",
     )
     text = Page(path.read_text(encoding="utf-8")).text
     assert "ses-1 to ses-2: Visits were registered [3]." in text
