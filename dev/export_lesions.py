@@ -22,7 +22,7 @@ from msnmo_bids.model.weights import (
     save_weights,
     weights_files,
 )
-from msnmo_bids.preprocessing.cube import ROBUST
+from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST
 from msnmo_bids.training.export import SIMULATED
 
 NAME = "msnmo-lesions"
@@ -52,7 +52,7 @@ def main() -> None:
         name=NAME,
         version=options.version,
         class_names=joint.class_names,
-        cube_shape=joint.cube_shape,
+        cube_shape=CUBE_SHAPE,
         normalization=ROBUST,
         threshold=chosen.threshold,
         min_lesion_volume=chosen.min_volume,
@@ -63,6 +63,8 @@ def main() -> None:
     own = [text for text in joint.trained_on if not text.startswith(f"{NAME}:")]
     joint = replace(
         joint,
+        cube_shape=CUBE_SHAPE,
+        classification_shape=joint.classification_shape or joint.cube_shape,
         version=options.version,
         threshold=chosen.threshold,
         min_lesion_volume=chosen.min_volume,

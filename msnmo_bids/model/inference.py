@@ -16,7 +16,7 @@ from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
 from msnmo_bids.model.weights import WeightsMetadata, lesion_weights, load_weights_cached
-from msnmo_bids.preprocessing.cube import Z_SCORE, normalize
+from msnmo_bids.preprocessing.cube import Z_SCORE, normalize, resize_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -288,6 +288,11 @@ def _run(
     from msnmo_bids.model.cam import combined_cam
 
     lesions = None if lesion_model is None else lesion_model.probability(image)
+    probability = None if lesions is None else lesions[0, 0].cpu().numpy()
+    given = image.shape[2:]
+    if lesions is not None and metadata.classification_shape is not None:
+        image = _resized_brain(image, metadata.classification_shape)
+        lesions = _resized(lesions, metadata.classification_shape)
     image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
     cams = logits = probabilities = votes = distance = None
@@ -295,20 +300,42 @@ def _run(
         distance = float(network.density(network.forward_statistics(features, image))[0])
     if lesions is None and network.config.segments:
         lesions = network.forward_segmentation(features, image).lesion_probability
-    probability = None if lesions is None else lesions[0, 0].cpu().numpy()
+        probability = lesions[0, 0].cpu().numpy()
     features = features._replace(segmentation=None)
     if network.config.classifies:
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
         counts = network.classification.pooling_weights(lesions)
-        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
+        combined = combined_cam(maps, weight, image.shape[2:], counts)
+        cams = _resized(combined, given)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]
     return Prediction(
         probability, cams, probabilities, logits, metadata.class_names, votes, distance
     )
+
+
+def _resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize ``(B, C, D, H, W)`` to a shape, linearly and anti-aliased (`resize_weights`)."""
+    import torch
+
+    with torch.autocast(volume.device.type, enabled=False):
+        volume = volume.float()
+        for axis, size in enumerate(shape, start=2):
+            if volume.shape[axis] != size:
+                weights = torch.from_numpy(resize_weights(volume.shape[axis], size))
+                sampled = torch.tensordot(weights.to(volume.device), volume, ([1], [axis]))
+                volume = sampled.movedim(0, axis)
+    return volume
+
+
+def _resized_brain(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize a volume whose background is 0 so that the background does not darken the rim."""
+    share = _resized((image != 0).float(), shape)
+    inside = share >= 0.5
+    return (_resized(image, shape) / share.clamp(min=0.5)) * inside
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

@@ -90,6 +90,9 @@ class WeightsMetadata:
     lesion_network : LesionNetwork or None
         Weights that give the lesion probability in place of these; threshold and smallest lesion
         are those that stand here.
+    classification_shape : tuple of int or None
+        What the input and the lesion network's probability are resized to before these weights
+        read them; None: nothing is resized.
     trained_on : tuple of str
         Data sets, with their licences, those of the lesion network included.
     licence : str
@@ -114,6 +117,7 @@ class WeightsMetadata:
     min_class_probability: float = 0.0
     max_distance: float | None = None
     lesion_network: LesionNetwork | None = None
+    classification_shape: tuple[int, int, int] | None = None
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -140,8 +144,14 @@ class WeightsMetadata:
         if self.normalization not in NORMALIZATIONS:
             known = " or ".join(NORMALIZATIONS)
             raise ValueError(f"normalization must be {known}, not {self.normalization!r}")
-        if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
-            raise ValueError(f"cube_shape must be three multiples of 16, not {self.cube_shape}")
+        if self.classification_shape is not None:
+            object.__setattr__(self, "classification_shape", tuple(self.classification_shape))
+            if self.lesion_network is None:
+                raise ValueError("classification_shape needs a lesion network")
+        for name in ("cube_shape", "classification_shape"):
+            shape = getattr(self, name)
+            if shape and (len(shape) != 3 or any(side % SIDE_MULTIPLE for side in shape)):
+                raise ValueError(f"{name} must be three multiples of 16, not {shape}")
 
     @property
     def criteria(self) -> LesionCriteria:

@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from msnmo_bids.cli.weights import find_weights
 
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SEGMENTATION
-from msnmo_bids.model.inference import predict
+from msnmo_bids.model.inference import LesionModel, _resized, predict
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
     LesionNetwork,
     WeightsError,
     WeightsMetadata,
+    find_weights,
     hash_file,
     lesion_weights,
     load_weights_cached,
@@ -118,6 +118,38 @@ def test_mirror_images_and_ensembles_read_it_too(pair, joint, cubes):
     np.testing.assert_allclose(found.probability, alone.probability, atol=1e-6)
     logits = (alone.class_logits + predict(cubes[0], second).class_logits) / 2
     np.testing.assert_allclose(found.class_logits, logits, atol=1e-5)
+
+
+def test_the_classifier_may_read_a_smaller_cube(pair, joint, segmenting):
+    """Lesions are found on the whole cube; the classifier reads it resized, and CAMs come back."""
+    first, other = pair
+    shape = (48, 48, 48)
+    rng = np.random.default_rng(1)
+    inside = np.zeros(shape, bool)
+    inside[6:-6, 6:-6, 6:-6] = True
+    cube = np.where(inside, 5 + rng.normal(0, 1, shape), 0).astype(np.float32)
+    rewrite(other, cube_shape=shape)
+    rewrite(first, cube_shape=shape, classification_shape=SHAPE)
+    found = predict(cube, first)
+    assert found.probability.shape == shape
+    assert found.cams.shape == (2, *shape)
+    alone = LesionModel.load(other).probability(torch.from_numpy(cube)[None, None])
+    np.testing.assert_allclose(found.probability, alone[0, 0].detach().numpy(), atol=1e-5)
+    small, _ = array_to_cube(cube, inside, (1, 1, 1), SHAPE, margin_mm=6.0)
+    share = _resized(alone, SHAPE).detach()
+    with torch.no_grad():
+        values = small * cube[inside].std() + 5 * (small != 0)
+        scaled = torch.from_numpy(values.astype(np.float32))[None, None]
+        logits, _ = joint.forward_classification(joint.forward_features(scaled), share)
+    np.testing.assert_allclose(found.class_logits, logits[0].numpy(), atol=0.05)
+
+
+def test_only_a_lesion_network_makes_two_shapes_possible():
+    with pytest.raises(ValueError, match="needs a lesion network"):
+        WeightsMetadata("joint", "1", classification_shape=SHAPE)
+    asked = LesionNetwork("lesions.safetensors", "")
+    with pytest.raises(ValueError, match="classification_shape must be three multiples of 16"):
+        WeightsMetadata("joint", "1", classification_shape=(30, 32, 32), lesion_network=asked)
 
 
 def test_bfloat16_is_close(pair, cubes):
