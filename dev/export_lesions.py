@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a training on all sources")
     parser.add_argument("--criteria", type=Path, required=True, help="summary.json, all folds")
     parser.add_argument("--version", required=True, help="of the weights")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="in the mean with the joint network's own path"
+    )
     parser.add_argument("--joint", type=Path, default=default_weights_path())
     options = parser.parse_args()
     record = json.loads((options.run / "training.json").read_text(encoding="utf-8"))
@@ -68,7 +71,7 @@ def main() -> None:
         version=options.version,
         threshold=chosen.threshold,
         min_lesion_volume=chosen.min_volume,
-        lesion_network=LesionNetwork(file.name, lesions.sha256),
+        lesion_network=LesionNetwork(file.name, lesions.sha256, options.share),
         trained_on=(*own, *(f"{NAME}: {text}" for text in lesions.trained_on)),
     )
     write_json(weights_files(options.joint)[1], joint.to_dict())

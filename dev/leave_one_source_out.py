@@ -31,7 +31,9 @@ from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.inference import resized, resized_brain
 from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
@@ -93,8 +95,20 @@ def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
     return probability[0, 0].numpy()
 
 
-def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[FoldResult]:
-    """Predict, or read, the scans of a source with the weights of its fold."""
+def predict_joint(joint: Path, image: np.ndarray) -> np.ndarray:
+    """Return the lesion probability of the joint network's own path for a prepared cube."""
+    network, metadata = load_weights_cached(joint, "cpu", "bf16")
+    cube = torch.from_numpy(image.astype(np.float32))[None, None]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        small = resized_brain(cube, metadata.classification_shape or image.shape)
+        maps = network.forward_segmentation(network.forward_features(small), small)
+    return resized(maps.lesion_probability, image.shape)[0, 0].numpy()
+
+
+def predict_source(
+    run: Path, scans: Iterable[PreparedScan], out: Path, joint: Path | None, share: float
+) -> list[FoldResult]:
+    """Predict, or read, the scans of a source: the mean of its fold and of the joint network."""
     source = run.name
     weights = run / "weights.safetensors"
     tested, network = [], None
@@ -105,7 +119,10 @@ def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[
         file = out / source / f"{scan.name.replace('/', '_')}.npz"
         if not file.exists() or file.stat().st_mtime < weights.stat().st_mtime:
             network = network or load_network(run)
-            cube = predict_cube(network, read_cubes(scan.cube_file)[0])
+            image = read_cubes(scan.cube_file)[0]
+            cube = predict_cube(network, image)
+            if joint is not None:
+                cube = share * cube + (1 - share) * predict_joint(joint, image)
             with atomic_path(file) as temporary:
                 np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
         with np.load(file) as archive:
@@ -175,6 +192,48 @@ def summarise(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
+    """Return the page of all figures (Markdown)."""
+    by_source = "\n".join(
+        f"| {source} | {dsc:.3f} |" for source, dsc in summary["dsc_by_source"].items()
+    )
+    columns = {
+        "source": "source", "scan": "scan", "threshold": "threshold",
+        "smallest": "smallest, mm³", "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
+        "lesion_f1": "lesion-wise F1", "true_volume_ml": "true, ml",
+        "predicted_volume_ml": "found, ml",
+    }  # fmt: skip
+    table = rows.sort_values("dsc")[list(columns)].rename(columns=columns).round(2)
+    heavy = summary["sensitivity_above_20_ml"]
+    return f"""# Leave-one-source-out, scan by scan
+
+Written by `python -m dev.leave_one_source_out`. Each scan is predicted by the fold that never
+saw its source; threshold and smallest lesion of a fold were chosen on the other folds.
+
+| | |
+|---|---|
+| mean DSC over {summary["people"]} people | **{summary["dsc"]:.3f}** |
+| mean lesion-wise F1 over people | {summary["lesion_f1"]:.3f} |
+| volume between half and twice the true one | {summary["volume_between_half_and_twice"]} of \
+{summary["scans"]} scans |
+| voxel-wise sensitivity, scans above 20 ml | {heavy:.2f} |
+| worst scan | {summary["worst"]["scan"]}: {summary["worst"]["dsc"]:.2f} |
+
+| source left out | mean DSC over its people |
+|---|---|
+{by_source}
+
+The worst first:
+
+{_markdown(table)}
+"""
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     """Predict what is missing, choose, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -182,6 +241,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
     parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
+    parser.add_argument("--joint", type=Path, help="weights to take the mean with, as the app does")
+    parser.add_argument("--share", type=float, default=0.5, help="of the fold in that mean")
+    parser.add_argument("--page", type=Path, help="Markdown page to write")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -195,7 +257,9 @@ def main() -> None:
     tested: list[FoldResult] = []
     for source in SOURCES:
         if (options.runs / source / "weights.safetensors").exists():
-            tested += predict_source(options.runs / source, scans, options.out)
+            tested += predict_source(
+                options.runs / source, scans, options.out, options.joint, options.share
+            )
     grid = sweep(tested)
     grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
     there = sorted(set(grid["source"]))
@@ -211,6 +275,8 @@ def main() -> None:
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)
+    if options.page is not None:
+        options.page.write_text(page(rows, summary), encoding="utf-8")
 
 
 if __name__ == "__main__":

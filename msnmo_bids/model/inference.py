@@ -287,28 +287,29 @@ def _run(
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
-    lesions = None if lesion_model is None else lesion_model.probability(image)
-    probability = None if lesions is None else lesions[0, 0].cpu().numpy()
     given = image.shape[2:]
+    lesions = None if lesion_model is None else lesion_model.probability(image)
     if lesions is not None and metadata.classification_shape is not None:
-        image = _resized_brain(image, metadata.classification_shape)
-        lesions = _resized(lesions, metadata.classification_shape)
+        image = resized_brain(image, metadata.classification_shape)
     image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
     cams = logits = probabilities = votes = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
-    if lesions is None and network.config.segments:
-        lesions = network.forward_segmentation(features, image).lesion_probability
-        probability = lesions[0, 0].cpu().numpy()
+    share = 0.0 if metadata.lesion_network is None else metadata.lesion_network.share
+    if share < 1 and network.config.segments:
+        own = network.forward_segmentation(features, image).lesion_probability
+        lesions = own if lesions is None else share * lesions + (1 - share) * resized(own, given)
+    probability = None if lesions is None else lesions[0, 0].cpu().numpy()
     features = features._replace(segmentation=None)
     if network.config.classifies:
+        lesions = None if lesions is None else resized(lesions, image.shape[2:])
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
         counts = network.classification.pooling_weights(lesions)
         combined = combined_cam(maps, weight, image.shape[2:], counts)
-        cams = _resized(combined, given)[0].cpu().numpy()
+        cams = resized(combined, given)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]
@@ -317,7 +318,7 @@ def _run(
     )
 
 
-def _resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
+def resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
     """Resize ``(B, C, D, H, W)`` to a shape, linearly and anti-aliased (`resize_weights`)."""
     import torch
 
@@ -331,11 +332,11 @@ def _resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
     return volume
 
 
-def _resized_brain(image: Tensor, shape: Sequence[int]) -> Tensor:
+def resized_brain(image: Tensor, shape: Sequence[int]) -> Tensor:
     """Resize a volume whose background is 0 so that the background does not darken the rim."""
-    share = _resized((image != 0).float(), shape)
+    share = resized((image != 0).float(), shape)
     inside = share >= 0.5
-    return (_resized(image, shape) / share.clamp(min=0.5)) * inside
+    return (resized(image, shape) / share.clamp(min=0.5)) * inside
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ class WeightsError(MsnmoError, ValueError):
 
 @dataclass(frozen=True)
 class LesionNetwork:
-    """Which weights the lesion probability comes from, in place of the joint network's own.
+    """Which weights the lesion probability comes from, alone or beside the joint network's own.
 
     Parameters
     ----------
@@ -50,12 +50,22 @@ class LesionNetwork:
         Name of the safetensors file, beside the weights that name it.
     sha256 : str
         Its hash.
+    share : float
+        Its share in the mean with the joint network's own lesion probability; 1: it alone.
+
+    Raises
+    ------
+    ValueError
+        If the file lies elsewhere, or the share is not above 0 and at most 1.
     """
 
     file: str
     sha256: str
+    share: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
         if Path(self.file).name != self.file:
             raise ValueError(f"the lesion network must lie beside these weights, not {self.file}")
 
@@ -88,8 +98,8 @@ class WeightsMetadata:
         A diagnosis is named only if the scan is no farther from the training scans
         (:mod:`msnmo_bids.model.density`).
     lesion_network : LesionNetwork or None
-        Weights that give the lesion probability in place of these; threshold and smallest lesion
-        are those that stand here.
+        Weights that give the lesion probability, alone or in a mean with these; threshold and
+        smallest lesion are those that stand here.
     classification_shape : tuple of int or None
         What the input and the lesion network's probability are resized to before these weights
         read them; None: nothing is resized.

@@ -11,7 +11,7 @@ import torch
 
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SEGMENTATION
-from msnmo_bids.model.inference import LesionModel, _resized, predict
+from msnmo_bids.model.inference import LesionModel, predict, resized
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
     LesionNetwork,
@@ -136,12 +136,29 @@ def test_the_classifier_may_read_a_smaller_cube(pair, joint, segmenting):
     alone = LesionModel.load(other).probability(torch.from_numpy(cube)[None, None])
     np.testing.assert_allclose(found.probability, alone[0, 0].detach().numpy(), atol=1e-5)
     small, _ = array_to_cube(cube, inside, (1, 1, 1), SHAPE, margin_mm=6.0)
-    share = _resized(alone, SHAPE).detach()
+    share = resized(alone, SHAPE).detach()
     with torch.no_grad():
         values = small * cube[inside].std() + 5 * (small != 0)
         scaled = torch.from_numpy(values.astype(np.float32))[None, None]
         logits, _ = joint.forward_classification(joint.forward_features(scaled), share)
     np.testing.assert_allclose(found.class_logits, logits[0].numpy(), atol=0.05)
+
+
+def test_the_mean_of_both_networks_may_count(pair, joint, segmenting, cubes):
+    first, _ = pair
+    alone, _ = expected(joint, segmenting, cubes)
+    content = json.loads(first.with_suffix(".json").read_text(encoding="utf-8"))
+    rewrite(first, lesion_network=content["lesion_network"] | {"share": 0.25})
+    found = predict(cubes[0], first)
+    with torch.no_grad():
+        image = torch.from_numpy(cubes[0])[None, None]
+        own = joint(image).lesion_probability
+        mean = 0.25 * torch.from_numpy(alone)[None, None] + 0.75 * own
+        logits, _ = joint.forward_classification(joint.forward_features(image), mean)
+    np.testing.assert_allclose(found.probability, mean[0, 0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(found.class_logits, logits[0].numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="share must be above 0"):
+        LesionNetwork("lesions.safetensors", "", 0.0)
 
 
 def test_only_a_lesion_network_makes_two_shapes_possible():
