@@ -28,7 +28,7 @@ def found() -> Found:
 
 def test_every_scan_has_its_mask_and_its_site(found):
     assert found.left_out == ()
-    assert len(found.scans) == 7
+    assert len(found.scans) == 8
     assert {scan.diagnosis for scan in found.scans} == {"MS"}
     assert len({scan.site for scan in found.scans}) == 2
     for scan in found.scans:
