@@ -7,6 +7,7 @@ stopped goes on as if nothing had happened. Intensities are in units of the "rob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -180,11 +181,9 @@ class CropSource:
         chosen = theirs >= 0.5
         if not chosen.any():
             return image, lesions
-        level = float(contrast[chosen].mean().clamp(min=0.1))
-        factor = rng.uniform(*_LESION_LEVELS) / level
-        texture = 1 + rng.uniform(0, 0.35) * _noise_field(image.shape, 8, rng)
+        factor = _to_real_contrast(contrast, chosen, rng)
         tissue = ((image - _FLUID) / 0.5).clamp(0, 1) * inside
-        added = (factor * contrast * texture).clamp(min=0) * tissue * (lesions < 0.3)
+        added = (factor * contrast).clamp(min=0) * tissue * (lesions < 0.3)
         return image + added, torch.where(chosen & (added > _SEEN), theirs, lesions)
 
 
@@ -276,10 +275,16 @@ def _at_level(image: Tensor, lesions: Tensor, contrast: Tensor, rng: np.random.G
     chosen = lesions >= 0.5
     if not chosen.any():
         return image
-    level = float(contrast[chosen].mean().clamp(min=0.1))
-    factor = min(rng.uniform(*_LESION_LEVELS) / level, 3.0)
-    texture = 1 + rng.uniform(0, 0.35) * _noise_field(image.shape, 8, rng)
-    return image + (factor * texture - 1) * contrast
+    return image + (_to_real_contrast(contrast, chosen, rng, most=3.0) - 1) * contrast
+
+
+def _to_real_contrast(
+    contrast: Tensor, lesions: Tensor, rng: np.random.Generator, most: float = math.inf
+) -> Tensor:
+    """Draw the uneven factor that brings simulated lesions to a mean contrast of real ones."""
+    level = float(contrast[lesions].mean().clamp(min=0.1))
+    factor = min(rng.uniform(*_LESION_LEVELS) / level, most)
+    return factor * (1 + rng.uniform(0, 0.35) * _noise_field(contrast.shape, 8, rng))
 
 
 def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Generator) -> Tensor:

@@ -76,10 +76,7 @@ def load_network(run: Path) -> JointNetwork:
     """Load the weights that a training wrote."""
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     network = JointNetwork(JointConfig.from_dict(record["network"]))
-    state = load_file(run / "weights.safetensors")
-    network.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    )
+    network.load_state_dict(load_file(run / "weights.safetensors"))  # fp16 in the file
     return network.eval()
 
 

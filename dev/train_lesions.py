@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +113,7 @@ def main() -> None:
     LOGGER.info("%d real people, %d simulated brains", len(people), len(files))
     network = JointNetwork(CONFIG.scaled(options.width))
     if options.start is not None:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v
-                                 for k, v in load_file(options.start).items()})  # fmt: skip
+        network.load_state_dict(load_file(options.start))  # fp16 in the file
     if options.compile:
         network.compile()
     config = TrainingConfig(
@@ -135,10 +133,8 @@ def main() -> None:
         log_every=50,
     )
     loss = JointLoss(LossConfig(bce_weight=1.0, skip_empty_dice=True, cross_weight=0.0))
-    began = time.monotonic()
     with process_group() as ranks:
         trainer = Trainer(network, loss, config, source, options.out, ranks=ranks)
-        first = trainer.step
         try:
             state = trainer.run()
         except TrainingInterrupted as stopped:
@@ -155,8 +151,6 @@ def main() -> None:
                 "without": options.without,
                 "real_people": len(people),
                 "simulated_brains": len(files),
-                "seconds_of_last_part": round(time.monotonic() - began),
-                "steps_of_last_part": trainer.step - first,
                 "network": network.config.to_dict(),
                 "training": config.to_dict(),
             }
