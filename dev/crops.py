@@ -14,11 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dev.brains import Brain
 from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.lesions.mask import CONNECTIVITY_26
 
 T = TypeVar("T")
 
@@ -39,6 +41,8 @@ class CropSettings:
         Share of the crops from simulated brains.
     on_lesion : float
         Crops around a lesion, where there is one.
+    healed : float
+        Some lesions, or all, taken away: the people with masks have more than most people have.
     carried : float
         Real lesions of another person carried over to the same place.
     added : float
@@ -57,7 +61,8 @@ class CropSettings:
 
     side: int = 64
     simulated: float = 0.4
-    on_lesion: float = 0.7
+    on_lesion: float = 0.4
+    healed: float = 0.4
     carried: float = 0.35
     added: float = 0.3
     faded: float = 0.35
@@ -116,6 +121,8 @@ class CropSource:
             brain = _any(scans, rng)
         window = _Window(brain, settings, rng)
         image, lesions, inside, contrast = window.take_brain(brain)
+        if rng.random() < settings.healed:
+            image, lesions, contrast = _healed(image, lesions, inside, contrast, rng)
         if contrast is not None:
             image = _at_level(image, lesions, contrast, rng)
         elif rng.random() < settings.faded:
@@ -287,6 +294,39 @@ def _to_real_contrast(
     return factor * (1 + rng.uniform(0, 0.35) * _noise_field(contrast.shape, 8, rng))
 
 
+def _healed(
+    image: Tensor,
+    lesions: Tensor,
+    inside: Tensor,
+    contrast: Tensor | None,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Take some lesions away: what a simulated one adds; a real one is filled from around it."""
+    labels, count = ndimage.label((lesions >= 0.5).numpy(), CONNECTIVITY_26)
+    if not count:
+        return image, lesions, contrast
+    kept = rng.random(count + 1) < rng.uniform(-0.3, 0.7)
+    kept[0] = False
+    stays = torch.from_numpy(kept[labels]).float()
+    gone = torch.from_numpy((labels > 0) & ~kept[labels]).float()
+    near = (_smooth(gone, 7) > 0) & ~(_smooth(stays, 3) > 0)
+    left = lesions * ~near
+    if contrast is not None:
+        return image - contrast * near, left, contrast * ~near
+    clean = inside & (_smooth(lesions, 3) < 0.05) & (image > _FLUID)
+    if not clean.any():
+        return image, lesions, None
+    tissue = clean.float()
+    fill = image[clean].median()
+    for width in (21, 9):  # the nearest tissue where there is enough of it
+        share = _smooth(tissue, width)
+        around = _smooth(image * tissue, width) / share.clamp(min=1e-3)
+        fill = torch.where(share > 0.05, around, fill)
+    weight = (3 * _smooth(gone, 5)).clamp(max=1) * near
+    texture = image - _smooth(image, 5)
+    return image + weight * (fill + texture - image), left, None
+
+
 def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Generator) -> Tensor:
     """Darken or brighten the lesions of a real head, relative to the tissue around them."""
     around = inside & (lesions < 0.1) & (image > -0.8)
@@ -344,12 +384,7 @@ def _recoloured(image: Tensor, settings: CropSettings, rng: np.random.Generator)
 
 def _smooth(values: Tensor, width: int) -> Tensor:
     """Return the mean over a box of `width` voxels along each axis."""
-    values = values[None, None]
-    for axis in range(3):
-        kernel, padding = [1, 1, 1], [0, 0, 0]
-        kernel[axis], padding[axis] = width, width // 2
-        values = F.avg_pool3d(values, kernel, 1, padding, count_include_pad=False)
-    return values[0, 0]
+    return torch.from_numpy(ndimage.uniform_filter(values.numpy(), width, mode="nearest"))
 
 
 def _thick(values: Tensor, axis: int, thickness: int) -> Tensor:
