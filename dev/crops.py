@@ -324,6 +324,8 @@ def _healed(
         fill = torch.where(share > 0.05, around, fill)
     weight = (3 * _smooth(gone, 5)).clamp(max=1) * near
     texture = image - _smooth(image, 5)
+    spread = float(texture[clean].std())
+    texture = texture.clamp(-spread, spread)  # not the lesion itself
     return image + weight * (fill + texture - image), left, None
 
 

@@ -15,11 +15,11 @@ from dev.crops import CropSettings, CropSource
 
 SIDE = 32
 PLAIN = CropSettings(
-    side=SIDE, simulated=0, on_lesion=1, carried=0, added=0, faded=0, leaked=0, thick=0,
+    side=SIDE, simulated=0, on_lesion=1, healed=0, carried=0, added=0, faded=0, leaked=0, thick=0,
     blurred=0, sharpened=0, contrast=0, noise=0, bias=0,
 )  # fmt: skip
 ALL = CropSettings(
-    side=SIDE, simulated=0.5, carried=1, added=0.5, faded=1, leaked=1, thick=1, blurred=1,
+    side=SIDE, simulated=0.5, healed=0.5, carried=1, added=0.5, faded=1, leaked=1, thick=1, blurred=1,
     sharpened=1, contrast=1, noise=1, bias=1,
 )  # fmt: skip
 
@@ -46,6 +46,17 @@ def test_lesions_of_a_plain_crop_are_where_the_image_is_bright() -> None:
         assert sample.image.shape == sample.lesions.shape == (SIDE,) * 3
         assert sample.lesions.any()
         np.testing.assert_array_equal(sample.lesions > 0, sample.image > 1.55)
+
+
+@pytest.mark.parametrize("person", [LEFT, SIMULATED], ids=["real", "simulated"])
+def test_a_healed_lesion_is_gone_from_image_and_mask(person: Brain) -> None:
+    settings = replace(PLAIN, healed=1, simulated=float(person is SIMULATED))
+    source = CropSource([[LEFT]], [SIMULATED], settings)
+    samples = [source.draw(np.random.default_rng(seed)) for seed in range(12)]
+    gone = [sample for sample in samples if not sample.lesions.any()]
+    assert 0 < len(gone) < 12  # a random part of the lesions, and each has only one
+    for sample in gone:
+        assert sample.image.max() < 0.7
 
 
 @given(st.integers(0, 2**32 - 1))
