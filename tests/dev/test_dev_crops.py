@@ -56,7 +56,7 @@ def test_a_healed_lesion_is_gone_from_image_and_mask(person: Brain) -> None:
     gone = [sample for sample in samples if not sample.lesions.any()]
     assert 0 < len(gone) < 12  # a random part of the lesions, and each has only one
     for sample in gone:
-        assert sample.image.max() < 0.7
+        assert sample.image.max() < 1.3  # of 3; the tissue is uneven where it ends beside the lesion
 
 
 @given(st.integers(0, 2**32 - 1))
