@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
+from dev.pictures import draw
 from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
@@ -171,6 +172,15 @@ def score(one: FoldResult, criteria: LesionCriteria) -> dict[str, Any]:
     }
 
 
+def draw_scan(one: FoldResult, criteria: LesionCriteria, folder: Path) -> None:
+    """Draw the slices of a scan on which the masks differ most, ``FOLDER/scan.png``."""
+    found = find_lesions(one.probability, float(np.prod(one.zooms)), criteria).labels
+    value = compare_masks(one.truth, found, one.zooms)["dsc"]
+    title = f"{one.scan.name}: DSC {value:.2f}; green: manual, red: found"
+    image = one.scan.native_image().get_fdata(dtype=np.float32)
+    draw(image, one.truth, found, title, folder / f"{one.scan.name.replace('/', '_')}.png")
+
+
 def summarise(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the means over people, over all and by source, and what a mean hides."""
     people = rows.groupby(["source", "person"], as_index=False).mean(numeric_only=True)
@@ -186,7 +196,30 @@ def summarise(rows: pd.DataFrame) -> dict[str, Any]:
         "volume_between_half_and_twice": int(((ratio >= 0.5) & (ratio <= 2)).sum()),
         "sensitivity_above_20_ml": heavy["tpr"].mean(),
         "worst": {"scan": worst["scan"], "dsc": worst["dsc"]},
+        "visit_ratios": visit_ratios(rows),
     }
+
+
+def visit_ratios(rows: pd.DataFrame) -> dict[str, float]:
+    """Return how far volumes change from visit to visit as the true ones do.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :func:`score`.
+
+    Returns
+    -------
+    dict of str to float
+        Scan and found volume over true volume, both relative to the person's first visit; 1 is
+        right. Only people with several visits.
+    """
+    ratios = {}
+    for _, visits in rows.sort_values("scan").groupby("person"):
+        share = visits["predicted_volume_ml"] / visits["true_volume_ml"]
+        relative = (share / share.iloc[0]).iloc[1:]
+        ratios.update(zip(visits["scan"].iloc[1:], relative.astype(float), strict=True))
+    return ratios
 
 
 def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
@@ -202,6 +235,7 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     }  # fmt: skip
     table = rows.sort_values("dsc")[list(columns)].rename(columns=columns).round(2)
     heavy = summary["sensitivity_above_20_ml"]
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in summary["visit_ratios"].items())
     return f"""# Leave-one-source-out, scan by scan
 
 Written by `python -m dev.leave_one_source_out`. Each scan is predicted by the fold that never
@@ -214,6 +248,7 @@ saw its source; threshold and smallest lesion of a fold were chosen on the other
 | volume between half and twice the true one | {summary["volume_between_half_and_twice"]} of \
 {summary["scans"]} scans |
 | voxel-wise sensitivity, scans above 20 ml | {heavy:.2f} |
+| found / true volume, relative to the first visit (1 is right) | {ratios} |
 | worst scan | {summary["worst"]["scan"]}: {summary["worst"]["dsc"]:.2f} |
 
 | source left out | mean DSC over its people |
@@ -241,6 +276,7 @@ def main() -> None:
     parser.add_argument("--joint", type=Path, help="weights to take the mean with, as the app does")
     parser.add_argument("--share", type=float, default=0.5, help="of the fold in that mean")
     parser.add_argument("--page", type=Path, help="Markdown page to write")
+    parser.add_argument("--pictures", type=Path, help="folder of an image per scan")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -272,6 +308,9 @@ def main() -> None:
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)
+    if options.pictures is not None:
+        for one in tested:
+            draw_scan(one, chosen[one.source], options.pictures)
     if options.page is not None:
         options.page.write_text(page(rows, summary), encoding="utf-8")
 

@@ -19,7 +19,9 @@ from dev.leave_one_source_out import (
     score,
     summarise,
     sweep,
+    visit_ratios,
 )
+from dev.pictures import disagreeing_slices
 from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
@@ -100,3 +102,25 @@ def test_seventeen_people_of_four_sources() -> None:
     assert Counter(source_of(*person) for person in people) == {
         "1.5T": 10, "ljubljana": 3, "site-b": 3, "mslesseg": 1,
     }  # fmt: skip
+
+
+def test_ratios_of_visits_are_those_of_found_to_true_volume() -> None:
+    rows = pd.DataFrame(
+        {
+            "scan": ["p_ses-2", "p_ses-1", "q"],
+            "person": ["p", "p", "q"],
+            "true_volume_ml": [30.0, 20.0, 5.0],
+            "predicted_volume_ml": [30.0, 10.0, 1.0],
+        }
+    )
+    assert visit_ratios(rows) == {"p_ses-2": pytest.approx(2.0)}
+
+
+def test_slices_are_those_where_the_masks_differ_most() -> None:
+    truth, found = np.zeros((2, 8, 8, 64), bool)
+    truth[2:5, 2:5, 10] = True
+    found[2:4, 2:4, 40] = True
+    found[2, 2, 41] = True  # too near to be shown beside 40
+    assert disagreeing_slices(truth, found) == [40, 10]
+    assert disagreeing_slices(truth, found, 1) == [10]
+    assert disagreeing_slices(truth, truth) == []
