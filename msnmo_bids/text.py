@@ -83,3 +83,27 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     """
     parts = re.split(r"(\d+)", text)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it.
+
+    Parameters
+    ----------
+    seconds : float
+        Time in seconds.
+
+    Returns
+    -------
+    str
+        With one unit, or two for hours.
+
+    Examples
+    --------
+    >>> duration(41.4), duration(150), duration(5400)
+    ('41 s', '2 min', '1 h 30 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -21,7 +21,7 @@ NOT_PROCESSED = "not processed yet"
 _KEYS = {
     "relative": "Scan", "prefix": "Prefix", "folder": "Folder", "subject": "Subject",
     "session": "Session", "status": "Status", "step": "Step", "message": "Message",
-    "remedy": "Remedy", "crash_file": "CrashFile",
+    "remedy": "Remedy", "crash_file": "CrashFile", "steps": "Steps",
 }  # fmt: skip
 _PROBLEM = ("step", "message", "remedy", "crash_file")
 #: What a page shows where an older or damaged diagnosis file lacks a key.
@@ -69,6 +69,9 @@ class ScanRecord:
         Whether there are derivatives.
     step, message, remedy, crash_file : str
         Of a failure; empty when unknown.
+    steps : dict
+        Step -> what it cost in the run that processed the scan: ``WallSeconds``, ``CPUSeconds``
+        (of all cores), ``MemoryGB`` (peak). Empty where that was not measured.
     notes : tuple of str
         What was left out or guessed in the sidecars of the image.
     diagnosis : dict
@@ -85,6 +88,7 @@ class ScanRecord:
     message: str = ""
     remedy: str = ""
     crash_file: str = ""
+    steps: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
 
@@ -99,6 +103,7 @@ class ScanRecord:
         """Return the record that an entry of ``run.json`` holds (:meth:`entry`)."""
         known: dict[str, Any] = {name: entry.get(key) for name, key in _KEYS.items()}
         known |= {name: str(known[name] or "") for name in _PROBLEM}
+        known["steps"] = known["steps"] or {}
         return cls(**{**known, "status": Status(known["status"])})
 
     def entry(self) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,28 @@ def latest_records(runs: Sequence[dict[str, Any]]) -> dict[str, ScanRecord]:
             with suppress(TypeError, ValueError, AttributeError):  # not an entry of ours
                 record = ScanRecord.from_entry(entry)
                 if record.status != Status.PENDING:
-                    latest[record.relative] = record
+                    latest[record.relative] = with_steps(record, latest)
     return latest
+
+
+def with_steps(record: ScanRecord, latest: Mapping[str, ScanRecord]) -> ScanRecord:
+    """Keep what processing a scan cost when a later run found it complete.
+
+    Parameters
+    ----------
+    record : ScanRecord
+        Of the later run.
+    latest : mapping of str to ScanRecord
+        Of the runs before.
+
+    Returns
+    -------
+    ScanRecord
+    """
+    before = latest.get(record.relative)
+    if before is None or record.steps or record.status != Status.COMPLETE:
+        return record
+    return replace(record, steps=before.steps)
 
 
 def _now() -> str:

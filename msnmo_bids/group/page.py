@@ -17,6 +17,7 @@ from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
 from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Cohort, Evaluation
+from msnmo_bids.group.cost import step_costs
 from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
@@ -109,6 +110,7 @@ def page(
         by_reference=by_reference,
         groups=groups,
         columns=cohort.columns,
+        costs=step_costs(found),
         shown_rows=SHOWN,
         version=version,
         table_name=io_spec()["reports"]["group_table"],

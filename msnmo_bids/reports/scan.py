@@ -17,9 +17,11 @@ from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
 from msnmo_bids.reports.sections import Participant, Section, make_section
 from msnmo_bids.reports.viewer import PAGE_BUDGET, Viewer, scan_viewer
+from msnmo_bids.text import duration
 from msnmo_bids.vocabulary import REGION_NAMES
 
 NOT_MEASURED = "not measured"
+_SECONDS = ("WallSeconds", "CPUSeconds")
 #: Keys of the diagnosis file that the page shows elsewhere.
 _SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Sites",
                               "Quality", "Outputs", "Methods",
@@ -89,6 +91,7 @@ def provenance_section(page: Participant) -> list[Section]:
         (
             record.title,
             flatten({k: v for k, v in record.diagnosis.items() if k not in _SHOWN_ELSEWHERE}),
+            cost(record),
         )
         for record in page.done
     ]
@@ -102,6 +105,30 @@ def provenance_section(page: Participant) -> list[Section]:
             version=page.version,
         )
     ]
+
+
+def cost(record: ScanRecord) -> str:
+    """Say in one line what processing a scan cost; empty where that was not measured.
+
+    Parameters
+    ----------
+    record : ScanRecord
+        Of the scan.
+
+    Returns
+    -------
+    str
+    """
+    if not record.steps:
+        return ""
+    wall, cpu = (sum(step[key] for step in record.steps.values()) for key in _SECONDS)
+    peak = max(step["MemoryGB"] for step in record.steps.values())
+    slowest = max(record.steps, key=lambda step: record.steps[step]["WallSeconds"])
+    return (
+        f"Processing took {duration(wall)} ({duration(cpu)} of processor time) and at most "
+        f"{peak:.1f} GB of memory in one process; the longest step was {slowest}, "
+        f"{duration(record.steps[slowest]['WallSeconds'])}."
+    )
 
 
 def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int) -> ScanView:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
 
     from msnmo_bids.workflows.execution import Failure
+    from msnmo_bids.workflows.usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,13 @@ def _process_scans(job: Job, session: Session) -> None:
 
     route_nipype(job.options.verbose)
     names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
+
+    def on_usage(node: str, usage: Usage) -> None:
+        *_, scan, name = node.split(".")
+        steps = job.usage.setdefault(names[scan], {})
+        step = step_name(name)
+        steps[step] = steps[step] + usage if step in steps else usage
+
     progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
     common: dict[str, Any] = {
         "settings": job.plan.settings,
@@ -152,7 +160,8 @@ def _process_scans(job: Job, session: Session) -> None:
 
     session.console.progress = progress
     try:
-        _run_batches(job, job.plan.to_run, workflow_of, LAST_NODE, job.failures, progress.on_event)
+        _run_batches(job, job.plan.to_run, workflow_of, LAST_NODE, job.failures,
+                     progress.on_event, on_usage=on_usage)  # fmt: skip
     finally:
         progress.clear()
         session.console.progress = None
@@ -190,6 +199,7 @@ def _run_batches(
     last_node: str,
     failures: list[Failure],
     *watchers: Callable[[str, str], None],
+    on_usage: Callable[[str, Usage], None] | None = None,
 ) -> None:
     """Run a workflow batch by batch, each item's work folder removed when it is done."""
     from msnmo_bids.workflows.execution import run_workflow
@@ -208,6 +218,7 @@ def _run_batches(
                 plugin=job.resources.plugin,
                 plugin_args=job.plugin_args(),
                 on_event=on_event,
+                on_usage=on_usage,
                 stop_on_first_crash=job.options.stop_on_first_crash,
                 crash_dir=job.record.folder,
                 last_node=last_node,

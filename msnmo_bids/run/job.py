@@ -18,6 +18,7 @@ from msnmo_bids.run.session import nipype_level
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
+    from msnmo_bids.workflows.usage import Usage
 
 WORKFLOWS = ("msnmo_wf", "visits_wf")
 WORKERS_LOG = "workers.log"
@@ -43,6 +44,8 @@ class Job:
         Of all batches so far.
     comparison_failures : list of Failure
         Of comparisons of visits; ``prefix`` is the comparison's name.
+    usage : dict
+        Name of a scan -> step -> what it cost.
     """
 
     options: AppOptions
@@ -52,6 +55,7 @@ class Job:
     resources: Resources
     failures: list[Failure] = field(default_factory=list)
     comparison_failures: list[Failure] = field(default_factory=list)
+    usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
 
     @property
     def output_dir(self) -> Path:
@@ -101,6 +105,10 @@ class Job:
             arguments["log_level"] = nipype_level(self.options.verbose)
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
+
+    def steps_of(self, scan: Scan) -> dict[str, dict[str, float]]:
+        """Return what each step of a scan cost in this run, as ``run.json`` says it."""
+        return {step: usage.entry() for step, usage in self.usage.get(scan.prefix, {}).items()}
 
     def problem_of(self, failure: Failure) -> dict[str, str]:
         """Return what a record says of a failure; its crash file relative to the output folder."""

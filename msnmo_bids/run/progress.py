@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from msnmo_bids.text import duration
+
 logger = logging.getLogger(__name__)
 
 ERASE_LINE = "\r\033[K"
@@ -112,27 +114,3 @@ class Progress:
         left = self.time_left()
         rest = f" (about {duration(left)} left)" if left and not self._live else ""
         logger.info("[%d/%d] %s: %s%s", ended, len(self._names), self._names[scan], what, rest)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it.
-
-    Parameters
-    ----------
-    seconds : float
-        Time in seconds.
-
-    Returns
-    -------
-    str
-        With one unit, or two for hours.
-
-    Examples
-    --------
-    >>> duration(41.4), duration(150), duration(5400)
-    ('41 s', '2 min', '1 h 30 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

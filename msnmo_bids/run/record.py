@@ -120,7 +120,7 @@ def _records(job: Job, *, ended: bool) -> tuple[list[ScanRecord], list[ExitCode]
             message = f"no derivatives at the end of the run: {reason}"
             problem = {"step": "workflow", "message": message, "remedy": "Run again"}
             codes.append(ExitCode.FAILURE)
-        records.append(ScanRecord.of(scan, status, **problem))
+        records.append(ScanRecord.of(scan, status, steps=job.steps_of(scan), **problem))
     return records, codes
 
 

@@ -14,7 +14,7 @@ from msnmo_bids.bids.dataset import write_shared_files
 from msnmo_bids.bids.names import report_path
 from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
-from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs
+from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs, with_steps
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.run.plan import Plan
 from msnmo_bids.run.visits import possible_comparisons, why_left_out
@@ -58,7 +58,8 @@ def write_reports(
     from msnmo_bids.reports.participant import write_participant_report
 
     runs = read_runs(output_dir)
-    latest = latest_records(runs) | {record.relative: record for record in now}
+    latest = latest_records(runs)
+    latest |= {record.relative: with_steps(record, latest) for record in now}
     latest_compared = latest_comparisons([*runs, {"Comparisons": list(compared)}])
     for subject in subjects:
         scans = [scan for scan in plan.selection.available if scan.subject == subject]

@@ -21,6 +21,7 @@ from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
+from msnmo_bids.text import duration
 from msnmo_bids.training.augmentation import augment, random_crop
 from msnmo_bids.training.batches import Batch, collate
 from msnmo_bids.training.checkpoint import (
@@ -247,7 +248,7 @@ class Trainer:
             LOGGER.info(
                 "%s: step %d of %d, loss %.3f, %.0f %% of the time for samples, about %s left",
                 self._name, self.step, self.steps, loss, 100 * share,
-                _duration((self.steps - self.step) * seconds),
+                duration((self.steps - self.step) * seconds),
             )  # fmt: skip
 
     def _save(self, draw: bool) -> None:
@@ -351,10 +352,3 @@ def _epoch_length(source: SampleSource, config: TrainingConfig, processes: int) 
     raise UsageError(
         "the samples have no end that would make an epoch", remedy="Set --steps-per-epoch"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

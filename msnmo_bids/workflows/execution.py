@@ -16,10 +16,12 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, step_name
+from msnmo_bids.workflows.usage import Usage
 
 logger = logging.getLogger(__name__)
 
 EventCallback = Callable[[str, str], None]
+UsageCallback = Callable[[str, Usage], None]
 
 _REPORT_REMEDY = "The crash file has the details"
 
@@ -58,6 +60,7 @@ def run_workflow(
     plugin: str = "MultiProc",
     plugin_args: dict[str, Any] | None = None,
     on_event: EventCallback | None = None,
+    on_usage: UsageCallback | None = None,
     stop_on_first_crash: bool = False,
     crash_dir: Path,
     last_node: str = LAST_NODE,
@@ -79,6 +82,8 @@ def run_workflow(
         Its arguments.
     on_event : callable, optional
         Called with the full name of a node and ``"start"``, ``"end"`` or ``"exception"``.
+    on_usage : callable, optional
+        Called with the full name of a node that has ended and what it cost; ``MultiProc`` only.
     stop_on_first_crash : bool
         Start nothing more after the first failure.
     crash_dir : Path
@@ -111,7 +116,7 @@ def run_workflow(
             on_event(node.fullname, event)
 
     arguments = {**(plugin_args or {}), "status_callback": status}
-    error = _run(workflow, plugin, arguments)
+    error = _run(workflow, plugin, arguments, on_usage)
     crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
     failures = _failures(crashes, scans)
     for key in scans.keys() - failures.keys() - finished:
@@ -123,11 +128,13 @@ def run_workflow(
     ]
 
 
-def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exception | None:
+def _run(
+    workflow: Workflow, plugin: str, arguments: dict[str, Any], on_usage: UsageCallback | None
+) -> Exception | None:
     """Run the graph; Nipype ends a run in which any node failed with an exception of its own."""
     try:
         if plugin == "MultiProc":
-            workflow.run(plugin=WorkerPoolPlugin(arguments))
+            workflow.run(plugin=WorkerPoolPlugin({**arguments, "on_usage": on_usage}))
         else:
             with job_environment(arguments.get("omp_nthreads")):
                 workflow.run(plugin=plugin, plugin_args=arguments)

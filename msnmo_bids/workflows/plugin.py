@@ -20,6 +20,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import write_failure
 from msnmo_bids.workflows.gpus import NAMED, gpu_environment, next_gpu
+from msnmo_bids.workflows.usage import Meter, Usage
 
 #: Imported once by the fork server, so that a worker starts in milliseconds.
 PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
@@ -49,6 +50,8 @@ class WorkerPoolPlugin(MultiProcPlugin):
           process, so that a GPU holds one context, one copy of the weights and the maps of one
           scan; the other nodes run beside, in processes that see no GPU;
         * ``omp_nthreads`` : threads of a node's numerical libraries;
+        * ``on_usage`` : called with the full name of a node that has ended and its
+          :class:`~msnmo_bids.workflows.usage.Usage`;
         * ``worker_log`` : file that collects what the workers print (discarded without one);
         * ``log_level`` : level of Nipype's loggers in the workers.
     """
@@ -108,7 +111,11 @@ class WorkerPoolPlugin(MultiProcPlugin):
         super()._clear_task(taskid)
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
-        return self._task_obj[taskid].result()
+        answer = self._task_obj[taskid].result()
+        told: tuple[str, Usage] | None = (answer or {}).pop("usage", None)
+        if told and (on_usage := self.plugin_args.get("on_usage")):
+            on_usage(*told)
+        return answer
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
         """Put the jobs of the scan that comes first in front; leave out scans for later.
@@ -282,10 +289,12 @@ def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
             node, updatehash, taskid = connection.recv()
         except EOFError:
             return
-        try:
-            answer = run_node(node, updatehash, taskid)
-        except BaseException:  # run_node itself fails when a crashed node left no result file
-            answer = {"result": None, "traceback": [format_exc()], "taskid": taskid}
+        with Meter() as meter:
+            try:
+                answer = run_node(node, updatehash, taskid)
+            except BaseException:  # run_node itself fails when a crashed node left no result file
+                answer = {"result": None, "traceback": [format_exc()], "taskid": taskid}
+        answer["usage"] = (node.fullname, meter.usage)
         _send(connection, answer)
 
 

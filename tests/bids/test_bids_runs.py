@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.runs import RunRecord, latest_records, new_run_id, read_runs
@@ -20,7 +21,7 @@ def test_round_trip(make_dataset, tmp_path):
         {
             "Scan": scan.relative, "Prefix": "sub-01", "Folder": "sub-01/anat", "Subject": "01",
             "Session": None, "Status": "failed", "Step": "checking", "Message": "4D",
-            "Remedy": "Split it", "CrashFile": None,
+            "Remedy": "Split it", "CrashFile": None, "Steps": None,
         }
     ]  # fmt: skip
     assert (run["ExitCode"], run["NoFLAIR"]) == (65, ["07"])
@@ -40,6 +41,18 @@ def test_the_latest_run_that_tried_a_scan_wins(tmp_path):
         "x": Status.COMPLETE,
         "y": Status.FAILED,
     }
+
+
+def test_what_processing_cost_outlives_runs_that_found_the_scan_complete():
+    cost = {"figures": {"WallSeconds": 1.0, "CPUSeconds": 2.0, "MemoryGB": 0.5}}
+    first = ScanRecord("x", "1", None, "x", "f", Status.COMPLETE, steps=cost)
+    runs = [
+        {"Scans": [record.entry()]}
+        for record in (first, replace(first, steps={}), replace(first, steps={}))
+    ]
+    assert latest_records(runs)["x"].steps == cost
+    failed = replace(first, steps={}, status=Status.FAILED)
+    assert latest_records([*runs, {"Scans": [failed.entry()]}])["x"].steps == {}
 
 
 def test_broken_records_are_left_out(tmp_path, caplog):

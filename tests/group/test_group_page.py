@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +21,7 @@ from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
 from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.group.cost import step_costs
 from msnmo_bids.group.distribution import distribution
 from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.report_text import ALWAYS
@@ -229,3 +231,16 @@ def test_diagnosis_of_more_classes(add_results: Add, output_dir: Path) -> None:
     assert rows[0]["probability_healthy"] == "0.7"
     assert rows[1]["probability_healthy"] == "n/a"
     assert diagnosis(GOOD)["Diagnosis"] == rows[1]["diagnosis"]
+
+
+def test_what_the_steps_cost_is_summarised_over_the_scans() -> None:
+    def scan(wall: float, memory: float, *more: str) -> ScanRecord:
+        cost = {"WallSeconds": wall, "CPUSeconds": 2 * wall, "MemoryGB": memory}
+        return replace(entry(GOOD), steps=dict.fromkeys(("figures", *more), cost))
+
+    costs = step_costs([scan(1.0, 0.5), scan(2.0, 1.5), scan(6.0, 1.0, "n4"), entry(BAD)])
+    assert costs == [
+        ("figures", 3, 2.0, 4.0, 1.5, pytest.approx(1 / 3)),
+        ("n4", 1, 6.0, 12.0, 1.0, 1.0),
+    ]
+    assert step_costs([entry(BAD)]) == []

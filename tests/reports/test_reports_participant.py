@@ -164,6 +164,18 @@ def test_regions_lesions_flags_and_provenance_are_there(add_results: Add, write:
         assert part in text
 
 
+def test_what_a_scan_cost_is_one_line(add_results: Add, write: Write) -> None:
+    scan = add_results(ONE)
+    assert "Processing took" not in Page(write([scan])).text
+    steps = {
+        "bias correction": {"WallSeconds": 16.0, "CPUSeconds": 30.0, "MemoryGB": 0.5},
+        "figures": {"WallSeconds": 2.0, "CPUSeconds": 2.0, "MemoryGB": 1.25},
+    }
+    text = Page(write([replace(scan, steps=steps)])).text
+    assert "took 18 s (32 s of processor time) and at most 1.2 GB of memory in one" in text
+    assert "the longest step was bias correction, 16 s." in text
+
+
 def test_figures_are_embedded_as_they_are(add_results: Add, write: Write) -> None:
     page = Page(write([add_results(ONE)]))
     images = [unquote(value) for tag, _, value in page.links if tag == "img"]

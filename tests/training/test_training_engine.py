@@ -377,11 +377,6 @@ def test_the_log_tells_the_time_left_and_the_wait(tmp_path, caplog):
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(12, "12 s"), (600, "10 min"), (7200, "2.0 h")])
-def test_durations(seconds, words):
-    assert engine._duration(seconds) == words
-
-
 def test_exported_weights_are_the_average(tmp_path, monkeypatch):
     """The export reads a checkpoint of the trainer as well as a plain state dict."""
     from msnmo_bids.model.weights import load_weights

@@ -55,6 +55,12 @@ class Act(StepInterface):
             case "note":
                 note = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid()}
                 (folder / "note.json").write_text(json.dumps(note))
+            case "work":
+                block = b"1" * 200_000_000
+                until = time.process_time() + 0.2
+                while time.process_time() < until:
+                    pass
+                del block
             case "pass":
                 pass
         return {"pid": os.getpid()}

@@ -13,6 +13,7 @@ from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.workflows.execution import Failure, run_workflow
+from msnmo_bids.workflows.usage import Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
 
@@ -43,6 +44,18 @@ def test_a_failure_costs_its_own_scan_only(tmp_path, plugin):
     assert events.count(("scan_a_wf", "end")) == events.count(("scan_c_wf", "end")) == 2
     assert ("scan_b_wf", "end") not in events
     assert ("scan_b_wf", "exception") in events
+
+
+def test_what_each_node_cost_is_told(tmp_path):
+    told: dict[str, Usage] = {}
+    run(tmp_path, {"a": "work", "b": "bad"}, on_usage=lambda *pair: told.update([pair]))
+    by_name = {".".join(name.split(".")[2:]): usage for name, usage in told.items()}
+    assert {"scan_a_wf.conform", "scan_a_wf.write_derivatives", "scan_b_wf.conform"} == {*by_name}
+    work, idle = by_name["scan_a_wf.conform"], by_name["scan_a_wf.write_derivatives"]
+    assert 0.2 <= work.cpu_seconds <= work.wall_seconds + 0.1
+    assert work.memory_gb > idle.memory_gb + 0.15  # its 200 MB are gone, and forgotten
+    assert (work + idle).memory_gb == work.memory_gb
+    assert (work + idle).cpu_seconds == work.cpu_seconds + idle.cpu_seconds
 
 
 @pytest.mark.parametrize(
