@@ -293,6 +293,9 @@ def main() -> None:
             tested += predict_source(
                 options.runs / source, scans, options.out, options.joint, options.share
             )
+    if not tested:
+        print(f"{len(scans)} scans are prepared; no fold is trained in {options.runs}")
+        return
     grid = sweep(tested)
     grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
     there = sorted(set(grid["source"]))

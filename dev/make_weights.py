@@ -1,0 +1,143 @@
+"""From nothing to the shipped lesion network: ``python -m dev.make_weights WORK --data DATA``.
+
+Simulated brains, the common start, the four folds, leave-one-source-out with its page, the network
+of all sources, the files in the package. Every step goes on where it was stopped, so the same
+command finishes what a night left. One process per core; hours and processor are printed at the
+end and belong into ``docs/model-card.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.sources import SOURCES
+
+ROOT = Path(__file__).resolve().parent.parent
+START, ALL = "start", "all"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything; steps are of four crops of 64³.
+
+    Parameters
+    ----------
+    brains : int
+        Simulated brains.
+    start, fold, shipped : int
+        Steps of the common start (simulated brains alone), of each fold, of the shipped network.
+    share : float
+        Simulated part of the crops of folds and shipped network.
+    """
+
+    brains: int = 300
+    start: int = 3000
+    fold: int = 5000
+    shipped: int = 10_000
+    share: float = 0.35
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of a making.
+
+    Parameters
+    ----------
+    work : Path
+        Where everything is kept that is made on the way.
+    data : Path
+        Real data sets, label maps and lesion shapes.
+    """
+
+    work: Path
+    data: Path
+
+    def run(self, name: str) -> Path:
+        """Return the folder of a training."""
+        return self.work / "runs" / name
+
+    def weights(self, name: str) -> Path:
+        """Return what a training writes at its end."""
+        return self.run(name) / "weights.safetensors"
+
+
+def store(places: Places, recipe: Recipe) -> list[str]:
+    """Return the arguments that make the simulated brains."""
+    return [
+        "dev.simulated_store", str(places.work / "store"),
+        "--anatomy", str(places.data / "anatomy"),
+        "--lesion-shapes", str(places.data / "lesions" / "ms_lesion_shapes_mni1mm.npz"),
+        "--cache", str(places.work / "heads"), "--count", str(recipe.brains),
+    ]  # fmt: skip
+
+
+def training(places: Places, recipe: Recipe, name: str) -> list[str]:
+    """Return the arguments of a training: the start, a source's fold, or that of all sources."""
+    steps = {START: recipe.start, ALL: recipe.shipped}.get(name, recipe.fold)
+    arguments = ["dev.train_lesions", str(places.run(name)), "--steps", str(steps), "--compile",
+                 "--simulated", str(places.work / "store")]  # fmt: skip
+    if name != START:
+        arguments += ["--prepared", str(places.work / "prepared"),
+                      "--start", str(places.weights(START)),
+                      "--simulated-share", str(recipe.share)]  # fmt: skip
+    if name in SOURCES:
+        arguments += ["--without", name]
+    return arguments
+
+
+def scoring(places: Places) -> list[str]:
+    """Return the arguments of leave-one-source-out, which prepares the real scans, too."""
+    return [
+        "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
+        "--cache", str(places.work / "prepared"), "--runs", str(places.work / "runs"),
+        "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
+        "--pictures", str(places.work / "pictures"),
+    ]  # fmt: skip
+
+
+def run(arguments: Sequence[str], threads: int = 1) -> None:
+    """Run a program of this folder to its end.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        It failed.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=environment, check=True)
+    print(f"{(time.monotonic() - began) / 3600:.2f} h: {' '.join(arguments[:2])}", flush=True)
+
+
+def main() -> None:
+    """Make everything that is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path, help="folder of what is made on the way")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real data")
+    parser.add_argument("--version", required=True, help="of the weights")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cores")
+    options = parser.parse_args()
+    places, recipe = Places(options.work.resolve(), options.data.resolve()), Recipe()
+    print(f"{platform.processor() or platform.machine()}, {options.jobs} cores, {recipe}")
+    run(store(places, recipe))
+    run(scoring(places), options.jobs)  # nothing to score yet: prepares the real scans
+    run(training(places, recipe, START))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda name: run(training(places, recipe, name)), [ALL, *SOURCES]))
+    run(scoring(places), options.jobs)
+    criteria = places.work / "scores" / "summary.json"
+    run(["dev.export_lesions", str(places.run(ALL)), "--criteria", str(criteria),
+         "--version", options.version])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""One command makes the weights: what it calls exists and leaves out what it should."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev.make_weights import ALL, START, Places, Recipe, scoring, store, training
+from dev.sources import SOURCES
+
+PLACES, RECIPE = Places(Path("/work"), Path("/data")), Recipe()
+COMMANDS = [
+    store(PLACES, RECIPE),
+    scoring(PLACES),
+    *(training(PLACES, RECIPE, name) for name in (START, "1.5T")),
+    ["dev.export_lesions", "run", "--criteria", "summary.json", "--version", "1"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_the_programs_know_the_options(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command[0], "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(command[0], run_name="__main__")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out.split()
+    for option in command:
+        if option.startswith("--"):
+            assert {option, option + ","} & {*said}, option
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_fold_leaves_out_its_source_and_begins_with_the_common_start(source):
+    arguments = training(PLACES, RECIPE, source)
+    assert arguments[arguments.index("--without") + 1] == source
+    start = training(PLACES, RECIPE, START)
+    assert arguments[arguments.index("--start") + 1].startswith(start[1])
+    assert "--prepared" not in start, "the start of a fold may have seen no real scan"
+    assert "--without" not in training(PLACES, RECIPE, ALL)
