@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _FLUID = -1.2  # darker than this is fluid: no lesion is carried there
 _SEEN = 0.35  # a carried lesion's voxel is lesion where it adds more than this
+_KNOTS = np.array([-12, -2, -0.5, 0.5, 1.5, 3, 20])  # of contrast curves
 _LESION_LEVELS = (0.6, 2.8)  # mean contrast of the lesions of a simulated brain
 
 
@@ -42,7 +43,8 @@ class CropSettings:
     on_lesion : float
         Crops around a lesion, where there is one.
     healed : float
-        Some lesions, or all, taken away: the people with masks have more than most people have.
+        Some lesions of a simulated brain, or all, taken away: the people with masks have more than
+        most people have.
     carried : float
         Real lesions of another person carried over to the same place.
     added : float
@@ -54,7 +56,7 @@ class CropSettings:
     thick, blurred, sharpened : float
         Slices made thicker along one axis; blur; unsharp masking.
     contrast, noise, bias : float
-        Gain, offset and gamma; noise; a smooth field left by the bias correction.
+        Contrast curve, gain and offset; noise; a smooth field left by the bias correction.
     mirrored : float
         Left and right exchanged.
     """
@@ -62,7 +64,7 @@ class CropSettings:
     side: int = 64
     simulated: float = 0.4
     on_lesion: float = 0.4
-    healed: float = 0.4
+    healed: float = 0.6
     carried: float = 0.35
     added: float = 0.3
     faded: float = 0.35
@@ -121,9 +123,9 @@ class CropSource:
             brain = _any(scans, rng)
         window = _Window(brain, settings, rng)
         image, lesions, inside, contrast = window.take_brain(brain)
-        if rng.random() < settings.healed:
-            image, lesions, contrast = _healed(image, lesions, inside, contrast, rng)
         if contrast is not None:
+            if rng.random() < settings.healed:
+                image, lesions, contrast = _healed(image, lesions, contrast, rng)
             image = _at_level(image, lesions, contrast, rng)
         elif rng.random() < settings.faded:
             image = _faded(image, lesions, inside, rng)
@@ -295,38 +297,20 @@ def _to_real_contrast(
 
 
 def _healed(
-    image: Tensor,
-    lesions: Tensor,
-    inside: Tensor,
-    contrast: Tensor | None,
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Take some lesions away: what a simulated one adds; a real one is filled from around it."""
+    image: Tensor, lesions: Tensor, contrast: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take some lesions of a simulated brain away, with what they add.
+
+    Real ones stay: whatever fills a real lesion is smooth, and a network that is told so often
+    that smooth bright patches are none misses the large ones.
+    """
     labels, count = ndimage.label((lesions >= 0.5).numpy(), CONNECTIVITY_26)
-    if not count:
-        return image, lesions, contrast
     kept = rng.random(count + 1) < rng.uniform(-0.3, 0.7)
     kept[0] = False
     stays = torch.from_numpy(kept[labels]).float()
     gone = torch.from_numpy((labels > 0) & ~kept[labels]).float()
     near = (_smooth(gone, 7) > 0) & ~(_smooth(stays, 3) > 0)
-    left = lesions * ~near
-    if contrast is not None:
-        return image - contrast * near, left, contrast * ~near
-    clean = inside & (_smooth(lesions, 3) < 0.05) & (image > _FLUID)
-    if not clean.any():
-        return image, lesions, None
-    tissue = clean.float()
-    fill = image[clean].median()
-    for width in (21, 9):  # the nearest tissue where there is enough of it
-        share = _smooth(tissue, width)
-        around = _smooth(image * tissue, width) / share.clamp(min=1e-3)
-        fill = torch.where(share > 0.05, around, fill)
-    weight = (3 * _smooth(gone, 5)).clamp(max=1) * near
-    texture = image - _smooth(image, 5)
-    spread = float(texture[clean].std())
-    texture = texture.clamp(-spread, spread)  # not the lesion itself
-    return image + weight * (fill + texture - image), left, None
+    return image - contrast * near, lesions * ~near, contrast * ~near
 
 
 def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Generator) -> Tensor:
@@ -367,12 +351,10 @@ def _degrade(
 
 
 def _recoloured(image: Tensor, settings: CropSettings, rng: np.random.Generator) -> Tensor:
-    """Change gamma, gain, offset, the bias left, and the noise."""
+    """Change the contrast between tissues, gain, offset, the bias left, and the noise."""
     if rng.random() < settings.contrast:
-        power = np.exp(rng.uniform(-0.35, 0.35))
-        image = torch.where(image > 0, (image.clamp(min=0) + 1e-6) ** power, image)
+        image = _curve(image, rng)
         image = image * float(np.exp(rng.uniform(-0.4, 0.4))) + float(rng.uniform(-0.3, 0.3))
-        image = torch.where(image < 0, image * float(np.exp(rng.uniform(-0.3, 0.3))), image)
     if rng.random() < settings.bias:
         image = image + float(rng.uniform(0.05, 0.4)) * _noise_field(image.shape, 32, rng)
     if rng.random() < settings.noise:
@@ -382,6 +364,18 @@ def _recoloured(image: Tensor, settings: CropSettings, rng: np.random.Generator)
             noise = 2 * _smooth(noise, 3)
         image = image + float(rng.uniform(0.02, 0.35)) * noise
     return image
+
+
+def _curve(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Map intensities by a rising curve of random slopes, which keeps 0.
+
+    A gain or a gamma changes all tissues alike; scanners differ in how far cortex and lesions are
+    above white matter, and lesions above cortex.
+    """
+    slopes = np.exp(rng.normal(0, 0.45, len(_KNOTS) - 1))
+    levels = np.concatenate([[0], np.cumsum(np.diff(_KNOTS) * slopes)])
+    levels -= np.interp(0, _KNOTS, levels)
+    return torch.from_numpy(np.interp(image.numpy(), _KNOTS, levels).astype(np.float32))
 
 
 def _smooth(values: Tensor, width: int) -> Tensor:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from dev.brains import Brain, make_brain, read_brain, write_brain
-from dev.crops import CropSettings, CropSource
+from dev.crops import CropSettings, CropSource, _curve
 
 SIDE = 32
 PLAIN = CropSettings(
@@ -48,15 +49,25 @@ def test_lesions_of_a_plain_crop_are_where_the_image_is_bright() -> None:
         np.testing.assert_array_equal(sample.lesions > 0, sample.image > 1.55)
 
 
-@pytest.mark.parametrize("person", [LEFT, SIMULATED], ids=["real", "simulated"])
-def test_a_healed_lesion_is_gone_from_image_and_mask(person: Brain) -> None:
-    settings = replace(PLAIN, healed=1, simulated=float(person is SIMULATED))
-    source = CropSource([[LEFT]], [SIMULATED], settings)
+def test_a_healed_lesion_is_gone_from_image_and_mask() -> None:
+    source = CropSource([], [SIMULATED], replace(PLAIN, healed=1))
     samples = [source.draw(np.random.default_rng(seed)) for seed in range(12)]
     gone = [sample for sample in samples if not sample.lesions.any()]
-    assert 0 < len(gone) < 12  # a random part of the lesions, and each has only one
+    assert 0 < len(gone) < 12  # a random part of the lesions, and there is only one
     for sample in gone:
-        assert sample.image.max() < 1.3  # of 3: the tissue beside it ends there
+        assert sample.image.max() < 0.15
+    real = CropSource([[LEFT]], [], replace(PLAIN, healed=1))
+    assert all(real.draw(np.random.default_rng(seed)).lesions.any() for seed in range(12))
+
+
+def test_a_contrast_curve_rises_and_keeps_the_background() -> None:
+    values = torch.linspace(-4, 8, 300)
+    curves = [_curve(values, np.random.default_rng(seed)) for seed in range(20)]
+    for curve in curves:
+        assert (curve.diff() > 0).all()
+        assert torch.allclose(_curve(torch.zeros(3), np.random.default_rng(0)), torch.zeros(3))
+    steps = torch.stack([curve.diff() for curve in curves])
+    assert (steps.std(dim=0) > 0.2 * steps.mean(dim=0)).all(), "every tissue's contrast changes"
 
 
 @given(st.integers(0, 2**32 - 1))
