@@ -1,6 +1,6 @@
 """Compare simulated scans with published cohorts, and look for leaks of the class.
 
-``PYTHONPATH=. python tools/survey_simulation.py --anatomy DIR --lesion-shapes FILE --out DIR``
+``python -m dev.survey_simulation --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Writes ``survey.tsv``, one row a scan: lesion count and volume, which regions have a lesion, and
 intensity ratios, beside everything of the image that is not lesion (histogram, low-order bias,
