@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time and peak memory of one training step of the joint model and of each rival.
 
-``PYTHONPATH=. python benchmarks/training_step.py --side 160 --json FILE``
+``python -m benchmarks.training_step --side 160 --json FILE``
 
 A step is the forward pass, the losses, the backward pass and Adam's update, on random numbers. Each
 network and precision runs in a process of its own, so that the peak is its own: of the resident set

@@ -19,8 +19,8 @@ PLAIN = CropSettings(
     blurred=0, sharpened=0, contrast=0, noise=0, bias=0,
 )  # fmt: skip
 ALL = CropSettings(
-    side=SIDE, simulated=0.5, healed=0.5, carried=1, added=0.5, faded=1, leaked=1, thick=1, blurred=1,
-    sharpened=1, contrast=1, noise=1, bias=1,
+    side=SIDE, simulated=0.5, healed=0.5, carried=1, added=0.5, faded=1, leaked=1, thick=1,
+    blurred=1, sharpened=1, contrast=1, noise=1, bias=1,
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_a_healed_lesion_is_gone_from_image_and_mask(person: Brain) -> None:
     gone = [sample for sample in samples if not sample.lesions.any()]
     assert 0 < len(gone) < 12  # a random part of the lesions, and each has only one
     for sample in gone:
-        assert sample.image.max() < 1.3  # of 3; the tissue is uneven where it ends beside the lesion
+        assert sample.image.max() < 1.3  # of 3; the tissue beside the lesion is uneven
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -9,16 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msnmo_bids.evaluation import simulated_figure
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.simulated import (
+from dev import simulated_figure
+from dev.simulated_figure import accuracy_figure
+from dev.simulated_summary import (
     ceiling,
     decide,
     diagnosis_summary,
     naming_limit,
     segmentation_summary,
 )
-from msnmo_bids.evaluation.simulated_figure import accuracy_figure
+from dev.simulated_test import (
+    evaluate_case,
+    plan_cases,
+    simulate_case,
+    truth_features,
+)
+from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
@@ -26,12 +32,6 @@ from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import prepared_scan
-from msnmo_bids.training.simulated_test import (
-    evaluate_case,
-    plan_cases,
-    simulate_case,
-    truth_features,
-)
 
 CLASSES = ("MS", "NMOSD")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dev.activation import compare_activation, delete_activated
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.pipeline import find_lesions
@@ -24,7 +25,6 @@ from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
-from msnmo_bids.training.activation import compare_activation, delete_activated
 
 #: Trainings take small seeds; tests take this one and those above it.
 FIRST_SEED = 777_000

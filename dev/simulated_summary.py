@@ -1,4 +1,4 @@
-"""Summarise what weights say of simulated test scans (`msnmo_bids.training.simulated_test`)."""
+"""Summarise what weights say of simulated test scans (`dev.simulated_test`)."""
 
 from __future__ import annotations
 
