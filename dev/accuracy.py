@@ -1,6 +1,6 @@
 """Measure weights: on simulated scans that were never trained on, and on labelled real ones.
 
-``PYTHONPATH=. python benchmarks/accuracy.py --anatomy DIR --lesion-shapes FILE --out DIR``
+``python -m dev.accuracy --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Each simulated scan is kept in ``OUT/simulated.jsonl`` as soon as it is known, and not measured
 again; ``OUT/summary.json`` holds the summary, ``OUT/simulated.png`` a picture of it. Simulated and

@@ -191,7 +191,7 @@ def evaluate_case(
 def truth_features(scan: SimulatedScan) -> dict[str, float]:
     """Count the true lesions of a simulated scan by kind, and their volume (ml) by kind.
 
-    What can be known at best of the diagnosis: see the ceiling in ``benchmarks/accuracy.py``.
+    What can be known at best of the diagnosis: see the ceiling in `dev.accuracy`.
     """
     features: dict[str, float] = {}
     for record in scan.lesions.records:
