@@ -26,11 +26,10 @@ from scipy.special import softmax
 
 from dev.joint_recipe import RECIPE, read_recipe
 from dev.material import add_material_options, material_of
-from dev.simulated_summary import LARGEST_RISK
+from dev.simulated_summary import LARGEST_RISK, least_confidence
 from dev.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.evaluation.classification import least_confidence
 from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps

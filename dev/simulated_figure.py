@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dev.simulated_summary import LARGEST_RISK, nameable
+from dev.simulated_summary import LARGEST_RISK, nameable, risk_coverage
 from msnmo_bids.evaluation.classification import (
     calibration_bins,
     calibration_error,
-    risk_coverage,
 )
 from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.plots import COLOURS
