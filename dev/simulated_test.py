@@ -98,8 +98,7 @@ def simulate_case(
     rng : numpy.random.Generator
         Of this case.
     matched : bool, optional
-        Draw the lesion load of a sick person as for MS or as for NMOSD, whichever the disease, so
-        that the volume tells nothing, be it large or small.
+        Of `load_of`.
 
     Returns
     -------
@@ -109,15 +108,35 @@ def simulate_case(
     head = material.heads[int(rng.integers(len(material.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
-    sick = case.diagnosis != HEALTHY
-    loads_of = str(rng.choice(SICK)) if matched else case.diagnosis
-    load = draw_load(rng, loads_of, without=0.0) if sick else 0.0
+    load = load_of(case.diagnosis, rng, matched=matched)
     return next(
         simulate_visits(
             head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
             shapes=material.shapes, typicality=case.typicality,
         )
     )  # fmt: skip
+
+
+def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) -> float:
+    """Draw the lesion load of a person.
+
+    Parameters
+    ----------
+    diagnosis : {"MS", "NMOSD", "HC"}
+        Of the person.
+    rng : numpy.random.Generator
+        Source of randomness.
+    matched : bool, optional
+        Draw that of a sick person as for MS or as for NMOSD, whichever the disease, so that the
+        volume tells nothing, be it large or small.
+
+    Returns
+    -------
+    float
+        ml (:func:`~msnmo_bids.simulation.lesions.draw_load`); above 0 for a sick person.
+    """
+    as_of = str(rng.choice(SICK)) if matched else diagnosis
+    return draw_load(rng, as_of, without=0.0) if diagnosis != HEALTHY else 0.0
 
 
 def evaluate_case(
