@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Time and size of the group level's page of a large made-up cohort.
 
-``PYTHONPATH=.:tests python benchmarks/cohort_page.py [--people 250] [--visits 2]``
+``PYTHONPATH=tests python -m benchmarks.cohort_page [--people 250] [--visits 2]``
 
 The cohort is that of the tests: tables, results, masks and manual masks, three sites, three
 diagnoses. Prints wall and CPU seconds of the group level and the megabytes of the page.

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Time and memory of one scan, from the raw image to the report.
 
-``benchmarks/one_scan.py BIDS_DIR PARTICIPANT [--session S] [--nprocs 2] [--runs 3] [-- OPTIONS]``
+``python -m benchmarks.one_scan BIDS_DIR PARTICIPANT [--session S] [--nprocs 2] [--runs 3] [-- …]``
 
 Prints a table: wall seconds of the whole program (start, imports and validation included), and the
 largest memory that all its processes held together (proportional set size, sampled).

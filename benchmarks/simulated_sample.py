@@ -1,6 +1,6 @@
 """Time one simulated training sample, from a head to the cube, on one core.
 
-``PYTHONPATH=. python benchmarks/simulated_sample.py --anatomy DIR --lesion-shapes FILE``
+``python -m benchmarks.simulated_sample --anatomy DIR --lesion-shapes FILE``
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 
-from msnmo_bids.simulation.material import add_material_options, material_of
+from dev.material import add_material_options, material_of
 from msnmo_bids.training.pool import BrainPool
 
 

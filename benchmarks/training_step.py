@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Time and peak memory of one training step of the joint model and of each rival.
 
-``PYTHONPATH=. python benchmarks/training_step.py --side 160 --json FILE``
+``python -m benchmarks.training_step --side 160 --json FILE``
 
 A step is the forward pass, the losses, the backward pass and Adam's update, on random numbers. Each
 network and precision runs in a process of its own, so that the peak is its own: of the resident set
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 from msnmo_bids.model import registry
+from msnmo_bids.model.config import INPUT_CHANNELS
 
 OUT_OF_MEMORY = "out of memory"
 PRECISIONS = ("fp32", "bf16")
@@ -63,9 +63,9 @@ def run_steps(asked: argparse.Namespace) -> tuple[list[float], list[float]]:
     entry = registry.entry(asked.names[0])
     network = entry.build(width=asked.width).to(asked.device).train()
     loss, optimizer = JointLoss(entry.loss), torch.optim.Adam(network.parameters())
-    shape = (asked.batch, 1, *(asked.side,) * 3)
+    shape = (asked.batch, INPUT_CHANNELS, *(asked.side,) * 3)
     image = torch.randn(shape, device=asked.device)
-    mask = (image > 2.3).float()
+    mask = (image[:, :1] > 2.3).float()
     diagnosis = torch.arange(asked.batch, device=asked.device) % 2
     autocast = torch.autocast(asked.device, torch.bfloat16, enabled=asked.precisions[0] == "bf16")
     wall, cpu = [], []

@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from dev.export_joint import SIMULATED
 from dev.leave_one_source_out import load_network
 from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.lesions.pipeline import LesionCriteria
@@ -23,7 +24,6 @@ from msnmo_bids.model.weights import (
     weights_files,
 )
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST
-from msnmo_bids.training.export import SIMULATED
 
 NAME = "msnmo-lesions"
 REAL = (

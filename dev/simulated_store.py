@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from dev.brains import Brain, make_brain, write_brain
+from dev.material import add_material_options, material_of
 from msnmo_bids.preprocessing.cube import ROBUST, labels_to_cube, normalize, resize_brain
 from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material, add_material_options, material_of
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import imperfect_brain_mask, simulate_scan
 
 SEED = 24

@@ -81,8 +81,7 @@ def _packed(value: torch.Tensor) -> torch.Tensor:
     return (value.half() if value.is_floating_point() else value).contiguous()
 
 
-def main() -> None:
-    """Train."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of checkpoint, curves and weights")
     parser.add_argument("--simulated", type=Path, required=True, help="store of simulated brains")
@@ -99,7 +98,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Train."""
+    options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

@@ -20,6 +20,7 @@ from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, si
 from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
+from msnmo_bids.model.config import JointConfig
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
 
@@ -158,6 +159,61 @@ def ball_head() -> Head:
                         (4, Tissue.LATERAL_VENTRICLE)):  # fmt: skip
         tissue[radius < limit] = kind
     return head_from_tissue(tissue, np.eye(4), "ball")
+
+
+@pytest.fixture(scope="session")
+def tiny_head() -> Head:
+    """Nested ellipsoids at 1 mm, with ventricles, brainstem and cerebellum."""
+    affine = np.eye(4)
+    affine[:3, 3] = (-31, -40, -25)
+    return head_from_tissue(_tissue_map(), affine, "tiny")
+
+
+def _tissue_map() -> np.ndarray:
+    """Values of `Tissue`, (64, 64, 64), RAS."""
+    side = 64
+    x, y, z = (axis - (side - 1) / 2 for axis in np.indices((side,) * 3))
+
+    def ellipsoid(centre, half) -> np.ndarray:
+        place = zip((x, y, z), centre, half, strict=True)
+        return sum(((axis - c) / h) ** 2 for axis, c, h in place) <= 1
+
+    tissue = np.zeros((side,) * 3, np.uint8)
+    layers = (
+        ((0, 0, 0), (30, 31, 31), Tissue.SCALP),
+        ((0, 0, 0), (28, 29, 29), Tissue.BONE),
+        ((0, 0, 0), (26, 27, 27), Tissue.CSF),
+        ((0, 0, 2), (24, 25, 23), Tissue.CORTEX),
+        ((0, 0, 2), (21, 22, 20), Tissue.WHITE_MATTER),
+        ((0, -14, -15), (13, 8, 6), Tissue.CEREBELLAR_CORTEX),
+        ((0, -14, -15), (11, 6, 4), Tissue.CEREBELLAR_WHITE),
+        ((0, -3, -15), (5, 5, 11), Tissue.BRAINSTEM),
+        ((0, -8, -14), (2, 2, 3), Tissue.FOURTH_VENTRICLE),
+        ((-8, 3, -2), (4, 5, 4), Tissue.DEEP_GREY),
+        ((8, 3, -2), (4, 5, 4), Tissue.DEEP_GREY),
+        ((-5, 0, 5), (3, 10, 4), Tissue.LATERAL_VENTRICLE),
+        ((5, 0, 5), (3, 10, 4), Tissue.LATERAL_VENTRICLE),
+        ((0, 0, -2), (1.5, 4, 4), Tissue.THIRD_VENTRICLE),
+    )
+    for centre, half, kind in layers:
+        tissue[ellipsoid(centre, half)] = kind
+    return tissue
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> JointConfig:
+    """The joint network, as narrow as it can be."""
+    return JointConfig(
+        shared_channels=8,
+        embedding_channels=8,
+        attention_heads=2,
+        segmentation_channels=(8, 8, 8),
+        decoder_channels=(8, 8, 8),
+        classification_channels=(8, 8, 8),
+        lesion_prior=0.02,
+        pooling="lesion",
+        guidance_start="lesion",
+    )
 
 
 @pytest.fixture

@@ -150,64 +150,6 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray, *, bins: int = BIN
     return float(np.average(np.abs(mean_score - observed), weights=count))
 
 
-def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return how often a classifier is wrong if it names only what it is sure of.
-
-    Parameters
-    ----------
-    correct : ndarray of bool, (N,)
-        Whether the likeliest class is the true one.
-    confidence : ndarray, (N,)
-        Its probability.
-
-    Returns
-    -------
-    limit, coverage, risk : ndarray, (M,)
-        For each confidence that occurs, highest first: share of the scans that reach it, and
-        share of these whose class is wrong (El-Yaniv and Wiener 2010).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> correct, confidence = np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.6])
-    >>> limit, coverage, risk = risk_coverage(correct, confidence)
-    >>> coverage.tolist(), risk.tolist()
-    ([0.25, 0.5, 1.0], [0.0, 0.0, 0.25])
-    """
-    order = np.argsort(-confidence, kind="stable")
-    limit = confidence[order]
-    wrong = np.cumsum(~correct[order].astype(bool))
-    count = np.arange(1, len(order) + 1)
-    last = np.append(np.flatnonzero(np.diff(limit)), len(limit) - 1)
-    return limit[last], count[last] / len(order), wrong[last] / count[last]
-
-
-def least_confidence(correct: np.ndarray, confidence: np.ndarray, largest_risk: float) -> float:
-    """Return the confidence from which on at most a share of the named classes is wrong.
-
-    Parameters
-    ----------
-    correct, confidence : ndarray, (N,)
-        As for `risk_coverage`.
-    largest_risk : float
-        Share of wrong ones among those that are named.
-
-    Returns
-    -------
-    float
-        The lowest such confidence; 1 if there is none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> least_confidence(np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.7]), 0.05)
-    0.7
-    """
-    limit, _, risk = risk_coverage(correct, confidence)
-    good = np.flatnonzero(risk <= largest_risk)
-    return float(limit[good[-1]]) if good.size else 1.0
-
-
 def probability_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of a scan's row that hold its class probabilities.
 

@@ -10,6 +10,9 @@ SEGMENTATION = "segmentation"
 CLASSIFICATION = "classification"
 TASKS = (SEGMENTATION, CLASSIFICATION)
 
+INPUT_CHANNELS = 1
+"""Channels of the input: the T2-FLAIR. Here a second image would come in."""
+
 SIDE_MULTIPLE = 16
 """Sides of the input are multiples of this: the patch of 8 and the average pooling of 2."""
 
@@ -337,9 +340,6 @@ class LossConfig:
         Added to numerator and denominator of the soft Dice (Eq. 13).
     bce_weight : float
         Weight of a voxel-wise binary cross entropy beside the Dice loss; above 0 is DiceCE.
-    lesion_class_weight : float
-        Weight, within the classification loss, of the mean cross entropy of the single lesions:
-        each lesion is classified by its own features as the scan is by those of all. Ours.
     skip_empty_dice : bool
         Leave samples whose mask is empty out of the Dice loss (the cross entropy keeps them).
     cross_scale_weights : tuple of float
@@ -362,7 +362,6 @@ class LossConfig:
     cross_weight: float = 1.0
     dice_smoothing: float = 1e-5
     bce_weight: float = 0.0
-    lesion_class_weight: float = 0.0
     skip_empty_dice: bool = False
     cross_scale_weights: tuple[float, ...] = (0.25, 0.25, 0.5)
     cross_activation: str = "sigmoid"
@@ -373,8 +372,7 @@ class LossConfig:
         _freeze_lists(self)
         _check_choice(self, CROSS_ACTIVATION_CHOICES, "cross_activation")
         _check_length(self, 3, "cross_scale_weights")
-        weights = ("segmentation_weight", "classification_weight", "cross_weight", "bce_weight")
-        for name in (*weights, "lesion_class_weight"):
+        for name in ("segmentation_weight", "classification_weight", "cross_weight", "bce_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or above, not {getattr(self, name)}")
         if self.dice_smoothing <= 0:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from msnmo_bids.model.classification import DiseaseClassification
-from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, SIDE_MULTIPLE, TASKS, JointConfig
+from msnmo_bids.model.config import (
+    CLASSIFICATION,
+    INPUT_CHANNELS,
+    SEGMENTATION,
+    SIDE_MULTIPLE,
+    TASKS,
+    JointConfig,
+)
 from msnmo_bids.model.density import FeatureDensity, feature_statistics
 from msnmo_bids.model.guidance import LesionGuidance
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
@@ -192,7 +199,7 @@ def check_tasks(wanted: Sequence[str] | None, built: Sequence[str]) -> Sequence[
 
 
 def check_image(image: Tensor, shortest: int = SIDE_MULTIPLE) -> None:
-    """Refuse an image that is not ``(B, 1, D, H, W)`` with sides of the right lengths.
+    """Refuse an image that is not ``(B, INPUT_CHANNELS, D, H, W)``, or has wrong sides.
 
     Parameters
     ----------
@@ -208,8 +215,8 @@ def check_image(image: Tensor, shortest: int = SIDE_MULTIPLE) -> None:
     """
     sides = image.shape[2:]
     wrong = any(side % SIDE_MULTIPLE or side < shortest for side in sides)
-    if image.ndim != 5 or image.shape[1] != 1 or wrong:
+    if image.ndim != 5 or image.shape[1] != INPUT_CHANNELS or wrong:
         raise ValueError(
-            f"the image must be (B, 1, D, H, W) with sides that are multiples of {SIDE_MULTIPLE} "
-            f"and at least {shortest}, not {tuple(image.shape)}"
+            f"the image must be (B, {INPUT_CHANNELS}, D, H, W) with sides that are multiples of "
+            f"{SIDE_MULTIPLE} and at least {shortest}, not {tuple(image.shape)}"
         )

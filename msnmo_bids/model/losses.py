@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from msnmo_bids.lesions.mask import CONNECTIVITY_26
 from msnmo_bids.model.cam import class_activation_maps
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointOutput
@@ -132,15 +129,9 @@ class JointLoss(nn.Module):
             classification = classification + shares.classes * classification_loss(
                 output.class_logits[diagnosed], diagnosis[diagnosed], config
             )
-        if mask is not None and diagnosis is not None:
+        if mask is not None and diagnosis is not None and config.cross_weight:
             kept = masked & diagnosed & _lesioned(mask)
-            if config.lesion_class_weight:
-                single = lesion_class_loss(output, mask, diagnosis, kept, config)
-                classification = classification + (
-                    shares.cross * config.lesion_class_weight * single
-                )
-            if config.cross_weight:
-                cross = cross + shares.cross * cross_task_loss(output, diagnosis, kept, config)
+            cross = cross + shares.cross * cross_task_loss(output, diagnosis, kept, config)
         total = (
             config.segmentation_weight * segmentation
             + config.classification_weight * classification
@@ -215,62 +206,6 @@ def classification_loss(logits: Tensor, diagnosis: Tensor, config: LossConfig) -
     tensor = None if weights is None else logits.new_tensor(weights, dtype=torch.float32)
     return F.cross_entropy(
         logits.float(), diagnosis.long(), weight=tensor, label_smoothing=config.label_smoothing
-    )
-
-
-def lesion_class_loss(
-    output: JointOutput, mask: Tensor, diagnosis: Tensor, kept: Tensor, config: LossConfig
-) -> Tensor:
-    """Return the cross entropy of single lesions, averaged over a scan's lesions, then over scans.
-
-    A lesion's logits are the class activation maps (Eq. 10) of all classes, averaged over its
-    voxels and added up over the scales: what the scan's logits (without their bias) would be if the
-    pooling saw this lesion alone. A scan teaches as often as it has lesions, and learns where they
-    lie rather than how much there is of them.
-
-    Parameters
-    ----------
-    output : JointOutput
-        F_i are its ``class_features``.
-    mask : Tensor
-        ``(B, 1, D, H, W)``; its connected components (26 neighbours) are the lesions.
-    diagnosis : Tensor
-        ``(B,)``: the class of each scan and of all its lesions.
-    kept : Tensor
-        ``(B,)`` of bool: samples with a diagnosis and a mask that is not empty.
-    config : LossConfig
-        Weights of the classes, label smoothing.
-
-    Returns
-    -------
-    Tensor
-        Scalar; 0 if no sample is kept or the network does not classify.
-    """
-    features, weight = output.class_features, output.class_weight
-    if features is None or weight is None or not kept.any():
-        return kept.new_zeros((), dtype=torch.float32)
-    blocks = weight.float().split([scale.shape[1] for scale in features], dim=1)
-    losses = []
-    for sample in torch.nonzero(kept).flatten().tolist():
-        lesion, *voxel = _lesion_voxels(mask[sample, 0])
-        count = torch.bincount(lesion).clamp(min=1)[:, None]
-        logits = weight.new_zeros((len(count), len(weight)), dtype=torch.float32)
-        for scale, block in zip(features, blocks, strict=True):
-            sides = zip(voxel, scale.shape[2:], mask.shape[2:], strict=True)
-            x, y, z = (place * side // whole for place, side, whole in sides)
-            logits = logits.index_add(0, lesion, scale[sample][:, x, y, z].float().T @ block.T)
-        classes = diagnosis[sample].expand(len(count))
-        losses.append(classification_loss(logits / count, classes, config))
-    return torch.stack(losses).mean()
-
-
-def _lesion_voxels(mask: Tensor) -> tuple[Tensor, ...]:
-    """Return the number of its lesion (from 0) and the three indices of each voxel of a mask."""
-    components, _ = ndimage.label(mask.cpu().numpy() > 0, CONNECTIVITY_26)
-    voxels = np.nonzero(components)
-    return tuple(
-        torch.as_tensor(values, dtype=torch.long, device=mask.device)
-        for values in (components[voxels] - 1, *voxels)
     )
 
 

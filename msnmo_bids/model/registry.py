@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, JointConfig, LossConfig
+from msnmo_bids.model.config import (
+    CLASSIFICATION,
+    INPUT_CHANNELS,
+    SEGMENTATION,
+    JointConfig,
+    LossConfig,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -242,7 +248,7 @@ def network_size(network: nn.Module, side: int) -> NetworkSize:
     network = network.to("meta").eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        network(torch.zeros(1, 1, side, side, side, device="meta"))
+        network(torch.zeros(1, INPUT_CHANNELS, side, side, side, device="meta"))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return NetworkSize(parameters, counter.get_total_flops() // 2)
 

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from msnmo_bids.model.blocks import build_normalization, linear_float32
 from msnmo_bids.model.config import (
     CLASSIFICATION,
+    INPUT_CHANNELS,
     SEGMENTATION,
     JointConfig,
     Style,
@@ -150,13 +151,13 @@ def build_rival(
 
 def _unet(_: int, width: float) -> SegmentationRival:
     channels = [scale_channels(count, width) for count in (32, *LEVELS[1:], 32)]
-    network = BasicUNet(out_channels=1, features=channels, norm="batch")
+    network = BasicUNet(in_channels=INPUT_CHANNELS, out_channels=1, features=channels, norm="batch")
     return SegmentationRival(network, cast(nn.Conv3d, network.final_conv))
 
 
 def _attention_unet(_: int, width: float) -> SegmentationRival:
     channels = [scale_channels(count, width) for count in LEVELS]
-    network = AttentionUnet(3, 1, 1, channels, strides=(2, 2, 2, 2))
+    network = AttentionUnet(3, INPUT_CHANNELS, 1, channels, strides=(2, 2, 2, 2))
     return SegmentationRival(network, cast(nn.Conv3d, network.model[-1].conv))
 
 
@@ -173,7 +174,7 @@ class _ScaledVNet(VNet):
         nn.Module.__init__(self)
         a, b, c, d, e = (first * 2**level for level in range(5))
         half, both = 0.5, (0.5, 0.5)
-        self.in_tr = InputTransition(3, 1, a, act)
+        self.in_tr = InputTransition(3, INPUT_CHANNELS, a, act)
         self.down_tr32 = DownTransition(3, a, 1, act)
         self.down_tr64 = DownTransition(3, b, 2, act)
         self.down_tr128 = DownTransition(3, c, 3, act, dropout_prob=half)
@@ -191,7 +192,7 @@ def _resnet(blocks: list[int]) -> Callable[[int, float], ClassificationRival]:
             "bottleneck",
             blocks,
             [scale_channels(count, width) for count in STAGES],
-            n_input_channels=1,
+            n_input_channels=INPUT_CHANNELS,
             conv1_t_stride=2,
             bias_downsample=False,
             num_classes=classes,
@@ -206,7 +207,7 @@ def _resnet(blocks: list[int]) -> Callable[[int, float], ClassificationRival]:
 def _densenet(classes: int, width: float) -> ClassificationRival:
     network = DenseNet121(
         spatial_dims=3,
-        in_channels=1,
+        in_channels=INPUT_CHANNELS,
         out_channels=classes,
         init_features=scale_channels(64, width),
         growth_rate=scale_channels(32, width),
@@ -227,7 +228,9 @@ class _ScaledSENet(SEResNet50):
     def __init__(self, classes: int, width: float) -> None:
         self.width = width
         inplanes = scale_channels(STAGES[0], width)
-        super().__init__(spatial_dims=3, in_channels=1, num_classes=classes, inplanes=inplanes)
+        super().__init__(
+            spatial_dims=3, in_channels=INPUT_CHANNELS, num_classes=classes, inplanes=inplanes
+        )
         pooled = scale_channels(STAGES[-1], width) * SEResNetBottleneck.expansion
         self.last_linear = nn.Linear(pooled, classes)
         nn.init.zeros_(self.last_linear.bias)

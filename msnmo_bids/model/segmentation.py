@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from msnmo_bids.model.blocks import ConvUnit
-from msnmo_bids.model.config import JointConfig, Style
+from msnmo_bids.model.config import INPUT_CHANNELS, JointConfig, Style
 
 
 class LesionMaps(NamedTuple):
@@ -60,7 +60,7 @@ class LesionSegmentation(nn.Module):
         self.downs = nn.ModuleList(
             [ConvUnit(half, quarter, style, stride=2), ConvUnit(quarter, eighth, style, stride=2)]
         )
-        widths, skips = config.decoder_channels, (quarter, half, 1)
+        widths, skips = config.decoder_channels, (quarter, half, INPUT_CHANNELS)
         below = (eighth, *widths[:-1])
         self.ups = nn.ModuleList(
             [nn.ConvTranspose3d(a, b, 2, 2) for a, b in zip(below, widths, strict=True)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from msnmo_bids.model.blocks import ConvUnit, halve
-from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.config import INPUT_CHANNELS, JointConfig
 from msnmo_bids.model.swin import SwinBlock
 
 PATCH_SIZE = 8
@@ -71,8 +71,8 @@ class LocalBranch(nn.Sequential):
     def __init__(self, config: JointConfig) -> None:
         width, style = config.shared_channels, config.style("local")
         super().__init__(
-            nn.GroupNorm(1, 1),
-            ConvUnit(1, width, style, stride=2),
+            nn.GroupNorm(1, INPUT_CHANNELS),
+            ConvUnit(INPUT_CHANNELS, width, style, stride=2),
             ConvUnit(width, width, style),
             ConvUnit(width, width, style),
         )
@@ -88,7 +88,7 @@ class GlobalBranch(nn.Module):
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
         width = config.embedding_channels
-        self.embedding = nn.Conv3d(1, width, PATCH_SIZE, PATCH_SIZE)
+        self.embedding = nn.Conv3d(INPUT_CHANNELS, width, PATCH_SIZE, PATCH_SIZE)
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.Sequential(
             *(

@@ -22,6 +22,7 @@ from msnmo_bids.model.config import SEGMENTATION, SIDE_MULTIPLE, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from msnmo_bids.model.joint import JointNetwork
@@ -108,7 +109,7 @@ class WeightsMetadata:
     licence : str
         Of the weights.
     dtype : {"fp16", "bf16", "fp32"}
-        Of the stored tensors; filled by `save_weights`.
+        Of the stored tensors, which are compared with it; filled by `save_weights`.
     sha256 : str
         Of the safetensors file; filled by `save_weights`.
     format_version : int
@@ -154,6 +155,8 @@ class WeightsMetadata:
         if self.normalization not in NORMALIZATIONS:
             known = " or ".join(NORMALIZATIONS)
             raise ValueError(f"normalization must be {known}, not {self.normalization!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.classification_shape is not None:
             object.__setattr__(self, "classification_shape", tuple(self.classification_shape))
             if self.lesion_network is None:
@@ -337,8 +340,7 @@ def save_weights(
     """
     from safetensors.torch import save_file
 
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    metadata = replace(metadata, configuration=network.config.to_dict(), dtype=dtype)
     if tuple(metadata.class_names) != network.config.classes:
         raise ValueError(
             f"class_names {metadata.class_names} are not the network's {network.config.classes}"
@@ -348,12 +350,7 @@ def save_weights(
     tensors = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
     save_file(tensors, tensors_file)
     tensors_file.chmod(0o644)  # safetensors makes files that only their owner reads
-    metadata = replace(
-        metadata,
-        configuration=network.config.to_dict(),
-        dtype=dtype,
-        sha256=hash_file(tensors_file),
-    )
+    metadata = replace(metadata, sha256=hash_file(tensors_file))
     text = json.dumps(metadata.to_dict(), indent=2, ensure_ascii=False)
     description.write_text(text + "\n", encoding="utf-8")
     return metadata
@@ -400,7 +397,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     except SafetensorError as error:
         problem = f"this is no safetensors file ({error})"
         raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN) from error
-    _check_tensors(network, tensors, tensors_file)
+    _check_tensors(network, tensors, metadata.dtype, tensors_file)
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     return network.to(device).eval(), metadata
 
@@ -452,14 +449,17 @@ def hash_file(path: str | Path) -> str:
 
 
 def _stored(name: str, value: Tensor, dtype: str) -> Tensor:
+    stored = value.detach().cpu().to(_stored_type(name, value, dtype))
+    if not stored.isfinite().all():
+        raise ValueError(f"{name} is not finite as {dtype}: store the weights as fp32")
+    return stored.contiguous()
+
+
+def _stored_type(name: str, value: Tensor, dtype: str) -> torch.dtype:
     import torch
 
-    value = value.detach().cpu()
-    if value.is_floating_point() and not name.startswith(_KEPT):
-        value = value.to(getattr(torch, DTYPES[dtype]))
-        if not value.isfinite().all():
-            raise ValueError(f"{name} is not finite as {dtype}: store the weights as fp32")
-    return value.contiguous()
+    changes = value.is_floating_point() and not name.startswith(_KEPT)
+    return getattr(torch, DTYPES[dtype]) if changes else value.dtype
 
 
 def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
@@ -480,7 +480,9 @@ def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
     return JointNetwork(config)
 
 
-def _check_tensors(network: JointNetwork, tensors: dict[str, Tensor], file: Path) -> None:
+def _check_tensors(
+    network: JointNetwork, tensors: dict[str, Tensor], dtype: str, file: Path
+) -> None:
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     problems = {
@@ -489,11 +491,16 @@ def _check_tensors(network: JointNetwork, tensors: dict[str, Tensor], file: Path
         "have another shape": {
             name for name in expected.keys() & found.keys() if expected[name] != found[name]
         },
+        f"are not {dtype}": {
+            name
+            for name, value in tensors.items()
+            if value.dtype != _stored_type(name, value, dtype)
+        },
     }
     for problem, names in problems.items():
         if names:
             raise WeightsError(
-                f"tensors {problem} in the configured network: {', '.join(sorted(names)[:3])}"
+                f"tensors {problem} by their description: {', '.join(sorted(names)[:3])}"
                 f"{' ...' if len(names) > 3 else ''} ({len(names)} in all)",
                 file=file,
                 remedy=_GET_AGAIN,

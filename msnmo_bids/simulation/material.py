@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,19 +68,3 @@ def material_with(heads: list[Head], shapes: Path | None) -> Material:
     if library.frequency is not None:
         heads = [with_frequency(head, library.frequency) for head in heads]
     return Material(heads, library)
-
-
-def add_material_options(parser: argparse.ArgumentParser, *, needs_shapes: bool = False) -> None:
-    """Add ``--anatomy``, ``--lesion-shapes`` and ``--cache`` to a developer's program.
-
-    With `needs_shapes` the program does not start without a library of lesion shapes.
-    """
-    shapes = "library of lesion shapes (.npz)"
-    parser.add_argument("--anatomy", type=Path, required=True, help="folder of label maps")
-    parser.add_argument("--lesion-shapes", type=Path, required=needs_shapes, help=shapes)
-    parser.add_argument("--cache", type=Path, help="folder for prepared heads and scans")
-
-
-def material_of(options: argparse.Namespace) -> Material:
-    """Read what the options of `add_material_options` name."""
-    return load_material(options.anatomy, options.lesion_shapes, options.cache)

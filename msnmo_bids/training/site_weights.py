@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from torch import nn
 
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model.calibration import TEMPERATURE_SCALING, Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
-from msnmo_bids.training.calibration import fit_temperature
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
@@ -25,6 +26,7 @@ LOGGER = logging.getLogger(__name__)
 
 #: Fewer scans than this, of a class, fit no temperature.
 LEAST_OF_A_CLASS = 5
+_TEMPERATURES = (0.2, 100.0)
 
 
 def write_site_weights(
@@ -120,6 +122,35 @@ def calibrate(
         labels.append(sample.diagnosis)
     temperature = fit_temperature(np.array(logits), np.array(labels))
     return Calibration(temperature, TEMPERATURE_SCALING, f"{len(labels)} validation scans")
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Find the temperature T for which softmax(logits / T) has the smallest cross entropy.
+
+    Parameters
+    ----------
+    logits : ndarray, (N, K)
+        Of the network.
+    labels : ndarray, (N,), int
+        True classes.
+
+    Returns
+    -------
+    float
+        From 0.2 to 100; 100 (nearly equal probabilities) when the logits tell nothing.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return cross_entropy(logits / np.exp(log_temperature), labels)
+
+    low, high = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross entropy of ``(N, K)`` logits and ``(N,)`` classes."""
+    true = logits[np.arange(len(labels)), labels]
+    return float(np.mean(logsumexp(logits, axis=1) - true))
 
 
 def _data_sets(scans: Sequence[PreparedScan]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msnmo_bids.model.config import JointConfig, LossConfig
+from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.model.losses import JointLoss
@@ -67,8 +67,7 @@ def test_no_lesion_is_no_place(network):
 def test_location_is_learnt_and_left_out_of_the_cross_task_loss(network):
     images, mask = torch.randn(2, 1, 32, 32, 32), torch.zeros(2, 1, 32, 32, 32)
     mask[:, :, 4:12, 4:12, 4:12] = 1
-    loss = JointLoss(LossConfig(lesion_class_weight=1.0))
-    terms = loss(network(images), mask, torch.tensor([0, 1]))
+    terms = JointLoss()(network(images), mask, torch.tensor([0, 1]))
     terms.total.backward()
     gradient = network.classification.head.weight.grad[:, -location_channels(3) :]
     assert gradient.abs().max() > 0

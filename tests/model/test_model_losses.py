@@ -12,7 +12,6 @@ from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.model.losses import (
     JointLoss,
     classification_loss,
-    lesion_class_loss,
     segmentation_loss,
 )
 
@@ -186,44 +185,3 @@ def test_cross_loss_teaches_both_subnetworks():
         tensor.requires_grad_()
     JointLoss()(output, lesion_mask(), torch.tensor([0, 1])).cross.backward()
     assert all(tensor.grad.abs().sum() > 0 for tensor in tensors)
-
-
-def lesions_output(values):
-    """Return maps of an 8x8x8 volume whose first scale has one channel with `values`."""
-    rest = (torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 1, 1, 1))
-    weight = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    return JointOutput(
-        class_logits=torch.zeros(1, 2), class_features=(values, *rest), class_weight=weight
-    )
-
-
-def test_each_lesion_is_classified_by_its_own_features_and_counts_once():
-    mask = torch.zeros(1, 1, 8, 8, 8)
-    mask[..., 0:2, 0:2, 0:2] = 1
-    mask[..., 4:8, 4:8, 4:8] = 1
-    values = torch.zeros(1, 1, 4, 4, 4)
-    values[..., 0, 0, 0] = 2.0
-    values[..., 2:, 2:, 2:] = -1.0
-    values.requires_grad_()
-    loss = lesion_class_loss(
-        lesions_output(values), mask, torch.tensor([1]), torch.tensor([True]), LossConfig()
-    )
-    expected = (math.log1p(math.exp(-2.0)) + math.log1p(math.exp(1.0))) / 2
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-    loss.backward()
-    outside = torch.nn.functional.max_pool3d(mask, 2) == 0
-    assert not values.grad[outside].any()
-    assert values.grad[~outside].all()
-
-
-def test_lesions_add_to_the_classification_loss_by_their_weight():
-    mask, classes = lesion_mask(1), torch.tensor([1])
-    output = lesions_output(torch.ones(1, 1, 4, 4, 4))
-    plain = JointLoss(LossConfig(cross_weight=0.0))(output, mask, classes).classification
-    config = LossConfig(cross_weight=0.0, lesion_class_weight=0.5)
-    with_lesions = JointLoss(config)(output, mask, classes).classification
-    single = lesion_class_loss(output, mask, classes, torch.tensor([True]), config)
-    assert single > 0
-    torch.testing.assert_close(with_lesions, plain + 0.5 * single)
-    empty = JointLoss(config)(output, torch.zeros_like(mask), classes).classification
-    torch.testing.assert_close(empty, plain)

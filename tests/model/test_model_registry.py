@@ -234,6 +234,18 @@ def test_work_grows_with_the_volume():
     assert large.parameters == small.parameters
 
 
+@pytest.mark.parametrize("name", ["joint", *sorted(set(RIVALS) - {"resnet101", "resnet152"})])
+def test_the_number_of_input_channels_stands_in_one_place(name, monkeypatch):
+    registry.entry(name).build(width=SLIM)  # what it needs is imported
+    for module in list(sys.modules.values()):
+        if "INPUT_CHANNELS" in vars(module):
+            monkeypatch.setattr(module, "INPUT_CHANNELS", 2)
+    network = registry.entry(name).build(width=SLIM)
+    registry.network_size(network, 32)
+    with pytest.raises(ValueError, match=r"must be \(B, 2, D, H, W\)"):
+        network(torch.zeros(1, 1, 32, 32, 32))
+
+
 def test_size_command_prints_a_table(capsys):
     chosen = ["joint", "only_segmentation", "unet", "densenet121"]
     registry.main([*chosen, "--side", "32", "--width", "0.25"])

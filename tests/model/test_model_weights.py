@@ -187,6 +187,16 @@ def test_a_missing_tensor_is_named(saved):
         load_weights(path)
 
 
+def test_tensors_are_stored_as_the_description_says(saved):
+    path, _ = saved
+    rewrite(path, dtype="fp16")
+    with pytest.raises(WeightsError, match="are not fp16"):
+        load_weights(path)
+    rewrite(path, dtype="int8")
+    with pytest.raises(WeightsError, match="dtype must be one of"):
+        load_weights(path)
+
+
 def test_saving_refuses_what_cannot_be_read_back(tmp_path, small_network):
     with pytest.raises(ValueError, match="dtype must be one of"):
         save_weights(tmp_path / "n", small_network, WeightsMetadata("n", "1"), dtype="int8")

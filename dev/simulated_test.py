@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dev.activation import compare_activation, delete_activated
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.pipeline import find_lesions
@@ -24,7 +25,6 @@ from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
-from msnmo_bids.training.activation import compare_activation, delete_activated
 
 #: Trainings take small seeds; tests take this one and those above it.
 FIRST_SEED = 777_000
@@ -98,8 +98,7 @@ def simulate_case(
     rng : numpy.random.Generator
         Of this case.
     matched : bool, optional
-        Draw the lesion load of a sick person as for MS or as for NMOSD, whichever the disease, so
-        that the volume tells nothing, be it large or small.
+        Of `load_of`.
 
     Returns
     -------
@@ -109,15 +108,35 @@ def simulate_case(
     head = material.heads[int(rng.integers(len(material.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
-    sick = case.diagnosis != HEALTHY
-    loads_of = str(rng.choice(SICK)) if matched else case.diagnosis
-    load = draw_load(rng, loads_of, without=0.0) if sick else 0.0
+    load = load_of(case.diagnosis, rng, matched=matched)
     return next(
         simulate_visits(
             head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
             shapes=material.shapes, typicality=case.typicality,
         )
     )  # fmt: skip
+
+
+def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) -> float:
+    """Draw the lesion load of a person.
+
+    Parameters
+    ----------
+    diagnosis : {"MS", "NMOSD", "HC"}
+        Of the person.
+    rng : numpy.random.Generator
+        Source of randomness.
+    matched : bool, optional
+        Draw that of a sick person as for MS or as for NMOSD, whichever the disease, so that the
+        volume tells nothing, be it large or small.
+
+    Returns
+    -------
+    float
+        ml (:func:`~msnmo_bids.simulation.lesions.draw_load`); above 0 for a sick person.
+    """
+    as_of = str(rng.choice(SICK)) if matched else diagnosis
+    return draw_load(rng, as_of, without=0.0) if diagnosis != HEALTHY else 0.0
 
 
 def evaluate_case(
@@ -191,7 +210,7 @@ def evaluate_case(
 def truth_features(scan: SimulatedScan) -> dict[str, float]:
     """Count the true lesions of a simulated scan by kind, and their volume (ml) by kind.
 
-    What can be known at best of the diagnosis: see the ceiling in ``benchmarks/accuracy.py``.
+    What can be known at best of the diagnosis: see the ceiling in `dev.accuracy`.
     """
     features: dict[str, float] = {}
     for record in scan.lesions.records:

@@ -1,6 +1,6 @@
 """Fit what lies on top of finished features: the last layer, its calibration and the density.
 
-``python -m msnmo_bids.training.readout --initial FILE --anatomy DIR --lesion-shapes F --out DIR``
+``python -m dev.head_fit --initial FILE --anatomy DIR --lesion-shapes F --out DIR``
 
 The features of each simulated scan are kept in OUT, so that a run that was killed goes on. The
 loads of both classes are drawn alike, so that the volume tells nothing; half of the scans are less
@@ -24,20 +24,20 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from dev.joint_recipe import RECIPE, read_recipe
+from dev.material import add_material_options, material_of
+from dev.simulated_summary import LARGEST_RISK, least_confidence
+from dev.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.evaluation.classification import least_confidence
-from msnmo_bids.evaluation.simulated import LARGEST_RISK
 from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.simulation.acquisition import PRESETS
-from msnmo_bids.simulation.material import Material, add_material_options, material_of
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
-from msnmo_bids.training.calibration import cross_entropy, fit_temperature
 from msnmo_bids.training.checkpoint import trained_weights
-from msnmo_bids.training.recipe import RECIPE, read_recipe
-from msnmo_bids.training.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
+from msnmo_bids.training.site_weights import cross_entropy, fit_temperature
 
 SEED = 800
 SCANS = 400
@@ -90,7 +90,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Readout:
+class HeadFit:
     """What was fitted, and how well it does on scans that were left out.
 
     Parameters
@@ -101,7 +101,7 @@ class Readout:
         Their classes.
     temperature : float
         That fits `logits` to `labels`.
-    penalty : float or None
+    penalty : float
         The C with the smallest cross entropy of the scans that were left out.
     max_distance : float
         Within which `WITHIN` of the scans lie, each by a density without it.
@@ -110,7 +110,7 @@ class Readout:
     logits: np.ndarray
     labels: np.ndarray
     temperature: float
-    penalty: float | None
+    penalty: float
     max_distance: float
 
 
@@ -177,14 +177,12 @@ def place_of(network: JointNetwork, mask: np.ndarray) -> np.ndarray:
     return (maps * counts[-1][0]).mean(dim=(1, 2, 3)).numpy()
 
 
-def fit_readout(
+def fit_head(
     network: JointNetwork,
     features: Features,
     places: Places | None = None,
-    *,
-    last_layer: bool = True,
     seed: int = 0,
-) -> Readout:
+) -> HeadFit:
     """Set the last layer, by logistic regression, and the density.
 
     Parameters
@@ -197,14 +195,12 @@ def fit_readout(
         Of other people, for the last layer of a network with location maps, which then reads
         nothing else: how the weights of these maps relate to each other is learnt from them, how
         much they count together from `features`.
-    last_layer : bool, optional
-        False leaves the last layer as it is; then `Readout.logits` are its own.
     seed : int, optional
         Of the folds.
 
     Returns
     -------
-    Readout
+    HeadFit
         Cross-validated: what is said of a scan comes from fits without it.
 
     Raises
@@ -215,19 +211,15 @@ def fit_readout(
     from sklearn.model_selection import KFold
 
     sick = features.labels >= 0
-    labels, penalty = features.labels[sick], None
-    if last_layer:
-        logits, penalty = _fit_last_layer(network, features.pooled[sick], labels, places, seed)
-    else:
-        with torch.no_grad():
-            logits = network.classification.head(torch.from_numpy(features.pooled[sick])).numpy()
+    labels = features.labels[sick]
+    logits, penalty = _fit_last_layer(network, features.pooled[sick], labels, places, seed)
     statistics = torch.from_numpy(features.statistics)
     distances = np.zeros(len(statistics))
     for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(statistics):
         network.density.fit(statistics[train])
         distances[test] = network.density(statistics[test]).numpy()
     network.density.fit(statistics)
-    return Readout(
+    return HeadFit(
         logits,
         labels,
         fit_temperature(logits, labels),
@@ -380,7 +372,6 @@ def main() -> int:
         "--lesion-network", type=Path, metavar="FILE",
         help="weights that give the lesion probability (default: the network itself)",
     )  # fmt: skip
-    parser.add_argument("--keep-last-layer", action="store_true", help="fit the density alone")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     options = parser.parse_args()
@@ -394,35 +385,34 @@ def main() -> int:
         asked = options.lesion_network
         lesion_model = None if asked is None else LesionModel.load(asked)
         features = collect_features(options, network, lesion_model)
-        last_layer = not options.keep_last_layer
-        located = last_layer and network.config.location_waves
+        located = network.config.location_waves
         places = collect_places(options, network) if located else None
-        readout = fit_readout(network, features, places, last_layer=last_layer)
+        fitted = fit_head(network, features, places)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)
-    with atomic_path(options.out / "readout.pt") as temporary:
+    with atomic_path(options.out / "head_fit.pt") as temporary:
         torch.save(network.state_dict(), temporary)
-    print(json.dumps(_summary(readout), indent=2))
+    print(json.dumps(_summary(fitted), indent=2))
     return int(ExitCode.OK)
 
 
-def _summary(readout: Readout) -> dict[str, float | None]:
+def _summary(fitted: HeadFit) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
-    calibrated = softmax(readout.logits / readout.temperature, axis=1)
-    correct = calibrated.argmax(axis=1) == readout.labels
+    calibrated = softmax(fitted.logits / fitted.temperature, axis=1)
+    correct = calibrated.argmax(axis=1) == fitted.labels
     limit = least_confidence(correct, calibrated.max(axis=1), LARGEST_RISK)
     return {
-        "scans": len(readout.labels),
-        "auc": float(roc_auc_score(readout.labels, calibrated[:, 1])),
+        "scans": len(fitted.labels),
+        "auc": float(roc_auc_score(fitted.labels, calibrated[:, 1])),
         "accuracy": float(correct.mean()),
         "min_class_probability": limit,
         "named": float((calibrated.max(axis=1) >= limit).mean()),
-        "cross_entropy": cross_entropy(readout.logits, readout.labels),
-        "temperature": readout.temperature,
-        "penalty": readout.penalty,
-        "max_distance": readout.max_distance,
+        "cross_entropy": cross_entropy(fitted.logits, fitted.labels),
+        "temperature": fitted.temperature,
+        "penalty": fitted.penalty,
+        "max_distance": fitted.max_distance,
     }
 
 

@@ -1,12 +1,10 @@
-"""Run the recipe of the shipped weights: stages of training, one after the other.
+"""Train the shipped joint network by its recipe: stages, one after the other.
 
-``python -m msnmo_bids.training.recipe --anatomy DIR --lesion-shapes F --real DIR --out DIR``
+``python -m dev.joint_recipe --anatomy DIR --lesion-shapes F --out DIR``
 
-The recipe is a file beside the program (`RECIPE`). Its stages train on simulated brains; those with
-a share of real scans train on labelled data sets too (``--real``). The classifier is trained on
-frozen features, with lesion loads matched between the classes; its last layer is fitted afterwards
-(:mod:`msnmo_bids.training.readout`). Killed at any time, the same command goes on from the last
-checkpoint.
+The recipe is a file beside the program (`RECIPE`). All stages train on simulated brains. The
+classifier is trained on frozen features; its last layer is fitted afterwards (`dev.head_fit`).
+Killed at any time, the same command goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,25 +19,21 @@ from typing import Any
 
 import torch
 
+from dev.material import add_material_options, material_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
-from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.model.config import CLASSIFICATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.simulation.material import Material, add_material_options, material_of
-from msnmo_bids.training.checkpoint import trained_weights
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.training.config import TrainingConfig, read_settings
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.memory import keep_freed_memory
-from msnmo_bids.training.mixed import MixedSource, PreparedSamples
 from msnmo_bids.training.pool import LESION_FREE_SHARE, BrainPool
-from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.sources import EpochSource, SampleSource, SimulatedSource
+from msnmo_bids.training.sources import SimulatedSource
 
 #: The recipe of the weights that ship.
-RECIPE = Path(__file__).with_name("recipes") / "msnmo-joint.yml"
+RECIPE = Path(__file__).with_suffix(".yml")
 _POOL_SIZE = 60
 _SEEDS_APART = 1000  # the stages' seeds follow each other
 
@@ -62,10 +56,6 @@ class Stage:
         Share of NMOSD-like ones among them.
     lesion_free_share : float
         Share of brains without lesions among them.
-    real_share : float
-        Share of the samples that are real scans.
-    loss : LossConfig or None
-        Its losses, where they are not the recipe's.
     old_share : float
         Share of the weights from before the stage in its result (Wortsman et al. 2022, "Robust
         fine-tuning of zero-shot models"): what was learnt for new conditions costs less of what
@@ -81,8 +71,6 @@ class Stage:
     refresh_every: int = 2
     nmosd_share: float = 0.1
     lesion_free_share: float = LESION_FREE_SHARE
-    real_share: float = 0.0
-    loss: LossConfig | None = None
     old_share: float = 0.0
     runs: int = 1
 
@@ -112,22 +100,6 @@ class Recipe:
     stages: tuple[Stage, ...]
 
 
-@dataclass(frozen=True)
-class RealData:
-    """Labelled real scans to mix in.
-
-    Parameters
-    ----------
-    folders : tuple of Path
-        Data sets.
-    cache : Path
-        Folder that keeps prepared scans.
-    """
-
-    folders: tuple[Path, ...]
-    cache: Path
-
-
 def read_recipe(path: Path = RECIPE) -> Recipe:
     """Read a recipe.
 
@@ -154,7 +126,7 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
         network = JointConfig(**content.pop("network", {}))
         loss = LossConfig(**content.pop("loss", {}))
         stages = tuple(
-            _stage(dict(stage), common, loss, seed + number)
+            _stage(dict(stage), common, seed + number)
             for number, stage in enumerate(content.pop("stages"))
         )
         if content:
@@ -165,22 +137,12 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
     return Recipe(network, loss, stages)
 
 
-def _stage(content: dict[str, Any], common: dict[str, Any], loss: LossConfig, seed: int) -> Stage:
+def _stage(content: dict[str, Any], common: dict[str, Any], seed: int) -> Stage:
     training = {**common, **content.pop("training", {}), "seed": seed}
-    changed = content.pop("loss", None)
-    own = None if changed is None else replace(loss, **changed)
-    return Stage(config=TrainingConfig.from_dict(training), loss=own, **content)
+    return Stage(config=TrainingConfig.from_dict(training), **content)
 
 
-def train(
-    recipe: Recipe,
-    material: Material,
-    out: Path,
-    *,
-    real: Sequence[Path] = (),
-    initial: Path | None = None,
-    only: Sequence[str] = (),
-) -> JointNetwork:
+def train(recipe: Recipe, material: Material, out: Path) -> JointNetwork:
     """Run the stages one after the other, resuming where they stopped.
 
     Parameters
@@ -191,12 +153,6 @@ def train(
         What simulated scans are made of.
     out : Path
         Folder of checkpoints, logs and the averaged weights.
-    real : sequence of Path, optional
-        Labelled data sets.
-    initial : Path, optional
-        Checkpoint or averaged weights to start from.
-    only : sequence of str, optional
-        Names of the only stages to run; default: all.
 
     Returns
     -------
@@ -206,28 +162,23 @@ def train(
     Raises
     ------
     MsnmoError
-        If a training cannot go on, or real scans are missing.
+        If a training cannot go on.
     """
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.stages[0].config.seed)
-    network = JointNetwork(recipe.network)
-    data = RealData(tuple(real), out / "prepared") if real else None
-    if initial is not None:
-        network.load_state_dict(trained_weights(initial))
+    network, loss = JointNetwork(recipe.network), JointLoss(recipe.loss)
     for stage in recipe.stages:
         done = out / f"{stage.name}.averaged.pt"
         if done.exists():
             network.load_state_dict(torch.load(done, weights_only=True))
             continue
-        if only and stage.name not in only:
-            continue
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        loss, result = JointLoss(stage.loss or recipe.loss), before
+        result = before
         for number in range(stage.runs):
             run = _run_of(stage, number)
             network.load_state_dict(before)
-            source = samples_of(run, recipe.network.classes, material, data)
+            source = samples_of(run, recipe.network.classes, material)
             trainer = Trainer(network, loss, run.config, source, out / run.name)
             result = _mixed(trainer.run(), result, number / (number + 1))
         network.load_state_dict(_mixed(result, before, stage.old_share))
@@ -254,70 +205,38 @@ def _mixed(
     }
 
 
-def samples_of(
-    stage: Stage, classes: Sequence[str], material: Material, real: RealData | None = None
-) -> SampleSource:
+def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> SimulatedSource:
     """Return the samples of a stage.
 
     Parameters
     ----------
     stage : Stage
-        Size of the cubes, how often there is a new brain, share of real scans.
+        Size of the cubes, how often there is a new brain.
     classes : sequence of str
         Names of the classes.
     material : Material
         What simulated scans are made of.
-    real : RealData, optional
-        Real scans, for a stage that takes some.
 
     Returns
     -------
-    SampleSource
+    SimulatedSource
         Where the classifier is trained, the classes are as frequent and take turns.
-
-    Raises
-    ------
-    MsnmoError
-        If the stage needs real scans and none was given.
     """
-    shape = (stage.side,) * 3
     pool = BrainPool(
-        material, shape,
-        size=_POOL_SIZE, classes=tuple(classes),
-        nmosd_share=stage.nmosd_share, lesion_free_share=stage.lesion_free_share,
-    )  # fmt: skip
-    simulated = SimulatedSource(
+        material,
+        (stage.side,) * 3,
+        size=_POOL_SIZE,
+        classes=tuple(classes),
+        nmosd_share=stage.nmosd_share,
+        lesion_free_share=stage.lesion_free_share,
+    )
+    return SimulatedSource(
         pool,
         seed=stage.config.seed,
         refresh_every=stage.refresh_every,
         samples_per_step=stage.config.samples_per_step,
         turns=CLASSIFICATION in stage.config.tasks,
     )
-    if not stage.real_share:
-        return simulated
-    scans = [] if real is None else _real_scans(real, classes, shape)
-    if not scans:
-        raise MsnmoError(
-            f"the stage {stage.name} needs labelled scans", remedy="Name data sets with --real"
-        )
-    samples = PreparedSamples(scans, classes)
-    epochs = EpochSource(samples, stage.config.samples_per_step, seed=stage.config.seed)
-    return MixedSource(epochs, simulated, 1 - stage.real_share)
-
-
-def _real_scans(
-    real: RealData, classes: Sequence[str], shape: tuple[int, ...]
-) -> list[PreparedScan]:
-    """Prepare the real scans that have a lesion mask."""
-    scans, _ = prepare_scans(
-        find_labelled_scans(list(real.folders), classes=classes),
-        cache_dir=real.cache,
-        work_dir=real.cache / "work",
-        settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
-        cube_shape=shape,
-        plugin="Linear",
-    )
-    return [scan for scan in scans if scan.labelled.mask is not None]
 
 
 def main() -> int:
@@ -325,23 +244,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
     add_material_options(parser, needs_shapes=True)
-    parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--initial", type=Path, help="checkpoint or weights (.pt) to start from")
-    parser.add_argument("--only", nargs="+", default=[], help="run only these stages")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     try:
-        train(
-            read_recipe(options.recipe),
-            material_of(options),
-            options.out,
-            real=options.real,
-            initial=options.initial,
-            only=options.only,
-        )
+        train(read_recipe(options.recipe), material_of(options), options.out)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)

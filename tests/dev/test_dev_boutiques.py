@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from msnmo_bids.cli.boutiques import ERROR_CODES, descriptor
+from dev.boutiques import ERROR_CODES, descriptor
 from msnmo_bids.cli.main import parse_args
 from msnmo_bids.errors import ExitCode
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[2] / "msnmo.json"
 
 
 def test_the_file_is_up_to_date():
-    message = "Run: python -m msnmo_bids.cli.boutiques > msnmo.json"
+    message = "Run: python -m dev.boutiques > msnmo.json"
     assert json.loads(FILE.read_text()) == descriptor(), message
 
 

@@ -1,6 +1,6 @@
 """Compare regions and sites of lesions, by the registered atlas, with the simulator's truth.
 
-``PYTHONPATH=. python tools/region_confusion.py SIMULATED``
+``python -m dev.region_confusion SIMULATED``
 
 SIMULATED is a data set of ``msnmo-simulate``. The true lesions and the true brain mask are taken,
 so that only the atlas, its registration and the ventricles found in the scan make a difference.

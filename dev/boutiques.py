@@ -1,4 +1,4 @@
-"""The command line as a Boutiques descriptor: ``python -m msnmo_bids.cli.boutiques > msnmo.json``.
+"""The command line as a Boutiques descriptor: ``python -m dev.boutiques > msnmo.json``.
 
 Boutiques (Glatard et al. 2018, https://doi.org/10.1093/gigascience/giy016) is what platforms read
 to offer a program: its options, results, error codes and needs.

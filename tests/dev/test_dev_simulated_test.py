@@ -9,16 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msnmo_bids.evaluation import simulated_figure
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.simulated import (
+from dev import simulated_figure
+from dev.simulated_figure import accuracy_figure
+from dev.simulated_summary import (
     ceiling,
     decide,
     diagnosis_summary,
     naming_limit,
     segmentation_summary,
 )
-from msnmo_bids.evaluation.simulated_figure import accuracy_figure
+from dev.simulated_test import (
+    evaluate_case,
+    load_of,
+    plan_cases,
+    simulate_case,
+    truth_features,
+)
+from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
@@ -26,12 +33,6 @@ from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import prepared_scan
-from msnmo_bids.training.simulated_test import (
-    evaluate_case,
-    plan_cases,
-    simulate_case,
-    truth_features,
-)
 
 CLASSES = ("MS", "NMOSD")
 
@@ -113,15 +114,12 @@ def test_lesions_are_those_of_the_criteria_that_come_with_the_weights(ball_head,
     assert row["predicted_volume_ml"] == pytest.approx(found_ml)
 
 
-def test_loads_are_matched_when_asked_for(ball_head):
+def test_loads_are_matched_when_asked_for():
     loads = {
-        (case.diagnosis, matched): [
-            simulate_case(
-                case, Material([ball_head]), np.random.default_rng(k), matched=matched
-            ).load
-            for k in range(30)
+        (diagnosis, matched): [
+            load_of(diagnosis, np.random.default_rng(k), matched=matched) for k in range(30)
         ]
-        for case in plan_cases(1)
+        for diagnosis in ("MS", "NMOSD", "HC")
         for matched in (False, True)
     }
     assert loads["MS", True] == loads["NMOSD", True]

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from dev import head_fit
+from dev.head_fit import (
+    Features,
+    Places,
+    features_of,
+    fit_head,
+    place_of,
+    plan_case,
+)
+from dev.joint_recipe import Recipe
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels
 from msnmo_bids.simulation.material import Material
-from msnmo_bids.training import readout
-from msnmo_bids.training.readout import (
-    Features,
-    Places,
-    features_of,
-    fit_readout,
-    place_of,
-    plan_case,
-)
-from msnmo_bids.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def made_up(network, rng, *, telling: float) -> Features:
 
 def test_last_layer_learns_what_tells_the_classes_apart(network):
     features = made_up(network, np.random.default_rng(0), telling=6.0)
-    fitted = fit_readout(network, features)
+    fitted = fit_head(network, features)
     sick = features.labels >= 0
     with torch.no_grad():
         logits = network.classification.head(torch.from_numpy(features.pooled))
@@ -72,7 +72,7 @@ def test_places_are_learnt_from_other_people():
     sick = features.labels >= 0
     features.pooled[sick, -channels:], labels = people(sick.sum())
     features.labels[sick] = labels
-    fitted = fit_readout(network, features, Places(*people(1000)))
+    fitted = fit_head(network, features, Places(*people(1000)))
     assert (fitted.logits.argmax(1) == fitted.labels).mean() > 0.8
     fresh = np.zeros((400, features.pooled.shape[1]), np.float32)
     fresh[:, -channels:], labels = people(400)
@@ -80,7 +80,7 @@ def test_places_are_learnt_from_other_people():
         logits = network.classification.head(torch.from_numpy(fresh))
     assert (logits.argmax(1).numpy() == labels).mean() > 0.8
     with pytest.raises(ValueError, match="needs places"):
-        fit_readout(network, features)
+        fit_head(network, features)
 
 
 def test_a_place_is_pooled_as_the_network_does():
@@ -98,23 +98,14 @@ def test_a_place_is_pooled_as_the_network_does():
 
 def test_what_tells_nothing_is_given_even_chances(network):
     features = made_up(network, np.random.default_rng(1), telling=0.0)
-    fitted = fit_readout(network, features)
+    fitted = fit_head(network, features)
     margins = np.ptp(fitted.logits, axis=1) / fitted.temperature
     assert np.median(margins) < 0.5
 
 
-def test_a_last_layer_that_is_good_enough_stays(network):
-    features = made_up(network, np.random.default_rng(0), telling=6.0)
-    before = network.classification.head.weight.clone()
-    fitted = fit_readout(network, features, last_layer=False)
-    torch.testing.assert_close(network.classification.head.weight, before, rtol=0, atol=0)
-    assert fitted.penalty is None
-    assert network.density.mean.any()
-
-
 def test_nearly_all_scans_are_within_the_limit(network):
     features = made_up(network, np.random.default_rng(2), telling=1.0)
-    fitted = fit_readout(network, features)
+    fitted = fit_head(network, features)
     distance = network.density(torch.from_numpy(features.statistics)).numpy()
     assert (distance <= fitted.max_distance).mean() > 0.95
     assert network.density(torch.from_numpy(features.statistics + 9)).min() > fitted.max_distance
@@ -151,24 +142,24 @@ def test_features_are_pooled_over_the_lesions_of_the_lesion_network(network):
 
 
 def test_features_and_places_are_collected_once(tmp_path, monkeypatch, ball_head, capsys):
-    """From the command line, with the readout of a network that is tiny."""
+    """From the command line, with the head of a network that is tiny."""
     torch.manual_seed(0)
     config = JointConfig(pooling="lesion", location_waves=3, lesion_prior=0.02).scaled(0.25)
     initial = tmp_path / "weights.pt"
     torch.save(JointNetwork(config).state_dict(), initial)
-    monkeypatch.setattr(readout, "read_recipe", lambda _: Recipe(config, LossConfig(), ()))
-    monkeypatch.setattr(readout, "material_of", lambda _: Material([ball_head]))
-    monkeypatch.setattr(readout, "FOLDS", 2)
+    monkeypatch.setattr(head_fit, "read_recipe", lambda _: Recipe(config, LossConfig(), ()))
+    monkeypatch.setattr(head_fit, "material_of", lambda _: Material([ball_head]))
+    monkeypatch.setattr(head_fit, "FOLDS", 2)
     paths = {"initial": initial, "anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path}
     numbers = {"side": 32, "scans": 14, "people": 12, "threads": 1}
     words = [word for name, value in (paths | numbers).items() for word in (f"--{name}", value)]
-    monkeypatch.setattr("sys.argv", ["readout", *map(str, words)])
-    assert readout.main() == ExitCode.OK
+    monkeypatch.setattr("sys.argv", ["head_fit", *map(str, words)])
+    assert head_fit.main() == ExitCode.OK
     summary = json.loads(capsys.readouterr().out)
     assert summary["scans"] == 13  # the ninth person is healthy
-    fitted = torch.load(tmp_path / "readout.pt", weights_only=True)
+    fitted = torch.load(tmp_path / "head_fit.pt", weights_only=True)
     JointNetwork(replace(config, density=True)).load_state_dict(fitted)
     assert fitted["classification.head.weight"][:, -location_channels(3) :].any()
-    monkeypatch.setattr(readout, "_simulate", pytest.fail)
-    assert readout.main() == ExitCode.OK
+    monkeypatch.setattr(head_fit, "_simulate", pytest.fail)
+    assert head_fit.main() == ExitCode.OK
     assert json.loads(capsys.readouterr().out) == summary

@@ -1,4 +1,4 @@
-"""Summarise what weights say of simulated test scans (`msnmo_bids.training.simulated_test`)."""
+"""Summarise what weights say of simulated test scans (`dev.simulated_test`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from msnmo_bids.evaluation.classification import (
     calibration_error,
-    least_confidence,
     probability_columns,
     roc_area,
 )
@@ -180,6 +179,64 @@ def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> flo
     table = features.fillna(0.0).to_numpy()
     scores = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1]
     return roc_area(labels, scores)
+
+
+def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return how often a classifier is wrong if it names only what it is sure of.
+
+    Parameters
+    ----------
+    correct : ndarray of bool, (N,)
+        Whether the likeliest class is the true one.
+    confidence : ndarray, (N,)
+        Its probability.
+
+    Returns
+    -------
+    limit, coverage, risk : ndarray, (M,)
+        For each confidence that occurs, highest first: share of the scans that reach it, and
+        share of these whose class is wrong (El-Yaniv and Wiener 2010).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> correct, confidence = np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.6])
+    >>> limit, coverage, risk = risk_coverage(correct, confidence)
+    >>> coverage.tolist(), risk.tolist()
+    ([0.25, 0.5, 1.0], [0.0, 0.0, 0.25])
+    """
+    order = np.argsort(-confidence, kind="stable")
+    limit = confidence[order]
+    wrong = np.cumsum(~correct[order].astype(bool))
+    count = np.arange(1, len(order) + 1)
+    last = np.append(np.flatnonzero(np.diff(limit)), len(limit) - 1)
+    return limit[last], count[last] / len(order), wrong[last] / count[last]
+
+
+def least_confidence(correct: np.ndarray, confidence: np.ndarray, largest_risk: float) -> float:
+    """Return the confidence from which on at most a share of the named classes is wrong.
+
+    Parameters
+    ----------
+    correct, confidence : ndarray, (N,)
+        As for `risk_coverage`.
+    largest_risk : float
+        Share of wrong ones among those that are named.
+
+    Returns
+    -------
+    float
+        The lowest such confidence; 1 if there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> least_confidence(np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.7]), 0.05)
+    0.7
+    """
+    limit, _, risk = risk_coverage(correct, confidence)
+    good = np.flatnonzero(risk <= largest_risk)
+    return float(limit[good[-1]]) if good.size else 1.0
 
 
 def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

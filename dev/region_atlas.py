@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Build the region atlas from a folder of whole-head label maps with FreeSurfer labels.
 
-``tools/build_region_atlas.py LABEL_MAPS``
+``python -m dev.region_atlas LABEL_MAPS``
 
 Each head is registered affinely to the MNI152 head of ``msnmo_bids.simulation.mni_head``, by a
 synthetic FLAIR contrast of both; the classes and the contrast are averaged on a 2 mm grid. The
@@ -95,7 +94,7 @@ def main() -> None:
         "Heads": len(paths),
         "Origin": "Whole-head label maps of the SynthSeg project (Billot et al. 2023)",
         "Target": "MNI152 tissue maps (ICBM 2009a symmetric), as shipped with nilearn",
-        "GeneratedBy": "tools/build_region_atlas.py",
+        "GeneratedBy": "dev/region_atlas.py",
         "License": "Apache-2.0",
     }
     (OUT / "region_atlas.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -7,20 +7,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from tiny_training import NETWORK
 
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
-from msnmo_bids.labelled.samples import Sample
+from dev import joint_recipe as recipe
+from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.simulation.material import Material
-from msnmo_bids.training import recipe
 from msnmo_bids.training.curves import Curves, read_curves
 from msnmo_bids.training.engine import Trainer
-from msnmo_bids.training.mixed import MixedSource
 
 
 @pytest.fixture
-def tiny_recipe(ball_head, monkeypatch, tmp_path):
+def tiny_recipe(ball_head, tiny_config, monkeypatch, tmp_path):
     """Two stages of two steps on cubes of 32, and the arguments of the command."""
     whole = recipe.read_recipe()
     crops = whole.stages[0]
@@ -29,7 +26,7 @@ def tiny_recipe(ball_head, monkeypatch, tmp_path):
         replace(crops, side=32, config=replace(crops.config, steps=2, side=16)),
         replace(classifier, side=32, config=replace(classifier.config, steps=2, accumulate=2)),
     )
-    tiny = replace(whole, stages=stages, network=NETWORK)
+    tiny = replace(whole, stages=stages, network=tiny_config)
     monkeypatch.setattr(recipe, "read_recipe", lambda _: tiny)
     monkeypatch.setattr(recipe, "material_of", lambda _: Material([ball_head]))
     monkeypatch.setattr(Curves, "draw", lambda self: None)
@@ -66,22 +63,6 @@ def test_an_error_ends_with_its_exit_code(tiny_recipe, caplog):
     assert "Delete it" in caplog.text
 
 
-def test_one_stage_can_start_from_given_weights(ball_head, tiny_recipe, tmp_path):
-    tiny = recipe.read_recipe(None)
-    material = Material([ball_head])
-    first = recipe.train(tiny, material, tmp_path / "first", only=["crops"])
-    assert not (tmp_path / "first" / "classifier-96.averaged.pt").exists()
-    initial = tmp_path / "first" / "crops.averaged.pt"
-    later = recipe.train(
-        tiny, material, tmp_path / "later", initial=initial, only=["classifier-96"]
-    )
-    assert not (tmp_path / "later" / "crops").exists()
-    kept = later.state_dict()
-    for key, value in first.state_dict().items():
-        frozen = key.startswith(("sharing.", "segmentation."))
-        assert torch.equal(value, kept[key]) or not frozen, key
-
-
 def test_a_stage_can_keep_a_share_of_the_weights_before_it(ball_head, tiny_recipe, tmp_path):
     tiny = recipe.read_recipe(None)
     crops = tiny.stages[0]
@@ -105,14 +86,16 @@ def test_a_stage_is_the_mean_of_its_runs(ball_head, tiny_recipe, tmp_path):
     both = recipe.train(replace(tiny, stages=(stage,)), Material([ball_head]), tmp_path / "both")
     torch.manual_seed(stage.config.seed)
     before = recipe.JointNetwork(tiny.network).state_dict()
-    torch.save(before, tmp_path / "before.pt")
     results = []
     for number in range(2):
         config = replace(stage.config, seed=stage.config.seed + 1000 * number)
-        run = replace(stage, runs=1, old_share=0.0, config=config)
-        recipes, out = replace(tiny, stages=(run,)), tmp_path / str(number)
-        network = recipe.train(recipes, Material([ball_head]), out, initial=tmp_path / "before.pt")
-        results.append(network.state_dict())
+        network = recipe.JointNetwork(tiny.network)
+        network.load_state_dict(before)
+        source = recipe.samples_of(
+            replace(stage, config=config), ("MS", "NMOSD"), Material([ball_head])
+        )
+        out = tmp_path / str(number)
+        results.append(Trainer(network, recipe.JointLoss(tiny.loss), config, source, out).run())
     assert (tmp_path / "both" / "crops-2" / "curves.csv").exists()
     changed = 0
     for name, value in both.state_dict().items():
@@ -121,26 +104,6 @@ def test_a_stage_is_the_mean_of_its_runs(ball_head, tiny_recipe, tmp_path):
         wanted = 0.375 * (one + other) + 0.25 * before[name]
         torch.testing.assert_close(value, wanted)
     assert changed
-
-
-def test_real_scans_are_mixed_in_by_their_share(ball_head, tmp_path, monkeypatch):
-    cube = np.zeros((32, 32, 32), np.float16)
-    monkeypatch.setattr(recipe, "_real_scans", lambda *_: ["a scan"])
-    monkeypatch.setattr(
-        recipe, "PreparedSamples", lambda *_: [Sample(cube, cube.astype(np.uint8), 0, "real")]
-    )
-    stage = replace(recipe.read_recipe().stages[-1], side=32, real_share=0.5)
-    asked = stage, ("MS", "NMOSD"), Material([ball_head])
-    real = recipe.RealData((tmp_path,), tmp_path / "cache")
-    source = recipe.samples_of(*asked, real)
-    assert isinstance(source, MixedSource)
-    source.rebuild(0)
-    names = [source.draw(np.random.default_rng(k)).name for k in range(60)]
-    assert 20 <= names.count("real") <= 40
-    monkeypatch.setattr(recipe, "_real_scans", lambda *_: [])
-    for none in (real, None):
-        with pytest.raises(MsnmoError, match=f"{stage.name} needs labelled scans"):
-            recipe.samples_of(*asked, none)
 
 
 def test_the_shipped_recipe():
@@ -153,7 +116,6 @@ def test_the_shipped_recipe():
         assert stage.config.tasks == (CLASSIFICATION if classifies else SEGMENTATION,)
         assert stage.config.frozen == stays.get(stage.name, ())
         assert stage.nmosd_share == nmosd.get(stage.name, 0.1)
-        assert stage.real_share == 0
     assert [stage.config.seed for stage in found.stages] == list(range(len(found.stages)))
     assert found.network.pooling == "lesion"
     assert found.loss.skip_empty_dice
@@ -166,16 +128,6 @@ def test_a_stage_says_how_many_brains_have_no_lesion(ball_head, share):
     for seed in range(3):
         source.pool.refresh(np.random.default_rng(seed))
     assert [bool(brain.lesions.any()) for brain in source.pool.brains] == [share == 0.0] * 3
-
-
-def test_a_stage_can_have_losses_of_its_own(tmp_path):
-    file = tmp_path / "recipe.yml"
-    own = "{name: b, side: 32, loss: {cross_weight: 0.0, lesion_class_weight: 1.0}}"
-    file.write_text(f"loss: {{bce_weight: 1.0}}\nstages: [{{name: a, side: 32}}, {own}]\n")
-    found = recipe.read_recipe(file)
-    last = found.stages[-1]
-    assert last.loss == replace(found.loss, cross_weight=0.0, lesion_class_weight=1.0)
-    assert all(stage.loss is None for stage in found.stages[:-1])
 
 
 @pytest.mark.parametrize(

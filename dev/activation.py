@@ -1,16 +1,79 @@
-"""Whether a class activation map lies on the lesions."""
+"""What the class activation map of a prediction shows: where it lies, and what it counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
+
+from msnmo_bids.model.inference import Prediction
 
 #: Lesions are widened by this before a map is compared with them (mm).
 REACH = 2.0
 #: Share of the brain that counts as marked by a map.
 MARKED_SHARE = 0.01
+
+
+def compare_activation(
+    found: Prediction,
+    to_native: Callable[[np.ndarray], np.ndarray],
+    lesions: np.ndarray,
+    brain: np.ndarray,
+    zooms: Sequence[float],
+) -> dict[str, float | None]:
+    """Compare the class activation map of the likeliest class with the lesions.
+
+    Parameters
+    ----------
+    found : Prediction
+        Of a network that classifies.
+    to_native : callable
+        Brings an array, (D, H, W), from the cube to the scan's own grid, (X, Y, Z).
+    lesions, brain : ndarray of bool, (X, Y, Z)
+        True lesions; brain.
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+
+    Returns
+    -------
+    dict
+        Of `cam_scores`.
+    """
+    cams, likeliest = _likeliest(found)
+    return cam_scores(to_native(contrast(cams, likeliest)), lesions, brain, zooms)
+
+
+def delete_activated(
+    cube: np.ndarray, found: Prediction, apply: Callable[[np.ndarray], Prediction]
+) -> dict[str, float]:
+    """Tell how the logit margin of the likeliest class falls when tissue is removed.
+
+    Parameters
+    ----------
+    cube : ndarray, (D, H, W)
+        Network input, 0 outside of the brain.
+    found : Prediction
+        What a network that classifies says of it.
+    apply : callable
+        Applies that network to a volume.
+
+    Returns
+    -------
+    dict
+        ``fall_without_marked``: without what the class activation map marks most
+        (`marked`); ``fall_without_mirrored``: without as much on
+        the other side of the head.
+    """
+    cams, likeliest = _likeliest(found)
+    brain = cube != 0
+    where = marked(contrast(cams, likeliest), brain)
+    parts = {"marked": where, "mirrored": mirrored_elsewhere(where, brain)}
+    before = _margin(found, likeliest)
+    without = {name: apply(remove_tissue(cube, part, brain)) for name, part in parts.items()}
+    return {
+        f"fall_without_{name}": before - _margin(left, likeliest) for name, left in without.items()
+    }
 
 
 def contrast(cams: np.ndarray, index: int) -> np.ndarray:
@@ -126,3 +189,14 @@ def remove_tissue(image: np.ndarray, where: np.ndarray, brain: np.ndarray) -> np
     if not around.any():
         return image.copy()
     return np.where(where, np.median(image[around]), image).astype(image.dtype)
+
+
+def _likeliest(found: Prediction) -> tuple[np.ndarray, int]:
+    assert found.cams is not None
+    assert found.class_probabilities is not None
+    return found.cams, int(np.argmax(found.class_probabilities))
+
+
+def _margin(found: Prediction, index: int) -> float:
+    assert found.class_logits is not None
+    return float(found.class_logits[index] - np.delete(found.class_logits, index).max())

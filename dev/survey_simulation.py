@@ -1,6 +1,6 @@
 """Compare simulated scans with published cohorts, and look for leaks of the class.
 
-``PYTHONPATH=. python tools/survey_simulation.py --anatomy DIR --lesion-shapes FILE --out DIR``
+``python -m dev.survey_simulation --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Writes ``survey.tsv``, one row a scan: lesion count and volume, which regions have a lesion, and
 intensity ratios, beside everything of the image that is not lesion (histogram, low-order bias,
@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from dev.material import add_material_options, material_of
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Tissue
 from msnmo_bids.simulation.dataset import Cohort, simulate_person
-from msnmo_bids.simulation.material import Material, add_material_options, material_of
+from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 
@@ -126,7 +127,7 @@ def leak(table: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     label = (table.diagnosis == "NMOSD").to_numpy()
-    features = table[[name for name in table if name.startswith("leak_")]].to_numpy()
+    features = table.filter(like="leak_").to_numpy()
     folds = StratifiedKFold(10, shuffle=True, random_state=seed)
     forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=seed)
     score = cross_val_predict(forest, features, label, cv=folds, method="predict_proba")[:, 1]
@@ -147,7 +148,7 @@ def summary(table: pd.DataFrame) -> str:
             low, middle, high = group[name].quantile([0.25, 0.5, 0.75])
             cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
         lines.append(f"| {name}, median (quartiles) | {' | '.join(cells)} |")
-    for name in [name for name in table if name.startswith("has_")]:
+    for name in table.filter(like="has_").columns:
         cells = [f"{100 * group[name].mean():.0f}" for group in groups]
         lines.append(f"| {name.removeprefix('has_')}, % of scans | {' | '.join(cells)} |")
     return "\n".join(lines)

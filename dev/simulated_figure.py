@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from dev.simulated_summary import LARGEST_RISK, nameable, risk_coverage
 from msnmo_bids.evaluation.classification import (
     calibration_bins,
     calibration_error,
-    risk_coverage,
 )
 from msnmo_bids.evaluation.drawing import figure_file
 from msnmo_bids.evaluation.plots import COLOURS
-from msnmo_bids.evaluation.simulated import LARGEST_RISK, nameable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +31,7 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
     Parameters
     ----------
     cases : DataFrame
-        Rows of `msnmo_bids.training.simulated_test.evaluate_case`, healthy ones among them.
+        Rows of `dev.simulated_test.evaluate_case`, healthy ones among them.
     classes : sequence of str
         MS and NMOSD, in the network's order.
     least : float

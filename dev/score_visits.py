@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How well change between visits is found, on simulated visits with known change.
 
-``benchmarks/visits.py SIMULATED [--output OUT] [--inpainted] [--participant-label LABEL …]``
+``python -m dev.score_visits SIMULATED [--output OUT] [--inpainted] [--participant-label LABEL …]``
 
 SIMULATED is a data set of ``msnmo-simulate``. Without ``--output`` the masks are the true ones with
 errors of a segmentation added (outlines that wander, lesions missed and invented), on the true
@@ -20,7 +19,7 @@ import argparse
 import itertools
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from scipy.spatial.transform import Rotation
 from msnmo_bids.bids.names import derivative_name, truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.bids.visits import comparisons
+from msnmo_bids.bids.visits import Comparison, comparisons
 from msnmo_bids.visits.compare import VisitFiles, compare, find_motion
 from msnmo_bids.visits.halfway import resample
 
@@ -52,14 +51,16 @@ class Example:
     affine: np.ndarray
 
 
+#: Two visits: files, arrays, and what truly became of lesions of the later one, by label.
+Pair = tuple[tuple[VisitFiles, VisitFiles], tuple[Example, Example], Mapping[int, str]]
+
+
 def truth(scan: Scan) -> Example:
     """Read a simulated scan with its truth."""
     folder = scan.bids_dir / "derivatives" / "truth" / scan.folder
-    flair = nib.load(scan.path)
-    arrays = [
-        np.asarray(nib.load(folder / truth_name(scan.prefix, kind)).dataobj)
-        for kind in ("brain_mask", "lesion_labels")
-    ]
+    flair = nib.Nifti1Image.from_filename(scan.path)
+    names = [truth_name(scan.prefix, kind) for kind in ("brain_mask", "lesion_labels")]
+    arrays = [np.asarray(nib.Nifti1Image.from_filename(folder / name).dataobj) for name in names]
     values = np.asarray(flair.dataobj, dtype=np.float32) * (arrays[0] > 0)
     return Example(values, arrays[0] > 0, arrays[1].astype(np.int32), flair.affine)
 
@@ -208,6 +209,36 @@ class Score:
               f"{np.percentile(np.abs(errors), 95):.1%}")  # fmt: skip
 
 
+def repeated(scan: Scan, rng: np.random.Generator, places: Iterator[Path]) -> Pair | None:
+    """Make two visits of one scan, in which some of its lesions are new; None if it has none."""
+    example = truth(scan)
+    if not example.labels.any():
+        return None
+    numbers = np.unique(example.labels[example.labels > 0])
+    rng.shuffle(numbers)
+    some = max(2, len(numbers) // 8)
+    earlier = inpainted(example, numbers[:some], rng)
+    later = inpainted(example, numbers[some : 2 * some], rng)
+    before, after = segmented(earlier, rng), segmented(later, rng)
+    files = on_disk(earlier, before, next(places)), on_disk(later, after, next(places))
+    return files, (earlier, later), dict.fromkeys(numbers[:some].tolist(), "new")
+
+
+def followed(
+    one: Comparison, output: Path | None, rng: np.random.Generator, places: Iterator[Path]
+) -> Pair:
+    """Take two visits as they were simulated, with the app's masks or with made-up ones."""
+    earlier, later = truth(one.earlier), truth(one.later)
+    if output is None:
+        files = (
+            on_disk(earlier, segmented(earlier, rng), next(places)),
+            on_disk(later, segmented(later, rng), next(places)),
+        )
+    else:
+        files = of_app(one.earlier, output), of_app(one.later, output)
+    return files, (earlier, later), true_changes(one.later)
+
+
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -222,31 +253,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         places = (Path(folder) / str(k) for k in itertools.count())
         if options.inpainted:
-            for scan in scans:
-                example = truth(scan)
-                if not example.labels.any():
-                    continue
-                numbers = np.unique(example.labels[example.labels > 0])
-                rng.shuffle(numbers)
-                some = max(2, len(numbers) // 8)
-                pair = (
-                    inpainted(example, numbers[:some], rng),
-                    inpainted(example, numbers[some : 2 * some], rng),
-                )
-                masks = [segmented(e, rng) for e in pair]
-                score.add(
-                    tuple(on_disk(e, m, next(places)) for e, m in zip(pair, masks, strict=True)),
-                    pair,
-                    dict.fromkeys(numbers[:some].tolist(), "new"),
-                )
+            pairs = (repeated(scan, rng, places) for scan in scans)
         else:
-            for one in comparisons(scans):
-                pair = truth(one.earlier), truth(one.later)
-                if options.output is None:
-                    files = tuple(on_disk(e, segmented(e, rng), next(places)) for e in pair)
-                else:
-                    files = tuple(of_app(s, options.output) for s in (one.earlier, one.later))
-                score.add(files, pair, true_changes(one.later))
+            pairs = (followed(one, options.output, rng, places) for one in comparisons(scans))
+        for pair in pairs:
+            if pair is not None:
+                score.add(*pair)
     score.report()
 
 

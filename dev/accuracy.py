@@ -1,6 +1,6 @@
 """Measure weights: on simulated scans that were never trained on, and on labelled real ones.
 
-``PYTHONPATH=. python benchmarks/accuracy.py --anatomy DIR --lesion-shapes FILE --out DIR``
+``python -m dev.accuracy --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Each simulated scan is kept in ``OUT/simulated.jsonl`` as soon as it is known, and not measured
 again; ``OUT/summary.json`` holds the summary, ``OUT/simulated.png`` a picture of it. Simulated and
@@ -18,23 +18,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from msnmo_bids.evaluation.classification import probability_columns
-from msnmo_bids.evaluation.simulated import (
+from dev.activation import compare_activation, delete_activated
+from dev.material import add_material_options, material_of
+from dev.simulated_figure import accuracy_figure
+from dev.simulated_summary import (
     ceiling,
     diagnosis_summary,
     naming_limit,
     segmentation_summary,
 )
-from msnmo_bids.evaluation.simulated_figure import accuracy_figure
-from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.model.inference import Prediction, predict
-from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
-from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.simulation.material import add_material_options, material_of
-from msnmo_bids.training.activation import compare_activation, delete_activated
-from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.scoring import compare_lesions, identity
-from msnmo_bids.training.simulated_test import (
+from dev.simulated_test import (
     FIRST_SEED,
     describe,
     evaluate_case,
@@ -42,6 +35,13 @@ from msnmo_bids.training.simulated_test import (
     simulate_case,
     truth_features,
 )
+from msnmo_bids.evaluation.classification import probability_columns
+from msnmo_bids.labelled.scans import find_labelled_scans
+from msnmo_bids.model.inference import Prediction, predict
+from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.prepared import PreparedScan, prepare_scans
+from msnmo_bids.training.scoring import compare_lesions, identity
 
 
 def main() -> None:
