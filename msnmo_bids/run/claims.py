@@ -54,7 +54,9 @@ class Claims:
 
     def alone(self) -> bool:
         """Say whether no other run has any claim, and keep it so until the end of this one."""
-        alone = [file.lock(0, 0) for file in self._files]  # each of them: not all(...) of a generator
+        alone = [
+            file.lock(0, 0) for file in self._files
+        ]  # each of them: not all(...) of a generator
         return all(alone)
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from msnmo_bids.bids.validator import validate_bids
 from msnmo_bids.run.checks import check_folders, work_folder
 from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.job import WORKFLOWS, Job
+from msnmo_bids.run.leftovers import left_over
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, make_plan, plan_table, with_machine
 from msnmo_bids.run.progress import Progress
@@ -59,6 +60,8 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_folders(options)
     select_subjects(options.bids_dir, options.participant_label)
     plan = make_plan(options)
+    for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
+        logger.warning("%s", line)
     if plan.to_run and not options.skip_bids_validation and not options.reports_only:
         validate_bids(options.bids_dir, options.participant_label)
     if options.dry_run:

@@ -109,7 +109,9 @@ def test_a_changed_sidecar_is_noticed(scans, expected, write_derivatives, tmp_pa
     assert "skull" in why_incomplete(scans[0], tmp_path, expected)
 
 
-def test_a_sidecar_that_says_something_for_the_first_time_is_noticed(scans, expected, write_derivatives, tmp_path):
+def test_a_sidecar_that_says_something_for_the_first_time_is_noticed(
+    scans, expected, write_derivatives, tmp_path
+):
     """Until then the image was asked; a sidecar counts for more."""
     write_derivatives(scans[0], tmp_path)
     assert why_incomplete(scans[0], tmp_path, expected) is None
