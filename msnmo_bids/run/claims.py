@@ -33,12 +33,12 @@ class Claims:
     """
 
     def __init__(self, *folders: Path) -> None:
-        self._files = [_LockFile(folder / LOCK_NAME) for folder in folders]
+        self._files = {folder: _LockFile(folder / LOCK_NAME) for folder in folders}
 
     def take(self, name: str) -> bool:
         """Claim a participant, unless another run has."""
         taken: list[_LockFile] = []
-        for file in self._files:
+        for file in self._files.values():
             if not file.lock(_place(name), 1):
                 for other in taken:
                     other.unlock(_place(name), 1)
@@ -49,19 +49,16 @@ class Claims:
     def release(self, names: Iterable[str]) -> None:
         """Let other runs have participants."""
         for name in names:
-            for file in self._files:
+            for file in self._files.values():
                 file.unlock(_place(name), 1)
 
-    def alone(self) -> bool:
-        """Say whether no other run has any claim, and keep it so until the end of this one."""
-        alone = [
-            file.lock(0, 0) for file in self._files
-        ]  # each of them: not all(...) of a generator
-        return all(alone)
+    def alone(self, folder: Path) -> bool:
+        """Say whether no other run has a claim in a folder, and keep it so until the end."""
+        return self._files[folder].lock(0, 0)
 
     def close(self) -> None:
         """End all claims; remove the files that no other run uses."""
-        for file in self._files:
+        for file in self._files.values():
             file.close()
 
 

@@ -200,6 +200,8 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     )
     made_by = job.plan.settings.fingerprint(job.record.version, job.plan.metadata.fingerprint)
     stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
+    if job.options.overwrite:
+        stamps = {}
     job.failures += _run(job, workflow, LAST_NODE, stamps, progress.on_event)
 
 

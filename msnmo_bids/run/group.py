@@ -20,7 +20,7 @@ from msnmo_bids.bids.records import (
 from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.checks import check_input, check_output_place, check_writable
+from msnmo_bids.run.checks import check_folders, check_input, check_writable
 from msnmo_bids.run.leftovers import left_over, not_asked_for
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
@@ -56,8 +56,6 @@ def run_group(options: AppOptions, session: Session) -> None:
         check_input(options)
         raise _no_results(options)
     scans, missing = _scans_of_input(options)
-    check_is_ours(options.output_dir)
-    check_writable(options.output_dir, "output folder")
     latest = latest_records(read_runs(options.output_dir))
     if missing:
         records, notes = _from_output(options, latest), [_without_input(options, missing)]
@@ -95,8 +93,7 @@ def _scans_of_input(options: AppOptions) -> tuple[list[Scan], str]:
     if options.bids_dir.resolve() == options.output_dir.resolve():
         return [], "the input is the output folder"
     try:
-        check_input(options)
-        check_output_place(options.bids_dir, options.output_dir)
+        check_folders(options)
         return list(select(options.bids_dir, options).scans), ""
     except MsnmoError as error:
         if error.exit_code != ExitCode.INPUT_MISSING:
@@ -110,9 +107,11 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
     Raises
     ------
     MsnmoError
-        If it left none, if a participant or session is not there (18), or if the user asks for
-        what only the input tells (66).
+        If it left none, if a participant or session is not there (18), if the user asks for what
+        only the input tells (66), or as the participant level for the output folder.
     """
+    check_is_ours(options.output_dir)
+    check_writable(options.output_dir, "output folder")
     asked = {"--labels": options.labels, "--exclude": options.exclude,
              "--bids-filter-file": options.bids_filter_file}  # fmt: skip
     if needs := [name for name, value in asked.items() if value]:

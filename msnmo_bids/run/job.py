@@ -127,7 +127,7 @@ class Job:
         with suppress(OSError):
             if workers.stat().st_size == 0:
                 workers.unlink()
-        if self.claims.alone():
+        if self.claims.alone(self.work_dir):
             for name in WORKFLOWS:
                 with suppress(OSError):
                     (self.work_dir / name).rmdir()

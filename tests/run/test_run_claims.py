@@ -59,7 +59,8 @@ def test_what_another_process_holds_is_not_taken_until_it_ends(hold, tmp_path):
     assert claims.take("two")
     assert hold("one", out).took, "nothing is kept of what was not taken"
     assert not hold("two", out).took
-    assert not claims.alone()
+    assert not claims.alone(out)
+    assert not claims.alone(work)
     other.kill()
     third = Claims(work)
     assert third.take("one")
@@ -75,7 +76,7 @@ def test_the_last_one_removes_the_file(hold, tmp_path):
     other.kill()
     claims = Claims(tmp_path)
     assert claims.take("one")
-    assert claims.alone()
+    assert claims.alone(tmp_path)
     claims.close()
     assert not list(tmp_path.iterdir())
 
