@@ -149,7 +149,7 @@ def kill_runs(
 def run_two(trial: Trial, expected: dict[str, bytes], *labels: str) -> None:
     """Run two at once into one output and one work folder."""
     shutil.rmtree(trial.folder, ignore_errors=True)
-    asked = [("--participant-label", label) for label in labels] or [(), ()]
+    asked: list[tuple[str, ...]] = [("--participant-label", label) for label in labels] or [(), ()]
     processes = [trial.start(*options) for options in asked]
     said = [process.communicate(timeout=LONGEST_S)[0] for process in processes]
     codes = [process.returncode for process in processes]

@@ -143,7 +143,7 @@ def _process_participants(job: Job, session: Session) -> None:
     route_nipype(job.options.verbose)
     names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
     progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
-    busy = {one.subject for one in (*job.plan.to_run, *job.plan.comparisons)}
+    busy = job.plan.touched
     left, said = list(job.plan.selection.subjects), False
     while left and not job.stopped:
         mine, held = job.claim(left)

@@ -72,6 +72,11 @@ class Plan:
         return [scan for scan in self.selection.scans if scan.relative not in self.reasons]
 
     @property
+    def touched(self) -> set[str]:
+        """The participants of whom something is to be done."""
+        return {scan.subject for scan in self.to_run} | {one.subject for one in self.comparisons}
+
+    @property
     def subjects(self) -> list[str]:
         """The participants of the scans selected, in order."""
         return list(dict.fromkeys(scan.subject for scan in self.selection.scans))

@@ -110,8 +110,7 @@ def close_batch(job: Job, session: Session, subjects: Sequence[str]) -> None:
     """
     scans = [scan for scan in job.plan.selection.scans if scan.subject in subjects]
     _settle(job, scans)
-    changed = {one.subject for one in (*job.plan.to_run, *job.plan.comparisons)}
-    changed |= {*stale_reports(job.output_dir, scans)}
+    changed = job.plan.touched | {*stale_reports(job.output_dir, scans)}
     try:
         write_reports(
             job.output_dir,
