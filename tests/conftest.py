@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
 from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, sidecar
+from msnmo_bids.bids.raw_image import KEY, glance, identify
 from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
@@ -110,6 +111,7 @@ def write_derivatives(settings: ProcessingSettings) -> Callable[..., list[Path]]
 
 def _record(settings: ProcessingSettings, scan: Scan) -> dict:
     stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
+    seen = glance(scan)
     return {
         "Sources": [f"bids:raw:{scan.relative}"],
         "Threshold": settings.threshold,
@@ -119,6 +121,7 @@ def _record(settings: ProcessingSettings, scan: Scan) -> dict:
         "Device": settings.device,
         "Precision": settings.precision,
         "RandomSeed": settings.random_seed,
+        KEY: identify(scan, seen) if seen else {"SkullStripped": scan.skull_stripped},
         "SkullStripping": {
             "Tool": "msnmo foreground" if stripped else settings.skull_strip,
             "Version": "1",

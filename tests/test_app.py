@@ -251,6 +251,25 @@ def test_a_killed_run_resumes_to_the_same_files(finished, simulated, tmp_path):
     assert derivative_bytes(out) == derivative_bytes(finished)
 
 
+def test_two_runs_at_once(finished, simulated, tmp_path):
+    """The same participant, one output and one work folder: one waits for the other."""
+    out, work = tmp_path / "out", tmp_path / "work"
+    command = [
+        sys.executable, str(RUN), str(simulated), str(out), "participant", "--sloppy", "--nprocs",
+        "1", "--omp-nthreads", "1", "--work-dir", str(work), "--device", "cpu",
+        "--participant-label", "03", "--skip-bids-validation",
+    ]  # fmt: skip
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=900)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all(text.strip().endswith("msnmo: SUCCESS 1 0") for text in said)
+    assert sum("sub-03: done in" in text for text in said) == 1
+    made = derivative_bytes(out)
+    assert made == {name: kept for name, kept in derivative_bytes(finished).items() if name in made}
+    assert len(made) == sum(name.startswith("sub-03") for name in derivative_bytes(finished))
+    assert not work.exists()
+
+
 @pytest.fixture(scope="session")
 def bad(simulated, tmp_path_factory) -> Path:
     """A good scan and one of each kind of bad data."""

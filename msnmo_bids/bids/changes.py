@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.names import change_paths, io_spec
+from msnmo_bids.bids.raw_image import KEY, why_other_image
 from msnmo_bids.bids.resume import TEMPORARY_NAME, diagnosis_path, read_diagnosis
 from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.settings import MACHINE_SETTINGS
@@ -62,13 +63,16 @@ def fingerprint(comparison: Comparison, output_dir: Path, method: Mapping[str, A
 def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
     """Say why two scans cannot be compared; None when they can.
 
-    Both need derivatives, made alike: another threshold alone would make lesions grow.
+    Both need derivatives of the raw image that is there now, made alike: another threshold alone
+    would make lesions grow.
     """
     records = []
     for scan in (comparison.earlier, comparison.later):
         record = read_diagnosis(scan, output_dir)
         if record is None:
             return f"{scan.prefix} has no derivatives"
+        if reason := why_other_image(scan, record.get(KEY)):
+            return f"{scan.prefix}: {reason}"
         records.append(record)
     if _made_by(records[0]) != _made_by(records[1]):
         return "the two scans were made with different versions, weights or settings"

@@ -9,8 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.names import derivative_name
-from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.names import bids_uri, derivative_name
+from msnmo_bids.bids.scans import SCAN_NAME, Scan
+from msnmo_bids.bids.sidecars import RAW_DATASET
 from msnmo_bids.bids.visits import BY_LABELS
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.text import natural_key
@@ -223,6 +224,39 @@ def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
     if record.status != Status.FAILED:
         return replace(record, status=Status.PENDING, message=record.message or NOT_PROCESSED)
     return record
+
+
+def scans_with_results(output_dir: Path) -> list[ScanRecord]:
+    """Find every scan that has a diagnosis file, whatever the raw data set holds now.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+
+    Returns
+    -------
+    list of ScanRecord
+        Sorted by path, not read yet (:func:`read_scan`); the raw image's name is supposed to end
+        in ``.nii.gz``.
+    """
+    ending = derivative_name("", "diagnosis")
+    found = []
+    for path in sorted(output_dir.glob(f"sub-*/**/anat/*{ending}")):
+        prefix = path.name.removesuffix(ending)
+        folder = path.parent.relative_to(output_dir).as_posix()
+        if match := SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz"):
+            relative = f"{folder}/{match[0]}"
+            found.append(ScanRecord(relative, match["subject"], match["session"], prefix, folder))
+    return found
+
+
+def source_of(record: ScanRecord) -> str:
+    """Return the raw image that a scan's results are said to be made from."""
+    sources = record.diagnosis.get("Sources")
+    prefix = bids_uri("", RAW_DATASET)
+    known = [str(uri).removeprefix(prefix) for uri in sources or () if str(uri).startswith(prefix)]
+    return known[0] if known else record.relative
 
 
 def in_order(scans: Iterable[ScanRecord]) -> list[ScanRecord]:

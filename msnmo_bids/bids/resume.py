@@ -1,7 +1,8 @@
 """What an earlier run completed, and what it left behind.
 
 A scan's diagnosis file is written last. A scan is complete when that file is there, carries the
-fingerprint of the same version, weights and settings, and all outputs that it lists are there.
+fingerprint of the same version, weights and settings, was made from the raw image that is there
+now, and all outputs that it lists are there.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from msnmo_bids.bids.names import (
     io_spec,
     sidecar,
 )
+from msnmo_bids.bids.raw_image import KEY, why_other_image
+from msnmo_bids.bids.records import NOT_PROCESSED
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.preprocessing.records import FOREGROUND_TOOL, STRIPPED_BEFORE
 from msnmo_bids.settings import ProcessingSettings
 
 logger = logging.getLogger(__name__)
@@ -135,7 +137,7 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
     path = diagnosis_path(scan, output_dir)
     if not path.exists():
         unfinished = next(old_files(scan, output_dir), None) is not None
-        return "was interrupted" if unfinished else "not processed yet"
+        return "was interrupted" if unfinished else NOT_PROCESSED
     record = read_diagnosis(scan, output_dir)
     if record is None or not isinstance(record.get("Outputs"), list):
         return "its diagnosis file is broken"
@@ -143,12 +145,8 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
     recorded = recorded if isinstance(recorded, dict) else {}
     if record.get("Fingerprint") != expected.fingerprint(recorded):
         return _difference(record, recorded, expected)
-    taken_as_stripped = (record.get("SkullStripping") or {}).get("Tool") == FOREGROUND_TOOL
-    found_stripped = STRIPPED_BEFORE in (record.get("Flags") or ())
-    said = bool(scan.skull_stripped) or expected.settings.skull_strip == "skip"
-    unsaid = scan.skull_stripped is None and not said
-    if (taken_as_stripped and not found_stripped) != said or (found_stripped and not unsaid):
-        return "its sidecar now says something else about the skull"
+    if reason := why_other_image(scan, record.get(KEY)):
+        return reason
     for output in record["Outputs"]:
         file = output_dir / output
         if not file.is_file() or file.stat().st_size == 0:

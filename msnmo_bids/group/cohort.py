@@ -60,7 +60,8 @@ class Cohort:
     columns : dict of str to dict
         Its columns.
     notes : list of str
-        What in the raw data set's tables and sidecars could not be used, or was guessed.
+        What a reader must know of the choice of scans, and what in the raw data set's tables and
+        sidecars could not be used, or was guessed.
     """
 
     records: list[ScanRecord]

@@ -38,6 +38,7 @@ def write_group(
     version: str,
     bids_dir: Path | None = None,
     settings: GroupSettings | None = None,
+    notes: Sequence[str] = (),
 ) -> list[Path]:
     """Write the tables ``group_*.tsv``, the page ``group_FLAIR.html``, maps and ``phenotype/``.
 
@@ -56,6 +57,8 @@ def write_group(
         Raw data set: what its tables and sidecars say stands beside the model's results.
     settings : GroupSettings, optional
         What the user asks for.
+    notes : sequence of str, optional
+        What a reader must know of the choice of scans.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def write_group(
     asked = settings or GroupSettings()
     records = in_order(scans)
     classes = class_names(records)
-    facts, notes = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
+    facts, unused = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
     apart, quality = outliers(records), read_quality(output_dir, records)
     columns = column_dictionary(classes, facts.values())
     rows = [table_row(r, classes, facts[r.relative], apart.get(r.relative, ())) for r in records]
@@ -84,7 +87,7 @@ def write_group(
         quality=quality,
         rows=rows,
         columns=columns,
-        notes=notes,
+        notes=[*notes, *unused],
     )
     evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
     for limit in evaluation.limits:
@@ -154,7 +157,7 @@ def _write_phenotype(
         written += [folder / f"{name}.tsv", folder / f"{name}.json"]
     for old in sorted(folder.glob(f"{PHENOTYPE}*.*")):
         if old not in written:
-            old.unlink()
+            old.unlink(missing_ok=True)
     return written
 
 

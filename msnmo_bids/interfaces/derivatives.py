@@ -13,6 +13,7 @@ from msnmo_bids.interfaces.base import StepInterface
 
 class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     scan = traits.Any(mandatory=True, desc="the raw FLAIR (Scan)")
+    raw_image = traits.Either(None, traits.Dict, desc="its size and time before it was read")
     prefix = traits.Str(mandatory=True, desc="name of the raw FLAIR without suffix")
     native_file = traits.Str(mandatory=True, desc="raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
@@ -47,6 +48,7 @@ class WriteDerivatives(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
+        from msnmo_bids.bids.raw_image import KEY, identify
         from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
         from msnmo_bids.diagnosis import decide
 
@@ -79,10 +81,12 @@ class WriteDerivatives(StepInterface):
             orientation=given.info.get("axcodes"),
             flags=(*given.info.get("flags", ()), *(given.mask_flags or ())),
         )
+        provenance = {
+            **given.provenance,
+            KEY: identify(given.scan, given.raw_image),
+            "Intensities": given.info.get("intensities"),
+        }
         written = write_scan_derivatives(
-            given.scan,
-            results,
-            output_dir=Path(given.output_dir),
-            provenance={**given.provenance, "Intensities": given.info.get("intensities")},
+            given.scan, results, output_dir=Path(given.output_dir), provenance=provenance
         )
         return {"out_files": written}

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from msnmo_bids.bids.changes import why_not_comparable
+from msnmo_bids.bids.changes import fingerprint, why_not_comparable
 from msnmo_bids.bids.dataset import shared_files_complete
-from msnmo_bids.bids.records import Status
+from msnmo_bids.bids.raw_image import glance
+from msnmo_bids.bids.records import NOT_PROCESSED, Status
 from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord, comparison_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.job import WORKFLOWS, Job
+from msnmo_bids.run.leftovers import left_over
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, make_plan, plan_table, with_machine
 from msnmo_bids.run.progress import Progress
-from msnmo_bids.run.record import finish, write_configuration
-from msnmo_bids.run.reports import stale_reports, write_reports, write_shared
+from msnmo_bids.run.record import close_batch, finish, write_configuration
+from msnmo_bids.run.reports import stale_reports, write_methods, write_reports, write_shared
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
 from msnmo_bids.run.visits import (
@@ -31,17 +35,18 @@ from msnmo_bids.run.visits import (
     tidy_comparisons,
     why_left_out,
 )
+from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
 
-    from msnmo_bids.workflows.execution import Failure
-    from msnmo_bids.workflows.usage import Usage
+    from msnmo_bids.workflows.execution import Failure, UsageCallback
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T", Scan, Comparison)
+#: Between two looks at whether another run has let go of a participant (s).
+WAIT_S = 1.0
 
 
 def run_participant(options: AppOptions, session: Session) -> None:
@@ -55,6 +60,8 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_folders(options)
     select_subjects(options.bids_dir, options.participant_label)
     plan = make_plan(options)
+    for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
+        logger.warning("%s", line)
     if plan.to_run and not options.skip_bids_validation and not options.reports_only:
         validate_bids(options.bids_dir, options.participant_label)
     if options.dry_run:
@@ -63,6 +70,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
     if options.reports_only:
         write_shared(options.bids_dir, options.output_dir, plan)
         write_reports(options.output_dir, plan, subjects=plan.subjects)
+        write_methods(options.output_dir)
         if plan.to_run:
             logger.warning("%d scans are not complete: the reports say so", len(plan.to_run))
         logger.info("Reports written: %d", len(plan.subjects))
@@ -81,6 +89,7 @@ def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
         write_shared(options.bids_dir, options.output_dir, plan)
     if stale := stale_reports(options.output_dir, plan.complete):
         write_reports(options.output_dir, plan, subjects=stale)
+        write_methods(options.output_dir)
     logger.info("Nothing to do: %d of %d scans complete", count, count)
 
 
@@ -102,7 +111,8 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     check_plugin(resources, work_dir)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
     record.no_flair = list(plan.selection.without_flair)
-    job = Job(options, plan, record, work_dir, resources)
+    claims = Claims(record.output_dir / "logs", work_dir)
+    job = Job(options, plan, record, work_dir, resources, claims)
     session.open_log(record.folder)
     write_configuration(job, session.command)
     write_shared(options.bids_dir, options.output_dir, plan)
@@ -114,71 +124,106 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
         "%d of %d scans to process, %d complete already; log: %s",
         count, total, total - count, record.folder,
     )  # fmt: skip
+    for line in merged(Note(reason, scan) for scan, reason in plan.reasons.items()
+                       if reason != NOT_PROCESSED):  # fmt: skip
+        logger.info("Again: %s", line)
     session.ok, session.failed = total - count, count
-    # What is about to be replaced must not stay behind in a comparison.
-    running = {scan.relative for scan in plan.to_run}
-    kept = [scan for scan in plan.selection.available if scan.relative not in running]
     try:
-        tidy_comparisons(plan.selection.subjects, kept, job.output_dir)
-        _process_scans(job, session)
-        if not job.stopped:
-            _compare_visits(job)
+        _process_participants(job, session)
     except BaseException as error:
         finish(job, session, ended_by=exit_code_for(error))
         raise
     finish(job, session)
 
 
-def _process_scans(job: Job, session: Session) -> None:
-    """Run the workflow over the scans; failures are gathered in the job."""
-    from msnmo_bids.workflows.base import init_msnmo_wf
+def _process_participants(job: Job, session: Session) -> None:
+    """Process participants batch by batch; wait for those that another run works on."""
     from msnmo_bids.workflows.steps import LAST_NODE, step_name
 
     route_nipype(job.options.verbose)
     names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
-
-    def on_usage(node: str, usage: Usage) -> None:
-        *_, scan, name = node.split(".")
-        steps = job.usage.setdefault(names[scan], {})
-        step = step_name(name)
-        steps[step] = steps[step] + usage if step in steps else usage
-
     progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
-    common: dict[str, Any] = {
-        "settings": job.plan.settings,
-        "weights": job.plan.weights,
-        "output_dir": job.output_dir,
-        "work_dir": job.work_dir,
-        "omp_nthreads": job.resources.omp_nthreads,
-        "name": WORKFLOWS[0],
-    }
-
-    def workflow_of(batch: Sequence[Scan]) -> Workflow:
-        for scan in batch:
-            remove_old_files(scan, job.output_dir)
-        return init_msnmo_wf(scans=batch, **common)
-
-    session.console.progress = progress
-    try:
-        _run_batches(job, job.plan.to_run, workflow_of, LAST_NODE, job.failures,
-                     progress.on_event, on_usage=on_usage)  # fmt: skip
-    finally:
-        progress.clear()
-        session.console.progress = None
-
-
-def _compare_visits(job: Job) -> None:
-    """Compare the visits of all participants of a run; failures are gathered in the job."""
-    scans = job.plan.selection.available
-    tidy_comparisons(job.plan.selection.subjects, scans, job.output_dir)
-    if missing := due_comparisons(scans, (), job.output_dir):
-        from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
-
-        logger.info("%d comparisons of visits to make", len(missing))
-        _run_batches(job, missing, lambda batch: _visits_workflow(job, batch),
-                     LAST_NODE_OF_VISITS, job.comparison_failures)  # fmt: skip
+    busy = job.plan.touched
+    left, said = list(job.plan.selection.subjects), False
+    while left and not job.stopped:
+        mine, held = job.claim(left)
+        left = [name for name in left if name not in mine and (name in busy or name not in held)]
+        if mine:
+            try:
+                _process_batch(job, session, progress, mine)
+            finally:
+                job.release(mine)
+        elif left:
+            if not said:
+                logger.info("Another run is at work on %d participants: this one waits for it (%s)",
+                            len(left), listed(f"sub-{label}" for label in left))  # fmt: skip
+            said = True
+            time.sleep(WAIT_S)
     for line in why_left_out(job.plan.selection.scans, job.output_dir):
         logger.warning("%s", line)
+
+
+def _process_batch(job: Job, session: Session, progress: Progress, subjects: Sequence[str]) -> None:
+    """Process the scans of some participants, compare their visits and write their reports."""
+    own = [scan for scan in job.plan.selection.available if scan.subject in subjects]
+    due = [scan for scan in job.plan.to_run if scan.subject in subjects]
+    scans = [s for s in due if job.options.overwrite or job.why_incomplete(s) is not None]
+    # What is about to be replaced must not stay behind in a comparison.
+    tidy_comparisons(subjects, [scan for scan in own if scan not in scans], job.output_dir)
+    if scans:
+        session.console.progress = progress
+        try:
+            _process_scans(job, scans, progress)
+        finally:
+            progress.clear()
+            session.console.progress = None
+    if not job.stopped:
+        _compare_visits(job, subjects, own)
+    close_batch(job, session, subjects)
+
+
+def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
+    """Run the workflow over scans; failures are gathered in the job."""
+    from msnmo_bids.workflows.base import init_msnmo_wf
+    from msnmo_bids.workflows.steps import LAST_NODE
+
+    for scan in scans:
+        remove_old_files(scan, job.output_dir)
+    workflow = init_msnmo_wf(
+        scans=scans,
+        settings=job.plan.settings,
+        weights=job.plan.weights,
+        output_dir=job.output_dir,
+        work_dir=job.work_dir,
+        omp_nthreads=job.resources.omp_nthreads,
+        name=WORKFLOWS[0],
+    )
+    made_by = job.plan.settings.fingerprint(job.record.version, job.plan.metadata.fingerprint)
+    stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
+    if job.options.overwrite:
+        stamps = {}
+    job.failures += _run(
+        job, workflow, LAST_NODE, stamps, progress.on_event, on_usage=job.usage_of(scans)
+    )
+
+
+def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) -> None:
+    """Compare the visits of participants; failures are gathered in the job."""
+    tidy_comparisons(subjects, scans, job.output_dir)
+    if missing := due_comparisons(scans, (), job.output_dir):
+        from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
+        from msnmo_bids.workflows.visits import init_visits_wf
+
+        logger.info("%d comparisons of visits to make", len(missing))
+        workflow = init_visits_wf(
+            comparisons=missing,
+            output_dir=job.output_dir,
+            work_dir=job.work_dir,
+            method=method(),
+            name=WORKFLOWS[1],
+        )
+        stamps = {one.name: fingerprint(one, job.output_dir, method()) for one in missing}
+        job.comparison_failures += _run(job, workflow, LAST_NODE_OF_VISITS, stamps)
     failed = {failure.prefix: failure for failure in job.comparison_failures}
     for comparison in possible_comparisons(scans, job.output_dir):
         if reason := why_not_comparable(comparison, job.output_dir):
@@ -192,18 +237,17 @@ def _compare_visits(job: Job) -> None:
         job.record.comparisons.append(comparison_entry(name, status, **problem))
 
 
-def _run_batches(
+def _run(
     job: Job,
-    items: Sequence[T],
-    workflow_of: Callable[[Sequence[T]], Workflow],
+    workflow: Workflow,
     last_node: str,
-    failures: list[Failure],
+    stamps: Mapping[str, str],
     *watchers: Callable[[str, str], None],
-    on_usage: Callable[[str, Usage], None] | None = None,
-) -> None:
-    """Run a workflow batch by batch, each item's work folder removed when it is done."""
+    on_usage: UsageCallback | None = None,
+) -> list[Failure]:
+    """Run a workflow, each item's work folder removed when it is done."""
     from msnmo_bids.workflows.execution import run_workflow
-    from msnmo_bids.workflows.sweeper import Sweeper, batches
+    from msnmo_bids.workflows.sweeper import Sweeper
 
     sweeper = Sweeper(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 
@@ -212,30 +256,16 @@ def _run_batches(
             watch(node, event)
 
     try:
-        for batch in batches(items):
-            failures += run_workflow(
-                workflow_of(batch),
-                plugin=job.resources.plugin,
-                plugin_args=job.plugin_args(),
-                on_event=on_event,
-                on_usage=on_usage,
-                stop_on_first_crash=job.options.stop_on_first_crash,
-                crash_dir=job.record.folder,
-                last_node=last_node,
-            )
-            if job.stopped:
-                break
+        return run_workflow(
+            workflow,
+            plugin=job.resources.plugin,
+            plugin_args=job.plugin_args(),
+            on_event=on_event,
+            on_usage=on_usage,
+            stop_on_first_crash=job.options.stop_on_first_crash,
+            crash_dir=job.record.folder,
+            last_node=last_node,
+            stamps=stamps,
+        )
     finally:
         sweeper.sweep()
-
-
-def _visits_workflow(job: Job, batch: Sequence[Comparison]) -> Workflow:
-    from msnmo_bids.workflows.visits import init_visits_wf
-
-    return init_visits_wf(
-        comparisons=batch,
-        output_dir=job.output_dir,
-        work_dir=job.work_dir,
-        method=method(),
-        name=WORKFLOWS[1],
-    )

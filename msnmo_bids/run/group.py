@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msnmo_bids.bids.dataset import read_description, write_participants
-from msnmo_bids.bids.records import Status
+from msnmo_bids.bids.dataset import check_is_ours, read_description, write_participants
+from msnmo_bids.bids.records import (
+    ScanRecord,
+    Status,
+    in_order,
+    read_scan,
+    scans_with_results,
+    source_of,
+)
 from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.checks import check_folders, check_input
+from msnmo_bids.run.checks import check_folders, check_input, check_writable
+from msnmo_bids.run.leftovers import left_over, not_asked_for
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.reports import standing
 from msnmo_bids.run.session import Session
+from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -25,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_group(options: AppOptions, session: Session) -> None:
-    """Run the group level.
+    """Run the group level, from the output folder alone where the input has no scans (any more).
 
     Parameters
     ----------
@@ -41,21 +52,22 @@ def run_group(options: AppOptions, session: Session) -> None:
         If the participant level has not been run (66), there are no manual masks where the user
         says (66), a column or class does not exist (64), and as the participant level.
     """
-    check_input(options)
     if not read_description(options.output_dir):
-        raise MsnmoError(
-            "there are no results of the participant level in the output folder",
-            file=options.output_dir,
-            remedy="Run the participant level first",
-            exit_code=ExitCode.INPUT_MISSING,
-        )
-    check_folders(options)
-    scans = select(options.bids_dir, options).scans
+        check_input(options)
+        raise _no_results(options)
+    scans, missing = _scans_of_input(options)
     latest = latest_records(read_runs(options.output_dir))
-    records = [standing(scan, options.output_dir, latest) for scan in scans]
+    if missing:
+        records, notes = _from_output(options, latest), [_without_input(options, missing)]
+    else:
+        records = [standing(scan, options.output_dir, latest) for scan in scans]
+        places = (options.bids_dir, options.output_dir)
+        notes = merged([*left_over(*places, scans), *not_asked_for(*places, scans)])
+    for line in notes:
+        logger.warning("%s", line)
     count = sum(record.status == Status.COMPLETE for record in records)
     if options.dry_run:
-        logger.info("Would write a table of %d scans, %d of them with results", len(scans), count)
+        logger.info("Would write a table of %d scans, %d of them with results", len(records), count)
         return
     from msnmo_bids.group.write import write_group
 
@@ -65,14 +77,92 @@ def run_group(options: AppOptions, session: Session) -> None:
         options.output_dir,
         records,
         version=get_version(),
-        bids_dir=options.bids_dir,
+        bids_dir=_tables(options),
         settings=settings,
+        notes=notes,
     )
     for record in records:
         if record.status != Status.COMPLETE:
             logger.warning("%s: no results (%s): n/a in the table", record.relative, record.message)
-    logger.info("Group table and page: %d scans, %d with results", len(scans), count)
+    logger.info("Group table and page: %d scans, %d with results", len(records), count)
     session.ok = count
+
+
+def _scans_of_input(options: AppOptions) -> tuple[list[Scan], str]:
+    """Return the scans of the input, or none and why the output folder alone has to do."""
+    if options.bids_dir.resolve() == options.output_dir.resolve():
+        return [], "the input is the output folder"
+    try:
+        check_folders(options)
+        return list(select(options.bids_dir, options).scans), ""
+    except MsnmoError as error:
+        if error.exit_code != ExitCode.INPUT_MISSING:
+            raise
+        return [], f"{error.file}: {error.problem}"
+
+
+def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[ScanRecord]:
+    """Return the scans that the participant level left in the output folder, in order.
+
+    Raises
+    ------
+    MsnmoError
+        If it left none, if a participant or session is not there (18), if the user asks for what
+        only the input tells (66), or as the participant level for the output folder.
+    """
+    check_is_ours(options.output_dir)
+    check_writable(options.output_dir, "output folder")
+    asked = {"--labels": options.labels, "--exclude": options.exclude,
+             "--bids-filter-file": options.bids_filter_file}  # fmt: skip
+    if needs := [name for name, value in asked.items() if value]:
+        raise MsnmoError(
+            f"{', '.join(needs)}: cannot be used without the input",
+            file=options.bids_dir,
+            remedy="Give the root folder of the BIDS data set",
+            exit_code=ExitCode.INPUT_MISSING,
+        )
+    found = [read_scan(options.output_dir, one) for one in scans_with_results(options.output_dir)]
+    found = [replace(one, relative=source_of(one)) for one in found]
+    there = {one.relative for one in found}
+    found += [one for one in latest.values() if one.relative not in there]
+    if not found:
+        raise _no_results(options)
+    people, sessions = options.participant_label, options.session_label
+    found = [one for one in found if not people or one.subject in people]
+    found = [one for one in found if not sessions or one.session in sessions]
+    if not found:
+        raise MsnmoError(
+            "no scan in the output folder is of these participants and sessions",
+            file=options.output_dir,
+            exit_code=ExitCode.NOTHING_SELECTED,
+        )
+    return in_order(found)
+
+
+def _without_input(options: AppOptions, missing: str) -> str:
+    """Say what the group level lacks without the scans of the input."""
+    lacks = (
+        "" if _tables(options) else "diagnoses, sites, scanners and ages of the input's tables; "
+    )
+    return (
+        f"{missing}. The group level is made from the output folder alone, without: {lacks}"
+        "scans that no run has tried; whether the results are still those of the raw images"
+    )
+
+
+def _tables(options: AppOptions) -> Path | None:
+    """Return the folder whose tables and sidecars tell of the scans, if there is one."""
+    folder = options.bids_dir
+    return folder if folder.is_dir() and folder.resolve() != options.output_dir.resolve() else None
+
+
+def _no_results(options: AppOptions) -> MsnmoError:
+    return MsnmoError(
+        "there are no results of the participant level in the output folder",
+        file=options.output_dir,
+        remedy="Run the participant level first",
+        exit_code=ExitCode.INPUT_MISSING,
+    )
 
 
 def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.resume import Expected, why_incomplete
+from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.bids.resume import why_incomplete
 from msnmo_bids.bids.runs import RunRecord
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.errors import ExitCode
+from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.options import AppOptions
-from msnmo_bids.run.plan import Plan
+from msnmo_bids.run.plan import Plan, expected_of
 from msnmo_bids.run.resources import Resources
 from msnmo_bids.run.session import nipype_level
+from msnmo_bids.workflows.steps import subject_workflow_name
+from msnmo_bids.workflows.sweeper import BATCH
 
 if TYPE_CHECKING:
-    from msnmo_bids.workflows.execution import Failure
+    from msnmo_bids.workflows.execution import Failure, UsageCallback
     from msnmo_bids.workflows.usage import Usage
 
 WORKFLOWS = ("msnmo_wf", "visits_wf")
@@ -40,12 +47,18 @@ class Job:
         Work folder.
     resources : Resources
         Plugin and threads.
+    claims : Claims
+        The participants that this run works on now.
     failures : list of Failure
         Of all batches so far.
     comparison_failures : list of Failure
         Of comparisons of visits; ``prefix`` is the comparison's name.
     usage : dict
         Name of a scan -> step -> what it cost.
+    outcomes : dict of str to ScanRecord
+        What became of the scans so far, by their relative path.
+    codes : list of ExitCode
+        Of what went wrong so far.
     """
 
     options: AppOptions
@@ -53,9 +66,12 @@ class Job:
     record: RunRecord
     work_dir: Path
     resources: Resources
+    claims: Claims
     failures: list[Failure] = field(default_factory=list)
     comparison_failures: list[Failure] = field(default_factory=list)
     usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
+    outcomes: dict[str, ScanRecord] = field(default_factory=dict)
+    codes: list[ExitCode] = field(default_factory=list)
 
     @property
     def output_dir(self) -> Path:
@@ -70,30 +86,58 @@ class Job:
 
     def why_incomplete(self, scan: Scan) -> str | None:
         """Return why a scan is not complete now, None when it is."""
-        expected = Expected(self.plan.settings, self.record.version, self.plan.metadata.fingerprint)
+        expected = expected_of(self.options, self.plan.settings, self.plan.metadata)
         return why_incomplete(scan, self.output_dir, expected)
+
+    def claim(self, subjects: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Claim participants with as many scans to run as one workflow takes.
+
+        Returns
+        -------
+        mine, held : list of str
+            Those claimed, and those that another run works on.
+        """
+        waiting = Counter(scan.subject for scan in self.plan.to_run)
+        mine: list[str] = []
+        held: list[str] = []
+        for subject in subjects:
+            if sum(waiting[name] for name in mine) >= BATCH:
+                break
+            taken = self.claims.take(subject_workflow_name(subject))
+            (mine if taken else held).append(subject)
+        return mine, held
+
+    def release(self, subjects: Iterable[str]) -> None:
+        """Let other runs have participants."""
+        self.claims.release(map(subject_workflow_name, subjects))
 
     def clean_work(self) -> None:
         """Remove what earlier runs left in the work folder, and nothing that is not ours.
 
-        With ``--participant-label`` only these participants' folders go: other runs may share it.
+        What another run works on stays; with ``--participant-label``, other participants' folders.
         """
-        for root in (self.work_dir / name for name in WORKFLOWS):
-            if self.options.participant_label is None:
-                shutil.rmtree(root, ignore_errors=True)
-                continue
-            for subject in self.plan.selection.subjects:
-                shutil.rmtree(root / f"single_subject_{subject}_wf", ignore_errors=True)
+        subjects = self.plan.selection.subjects
+        named = None if self.options.participant_label is None else {
+            subject_workflow_name(subject) for subject in subjects
+        }  # fmt: skip
+        for folder in (folder for name in WORKFLOWS for folder in self.work_dir.glob(f"{name}/*")):
+            if (named is None or folder.name in named) and self.claims.take(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+                self.claims.release([folder.name])
 
     def tidy(self) -> None:
-        """Remove an empty workers' log and empty work folders."""
+        """End all claims; remove an empty workers' log, and work folders that nobody needs."""
         workers = self.record.folder / WORKERS_LOG
         with suppress(OSError):
             if workers.stat().st_size == 0:
                 workers.unlink()
-        for folder in (*(self.work_dir / name for name in WORKFLOWS), self.work_dir):
-            with suppress(OSError):
-                folder.rmdir()
+        if self.claims.alone(self.work_dir):
+            for name in WORKFLOWS:
+                with suppress(OSError):
+                    (self.work_dir / name).rmdir()
+        self.claims.close()
+        with suppress(OSError):
+            self.work_dir.rmdir()
 
     def plugin_args(self) -> dict[str, Any]:
         """Return the arguments of the Nipype plugin."""
@@ -105,6 +149,20 @@ class Job:
             arguments["log_level"] = nipype_level(self.options.verbose)
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
+
+    def usage_of(self, scans: Sequence[Scan]) -> UsageCallback:
+        """Return what takes down, node by node, what processing some scans costs."""
+        from msnmo_bids.workflows.steps import step_name
+
+        names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in scans}
+
+        def on_usage(node: str, usage: Usage) -> None:
+            *_, workflow, name = node.split(".")
+            steps = self.usage.setdefault(names[workflow], {})
+            step = step_name(name)
+            steps[step] = steps[step] + usage if step in steps else usage
+
+        return on_usage
 
     def steps_of(self, scan: Scan) -> dict[str, dict[str, float]]:
         """Return what each step of a scan cost in this run, as ``run.json`` says it."""

@@ -72,6 +72,11 @@ class Plan:
         return [scan for scan in self.selection.scans if scan.relative not in self.reasons]
 
     @property
+    def touched(self) -> set[str]:
+        """The participants of whom something is to be done."""
+        return {scan.subject for scan in self.to_run} | {one.subject for one in self.comparisons}
+
+    @property
     def subjects(self) -> list[str]:
         """The participants of the scans selected, in order."""
         return list(dict.fromkeys(scan.subject for scan in self.selection.scans))
@@ -157,12 +162,7 @@ def make_plan(options: AppOptions) -> Plan:
     settings = resolve_settings(options, metadata)
     settings = replace(settings, ensemble=tuple(other.fingerprint for _, other in found[1:]))
     selection = select(options.bids_dir, options)
-    expected = Expected(
-        settings=settings,
-        version=get_version(),
-        weights=metadata.fingerprint,
-        open_settings=tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto"),
-    )
+    expected = expected_of(options, settings, metadata)
     reasons: dict[str, str] = {}
     for scan in selection.scans:
         reason = why_incomplete(scan, options.output_dir, expected)
@@ -174,6 +174,18 @@ def make_plan(options: AppOptions) -> Plan:
     for line in merged(note for comparison in due for note in comparison.notes):
         logger.warning("%s", line)
     return Plan(selection, settings, weights, metadata, reasons, due)
+
+
+def expected_of(
+    options: AppOptions, settings: ProcessingSettings, metadata: WeightsMetadata
+) -> Expected:
+    """Return what complete scans were made by; what was left to the machine may differ."""
+    return Expected(
+        settings=settings,
+        version=get_version(),
+        weights=metadata.fingerprint,
+        open_settings=tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto"),
+    )
 
 
 def resolve_settings(options: AppOptions, metadata: WeightsMetadata) -> ProcessingSettings:

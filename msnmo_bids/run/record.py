@@ -6,16 +6,20 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.bids.dataset import write_participants, write_text
 from msnmo_bids.bids.records import ScanRecord, Status
+from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.job import Job
-from msnmo_bids.run.reports import stale_reports, write_reports
+from msnmo_bids.run.reports import stale_reports, write_methods, write_reports
 from msnmo_bids.run.session import Session
+
+if TYPE_CHECKING:
+    from msnmo_bids.workflows.execution import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def write_configuration(job: Job, command: Sequence[str]) -> None:
 
 
 def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> None:
-    """Write the record and the reports of a run; say what failed.
+    """Write the record of a run; say what failed.
 
     Parameters
     ----------
@@ -67,22 +71,25 @@ def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> N
         Gets the final counts and the exit code.
     ended_by : ExitCode, optional
         Why the run ended before its end (interrupted, an unexpected error). Then scans without
-        result have not failed: they are pending, the next run processes them and writes the
+        result have not failed: they are pending, the next run processes them and writes their
         reports.
     """
-    records, codes = _records(job, ended=ended_by is not None)
+    scans = job.plan.selection.scans
+    _settle(job, scans, ended=ended_by is not None)
     for failure in (*job.failures, *job.comparison_failures):
         if not failure.prefix or failure in job.comparison_failures:
             where = f"{failure.prefix}: " if failure.prefix else ""
             logger.error("%s%s: %s. %s", where, failure.step, failure.message,
                          failure.remedy or "")  # fmt: skip
-            codes.append(failure.exit_code)
-    if ended_by is None and not _write_reports(job, session, records):
-        codes.append(ExitCode.FAILURE)
+            job.codes.append(failure.exit_code)
+    if ended_by is None:
+        write_participants(job.output_dir)
+        write_methods(job.output_dir)
+    records = [job.outcomes[scan.relative] for scan in scans]
     total = len(records)
     session.ok = sum(record.status == Status.COMPLETE for record in records)
     session.failed = total - session.ok
-    session.exit_code = exit_code_of(codes) if ended_by is None else ended_by
+    session.exit_code = exit_code_of(job.codes) if ended_by is None else ended_by
     job.record.scans = records
     job.record.write(session.exit_code)
     for record in records:
@@ -96,57 +103,57 @@ def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> N
     logger.info("%d of %d scans have their derivatives in %s", session.ok, total, job.output_dir)
 
 
-def _records(job: Job, *, ended: bool) -> tuple[list[ScanRecord], list[ExitCode]]:
-    """Return what became of each scan, and the exit codes of the failures."""
-    by_prefix = {failure.prefix: failure for failure in job.failures}
-    records, codes = [ScanRecord.of(scan, Status.COMPLETE) for scan in job.plan.complete], []
-    for scan in job.plan.to_run:
-        reason = job.why_incomplete(scan)
-        failure = by_prefix.get(scan.prefix)
-        status, problem = Status.FAILED, {}
-        if reason is None:
-            status = Status.COMPLETE
-        elif failure is not None:
-            problem = job.problem_of(failure)
-            problem["message"] = problem["message"].removeprefix(f"{scan.path}: ")
-            if failure.step != WAITING:
-                codes.append(failure.exit_code)
-        elif ended:
-            status, problem = Status.PENDING, {"message": reason}
-        elif job.stopped:
-            message = "not processed, because the run stopped at the first failure"
-            problem = {"step": WAITING, "message": message, "remedy": "Run again"}
-        else:
-            message = f"no derivatives at the end of the run: {reason}"
-            problem = {"step": "workflow", "message": message, "remedy": "Run again"}
-            codes.append(ExitCode.FAILURE)
-        records.append(ScanRecord.of(scan, status, steps=job.steps_of(scan), **problem))
-    return records, codes
-
-
-def _write_reports(job: Job, session: Session, records: Sequence[ScanRecord]) -> bool:
-    """Write the reports of all participants that this run touched; say whether that worked.
+def close_batch(job: Job, session: Session, subjects: Sequence[str]) -> None:
+    """Take down what became of the scans of participants, and write their reports.
 
     A report that cannot be written must not cost the record of a run that took a night.
     """
-    write_participants(job.output_dir)
-    scans = job.plan.selection.scans
-    subjects = {scan.subject for scan in job.plan.to_run}
-    subjects |= {comparison.subject for comparison in job.plan.comparisons}
-    subjects |= {*stale_reports(job.output_dir, scans)}
+    scans = [scan for scan in job.plan.selection.scans if scan.subject in subjects]
+    _settle(job, scans)
+    changed = job.plan.touched | {*stale_reports(job.output_dir, scans)}
     try:
         write_reports(
             job.output_dir,
             job.plan,
-            subjects=[subject for subject in job.plan.subjects if subject in subjects],
-            now=records,
+            subjects=[name for name in dict.fromkeys(s.subject for s in scans) if name in changed],
+            now=[job.outcomes[scan.relative] for scan in scans],
             compared=job.record.comparisons,
         )
     except Exception as error:
         logger.error("The reports could not be written: %s. Trace: %s; the derivatives are "
                      "complete, try --reports-only", error, session.write_crash_file())  # fmt: skip
-        return False
-    return True
+        job.codes.append(ExitCode.FAILURE)
+
+
+def _settle(job: Job, scans: Iterable[Scan], *, ended: bool = False) -> None:
+    """Take down what became of scans, unless that was done."""
+    by_prefix = {failure.prefix: failure for failure in job.failures}
+    for scan in scans:
+        if scan.relative not in job.outcomes:
+            known = by_prefix.get(scan.prefix)
+            job.outcomes[scan.relative] = _outcome(job, scan, known, ended=ended)
+
+
+def _outcome(job: Job, scan: Scan, failure: Failure | None, *, ended: bool) -> ScanRecord:
+    """Return what became of a scan; the exit code of its failure goes to the job."""
+    reason = job.why_incomplete(scan) if scan.relative in job.plan.reasons else None
+    if reason is None:
+        return ScanRecord.of(scan, Status.COMPLETE, steps=job.steps_of(scan))
+    if failure is not None:
+        problem = job.problem_of(failure)
+        problem["message"] = problem["message"].removeprefix(f"{scan.path}: ")
+        if failure.step != WAITING:
+            job.codes.append(failure.exit_code)
+    elif ended:
+        return ScanRecord.of(scan, Status.PENDING, message=reason)
+    elif job.stopped:
+        message = "not processed, because the run stopped at the first failure"
+        problem = {"step": WAITING, "message": message, "remedy": "Run again"}
+    else:
+        message = f"no derivatives at the end of the run: {reason}"
+        problem = {"step": "workflow", "message": message, "remedy": "Run again"}
+        job.codes.append(ExitCode.FAILURE)
+    return ScanRecord.of(scan, Status.FAILED, steps=job.steps_of(scan), **problem)
 
 
 def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
 from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.dataset import write_shared_files
-from msnmo_bids.bids.names import report_path
+from msnmo_bids.bids.names import io_spec, report_path
+from msnmo_bids.bids.raw_image import KEY, why_other_image
 from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs, with_steps
@@ -40,7 +42,7 @@ def write_reports(
     now: Sequence[ScanRecord] = (),
     compared: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the participants' reports, and the citations, from what is on disk and what failed.
+    """Write the participants' reports, from what is on disk and what failed.
 
     Parameters
     ----------
@@ -72,16 +74,22 @@ def write_reports(
             settings=_settings(output_dir, plan, scans),
             version=get_version(),
         )
-    write_citations(output_dir, _methods(plan.selection.available, output_dir))
 
 
-def _methods(scans: Sequence[Scan], output_dir: Path) -> Iterator[str]:
+def write_methods(output_dir: Path) -> None:
+    """Write how all that lies in the output folder was made, whichever run made it."""
+    write_citations(output_dir, _methods(output_dir))
+
+
+def _methods(output_dir: Path) -> Iterator[str]:
     """Find what the records of scans and of comparisons say of how they were made."""
-    scan_records = (read_diagnosis(scan, output_dir) for scan in scans)
-    change_records = (read_changes(c, output_dir) for c in possible_comparisons(scans, output_dir))
-    for record in chain(scan_records, change_records):
-        if record and isinstance(record.get("Methods"), str):
-            yield record["Methods"]
+    for suffix in (io_spec()["derivatives"]["diagnosis"]["suffix"],
+                   io_spec()["changes"]["both"]["record"]["suffix"]):  # fmt: skip
+        for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
+            with suppress(OSError, ValueError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(record, dict) and isinstance(record.get("Methods"), str):
+                    yield record["Methods"]
 
 
 def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:
@@ -99,9 +107,17 @@ def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> 
     Returns
     -------
     ScanRecord
+        Pending where the results are those of another raw image than the one that is there now.
     """
-    known = latest.get(scan.relative, ScanRecord.of(scan))
-    return read_scan(output_dir, replace(known, notes=tuple(scan.notes)))
+    known = replace(latest.get(scan.relative, ScanRecord.of(scan)), notes=tuple(scan.notes))
+    record = read_scan(output_dir, known)
+    if record.status != Status.COMPLETE:
+        return record
+    reason = why_other_image(scan, record.diagnosis.get(KEY))
+    return record if reason is None else replace(
+        record, status=Status.PENDING, message=reason,
+        remedy="Run the participant level again", diagnosis={},
+    )  # fmt: skip
 
 
 def changes_of_visits(

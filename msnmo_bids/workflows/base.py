@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +13,7 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
 from msnmo_bids.workflows.provenance import run_record
 from msnmo_bids.workflows.scan import init_scan_wf
+from msnmo_bids.workflows.steps import subject_workflow_name
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
@@ -97,7 +97,6 @@ def init_single_subject_wf(
     Workflow
         Without inputs and outputs: its scans read and write files.
     """
-    label = re.sub(r"[^0-9A-Za-z]", "_", subject)
-    workflow = Workflow(name=name or f"single_subject_{label}_wf")
+    workflow = Workflow(name=name or subject_workflow_name(subject))
     workflow.add_nodes([init_scan_wf(scan=scan, **shared) for scan in scans])
     return workflow

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 EventCallback = Callable[[str, str], None]
 UsageCallback = Callable[[str, Usage], None]
 
+#: In a scan's work folder: what its steps depend on.
+STAMP_NAME = "made-from.txt"
 _REPORT_REMEDY = "The crash file has the details"
 
 
@@ -64,13 +67,14 @@ def run_workflow(
     stop_on_first_crash: bool = False,
     crash_dir: Path,
     last_node: str = LAST_NODE,
+    stamps: Mapping[str, str] | None = None,
 ) -> list[Failure]:
     """Run every node of the workflow and collect the failures.
 
     ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`; any other
-    Nipype plugin by Nipype itself. What an earlier run left in the work folder of a scan is
-    removed first: Nipype's cache knows neither the program's version nor the content of the
-    weights, so a cached result could be stale, and a scan takes less than a minute.
+    Nipype plugin by Nipype itself. What an interrupted run left in the work folder of a scan is
+    used only under the same stamp: Nipype's cache knows neither the program's version nor the
+    content of weights and raw images, so that its results could be stale.
 
     Parameters
     ----------
@@ -91,6 +95,9 @@ def run_workflow(
     last_node : str
         Name of the node whose end completes a scan; its inputs ``prefix`` and ``native_file`` say
         which scan that is.
+    stamps : mapping of str to str, optional
+        What the steps of a scan depend on, by its `prefix`. Steps that an earlier run has done
+        under the same stamp are not done again.
 
     Returns
     -------
@@ -100,7 +107,8 @@ def run_workflow(
     scans = _scans(workflow, last_node)
     crash_dir = Path(crash_dir).absolute()
     before = set(crash_dir.glob("crash-*.txt"))
-    _clear_work(workflow, scans)
+    for key, scan in scans.items():
+        _prepare_work(Path(workflow.base_dir, *key.split(".")), (stamps or {}).get(scan.prefix))
     _configure(workflow, crash_dir, stop_on_first_crash, poll=0.1 if plugin == "MultiProc" else 2)
     started: set[str] = set()
     finished: set[str] = set()
@@ -188,11 +196,17 @@ def _scan_key(fullname: str) -> str:
     return ".".join(fullname.split(".")[:3])
 
 
-def _clear_work(workflow: Workflow, scans: dict[str, _ScanEntry]) -> None:
-    for key in scans:
-        folder = Path(workflow.base_dir, *key.split("."))
-        if folder.exists():
-            shutil.rmtree(folder)
+def _prepare_work(folder: Path, stamp: str | None) -> None:
+    """Empty the work folder of a scan, unless an earlier run worked under the same stamp there."""
+    file = folder / STAMP_NAME
+    with suppress(OSError, UnicodeDecodeError):
+        if stamp is not None and file.read_text(encoding="utf-8") == stamp:
+            return
+    if folder.exists():
+        shutil.rmtree(folder)
+    if stamp is not None:
+        folder.mkdir(parents=True)
+        file.write_text(stamp, encoding="utf-8")
 
 
 def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Failure]:

@@ -10,6 +10,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.raw_image import glance
 from msnmo_bids.interfaces.derivatives import WriteDerivatives
 from msnmo_bids.interfaces.figures import Figures
 from msnmo_bids.interfaces.quality import Quality
@@ -82,6 +83,7 @@ def init_scan_wf(
     write_derivatives = pe.Node(
         WriteDerivatives(
             scan=scan,
+            raw_image=glance(scan),
             prefix=scan.prefix,
             native_file=str(scan.path),
             output_dir=str(output_dir),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Node name -> what it does, in the words of a progress display or an error message.
 STEP_NAMES = {
     "conform": "checking the image",
@@ -40,6 +42,11 @@ PROGRAMS = {
 LAST_NODE = "write_derivatives"
 #: The node whose end completes a comparison of two visits.
 LAST_NODE_OF_VISITS = "write_changes"
+
+
+def subject_workflow_name(subject: str) -> str:
+    """Return the name of a participant's workflow, and so of its work folder."""
+    return f"single_subject_{re.sub(r'[^0-9A-Za-z]', '_', subject)}_wf"
 
 
 def step_name(node: str) -> str:

@@ -22,7 +22,7 @@ from msnmo_bids.interfaces.visits import (
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
-from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
+from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS, subject_workflow_name
 
 DESCRIPTION = f"""\
 Consecutive visits of a participant were registered rigidly, by a robust least-squares fit of the
@@ -70,8 +70,7 @@ def init_visits_wf(
     workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
     subjects = dict.fromkeys(comparison.subject for comparison in comparisons)
     for subject in subjects:
-        label = re.sub(r"[^0-9A-Za-z]", "_", subject)
-        person = pe.Workflow(name=f"single_subject_{label}_wf")
+        person = pe.Workflow(name=subject_workflow_name(subject))
         person.add_nodes(
             [
                 init_comparison_wf(

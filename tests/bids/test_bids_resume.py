@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,6 @@ from msnmo_bids.bids.resume import (
     why_incomplete,
 )
 from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
 
 VERSION, WEIGHTS = "9.9.9", "a" * 64
 NAMES = (
@@ -111,13 +109,11 @@ def test_a_changed_sidecar_is_noticed(scans, expected, write_derivatives, tmp_pa
     assert "skull" in why_incomplete(scans[0], tmp_path, expected)
 
 
-def test_a_scan_that_was_found_stripped_is_complete(scans, expected, write_derivatives, tmp_path):
-    """Its image said so; a sidecar that says something now counts for more."""
-    stripped = replace(scans[0], skull_stripped=True)
-    write_derivatives(stripped, tmp_path)
-    path = diagnosis_path(scans[0], tmp_path)
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "Flags": [STRIPPED_BEFORE]}))
+def test_a_sidecar_that_says_something_for_the_first_time_is_noticed(
+    scans, expected, write_derivatives, tmp_path
+):
+    """Until then the image was asked; a sidecar counts for more."""
+    write_derivatives(scans[0], tmp_path)
     assert why_incomplete(scans[0], tmp_path, expected) is None
     for said in (True, False):
         now = replace(scans[0], skull_stripped=said)

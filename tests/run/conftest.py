@@ -21,8 +21,7 @@ from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.probe import Machine
 from msnmo_bids.model.weights import WeightsMetadata, hash_file
 from msnmo_bids.run import execute, plan
-
-LAST_NODE = "write_derivatives"
+from msnmo_bids.workflows.steps import LAST_NODE
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,6 @@ def fake(
     _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
     _module(monkeypatch, "workflows.visits", init_visits_wf=init_visits_wf)
     _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
-    _module(
-        monkeypatch,
-        "workflows.steps",
-        LAST_NODE=LAST_NODE,
-        LAST_NODE_OF_VISITS="write_changes",
-        step_name=str,
-    )
     _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
     _module(monkeypatch, "group.write", write_group=write_group)
     monkeypatch.setattr(execute, "route_nipype", lambda verbose: None)

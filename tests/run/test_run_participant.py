@@ -351,7 +351,7 @@ def test_cleaning_the_work_folder_keeps_what_is_not_ours(call, fake, raw, out, t
 
 
 def test_many_scans_run_in_batches(call, fake, raw, out, monkeypatch, bad_data):
-    monkeypatch.setattr("msnmo_bids.workflows.sweeper.BATCH", 2)
+    monkeypatch.setattr("msnmo_bids.run.job.BATCH", 2)
     assert call(raw, out, "participant", SKIP).last_line == "msnmo: SUCCESS 3 0"
     assert fake.runs == [PREFIXES[:2], PREFIXES[2:]]
     fake.failures["sub-01_ses-1"] = bad_data("sub-01_ses-1")

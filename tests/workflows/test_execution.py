@@ -109,6 +109,18 @@ def test_what_an_earlier_run_left_is_not_used(tmp_path):
     assert not (results[0].parent / "remains").exists()
 
 
+def test_done_steps_of_an_interrupted_scan_are_not_done_again(tmp_path):
+    def conformed(last: str, stamp: str) -> int:
+        failures = run(tmp_path, {"a": "pass"}, last={"a": last}, stamps={"a": stamp})
+        assert len(failures) == (last != "pass")
+        (result,) = (tmp_path / "work").rglob("result_conform.pklz")
+        return result.stat().st_mtime_ns
+
+    before = conformed("die", "this image")
+    assert conformed("pass", "this image") == before
+    assert conformed("pass", "another image") > before
+
+
 def test_scans_finish_one_after_the_other(tmp_path):
     order: list[str] = []
     run(
