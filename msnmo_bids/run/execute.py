@@ -189,7 +189,7 @@ def _run_batches(
     workflow_of: Callable[[Sequence[T]], Workflow],
     last_node: str,
     failures: list[Failure],
-    *watchers: Callable[[str, str], None],
+    *watchers: Callable[[str, str, str], None],
 ) -> None:
     """Run a workflow batch by batch, each item's work folder removed when it is done."""
     from msnmo_bids.workflows.execution import run_workflow
@@ -197,9 +197,10 @@ def _run_batches(
 
     sweeper = Sweeper(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 
-    def on_event(node: str, event: str) -> None:
-        for watch in (sweeper.on_event, *watchers):
-            watch(node, event)
+    def on_event(node: str, event: str, reason: str = "") -> None:
+        sweeper.on_event(node, event)
+        for watch in watchers:
+            watch(node, event, reason)
 
     try:
         for batch in batches(items):
