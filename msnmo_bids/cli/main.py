@@ -9,7 +9,6 @@ from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.options import LEVELS, AppOptions
-from msnmo_bids.run.resources import settle_user
 
 PROGRAM = "msnmo"
 EPILOG = """\
@@ -88,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         session.ok = session.failed = 0
         options = parse_args(session.command)
         session.show(options.verbose)
-        settle_user(options.work_dir)
         if options.analysis_level == "group":
             from msnmo_bids.run.group import run_group
 

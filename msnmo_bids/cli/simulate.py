@@ -12,8 +12,8 @@ from typing import ClassVar
 from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
-from msnmo_bids.run.checks import check_writable
-from msnmo_bids.run.options import Options, argument, at_least, between, flag, option
+from msnmo_bids.run.checks import check_places
+from msnmo_bids.run.options import OUTPUT, Options, argument, at_least, between, flag, option
 
 PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")
@@ -80,6 +80,16 @@ class SimulateOptions(Options, Scans, People):
     TITLE: ClassVar[str] = ""
 
     out: Path = argument("new or empty folder", metavar="OUT", type=Path)
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The folder of label maps."""
+        return () if self.anatomy is None else (self.anatomy,)
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """The data set."""
+        return {OUTPUT: self.out}
 
 
 def build_parser() -> Parser[SimulateOptions]:
@@ -156,9 +166,9 @@ def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
 
 def _simulate(options: SimulateOptions) -> None:
     diagnoses = parse_diagnoses(options.diagnosis, options.participants)
+    check_places(options)
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
-    check_writable(options.out, "output folder")
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
     from msnmo_bids.simulation.dataset import Cohort, write_dataset

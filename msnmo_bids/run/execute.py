@@ -15,7 +15,7 @@ from msnmo_bids.bids.runs import RunRecord, comparison_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
 from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.checks import check_folders, check_within, work_folder
 from msnmo_bids.run.job import WORKFLOWS, Job
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, make_plan, plan_table, with_machine
@@ -54,6 +54,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_folders(options)
     select_subjects(options.bids_dir, options.participant_label)
     plan = make_plan(options)
+    check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     if plan.to_run and not options.skip_bids_validation and not options.reports_only:
         validate_bids(options.bids_dir, options.participant_label)
     if options.dry_run:

@@ -11,7 +11,7 @@ from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.checks import check_folders, check_input
+from msnmo_bids.run.checks import check_folders, check_input, check_within
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.reports import standing
@@ -50,6 +50,7 @@ def run_group(options: AppOptions, session: Session) -> None:
             exit_code=ExitCode.INPUT_MISSING,
         )
     check_folders(options)
+    check_within(options.output_dir, ("figures", "phenotype"))
     scans = select(options.bids_dir, options).scans
     latest = latest_records(read_runs(options.output_dir))
     records = [standing(scan, options.output_dir, latest) for scan in scans]

@@ -22,6 +22,7 @@ from msnmo_bids.settings import (
 )
 
 LEVELS = ("participant", "group")
+OUTPUT, WORK = "output folder", "work folder"
 
 
 def argument(text: str, **how: Any) -> Any:
@@ -135,6 +136,16 @@ class Folders:
     bids_dir: Path = argument("root folder of a BIDS data set", type=Path)
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
     work_dir: Path | None
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The folders into which nothing is written."""
+        return (self.bids_dir,)
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """Every folder that the program writes to, by what it is called; None: not given."""
+        return {OUTPUT: self.output_dir, WORK: self.work_dir}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,3 +341,9 @@ class AppOptions(
         "participant: process scans; group: tables and page over all participants",
         metavar="{participant,group}",
     )
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """As of `Folders`, and the database where it has to be made."""
+        made = self.bids_database_dir
+        return {**super().writes, "pybids database": None if made and made.is_dir() else made}
