@@ -270,10 +270,21 @@ def _with_entities(prefix: str, added: Mapping[str, str]) -> str:
 
     The order of the prefix's own entities is kept, because it is a source file's name; an added
     one goes before the first that must come after it (``chunk``, for example, follows ``space``).
+    An entity that the source has already gets both values: it would stand there twice, and without
+    the source's own value, two sources could have one derivative.
+
+    Examples
+    --------
+    >>> _with_entities("sub-01_desc-brain", {"space": "orig", "desc": "msnmo"})
+    'sub-01_space-orig_desc-brain+msnmo'
     """
     order = {entity: place for place, entity in enumerate(io_spec()["entity_order"])}
     parts = prefix.split("_")
     for entity, value in added.items():
+        own = [index for index, part in enumerate(parts) if part.startswith(f"{entity}-")]
+        if own:
+            parts[own[0]] += f"+{value}"
+            continue
         place = order[entity]
         later = [
             index
