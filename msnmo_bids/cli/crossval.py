@@ -20,7 +20,7 @@ examples:
   msnmo-crossval /data/bids /data/crossval --collect       # tables, figures and page
 
 Run again after an interruption, the same command goes on where it stopped.
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 def build_parser() -> Parser[CrossvalOptions]:

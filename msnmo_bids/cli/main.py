@@ -22,7 +22,7 @@ exit codes:
   64 wrong usage   65 some scans failed because of their data   66 input missing
   73 output cannot be created   74 input/output error   75 interrupted: run again, it resumes
 
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 def build_parser() -> Parser[AppOptions]:

@@ -39,7 +39,7 @@ and any others as subgroups.
 exit codes:
   0 done   1 failed   64 wrong usage   65 a table is not as it should be   66 input missing
   73 output cannot be created   74 input/output error
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ EPILOG = """\
 example:
   msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
 
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 @dataclass(frozen=True, kw_only=True)

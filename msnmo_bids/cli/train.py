@@ -20,7 +20,7 @@ examples:
   msnmo /data/bids /data/out participant --weights /data/training/msnmo-joint.safetensors
 
 Stopped by Ctrl-C or SIGTERM it saves; the same command goes on where it stopped.
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 def build_parser() -> Parser[TrainOptions]:

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
+from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
@@ -295,7 +296,7 @@ def _write_image(out: Path, visit: Visit, cohort: Cohort) -> None:
         values = values * scan.brain_mask.astype(values.dtype)
     as_image(values, scan.affine, visit.geometry).to_filename(path)
     content = {
-        "Manufacturer": "Simulated",
+        "Manufacturer": SIMULATED,
         "ProtocolName": scan.protocol.name,
         "SliceThickness": scan.protocol.thickness,
         "SkullStripped": cohort.skull_strip,
