@@ -102,7 +102,7 @@ class Sidecars:
             if value is not None:
                 content[field] = value
         if content.get("Manufacturer") == SIMULATED:
-            found.append(Note("a simulated image: no person was scanned"))
+            found.append(Note("a simulated image, no person was scanned"))
         return content, [Note(note.what, sidecar) for note in found]
 
 

@@ -284,3 +284,13 @@ def test_entities_of_derivatives_are_named(make_dataset, caplog):
     assert scan.notes == (f"a raw image has no space- and desc- in its name; if this is not the "
                           f"raw one, use --exclude: {scan.relative}",)  # fmt: skip
     assert "a raw image has no space- and desc-" in caplog.text
+
+
+def test_a_simulated_image_is_called_so(make_dataset):
+    root = make_dataset(*THREE)
+    sidecar = (root / THREE[2]).with_name("sub-02_FLAIR.json")
+    sidecar.write_text(json.dumps({"Manufacturer": "Simulated"}))
+    notes = {scan.relative: scan.notes for scan in find_scans(root).scans}
+    about = sidecar.relative_to(root).as_posix()
+    assert notes.pop(THREE[2]) == (f"a simulated image, no person was scanned: {about}",)
+    assert set(notes.values()) == {()}
