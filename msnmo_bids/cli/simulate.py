@@ -13,15 +13,16 @@ from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
 from msnmo_bids.run.checks import check_places
-from msnmo_bids.run.options import OUTPUT, Options, argument, at_least, between, flag, option
+from msnmo_bids.run.options import OUTPUT, Options, argument, at_least, between, flag, list_of, option
 
 PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
 EPILOG = """\
-example:
+examples:
   msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
+  msnmo-simulate OUT --diagnosis MS:1,NMOSD:1 --sessions 2,1 --load 20,5
 
 Research use only; not a medical device."""
 
@@ -40,7 +41,15 @@ class People:
         "(HC: healthy control; default: MS,NMOSD)",
         default="MS,NMOSD", metavar="LIST",
     )  # fmt: skip
-    sessions: int = option("visits of each person", default=1, metavar="K", type=at_least(1))
+    sessions: tuple[int, ...] = option(
+        "visits of each person, or of each in turn, as in 2,1 (default: 1)",
+        default=(1,), metavar="K[,K...]", type=list_of(at_least(1)),
+    )  # fmt: skip
+    load: tuple[float, ...] = option(
+        "lesion volume at the first visit in ml, of each person in turn, as in 20,5 "
+        "(default: drawn as in published cohorts)",
+        default=(), metavar="ML[,ML...]", type=list_of(between(0, 70)),
+    )  # fmt: skip
     typicality: float = option(
         "share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
         "follows the other's",
@@ -173,10 +182,10 @@ def _simulate(options: SimulateOptions) -> None:
     from msnmo_bids.simulation.anatomy import whole_heads
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
     from msnmo_bids.simulation.material import material_with
-    from msnmo_bids.simulation.mni_head import mni_head
+    from msnmo_bids.simulation.mni_head import PERSON_SIZE, mni_head
 
     if options.anatomy is None:
-        heads = [mni_head()]
+        heads = [mni_head(PERSON_SIZE)]
     else:
         heads = whole_heads(options.anatomy, len(diagnoses))
     material = material_with(heads, options.lesion_shapes)
@@ -188,6 +197,7 @@ def _simulate(options: SimulateOptions) -> None:
         protocols=() if ANY_PROTOCOL in names else tuple(acquisition.PRESETS[n] for n in names),
         skull_strip=options.skull_strip,
         typicality=options.typicality,
+        loads=options.load,
     )
     write_dataset(
         options.out, material.heads, cohort, shapes=material.shapes, processes=options.n_cpus

@@ -109,6 +109,15 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Return the type of one value, or of several with commas between them."""
+
+    def values(text: str) -> tuple[Any, ...]:
+        return tuple(kind(part.strip()) for part in text.split(","))
+
+    return values
+
+
 def device_name(text: str) -> str:
     """Return the name of a device as it was given, or refuse it."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
