@@ -15,7 +15,7 @@ LINES = [line for line in ROWS if line != "| input | what happens | test |"]
 
 
 @cache
-def tests_in(file: str) -> set[str]:
+def names_of_tests(file: str) -> set[str]:
     tree = ast.parse((TESTS / file).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -25,7 +25,7 @@ def test_every_line_names_a_test_that_there_is():
         found = ROW.fullmatch(line)
         assert found, line
         assert found["test"].startswith("test_"), line
-        assert found["test"] in tests_in(found["file"]), line
+        assert found["test"] in names_of_tests(found["file"]), line
 
 
 def test_there_are_sixty_kinds_of_input_each_once():

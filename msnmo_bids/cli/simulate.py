@@ -13,7 +13,16 @@ from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
 from msnmo_bids.run.checks import check_places
-from msnmo_bids.run.options import OUTPUT, Options, argument, at_least, between, flag, list_of, option
+from msnmo_bids.run.options import (
+    OUTPUT,
+    Options,
+    argument,
+    at_least,
+    between,
+    flag,
+    list_of,
+    option,
+)
 
 PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")

@@ -75,13 +75,13 @@ NO_RATES = (
 ACCURACY_MEANS = (
     "What follows compares the model with the diagnoses that this data set states. It holds for "
     "this cohort and its scanners, not for other people; where site and diagnosis go together, "
-    "a classifier can seem right by recognising the scanner. No real NMOSD scan was available to the "
-    "developers: if this data set holds some, they are the first that the model has met."
+    "a classifier can seem right by recognising the scanner. No real NMOSD scan was available to "
+    "the developers: if this data set holds some, they are the first that the model has met."
 )
 
 QUALITY_MEANS = (
-    "Red: the diagnosis is withheld. Amber: please check the image. The limits were set on 15 real FLAIR "
-    "and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
+    "Red: the diagnosis is withheld. Amber: please check the image. The limits were set on 15 real "
+    "FLAIR and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
     "recognised, so look at the images."
 )
 

@@ -95,9 +95,10 @@ def check_input(options: Folders) -> None:
         With exit code 66; 64 if the output is a data set, and so the two are in the wrong order.
     """
     bids_dir, output_dir = options.bids_dir, options.output_dir
-    if os.path.isdir(bids_dir) and os.access(bids_dir, os.R_OK | os.X_OK):
+    if os.access(bids_dir, os.R_OK | os.X_OK) and bids_dir.is_dir():
         return
-    problem = "does not exist" if not os.path.exists(bids_dir) else "is not a folder that can be read"
+    there = os.access(bids_dir, os.F_OK)  # Path.exists raises where a folder above is locked
+    problem = "is not a folder that can be read" if there else "does not exist"
     derived = read_description(output_dir).get("DatasetType") == "derivative"
     if output_dir.is_dir() and subject_folders(output_dir) and not derived:
         raise UsageError(

@@ -37,7 +37,7 @@ def mni_head(size: float = 1.0) -> Head:
     tissue, affine = mni_tissue()
     if size != 1:
         tissue = ndimage.zoom(tissue, size, order=0, grid_mode=True, mode="nearest")
-        affine[:3, 3] = size * affine[:3, 3] + (1 - size) / 2  # voxels are larger than points
+        affine[:3, 3] = size * affine[:3, 3] + (1 - size) / 2  # of the centre of the first voxel
     return head_from_tissue(tissue, affine, "MNI152")
 
 

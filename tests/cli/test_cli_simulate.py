@@ -76,7 +76,9 @@ def test_options_reach_the_data_set(tmp_path, monkeypatch):
         dataset, "write_dataset", lambda out, heads, cohort, **more: seen.update(locals())
     )
     out = tmp_path / "out"
-    arguments = "--diagnosis MS:2,HC:1 --sessions 3,1 --load 20,0.5 --seed 7 --skull-strip --typicality 0.5"
+    arguments = (
+        "--diagnosis MS:2,HC:1 --sessions 3,1 --load 20,0.5 --seed 7 --skull-strip --typicality 0.5"
+    )
     presets = ["--scanner-preset", "3T-3D", "--scanner-preset", "1.5T-2D", "--n-cpus", "2"]
     assert simulate.main([str(out), *arguments.split(), *presets]) == 0
     assert seen["out"] == out

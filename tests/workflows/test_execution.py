@@ -110,7 +110,9 @@ def test_scans_finish_one_after_the_other(tmp_path):
         tmp_path,
         dict.fromkeys("abcd", "pass"),
         plugin_args={"n_procs": 1},
-        on_event=lambda node, event, _: order.append(node.split(".")[2]) if event == "end" else None,
+        on_event=lambda node, event, _: (
+            order.append(node.split(".")[2]) if event == "end" else None
+        ),
     )
     assert order == [f"scan_{name}_wf" for name in "aabbccdd"]
 
