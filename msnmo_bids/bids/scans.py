@@ -178,7 +178,8 @@ def find_scans(
     subjects = select_subjects(bids_dir, participants)
     _check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None, database_dir)
-    indexed, unknown = set(_query(layout, {})), set()
+    indexed = set(_query(layout, {}))
+    unknown: set[str] = set()
     if database_dir is not None:
         indexed, unknown = _as_on_disk(indexed, bids_dir, subjects, database_dir)
     available = _scans(indexed, bids_dir, set(subjects))
