@@ -55,11 +55,7 @@ def check_places(options: Places) -> None:
     """
     places = {what: folder for what, folder in options.writes.items() if folder is not None}
     for what, folder in places.items():
-        for source in options.reads:
-            _check_outside(source, folder, what)
-    if places.get(WORK) is not None and _real(places[WORK]) == _real(places[OUTPUT]):
-        raise UsageError("the work folder is the output folder", file=places[WORK],
-                         remedy="Choose another one (-w)")  # fmt: skip
+        _check_place(options, folder, what)
     for what, folder in places.items():
         check_writable(folder, what)
     settle_user(places.get(WORK))
@@ -115,25 +111,31 @@ def check_input(options: Folders) -> None:
     )
 
 
-def _check_outside(source: Path, folder: Path, what: str) -> None:
-    """Refuse a folder in one that is only read.
+def _check_place(options: Places, folder: Path, what: str) -> None:
+    """Refuse a folder in one that is only read, and a work folder that is the output folder.
 
     ``INPUT/derivatives/<name>`` is the one place in a data set that BIDS has for an output.
     """
-    inside = _real(folder).parts
-    root = _real(source).parts
-    if inside[: len(root)] != root:
-        return
-    rest = inside[len(root) :]
-    if what == OUTPUT and len(rest) > 1 and rest[0] == "derivatives":
-        return
-    where = "in the input" if rest else "the input"
-    also = f", or {source / 'derivatives' / 'msnmo'}" if what == OUTPUT else ""
-    raise UsageError(
-        f"the {what} is {where} ({source}), into which nothing is written",
-        file=folder,
-        remedy=f"Choose a folder outside of it{also}",
-    )
+    may_be_derivatives = what == OUTPUT and isinstance(options, Folders)
+    target = _real(folder)
+    for source in options.reads:
+        root = _real(source)
+        if not target.is_relative_to(root):
+            continue
+        inside = target.relative_to(root).parts
+        if may_be_derivatives and len(inside) > 1 and inside[0] == "derivatives":
+            continue
+        where = "in the input" if inside else "the input"
+        also = f", or {source / 'derivatives' / 'msnmo'}" if may_be_derivatives else ""
+        raise UsageError(
+            f"the {what} is {where} ({source}), into which nothing is written",
+            file=folder,
+            remedy=f"Choose a folder outside of it{also}",
+        )
+    output = options.writes[OUTPUT]
+    if what == WORK and output is not None and target == _real(output):
+        raise UsageError("the work folder is the output folder", file=folder,
+                         remedy="Choose another one (-w)")  # fmt: skip
 
 
 def _real(folder: Path) -> Path:
@@ -186,7 +188,7 @@ def work_folder(options: Folders) -> Path:
     """
     folder = (options.work_dir or Path("work")).resolve()
     try:
-        _check_outside(options.bids_dir, folder, WORK)
+        _check_place(options, folder, WORK)
         check_writable(folder, WORK)
         folder.mkdir(parents=True, exist_ok=True)
     except MsnmoError as problem:

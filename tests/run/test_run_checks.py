@@ -330,3 +330,10 @@ def test_a_database_is_not_made_in_the_input(call, fake, raw, out):
     assert result.code == 64
     assert "the pybids database is in the input" in result.text
     assert sorted(raw.rglob("*")) == before
+
+
+def test_default_work_folder_is_never_the_output(call, fake, raw):
+    assert call(raw, "work", "participant", SKIP).code == 0  # named as the work folder would be
+    work = Path(fake.arguments["work_dir"])
+    assert work != Path("work").resolve()
+    shutil.rmtree(work, ignore_errors=True)
