@@ -20,10 +20,11 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml version
 
 demo: install
 	rm -rf $(DEMO)
-	$(BIN)/msnmo-simulate $(DEMO)/bids --diagnosis MS:1,NMOSD:1 --seed $(DEMO_SEED)
+	$(BIN)/msnmo-simulate $(DEMO)/bids --diagnosis MS:1,NMOSD:1 --sessions 2,1 --load 22,6 \
+		--scanner-preset 3T-3D --seed $(DEMO_SEED)
 	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/out participant --work-dir $(DEMO)/work --omp-nthreads 2
 	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/out group
-	@echo "Open $(DEMO)/out/group_FLAIR.html and $(DEMO)/out/sub-01.html in a browser."
+	@$(BIN)/python -m dev.demo $(DEMO)/bids $(DEMO)/out
 
 test: install lint
 	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile

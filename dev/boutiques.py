@@ -59,7 +59,7 @@ def descriptor() -> dict[str, Any]:
         "name": "msnmo",
         "tool-version": get_version(),
         "schema-version": "0.5",
-        "description": f"{parser.description} Research use only, no medical device.",
+        "description": f"{parser.description} Research use only; not a medical device.",
         "author": "The msnmo developers",
         "url": CODE_URL,
         "command-line": f"{parser.prog} {words}",

@@ -94,7 +94,9 @@ def decide(
         reasons.append("No lesion was found, so there is no pattern to classify")
     elif probabilities[likeliest] < least:
         flags.append(LOW_PROBABILITY)
-        reasons.append(f"No class reaches {least:g}, from which on these weights name a diagnosis")
+        reasons.append(
+            f"No class reaches the score of {least:g} from which these weights name a diagnosis"
+        )
     elif others:
         flags.append(DISAGREEMENT)
         reasons.append(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from enum import IntEnum
 from pathlib import Path
 
@@ -79,3 +82,62 @@ class BadInputError(MsnmoError):
     """One input file cannot be processed; the other participants go on."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+#: What helps where the system says that a place cannot be used.
+DISK_REMEDIES = {
+    errno.ENOSPC: "Make room there, or choose a folder on another disk",
+    errno.EDQUOT: "Make room within your quota, or choose a folder on another disk",
+    errno.EROFS: "Choose a folder that can be written",
+    errno.EACCES: "Get permission there, or choose another folder",
+    errno.EPERM: "Get permission there, or choose another folder",
+    errno.ENOENT: "Check that the folder is still there (removed, unmounted?) and run again",
+    errno.ENOTDIR: "A file stands where a folder is needed: move it, or choose another folder",
+    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another folder",
+    errno.ENAMETOOLONG: "Choose a folder with a shorter name",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or do less at once (--nprocs)",
+    errno.EIO: "Check the disk",
+    errno.ESTALE: "Check the network disk",
+}
+#: As other programs and libraries say it, who give no number.
+_SAID = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+
+
+def disk_error(error: BaseException) -> MsnmoError | None:
+    """Return what a user can do about a disk, a permission or a missing folder.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised; what it was raised from counts too.
+
+    Returns
+    -------
+    MsnmoError or None
+        None where the error is of another kind.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in DISK_REMEDIES:
+            return _disk_error(cause.errno, cause.filename)
+        cause = cause.__cause__
+    return None
+
+
+def disk_error_in(trace: str) -> MsnmoError | None:
+    """Return the same from the text of a trace, or of what a program said.
+
+    Examples
+    --------
+    >>> str(disk_error_in("OSError: [Errno 30] Read-only file system: '/out/x'"))
+    'Read-only file system (/out/x). Choose a folder that can be written'
+    """
+    for code, _, file in reversed(re.findall(r"\[Errno (\d+)\] ([^:\n]*)(?:: '(.+)')?", trace)):
+        if int(code) in DISK_REMEDIES:
+            return _disk_error(int(code), file or None)
+    return next((_disk_error(code, None) for text, code in _SAID.items() if text in trace), None)
+
+
+def _disk_error(code: int, file: str | None) -> MsnmoError:
+    problem = os.strerror(code) + (f" ({file})" if file else "")
+    return MsnmoError(problem, remedy=DISK_REMEDIES[code], exit_code=ExitCode.IO_ERROR)

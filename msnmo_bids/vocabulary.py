@@ -54,9 +54,9 @@ SIMULATED_ONLY = "weights_simulated_only"
 #: What a reader should know of a scan or of a comparison.
 FLAGS = {
     QUALITY_RED: "The image's quality is red: no diagnosis is named.",
-    QUALITY_AMBER: "The image's quality is amber: see the quality table.",
+    QUALITY_AMBER: "The image's quality is amber: please check the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
-    LOW_PROBABILITY: "No class is probable enough to be named by these weights.",
+    LOW_PROBABILITY: "No class reaches the score from which these weights name a diagnosis.",
     DISAGREEMENT: "The networks of the ensemble, or the image and its mirror image, name "
     "different classes.",
     UNFAMILIAR: "The scan is unlike those that the network was trained on.",

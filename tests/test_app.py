@@ -330,7 +330,10 @@ def test_a_work_folder_that_fills_up(simulated, tmp_path):
     assert result.returncode == 74, result.stdout + result.stderr
     lines = result.stdout.strip().splitlines()
     assert lines[-1] == "msnmo: FAILED 0 1"
-    assert any("sub-03_FLAIR.nii.gz: " in s and "the disk is full. Make room" in s for s in lines)
+    assert any(
+        "sub-03_FLAIR.nii.gz: " in s and "No space left on device" in s and "Make room" in s
+        for s in lines
+    )
     assert not [path for path in out.rglob("*") if ".nii" in path.name or ".tmp" in path.name]
 
 

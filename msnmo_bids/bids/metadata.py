@@ -19,6 +19,8 @@ FIELDS: dict[str, type] = {
     "Manufacturer": str,
     "ManufacturersModelName": str,
 }
+#: Manufacturer of the scans of ``msnmo-simulate``.
+SIMULATED = "Simulated"
 _TYPE_NAMES = {bool: "true or false", float: "a number", str: "a text"}
 
 
@@ -59,7 +61,7 @@ class Sidecars:
         return metadata
 
     def notes(self, relative: str) -> list[Note]:
-        """Return what was left out or guessed in the sidecars of an image, with their names."""
+        """Return what a reader must know of an image's sidecars: faults, guesses, a simulation."""
         return [
             note for sidecar in self._that_apply(relative) for note in self._content(sidecar)[1]
         ]
@@ -99,6 +101,8 @@ class Sidecars:
             found += [Note(f"{field} {problem}")] if problem else []
             if value is not None:
                 content[field] = value
+        if content.get("Manufacturer") == SIMULATED:
+            found.append(Note("a simulated image, no person was scanned"))
         return content, [Note(note.what, sidecar) for note in found]
 
 

@@ -109,6 +109,34 @@ def derivative_name(prefix: str, kind: str) -> str:
     return _name(prefix, rule, class_name=class_name)
 
 
+def prefix_of(name: str, kind: str) -> str:
+    """Return the source image's name from a derivative's: what `derivative_name` was given.
+
+    Parameters
+    ----------
+    name : str
+        File name of a derivative.
+    kind : str
+        One of :func:`derivative_kinds` that adds the entity ``desc`` alone.
+
+    Returns
+    -------
+    str
+        Without ``_FLAIR.nii.gz``.
+
+    Examples
+    --------
+    >>> prefix_of("sub-01_desc-msnmo_diagnosis.json", "diagnosis")
+    'sub-01'
+    >>> prefix_of("sub-01_desc-brain+msnmo_diagnosis.json", "diagnosis")
+    'sub-01_desc-brain'
+    """
+    rule = io_spec()["derivatives"][kind]
+    value, stem = rule["entities"]["desc"], name.removesuffix(f"_{rule['suffix']}")
+    own = f"_desc-{value}"
+    return stem.replace(own, "", 1) if own in stem else stem.replace(f"+{value}", "", 1)
+
+
 def truth_name(prefix: str, kind: str) -> str:
     """Return the file name of one truth of a simulated scan.
 
@@ -270,10 +298,21 @@ def _with_entities(prefix: str, added: Mapping[str, str]) -> str:
 
     The order of the prefix's own entities is kept, because it is a source file's name; an added
     one goes before the first that must come after it (``chunk``, for example, follows ``space``).
+    An entity that the source has already gets both values: it would stand there twice, and without
+    the source's own value, two sources could have one derivative.
+
+    Examples
+    --------
+    >>> _with_entities("sub-01_desc-brain", {"space": "orig", "desc": "msnmo"})
+    'sub-01_space-orig_desc-brain+msnmo'
     """
     order = {entity: place for place, entity in enumerate(io_spec()["entity_order"])}
     parts = prefix.split("_")
     for entity, value in added.items():
+        own = [index for index, part in enumerate(parts) if part.startswith(f"{entity}-")]
+        if own:
+            parts[own[0]] += f"+{value}"
+            continue
         place = order[entity]
         later = [
             index

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.names import bids_uri, derivative_name
+from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
 from msnmo_bids.bids.scans import SCAN_NAME, Scan
 from msnmo_bids.bids.sidecars import RAW_DATASET
 from msnmo_bids.bids.visits import BY_LABELS
@@ -240,10 +240,9 @@ def scans_with_results(output_dir: Path) -> list[ScanRecord]:
         Sorted by path, not read yet (:func:`read_scan`); the raw image's name is supposed to end
         in ``.nii.gz``.
     """
-    ending = derivative_name("", "diagnosis")
     found = []
-    for path in sorted(output_dir.glob(f"sub-*/**/anat/*{ending}")):
-        prefix = path.name.removesuffix(ending)
+    for path in sorted(output_dir.glob("sub-*/**/anat/*_diagnosis.json")):
+        prefix = prefix_of(path.name, "diagnosis")
         folder = path.parent.relative_to(output_dir).as_posix()
         if match := SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz"):
             relative = f"{folder}/{match[0]}"

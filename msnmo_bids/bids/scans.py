@@ -19,7 +19,7 @@ from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.text import Note, merged
+from msnmo_bids.text import Note, listed, merged
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -33,6 +33,8 @@ FIXED_ENTITIES = ("datatype", "suffix")
 SCAN_NAME = re.compile(
     r"(?P<prefix>sub-(?P<subject>[^_/]+)(?:_ses-(?P<session>[^_/]+))?(?:_[^/]+)?)_FLAIR\.nii(\.gz)?"
 )
+#: Entities that raw images do not have.
+OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
 
 
@@ -176,7 +178,11 @@ def find_scans(
     subjects = select_subjects(bids_dir, participants)
     _check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None, database_dir)
-    available = _scans(_query(layout, {}), bids_dir, set(subjects))
+    indexed = set(_query(layout, {}))
+    unknown: set[str] = set()
+    if database_dir is not None:
+        indexed, unknown = _as_on_disk(indexed, bids_dir, subjects, database_dir)
+    available = _scans(indexed, bids_dir, set(subjects))
     scans = available
     if filters:
         fitting = set(_query(layout, filters))
@@ -185,7 +191,7 @@ def find_scans(
         scans = _of_sessions(scans, sessions, bids_dir, subjects)
     if not scans:
         raise _nothing(bids_dir, filtered=bool(participants or sessions or filters))
-    with_flair = {scan.subject for scan in available}
+    with_flair = {scan.subject for scan in available} | unknown
     without = tuple(subject for subject in subjects if subject not in with_flair)
     return Selection(tuple(scans), tuple(subjects), without, tuple(available))
 
@@ -279,6 +285,39 @@ def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None
     return layout
 
 
+def _as_on_disk(
+    indexed: set[str], bids_dir: Path, subjects: Sequence[str], database_dir: Path
+) -> tuple[set[str], set[str]]:
+    """Compare a database with the data set as it is now, and name what differs.
+
+    Returns
+    -------
+    indexed : set of str
+        What the database knows and is still there.
+    unknown : set of str
+        Participants with scans that it does not know.
+    """
+    folders = (bids_dir / f"sub-{subject}" for subject in subjects)
+    there = {
+        str(path): path.relative_to(bids_dir).parts[0].removeprefix("sub-")
+        for folder in folders
+        for pattern in ("anat/*_FLAIR.nii*", "ses-*/anat/*_FLAIR.nii*")
+        for path in folder.glob(pattern)
+        if SCAN_NAME.fullmatch(path.name)
+    }
+    chosen = tuple(f"{bids_dir}/sub-{subject}/" for subject in subjects)
+    known = {path for path in indexed if path.startswith(chosen)}
+    for paths, problem in (
+        (there.keys() - known, "not in it and left out"),
+        (known - there.keys(), "gone from the data set"),
+    ):
+        if paths:
+            names = listed(sorted(Path(path).relative_to(bids_dir).as_posix() for path in paths))
+            logger.warning("%s: this pybids database is old: %s %s. Remove the folder, and it is "
+                           "made anew", database_dir, names, problem)  # fmt: skip
+    return known & there.keys(), {there[path] for path in there.keys() - known}
+
+
 def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
     """Return the paths of all files that pybids finds."""
     from bids.layout import Query
@@ -333,6 +372,9 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
             continue
         metadata = sidecars.of(relative)
         own = sidecars.notes(relative)
+        if derived := [f"{entity}-" for entity in OF_DERIVATIVES if entity in entities]:
+            own = [*own, Note(f"a raw image has no {' and '.join(derived)} in its name; if this is "
+                              "not the raw one, use --exclude", relative)]  # fmt: skip
         notes += own
         found[folder, match["prefix"]] = Scan(
             path=path,

@@ -35,7 +35,7 @@ from msnmo_bids.preprocessing.nifti_file import open_nifti
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
 DISCLAIMER = (
-    "Research software, no medical device: not for diagnosis or treatment. "
+    "Research software, not a medical device: not for diagnosis or treatment. "
     "No scan of a person with NMOSD has been evaluated."
 )
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.

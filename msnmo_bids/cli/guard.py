@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.session import DISK_ERRORS, Session, exit_code_for
+from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
+from msnmo_bids.run.session import Session, exit_code_for
 
 logger = logging.getLogger(__name__)
 
@@ -47,24 +47,21 @@ def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) ->
             session.exit_code = ExitCode(int(end.code or 0))
             if session.exit_code == ExitCode.OK:  # --help, --version
                 return
-        except MsnmoError as error:
-            logger.error("%s", error)
-            logger.debug("Trace of the error", exc_info=True)
-            session.exit_code = exit_code_for(error)
         except KeyboardInterrupt as interrupt:
             how = "the system (SIGTERM)" if isinstance(interrupt, Terminated) else "Ctrl-C"
             logger.error("Interrupted by %s. %s", how, remedy)
             session.exit_code = exit_code_for(interrupt)
         except Exception as error:
-            _unexpected(error, session)
+            _say(error, session)
             session.exit_code = exit_code_for(error)
         logger.info("%s", session.last_line)
 
 
-def _unexpected(error: Exception, session: Session) -> None:
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        where = f"{error.filename}: " if error.filename else ""
-        logger.error("%s%s; %s and run again", where, error.strerror, DISK_ERRORS[error.errno])
+def _say(error: Exception, session: Session) -> None:
+    problem = error if isinstance(error, MsnmoError) else disk_error(error)
+    if problem is not None:
+        logger.error("%s", problem)
+        logger.debug("Trace of the error", exc_info=True)
         return
     logger.error(
         "Unexpected error: %s: %s. Please report it with the trace in %s",

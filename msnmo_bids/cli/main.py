@@ -9,7 +9,6 @@ from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.options import LEVELS, AppOptions
-from msnmo_bids.run.resources import settle_user
 
 PROGRAM = "msnmo"
 EPILOG = """\
@@ -23,7 +22,7 @@ exit codes:
   64 wrong usage   65 some scans failed because of their data   66 input missing
   73 output cannot be created   74 input/output error   75 interrupted: run again, it resumes
 
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 def build_parser() -> Parser[AppOptions]:
@@ -88,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         session.ok = session.failed = 0
         options = parse_args(session.command)
         session.show(options.verbose)
-        settle_user(options.work_dir)
         if options.analysis_level == "group":
             from msnmo_bids.run.group import run_group
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.run.options import Options, argument, option
+from msnmo_bids.run.checks import check_places
+from msnmo_bids.run.options import OUTPUT, Options, argument, option
 
 if TYPE_CHECKING:
     from msnmo_bids.meta.studies import Studies
@@ -38,7 +39,7 @@ and any others as subgroups.
 exit codes:
   0 done   1 failed   64 wrong usage   65 a table is not as it should be   66 input missing
   73 output cannot be created   74 input/output error
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,16 @@ class MetaOptions(Options, OutputFolders, Table):
     )  # fmt: skip
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The output folders that are pooled."""
+        return tuple(path for path in self.inputs if path.is_dir())
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """Where the results go."""
+        return {OUTPUT: self.output_dir}
+
 
 def build_parser() -> Parser[MetaOptions]:
     """Return the parser of the command line."""
@@ -100,9 +111,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     with guard(PROGRAM, argv, remedy="Run the same command again") as session:
         options = build_parser().options(session.command)
         session.show(options.verbose)
+        _check(options)
         session.open_log(options.output_dir)
         _meta(options)
     return int(session.exit_code)
+
+
+def _check(options: MetaOptions) -> None:
+    from msnmo_bids.meta.sites import has_results
+
+    check_places(options)
+    if has_results(options.output_dir):
+        raise UsageError(
+            "the last folder is for the results, and this one holds some to pool",
+            file=options.output_dir,
+            remedy="Name a new folder last",
+        )
 
 
 def _meta(options: MetaOptions) -> None:

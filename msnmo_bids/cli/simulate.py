@@ -12,18 +12,28 @@ from typing import ClassVar
 from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
-from msnmo_bids.run.checks import check_writable
-from msnmo_bids.run.options import Options, argument, at_least, between, flag, option
+from msnmo_bids.run.checks import check_places
+from msnmo_bids.run.options import (
+    OUTPUT,
+    Options,
+    argument,
+    at_least,
+    between,
+    flag,
+    list_of,
+    option,
+)
 
 PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
 EPILOG = """\
-example:
+examples:
   msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
+  msnmo-simulate OUT --diagnosis MS:1,NMOSD:1 --sessions 2,1 --load 20,5
 
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +50,15 @@ class People:
         "(HC: healthy control; default: MS,NMOSD)",
         default="MS,NMOSD", metavar="LIST",
     )  # fmt: skip
-    sessions: int = option("visits of each person", default=1, metavar="K", type=at_least(1))
+    sessions: tuple[int, ...] = option(
+        "visits of each person, or of each in turn, as in 2,1 (default: 1)",
+        default=(1,), metavar="K[,K...]", type=list_of(at_least(1)),
+    )  # fmt: skip
+    load: tuple[float, ...] = option(
+        "lesion volume at the first visit in ml, of each person in turn, as in 20,5 "
+        "(default: drawn as in published cohorts)",
+        default=(), metavar="ML[,ML...]", type=list_of(between(0, 70)),
+    )  # fmt: skip
     typicality: float = option(
         "share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
         "follows the other's",
@@ -80,6 +98,16 @@ class SimulateOptions(Options, Scans, People):
     TITLE: ClassVar[str] = ""
 
     out: Path = argument("new or empty folder", metavar="OUT", type=Path)
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The folder of label maps."""
+        return () if self.anatomy is None else (self.anatomy,)
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """The data set."""
+        return {OUTPUT: self.out}
 
 
 def build_parser() -> Parser[SimulateOptions]:
@@ -156,17 +184,17 @@ def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
 
 def _simulate(options: SimulateOptions) -> None:
     diagnoses = parse_diagnoses(options.diagnosis, options.participants)
+    check_places(options)
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
-    check_writable(options.out, "output folder")
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
     from msnmo_bids.simulation.material import material_with
-    from msnmo_bids.simulation.mni_head import mni_head
+    from msnmo_bids.simulation.mni_head import PERSON_SIZE, mni_head
 
     if options.anatomy is None:
-        heads = [mni_head()]
+        heads = [mni_head(PERSON_SIZE)]
     else:
         heads = whole_heads(options.anatomy, len(diagnoses))
     material = material_with(heads, options.lesion_shapes)
@@ -178,6 +206,7 @@ def _simulate(options: SimulateOptions) -> None:
         protocols=() if ANY_PROTOCOL in names else tuple(acquisition.PRESETS[n] for n in names),
         skull_strip=options.skull_strip,
         typicality=options.typicality,
+        loads=options.load,
     )
     write_dataset(
         options.out, material.heads, cohort, shapes=material.shapes, processes=options.n_cpus

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
+from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.train import TrainOptions, train
 from msnmo_bids.training.config import add_training_arguments
 
@@ -19,7 +20,7 @@ examples:
   msnmo /data/bids /data/out participant --weights /data/training/msnmo-joint.safetensors
 
 Stopped by Ctrl-C or SIGTERM it saves; the same command goes on where it stopped.
-Research use only, no medical device."""
+Research use only; not a medical device."""
 
 
 def build_parser() -> Parser[TrainOptions]:
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with guard(PROGRAM, argv) as session:
         options = build_parser().options(session.command)
         session.show(options.verbose)
+        check_folders(options)
         session.open_log(options.output_dir)
         train(options)
     return int(session.exit_code)

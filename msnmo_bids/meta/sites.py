@@ -131,7 +131,7 @@ def read_results(folder: Path, *, model: str, site_column: str | None) -> Result
     if (folder / FOLDS).is_file():
         return _crossval(folder, model, site_column)
     table = folder / io_spec()["reports"]["group_table"]
-    if not table.is_file():
+    if not has_results(folder):
         raise MsnmoError(
             f"neither results of msnmo-crossval ({FOLDS}) nor of the group level ({table.name})",
             file=folder,
@@ -139,6 +139,11 @@ def read_results(folder: Path, *, model: str, site_column: str | None) -> Result
             exit_code=ExitCode.INPUT_MISSING,
         )
     return _group(folder, table, site_column)
+
+
+def has_results(folder: Path) -> bool:
+    """Say whether a folder holds results that can be pooled."""
+    return any((folder / name).is_file() for name in (FOLDS, io_spec()["reports"]["group_table"]))
 
 
 def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) -> list[Studies]:

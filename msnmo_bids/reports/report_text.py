@@ -10,21 +10,21 @@ NO_REAL_NMOSD = (
 ALWAYS = (
     f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
     NO_REAL_NMOSD,
-    "The pattern score is given that the cause is MS or NMOSD. "
+    "The pattern score assumes that the cause is MS or NMOSD. "
     "It does not replace AQP4 or MOG serology.",
     "MOGAD, vascular disease and normal variants are not modelled.",
     "Spinal cord and optic nerves were not assessed.",
-    'Regions are candidate regions that were found automatically, never "criteria met".',
+    "Regions are assigned automatically; they do not show that diagnostic criteria are met.",
 )
 
 SCORE_MEANS = (
-    "The score says which of the modelled patterns the lesions on the FLAIR resemble more, if it "
-    "is one of them: the numbers add up to 1 whatever the cause is."
+    "The score says which of the modelled patterns the lesions on the FLAIR resemble most. The "
+    "scores add up to 1 whatever the cause is."
 )
 SCORE_MEANS_NOT = (
-    "It is not the probability that this person has the disease: it knows neither serology, "
-    "history, spinal cord nor optic nerves, and not how common either disease is where the "
-    "scan was taken. A high number is no evidence against any third cause."
+    "It is not the probability that this person has the disease: it takes no account of serology, "
+    "history, spinal cord or optic nerves, nor of how common each disease is where the scan was "
+    "taken. A high score does not rule out any other cause."
 )
 CAM_MEANS = (
     "Where the network's features spoke for a class (pink) or against it (green), against the mean "
@@ -39,52 +39,53 @@ LESIONS_MEAN = (
     "normal caps around the ventricles, flow artefacts or cortex."
 )
 BRAIN_MASK_MEANS = (
-    "The outline should follow the brain's surface. Cut-off brain hides lesions; "
-    "skull or orbit inside it can be taken for one."
+    "The outline should follow the brain's surface. Lesions outside of it are missed; "
+    "skull or orbit inside it can be mistaken for a lesion."
 )
 BIAS_MEANS = (
     "The estimated field should be smooth and show no anatomy. "
-    "Lesions must not vanish by the correction."
+    "Lesions should be as visible after the correction as before it."
 )
 REGIONS_MEAN = (
     "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
     "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. It "
-    "can lie at sites besides, with 14 mm³ or half of it there; their volume is what lies there."
+    "counts at a site, too, if at least 14 mm³ or half of it lies there; the volume of a site is "
+    "the part that lies there."
 )
 SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (
-    "Do not read a change from the difference of two rows: slice thickness, position and contrast "
-    "change count and volume. What changed, lesion by lesion, stands under “Between visits”."
+    "The difference of two rows is not a measure of change: slice thickness, position and contrast "
+    "affect number and volume. Changes, lesion by lesion, are under “Between visits”."
 )
 CHANGES_MEAN = (
     "Consecutive visits were brought to the space half-way between them and their lesions matched. "
     "A lesion counts as changed only if its outline changed by more than the segmentation of an "
     "unchanged lesion varies, and if the images differ there; what was found at one visit only but "
-    "may be there at both is called uncertain. Look at the images before you believe a change. "
-    "This is not a measure of disease activity that was validated on patients."
+    "may be there at both is called uncertain. Please confirm each change on the images. "
+    "This is not a measure of disease activity that was validated in patients."
 )
 CHANGE_FIGURE_MEANS = (
     "The same section of both visits, and what became of each lesion: the one with most lesion, "
     "then those of the new, enlarging, vanished and shrinking lesions, the largest changes first."
 )
 NO_RATES = (
-    "No rates a year: the data set has no dates of these visits that can be read (acq_time in "
+    "No annual rates: the data set has no dates of these visits that can be read (acq_time in "
     "scans.tsv or sessions.tsv), or they are less than 60 days apart."
 )
 ACCURACY_MEANS = (
     "What follows compares the model with the diagnoses that this data set states. It holds for "
-    "this cohort and its scanners, not for other people; where the site tells the diagnosis, a "
-    "classifier can look right by the scanner alone. No real NMOSD scan was available to the "
-    "developers: if this data set holds some, they are the first that the model meets."
+    "this cohort and its scanners, not for other people; where site and diagnosis go together, "
+    "a classifier can seem right by recognising the scanner. No real NMOSD scan was available to "
+    "the developers: if this data set holds some, they are the first that the model has met."
 )
 
 QUALITY_MEANS = (
-    "Red withholds the diagnosis; amber is to be looked at. The limits were set on 15 real FLAIR "
-    "and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
+    "Red: the diagnosis is withheld. Amber: please check the image. The limits were set on 15 real "
+    "FLAIR and 5 real T1w and on simulated faults; motion, masses and infarcts are not always "
     "recognised, so look at the images."
 )
 
 SITES_MEAN = (
     "◆ Typical of NMOSD in published cohorts, but lesions of MS and others lie there too. Sites "
-    "are tubes in an atlas that an affine registration brought to the scan."
+    "are drawn in an atlas that was registered to the scan (affine), so they are approximate."
 )

@@ -5,32 +5,81 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from msnmo_bids.bids.dataset import check_is_ours, read_description, subject_folders
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.run.options import Folders
+from msnmo_bids.run.options import OUTPUT, WORK, Folders
+from msnmo_bids.run.resources import settle_user
 
 logger = logging.getLogger(__name__)
 
 
+class Places(Protocol):
+    """Options that say what a program reads and writes."""
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The folders into which nothing is written."""
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """Every folder that the program writes to, by what it is called; None: not given."""
+
+
 def check_folders(options: Folders) -> None:
-    """Check input, output and work folder before anything is made.
+    """Check input and output, and every other place that is written to, before anything is made.
 
     Raises
     ------
     MsnmoError
-        If the input is missing (66), if the output or the work folder is the input or lies in it
-        (64), if the output holds another data set or cannot be written (73).
+        If the input is missing (66), if the output holds another data set (73), and as
+        :func:`check_places`.
     """
     check_input(options)
-    check_output_place(options.bids_dir, options.output_dir)
-    if options.work_dir is not None:
-        check_work_place(options.bids_dir, options.output_dir, options.work_dir)
-        check_writable(options.work_dir, "work folder")
+    check_places(options)
     check_is_ours(options.output_dir)
-    check_writable(options.output_dir, "output folder")
+
+
+def check_places(options: Places) -> None:
+    """Check every folder that a program writes to, and that for temporary files.
+
+    Raises
+    ------
+    MsnmoError
+        If a folder lies in what is only read, or two are the same (64), or if it cannot be
+        written (73).
+    """
+    places = {what: folder for what, folder in options.writes.items() if folder is not None}
+    for what, folder in places.items():
+        _check_place(options, folder, what)
+    for what, folder in places.items():
+        check_writable(folder, what)
+    settle_user(places.get(WORK))
+
+
+def check_within(output_dir: Path, names: Iterable[str]) -> None:
+    """Check the folders in an output folder that are there already: others may own them.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    names : iterable of str
+        Paths of folders in it; of one that is missing, the one in which it will be made counts.
+
+    Raises
+    ------
+    MsnmoError
+        If one cannot be written (73).
+    """
+    there = {next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+             for folder in (output_dir.absolute() / name for name in names)}  # fmt: skip
+    for folder in sorted(there):
+        check_writable(folder, "folder")
 
 
 def check_input(options: Folders) -> None:
@@ -42,9 +91,10 @@ def check_input(options: Folders) -> None:
         With exit code 66; 64 if the output is a data set, and so the two are in the wrong order.
     """
     bids_dir, output_dir = options.bids_dir, options.output_dir
-    if bids_dir.is_dir() and os.access(bids_dir, os.R_OK | os.X_OK):
+    if os.access(bids_dir, os.R_OK | os.X_OK) and bids_dir.is_dir():
         return
-    problem = "does not exist" if not bids_dir.exists() else "is not a folder that can be read"
+    there = os.access(bids_dir, os.F_OK)  # Path.exists raises where a folder above is locked
+    problem = "is not a folder that can be read" if there else "does not exist"
     derived = read_description(output_dir).get("DatasetType") == "derivative"
     if output_dir.is_dir() and subject_folders(output_dir) and not derived:
         raise UsageError(
@@ -61,43 +111,35 @@ def check_input(options: Folders) -> None:
     )
 
 
-def check_output_place(bids_dir: Path, output_dir: Path) -> None:
-    """Check that the output is not the input and not in it.
+def _check_place(options: Places, folder: Path, what: str) -> None:
+    """Refuse a folder in one that is only read, and a work folder that is the output folder.
 
-    ``INPUT/derivatives/<name>`` is the one place in the input that BIDS has for derivatives.
-
-    Raises
-    ------
-    UsageError
-        If the output lies elsewhere in the input.
+    ``INPUT/derivatives/<name>`` is the one place in a data set that BIDS has for an output.
     """
-    source, target = bids_dir.resolve(), output_dir.resolve()
-    suggestion = f"Choose a folder outside of it, or {bids_dir / 'derivatives' / 'msnmo'}"
-    if target == source:
+    may_be_derivatives = what == OUTPUT and isinstance(options, Folders)
+    target = _real(folder)
+    for source in options.reads:
+        root = _real(source)
+        if not target.is_relative_to(root):
+            continue
+        inside = target.relative_to(root).parts
+        if may_be_derivatives and len(inside) > 1 and inside[0] == "derivatives":
+            continue
+        where = "in the input" if inside else "the input"
+        also = f", or {source / 'derivatives' / 'msnmo'}" if may_be_derivatives else ""
         raise UsageError(
-            "the output folder is the input folder", file=output_dir, remedy=suggestion
+            f"the {what} is {where} ({source}), into which nothing is written",
+            file=folder,
+            remedy=f"Choose a folder outside of it{also}",
         )
-    inside = target.parts[len(source.parts) :] if target.is_relative_to(source) else ()
-    if inside and not (inside[0] == "derivatives" and len(inside) > 1):
-        raise UsageError("the output folder is in the input folder", file=output_dir,
-                         remedy=suggestion)  # fmt: skip
-
-
-def check_work_place(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    """Check that the work folder is neither in the input nor the output itself.
-
-    Raises
-    ------
-    UsageError
-        If it is.
-    """
-    work = work_dir.resolve()
-    if work.is_relative_to(bids_dir.resolve()):
-        raise UsageError("the work folder is in the input folder", file=work_dir,
-                         remedy="Choose a folder outside of it (-w)")  # fmt: skip
-    if work == output_dir.resolve():
-        raise UsageError("the work folder is the output folder", file=work_dir,
+    output = options.writes[OUTPUT]
+    if what == WORK and output is not None and target == _real(output):
+        raise UsageError("the work folder is the output folder", file=folder,
                          remedy="Choose another one (-w)")  # fmt: skip
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -115,7 +157,7 @@ def check_writable(folder: Path, what: str) -> None:
     MsnmoError
         If it cannot be made or written (73).
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -146,8 +188,8 @@ def work_folder(options: Folders) -> Path:
     """
     folder = (options.work_dir or Path("work")).resolve()
     try:
-        check_work_place(options.bids_dir, options.output_dir, folder)
-        check_writable(folder, "work folder")
+        _check_place(options, folder, WORK)
+        check_writable(folder, WORK)
         folder.mkdir(parents=True, exist_ok=True)
     except MsnmoError as problem:
         if options.work_dir is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord, comparison_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
-from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.checks import check_folders, check_within, work_folder
 from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.job import WORKFLOWS, Job
 from msnmo_bids.run.leftovers import left_over
@@ -41,7 +41,7 @@ from msnmo_bids.version import get_version
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
 
-    from msnmo_bids.workflows.execution import Failure, UsageCallback
+    from msnmo_bids.workflows.execution import EventCallback, Failure, UsageCallback
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_folders(options)
     select_subjects(options.bids_dir, options.participant_label)
     plan = make_plan(options)
+    check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
         logger.warning("%s", line)
     if plan.to_run and not options.skip_bids_validation and not options.reports_only:
@@ -242,7 +243,7 @@ def _run(
     workflow: Workflow,
     last_node: str,
     stamps: Mapping[str, str],
-    *watchers: Callable[[str, str], None],
+    *watchers: EventCallback,
     on_usage: UsageCallback | None = None,
 ) -> list[Failure]:
     """Run a workflow, each item's work folder removed when it is done."""
@@ -251,9 +252,10 @@ def _run(
 
     sweeper = Sweeper(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 
-    def on_event(node: str, event: str) -> None:
-        for watch in (sweeper.on_event, *watchers):
-            watch(node, event)
+    def on_event(node: str, event: str, reason: str = "") -> None:
+        sweeper.on_event(node, event)
+        for watch in watchers:
+            watch(node, event, reason)
 
     try:
         return run_workflow(

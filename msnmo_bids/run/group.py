@@ -20,11 +20,17 @@ from msnmo_bids.bids.records import (
 from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.checks import check_folders, check_input, check_writable
+from msnmo_bids.run.checks import (
+    check_folders,
+    check_input,
+    check_within,
+    check_writable,
+)
 from msnmo_bids.run.leftovers import left_over, not_asked_for
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.reports import standing
+from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session
 from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
@@ -55,6 +61,7 @@ def run_group(options: AppOptions, session: Session) -> None:
     if not read_description(options.output_dir):
         check_input(options)
         raise _no_results(options)
+    check_within(options.output_dir, ("figures", "phenotype"))
     scans, missing = _scans_of_input(options)
     latest = latest_records(read_runs(options.output_dir))
     if missing:
@@ -112,6 +119,7 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
     """
     check_is_ours(options.output_dir)
     check_writable(options.output_dir, "output folder")
+    settle_user(options.work_dir)
     asked = {"--labels": options.labels, "--exclude": options.exclude,
              "--bids-filter-file": options.bids_filter_file}  # fmt: skip
     if needs := [name for name, value in asked.items() if value]:

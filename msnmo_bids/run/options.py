@@ -22,6 +22,7 @@ from msnmo_bids.settings import (
 )
 
 LEVELS = ("participant", "group")
+OUTPUT, WORK = "output folder", "work folder"
 
 
 def argument(text: str, **how: Any) -> Any:
@@ -108,6 +109,15 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Return the type of one value, or of several with commas between them."""
+
+    def values(text: str) -> tuple[Any, ...]:
+        return tuple(kind(part.strip()) for part in text.split(","))
+
+    return values
+
+
 def device_name(text: str) -> str:
     """Return the name of a device as it was given, or refuse it."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
@@ -135,6 +145,16 @@ class Folders:
     bids_dir: Path = argument("root folder of a BIDS data set", type=Path)
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
     work_dir: Path | None
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The folders into which nothing is written."""
+        return (self.bids_dir,)
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """Every folder that the program writes to, by what it is called; None: not given."""
+        return {OUTPUT: self.output_dir, WORK: self.work_dir}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,3 +350,9 @@ class AppOptions(
         "participant: process scans; group: tables and page over all participants",
         metavar="{participant,group}",
     )
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """As of `Folders`, and the database where it has to be made."""
+        made = self.bids_database_dir
+        return {**super().writes, "pybids database": None if made and made.is_dir() else made}

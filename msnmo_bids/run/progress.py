@@ -58,7 +58,7 @@ class Progress:
         """Number of scans that have begun and not ended."""
         return len(self._started) - len(self.done) - len(self.failed)
 
-    def on_event(self, node: str, event: str) -> None:
+    def on_event(self, node: str, event: str, reason: str = "") -> None:
         """Take note of what a node does.
 
         Parameters
@@ -67,6 +67,8 @@ class Progress:
             Full name, for example ``"msnmo_wf.sub_01_wf.scan_sub_01_wf.conform"``.
         event : {"start", "end", "exception"}
             What happens to it.
+        reason : str, optional
+            The problem of an exception.
         """
         parts = node.split(".")
         scan = next((part for part in parts if part in self._names), None)
@@ -75,7 +77,8 @@ class Progress:
         self._started.setdefault(scan, self._clock())
         if event == "exception":
             self.failed.append(scan)
-            self._say(scan, f"failed ({self._step_name(parts[-1])})")
+            what = ": ".join(filter(None, (self._step_name(parts[-1]), reason)))
+            self._say(scan, f"failed ({what})")
         elif event == "end" and parts[-1] == self._last_node:
             self.done.append(scan)
             self._say(scan, f"done in {duration(self._clock() - self._started[scan])}")

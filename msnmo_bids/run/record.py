@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.bids.dataset import write_participants, write_text
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import ExitCode, disk_error
 from msnmo_bids.run.job import Job
 from msnmo_bids.run.reports import stale_reports, write_methods, write_reports
 from msnmo_bids.run.session import Session
@@ -120,8 +120,9 @@ def close_batch(job: Job, session: Session, subjects: Sequence[str]) -> None:
             compared=job.record.comparisons,
         )
     except Exception as error:
-        logger.error("The reports could not be written: %s. Trace: %s; the derivatives are "
-                     "complete, try --reports-only", error, session.write_crash_file())  # fmt: skip
+        problem = disk_error(error) or f"{error}. Trace: {session.write_crash_file()}"
+        logger.error("The reports could not be written: %s. The derivatives are complete, try "
+                     "--reports-only", problem)  # fmt: skip
         job.codes.append(ExitCode.FAILURE)
 
 

@@ -205,7 +205,8 @@ def settle_user(work_dir: Path | None) -> None:
     if work_dir is None or not _writable(work_dir):
         raise MsnmoError(
             "there is no folder in which temporary files can be written",
-            remedy="Give a work folder (-w), or make /tmp writable (docker: --tmpfs /tmp)",
+            remedy="Give a work folder (-w) where the program has one, set TMPDIR to a folder that "
+            "can be written, or make /tmp writable (docker: --tmpfs /tmp)",
             exit_code=ExitCode.CANNOT_CREATE_OUTPUT,
         )
     os.environ["TMPDIR"] = tempfile.tempdir = str(_made(work_dir.absolute() / "tmp"))

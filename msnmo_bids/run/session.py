@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -13,7 +12,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
 
 if TYPE_CHECKING:
     from msnmo_bids.run.progress import Progress
@@ -30,13 +29,6 @@ NIPYPE_LOGGERS = (
 )
 FILE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 KEEP_ALL = logging.CRITICAL + 1
-DISK_ERRORS = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room within your quota",
-    errno.EROFS: "choose folders that can be written",
-    errno.EIO: "check the disk",
-    errno.ESTALE: "check the network disk",
-}
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
@@ -50,15 +42,14 @@ def exit_code_for(error: BaseException) -> ExitCode:
     Returns
     -------
     ExitCode
-        75 for an interrupt, 74 for a disk that is full or broken, 1 for what was not expected.
+        75 for an interrupt, 74 for a place that cannot be used, 1 for what was not expected.
     """
     if isinstance(error, MsnmoError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.TEMPORARY_FAILURE
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return ExitCode.IO_ERROR
-    return ExitCode.FAILURE
+    problem = disk_error(error)
+    return ExitCode.FAILURE if problem is None else problem.exit_code
 
 
 class ConsoleHandler(logging.StreamHandler):
@@ -178,28 +169,23 @@ class Session:
         counts = "" if self.ok is None else f" {self.ok} {self.failed or 0}"
         return f"{self.program}: {word}{counts}"
 
-    def write_crash_file(self) -> Path:
+    def write_crash_file(self) -> str:
         """Write the trace of the exception that is being handled.
 
         Returns
         -------
-        Path
-            ``crash-<program>.txt`` in the log's folder, or a temporary file when there is none.
+        str
+            Where it is: ``crash-<program>.txt`` in the log's folder, or in a temporary one where
+            there is no log; where that cannot be written, the trace itself.
         """
         trace = f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}"
-        if self.folder is not None:
-            target = self.folder / f"crash-{self.program}.txt"
-            try:
-                target.write_text(trace, encoding="utf-8", errors="replace")
-            except OSError:
-                pass
-            else:
-                return target
-        with tempfile.NamedTemporaryFile(
-            "w", prefix=f"crash-{self.program}-", suffix=".txt", delete=False, errors="replace"
-        ) as file:
-            file.write(trace)
-        return Path(file.name)
+        try:
+            folder = self.folder or Path(tempfile.mkdtemp(prefix=f"{self.program}-"))
+            target = folder / f"crash-{self.program}.txt"
+            target.write_text(trace, encoding="utf-8", errors="replace")
+        except OSError:
+            return trace
+        return str(target)
 
 
 def route_nipype(verbose: int) -> None:

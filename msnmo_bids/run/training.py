@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.lesions.pipeline import LesionCriteria
-from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.checks import work_folder
 from msnmo_bids.run.options import (
     Folders,
     Options,
@@ -132,6 +132,16 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def reads(self) -> tuple[Path, ...]:
+        """All data sets."""
+        return (*super().reads, *self.data)
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """As of `Folders`, and where prepared scans are kept."""
+        return {**super().writes, "cache folder": self.cache_dir}
+
+    @property
     def config(self) -> TrainingConfig:
         """How the networks are trained.
 
@@ -170,11 +180,10 @@ def gather(options: TrainingOptions) -> SiteData:
     Raises
     ------
     MsnmoError
-        If a folder is wrong, or no scan can be used.
+        If no scan can be used.
     """
     if options.cube_side % 16:
         raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
-    check_folders(options)
     work_dir = work_folder(options)
     set_environment(work_dir)
     route_nipype(options.verbose)

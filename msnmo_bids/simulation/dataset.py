@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
+from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
@@ -74,8 +75,8 @@ class Cohort:
     ----------
     diagnoses : tuple of str
         Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one a person.
-    sessions : int
-        Visits of each person; one gives no ``ses-`` folder.
+    sessions : tuple of int
+        Visits of each person, taken in turn; without ``ses-`` folders where nobody has several.
     seed : int
         Seed; a person depends on it and on the own number alone.
     protocols : tuple of Protocol
@@ -84,14 +85,32 @@ class Cohort:
         Write images without skull.
     typicality : float
         Share of the lesion load that follows the disease's own pattern, 0 to 1.
+    loads : tuple of float
+        Lesion volume at the first visit of each person (ml), taken in turn; empty: drawn.
     """
 
     diagnoses: tuple[str, ...]
-    sessions: int = 1
+    sessions: tuple[int, ...] = (1,)
     seed: int = 0
     protocols: tuple[Protocol, ...] = tuple(PRESETS.values())
     skull_strip: bool = False
     typicality: float = 1.0
+    loads: tuple[float, ...] = ()
+
+    @property
+    def longitudinal(self) -> bool:
+        """Whether anybody has several visits."""
+        return max(self.sessions) > 1
+
+    def visits_of(self, number: int) -> int:
+        """Return the number of visits of a person."""
+        return self.sessions[number % len(self.sessions)]
+
+    def load_of(self, number: int, rng: np.random.Generator) -> float:
+        """Return the lesion volume of a person (ml)."""
+        if self.loads:
+            return self.loads[number % len(self.loads)]
+        return draw_load(rng, self.diagnoses[number])
 
 
 @dataclass(frozen=True)
@@ -181,15 +200,15 @@ def simulate_person(
     """
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
-    diagnosis = cohort.diagnoses[number]
+    sessions = cohort.visits_of(number)
     protocols = [cohort.protocols[rng.integers(len(cohort.protocols))]
-                 for _ in range(cohort.sessions) if cohort.protocols]  # fmt: skip
+                 for _ in range(sessions) if cohort.protocols]  # fmt: skip
     scans = simulate_visits(
         head,
         rng,
-        sessions=cohort.sessions,
-        diagnosis=diagnosis,
-        load=draw_load(loads, diagnosis),
+        sessions=sessions,
+        diagnosis=cohort.diagnoses[number],
+        load=cohort.load_of(number, loads),
         protocols=protocols or None,
         shapes=shapes,
         typicality=cohort.typicality,
@@ -198,9 +217,8 @@ def simulate_person(
     for session, scan in enumerate(scans):
         first, second, third = (float(angle) for angle in positions.normal(0, 4, 3))
         geometry = Geometry(str(positions.choice(_AXIS_ORDERS)), (first, second, third))
-        several = cohort.sessions > 1
-        prefix = f"{subject}_ses-{session + 1}" if several else subject
-        folder = f"{subject}/ses-{session + 1}/anat" if several else f"{subject}/anat"
+        prefix = f"{subject}_ses-{session + 1}" if cohort.longitudinal else subject
+        folder = f"{subject}/ses-{session + 1}/anat" if cohort.longitudinal else f"{subject}/anat"
         yield Visit(number, session, prefix, folder, scan, geometry)
 
 
@@ -277,11 +295,11 @@ def _write_person(
         title = f"{visit.prefix}: {scan.diagnosis}, {scan.protocol.name}"
         previews.append((title, draw_panels(scan)))
         LOGGER.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
-    if cohort.sessions > 1:
+    if cohort.longitudinal:
         subject = _subject(cohort, number)
         rows = [
             {"session_id": f"ses-{k + 1}", "acq_time": f"{1925 + k}-01-01T12:00:00"}
-            for k in range(cohort.sessions)
+            for k in range(cohort.visits_of(number))
         ]
         write_tsv(out / subject / f"{subject}_sessions.tsv", ("session_id", "acq_time"), rows)
     return previews
@@ -295,7 +313,7 @@ def _write_image(out: Path, visit: Visit, cohort: Cohort) -> None:
         values = values * scan.brain_mask.astype(values.dtype)
     as_image(values, scan.affine, visit.geometry).to_filename(path)
     content = {
-        "Manufacturer": "Simulated",
+        "Manufacturer": SIMULATED,
         "ProtocolName": scan.protocol.name,
         "SliceThickness": scan.protocol.thickness,
         "SkullStripped": cohort.skull_strip,
@@ -312,7 +330,7 @@ def _write_truth(truth: Path, visit: Visit, cohort: Cohort) -> None:
     recipe = {
         "Seed": [cohort.seed, visit.number],
         "Session": visit.session,
-        "Sessions": cohort.sessions,
+        "Sessions": cohort.visits_of(visit.number),
         "Diagnosis": scan.diagnosis,
         "Load": scan.load,
         "Typicality": cohort.typicality,

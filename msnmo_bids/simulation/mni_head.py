@@ -16,18 +16,28 @@ from scipy import ndimage
 from msnmo_bids.simulation.anatomy import Head, Tissue, closed, head_from_tissue
 
 _PADDING = 24  # voxels around the maps, for skull and scalp
+#: MNI152 is larger than people's heads: with this factor its brain has 1.5 l, as adults' do.
+PERSON_SIZE = 0.92
 _EYES = ((-33.0, 66.0, -33.0), (33.0, 66.0, -33.0))  # MNI mm
 
 
-def mni_head() -> Head:
+def mni_head(size: float = 1.0) -> Head:
     """Build the head.
+
+    Parameters
+    ----------
+    size : float, optional
+        Factor of its lengths; with 1 it lies in MNI space.
 
     Returns
     -------
     Head
-        RAS, 1 mm, in MNI space.
+        RAS, 1 mm.
     """
     tissue, affine = mni_tissue()
+    if size != 1:
+        tissue = ndimage.zoom(tissue, size, order=0, grid_mode=True, mode="nearest")
+        affine[:3, 3] = size * affine[:3, 3] + (1 - size) / 2  # of the centre of the first voxel
     return head_from_tissue(tissue, affine, "MNI152")
 
 

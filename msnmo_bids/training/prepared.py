@@ -297,7 +297,7 @@ def _run(
             remains.unlink(missing_ok=True)
     sweeper = Sweeper(work_dir, last_node=LAST_NODE)
 
-    def follow(node: str, event: str) -> None:
+    def follow(node: str, event: str, _reason: str) -> None:
         sweeper.on_event(node, event)
         if on_event is not None:
             on_event(node, event)

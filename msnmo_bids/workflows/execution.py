@@ -13,7 +13,7 @@ from typing import Any
 
 from nipype.pipeline.engine import Workflow
 
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, step_name
@@ -21,7 +21,7 @@ from msnmo_bids.workflows.usage import Usage
 
 logger = logging.getLogger(__name__)
 
-EventCallback = Callable[[str, str], None]
+EventCallback = Callable[[str, str, str], None]
 UsageCallback = Callable[[str, Usage], None]
 
 #: In a scan's work folder: what its steps depend on.
@@ -85,7 +85,8 @@ def run_workflow(
     plugin_args : dict, optional
         Its arguments.
     on_event : callable, optional
-        Called with the full name of a node and ``"start"``, ``"end"`` or ``"exception"``.
+        Called with the full name of a node, ``"start"``, ``"end"`` or ``"exception"``, and, for
+        the last, the problem as far as it is known.
     on_usage : callable, optional
         Called with the full name of a node that has ended and what it cost; ``MultiProc`` only.
     stop_on_first_crash : bool
@@ -121,7 +122,7 @@ def run_workflow(
         if event == "end" and node.name == last_node:
             finished.add(_scan_key(node.fullname))
         if on_event is not None:
-            on_event(node.fullname, event)
+            on_event(node.fullname, event, _reason(node) if event == "exception" else "")
 
     arguments = {**(plugin_args or {}), "status_callback": status}
     error = _run(workflow, plugin, arguments, on_usage)
@@ -209,6 +210,14 @@ def _prepare_work(folder: Path, stamp: str | None) -> None:
         file.write_text(stamp, encoding="utf-8")
 
 
+def _reason(node: Any) -> str:
+    """Return the problem of a node that has just failed; its crash file is not written yet."""
+    error = read_failure(Path(node.output_dir()))
+    if error is None and (trace := getattr(node, "_traceback", None)):
+        error = _from_trace("".join(trace), node.name)
+    return "" if error is None else " ".join(error.problem.split())
+
+
 def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Failure]:
     """Return the first failure of each scan, by the scan's workflow."""
     failures: dict[str, Failure] = {}
@@ -253,12 +262,8 @@ def _from_trace(text: str, node: str) -> MsnmoError:
             remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
             exit_code=ExitCode.TEMPORARY_FAILURE,
         )
-    if "No space left on device" in text:
-        return MsnmoError(
-            "the disk is full",
-            remedy="Make room in the work and output folders",
-            exit_code=ExitCode.IO_ERROR,
-        )
+    if problem := disk_error_in(text):
+        return problem
     said = _last_line(_section(text, "Stderr")) or _last_line(_section(text, "Stdout"))
     if node in PROGRAMS:
         reason = said or _exception(text) or "it gave no reason"

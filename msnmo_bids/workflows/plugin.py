@@ -110,6 +110,12 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self._news = True
         super()._clear_task(taskid)
 
+    def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
+        """Give the node its trace before the status callback is called: it says what failed."""
+        if result is not None:
+            self.procs[jobid]._traceback = result["traceback"]
+        return super()._clean_queue(jobid, graph, result=result)
+
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         answer = self._task_obj[taskid].result()
         told: tuple[str, Usage] | None = (answer or {}).pop("usage", None)

@@ -241,8 +241,21 @@ def test_a_database_serves_other_participants(make_dataset, tmp_path):
     root = make_dataset(*THREE)
     database = tmp_path / "db"
     assert len(find_scans(root, participants=["01"], database_dir=database).scans) == 2
-    (root / THREE[2]).rename(root.parent / "gone")  # only the database can know it now
     assert len(find_scans(root, participants=["02"], database_dir=database).scans) == 1
+
+
+def test_an_old_database_is_named_with_what_it_does_not_know(make_dataset, tmp_path, caplog):
+    root = make_dataset(*THREE)
+    find_scans(root, database_dir=tmp_path / "db")
+    assert caplog.text == ""
+    make_dataset("sub-09/anat/sub-09_FLAIR.nii.gz")
+    (root / THREE[2]).unlink()
+    selection = find_scans(root, database_dir=tmp_path / "db")
+    assert [scan.relative for scan in selection.scans] == sorted(THREE[:2])
+    old, gone = (record.getMessage() for record in caplog.records)
+    assert "old: sub-09/anat/sub-09_FLAIR.nii.gz not in it and left out. Remove the folder" in old
+    assert f"{THREE[2]} gone from the data set" in gone
+    assert "09" not in selection.without_flair  # it has one
 
 
 def test_a_database_of_another_data_set(make_dataset, tmp_path):
@@ -264,3 +277,20 @@ def test_subjects_are_folders(make_dataset):
     (root / "sub-99").touch()
     os.mkfifo(root / "sub-98")
     assert select_subjects(root) == ["01", "02"]
+
+
+def test_entities_of_derivatives_are_named(make_dataset, caplog):
+    scan = find_scans(make_dataset("sub-01/anat/sub-01_space-T1w_desc-x_FLAIR.nii.gz")).scans[0]
+    assert scan.notes == (f"a raw image has no space- and desc- in its name; if this is not the "
+                          f"raw one, use --exclude: {scan.relative}",)  # fmt: skip
+    assert "a raw image has no space- and desc-" in caplog.text
+
+
+def test_a_simulated_image_is_called_so(make_dataset):
+    root = make_dataset(*THREE)
+    sidecar = (root / THREE[2]).with_name("sub-02_FLAIR.json")
+    sidecar.write_text(json.dumps({"Manufacturer": "Simulated"}))
+    notes = {scan.relative: scan.notes for scan in find_scans(root).scans}
+    about = sidecar.relative_to(root).as_posix()
+    assert notes.pop(THREE[2]) == (f"a simulated image, no person was scanned: {about}",)
+    assert set(notes.values()) == {()}

@@ -51,7 +51,9 @@ def test_help_and_version_end_well(name, words, capsys):
     [
         (MsnmoError("it is bad", file="x", exit_code=ExitCode.BAD_DATA), 65, "x: it is bad"),
         (KeyboardInterrupt(), 75, "Interrupted by Ctrl-C. Run the same command again"),
-        (OSError(errno.ENOSPC, "No space left", "/x"), 74, "/x: No space left; make room"),
+        (OSError(errno.ENOSPC, "Full", "/x"), 74, "No space left on device (/x). Make room there"),
+        (OSError(errno.EACCES, "No", "/x"), 74, "Permission denied (/x). Get permission there"),
+        (OSError(errno.ENOENT, "No", "/x"), 74, "(/x). Check that the folder is still there"),
         (RuntimeError("something\nodd"), 1, "RuntimeError: something odd. Please report it"),
     ],
 )

@@ -44,6 +44,8 @@ def test_contradictions(text, participants, problem):
     [
         (["--participants", "0"], "'0' is not a whole number of 1 or more"),
         (["--sessions", "0"], "'0' is not a whole number of 1 or more"),
+        (["--sessions", "2,0"], "'0' is not a whole number of 1 or more"),
+        (["--load", "80"], "'80' is not a number from 0 to 70"),
         (["--n-cpus", "0"], "'0' is not a whole number of 1 or more"),
         (["--typicality", "1.5"], "'1.5' is not a number from 0 to 1"),
         (["--seed", "-1"], "'-1' is not a whole number of 0 or more"),
@@ -69,19 +71,23 @@ def test_options_reach_the_data_set(tmp_path, monkeypatch):
     from msnmo_bids.simulation.acquisition import PRESETS
 
     seen = {}
-    monkeypatch.setattr(mni_head, "mni_head", lambda: "a head")
+    monkeypatch.setattr(mni_head, "mni_head", lambda size: f"a head of {size}")
     monkeypatch.setattr(
         dataset, "write_dataset", lambda out, heads, cohort, **more: seen.update(locals())
     )
     out = tmp_path / "out"
-    arguments = "--diagnosis MS:2,HC:1 --sessions 3 --seed 7 --skull-strip --typicality 0.5"
+    arguments = (
+        "--diagnosis MS:2,HC:1 --sessions 3,1 --load 20,0.5 --seed 7 --skull-strip --typicality 0.5"
+    )
     presets = ["--scanner-preset", "3T-3D", "--scanner-preset", "1.5T-2D", "--n-cpus", "2"]
     assert simulate.main([str(out), *arguments.split(), *presets]) == 0
     assert seen["out"] == out
-    assert seen["heads"] == ["a head"]
+    assert seen["heads"] == ["a head of 0.92"]
     assert seen["more"] == {"shapes": None, "processes": 2}
     protocols = (PRESETS["3T-3D"], PRESETS["1.5T-2D"])
-    assert seen["cohort"] == dataset.Cohort(("MS", "MS", "HC"), 3, 7, protocols, True, 0.5)
+    assert seen["cohort"] == dataset.Cohort(
+        ("MS", "MS", "HC"), (3, 1), 7, protocols, True, 0.5, (20.0, 0.5)
+    )
     assert simulate.main([str(out), "--scanner-preset", "any"]) == 0
     assert seen["cohort"].protocols == ()
     assert simulate.main([str(out)]) == 0

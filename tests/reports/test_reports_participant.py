@@ -89,11 +89,11 @@ def test_the_order_of_visits_is_said_with_what_is_not_known(
     dates = {"OrderOfVisits": "sessions.tsv", "IntervalDays": 365.0, "Notes": []}
     text = between_visits(output_dir, scans, [], **dates)
     assert "in the order of the dates in sessions.tsv. Time between them: 365 days" in text
-    assert "No rates a year" not in text
+    assert "No annual rates" not in text
     labels: dict[str, Any] = {"OrderOfVisits": "session labels", "IntervalDays": None}
     text = between_visits(output_dir, scans, [], **labels)
     assert "There are no dates: the visits are in the order of their labels." in text
-    assert "No rates a year" in text
+    assert "No annual rates" in text
     note, left = "dates that are not ISO 8601: <a>", "visits that are not compared: ses-3"
     text = between_visits(output_dir, scans, [left], **labels, Notes=[note])
     assert text.index(left) < text.index(note) < text.index("ses-1 to ses-2")
@@ -126,7 +126,7 @@ def test_indeterminate_gives_its_reason_and_no_number_in_the_summary(
     source = write([add_results(ONE, **results)])
     text = Page(source).text
     assert f"{reason}." in text
-    assert "The numbers must not be read" in text
+    assert "no meaning here: there are no lesions to score" in text
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
     assert "0.75" not in summary
 
@@ -141,7 +141,7 @@ def test_indeterminate_with_lesions_strikes_its_numbers(add_results: Add, write:
     source = write([add_results(ONE, **results)])
     text = Page(source).text
     assert "No class reaches 0.8." in text
-    assert "The numbers must not be read: these weights name nothing" in text
+    assert "no meaning here: on scans like this one these weights would be wrong" in text
     assert source.count('class="bars void"') == 1
     assert source.count("left: 80.0%") == 2
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
@@ -150,7 +150,7 @@ def test_indeterminate_with_lesions_strikes_its_numbers(add_results: Add, write:
 
 def test_a_named_diagnosis_shows_its_numbers(add_results: Add, write: Write) -> None:
     source = write([add_results(ONE)])
-    assert "The numbers must not be read" not in Page(source).text
+    assert "no meaning here" not in Page(source).text
     assert "bars void" not in source
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
     assert "0.75" in summary
@@ -233,7 +233,7 @@ def test_visits_are_in_order(add_results: Add, write: Write) -> None:
     page = Page(write([add_results(scan) for scan in (TEN, TWO, ONE)]))
     sections = [name for name in page.ids if name.startswith("sub-")]
     assert sections == ["sub-01_ses-1", "sub-01_ses-2", "sub-01_ses-10"]
-    assert "Do not read a change from the difference of two rows" in page.text
+    assert "The difference of two rows is not a measure of change" in page.text
 
 
 def test_a_comparison_is_shown_with_its_method(add_results: Add, output_dir: Path) -> None:

@@ -305,3 +305,35 @@ def test_group_dry_run(call, fake, raw, out):
     call(raw, out, "participant", SKIP)
     assert call(raw, out, "group", "--dry-run").code == 0
     assert fake.group == []
+
+
+@pytest.mark.parametrize("place", ["logs", "sub-01", "sub-01/anat"])
+def test_a_place_within_the_output_that_cannot_be_written(call, fake, raw, out, place):
+    (out / place).parent.mkdir(parents=True)
+    (out / place).touch()
+    result = call(raw, out, "participant", SKIP)
+    assert result.code == 73
+    assert f"{out / place}: the folder cannot be written (File exists)" in result.text
+    assert not fake.runs
+
+
+def test_a_place_of_the_group_level_that_cannot_be_written(call, fake, raw, out):
+    call(raw, out, "participant", SKIP)
+    (out / "phenotype").touch()
+    assert call(raw, out, "group").code == 73
+    assert fake.group == []
+
+
+def test_a_database_is_not_made_in_the_input(call, fake, raw, out):
+    before = sorted(raw.rglob("*"))
+    result = call(raw, out, "participant", SKIP, "--bids-database-dir", raw / "code" / "db")
+    assert result.code == 64
+    assert "the pybids database is in the input" in result.text
+    assert sorted(raw.rglob("*")) == before
+
+
+def test_default_work_folder_is_never_the_output(call, fake, raw):
+    assert call(raw, "work", "participant", SKIP).code == 0  # named as the work folder would be
+    work = Path(fake.arguments["work_dir"])
+    assert work != Path("work").resolve()
+    shutil.rmtree(work, ignore_errors=True)

@@ -265,7 +265,7 @@ def test_a_full_disk(call, fake, raw, out):
     fake.error = OSError(errno.ENOSPC, "No space left on device", "/x")
     result = call(raw, out, "participant", SKIP)
     assert result.code == 74
-    assert "/x: No space left on device; make room" in result.text
+    assert "No space left on device (/x). Make room" in result.text
 
 
 def test_a_report_that_fails_costs_only_itself(call, fake, raw, out):

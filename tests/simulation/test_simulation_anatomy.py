@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.simulation import mni_head as mni
 from msnmo_bids.simulation.anatomy import (
     FREESURFER_TISSUE,
     Tissue,
@@ -127,3 +128,17 @@ def test_resampled_head_keeps_place_and_volumes(tiny_head):
             for head, mask in ((tiny_head, one), (coarse, other))
         ]
         np.testing.assert_allclose(*centres, atol=0.3)
+
+
+def test_the_mni_head_can_have_another_size(tiny_head, monkeypatch):
+    monkeypatch.setattr(mni, "mni_tissue", lambda: (tiny_head.tissue, tiny_head.affine.copy()))
+    whole, person = mni.mni_head(), mni.mni_head(0.75)
+    volumes = [(head.to_surface <= 0).sum() for head in (whole, person)]
+    np.testing.assert_allclose(volumes[1] / volumes[0], 0.75**3, rtol=0.03)
+    places = [
+        nib.affines.apply_affine(
+            head.affine, np.argwhere(head.tissue == Tissue.LATERAL_VENTRICLE).mean(axis=0)
+        )
+        for head in (whole, person)
+    ]
+    np.testing.assert_allclose(places[1], 0.75 * places[0], atol=0.3)

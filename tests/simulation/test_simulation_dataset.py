@@ -28,7 +28,7 @@ PROTOCOLS = (
     Protocol("2D", (1.0, 1.0, 4.0), 3.5, 0.02, 0.1),
     Protocol("3D", (1.2, 1.2, 1.2), 1.2, 0.02, 0.1),
 )
-COHORT = Cohort(("MS", "NMOSD", "HC", "MS"), sessions=2, seed=6, protocols=PROTOCOLS)
+COHORT = Cohort(("MS", "NMOSD", "HC", "MS"), sessions=(2,), seed=6, protocols=PROTOCOLS)
 KINDS = ("lesion_mask", "lesion_labels", "brain_mask", "tissue")
 
 
@@ -160,7 +160,7 @@ def test_what_a_scan_was_made_with_makes_it_again(dataset, tiny_head):
     seed, number = recipe["Seed"]
     cohort = Cohort(
         ("HC",) * number + (recipe["Diagnosis"],),
-        sessions=recipe["Sessions"],
+        sessions=(recipe["Sessions"],),
         seed=seed,
         protocols=PROTOCOLS,
         typicality=recipe["Typicality"],
@@ -261,3 +261,11 @@ def test_nothing_but_the_lesions_differs_between_diagnoses(tiny_head, monkeypatc
         assert changed[ill.scan.lesion_mask > 0].mean() > 0.9
         assert changed.mean() < 0.3
         assert np.abs(ill.scan.image - well.scan.image)[changed].max() > 0.2
+
+
+def test_visits_and_loads_of_each_person(tiny_head):
+    cohort = Cohort(("MS", "NMOSD"), sessions=(2, 1), protocols=PROTOCOLS, loads=(0.4, 0.2))
+    first, second = (list(simulate_person(cohort, number, tiny_head)) for number in range(2))
+    assert [visit.prefix for visit in first] == ["sub-01_ses-1", "sub-01_ses-2"]
+    assert [visit.prefix for visit in second] == ["sub-02_ses-1"]
+    assert [visit.scan.load for visit in (*first, *second)] == [0.4, 0.4, 0.2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -48,6 +49,10 @@ class Act(StepInterface):
                 child = subprocess.Popen(["sleep", "600"])
                 (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
                 time.sleep(600)
+            case "locked":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/work")
+            case "full":
+                raise RuntimeError("I/O error: No space left on device (os error 28)")  # as of Rust
             case "memory":
                 raise MemoryError
             case "unpicklable":

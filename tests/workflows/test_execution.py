@@ -26,13 +26,13 @@ def run(tmp_path: Path, acts: dict[str, str], **options) -> list[Failure]:
 
 @pytest.mark.parametrize("plugin", ["MultiProc", "Linear"])
 def test_a_failure_costs_its_own_scan_only(tmp_path, plugin):
-    events: list[tuple[str, str]] = []
+    events: list[tuple[str, str, str]] = []
     failures = run(
         tmp_path,
         {"a": "pass", "b": "bad", "c": "pass"},
         plugin=plugin,
         plugin_args=ARGS if plugin == "MultiProc" else {},
-        on_event=lambda node, event: events.append((node.split(".")[2], event)),
+        on_event=lambda node, event, reason: events.append((node.split(".")[2], event, reason)),
     )
     assert [failure.prefix for failure in failures] == ["b"]
     [failure] = failures
@@ -41,9 +41,9 @@ def test_a_failure_costs_its_own_scan_only(tmp_path, plugin):
     assert failure.remedy == "Keep one volume"
     assert failure.exit_code is ExitCode.BAD_DATA
     assert "BadInputError" in failure.crash_file.read_text()
-    assert events.count(("scan_a_wf", "end")) == events.count(("scan_c_wf", "end")) == 2
-    assert ("scan_b_wf", "end") not in events
-    assert ("scan_b_wf", "exception") in events
+    assert events.count(("scan_a_wf", "end", "")) == events.count(("scan_c_wf", "end", "")) == 2
+    assert ("scan_b_wf", "end", "") not in events
+    assert ("scan_b_wf", "exception", "4D image") in events
 
 
 def test_what_each_node_cost_is_told(tmp_path):
@@ -65,12 +65,20 @@ def test_what_each_node_cost_is_told(tmp_path):
         ("exit", "was ended by the system (exit code 3)", 75),
         ("bug", "unexpected error: ZeroDivisionError: one line", 1),
         ("memory", "memory ran out", 75),
+        ("locked", "Permission denied (/work). Get permission there", 74),
+        ("full", "No space left on device", 74),
     ],
 )
 def test_any_end_of_a_worker_is_one_line(tmp_path, act, message, code):
-    failures = run(tmp_path, {"a": "pass", "b": act, "c": "pass"})
+    reasons: list[str] = []
+    failures = run(
+        tmp_path,
+        {"a": "pass", "b": act, "c": "pass"},
+        on_event=lambda _node, event, why: reasons.append(why) if event == "exception" else None,
+    )
     assert [failure.prefix for failure in failures] == ["b"]
-    assert message in failures[0].message
+    assert message in f"{failures[0].message}. {failures[0].remedy}"
+    assert failures[0].message == f"/raw/b.nii: {reasons[0]}"
     assert "\n" not in failures[0].message
     assert failures[0].message.startswith("/raw/b.nii: ")
     assert failures[0].exit_code == code
@@ -127,7 +135,9 @@ def test_scans_finish_one_after_the_other(tmp_path):
         tmp_path,
         dict.fromkeys("abcd", "pass"),
         plugin_args={"n_procs": 1},
-        on_event=lambda node, event: order.append(node.split(".")[2]) if event == "end" else None,
+        on_event=lambda node, event, _: (
+            order.append(node.split(".")[2]) if event == "end" else None
+        ),
     )
     assert order == [f"scan_{name}_wf" for name in "aabbccdd"]
 
@@ -137,7 +147,7 @@ def test_few_scans_are_under_way_at_once(tmp_path):
     ended: list[str] = []
     most = 0
 
-    def follow(node: str, event: str) -> None:
+    def follow(node: str, event: str, _reason: str) -> None:
         nonlocal most
         scan = node.split(".")[2]
         if event == "start":
@@ -214,7 +224,7 @@ def test_a_cluster_computes_as_the_workers_do(tmp_path, monkeypatch):
     monkeypatch.delenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", raising=False)
     seen: dict[str, str] = {}
 
-    def note(_node: str, event: str) -> None:
+    def note(_node: str, event: str, _reason: str) -> None:
         if event == "start":
             seen.update(os.environ)
 

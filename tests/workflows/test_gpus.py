@@ -63,7 +63,7 @@ def test_scans_are_spread_and_the_next_ones_are_prepared_meanwhile(tmp_path, gpu
     running: set[str] = set()
     together: list[tuple[int, int]] = []
 
-    def follow(node: str, event: str) -> None:
+    def follow(node: str, event: str, _reason: str) -> None:
         (running.add if event == "start" else running.discard)(node)
         on_gpu = sum(name.endswith("write_derivatives") for name in running)
         together.append((on_gpu, len(running) - on_gpu))
