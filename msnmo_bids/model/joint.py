@@ -148,7 +148,7 @@ class JointNetwork(nn.Module):
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """Classify by the lesions that were made of M_lesion.
 
-        No gradient reaches the segmentation: descriptors are made of labels, outside of the network.
+        No gradient reaches the segmentation: descriptors are made of labels, outside the network.
 
         Parameters
         ----------
@@ -169,7 +169,9 @@ class JointNetwork(nn.Module):
         """
         wanted = self.config.lesion_descriptors
         if not wanted or descriptors.shape[1:] != (wanted,):
-            raise ValueError(f"{tuple(descriptors.shape)}: the lesion branch reads {wanted} columns")
+            raise ValueError(
+                f"{tuple(descriptors.shape)}: the lesion branch reads {wanted} columns"
+            )
         contributions = self.lesion_branch.contributions(descriptors)
         return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 

@@ -1,4 +1,4 @@
-"""A branch of the classification that reads the lesions one by one, and says what each speaks for."""
+"""A branch of the classification that reads lesions one by one, and tells what each adds."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ def test_scans_of_a_batch_do_not_see_each_other(branch):
     joined = torch.zeros(7, DESCRIPTORS)
     joined[scan == 0], joined[scan == 2] = first, second
     logits = branch(joined, scan, 3)
-    torch.testing.assert_close(logits, torch.cat([branch(first), branch(first[:0]), branch(second)]))
+    torch.testing.assert_close(
+        logits, torch.cat([branch(first), branch(first[:0]), branch(second)])
+    )
 
 
 def test_the_network_holds_the_branch_and_tells_what_it_reads(branch):
@@ -82,7 +84,9 @@ def test_the_network_holds_the_branch_and_tells_what_it_reads(branch):
         JointNetwork(JointConfig(tasks=(SEGMENTATION,)).scaled(0.25)).forward_lesions(rows)
 
 
-@pytest.mark.parametrize("wrong", [{"lesion_descriptors": -1}, {"lesion_fits": 0}, {"lesion_width": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"lesion_descriptors": -1}, {"lesion_fits": 0}, {"lesion_width": 0}]
+)
 def test_sizes_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         JointConfig(**wrong)
