@@ -46,6 +46,7 @@ class Detection:
     def assumed(cls, people: Sequence[Person]) -> Detection:
         """Before any mask was found: a lesion that is small and another's is pasted as false."""
         rng = np.random.default_rng(0)
+        people = [person for person in people if len(person.true)]
         small = [p.true[p.true[:, LOG_VOLUME] < np.log(100)] for p in people]
         some = [rows[rng.random(len(rows)) < _FALSE_PER_SCAN / max(len(rows), 1)] for rows in small]
         return cls._sorted(np.array(_COEFFICIENTS), _INTERCEPT, some, people)

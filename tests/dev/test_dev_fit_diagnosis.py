@@ -74,6 +74,12 @@ def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_loa
     np.testing.assert_array_equal(detection.loads, loads)
 
 
+def test_a_healthy_person_gets_false_lesions_before_any_mask_was_found():
+    everyone = [person(number) for number in range(90)]
+    detection, rng = Detection.assumed(everyone), np.random.default_rng(0)
+    assert any(len(detection.apply(everyone[8], rng)) for _ in range(30))
+
+
 def test_calibration_finds_the_slopes():
     rng = np.random.default_rng(3)
     margins = rng.normal(scale=3, size=6000)
