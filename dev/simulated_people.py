@@ -117,32 +117,34 @@ def make_person(number: int, material: Material, weights: Path | None = None) ->
     label = -1 if healthy else SICK.index(diagnosis)
     rows = _rows(scan, rng, weights)
     return Person(
-        *rows, label=label, typicality=typicality, matched=matched, head=head.name,
+        **rows, label=label, typicality=typicality, matched=matched, head=head.name,
         looked_at=weights is not None,
     )  # fmt: skip
 
 
 def _rows(
     scan: SimulatedScan, rng: np.random.Generator, weights: Path | None
-) -> tuple[np.ndarray, ...]:
-    """Descriptors of true and of found lesions, which true ones are seen, which found are false."""
-    zooms, voxel = scan.zooms, float(scan.zooms.prod())
+) -> dict[str, np.ndarray]:
+    """Describe true and found lesions; say which true ones are seen, which found are false."""
+    zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
     if weights is None:
         brain, probability = imperfect_brain_mask(scan, rng), np.zeros(scan.image.shape)
         criteria = LesionCriteria()
     else:
         criteria = read_metadata(weights).criteria
         cube, brain, transform = prepared_scan(scan, rng, read_metadata(weights).cube_shape)
-        probability = from_cube(predict(cube, weights).probability, transform) * brain
+        found = predict(cube, weights).probability
+        assert found is not None, "the weights segment"
+        probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, criteria).labels
     truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
-    regions = locate_regions(scan.image / scan.bias**_CORRECTED, brain, zooms.tolist())
-    return (
-        describe_lesions(truth, regions, zooms),
-        describe_lesions(labels, regions, zooms),
-        np.isin(np.arange(1, truth.max() + 1), truth[labels > 0]),
-        ~np.isin(np.arange(1, labels.max() + 1), labels[truth > 0]),
-    )
+    regions = locate_regions(scan.image / scan.bias**_CORRECTED, brain, zooms)
+    return {
+        "true": describe_lesions(truth, regions, zooms),
+        "found": describe_lesions(labels, regions, zooms),
+        "seen": np.isin(np.arange(1, truth.max() + 1), truth[labels > 0]),
+        "false": ~np.isin(np.arange(1, labels.max() + 1), labels[truth > 0]),
+    }
 
 
 def people(

@@ -299,8 +299,8 @@ class JointConfig:
 
     def _check_widths(self) -> None:
         counts = ("shared_channels", "embedding_channels", "attention_heads", "swin_blocks")
-        counts = (*counts, "lesion_width", "lesion_fits")
-        for name in (*counts, "window_size", "group_size", "mlp_ratio", "pooling_floor"):
+        lesions = ("lesion_width", "lesion_fits")
+        for name in (*counts, *lesions, "window_size", "group_size", "mlp_ratio", "pooling_floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.lesion_descriptors < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,9 @@ class LesionBranch(nn.Module):
         ``lesion_descriptors`` D, ``lesion_width`` (64), ``lesion_fits``, classes K and activation.
         The first descriptor is the natural logarithm of the volume (mm³).
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
@@ -74,7 +79,7 @@ class LesionBranch(nn.Module):
     @property
     def bias(self) -> Tensor:
         """Logits of a scan without lesions, ``(K,)``."""
-        return torch.stack([fit.head.bias for fit in self.fits]).mean(dim=0)
+        return torch.stack([cast(_Fit, fit).head.bias for fit in self.fits]).mean(dim=0)
 
     def forward(self, descriptors: Tensor, scan: Tensor | None = None, scans: int = 1) -> Tensor:
         """Map descriptors, as for `contributions`, to the class logits ``(scans, K)``."""
