@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.regions import ATLAS_MAPS, ATLAS_STEPS, FLAIR_STEPS
+from msnmo_bids.lesions.regions import ATLAS_STEPS, FLAIR_STEPS, STRUCTURES
 from msnmo_bids.lesions.registration import register_affine
-from msnmo_bids.simulation.anatomy import INFRATENTORIAL, Head, Tissue, load_head
+from msnmo_bids.simulation.anatomy import Head, Tissue, load_heads
 from msnmo_bids.simulation.mni_head import mni_head
 
 OUT = Path(__file__).resolve().parent.parent / "msnmo_bids" / "lesions" / "data"
@@ -31,26 +31,30 @@ CONTRAST = {
     Tissue.CHOROID_PLEXUS: 0.9,
 }
 CLASSES = {
-    "ventricle": (Tissue.LATERAL_VENTRICLE, Tissue.THIRD_VENTRICLE, Tissue.CHOROID_PLEXUS),
-    "infratentorial": (*INFRATENTORIAL, Tissue.FOURTH_VENTRICLE),
+    "lateral_ventricle": (Tissue.LATERAL_VENTRICLE, Tissue.CHOROID_PLEXUS),
+    "third_ventricle": (Tissue.THIRD_VENTRICLE,),
+    "brainstem": (Tissue.BRAINSTEM,),
+    "cerebellum": (Tissue.CEREBELLAR_WHITE, Tissue.CEREBELLAR_CORTEX),
     "cortex": (Tissue.CORTEX,),
-    "deep": (Tissue.WHITE_MATTER, Tissue.DEEP_GREY),
+    "deep_grey": (Tissue.DEEP_GREY,),
+    "white_matter": (Tissue.WHITE_MATTER,),
+    "fourth_ventricle": (Tissue.FOURTH_VENTRICLE,),
 }
 
 
 def channels(head: Head) -> np.ndarray:
-    """Return the classes and the contrast of a head at 2 mm, (5, X, Y, Z), float32."""
+    """Return the classes and the contrast of a head at 2 mm, (9, X, Y, Z), float32."""
     lookup = np.zeros(len(Tissue), np.float32)
     for tissue, value in CONTRAST.items():
         lookup[tissue] = value
     flair = lookup[head.tissue] * (head.to_surface <= 0)
-    volumes = [np.isin(head.tissue, CLASSES[name]) for name in ATLAS_MAPS] + [flair]
+    volumes = [np.isin(head.tissue, CLASSES[name]) for name in STRUCTURES] + [flair]
     halves = [ndimage.uniform_filter(v.astype(np.float32), 2)[1::2, 1::2, 1::2] for v in volumes]
     return np.stack(halves)
 
 
 def aligned(head: Head, fixed: np.ndarray) -> np.ndarray:
-    """Return the channels of a head on the grid of the fixed contrast, (5, X, Y, Z)."""
+    """Return the channels of a head on the grid of the fixed contrast, (9, X, Y, Z)."""
     moving = channels(head)
     spacing = (SPACING,) * 3
     matrix = register_affine(fixed, spacing, moving[-1], spacing)
@@ -68,15 +72,15 @@ def main() -> None:
     """Build and write the atlas."""
     parser = argparse.ArgumentParser(description="Build the region atlas from label maps.")
     parser.add_argument("label_maps", type=Path, help="folder of label maps")
-    paths = sorted(parser.parse_args().label_maps.glob("*.nii.gz"))
-    if not paths:
-        parser.error("there is no .nii.gz file in that folder")
+    parser.add_argument("--cache", type=Path, help="folder for prepared heads")
+    options = parser.parse_args()
+    heads = load_heads(options.label_maps, options.cache)
     target = mni_head().cropped(margin=10)
     fixed = channels(target)[-1]
-    total = np.zeros((len(ATLAS_MAPS) + 1, *fixed.shape), np.float32)
-    for path in paths:
-        total += aligned(load_head(path).cropped(margin=10), fixed)
-    mean = total / len(paths)
+    total = np.zeros((len(STRUCTURES) + 1, *fixed.shape), np.float32)
+    for head in heads:
+        total += aligned(head.cropped(margin=10), fixed)
+    mean = total / len(heads)
     affine = target.affine @ np.diag([SPACING, SPACING, SPACING, 1.0])
     affine[:3, 3] += target.affine[:3, :3] @ np.full(3, 0.5)
     OUT.mkdir(parents=True, exist_ok=True)
@@ -88,10 +92,10 @@ def main() -> None:
     )
     about = {
         "Description": "Mean class probabilities and mean synthetic FLAIR contrast of whole heads",
-        "Maps": list(ATLAS_MAPS),
+        "Maps": list(STRUCTURES),
         "Steps": {"maps": ATLAS_STEPS, "flair": FLAIR_STEPS},
         "Space": "MNI152 (affine), 2 mm, RAS",
-        "Heads": len(paths),
+        "Heads": len(heads),
         "Origin": "Whole-head label maps of the SynthSeg project (Billot et al. 2023)",
         "Target": "MNI152 tissue maps (ICBM 2009a symmetric), as shipped with nilearn",
         "GeneratedBy": "dev/region_atlas.py",

@@ -64,7 +64,8 @@ def survey(scan: SimulatedScan, healthy: SimulatedScan) -> dict[str, float | str
     }
     for region in REGIONS:
         measured[f"has_{region}"] = any(row["region"] == region for row in rows)
-    for kind in ("u_fibre", "ependymal", "medulla", "lower_ependyma", "vascular"):
+    for kind in ("u_fibre", "ependymal", "third_ventricle", "fourth_ventricle", "midbrain", "pons",
+                 "medulla", "area_postrema", "cerebellar", "vascular"):  # fmt: skip
         measured[f"has_{kind}"] = any(row["kind"] == kind for row in rows)
     return measured | _leaks(scan, _inpainted(scan, healthy))
 

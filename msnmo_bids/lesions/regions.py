@@ -20,9 +20,17 @@ from msnmo_bids.lesions.registration import register_affine
 
 REGIONS = ("periventricular", "infratentorial", "juxtacortical", "deep")
 
-OUTSIDE, VENTRICLE, INFRATENTORIAL, CORTEX, DEEP = range(5)
-#: Maps of the atlas, in the order of the codes 1 to 4.
-ATLAS_MAPS = ("ventricle", "infratentorial", "cortex", "deep")
+OUTSIDE, VENTRICLE, INFRATENTORIAL, CORTEX, DEEP, FOURTH_VENTRICLE = range(6)
+#: Structures of the atlas that make up each map, in the order of the codes 1 to 5.
+ATLAS_MAPS = {
+    "ventricle": ("lateral_ventricle", "third_ventricle"),
+    "infratentorial": ("brainstem", "cerebellum"),
+    "cortex": ("cortex",),
+    "deep": ("deep_grey", "white_matter"),
+    "fourth_ventricle": ("fourth_ventricle",),
+}
+#: Structures of the atlas, in the order of its file.
+STRUCTURES = tuple(name for structures in ATLAS_MAPS.values() for name in structures)
 
 #: BIDS' name of the atlas's space.
 MNI_SPACE = "MNI152NLin2009aSym"
@@ -39,13 +47,13 @@ _THICK = 2.5  # voxels longer than this (mm) are not dilated across
 
 
 @lru_cache(maxsize=1)
-def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the atlas.
+def load_structures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the atlas, structure by structure.
 
     Returns
     -------
-    maps : ndarray, (4, X, Y, Z), float32
-        Probability of the `ATLAS_MAPS`.
+    structures : ndarray, (8, X, Y, Z), float32
+        Probability of the `STRUCTURES`.
     flair : ndarray, (X, Y, Z), float32
         Mean FLAIR contrast of the brain, 0 outside.
     affine : ndarray, (4, 4)
@@ -59,14 +67,33 @@ def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return maps, stored["flair"].astype(np.float32) / FLAIR_STEPS, stored["affine"]
 
 
+@lru_cache(maxsize=1)
+def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the atlas.
+
+    Returns
+    -------
+    maps : ndarray, (5, X, Y, Z), float32
+        Probability of the `ATLAS_MAPS`.
+    flair : ndarray, (X, Y, Z), float32
+        Mean FLAIR contrast of the brain, 0 outside.
+    affine : ndarray, (4, 4)
+        Index to MNI mm.
+    """
+    structures, flair, affine = load_structures()
+    by_name = dict(zip(STRUCTURES, structures, strict=True))
+    maps = [sum(by_name[name] for name in names) for names in ATLAS_MAPS.values()]
+    return np.stack(maps), flair, affine
+
+
 class Regions(NamedTuple):
     """The regions of a scan, and where it lies.
 
     Parameters
     ----------
     codes : ndarray, (X, Y, Z), int8
-        0 outside of the brain, 1 lateral or third ventricle, 2 infratentorial, 3 cortex, 4 deep
-        white and grey matter.
+        0 outside of the brain, 1 lateral or third ventricle, 2 brainstem or cerebellum, 3 cortex,
+        4 deep white and grey matter, 5 fourth ventricle.
     to_mni : ndarray, (4, 4)
         Index of the scan to MNI mm (affine registration), multiplies column vectors.
     """
@@ -139,7 +166,7 @@ def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
     Returns
     -------
-    ndarray, (4, X, Y, Z), float32
+    ndarray, (5, X, Y, Z), float32
     """
     maps, _, _ = load_atlas()
     return np.stack(
@@ -164,7 +191,7 @@ def refine(
 
     Parameters
     ----------
-    prior : ndarray, (4, X, Y, Z)
+    prior : ndarray, (5, X, Y, Z)
         Probabilities of the `ATLAS_MAPS` on the scan's grid.
     values : ndarray, (X, Y, Z)
         FLAIR.
@@ -181,16 +208,19 @@ def refine(
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
         return codes
-    likeliest = prior[INFRATENTORIAL - 1 :].argmax(axis=0) + INFRATENTORIAL
+    tissue = prior[INFRATENTORIAL - 1 : DEEP].copy()
+    tissue[0] += prior[FOURTH_VENTRICLE - 1]  # without fluid it is infratentorial tissue
+    likeliest = tissue.argmax(axis=0) + INFRATENTORIAL
     # Beyond the atlas, where it knows no class, lies what skull stripping left at the surface.
     codes[brain] = np.where(prior.any(axis=0), likeliest, CORTEX)[brain]
-    median = float(np.median(values[brain]))
-    reach = brain & (prior[VENTRICLE - 1] > _PRIOR_REACH)
-    fluid = reach & (values < _FLUID * median)
-    core = fluid & (prior[VENTRICLE - 1] > _PRIOR_CORE)
-    ventricle = ndimage.binary_propagation(core, mask=fluid)  # through faces only
-    rim = ndimage.binary_dilation(ventricle, _neighbours(_reach(zooms)))
-    codes[ventricle | (rim & reach & (values < _HALF_FLUID * median))] = VENTRICLE
+    relative = values / max(float(np.median(values[brain])), 1e-12)
+    for code in (FOURTH_VENTRICLE, VENTRICLE):
+        reach = brain & (prior[code - 1] > _PRIOR_REACH)
+        fluid = reach & (relative < _FLUID)
+        core = fluid & (prior[code - 1] > _PRIOR_CORE)
+        ventricle = ndimage.binary_propagation(core, mask=fluid)  # through faces only
+        rim = ndimage.binary_dilation(ventricle, _neighbours(_reach(zooms)))
+        codes[ventricle | (rim & reach & (relative < _HALF_FLUID))] = code
     return codes
 
 
@@ -228,7 +258,7 @@ def assign_regions(
         around = codes[ndimage.binary_dilation(lesion, structure)]
         if (around == VENTRICLE).any():
             region = "periventricular"
-        elif (codes[lesion] == INFRATENTORIAL).mean() > 0.5:
+        elif np.isin(codes[lesion], (INFRATENTORIAL, FOURTH_VENTRICLE)).mean() > 0.5:
             region = "infratentorial"
         elif (around == CORTEX).mean() >= _CORTEX_SHARE:
             region = "juxtacortical"

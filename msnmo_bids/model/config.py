@@ -135,6 +135,12 @@ class JointConfig:
         Cosines along each axis that tell the classifier where the lesions lie
         (:mod:`msnmo_bids.model.location`); 0, as in the paper: none. They need the pooling
         weighted by lesions.
+    lesion_descriptors : int
+        Numbers that describe each lesion to a branch of the classification that reads the lesions
+        one by one (:mod:`msnmo_bids.model.lesion_branch`), beside the convolutions or, without the
+        task of classification, instead of them; 0, as in the paper: no such branch.
+    lesion_width, lesion_fits : int
+        Width of the branch's layers, and number of fits whose mean it is.
     group_size : int
         Channels that one group of a ``"group"`` normalisation holds.
     density : bool
@@ -190,6 +196,9 @@ class JointConfig:
     pooling: str = "average"
     pooling_floor: float = 1e-3
     location_waves: int = 0
+    lesion_descriptors: int = 0
+    lesion_width: int = 64
+    lesion_fits: int = 1
     group_size: int = 8
     density: bool = False
 
@@ -293,9 +302,12 @@ class JointConfig:
 
     def _check_widths(self) -> None:
         counts = ("shared_channels", "embedding_channels", "attention_heads", "swin_blocks")
-        for name in (*counts, "window_size", "group_size", "mlp_ratio", "pooling_floor"):
+        lesions = ("lesion_width", "lesion_fits")
+        for name in (*counts, *lesions, "window_size", "group_size", "mlp_ratio", "pooling_floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.lesion_descriptors < 0:
+            raise ValueError(f"lesion_descriptors must be 0 or above: {self.lesion_descriptors}")
         widths = (*self.segmentation_channels, *self.decoder_channels)
         if min((*widths, *self.classification_channels)) < 1:
             raise ValueError("every number of channels must be above 0")

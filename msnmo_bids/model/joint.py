@@ -18,6 +18,7 @@ from msnmo_bids.model.config import (
 )
 from msnmo_bids.model.density import FeatureDensity, feature_statistics
 from msnmo_bids.model.guidance import LesionGuidance
+from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
 from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
 
@@ -87,6 +88,8 @@ class JointNetwork(nn.Module):
         if config.classifies:
             self.guidance = LesionGuidance(config)
             self.classification = DiseaseClassification(config)
+        if config.lesion_descriptors:
+            self.lesion_branch = LesionBranch(config)
         if config.density:
             self.density = FeatureDensity(2 * config.shared_channels)
 
@@ -148,6 +151,36 @@ class JointNetwork(nn.Module):
         lesions = lesions.detach() if self.config.guidance_detach else lesions
         maps = self.classification.forward_features(self.guidance(features.classification, lesions))
         return self.classification.forward_head(maps, lesions, pre_logits), maps
+
+    def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify by the lesions that were made of M_lesion.
+
+        No gradient reaches the segmentation: descriptors are made of labels, outside the network.
+
+        Parameters
+        ----------
+        descriptors : Tensor
+            ``(N, D)``, a row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
+
+        Returns
+        -------
+        logits : Tensor
+            ``(K,)``.
+        contributions : Tensor
+            ``(N, K)``: the logits are their sum and the bias of the branch.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such branch, or reads another number of descriptors.
+        """
+        wanted = self.config.lesion_descriptors
+        if not wanted or descriptors.shape[1:] != (wanted,):
+            raise ValueError(
+                f"{tuple(descriptors.shape)}: the lesion branch reads {wanted} columns"
+            )
+        contributions = self.lesion_branch.contributions(descriptors)
+        return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 
     def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> JointOutput:
         """Segment and classify.

@@ -1,10 +1,23 @@
 """Lesions of MS, of NMOSD and of small-vessel disease, placed by published priors.
 
 The total load is drawn first and then filled, because samples that are too light teach a network
-to under-segment heavy scans. Numbers and places follow published cohorts: lesion volumes are
-log-normal, MS lesions lie around the lateral ventricles, under the cortex, in the deep white
-matter and infratentorially; NMOSD's are few, punctate, or sheets along the ependyma of the third
-and fourth ventricle, the dorsal medulla, the corticospinal tract, or large and fluffy.
+to under-segment heavy scans. Lesion volumes are log-normal. MS lesions lie around the lateral
+ventricles, under the cortex, in the deep white matter and infratentorially; NMOSD's are few,
+punctate, or sheets along the ependyma, in the brainstem, along the corticospinal tract, or large
+and fluffy.
+
+Where, in per cent of the people with lesions of the brain (MS / NMOSD):
+
+* Matthews et al. 2013, "Distinction of seropositive NMO spectrum disorder and MS brain lesion
+  distribution", Neurology 80:1330-1337, and like cohorts: midbrain 8 / 22, pons 31 / 9, medulla
+  11 / 17, any of the brainstem 42 / 30, cerebellum 17 / 0, its peduncles 17 / 4, third ventricle
+  0 / 4, fourth 3 / 13, area postrema 0 / 4;
+* "Comparison between the cranial magnetic resonance imaging features of neuromyelitis optica
+  spectrum disorder versus multiple sclerosis in Taiwanese patients", BMC Neurology 2014, 14:218:
+  linear ependymal lesions 0 / 28, Dawson's fingers 55 / 44, U-fibres 62 / 48.
+
+Cohorts differ, so how typical a case looks is a setting; what it borrows from the other disease
+keeps to these figures.
 """
 
 from __future__ import annotations
@@ -44,8 +57,14 @@ _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.
 #: Mean number of new lesions, and where they appear.
 _NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
 _NEW_PLACES = {
-    "MS": (("periventricular", "deep", "juxtacortical", "infratentorial"), (0.4, 0.25, 0.2, 0.15)),
-    "NMOSD": (("hemispheric", "juxtacortical", "lower_ependyma", "medulla"), (0.4, 0.3, 0.2, 0.1)),
+    "MS": (
+        ("periventricular", "deep", "juxtacortical", "pons", "cerebellar"),
+        (0.4, 0.25, 0.2, 0.07, 0.08),
+    ),
+    "NMOSD": (
+        ("hemispheric", "juxtacortical", "fourth_ventricle", "medulla"),
+        (0.5, 0.35, 0.05, 0.1),
+    ),
 }
 
 #: Where lesions of MS lie: share of the people with one there, share of their lesions, and size
@@ -55,8 +74,29 @@ _MS_PLACES = {
     "periventricular": (1.0, 0.42, 1.6),
     "deep": (0.97, 0.24, 1.0),
     "juxtacortical": (0.83, 0.17, 0.6),
-    "infratentorial": (0.62, 0.16, 0.6),
+    "pons": (0.31, 0.06, 0.6),
+    "midbrain": (0.08, 0.02, 0.6),
+    "medulla": (0.11, 0.02, 0.6),
+    "cerebellar": (0.30, 0.06, 0.6),
     "basal": (0.4, 0.04, 0.6),
+}
+#: What a less typical NMOSD borrows of them: Dawson's fingers and U-fibres.
+_BORROWED_OF_MS = {"periventricular": (1.0, 0.6, 1.6), "juxtacortical": (1.0, 0.4, 0.6)}
+
+#: Share of the people with NMOSD and lesions who have a sheet along the lateral ventricles: with
+#: those below, 28 % have a sheet.
+_LATERAL_SHEET = 0.21
+#: Likewise of a lesion at the third ventricle, and how many of the lesions at it or at the fourth
+#: are sheets.
+_THIRD_VENTRICLE, _SHEET_SHARE = 0.04, 0.5
+#: Share of them with lesions of the brainstem, and where those with any have some.
+_BRAINSTEM = 0.30
+_BRAINSTEM_PLACES = {
+    "midbrain": 0.22 / _BRAINSTEM,
+    "pons": 0.09 / _BRAINSTEM,
+    "medulla": 0.13 / _BRAINSTEM,
+    "area_postrema": 0.04 / _BRAINSTEM,
+    "fourth_ventricle": 0.13 / _BRAINSTEM,
 }
 
 
@@ -112,8 +152,9 @@ def place_lesions(
     shapes : ShapeLibrary, optional
         Real lesion shapes; without it ovoids are made.
     typicality : float, optional
-        Share of the load that follows the disease's own pattern, 0 to 1; the rest follows the
-        other's.
+        Share of the load that follows the disease's own pattern, 0 to 1. The rest follows what is
+        published of the other's in this disease: MS borrows punctate and fluffy lesions of the
+        hemispheres, NMOSD Dawson's fingers and U-fibres.
 
     Returns
     -------
@@ -126,7 +167,7 @@ def place_lesions(
     if typicality > 0:
         own(stamper, typicality * load * 1000.0)
     if typicality < 1:
-        other(stamper, (1 - typicality) * load * 1000.0)
+        other(stamper, (1 - typicality) * load * 1000.0, borrowed=True)
     if rng.random() < _VASCULAR_SHARE:
         for _ in range(rng.integers(1, 7)):
             stamper.lesion("deep", float(rng.uniform(10, 60)), soft=0.7, kind="vascular")
@@ -182,29 +223,33 @@ def follow_up(
     return stamper.result()
 
 
-def _fill_ms(stamper: Stamper, target: float) -> None:
-    """Draw the small lesions, put what they leave of the load beside the ventricles, then them."""
+def _fill_ms(stamper: Stamper, target: float, *, borrowed: bool = False) -> None:
+    """Draw the small lesions, put what they leave of the load beside the ventricles, then them.
+
+    With `borrowed`, as much of it as NMOSD can have.
+    """
     rng, before = stamper.rng, stamper.filled
-    present = [place for place, (people, _, _) in _MS_PLACES.items() if rng.random() < people]
-    shares = rng.dirichlet([12 * _MS_PLACES[place][1] for place in present])
+    places = _BORROWED_OF_MS if borrowed else _MS_PLACES
+    present = [place for place, (people, _, _) in places.items() if rng.random() < people]
+    shares = rng.dirichlet([12 * places[place][1] for place in present])
     small = _small_volumes(rng, target)
     rest = target - small.sum()
     if rest < _LARGE / 2:  # too little for a large one
         small *= target / small.sum()
-    if rest > 6000 and rng.random() < 0.85:
+    if rest > 6000 and not borrowed and rng.random() < 0.85:
         thickness = rng.uniform(3.5, 6.0) + 1.5 * np.log1p(rest / 8000)
         share = rng.uniform(0.4, 0.85) * rest
         stamper.shell(stamper.head.to_lateral, thickness, share, "confluent")
     while stamper.needs_more(before + rest - _LARGE / 2):
         left = max(before + rest - stamper.filled, _LARGE)
         volume = float(np.clip(rng.lognormal(7.8, 0.8), _LARGE, left))
-        place = "deep" if rng.random() < 0.1 else "periventricular"
+        place = "deep" if rng.random() < 0.1 and not borrowed else "periventricular"
         stamper.lesion(place, volume, soft=rng.uniform(0.5, 1.0), gather=True)
     for mean_volume in small:
         if not stamper.needs_more(before + 1.2 * target):
             break
         place = present[int(rng.choice(len(present), p=shares))]
-        volume = max(float(mean_volume) * _MS_PLACES[place][2], 4.0)
+        volume = max(float(mean_volume) * places[place][2], 4.0)
         if place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE:
             stamper.u_fibre(volume, gather=True)
             continue
@@ -223,37 +268,56 @@ def _small_volumes(rng: np.random.Generator, target: float) -> np.ndarray:
     return volumes[:kept]
 
 
-def _fill_nmosd(stamper: Stamper, target: float) -> None:
+def _fill_nmosd(stamper: Stamper, target: float, *, borrowed: bool = False) -> None:
+    """Place what is typical of the disease, large lesions of the hemispheres and small ones.
+
+    With `borrowed`, lesions of the hemispheres alone: sheets and lesions of the third ventricle and
+    the area postrema are not published in MS, and it has its own infratentorial ones.
+    """
     rng, before = stamper.rng, stamper.filled
-    lower = stamper.head.to_lower
-    if rng.random() < 0.45:
-        stamper.shell(lower, 1.5, min(target * rng.uniform(0.2, 0.5), 2500.0), "ependymal")
-    if rng.random() < 0.30:
-        part = min(target * rng.uniform(0.2, 0.5), 9000.0)
-        stamper.shell(stamper.head.to_lateral, 1.8, part, "ependymal")
-    if rng.random() < 0.30:
-        stamper.lesion(
-            "medulla", min(target, float(rng.uniform(60, 500))), soft=0.8, elongation=2.0
-        )
-    if rng.random() < 0.20:
-        volume = min(target, float(rng.uniform(400, 3000)))
-        stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)
+    if not borrowed:
+        _typical_of_nmosd(stamper, target)
     small = _small_volumes_nmosd(rng, target)
     rest = target - small.sum()
     while stamper.needs_more(before + rest):
         left = max(before + rest - stamper.filled, 200.0)
         volume = min(left, float(rng.lognormal(8.6, 0.7)))
-        place = str(rng.choice(("hemispheric", "juxtacortical", "basal"), p=(0.6, 0.3, 0.1)))
+        place = "basal" if not borrowed and rng.random() < 0.1 else _hemispheric(rng)
         fluffy = volume > _LARGE
         stamper.lesion(place, volume, soft=rng.uniform(1.5, 3.0) if fluffy else 0.8)
     for volume in small:
         if not stamper.needs_more(before + 1.2 * target):
             break
-        place = str(rng.choice(("hemispheric", "juxtacortical", "lower_ependyma", "infratentorial"),
-                               p=(0.4, 0.3, 0.2, 0.1)))  # fmt: skip
+        place = _hemispheric(rng)
         along = place == "juxtacortical" and volume > 12 and rng.random() < _U_FIBRE_SHARE_NMOSD
         if not (along and stamper.u_fibre(float(volume))):
             stamper.lesion(place, float(volume), soft=0.6)
+
+
+def _hemispheric(rng: np.random.Generator) -> str:
+    return "juxtacortical" if rng.random() < 0.4 else "hemispheric"
+
+
+def _typical_of_nmosd(stamper: Stamper, target: float) -> None:
+    """Place sheets along the ventricles, lesions of brainstem and corticospinal tract."""
+    rng = stamper.rng
+    if rng.random() < _LATERAL_SHEET:
+        part = min(target * rng.uniform(0.2, 0.5), 9000.0)
+        stamper.shell(stamper.head.to_lateral, 1.8, part, "ependymal")
+    places = ["third_ventricle"] if rng.random() < _THIRD_VENTRICLE else []
+    if rng.random() < _BRAINSTEM:
+        places += [place for place, share in _BRAINSTEM_PLACES.items() if rng.random() < share]
+    for place in places:
+        volume = min(target, float(rng.uniform(30, 500)))
+        if place.endswith("ventricle") and rng.random() < _SHEET_SHARE:
+            part = min(target * rng.uniform(0.2, 0.5), 2500.0)
+            stamper.shell(stamper.to_lower(place), 1.5, part, "ependymal")
+        else:
+            long = 2.0 if place in ("medulla", "area_postrema") else 1.0
+            stamper.lesion(place, volume, soft=0.8, elongation=long)
+    if rng.random() < 0.20:
+        volume = min(target, float(rng.uniform(400, 3000)))
+        stamper.lesion("corticospinal", volume, soft=1.2, elongation=3.0)
 
 
 def _small_volumes_nmosd(rng: np.random.Generator, target: float) -> np.ndarray:

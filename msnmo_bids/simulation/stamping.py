@@ -30,6 +30,8 @@ _GATHERED = 2.5
 _DEEP_REACH = 14.0  # mm from the lateral ventricles: deep lesions fall off exponentially
 _REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes
 _CENTRES_TRIED = 4  # to leave lesions apart that would else merge
+#: Parts of the brainstem as shares of its height.
+_STEM = {"medulla": (0.1, 0.4), "pons": (0.4, 0.7), "midbrain": (0.7, 1.0)}
 _REACH = 14  # voxels that a lesion along the cortex may extend from its centre
 
 
@@ -202,23 +204,50 @@ class Stamper:
         if place == "hemispheric":
             return self.white & (lateral > 10 / step) & (cortex > 2 / step)
         if place == "basal":
-            return head.tissue == Tissue.DEEP_GREY
-        if place == "infratentorial":
-            return (head.tissue == Tissue.BRAINSTEM) | (head.tissue == Tissue.CEREBELLAR_WHITE)
-        if place == "lower_ependyma":
-            near = head.to_lower <= 3 / step
-            return near & (self.tissue_share > 0.9)
-        if place == "medulla":
-            stem = head.tissue == Tissue.BRAINSTEM
-            levels = np.flatnonzero(stem.any(axis=(0, 1)))
-            low = np.zeros_like(stem)
-            if levels.size:
-                cut = levels[0] + int(0.4 * levels.size)
-                low[:, :, levels[0] + int(0.1 * levels.size) : cut] = True
-            return stem & low
+            return (head.tissue == Tissue.DEEP_GREY) & (head.to_lower > 3 / step)
+        if place == "cerebellar":
+            return head.tissue == Tissue.CEREBELLAR_WHITE
+        if place.endswith("ventricle"):
+            return (self.to_lower(place) <= 3 / step) & (self.tissue_share > 0.9)
+        if place == "area_postrema":
+            return self._stem("medulla") & (head.to_lower <= 4 / step)
+        if place in _STEM:
+            return self._stem(place) & (head.to_lower > 2 / step)
         if place == "corticospinal":
             return self.white & (lateral > 4 / step) & (lateral < 16 / step) & (cortex > 5 / step)
         raise ValueError(f"unknown place {place!r}")
+
+    def _stem(self, part: str) -> np.ndarray:
+        stem = self.head.tissue == Tissue.BRAINSTEM
+        levels = np.flatnonzero(stem.any(axis=(0, 1)))
+        inside = np.zeros_like(stem)
+        if levels.size:
+            low, high = (levels[0] + int(share * levels.size) for share in _STEM[part])
+            inside[:, :, low:high] = True
+        return stem & inside
+
+    def to_lower(self, ventricle: str) -> np.ndarray:
+        """Return the distance to the third or to the fourth ventricle alone.
+
+        Parameters
+        ----------
+        ventricle : {"third_ventricle", "fourth_ventricle"}
+            Which.
+
+        Returns
+        -------
+        ndarray, (X, Y, Z), uint8
+            Quarters of a millimetre; 255 nearer to the level of the other one.
+        """
+        tissue, levels = self.head.tissue, []
+        for kind in (Tissue.THIRD_VENTRICLE, Tissue.FOURTH_VENTRICLE):
+            where = np.flatnonzero((tissue == kind).any(axis=(0, 1)))
+            levels.append(float(where.mean()) if where.size else -np.inf)
+        distance = self.head.to_lower.copy()
+        border = int(np.clip(np.mean(levels), 0, tissue.shape[2]))
+        away = slice(border) if ventricle == "third_ventricle" else slice(border, None)
+        distance[:, :, away] = 255
+        return distance
 
     def stamp(
         self, points: np.ndarray, centre: np.ndarray, kind: str, *, volume: float, soft: float
@@ -337,7 +366,7 @@ class Stamper:
         if place == "periventricular":
             away = self._gradient(self.head.to_lateral, centre)
             tilt[:, 0] = away + 0.2 * self.rng.standard_normal(3) if away.any() else tilt[:, 0]
-        if place in ("corticospinal", "medulla"):
+        if place in ("corticospinal", "medulla", "area_postrema"):
             tilt = np.eye(3)[[1, 2, 0]] + self.rng.normal(0, 0.1, (3, 3))
         q, _ = np.linalg.qr(tilt)
         return q

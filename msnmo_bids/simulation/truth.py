@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from msnmo_bids.lesions.regions import CORTEX, DEEP, VENTRICLE, assign_regions
+from msnmo_bids.lesions.regions import (
+    CORTEX,
+    DEEP,
+    FOURTH_VENTRICLE,
+    VENTRICLE,
+    assign_regions,
+)
 from msnmo_bids.lesions.regions import INFRATENTORIAL as BELOW_TENTORIUM
 from msnmo_bids.simulation.anatomy import BRAIN, INFRATENTORIAL, Tissue
 from msnmo_bids.simulation.sample import SimulatedScan
@@ -93,7 +99,8 @@ def region_codes(tissue: np.ndarray) -> np.ndarray:
     lookup = np.zeros(max(Tissue) + 1, np.int8)
     lookup[list(BRAIN)] = DEEP
     lookup[[Tissue.LATERAL_VENTRICLE, Tissue.THIRD_VENTRICLE]] = VENTRICLE
-    lookup[[*INFRATENTORIAL, Tissue.FOURTH_VENTRICLE]] = BELOW_TENTORIUM
+    lookup[list(INFRATENTORIAL)] = BELOW_TENTORIUM
+    lookup[Tissue.FOURTH_VENTRICLE] = FOURTH_VENTRICLE
     lookup[Tissue.CORTEX] = CORTEX
     return lookup[tissue]
 

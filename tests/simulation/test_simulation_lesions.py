@@ -21,6 +21,7 @@ from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.stamping import RIM, Stamper
 
 DRAWS = 4000
+ONLY_NMOSD = {"ependymal", "third_ventricle", "fourth_ventricle", "area_postrema"}
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +111,53 @@ def test_each_disease_has_its_own_kinds_of_lesions(tiny_head):
         for diagnosis in ("MS", "NMOSD")
     }
     kinds = {name: found - {"vascular"} for name, found in kinds.items()}
-    assert kinds["MS"] == {
-        "periventricular", "confluent", "deep", "juxtacortical", "u_fibre", "infratentorial",
-        "basal",
+    stem = {"midbrain", "pons", "medulla"}
+    assert kinds["MS"] >= {
+        "periventricular",
+        "confluent",
+        "deep",
+        "juxtacortical",
+        "u_fibre",
+        "pons",
+    }
+    assert kinds["MS"] <= {
+        "periventricular", "confluent", "deep", "juxtacortical", "u_fibre", "cerebellar", "basal",
+        *stem,
     }  # fmt: skip
-    only_nmosd = {"ependymal", "hemispheric", "lower_ependyma", "medulla", "corticospinal"}
     assert kinds["NMOSD"] >= {"ependymal", "hemispheric", "juxtacortical"}
-    assert kinds["NMOSD"] <= only_nmosd | {"juxtacortical", "u_fibre", "infratentorial", "basal"}
+    assert kinds["NMOSD"] <= {
+        *ONLY_NMOSD, "hemispheric", "corticospinal", "juxtacortical", "u_fibre", "basal", *stem,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "people", "shares"),
+    [("NMOSD", 100, {("ependymal",): 0.28, ("medulla", "area_postrema"): 0.17,
+                     ("third_ventricle", "fourth_ventricle"): 0.17 / 2}),  # half of them sheets
+     ("MS", 40, {("medulla",): 0.11, ("pons",): 0.31})],
+)  # fmt: skip
+def test_sites_are_as_frequent_as_published(tiny_head, diagnosis, people, shares):
+    """In per cent of the people with lesions."""
+    kinds = [
+        {r.kind for r in place_lesions(tiny_head, diagnosis, 2.0, np.random.default_rng(s)).records}
+        for s in range(people)
+    ]
+    for asked, share in shares.items():
+        count = sum(bool(found & set(asked)) for found in kinds)
+        low, high = stats.binom.ppf((0.001, 0.999), people, share)
+        assert low <= count <= high, asked
+
+
+def test_lesions_lie_at_the_ventricle_that_they_are_named_after(tiny_head):
+    stamper = Stamper(tiny_head, np.random.default_rng(0), None)
+    for place, kind in (
+        ("third_ventricle", Tissue.THIRD_VENTRICLE), ("fourth_ventricle", Tissue.FOURTH_VENTRICLE)
+    ):  # fmt: skip
+        voxels = np.unravel_index(stamper.candidates(place)[0], tiny_head.tissue.shape)
+        own = np.argwhere(tiny_head.tissue == kind)
+        nearest = [np.linalg.norm(own - voxel, axis=1).min() for voxel in np.transpose(voxels)]
+        assert nearest
+        assert np.mean(np.array(nearest) < 3.3) > 0.9
 
 
 def test_nmosd_has_few_lesions_whatever_the_load(tiny_head):
@@ -273,22 +314,24 @@ def test_both_classes_have_vascular_lesions(tiny_head):
         assert with_vascular <= stats.binom.ppf(0.999, 150, 0.15)
 
 
-def test_an_untypical_case_looks_like_the_other_disease(tiny_head):
-    only_nmosd = {"ependymal", "lower_ependyma", "medulla", "corticospinal"}
+def test_a_less_typical_case_borrows_what_is_published(tiny_head):
+    """MS never has sheets or lesions of third ventricle and area postrema, however untypical."""
 
-    def nmosd_share(diagnosis: str, typicality: float) -> float:
-        records = [
-            record
+    def kinds(diagnosis: str, typicality: float) -> set[str]:
+        return {
+            record.kind
             for seed in range(6)
             for record in place_lesions(
                 tiny_head, diagnosis, 4.0, np.random.default_rng(seed), typicality=typicality
             ).records
-        ]
-        return float(np.mean([record.kind in only_nmosd for record in records]))
+        } - {"vascular"}
 
-    assert nmosd_share("MS", 1.0) == 0 < nmosd_share("NMOSD", 1.0)
-    assert nmosd_share("MS", 0.0) > 0 == nmosd_share("NMOSD", 0.0)
-    assert 0 < nmosd_share("MS", 0.5) < nmosd_share("NMOSD", 1.0)
+    for typicality in (0.0, 0.6):
+        assert "hemispheric" in kinds("MS", typicality)
+        assert not kinds("MS", typicality) & ONLY_NMOSD
+    assert "hemispheric" not in kinds("MS", 1.0)
+    assert kinds("NMOSD", 0.0) == {"periventricular", "juxtacortical", "u_fibre"}
+    assert kinds("NMOSD", 0.6) > kinds("NMOSD", 0.0)
 
 
 @pytest.mark.parametrize("diagnosis", ["MS", "NMOSD"])

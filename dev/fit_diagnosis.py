@@ -1,0 +1,259 @@
+"""Fit the lesion branch to simulated people: ``python -m dev.fit_diagnosis OUT --anatomy DIR ...``.
+
+The people are made first and kept in OUT, so that a run that was stopped goes on. With
+``--weights`` some of them are looked at by the weights, too, in a folder named after these, so that
+a refit for other weights makes only what depends on them. Every person is judged by fits that saw
+nobody with the same head; calibration and limits of naming come from these judgements, and are
+themselves judged on people they were not made from. OUT/lesion_branch.safetensors and
+OUT/diagnosis.json are the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from dev.detection import Detection
+from dev.material import add_material_options, material_of
+from dev.naming import BetaCalibration, class_limits, named
+from dev.simulated_people import SICK, Person, people
+from msnmo_bids.bids.dataset import atomic_path, write_json
+from msnmo_bids.evaluation.classification import calibration_error, roc_area
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.config import SEGMENTATION, JointConfig
+from msnmo_bids.model.lesion_branch import LesionBranch
+from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.simulation.material import Material
+
+FOLDS = 5
+EPOCHS = 60
+_BATCH = 100  # people
+_LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
+_TRUE_SHARE = 0.15  # of the times that a person's true lesions are shown, with nothing missed
+_JUDGED_WITH = 0  # seed of what is missed where no weights have looked at a person
+SPACING = 1.25  # mm, of the heads: half the time of 1 mm
+
+
+#: Of a branch; the convolutional classifier is not built.
+CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=SICK, lesion_descriptors=len(DESCRIPTORS))
+
+
+def fit_branch(
+    shown: Sequence[Person], detection: Detection, fits: int, epochs: int, seed: int
+) -> LesionBranch:
+    """Fit a branch to people with a disease.
+
+    Parameters
+    ----------
+    shown : sequence of Person
+        At each epoch anew: what is found of them, or, for a few, their true lesions.
+    detection : Detection
+        What is found of a person whom no weights have looked at.
+    fits : int
+        Whose mean the branch is; they differ in their start and in the order of the people.
+    epochs, seed : int
+        How long, and which random numbers.
+
+    Returns
+    -------
+    LesionBranch
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    sick = [person for person in shown if person.label >= 0]
+    rows = torch.from_numpy(np.concatenate([person.true for person in sick]))
+    branches = []
+    for _ in range(fits):
+        branch = LesionBranch(CONFIG)
+        branch.standardize(rows)
+        _descend(branch, sick, detection, epochs, rng)
+        branches.append(branch)
+    branch, *others = branches
+    branch.fits.extend(other.fits[0] for other in others)
+    return branch.eval()
+
+
+def _descend(
+    branch: LesionBranch,
+    sick: Sequence[Person],
+    detection: Detection,
+    epochs: int,
+    rng: np.random.Generator,
+) -> None:
+    steps = epochs * -(-len(sick) // _BATCH)
+    optimizer = torch.optim.AdamW(
+        branch.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(epochs):
+        order = rng.permutation(len(sick))
+        for first in range(0, len(sick), _BATCH):
+            batch = [sick[k] for k in order[first : first + _BATCH]]
+            lesions = [_shown(person, detection, rng) for person in batch]
+            labels = torch.tensor([person.label for person in batch])
+            loss = torch.nn.functional.cross_entropy(branch(*_joined(lesions)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _shown(person: Person, detection: Detection, rng: np.random.Generator) -> np.ndarray:
+    if rng.random() < _TRUE_SHARE:
+        return person.true
+    return person.found if person.looked_at else detection.apply(person, rng)
+
+
+def _joined(lesions: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Join the lesions of several scans: rows, the scan of each, number of scans."""
+    scan = np.repeat(np.arange(len(lesions)), [len(rows) for rows in lesions])
+    return torch.from_numpy(np.concatenate(lesions)), torch.from_numpy(scan), len(lesions)
+
+
+@torch.inference_mode()
+def margins(branch: LesionBranch, lesions: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logit of the second class less that of the first, (scans,)."""
+    logits = branch(*_joined(lesions)).double().numpy()
+    return logits[:, 1] - logits[:, 0]
+
+
+def judge(
+    shown: Sequence[Person], detection: Detection, fits: int, epochs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Judge every person by fits without anyone of the same head.
+
+    Returns
+    -------
+    margins : ndarray, (people,)
+        On what is found of each.
+    counts : ndarray of int, (people,)
+        Number of lesions found.
+    """
+    rng = np.random.default_rng(_JUDGED_WITH)
+    lesions = [p.found if p.looked_at else detection.apply(p, rng) for p in shown]
+    heads = np.array([person.head for person in shown])
+    fold_of = {head: number % FOLDS for number, head in enumerate(sorted(set(heads)))}
+    folds = np.array([fold_of[head] for head in heads])
+    result = np.zeros(len(shown))
+    for fold in sorted(set(folds)):
+        branch = fit_branch(
+            [p for p, own in zip(shown, folds, strict=True) if own != fold],
+            detection, fits, epochs, seed=int(fold),
+        )  # fmt: skip
+        inside = np.flatnonzero(folds == fold)
+        result[inside] = margins(branch, [lesions[k] for k in inside])
+        logging.info("fold %d of %d", fold + 1, folds.max() + 1)
+    return result, np.array([len(rows) for rows in lesions])
+
+
+def summarise(
+    shown: Sequence[Person], found: np.ndarray, counts: np.ndarray
+) -> tuple[BetaCalibration, np.ndarray, dict[str, Any]]:
+    """Calibrate, choose limits, and tell how good both are on people they were not fitted to."""
+    labels = np.array([person.label for person in shown])
+    usable = (labels >= 0) & (counts > 0)
+    part = np.arange(len(shown)) % FOLDS
+    probabilities, names = np.zeros((len(shown), 2)), np.full(len(shown), -1)
+    for one in range(FOLDS):
+        others, own = usable & (part != one), part == one
+        fitted = BetaCalibration.fit(found[others], labels[others])
+        limits = class_limits(fitted.probabilities(found[others]), labels[others])
+        probabilities[own] = fitted.probabilities(found[own])
+        names[own] = named(probabilities[own], limits)
+    names[counts == 0] = -1
+    calibration = BetaCalibration.fit(found[usable], labels[usable])
+    limits = class_limits(calibration.probabilities(found[usable]), labels[usable])
+    score = probabilities[:, 1]
+    groups: dict[str, np.ndarray] = {"all": usable}
+    for matched in (False, True):
+        loads = usable & (np.array([person.matched for person in shown]) == matched)
+        groups["matched loads" if matched else "loads of the diseases"] = loads
+    for typicality in sorted({person.typicality for person in shown}, reverse=True):
+        alike = np.array([person.typicality == typicality for person in shown])
+        groups[f"typicality {typicality:g}"] = usable & alike
+    sick, said = labels >= 0, names >= 0
+    summary = {
+        "people": int(sick.sum()),
+        "auc": {name: _area(labels[k], score[k]) for name, k in groups.items()},
+        "ece": calibration_error(labels[usable] == 1, score[usable]) if usable.any() else None,
+        "named": _share(said[sick]),
+        "wrong": _share((names != labels)[sick & said]),
+        "wrong_by_class": {
+            name: _share(labels[sick & (names == number)] != number)
+            for number, name in enumerate(SICK)
+        },
+        "named_healthy": _share(said[~sick]),
+    }
+    return calibration, limits, summary
+
+
+def _area(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    return roc_area(labels, scores) if len(set(labels.tolist())) == 2 else None
+
+
+def _share(which: np.ndarray) -> float | None:
+    return float(which.mean()) if len(which) else None
+
+
+def collect(options: argparse.Namespace) -> list[Person]:
+    """Return the people: those whom the weights have looked at take the place of the others."""
+
+    @cache
+    def material() -> Material:
+        native = material_of(options)
+        return Material([head.resampled(SPACING) for head in native.heads], native.shapes)
+
+    shown = list(people(options.out / "people", options.people, material))
+    if options.weights is not None:
+        folder = options.out / f"people-{read_metadata(options.weights).sha256[:12]}"
+        looked_at = list(people(folder, options.found, material, options.weights))
+        shown[: len(looked_at)] = looked_at
+    return shown
+
+
+def main() -> None:
+    """Make who is missing, fit, judge, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder of people and results")
+    add_material_options(parser, needs_shapes=True)
+    parser.add_argument("--people", type=int, default=2250, help="default: %(default)s")
+    parser.add_argument("--weights", type=Path, help="weights that look at some of them")
+    parser.add_argument("--found", type=int, default=600, help="at how many (default: %(default)s)")
+    parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    shown = collect(options)
+    looked_at = [person for person in shown if person.looked_at]
+    detection = Detection.fitted(looked_at) if looked_at else Detection.assumed(shown)
+    found, counts = judge(shown, detection, options.fits, options.epochs)
+    judged = [k for k, person in enumerate(shown) if person.looked_at or not looked_at]
+    calibration, limits, summary = summarise(
+        [shown[k] for k in judged], found[judged], counts[judged]
+    )
+    branch = fit_branch(shown, detection, options.fits, options.epochs, seed=FOLDS)
+    with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
+    summary |= {
+        "descriptors": list(DESCRIPTORS), "fits": options.fits, "classes": SICK,
+        "calibration": asdict(calibration), "masks": "found" if looked_at else "assumed",
+        "limits": [None if np.isinf(limit) else limit for limit in limits],
+    }  # fmt: skip
+    write_json(options.out / "diagnosis.json", summary)
+    print(json.dumps(summary, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Simulated people as the lesion branch reads them: a row of descriptors per lesion.
+
+A person depends on the number alone, and is a file in a folder, so that a run that was stopped goes
+on. Lesions are those of the true mask and, with weights, those that the weights find as well.
+Regions come from the simulated scan as they do in the app, by registration of the atlas; without
+weights no network runs, and a person takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msnmo_bids.bids.dataset import atomic_path
+from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
+from msnmo_bids.lesions.mask import label_lesions
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.model.inference import predict
+from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.preprocessing.cube import from_cube
+from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
+from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.sample import (
+    SimulatedScan,
+    imperfect_brain_mask,
+    prepared_scan,
+    simulate_visits,
+)
+
+SEED = 2500
+SICK, HEALTHY = ("MS", "NMOSD"), "HC"
+LOG_VOLUME = list(DESCRIPTORS).index("log_volume")
+_HEALTHY_EVERY = 9
+_TYPICALITIES = (1.0, 1.0, 0.8, 0.6)
+_PROTOCOLS = (*PRESETS.values(), None, None, None)  # None: drawn freely
+_CORRECTED = 0.65  # share of the logarithm of the bias field that N4 takes away
+
+
+@dataclass(frozen=True)
+class Person:
+    """One simulated person.
+
+    Parameters
+    ----------
+    true : ndarray of float32, (N, D)
+        Descriptors of the lesions of the true mask.
+    found : ndarray of float32, (M, D)
+        Descriptors of the lesions that the weights find; empty without weights.
+    seen : ndarray of bool, (N,)
+        Which true lesions are found, at least in part.
+    false : ndarray of bool, (M,)
+        Which found lesions have no part in a true one.
+    label : int
+        Number of the class in `SICK`; -1 for a healthy person.
+    typicality : float
+        Share of the load that follows the disease's own pattern.
+    matched : bool
+        Whether the load was drawn alike for both diseases.
+    head : str
+        Whose anatomy.
+    looked_at : bool
+        Whether weights have looked for lesions.
+    """
+
+    true: np.ndarray
+    found: np.ndarray
+    seen: np.ndarray
+    false: np.ndarray
+    label: int
+    typicality: float
+    matched: bool
+    head: str
+    looked_at: bool
+
+    @property
+    def load(self) -> float:
+        """Volume of the true lesions (mm³)."""
+        return float(np.exp(self.true[:, LOG_VOLUME]).sum())
+
+
+def make_person(number: int, material: Material, weights: Path | None = None) -> Person:
+    """Simulate a person.
+
+    Parameters
+    ----------
+    number : int
+        Decides on everything; diagnoses, protocols and kinds of load take turns.
+    material : Material
+        Heads and lesion shapes.
+    weights : Path, optional
+        What finds the lesions.
+
+    Returns
+    -------
+    Person
+    """
+    rng = np.random.default_rng((SEED, number))
+    healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1
+    diagnosis = HEALTHY if healthy else SICK[number % 2]
+    matched = bool(number // 2 % 2)
+    protocol = _PROTOCOLS[number // 4 % len(_PROTOCOLS)] or random_protocol(rng)
+    typicality = float(rng.choice(_TYPICALITIES))
+    loads_of = str(rng.choice(SICK)) if matched else diagnosis
+    head = material.heads[int(rng.integers(len(material.heads)))]
+    scan = next(
+        simulate_visits(
+            head, rng, diagnosis=diagnosis, protocols=[protocol], shapes=material.shapes,
+            load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
+        )
+    )  # fmt: skip
+    label = -1 if healthy else SICK.index(diagnosis)
+    rows = _rows(scan, rng, weights)
+    return Person(
+        **rows, label=label, typicality=typicality, matched=matched, head=head.name,
+        looked_at=weights is not None,
+    )  # fmt: skip
+
+
+def _rows(
+    scan: SimulatedScan, rng: np.random.Generator, weights: Path | None
+) -> dict[str, np.ndarray]:
+    """Describe true and found lesions; say which true ones are seen, which found are false."""
+    zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
+    if weights is None:
+        brain, probability = imperfect_brain_mask(scan, rng), np.zeros(scan.image.shape)
+        criteria = LesionCriteria()
+    else:
+        criteria = read_metadata(weights).criteria
+        cube, brain, transform = prepared_scan(scan, rng, read_metadata(weights).cube_shape)
+        found = predict(cube, weights).probability
+        assert found is not None, "the weights segment"
+        probability = from_cube(found, transform) * brain
+    labels = find_lesions(probability, voxel, criteria).labels
+    truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
+    regions = locate_regions(scan.image / scan.bias**_CORRECTED, brain, zooms)
+    return {
+        "true": describe_lesions(truth, regions, zooms),
+        "found": describe_lesions(labels, regions, zooms),
+        "seen": np.isin(np.arange(1, truth.max() + 1), truth[labels > 0]),
+        "false": ~np.isin(np.arange(1, labels.max() + 1), labels[truth > 0]),
+    }
+
+
+def people(
+    folder: Path, count: int, material: Callable[[], Material], weights: Path | None = None
+) -> Iterator[Person]:
+    """Read the first people of a folder; make those that it lacks, of what `material` returns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        file = folder / f"{number:05d}.npz"
+        if not file.exists():
+            with atomic_path(file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **vars(make_person(number, material(), weights)))
+            logging.info("person %d of %d", number + 1, count)
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        yield Person(**{k: v if v.ndim else v.item() for k, v in arrays.items()})

@@ -1,0 +1,162 @@
+"""The fit of the lesion branch: people, what is found of them, calibration, limits, the program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from scipy.special import expit
+
+from dev import fit_diagnosis
+from dev.detection import COLUMNS, Detection
+from dev.fit_diagnosis import CONFIG, fit_branch, judge, margins, summarise
+from dev.naming import LARGEST_RISK, BetaCalibration, class_limits, named
+from dev.simulated_people import LOG_VOLUME, Person, make_person, people
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.lesion_branch import LesionBranch
+from msnmo_bids.simulation.material import Material
+
+LOWER = list(DESCRIPTORS).index("lower_least")
+
+
+def person(number: int, *, looked_at: bool = False) -> Person:
+    """Return someone whose lesions lie nearer to the lower ventricles in class 1."""
+    rng = np.random.default_rng(number)
+    label = -1 if number % 9 == 8 else number % 2
+    rows = rng.normal(size=(0 if label < 0 else rng.integers(2, 9), len(DESCRIPTORS)))
+    rows[:, LOG_VOLUME] += 4
+    rows[:, LOWER] -= 4 * label
+    rows = rows.astype(np.float32)
+    seen = rng.random(len(rows)) < expit(2 * (rows[:, LOG_VOLUME] - 4))
+    false = rng.normal(size=(rng.integers(3), len(DESCRIPTORS))).astype(np.float32)
+    found = np.concatenate([rows[seen], false])
+    is_false = np.arange(len(found)) >= seen.sum()
+    return Person(
+        true=rows, found=found, seen=seen, false=is_false, label=label, typicality=1.0,
+        matched=bool(number // 2 % 2), head=f"head {number % 5}", looked_at=looked_at,
+    )  # fmt: skip
+
+
+def test_a_person_is_made_once(ball_head, tmp_path):
+    material = Material([ball_head])
+    (made,) = people(tmp_path, 1, lambda: material)
+    assert made.label == 0
+    assert len(made.true) == len(made.seen) > 0
+    assert not made.looked_at
+    assert not len(made.found)
+    assert made.load == pytest.approx(np.exp(made.true[:, LOG_VOLUME]).sum())
+    (again,) = people(tmp_path, 1, pytest.fail)
+    np.testing.assert_equal(vars(again), vars(made))
+    assert make_person(8, material).label == -1
+
+
+def test_detection_is_fitted_to_what_was_found():
+    looked_at = [person(number, looked_at=True) for number in range(600)]
+    detection = Detection.fitted(looked_at)
+    assert detection.coefficients[COLUMNS.index("log_volume")] == pytest.approx(2, rel=0.2)
+    rows = np.zeros((2, len(DESCRIPTORS)))
+    rows[:, LOG_VOLUME] = (4, 6)
+    assert detection.chance(rows) == pytest.approx([0.5, expit(4)], abs=0.06)
+
+
+def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_load():
+    everyone = [person(number, looked_at=True) for number in range(200)]
+    detection = Detection.fitted(everyone)
+    rng, sick = np.random.default_rng(0), everyone[1]
+    pasted = [rows for other in everyone for rows in other.found[other.false]]
+    for _ in range(20):
+        for row in detection.apply(sick, rng):
+            assert (sick.true == row).all(axis=1).any() or any((row == p).all() for p in pasted)
+    loads = np.sort([other.load for other in everyone])
+    np.testing.assert_array_equal(detection.loads, loads)
+
+
+def test_a_healthy_person_gets_false_lesions_before_any_mask_was_found():
+    everyone = [person(number) for number in range(90)]
+    detection, rng = Detection.assumed(everyone), np.random.default_rng(0)
+    assert any(len(detection.apply(everyone[8], rng)) for _ in range(30))
+
+
+def test_calibration_finds_the_slopes():
+    rng = np.random.default_rng(3)
+    margins = rng.normal(scale=3, size=6000)
+    true = BetaCalibration(a=0.4, b=0.9, c=0.3)
+    labels = (rng.random(6000) < true.probabilities(margins)[:, 1]).astype(int)
+    fitted = BetaCalibration.fit(margins, labels)
+    assert (fitted.a, fitted.b, fitted.c) == pytest.approx((0.4, 0.9, 0.3), abs=0.15)
+    rising = fitted.probabilities(np.linspace(-20, 20, 99))[:, 1]
+    assert (np.diff(rising) >= 0).all()
+
+
+def test_platt_is_beta_with_equal_slopes():
+    margins = np.linspace(-5, 5, 11)
+    np.testing.assert_allclose(
+        BetaCalibration(0.7, 0.7, 0.2).log_odds(margins), 0.7 * margins + 0.2
+    )
+
+
+def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
+    rng = np.random.default_rng(0)
+    second = rng.random(4000)
+    labels = (rng.random(4000) < second).astype(int)
+    probabilities = np.stack([1 - second, second], axis=1)
+    limits = class_limits(probabilities, labels)
+    assert (limits > 0.88).all()  # where .94 of the named are right on average
+    assert (limits < 0.98).all()
+    names = named(probabilities, limits)
+    assert set(names) == {-1, 0, 1}
+    for number in (0, 1):
+        assert (labels[names == number] != number).mean() < LARGEST_RISK
+    assert np.isinf(class_limits(probabilities[:40], labels[:40])).all()
+    assert (named(probabilities, np.array([np.inf, np.inf])) == -1).all()
+
+
+def test_people_are_told_apart_by_fits_that_have_not_seen_them():
+    everyone = [person(number, looked_at=True) for number in range(150)]
+    found, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
+    calibration, limits, summary = summarise(everyone, found, counts)
+    assert summary["auc"]["all"] > 0.75
+    assert calibration.a > 0
+    assert limits.shape == (2,)
+    assert summary["people"] == sum(p.label >= 0 for p in everyone)
+    assert set(summary["auc"]) == {
+        "all", "loads of the diseases", "matched loads", "typicality 1"
+    }  # fmt: skip
+
+
+def test_a_branch_is_the_mean_of_its_fits():
+    everyone = [person(number) for number in range(40)]
+    branch = fit_branch(everyone, Detection.assumed(everyone), fits=2, epochs=2, seed=1)
+    lesions = [everyone[0].true, everyone[1].true[:0]]
+    single = LesionBranch(CONFIG)
+    each = []
+    for fit in branch.fits:
+        single.load_state_dict(
+            {"mean": branch.mean, "deviation": branch.deviation}
+            | {f"fits.0.{name}": value for name, value in fit.state_dict().items()}
+        )
+        each.append(margins(single, lesions))
+    assert not np.allclose(*each)
+    np.testing.assert_allclose(
+        margins(branch, lesions), np.mean(each, axis=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
+    (tmp_path / "people").mkdir()
+    for number in range(45):
+        np.savez(tmp_path / "people" / f"{number:05d}.npz", **vars(person(number)))
+    monkeypatch.setattr(fit_diagnosis, "material_of", pytest.fail)
+    words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
+             "--epochs", 2]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["fit_diagnosis", *map(str, words)])
+    fit_diagnosis.main()
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "diagnosis.json").read_text())
+    assert summary["masks"] == "assumed"
+    assert summary["descriptors"] == list(DESCRIPTORS)
+    branch = LesionBranch(replace(CONFIG, lesion_fits=2))
+    branch.load_state_dict(load_file(tmp_path / "lesion_branch.safetensors"))
