@@ -214,7 +214,7 @@ def visit_ratios(rows: pd.DataFrame) -> dict[str, float]:
         Scan and found volume over true volume, both relative to the person's first visit; 1 is
         right. Only people with several visits.
     """
-    ratios = {}
+    ratios: dict[str, float] = {}
     for _, visits in rows.sort_values("scan").groupby("person"):
         share = visits["predicted_volume_ml"] / visits["true_volume_ml"]
         relative = (share / share.iloc[0]).iloc[1:]
