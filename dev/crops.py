@@ -20,13 +20,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from dev.brains import Brain
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.lesions.mask import CONNECTIVITY_26
 
 T = TypeVar("T")
 
 _FLUID = -1.2  # darker than this is fluid: no lesion is carried there
 _SEEN = 0.35  # a carried lesion's voxel is lesion where it adds more than this
-_KNOTS = np.array([-12, -2, -0.5, 0.5, 1.5, 3, 20])  # of contrast curves
 _LESION_LEVELS = (0.6, 2.8)  # mean contrast of the lesions of a simulated brain
 
 
@@ -42,9 +40,6 @@ class CropSettings:
         Share of the crops from simulated brains.
     on_lesion : float
         Crops around a lesion, where there is one.
-    healed : float
-        Some lesions of a simulated brain, or all, taken away: the people with masks have more than
-        most people have.
     carried : float
         Real lesions of another person carried over to the same place.
     added : float
@@ -52,23 +47,22 @@ class CropSettings:
     faded : float
         Lesions of a real head darkened or brightened.
     leaked : float
-        Tissue outside of the brain that the brain mask left in: orbits, fat, scalp.
+        Bright tissue beside the brain that the brain mask left in.
     thick, blurred, sharpened : float
         Slices made thicker along one axis; blur; unsharp masking.
     contrast, noise, bias : float
-        Contrast curve, gain and offset; noise; a smooth field left by the bias correction.
+        Gain, offset and gamma; noise; a smooth field left by the bias correction.
     mirrored : float
         Left and right exchanged.
     """
 
     side: int = 64
-    simulated: float = 0.4
-    on_lesion: float = 0.4
-    healed: float = 0.6
+    simulated: float = 0.3
+    on_lesion: float = 0.7
     carried: float = 0.35
     added: float = 0.3
     faded: float = 0.35
-    leaked: float = 0.3
+    leaked: float = 0.15
     thick: float = 0.25
     blurred: float = 0.3
     sharpened: float = 0.25
@@ -124,8 +118,6 @@ class CropSource:
         window = _Window(brain, settings, rng)
         image, lesions, inside, contrast = window.take_brain(brain)
         if contrast is not None:
-            if rng.random() < settings.healed:
-                image, lesions, contrast = _healed(image, lesions, contrast, rng)
             image = _at_level(image, lesions, contrast, rng)
         elif rng.random() < settings.faded:
             image = _faded(image, lesions, inside, rng)
@@ -296,23 +288,6 @@ def _to_real_contrast(
     return factor * (1 + rng.uniform(0, 0.35) * _noise_field(contrast.shape, 8, rng))
 
 
-def _healed(
-    image: Tensor, lesions: Tensor, contrast: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take some lesions of a simulated brain away, with what they add.
-
-    Real ones stay: whatever fills a real lesion is smooth, and a network that is told so often
-    that smooth bright patches are none misses the large ones.
-    """
-    labels, count = ndimage.label((lesions >= 0.5).numpy(), CONNECTIVITY_26)
-    kept = rng.random(count + 1) < rng.uniform(-0.3, 0.7)
-    kept[0] = False
-    stays = torch.from_numpy(kept[labels]).float()
-    gone = torch.from_numpy((labels > 0) & ~kept[labels]).float()
-    near = (_smooth(gone, 7) > 0) & ~(_smooth(stays, 3) > 0)
-    return image - contrast * near, lesions * ~near, contrast * ~near
-
-
 def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Generator) -> Tensor:
     """Darken or brighten the lesions of a real head, relative to the tissue around them."""
     around = inside & (lesions < 0.1) & (image > -0.8)
@@ -323,15 +298,17 @@ def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Genera
 
 
 def _leak(image: Tensor, inside: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Add what skull stripping leaves in: blobs beside the brain, or a rim of it, often bright."""
-    reach = int(rng.choice((5, 11, 21)))
+    """Add what skull stripping leaves in: a thin rim of the brain, in part, brighter than tissue.
+
+    Thick blobs as dark as tissue or as bright as lesions teach that large bright regions are not
+    lesions (``docs/experiments/leaks-and-heavy-loads.md``).
+    """
+    reach = int(rng.choice((3, 5, 9)))
     near = (_smooth(inside.float(), reach) > 0.02) & ~inside
-    left = near & (
-        _noise_field(image.shape, int(rng.choice((8, 16, 32))), rng) > rng.uniform(-0.2, 1)
-    )
+    field = _noise_field(image.shape, int(rng.choice((8, 16))), rng)
+    left = near & (field > rng.uniform(0, 1.2))
     texture = 1 + rng.uniform(0, 0.6) * _noise_field(image.shape, 4, rng)
-    level = float(rng.uniform(-1, 6))
-    return torch.where(left, level * texture, image), inside | left
+    return torch.where(left, float(rng.uniform(3, 7)) * texture, image), inside | left
 
 
 def _degrade(
@@ -351,10 +328,12 @@ def _degrade(
 
 
 def _recoloured(image: Tensor, settings: CropSettings, rng: np.random.Generator) -> Tensor:
-    """Change the contrast between tissues, gain, offset, the bias left, and the noise."""
+    """Change gamma, gain, offset, the bias left, and the noise."""
     if rng.random() < settings.contrast:
-        image = _curve(image, rng)
+        power = np.exp(rng.uniform(-0.35, 0.35))
+        image = torch.where(image > 0, (image.clamp(min=0) + 1e-6) ** power, image)
         image = image * float(np.exp(rng.uniform(-0.4, 0.4))) + float(rng.uniform(-0.3, 0.3))
+        image = torch.where(image < 0, image * float(np.exp(rng.uniform(-0.3, 0.3))), image)
     if rng.random() < settings.bias:
         image = image + float(rng.uniform(0.05, 0.4)) * _noise_field(image.shape, 32, rng)
     if rng.random() < settings.noise:
@@ -364,18 +343,6 @@ def _recoloured(image: Tensor, settings: CropSettings, rng: np.random.Generator)
             noise = 2 * _smooth(noise, 3)
         image = image + float(rng.uniform(0.02, 0.35)) * noise
     return image
-
-
-def _curve(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Map intensities by a rising curve of random slopes, which keeps 0.
-
-    A gain or a gamma changes all tissues alike; scanners differ in how far cortex and lesions are
-    above white matter, and lesions above cortex.
-    """
-    slopes = np.exp(rng.normal(0, 0.45, len(_KNOTS) - 1))
-    levels = np.concatenate([[0], np.cumsum(np.diff(_KNOTS) * slopes)])
-    levels -= np.interp(0, _KNOTS, levels)
-    return torch.from_numpy(np.interp(image.numpy(), _KNOTS, levels).astype(np.float32))
 
 
 def _smooth(values: Tensor, width: int) -> Tensor:

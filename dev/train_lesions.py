@@ -136,8 +136,7 @@ def main() -> None:
         checkpoint_seconds=120,
         log_every=50,
     )
-    # Smoothing by 50 voxels lets the Dice of a crop without lesions teach, too.
-    loss = JointLoss(LossConfig(bce_weight=1.0, dice_smoothing=50.0, cross_weight=0.0))
+    loss = JointLoss(LossConfig(bce_weight=1.0, skip_empty_dice=True, cross_weight=0.0))
     with process_group() as ranks:
         trainer = Trainer(network, loss, config, source, options.out, ranks=ranks)
         try:
