@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
         names, axes, results = figure.subplots(
             1, 3, sharey=True, gridspec_kw={"width_ratios": (label_width, 4.2, 3.0), "wspace": 0}
         )
-        style = {"ha": "right", "va": "center", "size": _SIZE}
+        style: dict[str, Any] = {"ha": "right", "va": "center", "size": _SIZE}
         for y, line in enumerate(lines):
             bold = "bold" if line.kind in ("heading", "chosen") else "normal"
             names.text(0, y, line.label, va="center", size=_SIZE, weight=bold)

@@ -139,12 +139,14 @@ def _check(what: str, text: str, values: list[float]) -> Check:
 def table_rows(found: Analysis) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each of `TABLES`: numbers in full; missing ones are None or lack."""
     data = found.data
-    egger = (found.egger,) if isinstance(found.egger, str) else found.egger
-    names = ("egger_reason",) if isinstance(found.egger, str) else ("egger_intercept", "egger_p")
-    overall = [row | dict(zip(names, egger, strict=True)) for row in _by_model(data, found.pooled)]
+    if isinstance(found.egger, str):
+        egger: dict[str, Any] = {"egger_reason": found.egger}
+    else:
+        egger = {"egger_intercept": found.egger[0], "egger_p": found.egger[1]}
+    overall = [row | egger for row in _by_model(data, found.pooled)]
     if found.pooled.prediction:
-        ends = map(data.shown, found.pooled.prediction)
-        overall[1] |= dict(zip(("prediction_low", "prediction_high"), ends, strict=True))
+        low, high = map(data.shown, found.pooled.prediction)
+        overall[1] |= {"prediction_low": low, "prediction_high": high}
     groups: list[dict[str, Any]] = []
     for column, own in found.subgroups.items():
         for value, group in own.items():

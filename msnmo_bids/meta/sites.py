@@ -194,7 +194,7 @@ def _group(folder: Path, site_column: str | None) -> Results:
         "called": rows["diagnosis"],
     })  # fmt: skip
     return Results(
-        folder, io_spec()["reports"]["group_page"], _classes(rows, "probability_"), scans
+        folder, io_spec()["reports"]["group_page"], _classes(map(str, rows), "probability_"), scans
     )
 
 
