@@ -78,7 +78,8 @@ def site_studies(
 
 def _means(people: pd.api.typing.SeriesGroupBy, sites: pd.Index) -> pd.DataFrame:
     count = people.size().reindex(sites, fill_value=0)
-    found = pd.DataFrame({"effect": people.mean(), "se": people.sem()}, sites)
+    found = pd.DataFrame({"effect": people.mean(), "se": people.std()}, sites)
+    found["se"] /= np.sqrt(count.clip(lower=1))
     too_few = "too few subjects: " + count.astype(str) + f", at least {MIN_SUBJECTS} needed"
     equal = np.where(found["se"] <= 1e-9, "all subjects have the same value: no standard error", "")
     return found.assign(subjects=count, left_out=too_few.where(count < MIN_SUBJECTS, equal))

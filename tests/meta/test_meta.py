@@ -381,10 +381,11 @@ def test_program(tmp_path, capsys):
         (["absent.tsv", "out"], ExitCode.INPUT_MISSING, "the table is missing"),
         (["example", "out", "--subgroups", "age"], ExitCode.BAD_DATA, "there is no column 'age'"),
         (["example", "example", "out"], ExitCode.USAGE, "several tables"),
-        ([".", "out"], ExitCode.INPUT_MISSING, "neither results of msnmo-crossval"),
+        (["empty", "out"], ExitCode.INPUT_MISSING, "neither results of msnmo-crossval"),
     ],
 )
 def test_program_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, code, problem):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     assert meta.main(arguments) == code
     assert problem in capsys.readouterr().out
