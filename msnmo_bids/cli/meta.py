@@ -83,12 +83,12 @@ class MetaOptions(Options):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
-    from msnmo_bids.meta.sites import has_results
-
     with guard(PROGRAM, argv, remedy="Run the same command again") as session:
         options = Parser(PROGRAM, MetaOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         check_places(options)
+        from msnmo_bids.meta.sites import has_results  # after --help
+
         if has_results(options.output_dir):
             problem = "the last folder is for the results, and this one holds some to pool"
             raise UsageError(problem, file=options.output_dir, remedy="Name a new folder last")
