@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,18 +35,11 @@ class _Line(NamedTuple):
 def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
     """Draw each study with its interval, the pooled diamonds and the prediction interval.
 
-    Parameters
-    ----------
-    found : Analysis
-        A meta-analysis.
-    stem : Path
-        Of the files, without suffix.
-    column : str, optional
-        Draw the studies under the values of this column, each with its own diamond (fixed effect).
+    The files are `stem` with their suffixes. With a `column` the studies stand under its values,
+    each with its own diamond (fixed effect).
     """
-    lines = _lines(found, column)
+    lines, published = _lines(found, column), found.data.reference
     heaviest = max(line.weight for line in lines)
-    published = found.data.reference
     label_width = max(len(line.label) for line in lines) * _CHARACTER + 0.2
     size = label_width + 7.2, _ROW * len(lines) + (1.35 if published else 1.05)
     files = stem.with_suffix(".svg"), stem.with_suffix(".png")
@@ -54,6 +47,7 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
         names, axes, results = figure.subplots(
             1, 3, sharey=True, gridspec_kw={"width_ratios": (label_width, 4.2, 3.0), "wspace": 0}
         )
+        style: dict[str, Any] = {"ha": "right", "va": "center", "size": _SIZE}
         for y, line in enumerate(lines):
             bold = "bold" if line.kind in ("heading", "chosen") else "normal"
             names.text(0, y, line.label, va="center", size=_SIZE, weight=bold)
@@ -61,12 +55,11 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
                 _draw(axes, y, line, line.numbers, heaviest)
                 effect, low, high = map(rounded, line.numbers)
                 text = f"{'' if line.kind == 'prediction' else effect} [{low}, {high}]"
-                results.text(0.72, y, text, ha="right", va="center", size=_SIZE, weight=bold)
+                results.text(0.72, y, text, weight=bold, **style)
             if line.weight:
-                text = f"{rounded(100 * line.weight, 1)} %"
-                results.text(1, y, text, ha="right", va="center", size=_SIZE)
-        results.text(0.62, -1, "95 % interval", ha="right", va="center", size=_SIZE)
-        results.text(1, -1, "weight", ha="right", va="center", size=_SIZE)
+                results.text(1, y, f"{rounded(100 * line.weight, 1)} %", **style)
+        results.text(0.62, -1, "95 % interval", **style)
+        results.text(1, -1, "weight", **style)
         names.set_axis_off()
         results.set_axis_off()
         if published:

@@ -28,22 +28,17 @@ _EQUAL = 1e-6  # relative range of standard errors that count as equal
 
 @dataclass(frozen=True)
 class Pooled:
-    """What one pooling has found.
+    """What one pooling of k studies has found; p and I² (0 to 1) are None for one study.
 
     Parameters
     ----------
     studies : int
-        Number of studies, k.
-    estimates : dict of str to Estimate
-        By model: `FIXED` (inverse variance) and `RANDOM` (DerSimonian and Laird 1986).
-    weights : dict of str to ndarray, (k,)
-        By model: shares that add up to 1.
-    q, df : float, int
-        Cochran's Q; its degrees of freedom, k - 1.
-    p : float or None
-        Of Q by the chi-squared distribution; None for one study.
-    i2 : float or None
-        Higgins' I², 0 to 1; None for one study.
+        k.
+    estimates, weights : dict of str to Estimate; to ndarray, (k,)
+        By model: `FIXED` (inverse variance), `RANDOM` (DerSimonian and Laird 1986). Weights are
+        shares that add up to 1.
+    q, df, p, i2 : float, int, float or None, float or None
+        Cochran's Q, with k - 1 degrees of freedom; its p by the chi-squared distribution; I².
     tau2 : float
         Variance between the studies by DerSimonian and Laird, not below 0.
     prediction : tuple of float or None, (2,)
@@ -80,10 +75,8 @@ class Analysis:
 
     Parameters
     ----------
-    data : Studies
-        What was pooled.
-    pooled : Pooled
-        All of them.
+    data, pooled : Studies, Pooled
+        What was pooled; all of them pooled.
     without : dict of str to Pooled
         All but the one named; empty for one study.
     subgroups : dict of str to dict of str to Pooled
@@ -93,7 +86,7 @@ class Analysis:
         them. `FIXED`, as the paper has it; `RANDOM`, each subgroup with its own tau², is not there
         where one has a single study, and so no tau².
     egger : (float, float) or str
-        Intercept and p-value of Egger's test, or why there is none.
+        What `egger` returns.
     """
 
     data: Studies
@@ -128,11 +121,7 @@ def pool(table: pd.DataFrame) -> Pooled:
     Parameters
     ----------
     table : DataFrame, (k, ...)
-        Columns ``effect`` and ``se``; at least one row.
-
-    Returns
-    -------
-    Pooled
+        Columns ``effect`` and ``se``.
 
     Raises
     ------
@@ -175,10 +164,9 @@ def egger(table: pd.DataFrame) -> tuple[float, float] | str:
 
     Returns
     -------
-    intercept, p : float
-        Of effect / se on 1 / se; two-sided t test with k - 2 degrees of freedom. Instead of both
-        why they are not estimable: fewer than three studies, or equal standard errors: then
-        precision and constant are the same column, and the design has rank one.
+    (intercept, p) or str
+        Of effect / se on 1 / se; two-sided t test with k - 2 degrees of freedom. Or why there is
+        none: fewer than three studies, or equal standard errors (the design has rank one).
     """
     from statsmodels.regression.linear_model import OLS
 

@@ -18,7 +18,7 @@ from msnmo_bids.meta.studies import Studies, rounded
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PAGE, TEXT = "meta.html", "meta.txt"
 _NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
 _TIE = 1e-7  # a half may be rounded either way
@@ -45,27 +45,18 @@ class Check(NamedTuple):
 def write_meta(
     out: Path, poolings: Sequence[Studies], *, sources: Sequence[str], notes: Sequence[str] = ()
 ) -> Path:
-    """Pool every measure, and write ``tables/``, ``figures/``, ``meta.txt`` and ``meta.html``.
+    """Pool every measure; write ``tables/``, ``figures/``, ``meta.txt`` and a page, the path given.
 
     Parameters
     ----------
-    out : Path
-        Folder.
     poolings : sequence of Studies
-        One a measure; those without any study are named and left out.
-    sources : sequence of str
-        What was read.
-    notes : sequence of str, optional
-        What the page's reader must know of the data.
-
-    Returns
-    -------
-    Path
-        The page.
+        One per measure; those without any study are named and left out.
+    sources, notes : sequence of str
+        What was read; what the page's reader must know of it.
     """
     for data in poolings:
         for name, reason in data.left_out:
-            LOGGER.warning("%s, %s: left out (%s)", data.measure, name, reason)
+            logger.warning("%s, %s: left out (%s)", data.measure, name, reason)
     sections = [_section(analyse(data), out / "figures") for data in poolings if data.studies]
     for name, columns in TABLES.items():
         rows = [row for section in sections for row in section["rows"][name]]
@@ -103,13 +94,7 @@ def egger_text(found: Analysis) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Write a p-value.
-
-    Examples
-    --------
-    >>> p_text(0.0), p_text(0.0421)
-    ('p < 0.001', 'p = 0.042')
-    """
+    """Write a p-value: ``p = 0.042``, but ``p < 0.001`` for what is less."""
     return f"p = {p:.3f}" if p is not None and p >= 0.001 else "p < 0.001"
 
 
@@ -119,17 +104,9 @@ IN_WORDS = {"rounded": rounded, "heterogeneity": heterogeneity, "egger_text": eg
 
 
 def checks(found: Analysis) -> list[Check]:
-    """Compare an analysis with what a paper prints.
+    """Compare an analysis with its `Studies.printed`, in that order.
 
-    Parameters
-    ----------
-    found : Analysis
-        A meta-analysis; its `Studies.printed` is what is compared.
-
-    Returns
-    -------
-    list of Check
-        In the order of the sidecar. A key that says nothing computed here does not agree.
+    A key that says nothing computed here does not agree.
     """
     data, pooled = found.data, found.pooled
     estimates = {MODEL_NAMES[model]: own for model, own in pooled.estimates.items()}
@@ -147,13 +124,12 @@ def _check(what: str, text: str, values: list[float]) -> Check:
     printed = [(number[0], len(number[1] or "")) for number in _NUMBER.finditer(text)]
     if len(printed) != len(values):
         return Check(what, text, "n/a", False, "not a result of this analysis")
-    ours, wrong = [], []
-    for value, (number, digits) in zip(values, printed, strict=True):
-        ours.append(rounded(value, digits))
-        if abs(value - float(number)) > 0.5 * 10.0**-digits + _TIE:
-            wrong.append((number, ours[-1]))
+    pairs = list(zip(values, printed, strict=True))
+    ours = [rounded(value, digits) for value, (_, digits) in pairs]
+    wrong = [(own, number) for own, (value, (number, digits)) in zip(ours, pairs, strict=True)
+             if abs(value - float(number)) > 0.5 * 10.0**-digits + _TIE]  # fmt: skip
     dropped = any(
-        own[:k] + own[k + 1 :] == number for number, own in wrong for k in range(len(own))
+        own[:k] + own[k + 1 :] == number for own, number in wrong for k in range(len(own))
     )
     words = iter(ours)
     computed = _NUMBER.sub(lambda _: next(words), text)
@@ -162,16 +138,15 @@ def _check(what: str, text: str, values: list[float]) -> Check:
 
 def table_rows(found: Analysis) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each of `TABLES`: numbers in full; missing ones are None or lack."""
-    data, pooled = found.data, found.pooled
-    overall = _by_model(data, pooled)
-    if pooled.prediction:
-        low, high = map(data.shown, pooled.prediction)
+    data = found.data
+    if isinstance(found.egger, str):
+        egger: dict[str, Any] = {"egger_reason": found.egger}
+    else:
+        egger = {"egger_intercept": found.egger[0], "egger_p": found.egger[1]}
+    overall = [row | egger for row in _by_model(data, found.pooled)]
+    if found.pooled.prediction:
+        low, high = map(data.shown, found.pooled.prediction)
         overall[1] |= {"prediction_low": low, "prediction_high": high}
-    for row in overall:
-        if isinstance(found.egger, str):
-            row["egger_reason"] = found.egger
-        else:
-            row["egger_intercept"], row["egger_p"] = found.egger
     groups: list[dict[str, Any]] = []
     for column, own in found.subgroups.items():
         for value, group in own.items():
@@ -190,24 +165,23 @@ def table_rows(found: Analysis) -> dict[str, list[dict[str, Any]]]:
 
 
 def _studies(found: Analysis) -> list[dict[str, Any]]:
-    data, weights = found.data, found.pooled.weights
-    rows: list[dict[str, Any]] = []
-    for k, (name, study) in enumerate(data.studies.items()):
-        subjects = data.pooled["subjects"].iloc[k]
-        row = {"study": name, "subjects": None if np.isnan(subjects) else int(subjects)}
-        row |= {f"weight_{model}": own[k] for model, own in weights.items()}
-        rows.append(row | data.numbers(study)._asdict())
+    data = found.data
+    rows: list[dict[str, Any]] = [
+        {"study": name, "subjects": None if np.isnan(people) else int(people),
+         **{f"weight_{model}": own[k] for model, own in found.pooled.weights.items()},
+         **data.numbers(study)._asdict()}
+        for k, ((name, study), people) in enumerate(
+            zip(data.studies.items(), data.pooled["subjects"], strict=True))
+    ]  # fmt: skip
     return rows + [{"study": name, "left_out": reason} for name, reason in data.left_out]
 
 
 def _by_model(data: Studies, pooled: Pooled) -> list[dict[str, Any]]:
     """Return a row of the fixed effect and one of random effects."""
     common = {name: getattr(pooled, name) for name in ("studies", "q", "df", "p", "i2", "tau2")}
-    return [
-        {**common, "model": model, "chosen": "yes" if model == pooled.model else "no",
-         **data.numbers(estimate)._asdict()}
-        for model, estimate in pooled.estimates.items()
-    ]  # fmt: skip
+    return [{**common, "model": model, "chosen": "yes" if model == pooled.model else "no",
+             **data.numbers(estimate)._asdict()}
+            for model, estimate in pooled.estimates.items()]  # fmt: skip
 
 
 def _section(found: Analysis, folder: Path) -> dict[str, Any]:
@@ -221,10 +195,9 @@ def _section(found: Analysis, folder: Path) -> dict[str, Any]:
     if found.pooled.studies > 2:
         figures.append(("Funnel plot", funnel_plot(found, folder / f"{anchor}_funnel")))
     compared = checks(found)
-    for check in compared:
-        if not check.agrees:
-            LOGGER.warning("%s, %s: computed %s, printed %s%s", measure, check.what, check.computed,
-                           check.printed, f" ({check.hint})" if check.hint else "")  # fmt: skip
+    for check in (check for check in compared if not check.agrees):
+        logger.warning("%s, %s: computed %s, printed %s%s", measure, check.what, check.computed,
+                       check.printed, f" ({check.hint})" if check.hint else "")  # fmt: skip
     return {"anchor": anchor, "found": found, "paragraphs": sentences(found), "figures": figures,
             "checks": compared, "rows": table_rows(found)}  # fmt: skip
 

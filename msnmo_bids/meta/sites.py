@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +36,14 @@ def site_studies(
     Parameters
     ----------
     scans : DataFrame
-        A row a scan, under numbers of its own. ``site`` (or study, or data set): what is compared;
-        ``subject``: person, unique within the site; ``dsc`` against a manual mask, 0 to 1, missing
-        without one; ``truth``: known diagnosis; ``called``: class that the model has named. Other
-        columns are subgroups of sites. Scans of people with another diagnosis than `classes`, or
-        where the model names none of these, count for DSC only.
-    classes : sequence of str
-        Diagnoses that the model knows.
-    positive : str
-        One of them: sensitivity is its share that is found, specificity that of all others.
-    noun : str, optional
-        What a site is called.
+        One row per scan. ``site`` (or folder, as `noun` says): what is compared; ``subject``:
+        person, unique within the site; ``dsc`` against a manual mask, 0 to 1, missing without one;
+        ``truth``: known diagnosis; ``called``: class that the model has named. Other columns are
+        subgroups of sites. Scans of people with another diagnosis than `classes`, or where the
+        model names none of these, count for DSC only.
+    classes, positive : sequence of str, str
+        Diagnoses that the model knows; sensitivity is the share of `positive` that is found,
+        specificity that of all others.
 
     Returns
     -------
@@ -108,20 +105,14 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path, *, model: str, site_column: str | None) -> Results:
-    """Read the scans of an output folder.
+    """Read the scans of an output folder of ``msnmo-crossval`` or of the app's group level.
 
     Parameters
     ----------
-    folder : Path
-        Of ``msnmo-crossval`` or of the app's group level.
     model : str
         Which model of a cross-validation.
     site_column : str or None
         Column that says a scan's site; None: all of one site.
-
-    Returns
-    -------
-    Results
 
     Raises
     ------
@@ -130,15 +121,12 @@ def read_results(folder: Path, *, model: str, site_column: str | None) -> Result
     """
     if (folder / FOLDS).is_file():
         return _crossval(folder, model, site_column)
-    table = folder / io_spec()["reports"]["group_table"]
-    if not has_results(folder):
-        raise MsnmoError(
-            f"neither results of msnmo-crossval ({FOLDS}) nor of the group level ({table.name})",
-            file=folder,
-            remedy="Give the output folder of either, after it has run",
-            exit_code=ExitCode.INPUT_MISSING,
-        )
-    return _group(folder, table, site_column)
+    if has_results(folder):
+        return _group(folder, site_column)
+    group = io_spec()["reports"]["group_table"]
+    problem = f"neither results of msnmo-crossval ({FOLDS}) nor of the group level ({group})"
+    remedy = "Give the output folder of either, after it has run"
+    raise MsnmoError(problem, file=folder, remedy=remedy, exit_code=ExitCode.INPUT_MISSING)
 
 
 def has_results(folder: Path) -> bool:
@@ -147,21 +135,9 @@ def has_results(folder: Path) -> bool:
 
 
 def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) -> list[Studies]:
-    """Make a study of each folder, or of each site of each folder.
+    """Make a study of each folder, or (`by_site`) of each site of each, with subgroups by folder.
 
-    Parameters
-    ----------
-    results : sequence of Results
-        Of each folder.
-    positive : str
-        Positive diagnosis of sensitivity and specificity.
-    by_site : bool
-        Whether the sites of a folder are told apart; the folders are then subgroups.
-
-    Returns
-    -------
-    list of Studies
-        One a measure that any scan has. Folders of equal names go by their whole paths.
+    As `site_studies`; folders of equal names go by their whole paths.
     """
     names = [found.folder.resolve().name for found in results]
     if len(set(names)) < len(names):
@@ -174,10 +150,8 @@ def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) 
         elif len(results) > 1:
             scans = scans.assign(site=f"{name}: " + scans[SITE], folder=name)
         parts.append(scans)
-    return site_studies(
-        pd.concat(parts, ignore_index=True), classes=all_classes(results), positive=positive,
-        noun=SITE if by_site else "folder",
-    )  # fmt: skip
+    scans, noun = pd.concat(parts, ignore_index=True), SITE if by_site else "folder"
+    return site_studies(scans, classes=all_classes(results), positive=positive, noun=noun)
 
 
 def all_classes(results: Sequence[Results]) -> list[str]:
@@ -187,20 +161,16 @@ def all_classes(results: Sequence[Results]) -> list[str]:
 
 def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
     if site_column not in (None, SITE):
-        raise BadInputError(
-            f"a cross-validation has no column '{site_column}'", file=folder,
-            remedy=f"Its sites are in the column {SITE}: --site-column {SITE}",
-        )  # fmt: skip
+        problem = f"a cross-validation has no column '{site_column}'"
+        remedy = f"Its sites are in the column {SITE}: --site-column {SITE}"
+        raise BadInputError(problem, file=folder, remedy=remedy)
     tables = sorted(folder.glob(f"models/*/fold-*/{SCANS}"))
     there = dict.fromkeys(table.parents[1].name for table in tables)
     if model not in there:
-        raise MsnmoError(
-            f"no fold of the model '{model}' was tested", file=folder,
-            remedy=f"Choose --model of {', '.join(there) or 'those that were run'}",
-            exit_code=ExitCode.INPUT_MISSING,
-        )  # fmt: skip
-    header = tables[0].read_text(encoding="utf-8").split("\n", 1)[0].split("\t")
-    classes = tuple(name.removeprefix("prob_") for name in header if name.startswith("prob_"))
+        problem = f"no fold of the model '{model}' was tested"
+        remedy = f"Choose --model of {', '.join(there) or 'those that were run'}"
+        raise MsnmoError(problem, file=folder, remedy=remedy, exit_code=ExitCode.INPUT_MISSING)
+    classes = _classes(read_tsv(tables[0]).columns, "prob_")
     found = read_crossval(folder, classes=classes, positive=classes[-1])
     table = found.models[model].scans
     called = classified(found, table)["called"].map(dict(enumerate(classes)))
@@ -208,16 +178,13 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
     return Results(folder, "crossval.html", classes, scans[list(OF_A_SCAN)])
 
 
-def _group(folder: Path, table: Path, site_column: str | None) -> Results:
+def _group(folder: Path, site_column: str | None) -> Results:
+    table = folder / io_spec()["reports"]["group_table"]
     rows = pd.DataFrame(list(read_tsv(table).rows))
     needed = {"participant_id", "scan", "status", "diagnosis", *filter(None, [site_column])}
     if lacking := sorted(needed - set(rows)):
-        raise BadInputError(
-            f"there is no column '{lacking[0]}'", file=table,
-            remedy="Run the group level again, with the site in participants.tsv; or give another "
-            "--site-column",
-        )  # fmt: skip
-    named = [str(name) for name in rows if str(name).startswith("probability_")]
+        remedy = "Run the group level with the site in participants.tsv, or give another column"
+        raise BadInputError(f"there is no column '{lacking[0]}'", file=table, remedy=remedy)
     dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_tsv(folder / _SEGMENTATION).rows}
     rows = rows[rows["status"] == Status.COMPLETE]
     scans = pd.DataFrame({
@@ -227,5 +194,10 @@ def _group(folder: Path, table: Path, site_column: str | None) -> Results:
         "truth": rows.get(_KNOWN, MISSING),
         "called": rows["diagnosis"],
     })  # fmt: skip
-    classes = tuple(name.removeprefix("probability_") for name in named)
-    return Results(folder, io_spec()["reports"]["group_page"], classes, scans)
+    return Results(
+        folder, io_spec()["reports"]["group_page"], _classes(map(str, rows), "probability_"), scans
+    )
+
+
+def _classes(columns: Iterable[str], prefix: str) -> tuple[str, ...]:
+    return tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))

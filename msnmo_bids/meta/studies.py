@@ -63,12 +63,11 @@ class Studies:
     measure : str
         Heading with its unit, such as ``DSC (%)``.
     table : DataFrame
-        A row a study, under its name. ``effect`` and ``se``, above 0: on the scale of the pooling;
-        ``subjects``: people in it, NaN when unknown; ``left_out``: why it cannot be pooled, empty
-        where it can. All others are subgroup columns, such as ``country``, empty when unknown.
+        One row per study, under its name. ``effect`` and ``se``, above 0: on the scale of the
+        pooling; ``subjects``: people in it, NaN when unknown; ``left_out``: why it cannot be
+        pooled, empty where it can. All others are subgroup columns, empty when unknown.
     logit : bool
-        Whether effects are logits of shares; they are shown in percent. Otherwise they are shown
-        as they are.
+        Whether effects are logits of shares; they are shown in percent, others as they are.
     noun : str
         What a study is: ``study``, ``site`` or ``folder``.
     notes : tuple of str
@@ -144,25 +143,18 @@ class Studies:
 
     def text(self, estimate: Estimate) -> str:
         """Return an effect with its interval as the paper writes it: ``63.78 [58.29, 69.27]``."""
-        effect, low, high = map(rounded, self.numbers(estimate))
-        return f"{effect} [{low}, {high}]"
+        return "{} [{}, {}]".format(*map(rounded, self.numbers(estimate)))
 
 
 def log_odds(right: pd.Series, total: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return the logits of shares, with their standard errors.
+    """Return the logits of shares, ln(right / wrong), and their errors, √(1 / right + 1 / wrong).
 
     Parameters
     ----------
-    right : Series of float, (k,)
-        Number of people judged right; a person of several scans may count in part.
-    total : Series of float, (k,)
-        Number of people.
-
-    Returns
-    -------
-    effect, se : Series of float, (k,)
-        ln(right / wrong) and √(1 / right + 1 / wrong). Where one of them is 0, `CORRECTION` is
-        added to both: a logit needs it, and the share is then not the one observed.
+    right, total : Series of float, (k,)
+        People judged right (a person of several scans may count in part), and all people. Where
+        right or wrong is 0, `CORRECTION` is added to both: a logit needs it, and the share is then
+        not the one observed.
     """
     wrong = total - right
     extra = CORRECTION * (np.minimum(right, wrong) < 1e-9)
@@ -190,16 +182,15 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
     file : Path
         Tab-separated. Columns: ``study``; ``measure`` (heading with its unit, such as
         ``DSC (%)``); ``effect`` with ``se``, with ``ci_low`` and ``ci_high`` (95 %), or with
-        ``sd`` and ``subjects``; or ``events`` and ``total``, which are pooled as logits. All others
-        can be subgroups.
+        ``sd`` and ``subjects``; or ``events`` and ``total``, which are pooled as logits. What the
+        file beside it (``.json``) has as ``Printed``, by measure, is `Studies.printed`.
     columns : sequence of str, optional
         Subgroup columns; by default all others in which studies share values, but not all.
 
     Returns
     -------
     list of Studies
-        One a measure, in the order of the table. A study without an effect or an error is left out.
-        What the file beside it (``.json``) has as ``Printed``, by measure, is their `printed`.
+        One per measure, in the order of the table.
 
     Raises
     ------
@@ -209,20 +200,16 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
     texts = _read(file)
     others = [str(name) for name in texts if name not in _KNOWN]
     if lacking := [name for name in columns or () if name not in others]:
-        raise BadInputError(
-            f"there is no column '{lacking[0]}'", file=file,
-            remedy=f"Choose subgroups of {', '.join(others)}",
-        )  # fmt: skip
+        remedy = f"Choose subgroups of {', '.join(others)}"
+        raise BadInputError(f"there is no column '{lacking[0]}'", file=file, remedy=remedy)
     numbers = _numbers(file, texts)
     printed = sidecar(file).get("Printed", {})
     found = []
     for measure, rows in texts.groupby("measure", sort=False):
-        own = numbers.loc[rows.index]
-        table, logit = _effects(own)
-        kept = rows[table["left_out"] == ""]
-        for name in columns or [name for name in others if _is_group(kept[name])]:
-            table[name] = rows[name]
-        table = table.set_index(rows["study"])
+        table, logit = _effects(numbers.loc[rows.index])
+        values = rows[table["left_out"] == ""].replace("", None)
+        shared = [name for name in others if 1 < values[name].nunique() < values[name].count()]
+        table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
         found.append(Studies(str(measure), table, logit, printed=printed.get(measure, {})))
     return found
 
@@ -245,56 +232,53 @@ def sidecar(file: Path) -> dict[str, Any]:
 def _read(file: Path) -> pd.DataFrame:
     """Read the cells as text by line of the file, empty where missing; all known columns."""
     read = read_tsv(file)
-    if read.problem:
-        remedy = "Save it as tab-separated text (UTF-8)"
-        raise BadInputError(f"no text table ({read.problem})", file=file, remedy=remedy)
-    if not read.columns:
+    if not (read.columns or read.problem):
         remedy = "Give a tab-separated table of studies"
         code = ExitCode.INPUT_MISSING
         raise MsnmoError("the table is missing", file=file, remedy=remedy, exit_code=code)
-    header = list(read.columns)
     faults = {note.what: note.about for note in reversed(read.notes)}
     twice, uneven = faults.get(TWICE), faults.get(UNEVEN)
     if GUESSED in faults:
         logger.warning("%s: %s", file, GUESSED)
-    effects = "effect" in header or {"events", "total"} <= set(header)
-    mistakes = [
-        ("study" not in header or not effects,
-         f"columns are missing; there are {', '.join(header) or 'none'}", COLUMNS_NEEDED),
+    effects = "effect" in read.columns or {"events", "total"} <= set(read.columns)
+    for wrong, problem, remedy in (
+        (read.problem, f"no text table ({read.problem})", "Save it as tab-separated text (UTF-8)"),
+        ("study" not in read.columns or not effects,
+         f"columns are missing; there are {', '.join(read.columns)}", COLUMNS_NEEDED),
         (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
         (uneven, f"line {uneven} has another number of cells than the header",
          "Write n/a in empty cells, and one tab between two cells"),
-        (not read.rows, "the table has no study", "Add one line a study"),
-    ]  # fmt: skip
-    for wrong, problem, remedy in mistakes:
+        (not read.rows, "the table has no study", "Add one line per study"),
+    ):  # fmt: skip
         if wrong:
             raise BadInputError(problem, file=file, remedy=remedy)
-    cells = [[cell(row, name) for name in header] for row in read.rows]
-    table = pd.DataFrame(cells, list(read.lines), header)
-    table = table.reindex(columns=list(dict.fromkeys([*header, *_KNOWN])), fill_value="")
+    names = dict.fromkeys([*read.columns, *_KNOWN])
+    cells = [{name: cell(row, name) for name in names} for row in read.rows]
+    table = pd.DataFrame(cells, list(read.lines))
     return table.assign(measure=table["measure"].replace("", NO_MEASURE))
 
 
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers of a table, NaN where missing; raise an error for what cannot be."""
     known = texts[list(_NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
-    low, high, events, total = (known[n] for n in ("ci_low", "ci_high", "events", "total"))
-    outside = (known["effect"] < low) | (known["effect"] > high)
-    no_share = (events < 0) | (events > total) | (total % 1 > 0)
-    mistakes = [
+    effect, low, high, events, total = (
+        known[name] for name in ("effect", "ci_low", "ci_high", "events", "total")
+    )
+    for column, wrong, problem, remedy in (
         ("study", texts["study"] == "", "the name is missing", "Name every study"),
         ("study", texts.duplicated(["measure", "study"]),
          "'{study}' stands there twice for {measure}",
-         "Give each study one line a measure, and studies of one year a letter"),
-        *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is no number",
+         "Give each study one line per measure, and studies of one year a letter"),
+        *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is not a number",
            "Write a number, or n/a") for name in _NUMBERS),
         *((name, known[name] <= 0, f"{{{name}}} is not above 0", "Correct it, or write n/a")
           for name in _ABOVE_0),
         ("ci_low", low >= high, "{ci_low} is not below ci_high, {ci_high}", "Correct them"),
-        ("effect", outside, "{effect} is not in its interval", "Correct them"),
-        ("events", no_share, "{events} of {total} is no share", "Write how many of how many"),
-    ]  # fmt: skip
-    for column, wrong, problem, remedy in mistakes:
+        ("effect", (effect < low) | (effect > high), "{effect} is not in its interval",
+         "Correct them"),
+        ("events", (events < 0) | (events > total) | (total % 1 > 0),
+         "{events} of {total} is not a share", "Write how many of how many"),
+    ):  # fmt: skip
         for line, row in texts[wrong].iterrows():
             text = f"line {line}, column '{column}': {problem.format_map(row)}"
             raise BadInputError(text, file=file, remedy=remedy)
@@ -304,23 +288,14 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
 def _effects(known: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Return what `Studies.table` has besides subgroups, and whether effects are logits."""
     effect, subjects = known["effect"], known["subjects"]
-    logit = bool(effect.isna().all())
-    if logit:
+    no_effect = "it has no effect"
+    no_error = "it has neither standard error, interval nor s.d. and number of subjects"
+    if logit := bool(effect.isna().all()):
         subjects = known["total"]
         effect, se = log_odds(known["events"], subjects)
-        reason = pd.Series("it has no effect, or no events and total", known.index)
+        no_effect = "it has no effect, or no events and total"
     else:
         se = known["se"].fillna((known["ci_high"] - known["ci_low"]) / (2 * Z))
         se = se.fillna(known["sd"] / np.sqrt(subjects))
-        reason = effect.isna().map({
-            True: "it has no effect",
-            False: "it has neither standard error, interval nor s.d. and number of subjects",
-        })  # fmt: skip
-    reason = reason.where(effect.isna() | se.isna(), "")
-    return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, reason), strict=True))), logit
-
-
-def _is_group(values: pd.Series) -> bool:
-    """Say whether some, but not all, have a value in common."""
-    known = values[values != ""]
-    return 1 < known.nunique() < len(known)
+    why = np.select([effect.isna(), se.isna()], [no_effect, no_error], "")
+    return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, why), strict=True))), logit

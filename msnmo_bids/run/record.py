@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
+
 from msnmo_bids.bids.dataset import write_participants, write_text
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.scans import Scan
@@ -180,26 +182,13 @@ def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
 
 
 def to_toml(content: Mapping[str, Any]) -> str:
-    """Return a TOML document of plain values and tables of plain values.
+    """Return a TOML document of texts, numbers, truth values, paths, lists and mappings of these.
 
-    Parameters
-    ----------
-    content : mapping
-        Values may be texts, numbers, truth values, paths, lists of these, or mappings (tables).
-        None has no place in TOML: such keys are written as comments.
+    None has no place in TOML: such keys are left out.
     """
-    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
-    lines = [_line(key, value) for key, value in content.items() if key not in tables]
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *(_line(key, value) for key, value in table.items())]
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _line(key: str, value: Any) -> str:
-    if value is None:
-        return f"# {key} is not set"
-    if isinstance(value, float):
-        return f"{key} = {value!r}"
-    # A TOML text is a JSON text, but for DEL and for bytes that are not UTF-8 (surrogates here).
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return f"{key} = {text}".replace("\x7f", "\\u007f").encode(errors="replace").decode()
+    plain = json.loads(
+        json.dumps(content, default=str),
+        object_hook=lambda table: {key: it for key, it in table.items() if it is not None},
+    )
+    # Names of files may hold bytes that are not UTF-8 (surrogates here).
+    return tomli_w.dumps(plain).encode(errors="replace").decode()

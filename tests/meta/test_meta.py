@@ -205,15 +205,15 @@ def test_ways_to_give_an_error(tmp_path, text, effect, se):
     ("text", "problem"),
     [
         ("study|effect|se/A|10|0", "line 2, column 'se': 0 is not above 0"),
-        ("study|effect|se/A|10|1/B|ten|1", "line 3, column 'effect': 'ten' is no number"),
-        ("study|effect|se/A|inf|1", "'inf' is no number"),
+        ("study|effect|se/A|10|1/B|ten|1", "line 3, column 'effect': 'ten' is not a number"),
+        ("study|effect|se/A|inf|1", "'inf' is not a number"),
         ("study|effect|se/A|10|1/A|11|1", "line 3, column 'study': 'A' stands there twice"),
         ("study|effect|se/|10|1", "column 'study': the name is missing"),
         ("study|effect|se/A|10", "line 2 has another number of cells"),
         ("study|effect|se/A|10|1|2", "line 2 has another number of cells"),
         ("study|effect|ci_low|ci_high/A|10|12|8", "12 is not below ci_high, 8"),
         ("study|effect|ci_low|ci_high/A|10|11|12", "10 is not in its interval"),
-        ("study|events|total/A|11|10", "column 'events': 11 of 10 is no share"),
+        ("study|events|total/A|11|10", "column 'events': 11 of 10 is not a share"),
         ("study,effect,se/A,10,1", "columns are missing; there are study,effect,se"),
         ("study|effect|effect/A|10|1", "the column 'effect' stands there twice"),
         ("study|effect|se", "the table has no study"),
@@ -381,10 +381,11 @@ def test_program(tmp_path, capsys):
         (["absent.tsv", "out"], ExitCode.INPUT_MISSING, "the table is missing"),
         (["example", "out", "--subgroups", "age"], ExitCode.BAD_DATA, "there is no column 'age'"),
         (["example", "example", "out"], ExitCode.USAGE, "several tables"),
-        ([".", "out"], ExitCode.INPUT_MISSING, "neither results of msnmo-crossval"),
+        (["empty", "out"], ExitCode.INPUT_MISSING, "neither results of msnmo-crossval"),
     ],
 )
 def test_program_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, code, problem):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     assert meta.main(arguments) == code
     assert problem in capsys.readouterr().out
