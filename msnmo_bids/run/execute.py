@@ -248,12 +248,12 @@ def _run(
 ) -> list[Failure]:
     """Run a workflow, each item's work folder removed when it is done."""
     from msnmo_bids.workflows.execution import run_workflow
-    from msnmo_bids.workflows.sweeper import Sweeper
+    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner
 
-    sweeper = Sweeper(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
+    cleaner = WorkDirCleaner(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 
     def on_event(node: str, event: str, reason: str = "") -> None:
-        sweeper.on_event(node, event)
+        cleaner.on_event(node, event)
         for watch in watchers:
             watch(node, event, reason)
 
@@ -270,4 +270,4 @@ def _run(
             stamps=stamps,
         )
     finally:
-        sweeper.sweep()
+        cleaner.clean()

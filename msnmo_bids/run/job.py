@@ -21,7 +21,7 @@ from msnmo_bids.run.plan import Plan, expected_of
 from msnmo_bids.run.resources import Resources
 from msnmo_bids.run.session import nipype_level
 from msnmo_bids.workflows.steps import subject_workflow_name
-from msnmo_bids.workflows.sweeper import BATCH
+from msnmo_bids.workflows.work_dir_cleaner import BATCH
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure, UsageCallback

@@ -290,15 +290,15 @@ def _run(
     """Run the workflow in batches; return why scans failed, by their names."""
     from msnmo_bids.workflows.execution import run_workflow
     from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
-    from msnmo_bids.workflows.sweeper import Sweeper, batches
+    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner, batches
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
             remains.unlink(missing_ok=True)
-    sweeper = Sweeper(work_dir, last_node=LAST_NODE)
+    cleaner = WorkDirCleaner(work_dir, last_node=LAST_NODE)
 
     def follow(node: str, event: str, _reason: str) -> None:
-        sweeper.on_event(node, event)
+        cleaner.on_event(node, event)
         if on_event is not None:
             on_event(node, event)
 
@@ -311,7 +311,7 @@ def _run(
         failures = run_workflow(
             workflow, last_node=LAST_NODE, on_event=follow, crash_dir=work_dir / "crash", **execute
         )
-        sweeper.sweep()
+        cleaner.clean()
         for failure in failures:
             LOGGER.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
             problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")
