@@ -193,8 +193,8 @@ def table(rows: Sequence[Row], seconds: float) -> str:
         "|---|---|---|",
     ]
     for row in rows:
-        verdict = "equal" if not row.differences else f"**differs**: {'; '.join(row.differences)}"
-        lines.append(f"| {row.what} | {row.then} | {verdict} |")
+        outcome = "equal" if not row.differences else f"**differs**: {'; '.join(row.differences)}"
+        lines.append(f"| {row.what} | {row.then} | {outcome} |")
     return "\n".join(lines) + "\n"
 
 

@@ -105,7 +105,7 @@ def _draw(
     found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]], folder: Path
 ) -> list[Shown]:
     """Draw all figures for which there are data."""
-    rivals, ablations = (_models_of(*numbers) for numbers in (("4",), ("6", "7", "8", "9")))
+    baselines, ablations = (_models_of(*numbers) for numbers in (("4",), ("6", "7", "8", "9")))
     others = [name for name in found.models if name not in paper()["Models"]]
     examples = read_examples(found)
     figures: list[Shown] = []
@@ -116,7 +116,7 @@ def _draw(
 
     curves_mean = "Over all test scans; in brackets the 95 % interval of the area."
     add(
-        roc_figure(found, [*rivals, *others], measures, folder / "figure-9_roc.png",
+        roc_figure(found, [*baselines, *others], measures, folder / "figure-9_roc.png",
                    title="Joint model and classifiers"),
         "ROC curves of the classifiers (Fig. 9 of the paper)", curves_mean,
     )  # fmt: skip
@@ -126,7 +126,7 @@ def _draw(
         "ROC curves of the ablations (Fig. 11)", curves_mean,
     )  # fmt: skip
     add(
-        calibration_figure(found, [*rivals, *others], folder / "calibration.png"),
+        calibration_figure(found, [*baselines, *others], folder / "calibration.png"),
         "Calibration",
         f"Share of {found.positive} among scans of about equal probability, in five bins.",
     )

@@ -47,7 +47,7 @@ def write_site_weights(
     file : Path
         ``NAME.safetensors``; its description goes beside it.
     network : Module
-        A trained network, in evaluation mode. Rivals are no networks of the app: nothing is
+        A trained network, in evaluation mode. Baselines are not networks of the app: nothing is
         written for them.
     name : str
         Name of the weights.
