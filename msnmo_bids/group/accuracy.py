@@ -19,7 +19,7 @@ from msnmo_bids.evaluation.sites import guesses
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, summarise
 from msnmo_bids.evaluation.tables import REFERENCE
-from msnmo_bids.group.facts import Facts
+from msnmo_bids.group.covariates import Covariates
 from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.
@@ -59,7 +59,7 @@ class Accuracy:
 
 def as_results(
     records: Sequence[ScanRecord],
-    facts: Mapping[str, Facts],
+    covariates: Mapping[str, Covariates],
     classes: Sequence[str],
     positive: str,
     comparisons: Mapping[str, Mapping[str, float | None]],
@@ -71,7 +71,7 @@ def as_results(
     ----------
     records : sequence of ScanRecord
         All scans.
-    facts : mapping of str to Facts
+    covariates : mapping of str to Covariates
         By scan.
     classes : sequence of str
         Diagnosis classes.
@@ -90,7 +90,7 @@ def as_results(
     """
     rows = []
     for record in records:
-        known = facts[record.relative]
+        known = covariates[record.relative]
         row: dict[str, Any] = {
             "dataset": "",
             "participant_id": f"sub-{record.subject}",

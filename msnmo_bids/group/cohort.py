@@ -30,7 +30,7 @@ from msnmo_bids.group.agreement import (
     worst_first,
 )
 from msnmo_bids.group.attention import Attention
-from msnmo_bids.group.facts import Facts
+from msnmo_bids.group.covariates import Covariates
 from msnmo_bids.meta.plots import forest_plot
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import sentences
@@ -49,7 +49,7 @@ class Cohort:
         Diagnosis classes of the network.
     positive : str
         The positive one; empty without results.
-    facts : dict of str to Facts
+    covariates : dict of str to Covariates
         What the raw data set says, by scan.
     attention : list of Attention
         What to look at first.
@@ -67,7 +67,7 @@ class Cohort:
     records: list[ScanRecord]
     classes: list[str]
     positive: str
-    facts: dict[str, Facts]
+    covariates: dict[str, Covariates]
     attention: list[Attention]
     quality: dict[str, tuple[str, list[str]]]
     rows: list[dict[str, Any]]
@@ -151,7 +151,7 @@ def evaluate(
     """
     metrics, problems = compare_all(output_dir, cohort.records, masks)
     found = as_results(
-        cohort.records, cohort.facts, cohort.classes, cohort.positive, metrics, output_dir
+        cohort.records, cohort.covariates, cohort.classes, cohort.positive, metrics, output_dir
     )
     drawn: dict[str, Path | None] = {}
     accuracy = measure_accuracy(found) if cohort.classes else None
@@ -165,7 +165,7 @@ def evaluate(
         drawn["failures"] = failures_figure(
             output_dir,
             cohort.records,
-            {scan: fact.diagnosis for scan, fact in cohort.facts.items()},
+            {scan: own.diagnosis for scan, own in cohort.covariates.items()},
             masks,
             list(agreement.metrics),
             figures / "group_failures.png",
@@ -196,11 +196,11 @@ def _pool(
     """Pool accuracy and DSC over the sites; scans without a site are left out."""
     rows = []
     for record in cohort.records:
-        fact = cohort.facts[record.relative]
-        if fact.site and record.diagnosis:
+        own = cohort.covariates[record.relative]
+        if own.site and record.diagnosis:
             dsc = metrics.get(record.relative, {}).get("dsc")
             called = str(record.diagnosis["Diagnosis"])
-            rows.append((fact.site, record.subject, dsc, fact.diagnosis, called))
+            rows.append((own.site, record.subject, dsc, own.diagnosis, called))
     scans = pd.DataFrame(rows, columns=OF_A_SCAN)
     if scans[SITE].nunique() < 2:
         return []

@@ -76,9 +76,9 @@ def page(
         link=link,
         classes=cohort.classes,
         colours=colours,
-        reference=any(fact.diagnosis for fact in cohort.facts.values()),
-        with_site=any(fact.site for fact in cohort.facts.values()),
-        facts=cohort.facts,
+        reference=any(own.diagnosis for own in cohort.covariates.values()),
+        with_site=any(own.site for own in cohort.covariates.values()),
+        covariates=cohort.covariates,
         filters=_filters(cohort),
         count={s: sum(r.status == s for r in records) for s in Status},
         participants=len({record.subject for record in records}),
@@ -145,15 +145,15 @@ def plots(
         By the known diagnosis, site, scanner and age, where any of the scans has these, and by the
         model's pattern.
     """
-    facts = cohort.facts
+    covariates = cohort.covariates
     made: list[Plot | Scatter] = []
     for by, name in (("diagnosis in participants.tsv", "diagnosis"), ("site", "site"),
                      ("scanner", "scanner")):  # fmt: skip
-        names = {r.relative: getattr(facts[r.relative], name) for r in found}
+        names = {r.relative: getattr(covariates[r.relative], name) for r in found}
         if any(names.values()):
             order = cohort.classes if name == "diagnosis" else []
             made.append(_volumes(found, _fewer(names, order), by, cohort.classes))
-    if any(facts[r.relative].age is not None for r in found):
+    if any(covariates[r.relative].age is not None for r in found):
         made.append(_by_age(cohort, found))
     of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
     known = _values(found, "LesionVolume", of_model, groups)
@@ -180,11 +180,11 @@ def _volumes(
 def _by_age(cohort: Cohort, found: Sequence[ScanRecord]) -> Scatter:
     points: dict[str, list[tuple[str, float, float]]] = {}
     for record in found:
-        fact = cohort.facts[record.relative]
+        own = cohort.covariates[record.relative]
         volume = record.diagnosis["LesionVolume"]
-        if fact.age is not None and volume is not None:
-            name = fact.diagnosis or UNKNOWN
-            points.setdefault(name, []).append((record.prefix, fact.age, float(volume)))
+        if own.age is not None and volume is not None:
+            name = own.diagnosis or UNKNOWN
+            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
     points = dict(sorted(points.items()))
     colours = {name: class_colour(cohort.classes, name) for name in points}
     return over_age(_VOLUME, points, colours, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01")
@@ -219,13 +219,13 @@ def _common_flags(found: Sequence[ScanRecord]) -> list[str]:
 
 def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
     """Return name, title and choices of the drop-down filters that tell scans apart."""
-    records, facts = cohort.records, cohort.facts
+    records, covariates = cohort.records, cohort.covariates
     choices = [
         ("status", "Status", [str(r.status) for r in records]),
         ("quality", "Quality", [colour for colour, _ in cohort.quality.values()]),
         ("pattern", "Pattern", [str(r.diagnosis["Diagnosis"]) for r in records if r.diagnosis]),
-        ("known", "participants.tsv", [facts[r.relative].diagnosis or "n/a" for r in records]),
-        ("site", "Site", [facts[r.relative].site or "n/a" for r in records]),
+        ("known", "participants.tsv", [covariates[r.relative].diagnosis or "n/a" for r in records]),
+        ("site", "Site", [covariates[r.relative].site or "n/a" for r in records]),
     ]
     return [
         (name, title, sorted(set(values)))
@@ -274,7 +274,7 @@ def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
     return [
         (record, known, str(record.diagnosis["Diagnosis"]))
         for record in cohort.records
-        if (known := cohort.facts[record.relative].diagnosis)
+        if (known := cohort.covariates[record.relative].diagnosis)
         and record.diagnosis.get("Diagnosis") in cohort.classes
         and record.diagnosis["Diagnosis"] != known
     ]

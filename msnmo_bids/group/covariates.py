@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Facts:
+class Covariates:
     """What is known of a scan; None: unknown.
 
     Parameters
@@ -34,9 +34,9 @@ class Facts:
     age: float | None = None
 
 
-def read_facts(
+def read_covariates(
     bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
-) -> tuple[dict[str, Facts], list[str]]:
+) -> tuple[dict[str, Covariates], list[str]]:
     """Read what the raw data set says of the scans.
 
     Parameters
@@ -52,7 +52,7 @@ def read_facts(
 
     Returns
     -------
-    facts : dict of str to Facts
+    covariates : dict of str to Covariates
         By scan.
     notes : list of str
         What in the tables and sidecars could not be used, or was guessed, one line a kind.
@@ -64,7 +64,7 @@ def read_facts(
     """
     names = list(scans)
     if bids_dir is None:
-        return {name: Facts() for name in names}, []
+        return {name: Covariates() for name in names}, []
     tables, sidecars = Tables(bids_dir, names), Sidecars(bids_dir)
     notes = _check(tables, names, columns, bids_dir)
     by_name = {name.casefold(): name for name in classes}
@@ -73,7 +73,7 @@ def read_facts(
         diagnosis = tables.value(name, columns.diagnosis)
         scanner = tables.value(name, columns.scanner) if columns.scanner else ""
         age = tables.value(name, columns.age)
-        found[name] = Facts(
+        found[name] = Covariates(
             by_name.get(diagnosis.casefold(), diagnosis) or None,
             tables.value(name, columns.site) or None,
             (scanner if columns.scanner else _scanner(sidecars.of(name))) or None,
