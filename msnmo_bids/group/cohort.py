@@ -29,8 +29,8 @@ from msnmo_bids.group.agreement import (
     limits_of_agreement,
     worst_first,
 )
-from msnmo_bids.group.attention import Attention
 from msnmo_bids.group.covariates import Covariates
+from msnmo_bids.group.review_list import ReviewItem
 from msnmo_bids.meta.plots import forest_plot
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import sentences
@@ -51,7 +51,7 @@ class Cohort:
         The positive one; empty without results.
     covariates : dict of str to Covariates
         What the raw data set says, by scan.
-    attention : list of Attention
+    review_list : list of ReviewItem
         What to look at first.
     quality : dict of str to (str, list of str)
         Colour and reasons by scan; empty where there are no quality files.
@@ -68,7 +68,7 @@ class Cohort:
     classes: list[str]
     positive: str
     covariates: dict[str, Covariates]
-    attention: list[Attention]
+    review_list: list[ReviewItem]
     quality: dict[str, tuple[str, list[str]]]
     rows: list[dict[str, Any]]
     columns: dict[str, dict[str, Any]]

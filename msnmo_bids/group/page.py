@@ -15,10 +15,10 @@ from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
-from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Cohort, Evaluation
 from msnmo_bids.group.cost import step_costs
 from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
+from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
 
@@ -84,7 +84,7 @@ def page(
         participants=len({record.subject for record in records}),
         common=_common_flags(found),
         decisions=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
-        attention=_attention(cohort),
+        review_list=_review_list(cohort),
         notes=cohort.notes + ([] if evaluation.accuracy else evaluation.limits),
         quality=cohort.quality,
         quality_counts=Counter(colour for colour, _ in cohort.quality.values()),
@@ -234,11 +234,11 @@ def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _attention(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
+def _review_list(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
     """Return kind, title, number and the first ones of what to look at, in order."""
     listed = []
     for kind, title in KINDS.items():
-        items = [item for item in cohort.attention if item.kind == kind]
+        items = [item for item in cohort.review_list if item.kind == kind]
         if items:
             listed.append((kind, title, len(items), items[:SHOWN]))
     return listed

@@ -13,8 +13,8 @@ from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
-from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Agreement, Cohort, Evaluation
+from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
 Dictionary = dict[str, dict[str, Any]]
@@ -64,7 +64,7 @@ def _tables(
     output_dir: Path, cohort: Cohort, evaluation: Evaluation
 ) -> Iterator[tuple[Path, Dictionary, Sequence[Mapping[str, Any]]]]:
     yield output_dir / io_spec()["reports"]["group_table"], cohort.columns, cohort.rows
-    yield output_dir / "group_attention.tsv", *_attention(cohort)
+    yield output_dir / "group_attention.tsv", *_review_list(cohort)
     if evaluation.accuracy is not None:
         yield output_dir / "group_confusion.tsv", *_confusion(cohort.classes, evaluation.accuracy)
         yield output_dir / "group_accuracy.tsv", *_accuracy(evaluation.accuracy)
@@ -72,7 +72,7 @@ def _tables(
         yield output_dir / "group_segmentation.tsv", *_segmentation(cohort, evaluation.agreement)
 
 
-def _attention(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns = {
         **_SCAN,
         "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
@@ -86,7 +86,7 @@ def _attention(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
             "kind": item.kind,
             "reason": item.reason,
         }
-        for item in cohort.attention
+        for item in cohort.review_list
     ]
     return columns, rows
 

@@ -12,7 +12,6 @@ from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, w
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, class_names, in_order
 from msnmo_bids.errors import UsageError
-from msnmo_bids.group.attention import attention
 from msnmo_bids.group.cohort import Cohort, evaluate
 from msnmo_bids.group.columns import column_dictionary, table_row
 from msnmo_bids.group.covariates import read_covariates
@@ -20,6 +19,7 @@ from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_f
 from msnmo_bids.group.outliers import outliers
 from msnmo_bids.group.page import page
 from msnmo_bids.group.quality import read_quality
+from msnmo_bids.group.review_list import review_list
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.tables import write_tables
 from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
@@ -87,7 +87,7 @@ def write_group(
         classes=classes,
         positive=_positive(asked.positive, classes),
         covariates=covariates,
-        attention=attention(records, apart, quality),
+        review_list=review_list(records, apart, quality),
         quality=quality,
         rows=rows,
         columns=columns,
