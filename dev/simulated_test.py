@@ -22,8 +22,8 @@ from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
 
 #: Trainings take small seeds; tests take this one and those above it.
@@ -82,7 +82,7 @@ def plan_cases(each: int) -> Iterator[Case]:
 
 def simulate_case(
     case: Case,
-    material: Material,
+    assets: SimulationAssets,
     rng: np.random.Generator,
     *,
     matched: bool = False,
@@ -93,7 +93,7 @@ def simulate_case(
     ----------
     case : Case
         What to simulate.
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     rng : numpy.random.Generator
         Of this case.
@@ -105,14 +105,14 @@ def simulate_case(
     SimulatedScan
         A person with MS or NMOSD has lesions.
     """
-    head = material.heads[int(rng.integers(len(material.heads)))]
+    head = assets.heads[int(rng.integers(len(assets.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
     load = load_of(case.diagnosis, rng, matched=matched)
     return next(
         simulate_visits(
             head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
-            shapes=material.shapes, typicality=case.typicality,
+            shapes=assets.shapes, typicality=case.typicality,
         )
     )  # fmt: skip
 

@@ -189,15 +189,15 @@ def _simulate(options: SimulateOptions) -> None:
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
+    from msnmo_bids.simulation.assets import assets_with
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
-    from msnmo_bids.simulation.material import material_with
     from msnmo_bids.simulation.mni_head import PERSON_SIZE, mni_head
 
     if options.anatomy is None:
         heads = [mni_head(PERSON_SIZE)]
     else:
         heads = whole_heads(options.anatomy, len(diagnoses))
-    material = material_with(heads, options.lesion_shapes)
+    assets = assets_with(heads, options.lesion_shapes)
     names = options.scanner_preset or PRESETS
     cohort = Cohort(
         diagnoses,
@@ -208,9 +208,7 @@ def _simulate(options: SimulateOptions) -> None:
         typicality=options.typicality,
         loads=options.load,
     )
-    write_dataset(
-        options.out, material.heads, cohort, shapes=material.shapes, processes=options.n_cpus
-    )
+    write_dataset(options.out, assets.heads, cohort, shapes=assets.shapes, processes=options.n_cpus)
 
 
 if __name__ == "__main__":
