@@ -14,7 +14,7 @@ geometric stand-in, with the constants below:
 * **U-fibre lesion**: a juxtacortical lesion, long (8 mm), thin (6 mm) and so curved that it fills
   less than 0.65 of its convex hull.
 
-Lesions under 3 mm in diameter have no shape and count for none of these but the sites.
+Lesions under 3 mm in diameter have no shape and count for none of these but the locations.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from msnmo_bids.reports import report_text
 from msnmo_bids.reports.methods import calibration
-from msnmo_bids.vocabulary import flag_text, region_name, site_name
+from msnmo_bids.vocabulary import flag_text, location_name, region_name
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
 _SAFE = "/+=:;,.-_~!*'()@$?[]| "
@@ -166,6 +166,6 @@ def _environment() -> Environment:
         calibration=calibration,
         flag_text=flag_text,
         region_name=region_name,
-        site_name=site_name,
+        location_name=location_name,
     )
     return environment

@@ -170,7 +170,7 @@ def test_nmosd_has_few_lesions_whatever_the_load(tiny_head):
     }
     assert (
         5 <= np.median(numbers[3.0]) <= 13
-    )  # published: 6 (quartiles 3 to 11), typical sites apart
+    )  # published: 6 (quartiles 3 to 11), typical locations apart
     assert np.median(numbers[20.0]) < 2 * np.median(numbers[3.0])
 
 
