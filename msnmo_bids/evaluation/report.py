@@ -21,7 +21,7 @@ from msnmo_bids.evaluation.tables import Table, build_tables, label, paper
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PAGE = "crossval.html"
 
 
@@ -88,7 +88,7 @@ def write_evaluation(
     found = read_crossval(out, classes=classes, positive=positive)
     gaps = [(label(m.name), m.gap) for m in found.models.values() if not m.complete]
     for name, gap in gaps:
-        LOGGER.warning("%s is incomplete: %s", name, gap)
+        logger.warning("%s is incomplete: %s", name, gap)
     measures = {name: summarise(found, name, draws=draws, seed=seed) for name in found.models}
     tables = build_tables(found, measures)
     for table in tables:

@@ -18,7 +18,7 @@ from msnmo_bids.meta.studies import Studies, rounded
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PAGE, TEXT = "meta.html", "meta.txt"
 _NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
 _TIE = 1e-7  # a half may be rounded either way
@@ -65,7 +65,7 @@ def write_meta(
     """
     for data in poolings:
         for name, reason in data.left_out:
-            LOGGER.warning("%s, %s: left out (%s)", data.measure, name, reason)
+            logger.warning("%s, %s: left out (%s)", data.measure, name, reason)
     sections = [_section(analyse(data), out / "figures") for data in poolings if data.studies]
     for name, columns in TABLES.items():
         rows = [row for section in sections for row in section["rows"][name]]
@@ -223,7 +223,7 @@ def _section(found: Analysis, folder: Path) -> dict[str, Any]:
     compared = checks(found)
     for check in compared:
         if not check.agrees:
-            LOGGER.warning("%s, %s: computed %s, printed %s%s", measure, check.what, check.computed,
+            logger.warning("%s, %s: computed %s, printed %s%s", measure, check.what, check.computed,
                            check.printed, f" ({check.hint})" if check.hint else "")  # fmt: skip
     return {"anchor": anchor, "found": found, "paragraphs": sentences(found), "figures": figures,
             "checks": compared, "rows": table_rows(found)}  # fmt: skip

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from msnmo_bids.model.joint import JointNetwork
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 FORMAT_VERSION = 2
@@ -431,7 +431,7 @@ def load_weights_cached(
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 module.to(torch.bfloat16)
-    LOGGER.info("Loaded weights %s %s on %s", metadata.name, metadata.version, device)
+    logger.info("Loaded weights %s %s on %s", metadata.name, metadata.version, device)
     return network, metadata
 
 

@@ -24,7 +24,7 @@ from msnmo_bids.preprocessing.records import FOREGROUND_TOOL, ToolRecord
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PLAUSIBLE_BRAIN_ML = (600.0, 2400.0)
 TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has failed
@@ -291,7 +291,7 @@ def _deepbet() -> BrainExtraction:
     """Load deepbet's two networks, once a process; they stay on the CPU."""
     from deepbet import BrainExtraction
 
-    LOGGER.debug("loading deepbet's networks")
+    logger.debug("loading deepbet's networks")
     return BrainExtraction(no_gpu=True)
 
 

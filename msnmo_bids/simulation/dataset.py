@@ -24,7 +24,7 @@ from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DIAGNOSES = {
     "MS": "multiple sclerosis",
@@ -294,7 +294,7 @@ def _write_person(
         scan = visit.scan
         title = f"{visit.prefix}: {scan.diagnosis}, {scan.protocol.name}"
         previews.append((title, draw_panels(scan)))
-        LOGGER.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
+        logger.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
     if cohort.longitudinal:
         subject = _subject(cohort, number)
         rows = [

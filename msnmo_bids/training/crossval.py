@@ -38,7 +38,7 @@ from msnmo_bids.training.scoring import (
 )
 from msnmo_bids.training.site_weights import write_site_weights
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _Scan = TypeVar("_Scan", bound=PreparedScan)
 
@@ -119,7 +119,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     """
     folder = experiment.folder(model, fold)
     if (folder / SCANS).is_file():
-        LOGGER.info("%s, fold %d: complete already", model, fold)
+        logger.info("%s, fold %d: complete already", model, fold)
         return False
     entry = experiment.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
@@ -131,7 +131,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
             f"{model}, fold {fold}: no training scan has a {' or a '.join(_needs(entry.tasks))}",
             remedy="Use fewer folds, or leave this network out (--models)",
         )
-    LOGGER.info(
+    logger.info(
         "%s, fold %d: %d scans to train on, %d to choose the weights by, %d to test",
         model, fold, len(training), len(validation), len(test),
     )  # fmt: skip
@@ -261,6 +261,6 @@ def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int
             except TrainingInterrupted:
                 raise
             except MsnmoError as error:
-                LOGGER.error("%s, fold %d: %s", model, fold, error)
+                logger.error("%s, fold %d: %s", model, fold, error)
                 failures.append(f"{model}, fold {fold}: {error}")
     return failures

@@ -32,7 +32,7 @@ from msnmo_bids.preprocessing.nifti_file import read_content
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Lesions that the brain mask cuts off by more than this share are named in the log.
 _MOST_OUTSIDE = 0.1
@@ -226,7 +226,7 @@ def prepare_scans(
             files[labelled] = file
     _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
-    LOGGER.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
+    logger.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
     reasons: dict[str, str] = {}
     if to_do:
         reasons = _run(
@@ -313,7 +313,7 @@ def _run(
         )
         cleaner.clean()
         for failure in failures:
-            LOGGER.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
+            logger.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
             problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")
             reasons[failure.prefix] = f"{failure.step}: {problem}"
         for labelled in batch:
@@ -330,7 +330,7 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
     for labelled, file in files.items():
         other = first.setdefault(file.stem.rpartition("_")[2], labelled)
         if other.person != labelled.person:
-            LOGGER.warning(
+            logger.warning(
                 "%s and %s are the same image: keep one of them", other.name, labelled.name
             )
 
@@ -338,7 +338,7 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
 def _warn(scan: PreparedScan) -> None:
     outside = read_record(scan.cube_file).get("LesionsOutsideBrain") or 0
     if outside > _MOST_OUTSIDE:
-        LOGGER.warning(
+        logger.warning(
             "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
             "stripping and the mask", scan.name, 100 * outside,
         )  # fmt: skip

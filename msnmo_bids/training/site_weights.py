@@ -22,7 +22,7 @@ from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Fewer scans than this, of a class, fit no temperature.
 LEAST_OF_A_CLASS = 5
