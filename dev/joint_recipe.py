@@ -133,7 +133,7 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
             raise ValueError(f"unknown: {', '.join(content)}")
     except (KeyError, TypeError, ValueError) as error:
         remedy = f"{RECIPE.name}, beside the program, shows the form"
-        raise BadInputError(f"is no recipe ({error})", file=path, remedy=remedy) from error
+        raise BadInputError(f"is not a recipe ({error})", file=path, remedy=remedy) from error
     return Recipe(network, loss, stages)
 
 

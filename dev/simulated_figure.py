@@ -35,7 +35,7 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
     classes : sequence of str
         MS and NMOSD, in the network's order.
     least : float
-        A class is named from this probability on.
+        A class is named from this probability.
     out : Path
         PNG or SVG file.
 
@@ -82,7 +82,7 @@ def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: fl
         reached = np.flatnonzero(limit >= least)
         if reached.size:
             last = reached[-1]
-            axes.plot(coverage[last], risk[last], "ko", label=f"named from {least:.2f} on")
+            axes.plot(coverage[last], risk[last], "ko", label=f"named from {least:.2f}")
             axes.legend(frameon=False, fontsize=8)
     axes.axhline(LARGEST_RISK, color="0.55", lw=1, ls=":")
     axes.set(

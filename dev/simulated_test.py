@@ -1,7 +1,8 @@
 """Test weights on simulated scans that no training has drawn.
 
 What comes out says how well the simulator's patterns are told apart and its lesions are found; it
-is no statement about patients. Masks are compared on the scan's own grid, as the app writes them.
+is not a statement about patients. Masks are compared on the scan's own grid, as the app writes
+them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``python -m dev.survey_simulation --anatomy DIR --lesion-shapes FILE --out DIR``
 
-Writes ``survey.tsv``, one row a scan: lesion count and volume, which regions have a lesion, and
+Writes ``survey.tsv``, one row per scan: lesion count and volume, which regions have a lesion, and
 intensity ratios, beside everything of the image that is not lesion (histogram, low-order bias,
 voxel sizes, shape of the head). Prints a table of the first, and how well a cross-validated
 classifier tells MS from NMOSD by the second: an area under the ROC curve of about .5, or the

@@ -25,7 +25,7 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
 
-# A busy machine is slow; that is no failure.
+# A busy machine is slow; that is not a failure.
 hypothesis_settings.register_profile(
     "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -63,7 +63,7 @@ DESCRIPTIONS = {
     "lesion_mask": "White matter lesions: probability above the threshold, small ones removed",
     "lesion_probability": "Lesion probability of each voxel, 0 to 1",
     "lesion_labels": "Connected lesions (26 neighbours), numbered by decreasing volume",
-    "morphometry": "One row a lesion: volume, centroid and candidate region",
+    "morphometry": "One row per lesion: volume, centroid and candidate region",
     "cam": "Class activation map for {class_name}, from three scales, each voxel by what it "
     "counts in the pooling: evidence for the class",
 }

@@ -203,7 +203,7 @@ def _write_tables(
 
 
 def _cell(value: Any) -> Any:
-    """Round what is no whole number to four decimals; flags become 0 or 1, mappings their keys."""
+    """Round other than whole numbers to four decimals; flags become 0 or 1, mappings their keys."""
     if isinstance(value, Mapping):
         return ",".join(value) or None
     if isinstance(value, bool):

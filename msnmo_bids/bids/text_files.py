@@ -37,7 +37,7 @@ class Table:
     rows : tuple of dict
         Texts as they stand; a cell that lacks is empty.
     lines : tuple of int
-        Their lines in the file, from 1 on.
+        Their lines in the file, from 1.
     problem : str
         Why nothing can be read; empty when there is no file, too.
     notes : tuple of Note

@@ -29,7 +29,7 @@ examples:
   msnmo-meta /data/crossval /data/meta --site-column site           # sites of one cross-validation
   msnmo-meta /data/out-a /data/out-b /data/out-c /data/meta         # output folders
 
-a table has one line a study, separated by tabs, with the columns
+a table has one line per study, separated by tabs, with the columns
   study    its name
   measure  what was measured, for example DSC (%)
   effect   with se, with ci_low and ci_high (95 %), or with sd and subjects;

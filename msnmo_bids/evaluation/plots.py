@@ -122,7 +122,7 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
 
 
 def learning_curves(found: CrossValidation, out: Path) -> Path | None:
-    """Draw the losses of all models: a panel a model, a line a fold.
+    """Draw the losses of all models: a panel per model, a line per fold.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from msnmo_bids.text import listed, natural_key
 NAMED = "named diagnoses"
 NO_RESULT = "no result"
 ALL_SITES = "all"
-#: Sites with a ROC curve of their own, and scans of a site from which on it has a calibration.
+#: Sites with a ROC curve of their own, and scans of a site from which it has a calibration.
 CURVES = 6
 CALIBRATION_SCANS = 30
 _FOLD = "1"
@@ -42,7 +42,7 @@ class Accuracy:
         Site, diagnosis in the raw data set, and number of scans by what the model says: a class,
         `INDETERMINATE` or `NO_RESULT`.
     measures : dict of str to dict of str to Measure
-        By model (`REFERENCE` for all scans with a score, `NAMED`, and one a site) and metric.
+        By model (`REFERENCE` for all scans with a score, `NAMED`, and one per site) and metric.
     scored, named, known : int
         Scans with a score, with a named diagnosis, and all whose diagnosis is a class.
     guesses : tuple of float or None

@@ -55,7 +55,7 @@ def read_covariates(
     covariates : dict of str to Covariates
         By scan.
     notes : list of str
-        What in the tables and sidecars could not be used, or was guessed, one line a kind.
+        What in the tables and sidecars could not be used, or was guessed, one line per kind.
 
     Raises
     ------

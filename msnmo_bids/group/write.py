@@ -139,7 +139,7 @@ def _write_phenotype(
     rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Mapping[str, Any]],
 ) -> list[Path]:
-    """Write one row a scan; the second scan of a participant goes to a second file, and so on.
+    """Write one row per scan; the second scan of a participant goes to a second file, and so on.
 
     BIDS has ``participant_id`` as the index of a phenotype table: twice the same value is an error
     to the validator (TSV_INDEX_VALUE_NOT_UNIQUE), whatever stands in ``session_id``.

@@ -62,7 +62,7 @@ class _SegmentOutputSpec(TraitedSpec):
     lesion_file = File(exists=True, desc="lesion mask (RAS, uint8)")
     label_file = File(exists=True, desc="lesion labels (RAS, int32)")
     cam_files = traits.Dict(desc="class activation map by class (RAS, float32)")
-    table_file = File(exists=True, desc="one row a lesion and their summary, JSON")
+    table_file = File(exists=True, desc="JSON: one row per lesion, summary")
 
 
 class SegmentLesions(StepInterface):

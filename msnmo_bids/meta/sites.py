@@ -36,7 +36,7 @@ def site_studies(
     Parameters
     ----------
     scans : DataFrame
-        A row a scan, under numbers of its own. ``site`` (or study, or data set): what is compared;
+        One row per scan, by number. ``site`` (or study, or data set): what is compared;
         ``subject``: person, unique within the site; ``dsc`` against a manual mask, 0 to 1, missing
         without one; ``truth``: known diagnosis; ``called``: class that the model has named. Other
         columns are subgroups of sites. Scans of people with another diagnosis than `classes`, or

@@ -63,7 +63,7 @@ class Studies:
     measure : str
         Heading with its unit, such as ``DSC (%)``.
     table : DataFrame
-        A row a study, under its name. ``effect`` and ``se``, above 0: on the scale of the pooling;
+        One row per study, by name. ``effect`` and ``se``, above 0: on the scale of the pooling;
         ``subjects``: people in it, NaN when unknown; ``left_out``: why it cannot be pooled, empty
         where it can. All others are subgroup columns, such as ``country``, empty when unknown.
     logit : bool
@@ -264,7 +264,7 @@ def _read(file: Path) -> pd.DataFrame:
         (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
         (uneven, f"line {uneven} has another number of cells than the header",
          "Write n/a in empty cells, and one tab between two cells"),
-        (not read.rows, "the table has no study", "Add one line a study"),
+        (not read.rows, "the table has no study", "Add one line per study"),
     ]  # fmt: skip
     for wrong, problem, remedy in mistakes:
         if wrong:
@@ -286,13 +286,13 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
         ("study", texts.duplicated(["measure", "study"]),
          "'{study}' stands there twice for {measure}",
          "Give each study one line a measure, and studies of one year a letter"),
-        *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is no number",
+        *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is not a number",
            "Write a number, or n/a") for name in _NUMBERS),
         *((name, known[name] <= 0, f"{{{name}}} is not above 0", "Correct it, or write n/a")
           for name in _ABOVE_0),
         ("ci_low", low >= high, "{ci_low} is not below ci_high, {ci_high}", "Correct them"),
         ("effect", outside, "{effect} is not in its interval", "Correct them"),
-        ("events", no_share, "{events} of {total} is no share", "Write how many of how many"),
+        ("events", no_share, "{events} of {total} is not a share", "Write how many of how many"),
     ]  # fmt: skip
     for column, wrong, problem, remedy in mistakes:
         for line, row in texts[wrong].iterrows():

@@ -35,7 +35,7 @@ class BaselineConfig:
     tasks : tuple of str
         The one task that it has.
     normalization : {"instance", "group", "batch"}
-        In place of the published batch normalisation, which one or two scans a batch do not feed;
+        In place of the published batch normalisation, which one or two scans per batch do not feed;
         ``"batch"`` leaves it. The defaults are what the joint model has in the same task.
     classes : tuple of str
         Names of the diagnoses; a segmentation ignores them.

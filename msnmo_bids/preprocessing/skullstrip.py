@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLAUSIBLE_BRAIN_ML = (600.0, 2400.0)
-TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has failed
+TOLERANCE = 1.5  # factor beyond the plausible range from which stripping has failed
 DEEPBET_THRESHOLD = 0.5
 CUT_AREA_CM2 = 25.0  # of brain in an outermost slice; the medulla in the lowest one has 5 to 10
 _TRY_ANOTHER = "Try another --skull-strip, or exclude the scan"
@@ -255,7 +255,7 @@ def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
 
 
 def _foreground_of_planes(data: np.ndarray) -> np.ndarray:
-    """Return the largest piece of what is no background, its holes filled plane by plane."""
+    """Return the largest piece of what is not background, its holes filled plane by plane."""
     magnitude = np.abs(data)
     there = magnitude > 0
     if not there.any():

@@ -41,7 +41,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def class_colour(names: list[str], name: str) -> str:
-    """Return the colour of a diagnosis class; grey for what is no class.
+    """Return the colour of a diagnosis class; grey for what is not a class.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def data_uri(figure: Path) -> str | None:
 
 
 def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
-    """Format a number with a fixed number of decimals; what is no number becomes ``missing``.
+    """Format a number with a fixed number of decimals; what is not a number becomes ``missing``.
 
     Examples
     --------

@@ -67,7 +67,7 @@ class ScanView:
 
     @property
     def needed(self) -> str | None:
-        """Where on a bar the score lies from which on a diagnosis is named."""
+        """Where on a bar the score lies from which a diagnosis is named."""
         score = self.record.diagnosis.get("MinimumClassProbability")
         return f"{100 * score:.1f}%" if score and self.record.has_pattern else None
 

@@ -40,7 +40,7 @@ def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Compar
 
 
 def why_left_out(scans: Sequence[Scan], output_dir: Path) -> list[str]:
-    """Name the visits and scans that are in no comparison, and why; one line a kind."""
+    """Name the visits and scans that are in no comparison, and why; one line per kind."""
     return merged(left_out(scans, possible_comparisons(scans, output_dir)))
 
 

@@ -60,7 +60,7 @@ def assets_with(heads: list[Head], shapes: Path | None) -> SimulationAssets:
     Raises
     ------
     BadInputError
-        If the file is no such library.
+        If the file is not such a library.
     """
     if shapes is None:
         return SimulationAssets(heads)

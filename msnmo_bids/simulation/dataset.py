@@ -74,7 +74,7 @@ class Cohort:
     Parameters
     ----------
     diagnoses : tuple of str
-        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one a person.
+        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one per person.
     sessions : tuple of int
         Visits of each person, taken in turn; without ``ses-`` folders where nobody has several.
     seed : int

@@ -161,7 +161,7 @@ class TrainingConfig:
         Raises
         ------
         ValueError
-            If a key is no setting, or a value is wrong.
+            If a key is not a setting, or a value is wrong.
         """
         names = [one.name for one in fields(cls)]
         for key in settings:

@@ -69,7 +69,7 @@ def init_lesion_wf(
     cam_files
         Class activation map by class (RAS).
     table_file
-        One row a lesion and their summary (JSON).
+        One row per lesion and their summary (JSON).
     class_probabilities, class_votes
         By class; and the same of each network and view.
     distance

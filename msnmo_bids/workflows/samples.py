@@ -33,7 +33,7 @@ def init_samples_wf(
     omp_nthreads: int = 1,
     name: str = WORKFLOW,
 ) -> pe.Workflow:
-    """Build the workflow that prepares scans: one workflow a data set, in it one a scan.
+    """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
     Parameters
     ----------

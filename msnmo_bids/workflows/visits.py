@@ -47,7 +47,7 @@ def init_visits_wf(
     method: dict[str, Any],
     name: str = "visits_wf",
 ) -> pe.Workflow:
-    """Build the workflow that compares visits: one workflow a participant, in it one a comparison.
+    """Build the workflow that compares visits: one per participant, in it one per comparison.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def test_summary_of_the_diagnoses():
     assert found["wrong_of_named"] == pytest.approx(1 / 3)
     assert found["auc_of_volume"] == 1.0
     assert found["accuracy_of_rule"] == pytest.approx(0.75)
-    # Named from 0.9 on, nothing is wrong; from 0.8 on, one of three.
+    # Named from 0.9, nothing is wrong; from 0.8, one of three.
     assert naming_limit(table, CLASSES) == pytest.approx(0.9)
     assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, 0.7) == {"scans": 0}
 

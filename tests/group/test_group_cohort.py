@@ -55,7 +55,7 @@ def test_the_page_needs_nothing_else_and_begins_with_what_went_wrong(cohort: tup
     places = [text.index(part) for part in
               ("Processing failed", "Stands apart", "Not processed : 1", "Click a heading",
                "Lesion load", "Lesion frequency in", "Confusion matrix", "lowest DSC",
-               "A line a site")]  # fmt: skip
+               "A line per site")]  # fmt: skip
     assert places == sorted(places)
     assert "brain volume of 310 ml, far below" in text
     assert "No real NMOSD scan was available to the developers" in text

@@ -143,7 +143,7 @@ def test_outputs_of_no_use_are_refused(array, problem):
 
 
 def test_a_broken_link_reaches_the_check(tmp_path):
-    """A git-annex link without content is no file to Nipype; the check has to see it."""
+    """A git-annex link without content is not a file to Nipype; the check has to see it."""
     link = tmp_path / "sub-01_FLAIR.nii.gz"
     link.symlink_to(".git/annex/objects/nowhere")
     with pytest.raises(BadInputError, match="datalad get"):

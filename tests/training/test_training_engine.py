@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 def test_a_broken_checkpoint_is_named(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.checkpoint.write_bytes(b"PK nothing")
-    with pytest.raises(BadInputError, match=r"checkpoint\.pt: is no checkpoint.*Delete it"):
+    with pytest.raises(BadInputError, match=r"checkpoint\.pt: is not a checkpoint.*Delete it"):
         trainer.run()
 
 

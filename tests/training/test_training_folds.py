@@ -199,7 +199,7 @@ def test_folds_survive_the_file(tmp_path_factory, participants):
         ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tHC\t", "says diagnosis HC of d/sub-000, now MS"),
         ("sub-000\td\tA\tMS\t", "sub-001\td\tA\tMS\t", "names d/sub-001 twice"),
         ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tMS\tx", "has the fold 'x"),
-        ("\tfold", "\tpart", "is no table with the columns participant_id"),
+        ("\tfold", "\tpart", "is not a table with the columns participant_id"),
         ("sub-005", "sub-005\td\tA\tMS\t9\nsub-006", "nobody in fold"),
     ],
 )
