@@ -28,10 +28,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from msnmo_bids.bids.comparisons import Comparison, comparisons
 from msnmo_bids.bids.names import derivative_name, truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.bids.visits import Comparison, comparisons
 from msnmo_bids.visits.compare import VisitFiles, compare, find_motion
 from msnmo_bids.visits.halfway import resample
 

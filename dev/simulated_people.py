@@ -25,7 +25,7 @@ from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import (
     SimulatedScan,
     imperfect_brain_mask,

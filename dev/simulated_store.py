@@ -18,7 +18,7 @@ from dev.assets import add_asset_options, assets_of
 from dev.brains import Brain, make_brain, write_brain
 from msnmo_bids.preprocessing.cube import ROBUST, labels_to_cube, normalize, resize_brain
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import imperfect_brain_mask, simulate_scan
 
 SEED = 24

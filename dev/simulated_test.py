@@ -24,7 +24,7 @@ from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
 
 #: Trainings take small seeds; tests take this one and those above it.
@@ -134,7 +134,7 @@ def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) 
     Returns
     -------
     float
-        ml (:func:`~msnmo_bids.simulation.lesions.draw_load`); above 0 for a sick person.
+        ml (:func:`~msnmo_bids.simulation.lesion_placement.draw_load`); above 0 for a sick person.
     """
     as_of = str(rng.choice(SICK)) if matched else diagnosis
     return draw_load(rng, as_of, without=0.0) if diagnosis != HEALTHY else 0.0

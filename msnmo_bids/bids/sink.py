@@ -62,7 +62,7 @@ class ScanResults:
     skull_stripping, bias_correction : dict
         ``{Tool, Version, Settings}``.
     quality : dict
-        From :func:`msnmo_bids.quality.figures.quality`.
+        From :func:`msnmo_bids.quality.measures.quality`.
     distance : float or None
         From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     figures : dict of str to Path

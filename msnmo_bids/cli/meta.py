@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: MetaOptions) -> None:
-    from msnmo_bids.meta.sites import has_results
+    from msnmo_bids.meta.site_studies import has_results
 
     check_places(options)
     if has_results(options.output_dir):
@@ -166,7 +166,7 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str]]:
 
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str]]:
-    from msnmo_bids.meta.sites import NMOSD, SITE, all_classes, pooled_folders, read_results
+    from msnmo_bids.meta.site_studies import NMOSD, SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
     if options.subgroups:

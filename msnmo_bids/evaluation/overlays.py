@@ -12,7 +12,7 @@ import numpy as np
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.drawing import DPI
 from msnmo_bids.evaluation.examples import Example
-from msnmo_bids.evaluation.tables import label
+from msnmo_bids.evaluation.paper_tables import label
 from msnmo_bids.reports.figures import (
     CONVENTION,
     activation_panel,

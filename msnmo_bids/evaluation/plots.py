@@ -12,8 +12,8 @@ import pandas as pd
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
 from msnmo_bids.evaluation.drawing import figure_file
+from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE, label
 from msnmo_bids.evaluation.summary import Measure, classified
-from msnmo_bids.evaluation.tables import REFERENCE, RULE, label
 from msnmo_bids.text import natural_key
 
 if TYPE_CHECKING:

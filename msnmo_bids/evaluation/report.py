@@ -13,11 +13,11 @@ from msnmo_bids.evaluation import sites
 from msnmo_bids.evaluation.crossval import CrossValidation, read_crossval
 from msnmo_bids.evaluation.examples import model_of_cams, read_examples
 from msnmo_bids.evaluation.overlays import activation_figure, overlay_figure
+from msnmo_bids.evaluation.paper_tables import Table, build_tables, label, paper
 from msnmo_bids.evaluation.plots import calibration_figure, learning_curves, roc_figure
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.table_files import lines, remarks, write_table
-from msnmo_bids.evaluation.tables import Table, build_tables, label, paper
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 

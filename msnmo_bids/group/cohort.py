@@ -11,9 +11,9 @@ import pandas as pd
 
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.evaluation.crossval import CrossValidation
+from msnmo_bids.evaluation.paper_tables import REFERENCE
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
-from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.accuracy import (
     Accuracy,
     accuracy_figures,
@@ -34,7 +34,7 @@ from msnmo_bids.group.review_list import ReviewItem
 from msnmo_bids.meta.plots import forest_plot
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import sentences
-from msnmo_bids.meta.sites import OF_A_SCAN, SITE, site_studies
+from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msnmo_bids.bids.metadata import Sidecars
-from msnmo_bids.bids.tables import Tables
+from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.settings import Columns
 from msnmo_bids.text import Note, merged

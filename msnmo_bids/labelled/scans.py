@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msnmo_bids.bids.dataset import read_description
+from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
-from msnmo_bids.bids.tables import Tables
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti

@@ -19,6 +19,13 @@ from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
 from msnmo_bids.run.checks import check_folders, check_within, work_folder
 from msnmo_bids.run.claims import Claims
+from msnmo_bids.run.due_comparisons import (
+    due_comparisons,
+    method,
+    possible_comparisons,
+    tidy_comparisons,
+    why_left_out,
+)
 from msnmo_bids.run.job import WORKFLOWS, Job
 from msnmo_bids.run.leftovers import left_over
 from msnmo_bids.run.options import AppOptions
@@ -28,13 +35,6 @@ from msnmo_bids.run.record import close_batch, finish, write_configuration
 from msnmo_bids.run.reports import stale_reports, write_methods, write_reports, write_shared
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
-from msnmo_bids.run.visits import (
-    due_comparisons,
-    method,
-    possible_comparisons,
-    tidy_comparisons,
-    why_left_out,
-)
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 

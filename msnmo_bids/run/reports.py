@@ -18,8 +18,8 @@ from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs, with_steps
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.run.due_comparisons import possible_comparisons, why_left_out
 from msnmo_bids.run.plan import Plan
-from msnmo_bids.run.visits import possible_comparisons, why_left_out
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
 

@@ -18,8 +18,8 @@ from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
-from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
 from msnmo_bids.version import get_version

@@ -13,7 +13,7 @@ import numpy as np
 
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.simulation.lesions import draw_load
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
 #: Share of brains without lesions: more than among people with MS, for the sake of specificity.

@@ -11,8 +11,8 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.cube import ToCube
-from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
+from msnmo_bids.interfaces.segment_lesions import RegionMap, SegmentLesions
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 

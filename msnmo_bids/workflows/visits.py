@@ -11,9 +11,9 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
-from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.interfaces.visits import (
+from msnmo_bids.interfaces.compare_visits import (
     ChangeFigure,
     CompareVisits,
     RegisterVisits,

@@ -13,9 +13,9 @@ from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
 from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
-from msnmo_bids.interfaces.lesions import SegmentLesions
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import Predict, _checked
+from msnmo_bids.interfaces.segment_lesions import SegmentLesions
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork

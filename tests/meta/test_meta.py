@@ -18,7 +18,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.meta.pooling import Analysis, Pooled, analyse, egger, pool
 from msnmo_bids.meta.report import checks, sentences
-from msnmo_bids.meta.sites import OF_A_SCAN, pooled_folders, read_results, site_studies
+from msnmo_bids.meta.site_studies import OF_A_SCAN, pooled_folders, read_results, site_studies
 from msnmo_bids.meta.studies import PUBLISHED, Estimate, Studies, read_studies, rounded
 
 DSC = "DSC (%)"

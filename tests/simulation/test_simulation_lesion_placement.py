@@ -10,6 +10,7 @@ from scipy import stats
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
+from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.lesion_shapes import (
     LARGEST_MAGNIFICATION,
     ShapeLibrary,
@@ -17,7 +18,6 @@ from msnmo_bids.simulation.lesion_shapes import (
     ovoid,
     random_rotation,
 )
-from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.stamping import RIM, Stamper
 
 DRAWS = 4000

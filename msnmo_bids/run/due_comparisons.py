@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.changes import is_compared, remove_stale, why_not_comparable
+from msnmo_bids.bids.comparisons import Comparison, comparisons, left_out
 from msnmo_bids.bids.resume import diagnosis_path
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.visits import Comparison, comparisons, left_out
 from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.dataset import write_tsv
-from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.bids.visits import (
+from msnmo_bids.bids.comparisons import (
     BY_LABELS,
     BY_SCANS,
     BY_SESSIONS,
@@ -21,6 +19,8 @@ from msnmo_bids.bids.visits import (
     comparisons,
     left_out,
 )
+from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.bids.scans import find_scans
 
 
 def name(session: str, rest: str = "", subject: str = "01") -> str:
