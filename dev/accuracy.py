@@ -96,12 +96,15 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
             rng = np.random.default_rng((options.seed, case.number))
             scan = simulate_case(case, assets, rng, matched=options.matched)
             row = evaluate_case(
-                case, scan, options.weights, rng,
+                case,
+                scan,
+                options.weights,
+                rng,
                 tta=options.tta,
                 precision=options.precision,
                 with_rule=options.rule,
                 with_deletion=case.number < options.deletion,
-            )  # fmt: skip
+            )
             row["truth"] = truth_features(scan)
             stream.write(json.dumps(row) + "\n")
             stream.flush()

@@ -148,8 +148,11 @@ def judge(
     for fold in sorted(set(folds)):
         branch = fit_branch(
             [p for p, own in zip(shown, folds, strict=True) if own != fold],
-            detection, fits, epochs, seed=int(fold),
-        )  # fmt: skip
+            detection,
+            fits,
+            epochs,
+            seed=int(fold),
+        )
         inside = np.flatnonzero(folds == fold)
         result[inside] = margins(branch, [lesions[k] for k in inside])
         logging.info("fold %d of %d", fold + 1, folds.max() + 1)
@@ -247,10 +250,13 @@ def main() -> None:
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
     summary |= {
-        "descriptors": list(DESCRIPTORS), "fits": options.fits, "classes": SICK,
-        "calibration": asdict(calibration), "masks": "found" if looked_at else "assumed",
+        "descriptors": list(DESCRIPTORS),
+        "fits": options.fits,
+        "classes": SICK,
+        "calibration": asdict(calibration),
+        "masks": "found" if looked_at else "assumed",
         "limits": [None if np.isinf(limit) else limit for limit in limits],
-    }  # fmt: skip
+    }
     write_json(options.out / "diagnosis.json", summary)
     print(json.dumps(summary, indent=2))
 

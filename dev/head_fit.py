@@ -371,9 +371,11 @@ def main() -> int:
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
     parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
     parser.add_argument(
-        "--lesion-network", type=Path, metavar="FILE",
+        "--lesion-network",
+        type=Path,
+        metavar="FILE",
         help="weights that give the lesion probability (default: the network itself)",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     options = parser.parse_args()

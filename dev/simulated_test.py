@@ -194,12 +194,15 @@ def evaluate_case(
     labels = find_lesions(probability, float(np.prod(zooms)), metadata.criteria).labels
     truth = scan.lesion_mask > 0
     row: dict[str, Any] = {
-        "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
-        "typicality": case.typicality, "found_count": int(labels.max()),
+        "number": case.number,
+        "diagnosis": case.diagnosis,
+        "protocol": case.protocol,
+        "typicality": case.typicality,
+        "found_count": int(labels.max()),
         **compare_masks(truth.astype(np.uint8), labels, zooms),
         **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
         **_scores(found),
-    }  # fmt: skip
+    }
     row |= compare_activation(found, lambda cam: from_cube(cam, transform), truth, brain, zooms)
     if with_deletion:
         row |= delete_activated(cube, found, apply)
@@ -240,8 +243,11 @@ def _dsc(found: np.ndarray, true: np.ndarray) -> float:
 def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
     """Return what identifies the tested weights."""
     return {
-        "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
-        "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
+        "name": metadata.name,
+        "version": metadata.version,
+        "sha256": metadata.sha256,
+        "threshold": metadata.threshold,
+        "min_lesion_volume": metadata.min_lesion_volume,
         "calibration": asdict(metadata.calibration),
         "min_class_probability": metadata.min_class_probability,
-    }  # fmt: skip
+    }

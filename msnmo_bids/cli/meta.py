@@ -50,8 +50,9 @@ class Table:
 
     subgroups: tuple[str, ...] | None = option(
         "columns of subgroups (default: all others in which studies share values)",
-        nargs="+", metavar="COLUMN",
-    )  # fmt: skip
+        nargs="+",
+        metavar="COLUMN",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,10 @@ class MetaOptions(Options, OutputFolders, Table):
     inputs: tuple[Path, ...] = argument(
         f"a table of studies (.tsv), '{EXAMPLE}' for the one that ships, or output folders of "
         "msnmo-crossval or of msnmo's group level",
-        nargs="+", metavar="INPUT", type=Path,
-    )  # fmt: skip
+        nargs="+",
+        metavar="INPUT",
+        type=Path,
+    )
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
 
     @property

@@ -112,9 +112,10 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
         edges = np.linspace(0, 1, 21)
         counts.hist(drawn[shown]["score"], bins=edges.tolist(), color="0.35", edgecolor="white")
         counts.set(
-            ylabel=f"scans\n({label(shown)})", xlabel=f"probability of {found.positive}",
+            ylabel=f"scans\n({label(shown)})",
+            xlabel=f"probability of {found.positive}",
             xlim=(-0.01, 1.01),
-        )  # fmt: skip
+        )
         counts.yaxis.get_major_locator().set_params(integer=True)
         axes.set(ylim=(-0.02, 1.02), ylabel=f"share of {found.positive}", title="Calibration")
         axes.legend(fontsize=8, loc="upper left")

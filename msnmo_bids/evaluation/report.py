@@ -172,8 +172,9 @@ def _page(
     notes: Sequence[str],
     draws: int,
 ) -> str:
-    not_run = [about["label"] for name, about in paper()["Models"].items()
-               if name not in found.models]  # fmt: skip
+    not_run = [
+        about["label"] for name, about in paper()["Models"].items() if name not in found.models
+    ]
     return render(
         "crossval.html.j2",
         tables=[(t, [lines(t, row) for row in t.rows], remarks(t)) for t in tables if t.rows],

@@ -110,8 +110,10 @@ def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -
         return []
     options = ", ".join(f"--{name}-column" for name in lacking)
     others = ", ".join(sorted(there)) or "no others"
-    return [Note(f"no table has these columns (there are: {others}; or use {options})", name)
-            for name in lacking]  # fmt: skip
+    return [
+        Note(f"no table has these columns (there are: {others}; or use {options})", name)
+        for name in lacking
+    ]
 
 
 def _scanner(metadata: dict) -> str:

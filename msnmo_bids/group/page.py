@@ -103,8 +103,10 @@ def page(
         segmentation_metrics=segmentation.METRICS,
         headings=HEADINGS,
         figures=shown,
-        pooling=[(measure, texts, data_uri(figure) if figure else None)
-                 for measure, texts, figure in evaluation.pooling],
+        pooling=[
+            (measure, texts, data_uri(figure) if figure else None)
+            for measure, texts, figure in evaluation.pooling
+        ],
         maps=maps,
         map_uri=data_uri(map_figure) if map_figure else None,
         by_reference=by_reference,
@@ -114,7 +116,7 @@ def page(
         shown_rows=SHOWN,
         version=version,
         table_name=io_spec()["reports"]["group_table"],
-    )  # fmt: skip
+    )
 
 
 def link(record: ScanRecord) -> str:
@@ -147,8 +149,11 @@ def plots(
     """
     covariates = cohort.covariates
     made: list[Plot | Scatter] = []
-    for by, name in (("diagnosis in participants.tsv", "diagnosis"), ("site", "site"),
-                     ("scanner", "scanner")):  # fmt: skip
+    for by, name in (
+        ("diagnosis in participants.tsv", "diagnosis"),
+        ("site", "site"),
+        ("scanner", "scanner"),
+    ):
         names = {r.relative: getattr(covariates[r.relative], name) for r in found}
         if any(names.values()):
             order = cohort.classes if name == "diagnosis" else []

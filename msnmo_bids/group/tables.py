@@ -171,11 +171,13 @@ def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, lis
     for scan in [*agreement.metrics, *agreement.problems]:
         record = by_name[scan]
         values = agreement.metrics.get(scan, {})
-        rows.append({
-            "participant_id": f"sub-{record.subject}",
-            "session_id": f"ses-{record.session}" if record.session else None,
-            "scan": scan,
-            **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
-            "reason": agreement.problems.get(scan),
-        })  # fmt: skip
+        rows.append(
+            {
+                "participant_id": f"sub-{record.subject}",
+                "session_id": f"ses-{record.session}" if record.session else None,
+                "scan": scan,
+                **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
+                "reason": agreement.problems.get(scan),
+            }
+        )
     return columns, rows

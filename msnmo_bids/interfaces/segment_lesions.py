@@ -91,8 +91,11 @@ class SegmentLesions(StepInterface):
             float(abs(np.linalg.det(affine[:3, :3]))),
             LesionCriteria(self.inputs.threshold, self.inputs.min_volume),
         )
-        arrays = {"probability": lesions.probability, "lesion": lesions.mask,
-                  "label": lesions.labels}  # fmt: skip
+        arrays = {
+            "probability": lesions.probability,
+            "lesion": lesions.mask,
+            "label": lesions.labels,
+        }
         written = {
             f"{name}_file": str(write_like(array, flair, folder / f"{name}.nii"))
             for name, array in arrays.items()

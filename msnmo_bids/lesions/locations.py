@@ -87,7 +87,7 @@ LOCATIONS = {
         both_sides=True,
         with_half=True,
     ),
-}  # fmt: skip
+}
 NMOSD_LOCATIONS = tuple(name for name, location in LOCATIONS.items() if location.nmosd)
 
 

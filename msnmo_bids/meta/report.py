@@ -24,8 +24,10 @@ _NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
 _TIE = 1e-7  # a half may be rounded either way
 _ABOUT = json.loads(Path(__file__).with_name("data").joinpath("tables.json").read_text("utf-8"))
 #: Name of each table, and the description of each of its columns.
-TABLES = {name: {column: _ABOUT["columns"][column] for column in columns}
-          for name, columns in _ABOUT["tables"].items()}  # fmt: skip
+TABLES = {
+    name: {column: _ABOUT["columns"][column] for column in columns}
+    for name, columns in _ABOUT["tables"].items()
+}
 
 
 class Check(NamedTuple):
@@ -180,8 +182,11 @@ def table_rows(found: Analysis) -> dict[str, list[dict[str, Any]]]:
         for model, test in found.between[column].items():
             groups.append({"column": column, "value": "between", "studies": total, "model": model,
                            "q": test.q, "df": test.df, "p": test.p, "i2": test.i2})  # fmt: skip
-    without = [{"without": name, **row} for name, own in found.without.items()
-               for row in _by_model(data, own)]  # fmt: skip
+    without = [
+        {"without": name, **row}
+        for name, own in found.without.items()
+        for row in _by_model(data, own)
+    ]
     tables = {"studies": _studies(found), "pooled": overall, "subgroups": groups,
               "leave-one-out": without}  # fmt: skip
     return {

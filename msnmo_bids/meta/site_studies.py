@@ -175,9 +175,11 @@ def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) 
             scans = scans.assign(site=f"{name}: " + scans[SITE], folder=name)
         parts.append(scans)
     return site_studies(
-        pd.concat(parts, ignore_index=True), classes=all_classes(results), positive=positive,
+        pd.concat(parts, ignore_index=True),
+        classes=all_classes(results),
+        positive=positive,
         noun=SITE if by_site else "folder",
-    )  # fmt: skip
+    )
 
 
 def all_classes(results: Sequence[Results]) -> list[str]:
@@ -188,17 +190,19 @@ def all_classes(results: Sequence[Results]) -> list[str]:
 def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
     if site_column not in (None, SITE):
         raise BadInputError(
-            f"a cross-validation has no column '{site_column}'", file=folder,
+            f"a cross-validation has no column '{site_column}'",
+            file=folder,
             remedy=f"Its sites are in the column {SITE}: --site-column {SITE}",
-        )  # fmt: skip
+        )
     tables = sorted(folder.glob(f"models/*/fold-*/{SCANS}"))
     there = dict.fromkeys(table.parents[1].name for table in tables)
     if model not in there:
         raise MsnmoError(
-            f"no fold of the model '{model}' was tested", file=folder,
+            f"no fold of the model '{model}' was tested",
+            file=folder,
             remedy=f"Choose --model of {', '.join(there) or 'those that were run'}",
             exit_code=ExitCode.INPUT_MISSING,
-        )  # fmt: skip
+        )
     header = tables[0].read_text(encoding="utf-8").split("\n", 1)[0].split("\t")
     classes = tuple(name.removeprefix("prob_") for name in header if name.startswith("prob_"))
     found = read_crossval(folder, classes=classes, positive=classes[-1])
@@ -213,19 +217,22 @@ def _group(folder: Path, table: Path, site_column: str | None) -> Results:
     needed = {"participant_id", "scan", "status", "diagnosis", *filter(None, [site_column])}
     if lacking := sorted(needed - set(rows)):
         raise BadInputError(
-            f"there is no column '{lacking[0]}'", file=table,
+            f"there is no column '{lacking[0]}'",
+            file=table,
             remedy="Run the group level again, with the site in participants.tsv; or give another "
             "--site-column",
-        )  # fmt: skip
+        )
     named = [str(name) for name in rows if str(name).startswith("probability_")]
     dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_tsv(folder / _SEGMENTATION).rows}
     rows = rows[rows["status"] == Status.COMPLETE]
-    scans = pd.DataFrame({
-        "site": rows[site_column] if site_column else SITE,
-        "subject": rows["participant_id"],
-        "dsc": pd.to_numeric(rows["scan"].map(dsc).replace(MISSING, None)),
-        "truth": rows.get(_KNOWN, MISSING),
-        "called": rows["diagnosis"],
-    })  # fmt: skip
+    scans = pd.DataFrame(
+        {
+            "site": rows[site_column] if site_column else SITE,
+            "subject": rows["participant_id"],
+            "dsc": pd.to_numeric(rows["scan"].map(dsc).replace(MISSING, None)),
+            "truth": rows.get(_KNOWN, MISSING),
+            "called": rows["diagnosis"],
+        }
+    )
     classes = tuple(name.removeprefix("probability_") for name in named)
     return Results(folder, io_spec()["reports"]["group_page"], classes, scans)

@@ -210,9 +210,10 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
     others = [str(name) for name in texts if name not in _KNOWN]
     if lacking := [name for name in columns or () if name not in others]:
         raise BadInputError(
-            f"there is no column '{lacking[0]}'", file=file,
+            f"there is no column '{lacking[0]}'",
+            file=file,
             remedy=f"Choose subgroups of {', '.join(others)}",
-        )  # fmt: skip
+        )
     numbers = _numbers(file, texts)
     printed = sidecar(file).get("Printed", {})
     found = []
@@ -312,10 +313,12 @@ def _effects(known: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     else:
         se = known["se"].fillna((known["ci_high"] - known["ci_low"]) / (2 * Z))
         se = se.fillna(known["sd"] / np.sqrt(subjects))
-        reason = effect.isna().map({
-            True: "it has no effect",
-            False: "it has neither standard error, interval nor s.d. and number of subjects",
-        })  # fmt: skip
+        reason = effect.isna().map(
+            {
+                True: "it has no effect",
+                False: "it has neither standard error, interval nor s.d. and number of subjects",
+            }
+        )
     reason = reason.where(effect.isna() | se.isna(), "")
     return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, reason), strict=True))), logit
 

@@ -123,10 +123,14 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     total, count = len(plan.selection.scans), len(plan.to_run)
     logger.info(
         "%d of %d scans to process, %d complete already; log: %s",
-        count, total, total - count, record.folder,
-    )  # fmt: skip
-    for line in merged(Note(reason, scan) for scan, reason in plan.reasons.items()
-                       if reason != NOT_PROCESSED):  # fmt: skip
+        count,
+        total,
+        total - count,
+        record.folder,
+    )
+    for line in merged(
+        Note(reason, scan) for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED
+    ):
         logger.info("Again: %s", line)
     session.ok, session.failed = total - count, count
     try:
@@ -156,8 +160,11 @@ def _process_participants(job: Job, session: Session) -> None:
                 job.release(mine)
         elif left:
             if not said:
-                logger.info("Another run is at work on %d participants: this one waits for it (%s)",
-                            len(left), listed(f"sub-{label}" for label in left))  # fmt: skip
+                logger.info(
+                    "Another run is at work on %d participants: this one waits for it (%s)",
+                    len(left),
+                    listed(f"sub-{label}" for label in left),
+                )
             said = True
             time.sleep(WAIT_S)
     for line in why_left_out(job.plan.selection.scans, job.output_dir):

@@ -117,9 +117,11 @@ class Job:
         What another run works on stays; with ``--participant-label``, other participants' folders.
         """
         subjects = self.plan.selection.subjects
-        named = None if self.options.participant_label is None else {
-            subject_workflow_name(subject) for subject in subjects
-        }  # fmt: skip
+        named = (
+            None
+            if self.options.participant_label is None
+            else {subject_workflow_name(subject) for subject in subjects}
+        )
         for folder in (folder for name in WORKFLOWS for folder in self.work_dir.glob(f"{name}/*")):
             if (named is None or folder.name in named) and self.claims.take(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)

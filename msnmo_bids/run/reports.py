@@ -83,8 +83,10 @@ def write_methods(output_dir: Path) -> None:
 
 def _methods(output_dir: Path) -> Iterator[str]:
     """Find what the records of scans and of comparisons say of how they were made."""
-    for suffix in (io_spec()["derivatives"]["diagnosis"]["suffix"],
-                   io_spec()["changes"]["both"]["record"]["suffix"]):  # fmt: skip
+    for suffix in (
+        io_spec()["derivatives"]["diagnosis"]["suffix"],
+        io_spec()["changes"]["both"]["record"]["suffix"],
+    ):
         for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
             with suppress(OSError, ValueError):
                 record = json.loads(path.read_text(encoding="utf-8"))

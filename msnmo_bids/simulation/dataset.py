@@ -201,8 +201,11 @@ def simulate_person(
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
     sessions = cohort.visits_of(number)
-    protocols = [cohort.protocols[rng.integers(len(cohort.protocols))]
-                 for _ in range(sessions) if cohort.protocols]  # fmt: skip
+    protocols = [
+        cohort.protocols[rng.integers(len(cohort.protocols))]
+        for _ in range(sessions)
+        if cohort.protocols
+    ]
     scans = simulate_visits(
         head,
         rng,
@@ -381,14 +384,15 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
         {
             "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
             "age": {
-                "Description": "Invented age, independent of the diagnosis", "Units": "year",
+                "Description": "Invented age, independent of the diagnosis",
+                "Units": "year",
             },
             "sex": {
                 "Description": "Invented sex, independent of the diagnosis",
                 "Levels": {"F": "female", "M": "male"},
             },
         },
-    )  # fmt: skip
+    )
 
 
 def _description(kind: str) -> dict[str, Any]:

@@ -217,9 +217,11 @@ def follow_up(
             volume = float(np.clip(rng.lognormal(3.9, 0.9), 14, 1500))
             places, shares = _NEW_PLACES[diagnosis]
             stamper.lesion(
-                str(rng.choice(places, p=shares)), volume,
-                soft=rng.uniform(0.5, 1.0), gather=diagnosis == "MS",
-            )  # fmt: skip
+                str(rng.choice(places, p=shares)),
+                volume,
+                soft=rng.uniform(0.5, 1.0),
+                gather=diagnosis == "MS",
+            )
     return stamper.result()
 
 

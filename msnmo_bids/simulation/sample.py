@@ -183,8 +183,10 @@ def simulate_visits(
     SimulatedScan
         One a visit.
     """
-    drawn = [protocols[k % len(protocols)] if protocols else random_protocol(rng)
-             for k in range(sessions)]  # fmt: skip
+    drawn = [
+        protocols[k % len(protocols)] if protocols else random_protocol(rng)
+        for k in range(sessions)
+    ]
     load = draw_load(rng) if load is None else load
     moved = deform(head, rng, limits)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.

@@ -176,11 +176,14 @@ def _test(
     rows, rule_rows = [], []
     for scan in test:
         tested = evaluate_scan(
-            network, scan, experiment.classes, experiment.criteria,
+            network,
+            scan,
+            experiment.classes,
+            experiment.criteria,
             device=experiment.device,
             precision=experiment.config.precision,
             with_volumes=scan in examples,
-        )  # fmt: skip
+        )
         rows.append(tested.row)
         if tested.volumes:
             write_example(tested, folder)

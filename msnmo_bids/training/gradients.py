@@ -123,8 +123,10 @@ class StepGradients:
         logger.warning(
             "The memory of %s does not suffice for %d samples at once: computing %d at once from "
             "now on, and adding up the gradients, which changes the time and not the result",
-            self.device, tried, self.part,
-        )  # fmt: skip
+            self.device,
+            tried,
+            self.part,
+        )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

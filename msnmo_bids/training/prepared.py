@@ -230,10 +230,12 @@ def prepare_scans(
     reasons: dict[str, str] = {}
     if to_do:
         reasons = _run(
-            to_do, Path(work_dir).absolute(), on_event=on_event,
+            to_do,
+            Path(work_dir).absolute(),
+            on_event=on_event,
             build={"settings": settings, "cube_shape": cube_shape, "omp_nthreads": omp_nthreads},
             execute={"plugin": plugin, "plugin_args": plugin_args},
-        )  # fmt: skip
+        )
     prepared = []
     for labelled, file in files.items():
         if labelled.name in reasons:
@@ -340,8 +342,10 @@ def _warn(scan: PreparedScan) -> None:
     if outside > _MOST_OUTSIDE:
         logger.warning(
             "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
-            "stripping and the mask", scan.name, 100 * outside,
-        )  # fmt: skip
+            "stripping and the mask",
+            scan.name,
+            100 * outside,
+        )
 
 
 def _left_out(labelled: LabelledScan, reason: str) -> LeftOut:

@@ -101,11 +101,13 @@ def init_skull_strip_wf(
             name="bet",
             mem_gb=memory_gb("bet", voxels),
         )
-        workflow.connect([
-            (inputnode, bet, [("in_file", "in_file")]),
-            (inputnode, brain_mask, [("stripped", "stripped")]),
-            (bet, brain_mask, [("mask_file", "mask_file")]),
-        ])  # fmt: skip
+        workflow.connect(
+            [
+                (inputnode, bet, [("in_file", "in_file")]),
+                (inputnode, brain_mask, [("stripped", "stripped")]),
+                (bet, brain_mask, [("mask_file", "mask_file")]),
+            ]
+        )
         return workflow
 
     if tool == "deepbet":
@@ -115,8 +117,10 @@ def init_skull_strip_wf(
         workflow.connect(inputnode, "stripped", finder, "stripped")
     else:
         finder = pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
-    workflow.connect([
-        (inputnode, finder, [("in_file", "in_file")]),
-        (finder, brain_mask, [("mask_file", "mask_file"), ("tool", "tool")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (inputnode, finder, [("in_file", "in_file")]),
+            (finder, brain_mask, [("mask_file", "mask_file"), ("tool", "tool")]),
+        ]
+    )
     return workflow

@@ -143,13 +143,15 @@ def init_comparison_wf(
         mem_gb=memory_gb("derivatives", voxels),
     )
     outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
-    workflow.connect([
-        (register, compare, [("motion_file", "motion_file")]),
-        (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
-        (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
-        (change_figure, write_changes, [("figure", "figure")]),
-        (write_changes, outputnode, [("out_files", "out_files")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (register, compare, [("motion_file", "motion_file")]),
+            (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
+            (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
+            (change_figure, write_changes, [("figure", "figure")]),
+            (write_changes, outputnode, [("out_files", "out_files")]),
+        ]
+    )
     return workflow
 
 

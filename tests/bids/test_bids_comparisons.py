@@ -52,8 +52,11 @@ def test_dates_win_over_labels_and_give_the_interval(make_dataset):
     for session, date in (("a", "2020-01-01"), ("b", "2021-01-01")):
         folder = root / "sub-01" / f"ses-{session}"
         file = f"anat/sub-01_ses-{session}_FLAIR.nii.gz"
-        write_tsv(folder / f"sub-01_ses-{session}_scans.tsv", ("filename", "acq_time"),
-                  [{"filename": file, "acq_time": date}])  # fmt: skip
+        write_tsv(
+            folder / f"sub-01_ses-{session}_scans.tsv",
+            ("filename", "acq_time"),
+            [{"filename": file, "acq_time": date}],
+        )
     [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.order_by, one.interval_days) == ("a", BY_SCANS, 366)
 

@@ -122,9 +122,7 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
     assert calibration.a > 0
     assert limits.shape == (2,)
     assert summary["people"] == sum(p.label >= 0 for p in everyone)
-    assert set(summary["auc"]) == {
-        "all", "loads of the diseases", "matched loads", "typicality 1"
-    }  # fmt: skip
+    assert set(summary["auc"]) == {"all", "loads of the diseases", "matched loads", "typicality 1"}
 
 
 def test_a_branch_is_the_mean_of_its_fits():

@@ -162,8 +162,9 @@ def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
     assert (out / "group_segmentation.tsv").is_file()
     write_group(out, entries, version="1")
     assert sorted(path.name for path in out.glob("group_*.tsv")) == [
-        "group_FLAIR.tsv", "group_attention.tsv",
-    ]  # fmt: skip
+        "group_FLAIR.tsv",
+        "group_attention.tsv",
+    ]
     assert not list(out.glob("group_segmentation*"))
 
 

@@ -99,8 +99,11 @@ def test_what_is_not_used_is_counted_and_named(read, caplog):
     text = GOOD.replace("sub-03", "sub-13") + "sub-04\tMS\t33\tMálaga\nsub-14\tMS\tn/a\tn/a\n"
     covariates, notes = read(text.replace("\t31\t", "\t031Y\t"))
     assert known(covariates) == [
-        COVARIATES[0], ("NMOSD", "Málaga", None), (None, None, None), (None, "Málaga", 33),
-    ]  # fmt: skip
+        COVARIATES[0],
+        ("NMOSD", "Málaga", None),
+        (None, None, None),
+        (None, "Málaga", 33),
+    ]
     assert notes == [
         "participants.tsv: rows that fit no folder, not used (2): 13, 14",
         "participants.tsv: rows that contradict each other, not used there (1): "
@@ -146,8 +149,11 @@ def limits(
     scans = [add_results(scan, **changes) for scan in SCANS]
     write_group(tmp_path / "out", scans, version="1", bids_dir=tmp_path)
     page = Page((tmp_path / "out" / "group_FLAIR.html").read_text()).text
-    said = [r.getMessage() for r in caplog.records if "ccuracy" in r.msg % r.args
-            or "class" in r.getMessage()]  # fmt: skip
+    said = [
+        r.getMessage()
+        for r in caplog.records
+        if "ccuracy" in r.msg % r.args or "class" in r.getMessage()
+    ]
     assert all(page.count(line) == 1 for line in said)
     assert "no table has these columns" in page
     return " ".join(said)

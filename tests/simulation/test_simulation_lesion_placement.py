@@ -151,8 +151,9 @@ def test_sites_are_as_frequent_as_published(tiny_head, diagnosis, people, shares
 def test_lesions_lie_at_the_ventricle_that_they_are_named_after(tiny_head):
     stamper = Stamper(tiny_head, np.random.default_rng(0), None)
     for place, kind in (
-        ("third_ventricle", Tissue.THIRD_VENTRICLE), ("fourth_ventricle", Tissue.FOURTH_VENTRICLE)
-    ):  # fmt: skip
+        ("third_ventricle", Tissue.THIRD_VENTRICLE),
+        ("fourth_ventricle", Tissue.FOURTH_VENTRICLE),
+    ):
         voxels = np.unravel_index(stamper.candidates(place)[0], tiny_head.tissue.shape)
         own = np.argwhere(tiny_head.tissue == kind)
         nearest = [np.linalg.norm(own - voxel, axis=1).min() for voxel in np.transpose(voxels)]

@@ -67,10 +67,13 @@ def spread(counts: Counter, groups: int, number: int) -> int:
     """Return the largest difference of two folds in the counts of one group."""
     names = {group for group, _ in counts}
     return max(
-        (max(counts[name, f] for f in range(1, number + 1))
-         - min(counts[name, f] for f in range(1, number + 1)) for name in names),
+        (
+            max(counts[name, f] for f in range(1, number + 1))
+            - min(counts[name, f] for f in range(1, number + 1))
+            for name in names
+        ),
         default=0,
-    )  # fmt: skip
+    )
 
 
 @given(people, st.integers(2, 5), st.integers(0, 99))
