@@ -9,8 +9,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.deepbet import DeepBET
-from msnmo_bids.interfaces.masks import BrainMask, Foreground
+from msnmo_bids.interfaces.masks import BrainMask, DeepBET, Foreground
 from msnmo_bids.preprocessing.skullstrip import bet_version
 from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb

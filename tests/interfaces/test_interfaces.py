@@ -21,7 +21,7 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
-from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
+from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
