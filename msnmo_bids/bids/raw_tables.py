@@ -70,7 +70,7 @@ class Rows:
         column : str
             The column.
         session : str, optional
-            Rows of this session come first, in a table that has rows a session.
+            Rows of this session come first, in a table with one row per session.
 
         Returns
         -------
