@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.training.pool import BrainPool
 
 

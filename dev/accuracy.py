@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from dev.activation import compare_activation, delete_activated
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from dev.simulated_figure import accuracy_figure
 from dev.simulated_summary import (
     ceiling,

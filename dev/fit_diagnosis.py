@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from dev.detection import Detection
 from dev.naming import BetaCalibration, class_limits, named
 from dev.simulated_people import SICK, Person, people

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from dev.joint_recipe import RECIPE, read_recipe
 from dev.simulated_summary import LARGEST_RISK, least_confidence
 from dev.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case

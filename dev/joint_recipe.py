@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.model.config import CLASSIFICATION, JointConfig, LossConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from dev.brains import Brain, make_brain, write_brain
 from msnmo_bids.preprocessing.cube import ROBUST, labels_to_cube, normalize, resize_brain
 from msnmo_bids.simulation.assets import SimulationAssets

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS

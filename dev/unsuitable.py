@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.special import expit
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.simulation.acquisition import PRESETS, degrade, sample_grid
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue

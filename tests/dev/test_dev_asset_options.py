@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.assets import add_asset_options, assets_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.simulation import assets
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
