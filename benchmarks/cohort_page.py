@@ -32,8 +32,10 @@ def main() -> None:
         written = write_group(out, entries, version="1", bids_dir=raw, settings=settings)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         [page] = [path for path in written if path.suffix == ".html"]
-        print(f"{len(entries)} scans: {wall:.1f} s, {cpu:.1f} CPU s, "
-              f"page {page.stat().st_size / 1e6:.2f} MB")  # fmt: skip
+        print(
+            f"{len(entries)} scans: {wall:.1f} s, {cpu:.1f} CPU s, "
+            f"page {page.stat().st_size / 1e6:.2f} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -11,20 +11,20 @@ import time
 import numpy as np
 import torch
 
-from dev.material import add_material_options, material_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.training.pool import BrainPool
 
 
 def main() -> None:
     """Print median and range of the CPU seconds of a sample, for each cube."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_material_options(parser)
+    add_asset_options(parser)
     parser.add_argument("--samples", type=int, default=20, help="of each cube (default: 20)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    material = material_of(options)
+    assets = assets_of(options)
     for side in (96, 112, 160):
-        pool = BrainPool(material, (side,) * 3, size=1, classes=("MS", "NMOSD"), nmosd_share=0.5)
+        pool = BrainPool(assets, (side,) * 3, size=1, classes=("MS", "NMOSD"), nmosd_share=0.5)
         pool.refresh(np.random.default_rng(0))
         seconds = []
         for number in range(options.samples):

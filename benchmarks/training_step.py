@@ -1,4 +1,4 @@
-"""Time and peak memory of one training step of the joint model and of each rival.
+"""Time and peak memory of one training step of the joint model and of each baseline.
 
 ``python -m benchmarks.training_step --side 160 --json FILE``
 
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def default_names() -> tuple[str, ...]:
-    """Return the joint model and its rivals: the rows of Tables 3 and 4."""
+    """Return the joint model and its baselines: the rows of Tables 3 and 4."""
     return tuple(dict.fromkeys(registry.names(3) + registry.names(4)))
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from dev.activation import compare_activation, delete_activated
-from dev.material import add_material_options, material_of
+from dev.asset_options import add_asset_options, assets_of
 from dev.simulated_figure import accuracy_figure
 from dev.simulated_summary import (
     ceiling,
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, nargs="+", default=[default_weights_path()])
-    add_material_options(parser)
+    add_asset_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--each", type=int, default=100, help="simulated scans of each diagnosis")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
@@ -90,18 +90,21 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
     file = options.out / f"simulated{'-matched' if options.matched else ''}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines]
-    material = material_of(options)
+    assets = assets_of(options)
     with file.open("a", encoding="utf-8") as stream:
         for case in list(plan_cases(options.each))[len(rows) :]:
             rng = np.random.default_rng((options.seed, case.number))
-            scan = simulate_case(case, material, rng, matched=options.matched)
+            scan = simulate_case(case, assets, rng, matched=options.matched)
             row = evaluate_case(
-                case, scan, options.weights, rng,
+                case,
+                scan,
+                options.weights,
+                rng,
                 tta=options.tta,
                 precision=options.precision,
                 with_rule=options.rule,
                 with_deletion=case.number < options.deletion,
-            )  # fmt: skip
+            )
             row["truth"] = truth_features(scan)
             stream.write(json.dumps(row) + "\n")
             stream.flush()

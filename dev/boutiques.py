@@ -18,7 +18,7 @@ from msnmo_bids.version import CODE_URL, get_version
 
 ERROR_CODES = {
     ExitCode.FAILURE: "Failed for another reason than the data",
-    ExitCode.INVALID_BIDS: "The input is no valid BIDS data set",
+    ExitCode.INVALID_BIDS: "The input is not a valid BIDS data set",
     ExitCode.UNKNOWN_LEVEL: "Unknown analysis level",
     ExitCode.NOTHING_SELECTED: "The filters select nothing",
     ExitCode.USAGE: "Wrong usage",

@@ -11,7 +11,7 @@ from scipy.special import expit
 from dev.simulated_people import LOG_VOLUME, Person
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 
-#: What the chance to be found depends on: size, depth and site.
+#: What the chance to be found depends on: size, depth and location.
 COLUMNS = ("log_volume", "cortex_least", "near_lateral", "near_lower", "brainstem", "cerebellum")
 _INDEX = [list(DESCRIPTORS).index(name) for name in COLUMNS]
 #: Before any mask was found: as weights 0.13.0 found the simulator's lesions (deep 59 %,

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from dev.asset_options import add_asset_options, assets_of
 from dev.detection import Detection
-from dev.material import add_material_options, material_of
 from dev.naming import BetaCalibration, class_limits, named
 from dev.simulated_people import SICK, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
@@ -33,7 +33,7 @@ from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.weights import read_metadata
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 
 FOLDS = 5
 EPOCHS = 60
@@ -148,8 +148,11 @@ def judge(
     for fold in sorted(set(folds)):
         branch = fit_branch(
             [p for p, own in zip(shown, folds, strict=True) if own != fold],
-            detection, fits, epochs, seed=int(fold),
-        )  # fmt: skip
+            detection,
+            fits,
+            epochs,
+            seed=int(fold),
+        )
         inside = np.flatnonzero(folds == fold)
         result[inside] = margins(branch, [lesions[k] for k in inside])
         logging.info("fold %d of %d", fold + 1, folds.max() + 1)
@@ -209,14 +212,14 @@ def collect(options: argparse.Namespace) -> list[Person]:
     """Return the people: those whom the weights have looked at take the place of the others."""
 
     @cache
-    def material() -> Material:
-        native = material_of(options)
-        return Material([head.resampled(SPACING) for head in native.heads], native.shapes)
+    def assets() -> SimulationAssets:
+        native = assets_of(options)
+        return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
-    shown = list(people(options.out / "people", options.people, material))
+    shown = list(people(options.out / "people", options.people, assets))
     if options.weights is not None:
         folder = options.out / f"people-{read_metadata(options.weights).sha256[:12]}"
-        looked_at = list(people(folder, options.found, material, options.weights))
+        looked_at = list(people(folder, options.found, assets, options.weights))
         shown[: len(looked_at)] = looked_at
     return shown
 
@@ -225,7 +228,7 @@ def main() -> None:
     """Make who is missing, fit, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of people and results")
-    add_material_options(parser, needs_shapes=True)
+    add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--people", type=int, default=2250, help="default: %(default)s")
     parser.add_argument("--weights", type=Path, help="weights that look at some of them")
     parser.add_argument("--found", type=int, default=600, help="at how many (default: %(default)s)")
@@ -247,10 +250,13 @@ def main() -> None:
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
     summary |= {
-        "descriptors": list(DESCRIPTORS), "fits": options.fits, "classes": SICK,
-        "calibration": asdict(calibration), "masks": "found" if looked_at else "assumed",
+        "descriptors": list(DESCRIPTORS),
+        "fits": options.fits,
+        "classes": SICK,
+        "calibration": asdict(calibration),
+        "masks": "found" if looked_at else "assumed",
         "limits": [None if np.isinf(limit) else limit for limit in limits],
-    }  # fmt: skip
+    }
     write_json(options.out / "diagnosis.json", summary)
     print(json.dumps(summary, indent=2))
 

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from dev.asset_options import add_asset_options, assets_of
 from dev.joint_recipe import RECIPE, read_recipe
-from dev.material import add_material_options, material_of
 from dev.simulated_summary import LARGEST_RISK, least_confidence
 from dev.simulated_test import ANY_PROTOCOL, HEALTHY, SICK, Case, simulate_case
 from msnmo_bids.bids.dataset import atomic_path
@@ -34,7 +34,7 @@ from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels, location_maps
 from msnmo_bids.simulation.acquisition import PRESETS
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
 from msnmo_bids.training.checkpoint import trained_weights
 from msnmo_bids.training.site_weights import cross_entropy, fit_temperature
@@ -298,8 +298,8 @@ def collect_features(
 ) -> Features:
     """Simulate scans and compute their features, as far as they are not in the folder."""
 
-    def row_of(number: int, material: Material) -> dict[str, Any]:
-        case, scan, rng = _simulate(number, material, options.seed)
+    def row_of(number: int, assets: SimulationAssets) -> dict[str, Any]:
+        case, scan, rng = _simulate(number, assets, options.seed)
         cube, _, _ = prepared_scan(scan, rng, (options.side,) * 3)
         pooled, statistics = features_of(network, cube, lesion_model)
         names = network.config.classes
@@ -315,8 +315,8 @@ def collect_features(
 def collect_places(options: argparse.Namespace, network: JointNetwork) -> Places:
     """Simulate people and pool the location maps over their true lesions."""
 
-    def row_of(number: int, material: Material) -> dict[str, Any]:
-        case, scan, rng = _simulate(number, material, options.seed + 1)
+    def row_of(number: int, assets: SimulationAssets) -> dict[str, Any]:
+        case, scan, rng = _simulate(number, assets, options.seed + 1)
         if case.diagnosis not in network.config.classes:
             return {"label": -1}
         _, mask = training_cube(scan, rng, (options.side,) * 3)
@@ -328,30 +328,32 @@ def collect_places(options: argparse.Namespace, network: JointNetwork) -> Places
 
 
 def _simulate(
-    number: int, material: Material, seed: int
+    number: int, assets: SimulationAssets, seed: int
 ) -> tuple[Case, SimulatedScan, np.random.Generator]:
     """Simulate a scan; the generator goes on with the errors of skull stripping."""
     rng = np.random.default_rng((seed, number))
     case = plan_case(number, rng)
-    return case, simulate_case(case, material, rng, matched=True), rng
+    return case, simulate_case(case, assets, rng, matched=True), rng
 
 
 def _collect(
     options: argparse.Namespace,
     name: str,
     count: int,
-    row_of: Callable[[int, Material], dict[str, Any]],
+    row_of: Callable[[int, SimulationAssets], dict[str, Any]],
 ) -> list[Mapping[str, Any]]:
     """Return the numbered rows of a folder of OUT; those that it lacks are made."""
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(count) if not (folder / f"{n}.npz").exists()]
-    material = Material([])
+    assets = SimulationAssets([])
     if missing:
-        native = material_of(options)
-        material = Material([head.resampled(_SPACING) for head in native.heads], native.shapes)
+        native = assets_of(options)
+        assets = SimulationAssets(
+            [head.resampled(_SPACING) for head in native.heads], native.shapes
+        )
     for number in missing:
-        row = row_of(number, material)
+        row = row_of(number, assets)
         with atomic_path(folder / f"{number}.npz") as temporary, temporary.open("wb") as stream:
             np.savez(stream, **row)
         logging.info("%s: %d of %d", name, number + 1, count)
@@ -363,15 +365,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--initial", type=Path, required=True, help="checkpoint or weights (.pt)")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    add_material_options(parser, needs_shapes=True)
+    add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of features and weights")
     parser.add_argument("--side", type=int, default=128, help="of the cubes (default: 128)")
     parser.add_argument("--scans", type=int, default=SCANS, help="default: %(default)s")
     parser.add_argument("--people", type=int, default=PEOPLE, help="for the places of lesions")
     parser.add_argument(
-        "--lesion-network", type=Path, metavar="FILE",
+        "--lesion-network",
+        type=Path,
+        metavar="FILE",
         help="weights that give the lesion probability (default: the network itself)",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     options = parser.parse_args()

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from dev.material import add_material_options, material_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.model.config import CLASSIFICATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig, read_settings
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.memory import keep_freed_memory
@@ -133,7 +133,7 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
             raise ValueError(f"unknown: {', '.join(content)}")
     except (KeyError, TypeError, ValueError) as error:
         remedy = f"{RECIPE.name}, beside the program, shows the form"
-        raise BadInputError(f"is no recipe ({error})", file=path, remedy=remedy) from error
+        raise BadInputError(f"is not a recipe ({error})", file=path, remedy=remedy) from error
     return Recipe(network, loss, stages)
 
 
@@ -142,14 +142,14 @@ def _stage(content: dict[str, Any], common: dict[str, Any], seed: int) -> Stage:
     return Stage(config=TrainingConfig.from_dict(training), **content)
 
 
-def train(recipe: Recipe, material: Material, out: Path) -> JointNetwork:
+def train(recipe: Recipe, assets: SimulationAssets, out: Path) -> JointNetwork:
     """Run the stages one after the other, resuming where they stopped.
 
     Parameters
     ----------
     recipe : Recipe
         The stages.
-    material : Material
+    assets : SimulationAssets
         What simulated scans are made of.
     out : Path
         Folder of checkpoints, logs and the averaged weights.
@@ -178,7 +178,7 @@ def train(recipe: Recipe, material: Material, out: Path) -> JointNetwork:
         for number in range(stage.runs):
             run = _run_of(stage, number)
             network.load_state_dict(before)
-            source = samples_of(run, recipe.network.classes, material)
+            source = samples_of(run, recipe.network.classes, assets)
             trainer = Trainer(network, loss, run.config, source, out / run.name)
             result = _mixed(trainer.run(), result, number / (number + 1))
         network.load_state_dict(_mixed(result, before, stage.old_share))
@@ -205,7 +205,7 @@ def _mixed(
     }
 
 
-def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> SimulatedSource:
+def samples_of(stage: Stage, classes: Sequence[str], assets: SimulationAssets) -> SimulatedSource:
     """Return the samples of a stage.
 
     Parameters
@@ -214,7 +214,7 @@ def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> Simu
         Size of the cubes, how often there is a new brain.
     classes : sequence of str
         Names of the classes.
-    material : Material
+    assets : SimulationAssets
         What simulated scans are made of.
 
     Returns
@@ -223,7 +223,7 @@ def samples_of(stage: Stage, classes: Sequence[str], material: Material) -> Simu
         Where the classifier is trained, the classes are as frequent and take turns.
     """
     pool = BrainPool(
-        material,
+        assets,
         (stage.side,) * 3,
         size=_POOL_SIZE,
         classes=tuple(classes),
@@ -243,14 +243,14 @@ def main() -> int:
     """Train from the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="default: %(default)s")
-    add_material_options(parser, needs_shapes=True)
+    add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     try:
-        train(read_recipe(options.recipe), material_of(options), options.out)
+        train(read_recipe(options.recipe), assets_of(options), options.out)
     except MsnmoError as error:
         logging.error("%s", error)
         return int(error.exit_code)

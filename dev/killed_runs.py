@@ -69,8 +69,11 @@ class Trial:
         """Begin a run of the participant level in a process group of its own."""
         return subprocess.Popen(
             [*before, *self.command("participant", *options)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     def complete(self) -> None:
         """Run until all is complete, and the group level."""
@@ -193,8 +196,8 @@ def table(rows: Sequence[Row], seconds: float) -> str:
         "|---|---|---|",
     ]
     for row in rows:
-        verdict = "equal" if not row.differences else f"**differs**: {'; '.join(row.differences)}"
-        lines.append(f"| {row.what} | {row.then} | {verdict} |")
+        outcome = "equal" if not row.differences else f"**differs**: {'; '.join(row.differences)}"
+        lines.append(f"| {row.what} | {row.then} | {outcome} |")
     return "\n".join(lines) + "\n"
 
 

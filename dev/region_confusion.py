@@ -1,4 +1,4 @@
-"""Compare regions and sites of lesions, by the registered atlas, with the simulator's truth.
+"""Compare regions and locations of lesions, by the registered atlas, with the simulator's truth.
 
 ``python -m dev.region_confusion SIMULATED``
 
@@ -19,8 +19,8 @@ import numpy as np
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.text_files import read_tsv
+from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
 from msnmo_bids.lesions.regions import REGIONS, assign_regions, locate_regions
-from msnmo_bids.lesions.sites import SITES, lesion_sites
 
 
 def main() -> None:
@@ -30,22 +30,22 @@ def main() -> None:
     parser.add_argument("--participant-label", nargs="+", help="default: all")
     options = parser.parse_args()
     regions: Counter[tuple[str, str]] = Counter()
-    sites: Counter[tuple[str, str]] = Counter()
+    locations: Counter[tuple[str, str]] = Counter()
     kinds: Counter[str] = Counter()
     found = find_scans(options.simulated, participants=options.participant_label)
     for scan in found.scans:
         for lesion in compare(scan, options.simulated / "derivatives" / "truth"):
             regions[lesion.true_region, lesion.region] += lesion.true_region in REGIONS
             kinds[lesion.kind] += 1
-            sites.update((lesion.kind, site) for site in lesion.sites)
+            locations.update((lesion.kind, location) for location in lesion.locations)
     print("truth \\ found", *REGIONS, sep="\t")
     for true in REGIONS:
         print(true, *(regions[true, region] for region in REGIONS), sep="\t")
     right = sum(regions[region, region] for region in REGIONS)
     print(f"{right} of {regions.total()} lesions of {len(found.scans)} scans agree\n")
-    print("kind \\ site", "lesions", *SITES, sep="\t")
+    print("kind \\ location", "lesions", *LOCATIONS, sep="\t")
     for kind in sorted(kinds):
-        print(kind, kinds[kind], *(sites[kind, site] for site in SITES), sep="\t")
+        print(kind, kinds[kind], *(locations[kind, location] for location in LOCATIONS), sep="\t")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Lesion:
     kind: str
     true_region: str
     region: str
-    sites: tuple[str, ...]
+    locations: tuple[str, ...]
 
 
 def compare(scan: Scan, truth: Path) -> list[Lesion]:
@@ -72,10 +72,10 @@ def compare(scan: Scan, truth: Path) -> list[Lesion]:
     labels = np.asarray(lesions.dataobj).astype(np.int32)
     codes, to_mni = locate_regions(flair.get_fdata(dtype=np.float32), brain, zooms)
     regions = assign_regions(labels, codes, zooms)
-    sites = lesion_sites(labels, to_mni, float(np.prod(zooms)))
+    locations = lesion_locations(labels, to_mni, float(np.prod(zooms)))
     rows = read_tsv(folder / truth_name(scan.prefix, "lesion_table")).rows
     return [
-        Lesion(row["kind"], row["region"], regions[index], tuple(sites[index]))
+        Lesion(row["kind"], row["region"], regions[index], tuple(locations[index]))
         for row, index in ((row, int(row["index"])) for row in rows)
         if index in regions
     ]

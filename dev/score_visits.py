@@ -28,10 +28,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from msnmo_bids.bids.comparisons import Comparison, comparisons
 from msnmo_bids.bids.names import derivative_name, truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.bids.visits import Comparison, comparisons
 from msnmo_bids.visits.compare import VisitFiles, compare, find_motion
 from msnmo_bids.visits.halfway import resample
 
@@ -199,14 +199,18 @@ class Score:
     def report(self) -> None:
         """Print the results."""
         counts, errors = self.counts, np.array(self.errors or [np.nan])
-        print(f"new lesions of at least {LEAST_VOLUME:g} mm³: {counts['new']}; found as new "
-              f"{counts['found']}, as new or enlarging {counts['found or enlarging']}")  # fmt: skip
+        print(
+            f"new lesions of at least {LEAST_VOLUME:g} mm³: {counts['new']}; found as new "
+            f"{counts['found']}, as new or enlarging {counts['found or enlarging']}"
+        )
         print(f"called new: {counts['called new']}; truly", dict(self.confusion["called new"]))
         print("unchanged lesions were called", dict(self.confusion["unchanged"]))
-        print(f"volume error of unchanged lesions of at least {LEAST_VOLUME:g} mm³ at both visits "
-              f"(n = {len(self.errors)}): median {np.median(errors):+.1%}, median absolute "
-              f"{np.median(np.abs(errors)):.1%}, 95th percentile "
-              f"{np.percentile(np.abs(errors), 95):.1%}")  # fmt: skip
+        print(
+            f"volume error of unchanged lesions of at least {LEAST_VOLUME:g} mm³ at both visits "
+            f"(n = {len(self.errors)}): median {np.median(errors):+.1%}, median absolute "
+            f"{np.median(np.abs(errors)):.1%}, 95th percentile "
+            f"{np.percentile(np.abs(errors), 95):.1%}"
+        )
 
 
 def repeated(scan: Scan, rng: np.random.Generator, places: Iterator[Path]) -> Pair | None:

@@ -35,7 +35,7 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
     classes : sequence of str
         MS and NMOSD, in the network's order.
     least : float
-        A class is named from this probability on.
+        A class is named from this probability.
     out : Path
         PNG or SVG file.
 
@@ -68,9 +68,12 @@ def _draw_reliability(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) ->
         axes.annotate(str(number), (x, y), xytext=(6, -12), textcoords="offset points", fontsize=8)
     error = calibration_error(label, score)
     axes.set(
-        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=f"Reliability (ECE {error:.2f})",
-        xlabel=f"probability of {classes[1]}", ylabel=f"share that is {classes[1]}",
-    )  # fmt: skip
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        title=f"Reliability (ECE {error:.2f})",
+        xlabel=f"probability of {classes[1]}",
+        ylabel=f"share that is {classes[1]}",
+    )
 
 
 def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: float) -> None:
@@ -82,13 +85,16 @@ def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: fl
         reached = np.flatnonzero(limit >= least)
         if reached.size:
             last = reached[-1]
-            axes.plot(coverage[last], risk[last], "ko", label=f"named from {least:.2f} on")
+            axes.plot(coverage[last], risk[last], "ko", label=f"named from {least:.2f}")
             axes.legend(frameon=False, fontsize=8)
     axes.axhline(LARGEST_RISK, color="0.55", lw=1, ls=":")
     axes.set(
-        xlim=(0, 1.02), ylim=(-0.02, 1.02), title="Risk and coverage",
-        xlabel="share of the scans that is named", ylabel="share of these that is wrong",
-    )  # fmt: skip
+        xlim=(0, 1.02),
+        ylim=(-0.02, 1.02),
+        title="Risk and coverage",
+        xlabel="share of the scans that is named",
+        ylabel="share of these that is wrong",
+    )
 
 
 def _draw_volumes(axes: Axes, cases: pd.DataFrame, colours: dict[str, str]) -> None:
@@ -103,9 +109,12 @@ def _draw_volumes(axes: Axes, cases: pd.DataFrame, colours: dict[str, str]) -> N
         )
     axes.legend(frameon=False, fontsize=8)
     axes.set(
-        xscale="log", yscale="log", title="Lesion volume (grey: half to twice the true one)",
-        xlabel=f"true (ml; none at {_LEAST_ML})", ylabel="found (ml)",
-    )  # fmt: skip
+        xscale="log",
+        yscale="log",
+        title="Lesion volume (grey: half to twice the true one)",
+        xlabel=f"true (ml; none at {_LEAST_ML})",
+        ylabel="found (ml)",
+    )
 
 
 def _draw_overlap(axes: Axes, lesioned: pd.DataFrame, colours: dict[str, str]) -> None:

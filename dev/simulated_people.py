@@ -24,8 +24,8 @@ from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
-from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import (
     SimulatedScan,
     imperfect_brain_mask,
@@ -84,14 +84,14 @@ class Person:
         return float(np.exp(self.true[:, LOG_VOLUME]).sum())
 
 
-def make_person(number: int, material: Material, weights: Path | None = None) -> Person:
+def make_person(number: int, assets: SimulationAssets, weights: Path | None = None) -> Person:
     """Simulate a person.
 
     Parameters
     ----------
     number : int
         Decides on everything; diagnoses, protocols and kinds of load take turns.
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     weights : Path, optional
         What finds the lesions.
@@ -107,10 +107,10 @@ def make_person(number: int, material: Material, weights: Path | None = None) ->
     protocol = _PROTOCOLS[number // 4 % len(_PROTOCOLS)] or random_protocol(rng)
     typicality = float(rng.choice(_TYPICALITIES))
     loads_of = str(rng.choice(SICK)) if matched else diagnosis
-    head = material.heads[int(rng.integers(len(material.heads)))]
+    head = assets.heads[int(rng.integers(len(assets.heads)))]
     scan = next(
         simulate_visits(
-            head, rng, diagnosis=diagnosis, protocols=[protocol], shapes=material.shapes,
+            head, rng, diagnosis=diagnosis, protocols=[protocol], shapes=assets.shapes,
             load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
         )
     )  # fmt: skip
@@ -148,15 +148,15 @@ def _rows(
 
 
 def people(
-    folder: Path, count: int, material: Callable[[], Material], weights: Path | None = None
+    folder: Path, count: int, assets: Callable[[], SimulationAssets], weights: Path | None = None
 ) -> Iterator[Person]:
-    """Read the first people of a folder; make those that it lacks, of what `material` returns."""
+    """Read the first people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         file = folder / f"{number:05d}.npz"
         if not file.exists():
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **vars(make_person(number, material(), weights)))
+                np.savez(stream, **vars(make_person(number, assets(), weights)))
             logging.info("person %d of %d", number + 1, count)
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dev.asset_options import add_asset_options, assets_of
 from dev.brains import Brain, make_brain, write_brain
-from dev.material import add_material_options, material_of
 from msnmo_bids.preprocessing.cube import ROBUST, labels_to_cube, normalize, resize_brain
-from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import imperfect_brain_mask, simulate_scan
 
 SEED = 24
@@ -28,14 +28,14 @@ _WITHOUT_LESIONS = 0.1
 _BIAS_CORRECTED = (0.3, 1.0)
 
 
-def simulate_brain(number: int, material: Material, side: int) -> Brain:
+def simulate_brain(number: int, assets: SimulationAssets, side: int) -> Brain:
     """Simulate one brain on a cube.
 
     Parameters
     ----------
     number : int
         Number of the brain: the same number gives the same brain.
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     side : int
         Side of the cube (voxels).
@@ -48,8 +48,8 @@ def simulate_brain(number: int, material: Material, side: int) -> Brain:
     diagnosis = "NMOSD" if rng.random() < _NMOSD_SHARE else "MS"
     of = diagnosis if rng.random() < _OWN_LOAD_SHARE else "MS"
     load = draw_load(rng, of, without=_WITHOUT_LESIONS)
-    head = material.heads[rng.integers(len(material.heads))]
-    scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=material.shapes)
+    head = assets.heads[rng.integers(len(assets.heads))]
+    scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=assets.shapes)
     mask = imperfect_brain_mask(scan, rng)
     left = scan.bias ** np.float32(rng.uniform(*_BIAS_CORRECTED))
     margin = float(rng.uniform(3.0, 8.0))
@@ -66,7 +66,7 @@ def main() -> None:
     """Simulate what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path, help="folder of the brains")
-    add_material_options(parser, needs_shapes=True)
+    add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--step", type=int, default=1)
@@ -74,12 +74,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.store.mkdir(parents=True, exist_ok=True)
-    material = material_of(options)
+    assets = assets_of(options)
     began, made = time.monotonic(), 0
     for number in range(options.first, options.count, options.step):
         target = options.store / f"{number:05d}.npz"
         if not target.exists():
-            write_brain(target, simulate_brain(number, material, options.side))
+            write_brain(target, simulate_brain(number, assets, options.side))
             made += 1
             if made % 20 == 0:
                 print(f"{made} brains, {(time.monotonic() - began) / made:.1f} s each", flush=True)

@@ -28,7 +28,7 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
     classes : sequence of str
         Names of the classes.
     least : float
-        A class is named from this probability on.
+        A class is named from this probability.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def diagnosis_summary(
     classes : sequence of str
         MS and NMOSD, in the network's order.
     least : float
-        A class is named from this probability on.
+        A class is named from this probability.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def diagnosis_summary(
 
 
 def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
-    """Return the probability from which on at most `LARGEST_RISK` of the named cases are wrong.
+    """Return the probability from which at most `LARGEST_RISK` of the named cases are wrong.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
 
 
 def least_confidence(correct: np.ndarray, confidence: np.ndarray, largest_risk: float) -> float:
-    """Return the confidence from which on at most a share of the named classes is wrong.
+    """Return the confidence from which at most a share of the named classes is wrong.
 
     Parameters
     ----------

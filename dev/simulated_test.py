@@ -1,7 +1,8 @@
 """Test weights on simulated scans that no training has drawn.
 
 What comes out says how well the simulator's patterns are told apart and its lesions are found; it
-is no statement about patients. Masks are compared on the scan's own grid, as the app writes them.
+is not a statement about patients. Masks are compared on the scan's own grid, as the app writes
+them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from msnmo_bids.model.inference import Prediction, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
-from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
 
 #: Trainings take small seeds; tests take this one and those above it.
@@ -82,7 +83,7 @@ def plan_cases(each: int) -> Iterator[Case]:
 
 def simulate_case(
     case: Case,
-    material: Material,
+    assets: SimulationAssets,
     rng: np.random.Generator,
     *,
     matched: bool = False,
@@ -93,7 +94,7 @@ def simulate_case(
     ----------
     case : Case
         What to simulate.
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     rng : numpy.random.Generator
         Of this case.
@@ -105,14 +106,14 @@ def simulate_case(
     SimulatedScan
         A person with MS or NMOSD has lesions.
     """
-    head = material.heads[int(rng.integers(len(material.heads)))]
+    head = assets.heads[int(rng.integers(len(assets.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
     load = load_of(case.diagnosis, rng, matched=matched)
     return next(
         simulate_visits(
             head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
-            shapes=material.shapes, typicality=case.typicality,
+            shapes=assets.shapes, typicality=case.typicality,
         )
     )  # fmt: skip
 
@@ -133,7 +134,7 @@ def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) 
     Returns
     -------
     float
-        ml (:func:`~msnmo_bids.simulation.lesions.draw_load`); above 0 for a sick person.
+        ml (:func:`~msnmo_bids.simulation.lesion_placement.draw_load`); above 0 for a sick person.
     """
     as_of = str(rng.choice(SICK)) if matched else diagnosis
     return draw_load(rng, as_of, without=0.0) if diagnosis != HEALTHY else 0.0
@@ -193,12 +194,15 @@ def evaluate_case(
     labels = find_lesions(probability, float(np.prod(zooms)), metadata.criteria).labels
     truth = scan.lesion_mask > 0
     row: dict[str, Any] = {
-        "number": case.number, "diagnosis": case.diagnosis, "protocol": case.protocol,
-        "typicality": case.typicality, "found_count": int(labels.max()),
+        "number": case.number,
+        "diagnosis": case.diagnosis,
+        "protocol": case.protocol,
+        "typicality": case.typicality,
+        "found_count": int(labels.max()),
         **compare_masks(truth.astype(np.uint8), labels, zooms),
         **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
         **_scores(found),
-    }  # fmt: skip
+    }
     row |= compare_activation(found, lambda cam: from_cube(cam, transform), truth, brain, zooms)
     if with_deletion:
         row |= delete_activated(cube, found, apply)
@@ -239,8 +243,11 @@ def _dsc(found: np.ndarray, true: np.ndarray) -> float:
 def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
     """Return what identifies the tested weights."""
     return {
-        "name": metadata.name, "version": metadata.version, "sha256": metadata.sha256,
-        "threshold": metadata.threshold, "min_lesion_volume": metadata.min_lesion_volume,
+        "name": metadata.name,
+        "version": metadata.version,
+        "sha256": metadata.sha256,
+        "threshold": metadata.threshold,
+        "min_lesion_volume": metadata.min_lesion_volume,
         "calibration": asdict(metadata.calibration),
         "min_class_probability": metadata.min_class_probability,
-    }  # fmt: skip
+    }

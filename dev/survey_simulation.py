@@ -2,7 +2,7 @@
 
 ``python -m dev.survey_simulation --anatomy DIR --lesion-shapes FILE --out DIR``
 
-Writes ``survey.tsv``, one row a scan: lesion count and volume, which regions have a lesion, and
+Writes ``survey.tsv``, one row per scan: lesion count and volume, which regions have a lesion, and
 intensity ratios, beside everything of the image that is not lesion (histogram, low-order bias,
 voxel sizes, shape of the head). Prints a table of the first, and how well a cross-validated
 classifier tells MS from NMOSD by the second: an area under the ROC curve of about .5, or the
@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from dev.material import add_material_options, material_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Tissue
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.dataset import Cohort, simulate_person
-from msnmo_bids.simulation.material import Material
 from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 
@@ -98,12 +98,12 @@ def _leaks(scan: SimulatedScan, image: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _one(number: int, cohort: Cohort, material: Material) -> dict[str, float | str]:
+def _one(number: int, cohort: Cohort, assets: SimulationAssets) -> dict[str, float | str]:
     rng = np.random.default_rng((cohort.seed, number, 9))
-    head = material.heads[rng.integers(len(material.heads))]
+    head = assets.heads[rng.integers(len(assets.heads))]
     healthy = replace(cohort, diagnoses=("HC",) * len(cohort.diagnoses))
     scans = (
-        next(simulate_person(who, number, head, material.shapes)).scan for who in (cohort, healthy)
+        next(simulate_person(who, number, head, assets.shapes)).scan for who in (cohort, healthy)
     )
     return survey(*scans)
 
@@ -161,15 +161,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for survey.tsv")
     parser.add_argument("--scanner-preset", choices=PRESETS, help="default: any protocol")
     parser.add_argument("--scans", type=int, default=200, help="of each class (default: 200)")
-    add_material_options(parser)
+    add_asset_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     options = parser.parse_args()
-    material = material_of(options)
+    assets = assets_of(options)
     protocols = (PRESETS[options.scanner_preset],) if options.scanner_preset else ()
     cohort = Cohort(("MS", "NMOSD") * options.scans, seed=options.seed, protocols=protocols)
     rows = []
     for number in range(len(cohort.diagnoses)):
-        rows.append(_one(number, cohort, material))
+        rows.append(_one(number, cohort, assets))
         if len(rows) % 50 == 0:
             print(f"{len(rows)} scans", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)

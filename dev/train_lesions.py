@@ -30,7 +30,7 @@ from msnmo_bids.training.distributed import process_group
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.interrupts import TrainingInterrupted
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONFIG = JointConfig(
     tasks=(SEGMENTATION,),
@@ -114,7 +114,7 @@ def main() -> None:
     files = sorted(options.simulated.glob("*.npz"))[: options.simulated_count]
     settings = CropSettings(side=options.side, simulated=options.simulated_share)
     source = CropSource(people, [read_brain(file) for file in files], settings, weights)
-    LOGGER.info("%d real people, %d simulated brains", len(people), len(files))
+    logger.info("%d real people, %d simulated brains", len(people), len(files))
     network = JointNetwork(CONFIG.scaled(options.width))
     if options.start is not None:
         network.load_state_dict(load_file(options.start))  # fp16 in the file
@@ -142,7 +142,7 @@ def main() -> None:
         try:
             state = trainer.run()
         except TrainingInterrupted as stopped:
-            LOGGER.info("%s", stopped)
+            logger.info("%s", stopped)
             return
         if ranks.first:
             save_file(

@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.special import expit
 
-from dev.material import add_material_options, material_of
+from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.simulation.acquisition import PRESETS, degrade, sample_grid
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
@@ -160,7 +160,7 @@ def main() -> None:
     """Make the images, run the app, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    add_material_options(parser)
+    add_asset_options(parser)
     parser.add_argument("--each", type=int, default=2, help="images of each kind (default: 2)")
     parser.add_argument("--app", type=shlex.split, default=[], help="options of the app")
     options = parser.parse_args()
@@ -176,15 +176,15 @@ def main() -> None:
 
 def make(options: argparse.Namespace, bids: Path) -> None:
     """Write the data set."""
-    material = material_of(options)
+    assets = assets_of(options)
     protocols = list(PRESETS.values())
     rows = []
     for number in range(options.each * len(UNSUITABLE)):
         kind = list(UNSUITABLE)[number % len(UNSUITABLE)]
         rng = np.random.default_rng((SEED, number))
         protocol = protocols[number // len(UNSUITABLE) % len(protocols)]
-        head = material.heads[int(rng.integers(len(material.heads)))]
-        scan = simulate_scan(head, rng, load=5.0, protocol=protocol, shapes=material.shapes)
+        head = assets.heads[int(rng.integers(len(assets.heads)))]
+        scan = simulate_scan(head, rng, load=5.0, protocol=protocol, shapes=assets.shapes)
         changed = UNSUITABLE[kind](scan, rng)
         label = f"sub-{kind}{number // len(UNSUITABLE) + 1}"
         file = bids / label / "anat" / f"{label}_FLAIR.nii.gz"

@@ -60,7 +60,7 @@ def decide(
     lesions : int
         Number that was found.
     quality : mapping
-        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.figures.quality`.
+        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.measures.quality`.
     least : float, optional
         The least probability with which a class is named.
     votes : sequence of mapping, optional

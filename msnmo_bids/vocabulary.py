@@ -1,4 +1,4 @@
-"""The names that results carry (regions, sites, changes, flags), and what each means to a reader.
+"""The names that results carry (regions, locations, changes, flags), and what they mean.
 
 Sidecars, reports and the group's tables take their texts from here; the names are also the keys
 and the values in the derivatives.
@@ -20,8 +20,9 @@ REGION_RULES = {
     "juxtacortical": REGION_NAMES["juxtacortical"],
     "deep": REGION_NAMES["deep"],
 }
-#: Candidate sites at which lesions lie besides.
-SITE_NAMES = {
+#: Candidate locations at which lesions lie besides. Results file them under "sites"; in the code a
+#: site is a hospital.
+LOCATION_NAMES = {
     "corpus_callosum": "Corpus callosum",
     "periaqueductal_fourth_ventricle": "Around the aqueduct and the fourth ventricle",
     "area_postrema": "Area postrema",
@@ -96,15 +97,15 @@ def flag_text(flag: str) -> str:
     return FLAGS.get(flag, f"{_readable(flag)}.")
 
 
-def site_name(site: str) -> str:
-    """Return a site's name for readers.
+def location_name(location: str) -> str:
+    """Return a location's name for readers.
 
     Examples
     --------
-    >>> site_name("area_postrema")
+    >>> location_name("area_postrema")
     'Area postrema'
     """
-    return SITE_NAMES.get(site, _readable(site))
+    return LOCATION_NAMES.get(location, _readable(location))
 
 
 def region_name(region: str) -> str:

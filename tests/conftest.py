@@ -25,7 +25,7 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
 
-# A busy machine is slow; that is no failure.
+# A busy machine is slow; that is not a failure.
 hypothesis_settings.register_profile(
     "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -116,8 +116,7 @@ def _record(settings: ProcessingSettings, scan: Scan) -> dict:
         "Sources": [f"bids:raw:{scan.relative}"],
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
-        "Model": {"Name": "tiny", "Version": "1", "SHA256": SHA256,
-                  "Fingerprint": SHA256},
+        "Model": {"Name": "tiny", "Version": "1", "SHA256": SHA256, "Fingerprint": SHA256},
         "Device": settings.device,
         "Precision": settings.precision,
         "RandomSeed": settings.random_seed,
@@ -128,12 +127,15 @@ def _record(settings: ProcessingSettings, scan: Scan) -> dict:
             "Settings": {},
         },
         "BiasCorrection": {"Tool": "antspyx", "Version": "1", "Settings": {}},
-        "Settings": {"device": settings.device, "precision": settings.precision,
-                     "threshold": settings.threshold},
+        "Settings": {
+            "device": settings.device,
+            "precision": settings.precision,
+            "threshold": settings.threshold,
+        },
         "Fingerprint": settings.fingerprint(VERSION, SHA256),
         "GeneratedBy": {"Name": "msnmo", "Version": VERSION},
         "Methods": f"Methods (skull stripped: {stripped}).",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture

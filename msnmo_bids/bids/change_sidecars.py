@@ -39,8 +39,8 @@ CHANGE_DESCRIPTIONS = {
     "flair": "T2-FLAIR without skull, bias-corrected, in the space half-way between two visits",
     "mask": "Lesions of one visit in the space half-way between two visits",
     "probability": "Lesion probability of one visit in the space half-way between two visits",
-    "classes": "What became of each lesion between two visits: one value a class",
-    "table": "One row a lesion of either visit: volumes and what became of it",
+    "classes": "What became of each lesion between two visits: one value per class",
+    "table": "One row per lesion of either visit: volumes and what became of it",
     "record": "Change of the lesions between two visits, and what it rests on",
 }
 

@@ -17,12 +17,12 @@ from msnmo_bids.bids.change_sidecars import (
     change_sidecar,
 )
 from msnmo_bids.bids.changes import fingerprint, paths_of
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.vocabulary import CHANGES

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import change_paths, io_spec
 from msnmo_bids.bids.raw_image import KEY, why_other_image
 from msnmo_bids.bids.resume import TEMPORARY_NAME, diagnosis_path, read_diagnosis
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.settings import MACHINE_SETTINGS
 
 

@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from msnmo_bids.bids.comparisons import BY_LABELS
 from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
 from msnmo_bids.bids.scans import SCAN_NAME, Scan
 from msnmo_bids.bids.sidecars import RAW_DATASET
-from msnmo_bids.bids.visits import BY_LABELS
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.text import natural_key
 from msnmo_bids.vocabulary import NO_LESION

@@ -125,7 +125,7 @@ def read_runs(output_dir: Path) -> list[dict[str, Any]]:
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(run["Scans"], list):
-                raise TypeError("its scans are no list")
+                raise TypeError("its scans are not a list")
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s: the record of the run cannot be read (%s)", path, error)
             continue

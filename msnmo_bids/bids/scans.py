@@ -347,7 +347,7 @@ def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
 
 
 def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Scan]:
-    """Make scans of paths; leave out what is no magnitude image of its folder's participant."""
+    """Make scans of paths; leave out what is not a magnitude image of its folder's participant."""
     sidecars, ignored = Sidecars(bids_dir), _ignored(bids_dir)
     found: dict[tuple[str, str], Scan] = {}
     notes: list[Note] = []

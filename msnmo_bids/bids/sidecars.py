@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
-from msnmo_bids.vocabulary import REGION_RULES, SITE_NAMES
+from msnmo_bids.vocabulary import LOCATION_NAMES, REGION_RULES
 
 RAW_DATASET = "raw"
 PREPROCESSING_KEYS = ("SkullStripping", "BiasCorrection")
@@ -47,9 +47,9 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
     "diameter_mm": {"Description": "Diameter of the sphere of the same volume", "Units": "mm"},
     "mean_probability": {"Description": "Mean lesion probability over the lesion, 0 to 1"},
     "sites": {
-        "Description": "Candidate sites at which the lesion lies, separated by commas; n/a at "
+        "Description": "Candidate locations at which the lesion lies, separated by commas; n/a at "
         "none. The last four are typical of NMOSD",
-        "Levels": SITE_NAMES,
+        "Levels": LOCATION_NAMES,
     },
     "small": {
         "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
@@ -63,7 +63,7 @@ DESCRIPTIONS = {
     "lesion_mask": "White matter lesions: probability above the threshold, small ones removed",
     "lesion_probability": "Lesion probability of each voxel, 0 to 1",
     "lesion_labels": "Connected lesions (26 neighbours), numbered by decreasing volume",
-    "morphometry": "One row a lesion: volume, centroid and candidate region",
+    "morphometry": "One row per lesion: volume, centroid and candidate region",
     "cam": "Class activation map for {class_name}, from three scales, each voxel by what it "
     "counts in the pooling: evidence for the class",
 }

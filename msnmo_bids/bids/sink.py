@@ -62,7 +62,7 @@ class ScanResults:
     skull_stripping, bias_correction : dict
         ``{Tool, Version, Settings}``.
     quality : dict
-        From :func:`msnmo_bids.quality.figures.quality`.
+        From :func:`msnmo_bids.quality.measures.quality`.
     distance : float or None
         From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     figures : dict of str to Path
@@ -203,7 +203,7 @@ def _write_tables(
 
 
 def _cell(value: Any) -> Any:
-    """Round what is no whole number to four decimals; flags become 0 or 1, mappings their keys."""
+    """Round other than whole numbers to four decimals; flags become 0 or 1, mappings their keys."""
     if isinstance(value, Mapping):
         return ",".join(value) or None
     if isinstance(value, bool):

@@ -37,7 +37,7 @@ class Table:
     rows : tuple of dict
         Texts as they stand; a cell that lacks is empty.
     lines : tuple of int
-        Their lines in the file, from 1 on.
+        Their lines in the file, from 1.
     problem : str
         Why nothing can be read; empty when there is no file, too.
     notes : tuple of Note
@@ -62,8 +62,10 @@ class Table:
         hint = ""
         if len(self.columns) == 1:
             marks = {",": "commas", ";": "semicolons", " ": "blanks"}
-            hint = next((f"; {n} separate it, not tabs" for m, n in marks.items()
-                         if m in self.columns[0]), "")  # fmt: skip
+            hint = next(
+                (f"; {n} separate it, not tabs" for m, n in marks.items() if m in self.columns[0]),
+                "",
+            )
         return f"no column {column} (there is: {there}{hint})"
 
 
@@ -196,8 +198,9 @@ def _with_numbers(content: Any, name: str, notes: list[Note]) -> Any:
         notes.append(Note(f"{name or 'all of it'} is {content}, not a number: ignored"))
         return None
     if isinstance(content, dict):
-        known = {k: _with_numbers(v, f"{name}.{k}" if name else k, notes)
-                 for k, v in content.items()}  # fmt: skip
+        known = {
+            k: _with_numbers(v, f"{name}.{k}" if name else k, notes) for k, v in content.items()
+        }
         return {k: v for k, v in known.items() if not isinstance(content[k], _NoNumber)}
     if isinstance(content, list):
         return [_with_numbers(item, name, notes) for item in content]

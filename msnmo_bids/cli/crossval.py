@@ -1,4 +1,4 @@
-"""``msnmo-crossval``: cross-validate the joint model, its ablations and its rivals."""
+"""``msnmo-crossval``: cross-validate the joint model, its ablations and its baselines."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ examples:
   run.py /data/bids /data/bids/derivatives/msnmo group
 
 exit codes:
-  0 done   1 failed   16 input is no valid BIDS   17 unknown analysis level   18 nothing selected
+  0 done   1 failed   16 input is not valid BIDS   17 unknown analysis level   18 nothing selected
   64 wrong usage   65 some scans failed because of their data   66 input missing
   73 output cannot be created   74 input/output error   75 interrupted: run again, it resumes
 

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = Parser(PROGRAM, MetaOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         check_places(options)
-        from msnmo_bids.meta.sites import has_results  # after --help
+        from msnmo_bids.meta.site_studies import has_results  # after --help
 
         if has_results(options.output_dir):
             problem = "the last folder is for the results, and this one holds some to pool"
@@ -127,7 +127,7 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
 
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
-    from msnmo_bids.meta.sites import NMOSD, SITE, all_classes, pooled_folders, read_results
+    from msnmo_bids.meta.site_studies import NMOSD, SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
     if options.subgroups:

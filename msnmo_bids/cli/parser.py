@@ -56,8 +56,11 @@ class Parser(argparse.ArgumentParser, Generic[T]):
         owners = {name: _owner(options, name) for name in arguments}
         kind: Any
         for kind in (options, *reversed(options.__mro__[1:])):
-            own = [arguments[name] for name in vars(kind).get("__annotations__", {})
-                   if owners.get(name) is kind and "names" in arguments[name].metadata]  # fmt: skip
+            own = [
+                arguments[name]
+                for name in vars(kind).get("__annotations__", {})
+                if owners.get(name) is kind and "names" in arguments[name].metadata
+            ]
             if own:
                 about = getattr(kind, "DESCRIPTION", None)
                 group = self.add_argument_group(kind.TITLE, about)

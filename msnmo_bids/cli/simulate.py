@@ -48,31 +48,40 @@ class People:
     diagnosis: str = option(
         "whose lesions: names, taken in turn, or names with numbers, as in MS:10,NMOSD:10,HC:5 "
         "(HC: healthy control; default: MS,NMOSD)",
-        default="MS,NMOSD", metavar="LIST",
-    )  # fmt: skip
+        default="MS,NMOSD",
+        metavar="LIST",
+    )
     sessions: tuple[int, ...] = option(
         "visits of each person, or of each in turn, as in 2,1 (default: 1)",
-        default=(1,), metavar="K[,K...]", type=list_of(at_least(1)),
-    )  # fmt: skip
+        default=(1,),
+        metavar="K[,K...]",
+        type=list_of(at_least(1)),
+    )
     load: tuple[float, ...] = option(
         "lesion volume at the first visit in ml, of each person in turn, as in 20,5 "
         "(default: drawn as in published cohorts)",
-        default=(), metavar="ML[,ML...]", type=list_of(between(0, 70)),
-    )  # fmt: skip
+        default=(),
+        metavar="ML[,ML...]",
+        type=list_of(between(0, 70)),
+    )
     typicality: float = option(
         "share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
         "follows the other's",
-        default=1.0, metavar="SHARE", type=between(0, 1),
-    )  # fmt: skip
+        default=1.0,
+        metavar="SHARE",
+        type=between(0, 1),
+    )
     anatomy: Path | None = option(
         "folder of whole-head label maps with FreeSurfer labels (default: one head, built from "
         "the MNI tissue maps)",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
     lesion_shapes: Path | None = option(
         "library of real lesion shapes, .npz (default: procedural shapes)",
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
     seed: int = option("random seed", default=0, metavar="N", type=at_least(0))
     n_cpus: int = option("people side by side", default=1, metavar="N", type=at_least(1))
 
@@ -86,8 +95,10 @@ class Scans:
     scanner_preset: tuple[str, ...] | None = option(
         f"protocol: {', '.join(PRESETS)}, or {ANY_PROTOCOL} (drawn freely); may be repeated, then "
         "one is drawn for each visit (default: all presets)",
-        action="append", choices=(*PRESETS, ANY_PROTOCOL), metavar="NAME",
-    )  # fmt: skip
+        action="append",
+        choices=(*PRESETS, ANY_PROTOCOL),
+        metavar="NAME",
+    )
     skull_strip: bool = flag("write images without skull")
 
 
@@ -189,15 +200,15 @@ def _simulate(options: SimulateOptions) -> None:
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
     from msnmo_bids.simulation import acquisition
     from msnmo_bids.simulation.anatomy import whole_heads
+    from msnmo_bids.simulation.assets import assets_with
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
-    from msnmo_bids.simulation.material import material_with
     from msnmo_bids.simulation.mni_head import PERSON_SIZE, mni_head
 
     if options.anatomy is None:
         heads = [mni_head(PERSON_SIZE)]
     else:
         heads = whole_heads(options.anatomy, len(diagnoses))
-    material = material_with(heads, options.lesion_shapes)
+    assets = assets_with(heads, options.lesion_shapes)
     names = options.scanner_preset or PRESETS
     cohort = Cohort(
         diagnoses,
@@ -208,9 +219,7 @@ def _simulate(options: SimulateOptions) -> None:
         typicality=options.typicality,
         loads=options.load,
     )
-    write_dataset(
-        options.out, material.heads, cohort, shapes=material.shapes, processes=options.n_cpus
-    )
+    write_dataset(options.out, assets.heads, cohort, shapes=assets.shapes, processes=options.n_cpus)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class ModelResults:
     name : str
         Name of its folder.
     scans : DataFrame
-        One row a scan, columns of `scan_columns` and ``subject``; the index names the scan. NaN:
+        One row per scan, columns of `scan_columns` and ``subject``; the index names the scan. NaN:
         n/a. Texts are never missing.
     folds : dict of str to Path
         Folder of each fold that is there.
@@ -109,7 +109,7 @@ class CrossValidation:
     out : Path
         Its folder.
     plan : DataFrame
-        One row a subject: columns of ``folds.tsv`` and ``subject``.
+        One row per subject: columns of ``folds.tsv`` and ``subject``.
     classes : tuple of str
         Diagnoses, in the order of the networks.
     positive : str

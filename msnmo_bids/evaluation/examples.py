@@ -11,7 +11,7 @@ import pandas as pd
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.evaluation.crossval import CrossValidation
-from msnmo_bids.evaluation.tables import REFERENCE
+from msnmo_bids.evaluation.paper_tables import REFERENCE
 from msnmo_bids.reports.slices import Volume
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.drawing import DPI
 from msnmo_bids.evaluation.examples import Example
-from msnmo_bids.evaluation.tables import label
+from msnmo_bids.evaluation.paper_tables import label
 from msnmo_bids.reports.figures import (
     CONVENTION,
     activation_panel,
@@ -55,7 +55,7 @@ def overlay_figure(examples: Sequence[Example], models: Sequence[str], out: Path
     Parameters
     ----------
     examples : sequence of Example
-        The first `CASES` that all the models have are drawn, one a row.
+        The first `CASES` that all the models have are drawn, one per row.
     models : sequence of str
         Columns, from left to right.
     out : Path
@@ -89,7 +89,7 @@ def activation_figure(
     Parameters
     ----------
     examples : sequence of Example
-        The first `CASES` with class activation of the model are drawn, one a row.
+        The first `CASES` with class activation of the model are drawn, one per row.
     model : str
         The model.
     classes : sequence of str

@@ -12,8 +12,8 @@ import pandas as pd
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
 from msnmo_bids.evaluation.drawing import figure_file
+from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE, label
 from msnmo_bids.evaluation.summary import Measure, classified
-from msnmo_bids.evaluation.tables import REFERENCE, RULE, label
 from msnmo_bids.text import natural_key
 
 if TYPE_CHECKING:
@@ -112,9 +112,10 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
         edges = np.linspace(0, 1, 21)
         counts.hist(drawn[shown]["score"], bins=edges.tolist(), color="0.35", edgecolor="white")
         counts.set(
-            ylabel=f"scans\n({label(shown)})", xlabel=f"probability of {found.positive}",
+            ylabel=f"scans\n({label(shown)})",
+            xlabel=f"probability of {found.positive}",
             xlim=(-0.01, 1.01),
-        )  # fmt: skip
+        )
         counts.yaxis.get_major_locator().set_params(integer=True)
         axes.set(ylim=(-0.02, 1.02), ylabel=f"share of {found.positive}", title="Calibration")
         axes.legend(fontsize=8, loc="upper left")
@@ -122,7 +123,7 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
 
 
 def learning_curves(found: CrossValidation, out: Path) -> Path | None:
-    """Draw the losses of all models: a panel a model, a line a fold.
+    """Draw the losses of all models: a panel per model, a line per fold.
 
     Parameters
     ----------

@@ -13,15 +13,15 @@ from msnmo_bids.evaluation import sites
 from msnmo_bids.evaluation.crossval import CrossValidation, read_crossval
 from msnmo_bids.evaluation.examples import model_of_cams, read_examples
 from msnmo_bids.evaluation.overlays import activation_figure, overlay_figure
+from msnmo_bids.evaluation.paper_tables import Table, build_tables, label, paper
 from msnmo_bids.evaluation.plots import calibration_figure, learning_curves, roc_figure
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.evaluation.table_files import lines, remarks, write_table
-from msnmo_bids.evaluation.tables import Table, build_tables, label, paper
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PAGE = "crossval.html"
 
 
@@ -88,7 +88,7 @@ def write_evaluation(
     found = read_crossval(out, classes=classes, positive=positive)
     gaps = [(label(m.name), m.gap) for m in found.models.values() if not m.complete]
     for name, gap in gaps:
-        LOGGER.warning("%s is incomplete: %s", name, gap)
+        logger.warning("%s is incomplete: %s", name, gap)
     measures = {name: summarise(found, name, draws=draws, seed=seed) for name in found.models}
     tables = build_tables(found, measures)
     for table in tables:
@@ -105,7 +105,7 @@ def _draw(
     found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]], folder: Path
 ) -> list[Shown]:
     """Draw all figures for which there are data."""
-    rivals, ablations = (_models_of(*numbers) for numbers in (("4",), ("6", "7", "8", "9")))
+    baselines, ablations = (_models_of(*numbers) for numbers in (("4",), ("6", "7", "8", "9")))
     others = [name for name in found.models if name not in paper()["Models"]]
     examples = read_examples(found)
     figures: list[Shown] = []
@@ -116,7 +116,7 @@ def _draw(
 
     curves_mean = "Over all test scans; in brackets the 95 % interval of the area."
     add(
-        roc_figure(found, [*rivals, *others], measures, folder / "figure-9_roc.png",
+        roc_figure(found, [*baselines, *others], measures, folder / "figure-9_roc.png",
                    title="Joint model and classifiers"),
         "ROC curves of the classifiers (Fig. 9 of the paper)", curves_mean,
     )  # fmt: skip
@@ -126,7 +126,7 @@ def _draw(
         "ROC curves of the ablations (Fig. 11)", curves_mean,
     )  # fmt: skip
     add(
-        calibration_figure(found, [*rivals, *others], folder / "calibration.png"),
+        calibration_figure(found, [*baselines, *others], folder / "calibration.png"),
         "Calibration",
         f"Share of {found.positive} among scans of about equal probability, in five bins.",
     )
@@ -172,8 +172,9 @@ def _page(
     notes: Sequence[str],
     draws: int,
 ) -> str:
-    not_run = [about["label"] for name, about in paper()["Models"].items()
-               if name not in found.models]  # fmt: skip
+    not_run = [
+        about["label"] for name, about in paper()["Models"].items() if name not in found.models
+    ]
     return render(
         "crossval.html.j2",
         tables=[(t, [lines(t, row) for row in t.rows], remarks(t)) for t in tables if t.rows],

@@ -14,7 +14,7 @@ geometric stand-in, with the constants below:
 * **U-fibre lesion**: a juxtacortical lesion, long (8 mm), thin (6 mm) and so curved that it fills
   less than 0.65 of its convex hull.
 
-Lesions under 3 mm in diameter have no shape and count for none of these but the sites.
+Lesions under 3 mm in diameter have no shape and count for none of these but the locations.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Twice the s.d. along each axis, longest first; a voxel's own extent (1 mm) is added in
         square, so that a line of voxels has a width.
     axes : ndarray, (3, 3)
-        Unit vectors, one a row.
+        Unit vectors, one per row.
     """
     variances, vectors = np.linalg.eigh(np.cov(points.T))
     lengths = 2 * np.sqrt(np.maximum(variances, 0) + 1 / 12)

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from msnmo_bids.evaluation.crossval import CrossValidation
+from msnmo_bids.evaluation.paper_tables import REFERENCE
 from msnmo_bids.evaluation.summary import classified
-from msnmo_bids.evaluation.tables import REFERENCE
 
 COLUMNS = ("dataset", "site", "diagnosis", "subjects", "scans", "model", "dsc", "dsc_scans",
            "acc", "acc_scans")  # fmt: skip

@@ -1,7 +1,7 @@
 """Intervals by a bootstrap of the subjects, and paired tests between two models.
 
 Scans of one person are not independent: a draw takes all of them or none, and the tests work on
-one value a person (the mean of the scans).
+one value per person (the mean of the scans).
 """
 
 from __future__ import annotations

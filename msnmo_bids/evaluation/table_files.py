@@ -12,8 +12,8 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import write_text, write_tsv
 from msnmo_bids.evaluation.crossval import MISSING
+from msnmo_bids.evaluation.paper_tables import HEADINGS, REFERENCE, Row, Table, short_name
 from msnmo_bids.evaluation.summary import Measure
-from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE, Row, Table, short_name
 
 #: Marks a model of which something is missing.
 MARK = "†"

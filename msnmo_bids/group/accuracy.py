@@ -14,19 +14,19 @@ from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults, scan_columns
+from msnmo_bids.evaluation.paper_tables import REFERENCE
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
 from msnmo_bids.evaluation.sites import guesses
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, summarise
-from msnmo_bids.evaluation.tables import REFERENCE
-from msnmo_bids.group.facts import Facts
+from msnmo_bids.group.covariates import Covariates
 from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.
 NAMED = "named diagnoses"
 NO_RESULT = "no result"
 ALL_SITES = "all"
-#: Sites with a ROC curve of their own, and scans of a site from which on it has a calibration.
+#: Sites with a ROC curve of their own, and scans of a site from which it has a calibration.
 CURVES = 6
 CALIBRATION_SCANS = 30
 _FOLD = "1"
@@ -42,7 +42,7 @@ class Accuracy:
         Site, diagnosis in the raw data set, and number of scans by what the model says: a class,
         `INDETERMINATE` or `NO_RESULT`.
     measures : dict of str to dict of str to Measure
-        By model (`REFERENCE` for all scans with a score, `NAMED`, and one a site) and metric.
+        By model (`REFERENCE` for all scans with a score, `NAMED`, and one per site) and metric.
     scored, named, known : int
         Scans with a score, with a named diagnosis, and all whose diagnosis is a class.
     guesses : tuple of float or None
@@ -59,7 +59,7 @@ class Accuracy:
 
 def as_results(
     records: Sequence[ScanRecord],
-    facts: Mapping[str, Facts],
+    covariates: Mapping[str, Covariates],
     classes: Sequence[str],
     positive: str,
     comparisons: Mapping[str, Mapping[str, float | None]],
@@ -71,7 +71,7 @@ def as_results(
     ----------
     records : sequence of ScanRecord
         All scans.
-    facts : mapping of str to Facts
+    covariates : mapping of str to Covariates
         By scan.
     classes : sequence of str
         Diagnosis classes.
@@ -90,7 +90,7 @@ def as_results(
     """
     rows = []
     for record in records:
-        known = facts[record.relative]
+        known = covariates[record.relative]
         row: dict[str, Any] = {
             "dataset": "",
             "participant_id": f"sub-{record.subject}",

@@ -11,9 +11,9 @@ import pandas as pd
 
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.evaluation.crossval import CrossValidation
+from msnmo_bids.evaluation.paper_tables import REFERENCE
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
-from msnmo_bids.evaluation.tables import REFERENCE
 from msnmo_bids.group.accuracy import (
     Accuracy,
     accuracy_figures,
@@ -29,12 +29,12 @@ from msnmo_bids.group.agreement import (
     limits_of_agreement,
     worst_first,
 )
-from msnmo_bids.group.attention import Attention
-from msnmo_bids.group.facts import Facts
+from msnmo_bids.group.covariates import Covariates
+from msnmo_bids.group.review_list import ReviewItem
 from msnmo_bids.meta.plots import forest_plot
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import sentences
-from msnmo_bids.meta.sites import OF_A_SCAN, SITE, site_studies
+from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Cohort:
         Diagnosis classes of the network.
     positive : str
         The positive one; empty without results.
-    facts : dict of str to Facts
+    covariates : dict of str to Covariates
         What the raw data set says, by scan.
-    attention : list of Attention
+    review_list : list of ReviewItem
         What to look at first.
     quality : dict of str to (str, list of str)
         Colour and reasons by scan; empty where there are no quality files.
@@ -67,8 +67,8 @@ class Cohort:
     records: list[ScanRecord]
     classes: list[str]
     positive: str
-    facts: dict[str, Facts]
-    attention: list[Attention]
+    covariates: dict[str, Covariates]
+    review_list: list[ReviewItem]
     quality: dict[str, tuple[str, list[str]]]
     rows: list[dict[str, Any]]
     columns: dict[str, dict[str, Any]]
@@ -151,7 +151,7 @@ def evaluate(
     """
     metrics, problems = compare_all(output_dir, cohort.records, masks)
     found = as_results(
-        cohort.records, cohort.facts, cohort.classes, cohort.positive, metrics, output_dir
+        cohort.records, cohort.covariates, cohort.classes, cohort.positive, metrics, output_dir
     )
     drawn: dict[str, Path | None] = {}
     accuracy = measure_accuracy(found) if cohort.classes else None
@@ -165,7 +165,7 @@ def evaluate(
         drawn["failures"] = failures_figure(
             output_dir,
             cohort.records,
-            {scan: fact.diagnosis for scan, fact in cohort.facts.items()},
+            {scan: own.diagnosis for scan, own in cohort.covariates.items()},
             masks,
             list(agreement.metrics),
             figures / "group_failures.png",
@@ -196,11 +196,11 @@ def _pool(
     """Pool accuracy and DSC over the sites; scans without a site are left out."""
     rows = []
     for record in cohort.records:
-        fact = cohort.facts[record.relative]
-        if fact.site and record.diagnosis:
+        own = cohort.covariates[record.relative]
+        if own.site and record.diagnosis:
             dsc = metrics.get(record.relative, {}).get("dsc")
             called = str(record.diagnosis["Diagnosis"])
-            rows.append((fact.site, record.subject, dsc, fact.diagnosis, called))
+            rows.append((own.site, record.subject, dsc, own.diagnosis, called))
     scans = pd.DataFrame(rows, columns=OF_A_SCAN)
     if scans[SITE].nunique() < 2:
         return []

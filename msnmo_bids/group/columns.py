@@ -7,12 +7,12 @@ from typing import Any
 
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.group.facts import Facts
+from msnmo_bids.group.covariates import Covariates
 from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 from msnmo_bids.vocabulary import REGION_NAMES
 
 REFERENCE = "participants_diagnosis"
-#: What the raw data set says: column of the table, attribute of `Facts`, dictionary.
+#: What the raw data set says: column of the table, attribute of `Covariates`, dictionary.
 _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
     REFERENCE: ("diagnosis", {"Description": "Diagnosis in the tables of the raw data set"}),
     "site": ("site", {"Description": "Site in the tables of the raw data set"}),
@@ -24,14 +24,16 @@ _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def column_dictionary(classes: Sequence[str], facts: Iterable[Facts]) -> dict[str, dict[str, Any]]:
+def column_dictionary(
+    classes: Sequence[str], covariates: Iterable[Covariates]
+) -> dict[str, dict[str, Any]]:
     """Return the name and the description of every column, in order.
 
     Parameters
     ----------
     classes : sequence of str
         Diagnosis classes.
-    facts : iterable of Facts
+    covariates : iterable of Covariates
         What the raw data set says of the scans; what it says of none has no column.
 
     Returns
@@ -61,9 +63,9 @@ def column_dictionary(classes: Sequence[str], facts: Iterable[Facts]) -> dict[st
             },
         },
     }
-    known = list(facts)
+    known = list(covariates)
     for column, (name, about) in _OF_THE_RAW_DATA.items():
-        if any(getattr(fact, name) is not None for fact in known):
+        if any(getattr(own, name) is not None for own in known):
             columns[column] = about
     for name in classes:
         columns[f"probability_{name}"] = {
@@ -97,7 +99,7 @@ def column_dictionary(classes: Sequence[str], facts: Iterable[Facts]) -> dict[st
 
 
 def table_row(
-    record: ScanRecord, classes: Sequence[str], facts: Facts, outlier: Sequence[str] = ()
+    record: ScanRecord, classes: Sequence[str], covariates: Covariates, outlier: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the row of one scan.
 
@@ -107,7 +109,7 @@ def table_row(
         The scan.
     classes : sequence of str
         Diagnosis classes of the whole table.
-    facts : Facts
+    covariates : Covariates
         What the raw data set says.
     outlier : sequence of str, optional
         Why the scan stands apart.
@@ -124,7 +126,7 @@ def table_row(
         "status": record.status,
         "reason": record.reason or None,
         "outlier": "; ".join(outlier),
-        **{column: getattr(facts, name) for column, (name, _) in _OF_THE_RAW_DATA.items()},
+        **{column: getattr(covariates, name) for column, (name, _) in _OF_THE_RAW_DATA.items()},
     }
     diagnosis = record.diagnosis
     if not diagnosis:

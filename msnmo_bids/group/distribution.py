@@ -1,4 +1,4 @@
-"""Small plots for the group's page: one dot a scan, by group or by age, on a logarithmic axis."""
+"""Small plots for the group's page: one dot per scan, by group or by age, on a logarithmic axis."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def write_frequency_maps(
     output_dir : Path
         Output folder; maps of an earlier run are removed.
     groups : mapping of str to sequence of ScanRecord
-        One scan a person, by class.
+        One scan per person, by class.
     meaning : str
         What the classes are, for the sidecar.
 
@@ -162,7 +162,7 @@ def write_frequency_maps(
 
 
 def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | None:
-    """Draw the frequency maps over the atlas, a row a class, all with one scale.
+    """Draw the frequency maps over the atlas, a row per class, all with one scale.
 
     Parameters
     ----------

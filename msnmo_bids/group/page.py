@@ -11,14 +11,14 @@ from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.paper_tables import HEADINGS
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
-from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
-from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Cohort, Evaluation
 from msnmo_bids.group.cost import step_costs
 from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
+from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
 
@@ -76,15 +76,15 @@ def page(
         link=link,
         classes=cohort.classes,
         colours=colours,
-        reference=any(fact.diagnosis for fact in cohort.facts.values()),
-        with_site=any(fact.site for fact in cohort.facts.values()),
-        facts=cohort.facts,
+        reference=any(own.diagnosis for own in cohort.covariates.values()),
+        with_site=any(own.site for own in cohort.covariates.values()),
+        covariates=cohort.covariates,
         filters=_filters(cohort),
         count={s: sum(r.status == s for r in records) for s in Status},
         participants=len({record.subject for record in records}),
         common=_common_flags(found),
         decisions=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
-        attention=_attention(cohort),
+        review_list=_review_list(cohort),
         notes=cohort.notes + ([] if evaluation.accuracy else evaluation.limits),
         quality=cohort.quality,
         quality_counts=Counter(colour for colour, _ in cohort.quality.values()),
@@ -103,8 +103,10 @@ def page(
         segmentation_metrics=segmentation.METRICS,
         headings=HEADINGS,
         figures=shown,
-        pooling=[(measure, texts, data_uri(figure) if figure else None)
-                 for measure, texts, figure in evaluation.pooling],
+        pooling=[
+            (measure, texts, data_uri(figure) if figure else None)
+            for measure, texts, figure in evaluation.pooling
+        ],
         maps=maps,
         map_uri=data_uri(map_figure) if map_figure else None,
         by_reference=by_reference,
@@ -114,7 +116,7 @@ def page(
         shown_rows=SHOWN,
         version=version,
         table_name=io_spec()["reports"]["group_table"],
-    )  # fmt: skip
+    )
 
 
 def link(record: ScanRecord) -> str:
@@ -145,15 +147,18 @@ def plots(
         By the known diagnosis, site, scanner and age, where any of the scans has these, and by the
         model's pattern.
     """
-    facts = cohort.facts
+    covariates = cohort.covariates
     made: list[Plot | Scatter] = []
-    for by, name in (("diagnosis in participants.tsv", "diagnosis"), ("site", "site"),
-                     ("scanner", "scanner")):  # fmt: skip
-        names = {r.relative: getattr(facts[r.relative], name) for r in found}
+    for by, name in (
+        ("diagnosis in participants.tsv", "diagnosis"),
+        ("site", "site"),
+        ("scanner", "scanner"),
+    ):
+        names = {r.relative: getattr(covariates[r.relative], name) for r in found}
         if any(names.values()):
             order = cohort.classes if name == "diagnosis" else []
             made.append(_volumes(found, _fewer(names, order), by, cohort.classes))
-    if any(facts[r.relative].age is not None for r in found):
+    if any(covariates[r.relative].age is not None for r in found):
         made.append(_by_age(cohort, found))
     of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
     known = _values(found, "LesionVolume", of_model, groups)
@@ -180,11 +185,11 @@ def _volumes(
 def _by_age(cohort: Cohort, found: Sequence[ScanRecord]) -> Scatter:
     points: dict[str, list[tuple[str, float, float]]] = {}
     for record in found:
-        fact = cohort.facts[record.relative]
+        own = cohort.covariates[record.relative]
         volume = record.diagnosis["LesionVolume"]
-        if fact.age is not None and volume is not None:
-            name = fact.diagnosis or UNKNOWN
-            points.setdefault(name, []).append((record.prefix, fact.age, float(volume)))
+        if own.age is not None and volume is not None:
+            name = own.diagnosis or UNKNOWN
+            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
     points = dict(sorted(points.items()))
     colours = {name: class_colour(cohort.classes, name) for name in points}
     return over_age(_VOLUME, points, colours, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01")
@@ -219,13 +224,13 @@ def _common_flags(found: Sequence[ScanRecord]) -> list[str]:
 
 def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
     """Return name, title and choices of the drop-down filters that tell scans apart."""
-    records, facts = cohort.records, cohort.facts
+    records, covariates = cohort.records, cohort.covariates
     choices = [
         ("status", "Status", [str(r.status) for r in records]),
         ("quality", "Quality", [colour for colour, _ in cohort.quality.values()]),
         ("pattern", "Pattern", [str(r.diagnosis["Diagnosis"]) for r in records if r.diagnosis]),
-        ("known", "participants.tsv", [facts[r.relative].diagnosis or "n/a" for r in records]),
-        ("site", "Site", [facts[r.relative].site or "n/a" for r in records]),
+        ("known", "participants.tsv", [covariates[r.relative].diagnosis or "n/a" for r in records]),
+        ("site", "Site", [covariates[r.relative].site or "n/a" for r in records]),
     ]
     return [
         (name, title, sorted(set(values)))
@@ -234,11 +239,11 @@ def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _attention(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
+def _review_list(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
     """Return kind, title, number and the first ones of what to look at, in order."""
     listed = []
     for kind, title in KINDS.items():
-        items = [item for item in cohort.attention if item.kind == kind]
+        items = [item for item in cohort.review_list if item.kind == kind]
         if items:
             listed.append((kind, title, len(items), items[:SHOWN]))
     return listed
@@ -274,7 +279,7 @@ def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
     return [
         (record, known, str(record.diagnosis["Diagnosis"]))
         for record in cohort.records
-        if (known := cohort.facts[record.relative].diagnosis)
+        if (known := cohort.covariates[record.relative].diagnosis)
         and record.diagnosis.get("Diagnosis") in cohort.classes
         and record.diagnosis["Diagnosis"] != known
     ]

@@ -10,11 +10,11 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec, sidecar
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.paper_tables import HEADINGS, REFERENCE
 from msnmo_bids.evaluation.summary import Measure
-from msnmo_bids.evaluation.tables import HEADINGS, REFERENCE
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
-from msnmo_bids.group.attention import KINDS
 from msnmo_bids.group.cohort import Agreement, Cohort, Evaluation
+from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
 Dictionary = dict[str, dict[str, Any]]
@@ -64,7 +64,7 @@ def _tables(
     output_dir: Path, cohort: Cohort, evaluation: Evaluation
 ) -> Iterator[tuple[Path, Dictionary, Sequence[Mapping[str, Any]]]]:
     yield output_dir / io_spec()["reports"]["group_table"], cohort.columns, cohort.rows
-    yield output_dir / "group_attention.tsv", *_attention(cohort)
+    yield output_dir / "group_attention.tsv", *_review_list(cohort)
     if evaluation.accuracy is not None:
         yield output_dir / "group_confusion.tsv", *_confusion(cohort.classes, evaluation.accuracy)
         yield output_dir / "group_accuracy.tsv", *_accuracy(evaluation.accuracy)
@@ -72,7 +72,7 @@ def _tables(
         yield output_dir / "group_segmentation.tsv", *_segmentation(cohort, evaluation.agreement)
 
 
-def _attention(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns = {
         **_SCAN,
         "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
@@ -86,7 +86,7 @@ def _attention(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
             "kind": item.kind,
             "reason": item.reason,
         }
-        for item in cohort.attention
+        for item in cohort.review_list
     ]
     return columns, rows
 
@@ -171,11 +171,13 @@ def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, lis
     for scan in [*agreement.metrics, *agreement.problems]:
         record = by_name[scan]
         values = agreement.metrics.get(scan, {})
-        rows.append({
-            "participant_id": f"sub-{record.subject}",
-            "session_id": f"ses-{record.session}" if record.session else None,
-            "scan": scan,
-            **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
-            "reason": agreement.problems.get(scan),
-        })  # fmt: skip
+        rows.append(
+            {
+                "participant_id": f"sub-{record.subject}",
+                "session_id": f"ses-{record.session}" if record.session else None,
+                "scan": scan,
+                **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
+                "reason": agreement.problems.get(scan),
+            }
+        )
     return columns, rows

@@ -12,14 +12,14 @@ from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, w
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, class_names, in_order
 from msnmo_bids.errors import UsageError
-from msnmo_bids.group.attention import attention
 from msnmo_bids.group.cohort import Cohort, evaluate
 from msnmo_bids.group.columns import column_dictionary, table_row
-from msnmo_bids.group.facts import read_facts
+from msnmo_bids.group.covariates import read_covariates
 from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_frequency_maps
 from msnmo_bids.group.outliers import outliers
 from msnmo_bids.group.page import page
 from msnmo_bids.group.quality import read_quality
+from msnmo_bids.group.review_list import review_list
 from msnmo_bids.group.settings import GroupSettings
 from msnmo_bids.group.tables import write_tables
 from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
@@ -73,17 +73,21 @@ def write_group(
     asked = settings or GroupSettings()
     records = in_order(scans)
     classes = class_names(records)
-    facts, unused = read_facts(bids_dir, [r.relative for r in records], asked.columns, classes)
+    covariates, unused = read_covariates(
+        bids_dir, [r.relative for r in records], asked.columns, classes
+    )
     apart, quality = outliers(records), read_quality(output_dir, records)
-    columns = column_dictionary(classes, facts.values())
-    rows = [table_row(r, classes, facts[r.relative], apart.get(r.relative, ())) for r in records]
+    columns = column_dictionary(classes, covariates.values())
+    rows = [
+        table_row(r, classes, covariates[r.relative], apart.get(r.relative, ())) for r in records
+    ]
     figures = output_dir / io_spec()["reports"]["group_figures"]
     cohort = Cohort(
         records=records,
         classes=classes,
         positive=_positive(asked.positive, classes),
-        facts=facts,
-        attention=attention(records, apart, quality),
+        covariates=covariates,
+        review_list=review_list(records, apart, quality),
         quality=quality,
         rows=rows,
         columns=columns,
@@ -92,7 +96,7 @@ def write_group(
     evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
     for limit in evaluation.limits:
         logger.warning("%s", limit)
-    by_reference = any(fact.diagnosis for fact in facts.values())
+    by_reference = any(own.diagnosis for own in covariates.values())
     meaning = "Classes: the raw data set's diagnosis." if by_reference else "Classes: the model's."
     maps = write_frequency_maps(
         output_dir,
@@ -124,7 +128,7 @@ def _positive(asked: str, classes: Sequence[str]) -> str:
 def _classes_of(cohort: Cohort, by_reference: bool) -> dict[str, str]:
     """Return the class of each scan with results: the raw data set's, or the model's."""
     if by_reference:
-        known = ((r.relative, cohort.facts[r.relative].diagnosis) for r in cohort.records)
+        known = ((r.relative, cohort.covariates[r.relative].diagnosis) for r in cohort.records)
         return {scan: name for scan, name in known if name}
     return {r.relative: str(r.diagnosis["Diagnosis"]) for r in cohort.records if r.diagnosis}
 
@@ -135,7 +139,7 @@ def _write_phenotype(
     rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Mapping[str, Any]],
 ) -> list[Path]:
-    """Write one row a scan; the second scan of a participant goes to a second file, and so on.
+    """Write one row per scan; the second scan of a participant goes to a second file, and so on.
 
     BIDS has ``participant_id`` as the index of a phenotype table: twice the same value is an error
     to the validator (TSV_INDEX_VALUE_NOT_UNIQUE), whatever stands in ``session_id``.

@@ -39,8 +39,7 @@ class Conform(StepInterface):
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from msnmo_bids.preprocessing.geometry import conform
-        from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
-        from msnmo_bids.preprocessing.skullstrip import looks_stripped
+        from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE, looks_stripped
 
         given, out_file = self.inputs, folder / "flair_ras.nii"
         info = conform(Path(given.in_file), out_file, given.orientation)

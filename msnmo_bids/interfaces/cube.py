@@ -13,7 +13,7 @@ from msnmo_bids.interfaces.base import StepInterface
 class _ToCubeInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
     mask_file = File(exists=True, mandatory=True, desc="brain mask")
-    shape = traits.List(traits.Int, mandatory=True, minlen=3, maxlen=3, desc="voxels a side")
+    shape = traits.List(traits.Int, mandatory=True, minlen=3, maxlen=3, desc="voxels per side")
 
 
 class _ToCubeOutputSpec(TraitedSpec):

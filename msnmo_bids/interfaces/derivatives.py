@@ -24,7 +24,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     probability_file = File(exists=True, mandatory=True, desc="lesion probability (RAS)")
     label_file = File(exists=True, mandatory=True, desc="lesion labels (RAS)")
     cam_files = traits.Dict(mandatory=True, desc="class activation map by class (RAS)")
-    table_file = File(exists=True, mandatory=True, desc="one row a lesion and their summary, JSON")
+    table_file = File(exists=True, mandatory=True, desc="JSON: one row per lesion, summary")
     class_probabilities = traits.Dict(mandatory=True, desc="by class")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
     distance = traits.Either(None, traits.Float, desc="from the training scans")

@@ -1,4 +1,4 @@
-"""Brain masks: from a stripped image, checked, and applied."""
+"""Brain masks: made by deepbet or of a stripped image, checked, and applied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,36 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from msnmo_bids.interfaces.base import StepInterface
-from msnmo_bids.interfaces.deepbet import MaskOutputSpec
+
+
+class MaskOutputSpec(TraitedSpec):
+    """A brain mask and the record of the tool that made it."""
+
+    mask_file = File(exists=True, desc="brain mask (uint8)")
+    tool = traits.Dict(desc="{Tool, Version, Settings}")
+
+
+class _DeepBETInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
+    stripped = traits.Bool(False, usedefault=True, desc="the image came without its skull")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
+
+
+class DeepBET(StepInterface):
+    """Brain mask by deepbet's convolutional network; of a stripped image, what is there."""
+
+    input_spec = _DeepBETInputSpec
+    output_spec = MaskOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from msnmo_bids.preprocessing.skullstrip import deepbet_mask, foreground_mask
+
+        image, mask = Path(self.inputs.in_file), folder / "brain_mask.nii"
+        if self.inputs.stripped:
+            tool = foreground_mask(image, mask)
+        else:
+            tool = deepbet_mask(image, mask, n_threads=self.inputs.num_threads)
+        return {"mask_file": str(mask), "tool": dict(tool)}
 
 
 class _ForegroundInputSpec(BaseInterfaceInputSpec):

@@ -17,7 +17,7 @@ SIMULATOR = "msnmo-simulate"
 
 
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
-    """Write one row a scan (``data.tsv``), and the counts in words (``data.txt``).
+    """Write one row per scan (``data.tsv``), and the counts in words (``data.txt``).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
 
 
 def found_rows(found: Found) -> list[dict[str, Any]]:
-    """Return one row a scan or participant: first what is used, then what is left out.
+    """Return one row per scan or participant: first what is used, then what is left out.
 
     Parameters
     ----------

@@ -180,7 +180,7 @@ def read_lesion_mask(path: Path) -> nib.Nifti1Image:
     Raises
     ------
     BadInputError
-        The file cannot be read, is no 3D volume, or has values that are no numbers.
+        The file cannot be read, is not a 3D volume, or has values that are not numbers.
     """
     image = read_nifti(path)
     shape = image.shape[:3]
@@ -190,7 +190,7 @@ def read_lesion_mask(path: Path) -> nib.Nifti1Image:
     values = np.asanyarray(image.dataobj).reshape(shape, order="F")
     if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)):
         raise BadInputError(
-            "lesion mask with values that are no finite numbers",
+            "lesion mask with values that are not finite numbers",
             file=path,
             remedy="Export the mask again (0: no lesion, 1: lesion)",
         )

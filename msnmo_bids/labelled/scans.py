@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msnmo_bids.bids.dataset import read_description
+from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
-from msnmo_bids.bids.tables import Tables
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
@@ -83,7 +83,7 @@ class LeftOut:
     session : str or None
         Label without ``ses-``.
     name : str
-        ``"sub-01_ses-1"``; empty when it is no scan.
+        ``"sub-01_ses-1"``; empty when it is not a scan.
     reason : str
         In plain words, in one line.
     """
@@ -106,7 +106,7 @@ class Found:
     left_out : tuple of LeftOut
         Everything else.
     notes : tuple of str
-        What in the tables could not be used, or was guessed, one line a kind.
+        What in the tables could not be used, or was guessed, one line per kind.
     """
 
     scans: tuple[LabelledScan, ...]
@@ -301,7 +301,7 @@ class _Participants:
         by_name = {name.casefold(): name for name in self.classes}
         if value.casefold() in by_name:
             return by_name[value.casefold()], ""
-        return None, f"diagnosis '{value}' is no class ({', '.join(self.classes)})"
+        return None, f"diagnosis '{value}' is not a class ({', '.join(self.classes)})"
 
     def site(self, scan: Scan) -> str:
         """Return where a scan was made."""

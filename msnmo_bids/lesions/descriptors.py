@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from msnmo_bids.lesions.locations import LOCATIONS
 from msnmo_bids.lesions.regions import (
     CORTEX,
     FOURTH_VENTRICLE,
@@ -25,7 +26,6 @@ from msnmo_bids.lesions.regions import (
     Regions,
     load_structures,
 )
-from msnmo_bids.lesions.sites import SITES
 
 #: Name and meaning of each descriptor, in the order of the columns. The ventricles below the
 #: lateral ones ("lower") are the third and the fourth with the aqueduct between them.
@@ -128,7 +128,7 @@ def _place(lesions: _Lesions, places: np.ndarray) -> dict[str, np.ndarray]:
     """Where lesions lie in the atlas; ``places`` are their voxels, (N, 3), MNI mm."""
     centre = lesions.mean(places)
     shares = dict(zip(_SHARES, _probabilities(places, _SHARES), strict=True))
-    shares["callosum"] = SITES["corpus_callosum"].holds(places).astype(float)
+    shares["callosum"] = LOCATIONS["corpus_callosum"].holds(places).astype(float)
     return {
         "mni_x": np.abs(centre[:, 0]),
         "mni_y": centre[:, 1],

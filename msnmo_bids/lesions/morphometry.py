@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
 from msnmo_bids.lesions.pipeline import Lesions
 from msnmo_bids.lesions.regions import REGIONS, Regions, assign_regions
-from msnmo_bids.lesions.sites import SITES, lesion_sites
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
@@ -41,7 +41,7 @@ def measure_lesions(lesions: Lesions, regions: Regions, affine: np.ndarray) -> d
         lesions.probability,
         assign_regions(lesions.labels, regions.codes, nib.affines.voxel_sizes(affine)),
         affine,
-        lesion_sites(lesions.labels, regions.to_mni, voxel_volume),
+        lesion_locations(lesions.labels, regions.to_mni, voxel_volume),
     )
     registration = regions.registration(affine)
     return {"Table": table, "Summary": {**summary(table), "AtlasRegistration": registration}}
@@ -52,7 +52,7 @@ def lesion_table(
     probability: np.ndarray,
     regions: Mapping[int, str],
     affine: np.ndarray,
-    sites: Mapping[int, Mapping[str, float]],
+    locations: Mapping[int, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """Measure each lesion.
 
@@ -66,8 +66,8 @@ def lesion_table(
         Region of each label.
     affine : ndarray, (4, 4)
         Index to RAS mm.
-    sites : mapping of int to mapping
-        Sites of each label, with the volume there (mm³).
+    locations : mapping of int to mapping
+        Locations of each label, with the volume there (mm³).
 
     Returns
     -------
@@ -97,7 +97,7 @@ def lesion_table(
             "diameter_mm": round(float((6 * volume / np.pi) ** (1 / 3)), 2),
             "mean_probability": round(float(mean), 4),
             "small": int(volume < SMALL_LESION),
-            "sites": {name: round(part, 3) for name, part in sites[int(number)].items()},
+            "sites": {name: round(part, 3) for name, part in locations[int(number)].items()},
         }
         for number, volume, place, mean in zip(numbers, volumes, centroids, means, strict=True)
     ]
@@ -115,24 +115,26 @@ def summary(table: list[dict[str, Any]]) -> dict[str, Any]:
     -------
     dict
         LesionCount, LesionCountSmall, LesionVolume (ml), Regions: Count and Volume (ml) of each
-        region, and Sites: Count of the lesions at each site and Volume (ml) of what of them is
+        region, and Sites: Count of the lesions at each location and Volume (ml) of what of them is
         there; also of those without lesions.
     """
     regions = {region: {"Count": 0, "Volume": 0.0} for region in REGIONS}
     for row in table:
         regions[row["region"]]["Count"] += 1
         regions[row["region"]]["Volume"] += row["volume_mm3"] / 1000
-    sites: dict[str, dict[str, Any]] = {site: {"Count": 0, "Volume": 0.0} for site in SITES}
+    locations: dict[str, dict[str, Any]] = {
+        location: {"Count": 0, "Volume": 0.0} for location in LOCATIONS
+    }
     for row in table:
-        for site, volume in row["sites"].items():
-            sites[site]["Count"] += 1
-            sites[site]["Volume"] += volume / 1000
-    for measures in (*regions.values(), *sites.values()):
+        for location, volume in row["sites"].items():
+            locations[location]["Count"] += 1
+            locations[location]["Volume"] += volume / 1000
+    for measures in (*regions.values(), *locations.values()):
         measures["Volume"] = round(measures["Volume"], 4)
     return {
         "LesionCount": len(table),
         "LesionCountSmall": sum(row["small"] for row in table),
         "LesionVolume": round(sum(row["volume_mm3"] for row in table) / 1000, 4),
         "Regions": regions,
-        "Sites": sites,
+        "Sites": locations,
     }

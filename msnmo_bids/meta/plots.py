@@ -76,8 +76,10 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
 def _lines(found: Analysis, column: str | None) -> list[_Line]:
     data, pooled = found.data, found.pooled
     weights = dict(zip(data.studies, pooled.weights[pooled.model], strict=True))
-    studies = {name: _Line(name, "study", data.numbers(own), weights[name])
-               for name, own in data.studies.items()}  # fmt: skip
+    studies = {
+        name: _Line(name, "study", data.numbers(own), weights[name])
+        for name, own in data.studies.items()
+    }
     lines = [] if column else list(studies.values())
     for value, own in found.subgroups[column].items() if column else ():
         lines.append(_Line(f"{column}: {value}", "heading"))

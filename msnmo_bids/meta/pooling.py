@@ -14,7 +14,7 @@ import pandas as pd
 from msnmo_bids.evaluation.statistics import LEVEL
 from msnmo_bids.meta.studies import Estimate, Studies
 
-#: From this I² on, with p of Cochran's Q below `ALPHA`, the random-effects model is chosen.
+#: From this I², with p of Cochran's Q below `ALPHA`, the random-effects model is chosen.
 I2_LIMIT = 0.5
 ALPHA = 0.05
 FIXED, RANDOM = "fixed", "random"

@@ -251,7 +251,7 @@ class JointConfig:
         Raises
         ------
         ValueError
-            If a key is no setting, or a value is wrong.
+            If a key is not a setting, or a value is wrong.
         """
         return _from_dict(cls, settings)
 
@@ -412,7 +412,7 @@ class LossConfig:
         Raises
         ------
         ValueError
-            If a key is no setting, or a value is wrong.
+            If a key is not a setting, or a value is wrong.
         """
         return _from_dict(cls, settings)
 

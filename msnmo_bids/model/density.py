@@ -18,7 +18,7 @@ class FeatureDensity(nn.Module):
     Parameters
     ----------
     count : int
-        Number of values a scan.
+        Number of values per scan.
     """
 
     mean: Tensor

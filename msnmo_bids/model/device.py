@@ -7,7 +7,7 @@ import re
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "bf16", "fp32")
 #: Free memory that a GPU must have (GB). The maps of a volume of 160³ take 1.5 GB in fp32 on a CPU;
@@ -57,7 +57,7 @@ def select_device(requested: str = "auto") -> str:
             remedy="Choose --device cpu or auto; in a container, pass the GPU through "
             "(docker: --gpus all; apptainer: --nv)",
         )
-    LOGGER.warning("Computing on the CPU: %s", problem)
+    logger.warning("Computing on the CPU: %s", problem)
     return "cpu"
 
 
@@ -76,7 +76,7 @@ def working_gpus() -> tuple[int, ...]:
     working = tuple(gpu for gpu, problem in problems.items() if problem is None)
     for gpu, problem in problems.items():
         if working and problem is not None:
-            LOGGER.warning("The GPU cuda:%d is left out: %s", gpu, problem)
+            logger.warning("The GPU cuda:%d is left out: %s", gpu, problem)
     return working
 
 
@@ -107,7 +107,7 @@ def select_precision(requested: str = "auto", device: str = "cpu") -> str:
         return "fp32"
     capable = _cpu_has_bf16() if device == "cpu" else _cuda_has_bf16(device)
     if requested == "bf16" and not capable:
-        LOGGER.warning(
+        logger.warning(
             "%s has no bfloat16 arithmetic: bf16 is emulated and slow here, fp32 is faster", device
         )
     return "bf16" if capable or requested == "bf16" else "fp32"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from msnmo_bids.model.joint import JointNetwork
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def predict(
                 remedy = "Choose --device cpu, or free the GPU's memory and run again"
                 code = ExitCode.TEMPORARY_FAILURE
                 raise DeviceError(problem, remedy=remedy, exit_code=code) from error
-        LOGGER.warning("Computing on the CPU: %s", problem)
+        logger.warning("Computing on the CPU: %s", problem)
         load_weights_cached.cache_clear()
         torch.cuda.empty_cache()
         return _predict_on(cube, files, tta, "cpu", select_precision(precision, "cpu"))

@@ -39,7 +39,7 @@ def location_maps(shape: Sequence[int], waves: int, device: torch.device | str =
     shape : sequence of int
         Grid, ``(D, H, W)``; the first axis runs from left to right.
     waves : int
-        Cosines along each axis, from the constant on. Of the first axis only the even ones are
+        Cosines along each axis, the constant first. Of the first axis only the even ones are
         taken: left and right are alike.
     device : torch.device or str, optional
         Where to put them.

@@ -1,4 +1,4 @@
-"""Every network of the paper's tables by name: joint model, its ablations, its rivals.
+"""Every network of the paper's tables by name: joint model, its ablations, its baselines.
 
 ``python -m msnmo_bids.model.registry --side 160`` prints the size of each.
 """
@@ -25,17 +25,17 @@ CLASSES = JointConfig.classes
 
 
 @dataclass(frozen=True)
-class RivalConfig:
-    """A published network, as :mod:`msnmo_bids.model.rivals` builds it.
+class BaselineConfig:
+    """A published network, as :mod:`msnmo_bids.model.baselines` builds it.
 
     Parameters
     ----------
     network : str
-        Which one: a key of `msnmo_bids.model.rivals.BUILDERS`.
+        Which one: a key of `msnmo_bids.model.baselines.BUILDERS`.
     tasks : tuple of str
         The one task that it has.
     normalization : {"instance", "group", "batch"}
-        In place of the published batch normalisation, which one or two scans a batch do not feed;
+        In place of the published batch normalisation, which one or two scans per batch do not feed;
         ``"batch"`` leaves it. The defaults are what the joint model has in the same task.
     classes : tuple of str
         Names of the diagnoses; a segmentation ignores them.
@@ -49,7 +49,7 @@ class RivalConfig:
     classes: tuple[str, ...] = CLASSES
     width: float = 1.0
 
-    def scaled(self, width: float) -> RivalConfig:
+    def scaled(self, width: float) -> BaselineConfig:
         """Return the same network with `width` times the channels."""
         return replace(self, width=self.width * width)
 
@@ -66,7 +66,7 @@ class Entry:
         The paper's name of the row.
     tables : tuple of int
         Tables of the paper that have the row.
-    config : JointConfig or RivalConfig
+    config : JointConfig or BaselineConfig
         Architecture.
     loss : LossConfig
         Losses; what a network lacks adds nothing.
@@ -80,7 +80,7 @@ class Entry:
     name: str
     label: str
     tables: tuple[int, ...]
-    config: JointConfig | RivalConfig = field(default_factory=JointConfig)
+    config: JointConfig | BaselineConfig = field(default_factory=JointConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
@@ -94,7 +94,7 @@ class Entry:
         Parameters
         ----------
         network : mapping
-            Settings of `JointConfig`; rivals have none of them.
+            Settings of `JointConfig`; baselines have none of them.
         loss : mapping
             Settings of `LossConfig`.
 
@@ -143,9 +143,11 @@ class Entry:
             from msnmo_bids.model.joint import JointNetwork
 
             return JointNetwork(config)
-        from msnmo_bids.model.rivals import build_rival
+        from msnmo_bids.model.baselines import build_baseline
 
-        return build_rival(config.network, len(config.classes), config.width, config.normalization)
+        return build_baseline(
+            config.network, len(config.classes), config.width, config.normalization
+        )
 
 
 def _differences(config: JointConfig | LossConfig) -> dict[str, Any]:
@@ -155,11 +157,11 @@ def _differences(config: JointConfig | LossConfig) -> dict[str, Any]:
 
 
 def _segmenting(name: str, label: str) -> Entry:
-    return Entry(name, label, (3,), RivalConfig(name, (SEGMENTATION,), "instance"))
+    return Entry(name, label, (3,), BaselineConfig(name, (SEGMENTATION,), "instance"))
 
 
 def _classifying(name: str, label: str) -> Entry:
-    return Entry(name, label, (4,), RivalConfig(name, (CLASSIFICATION,), "group"))
+    return Entry(name, label, (4,), BaselineConfig(name, (CLASSIFICATION,), "group"))
 
 
 _ENTRIES = (

@@ -20,7 +20,7 @@ class SwinBlock(nn.Module):
     ``x + Attention(LN(x))`` within windows, then ``x + MLP(LN(x))``. A shifted block rolls the
     grid by half a window, so that tokens of neighbouring windows meet.
 
-    Sides that are no multiple of the window are padded at their end; no real token attends a
+    Sides that are not a multiple of the window are padded at their end; no real token attends a
     padded one. For an image of 160 the grid is 10x10x10, which is 2x2x2 windows of 5x5x5 and no
     padding; for 32 it is 2x2x2, padded to one window, of which 8 of 125 tokens are real. Where one
     window covers an axis, a shift would only cut that window: the axis is not shifted.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from msnmo_bids.model.joint import JointNetwork
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 FORMAT_VERSION = 2
@@ -234,7 +234,7 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     except OSError as error:
         problem = f"the description of the weights cannot be read ({error.strerror})"
     except (ValueError, TypeError, AttributeError) as error:
-        problem = f"this is no valid description of weights: {error}"
+        problem = f"this is not a valid description of weights: {error}"
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
 
 
@@ -395,7 +395,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     try:
         tensors = load_file(tensors_file)
     except SafetensorError as error:
-        problem = f"this is no safetensors file ({error})"
+        problem = f"this is not a safetensors file ({error})"
         raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN) from error
     _check_tensors(network, tensors, metadata.dtype, tensors_file)
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -431,7 +431,7 @@ def load_weights_cached(
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 module.to(torch.bfloat16)
-    LOGGER.info("Loaded weights %s %s on %s", metadata.name, metadata.version, device)
+    logger.info("Loaded weights %s %s on %s", metadata.name, metadata.version, device)
     return network, metadata
 
 

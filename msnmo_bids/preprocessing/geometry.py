@@ -94,8 +94,10 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     assumed = [] if _has_form(image) else ["orientation_assumed"]
     mended.extra["flags"] = [*image.extra["flags"], *assumed, *found.flags]
     mended.extra["intensities"] = {
-        "Zero": found.zero, "NotFiniteVoxels": found.n_not_finite, "HotVoxels": found.n_hot
-    }  # fmt: skip
+        "Zero": found.zero,
+        "NotFiniteVoxels": found.n_not_finite,
+        "HotVoxels": found.n_hot,
+    }
     return mended
 
 

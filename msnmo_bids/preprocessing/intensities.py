@@ -1,4 +1,4 @@
-"""The background of an image becomes its zero, and what is no intensity is taken out.
+"""The background of an image becomes its zero, and what is not an intensity is taken out.
 
 A magnitude image of a scanner is 0 in the air. Exports are not always: z-scored, shifted or padded
 images have another background, exports and resampling leave NaN outside of the head, and a faulty
@@ -20,7 +20,7 @@ NOT_FINITE = "nan_outside_head"
 HOT_VOXELS = "hot_voxels"
 
 _SAMPLED_VOXELS = 2_000_000
-_CONSTANT_SHARE = 0.25  # of the image's outer faces, from which on a value is its background
+_CONSTANT_SHARE = 0.25  # of the image's outer faces, from which a value is its background
 _TOLERANCE = 0.05  # of the range; noise of the air lies within
 _DARKEST_TISSUE = 10.0  # of the range above it; where there is no air, it is no farther above 0
 _PADDING_GAP = 1.5  # in ranges of the other values: a background that far below is padding
@@ -166,7 +166,7 @@ def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: flo
 
     Those are holes (no way of such voxels leads to the image's border) whose surface is bright or
     that no cavity is as large as, and whole slices that are missing between others. Where the dark
-    of an image as a whole has no values, some specks at its bright rims are no tissue either.
+    of an image as a whole has no values, some specks at its bright rims are not tissue either.
     """
     count = sum(
         int(np.count_nonzero(np.take(bad, index, axis=axis)))

@@ -19,15 +19,19 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.preprocessing.records import FOREGROUND_TOOL, ToolRecord
 
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+#: Tool of a brain mask that is all of an image without a skull.
+FOREGROUND_TOOL = "msnmo foreground"
+#: Flag of a scan of which only the image itself says that it has no skull.
+STRIPPED_BEFORE = "skull_stripped_before"
 
 PLAUSIBLE_BRAIN_ML = (600.0, 2400.0)
-TOLERANCE = 1.5  # factor beyond the plausible range from which on stripping has failed
+TOLERANCE = 1.5  # factor beyond the plausible range from which stripping has failed
 DEEPBET_THRESHOLD = 0.5
 CUT_AREA_CM2 = 25.0  # of brain in an outermost slice; the medulla in the lowest one has 5 to 10
 _TRY_ANOTHER = "Try another --skull-strip, or exclude the scan"
@@ -38,6 +42,14 @@ _EMPTY = 0.995  # least share of exact zeros around the head; real stripped imag
 _SCALP_MM, _DEEP_MM = 6.0, 18.0  # skull and fluid lie between, under the scalp
 _RING_MM = 3.0
 _AS_BRIGHT = 0.8  # of the depth; real stripped images: above 0.95, heads with a skull: below 0.75
+
+
+class ToolRecord(TypedDict):
+    """Tool, version and settings, as the sidecars of the derivatives carry them."""
+
+    Tool: str
+    Version: str
+    Settings: dict[str, float | int | str | list[float] | list[int]]
 
 
 class MaskReport(TypedDict):
@@ -255,7 +267,7 @@ def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
 
 
 def _foreground_of_planes(data: np.ndarray) -> np.ndarray:
-    """Return the largest piece of what is no background, its holes filled plane by plane."""
+    """Return the largest piece of what is not background, its holes filled plane by plane."""
     magnitude = np.abs(data)
     there = magnitude > 0
     if not there.any():
@@ -291,7 +303,7 @@ def _deepbet() -> BrainExtraction:
     """Load deepbet's two networks, once a process; they stay on the CPU."""
     from deepbet import BrainExtraction
 
-    LOGGER.debug("loading deepbet's networks")
+    logger.debug("loading deepbet's networks")
     return BrainExtraction(no_gpu=True)
 
 

@@ -102,7 +102,7 @@ LIMITS = (
           "S.d. of its logarithm beyond a cubic polynomial; coils have smooth fields; real FLAIR "
           "here: 0.015 to 0.049, simulated masses, infarcts and motion that the correction took "
           "for a field: 0.07 to 0.09",
-          "the bias correction found what is no bias field (mass, infarct or motion)", 3),
+          "the bias correction found what is not a bias field (mass, infarct or motion)", 3),
     Limit("Noise", "Noise in white matter", "", (None, 0.09), (None, 0.16),
           "From second differences in the slice, of white matter; real FLAIR here: 0.03 to 0.06",
           "there is too much noise", 3),

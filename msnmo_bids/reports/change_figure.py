@@ -42,7 +42,7 @@ def change_figure(
     images : mapping of str to Path
         ``earlier_flair``, ``later_flair`` and ``classes``, in the half-way space.
     table : sequence of mapping
-        One row a lesion, with its class, volumes and centroid.
+        One row per lesion, with its class, volumes and centroid.
     names : tuple of str
         The visits, the earlier one first.
     out : Path

@@ -190,7 +190,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     lesion_mask : Path
         Lesion mask, drawn as an outline.
     cams : mapping of str to Path
-        Class activation map of each class; one row a class, one colour scale for all. Where there
+        Class activation map of each class; one row per class, one colour scale for all. Where there
         are several, their mean is taken from each: what all classes share decides nothing.
     out : Path
         SVG file.

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from msnmo_bids.reports import report_text
 from msnmo_bids.reports.methods import calibration
-from msnmo_bids.vocabulary import flag_text, region_name, site_name
+from msnmo_bids.vocabulary import flag_text, location_name, region_name
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
 _SAFE = "/+=:;,.-_~!*'()@$?[]| "
@@ -41,7 +41,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def class_colour(names: list[str], name: str) -> str:
-    """Return the colour of a diagnosis class; grey for what is no class.
+    """Return the colour of a diagnosis class; grey for what is not a class.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def data_uri(figure: Path) -> str | None:
 
 
 def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
-    """Format a number with a fixed number of decimals; what is no number becomes ``missing``.
+    """Format a number with a fixed number of decimals; what is not a number becomes ``missing``.
 
     Examples
     --------
@@ -166,6 +166,6 @@ def _environment() -> Environment:
         calibration=calibration,
         flag_text=flag_text,
         region_name=region_name,
-        site_name=site_name,
+        location_name=location_name,
     )
     return environment

@@ -9,7 +9,7 @@ from typing import Any
 from msnmo_bids.bids.names import report_path
 from msnmo_bids.bids.records import ScanRecord, VisitsRecord, in_order
 from msnmo_bids.reports.page import render
-from msnmo_bids.reports.scan import provenance_section, scan_sections
+from msnmo_bids.reports.scan_sections import provenance_section, scan_sections
 from msnmo_bids.reports.sections import (
     Participant,
     Section,

@@ -49,8 +49,8 @@ BIAS_MEANS = (
 REGIONS_MEAN = (
     "A lesion belongs to one region: periventricular if it touches a ventricle after growing by "
     "one voxel, else infratentorial, else juxtacortical or cortical, else deep white matter. It "
-    "counts at a site, too, if at least 14 mm³ or half of it lies there; the volume of a site is "
-    "the part that lies there."
+    "counts at a location, too, if at least 14 mm³ or half of it lies there; the volume of a "
+    "location is the part that lies there."
 )
 SMALL_MEANS = "small: under 14 mm³ (3 mm in diameter)"
 VISITS_MEAN = (
@@ -85,7 +85,8 @@ QUALITY_MEANS = (
     "recognised, so look at the images."
 )
 
-SITES_MEAN = (
-    "◆ Typical of NMOSD in published cohorts, but lesions of MS and others lie there too. Sites "
-    "are drawn in an atlas that was registered to the scan (affine), so they are approximate."
+LOCATIONS_MEAN = (
+    "◆ Typical of NMOSD in published cohorts, but lesions of MS and others lie there too. "
+    "Locations are drawn in an atlas that was registered to the scan (affine), so they are "
+    "approximate."
 )

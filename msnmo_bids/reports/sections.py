@@ -121,7 +121,7 @@ def problems_section(page: Participant) -> list[Section]:
 
 
 def summary_section(page: Participant) -> list[Section]:
-    """Show one row a scan."""
+    """Show one row per scan."""
     return [
         make_section(
             "summary.html.j2",

@@ -76,8 +76,10 @@ def check_within(output_dir: Path, names: Iterable[str]) -> None:
     MsnmoError
         If one cannot be written (73).
     """
-    there = {next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-             for folder in (output_dir.absolute() / name for name in names)}  # fmt: skip
+    there = {
+        next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        for folder in (output_dir.absolute() / name for name in names)
+    }
     for folder in sorted(there):
         check_writable(folder, "folder")
 
@@ -134,8 +136,9 @@ def _check_place(options: Places, folder: Path, what: str) -> None:
         )
     output = options.writes[OUTPUT]
     if what == WORK and output is not None and target == _real(output):
-        raise UsageError("the work folder is the output folder", file=folder,
-                         remedy="Choose another one (-w)")  # fmt: skip
+        raise UsageError(
+            "the work folder is the output folder", file=folder, remedy="Choose another one (-w)"
+        )
 
 
 def _real(folder: Path) -> Path:

@@ -92,8 +92,10 @@ class _LockFile:
             self._useless = True
             logger.warning(
                 "%s: files cannot be locked there (%s): let no other run work on the same "
-                "participants at the same time", self._path.parent, error.strerror or error,
-            )  # fmt: skip
+                "participants at the same time",
+                self._path.parent,
+                error.strerror or error,
+            )
             return True
 
     def unlock(self, start: int, length: int) -> None:

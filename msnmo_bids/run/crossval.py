@@ -27,13 +27,17 @@ class CrossvalOptions(TrainingOptions):
 
     models: tuple[str, ...] = option(
         f"networks: all, or some of {', '.join(registry.names())} (default: all)",
-        default=("all",), nargs="+", metavar="NAME",
-    )  # fmt: skip
+        default=("all",),
+        nargs="+",
+        metavar="NAME",
+    )
     folds: int = option("number of folds", default=5, metavar="N", type=at_least(2))
     fold: tuple[int, ...] | None = option(
         "run only these folds, and collect nothing (default: all folds, then collect)",
-        nargs="+", metavar="K", type=at_least(1),
-    )  # fmt: skip
+        nargs="+",
+        metavar="K",
+        type=at_least(1),
+    )
     collect: bool = flag(
         "train nothing: write tables, figures and page of the folds that are there"
     )

@@ -19,6 +19,13 @@ from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
 from msnmo_bids.run.checks import check_folders, check_within, work_folder
 from msnmo_bids.run.claims import Claims
+from msnmo_bids.run.due_comparisons import (
+    due_comparisons,
+    method,
+    possible_comparisons,
+    tidy_comparisons,
+    why_left_out,
+)
 from msnmo_bids.run.job import WORKFLOWS, Job
 from msnmo_bids.run.leftovers import left_over
 from msnmo_bids.run.options import AppOptions
@@ -28,13 +35,6 @@ from msnmo_bids.run.record import close_batch, finish, write_configuration
 from msnmo_bids.run.reports import stale_reports, write_methods, write_reports, write_shared
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
-from msnmo_bids.run.visits import (
-    due_comparisons,
-    method,
-    possible_comparisons,
-    tidy_comparisons,
-    why_left_out,
-)
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 
@@ -123,10 +123,14 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     total, count = len(plan.selection.scans), len(plan.to_run)
     logger.info(
         "%d of %d scans to process, %d complete already; log: %s",
-        count, total, total - count, record.folder,
-    )  # fmt: skip
-    for line in merged(Note(reason, scan) for scan, reason in plan.reasons.items()
-                       if reason != NOT_PROCESSED):  # fmt: skip
+        count,
+        total,
+        total - count,
+        record.folder,
+    )
+    for line in merged(
+        Note(reason, scan) for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED
+    ):
         logger.info("Again: %s", line)
     session.ok, session.failed = total - count, count
     try:
@@ -156,8 +160,11 @@ def _process_participants(job: Job, session: Session) -> None:
                 job.release(mine)
         elif left:
             if not said:
-                logger.info("Another run is at work on %d participants: this one waits for it (%s)",
-                            len(left), listed(f"sub-{label}" for label in left))  # fmt: skip
+                logger.info(
+                    "Another run is at work on %d participants: this one waits for it (%s)",
+                    len(left),
+                    listed(f"sub-{label}" for label in left),
+                )
             said = True
             time.sleep(WAIT_S)
     for line in why_left_out(job.plan.selection.scans, job.output_dir):
@@ -248,12 +255,12 @@ def _run(
 ) -> list[Failure]:
     """Run a workflow, each item's work folder removed when it is done."""
     from msnmo_bids.workflows.execution import run_workflow
-    from msnmo_bids.workflows.sweeper import Sweeper
+    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner
 
-    sweeper = Sweeper(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
+    cleaner = WorkDirCleaner(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 
     def on_event(node: str, event: str, reason: str = "") -> None:
-        sweeper.on_event(node, event)
+        cleaner.on_event(node, event)
         for watch in watchers:
             watch(node, event, reason)
 
@@ -270,4 +277,4 @@ def _run(
             stamps=stamps,
         )
     finally:
-        sweeper.sweep()
+        cleaner.clean()

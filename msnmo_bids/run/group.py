@@ -120,8 +120,11 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
     check_is_ours(options.output_dir)
     check_writable(options.output_dir, "output folder")
     settle_user(options.work_dir)
-    asked = {"--labels": options.labels, "--exclude": options.exclude,
-             "--bids-filter-file": options.bids_filter_file}  # fmt: skip
+    asked = {
+        "--labels": options.labels,
+        "--exclude": options.exclude,
+        "--bids-filter-file": options.bids_filter_file,
+    }
     if needs := [name for name, value in asked.items() if value]:
         raise MsnmoError(
             f"{', '.join(needs)}: cannot be used without the input",

@@ -21,7 +21,7 @@ from msnmo_bids.run.plan import Plan, expected_of
 from msnmo_bids.run.resources import Resources
 from msnmo_bids.run.session import nipype_level
 from msnmo_bids.workflows.steps import subject_workflow_name
-from msnmo_bids.workflows.sweeper import BATCH
+from msnmo_bids.workflows.work_dir_cleaner import BATCH
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure, UsageCallback
@@ -117,9 +117,11 @@ class Job:
         What another run works on stays; with ``--participant-label``, other participants' folders.
         """
         subjects = self.plan.selection.subjects
-        named = None if self.options.participant_label is None else {
-            subject_workflow_name(subject) for subject in subjects
-        }  # fmt: skip
+        named = (
+            None
+            if self.options.participant_label is None
+            else {subject_workflow_name(subject) for subject in subjects}
+        )
         for folder in (folder for name in WORKFLOWS for folder in self.work_dir.glob(f"{name}/*")):
             if (named is None or folder.name in named) and self.claims.take(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -165,23 +165,32 @@ class Performance:
 
     nprocs: int | None = option(
         "CPU cores to use in all (default: all that this process may use)",
-        "--nthreads", "--n-cpus", metavar="N", type=at_least(1),
-    )  # fmt: skip
+        "--nthreads",
+        "--n-cpus",
+        metavar="N",
+        type=at_least(1),
+    )
     omp_nthreads: int | None = option(
         "threads of one step (default: as many as cores, at most 4)", metavar="N", type=at_least(1)
     )
     mem_mb: int | None = option(
         "memory to use in all, in MB (default: 90 %% of what is available)",
-        "--mem", metavar="MB", type=at_least(1),
-    )  # fmt: skip
+        "--mem",
+        metavar="MB",
+        type=at_least(1),
+    )
     use_plugin: Path | None = option(
         "Nipype plugin file, YAML or JSON (for example for SLURM); replaces --nprocs and --mem-mb",
-        "--nipype-plugin-file", metavar="FILE", type=Path,
-    )  # fmt: skip
+        "--nipype-plugin-file",
+        metavar="FILE",
+        type=Path,
+    )
     device: str = option(
         "where the network computes; auto: CUDA if it works, else the CPU",
-        default="auto", metavar="{auto,cpu,cuda,cuda:N}", type=device_name,
-    )  # fmt: skip
+        default="auto",
+        metavar="{auto,cpu,cuda,cuda:N}",
+        type=device_name,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +203,20 @@ class Preprocessing:
         "tool; auto: FSL's bet if it is on the PATH, else deepbet. Images whose sidecar says "
         "SkullStripped are never stripped again; with auto, nor are images that come without a "
         "skull and of which the sidecar says nothing",
-        default="auto", choices=SKULL_STRIP_CHOICES,
-    )  # fmt: skip
+        default="auto",
+        choices=SKULL_STRIP_CHOICES,
+    )
     bet_frac: float = option(
         "fractional intensity threshold of bet, 0 to 1; smaller keeps more",
-        default=0.5, metavar="F", type=between(0, 1),
-    )  # fmt: skip
+        default=0.5,
+        metavar="F",
+        type=between(0, 1),
+    )
     bias_correction: str = option(
         "tool for N4; auto: ANTs' N4BiasFieldCorrection if it is on the PATH, else antspyx",
-        default="auto", choices=BIAS_CORRECTION_CHOICES,
-    )  # fmt: skip
+        default="auto",
+        choices=BIAS_CORRECTION_CHOICES,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,33 +227,44 @@ class WhichScans:
 
     participant_label: tuple[str, ...] | None = option(
         "participants, with or without 'sub-' (default: all)",
-        nargs="+", metavar="LABEL", type=label_of("sub-"),
-    )  # fmt: skip
+        nargs="+",
+        metavar="LABEL",
+        type=label_of("sub-"),
+    )
     session_label: tuple[str, ...] | None = option(
         "sessions, with or without 'ses-' (default: all)",
-        nargs="+", metavar="LABEL", type=label_of("ses-"),
-    )  # fmt: skip
+        nargs="+",
+        metavar="LABEL",
+        type=label_of("ses-"),
+    )
     exclude: tuple[str, ...] = option(
         "scans to leave out, by BIDS name: entities, as sub-01_ses-2, or a pattern, as '*_run-2*'",
-        default=(), nargs="+", metavar="LABEL|PATTERN", type=name_or_pattern,
-    )  # fmt: skip
+        default=(),
+        nargs="+",
+        metavar="LABEL|PATTERN",
+        type=name_or_pattern,
+    )
     bids_filter_file: Path | None = option(
         'JSON file with pybids filters, as {"flair": {"acquisition": "3d", "run": null}}',
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
     skip_bids_validation: bool = flag(
         "do not run the BIDS validator on the input", "--skip-bids-validator"
     )
     bids_database_dir: Path | None = option(
         "pybids database: used if it exists, else made; remove it when the input changes",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
     assume_orientation: str | None = option(
         "of images whose header has no valid qform or sform: where their axes run to, such as LAS "
         "(left, anterior, superior), with the voxel sizes alone; left and right may then be wrong "
         "(default: such images are refused)",
-        metavar="CODES", type=str.upper, choices=ORIENTATION_CHOICES,
-    )  # fmt: skip
+        metavar="CODES",
+        type=str.upper,
+        choices=ORIENTATION_CHOICES,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,17 +275,22 @@ class Inference:
 
     precision: str = option(
         "arithmetic of the network; auto: bf16 where the hardware has it",
-        default="auto", choices=PRECISION_CHOICES,
-    )  # fmt: skip
+        default="auto",
+        choices=PRECISION_CHOICES,
+    )
     weights: Path | None = option(
         "weights of the network, .safetensors (default: those of this version)",
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
     ensemble: tuple[Path, ...] = option(
         "further weights, such as those of the folds of msnmo-crossval: the mean of all is taken, "
         "and no diagnosis is named where they disagree",
-        default=(), nargs="+", metavar="FILE", type=Path,
-    )  # fmt: skip
+        default=(),
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+    )
     tta: bool = flag(
         "test-time augmentation: the mean of the image and its mirror image, left to right; "
         "twice the network's time"
@@ -269,13 +298,15 @@ class Inference:
     threshold: float | None = option(
         "lesion probability above which a voxel is lesion, 0 to 1 "
         "(default: the one that comes with the weights)",
-        metavar="P", type=between(0, 1),
-    )  # fmt: skip
+        metavar="P",
+        type=between(0, 1),
+    )
     min_lesion_volume: float | None = option(
         "remove connected lesions smaller than this, in mm³ "
         "(default: the one that comes with the weights)",
-        metavar="MM3", type=between(0, 1e6),
-    )  # fmt: skip
+        metavar="MM3",
+        type=between(0, 1e6),
+    )
     random_seed: int = option(
         "seed of everything that draws random numbers", default=0, metavar="N", type=at_least(0)
     )
@@ -300,8 +331,10 @@ class WhatToRun:
     work_dir: Path | None = option(
         "intermediate results; a scan's are removed when it succeeds, and kept when it fails or "
         "with -vv (default: 'work' in the current folder)",
-        "-w", metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        "-w",
+        metavar="FOLDER",
+        type=Path,
+    )
     clean_workdir: bool = flag("before running, remove what earlier runs left in the work folder")
     sloppy: bool = flag("fast and poor: for tests only, never for results")
 
@@ -333,8 +366,9 @@ class GroupLevel:
     labels: Path | None = option(
         "manual lesion masks to compare with, from the root of the input, for example "
         "derivatives/manual",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

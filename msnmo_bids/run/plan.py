@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.resume import Expected, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.model.probe import probe
+from msnmo_bids.run.due_comparisons import due_comparisons
 from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
-from msnmo_bids.run.visits import due_comparisons
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned, merged
 from msnmo_bids.version import get_version

@@ -81,8 +81,7 @@ def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> N
     for failure in (*job.failures, *job.comparison_failures):
         if not failure.prefix or failure in job.comparison_failures:
             where = f"{failure.prefix}: " if failure.prefix else ""
-            logger.error("%s%s: %s. %s", where, failure.step, failure.message,
-                         failure.remedy or "")  # fmt: skip
+            logger.error("%s%s: %s. %s", where, failure.step, failure.message, failure.remedy or "")
             job.codes.append(failure.exit_code)
     if ended_by is None:
         write_participants(job.output_dir)
@@ -123,8 +122,11 @@ def close_batch(job: Job, session: Session, subjects: Sequence[str]) -> None:
         )
     except Exception as error:
         problem = disk_error(error) or f"{error}. Trace: {session.write_crash_file()}"
-        logger.error("The reports could not be written: %s. The derivatives are complete, try "
-                     "--reports-only", problem)  # fmt: skip
+        logger.error(
+            "The reports could not be written: %s. The derivatives are complete, try "
+            "--reports-only",
+            problem,
+        )
         job.codes.append(ExitCode.FAILURE)
 
 

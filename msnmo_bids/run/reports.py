@@ -18,8 +18,8 @@ from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
 from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
 from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs, with_steps
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.run.due_comparisons import possible_comparisons, why_left_out
 from msnmo_bids.run.plan import Plan
-from msnmo_bids.run.visits import possible_comparisons, why_left_out
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
 
@@ -83,8 +83,10 @@ def write_methods(output_dir: Path) -> None:
 
 def _methods(output_dir: Path) -> Iterator[str]:
     """Find what the records of scans and of comparisons say of how they were made."""
-    for suffix in (io_spec()["derivatives"]["diagnosis"]["suffix"],
-                   io_spec()["changes"]["both"]["record"]["suffix"]):  # fmt: skip
+    for suffix in (
+        io_spec()["derivatives"]["diagnosis"]["suffix"],
+        io_spec()["changes"]["both"]["record"]["suffix"],
+    ):
         for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
             with suppress(OSError, ValueError):
                 record = json.loads(path.read_text(encoding="utf-8"))

@@ -36,8 +36,9 @@ class TrainOptions(TrainingOptions):
     initial_weights: Path | None = option(
         f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of this "
         "version; network and classes are theirs (default: random)",
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
 
 
 def train(options: TrainOptions) -> None:

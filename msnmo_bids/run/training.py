@@ -46,28 +46,38 @@ class Data:
     labels: Path | None = option(
         "folder of the lesion masks, from each data set's root "
         "(default: derivatives/manual, else derivatives/truth)",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
     classes: tuple[str, ...] = option(
         "diagnoses, as in the column 'diagnosis' of participants.tsv (default: MS NMOSD)",
-        default=("MS", "NMOSD"), nargs="+", metavar="NAME",
-    )  # fmt: skip
+        default=("MS", "NMOSD"),
+        nargs="+",
+        metavar="NAME",
+    )
     cube_side: int = option(
         "side of the network's input, voxels, a multiple of 16",
-        default=160, metavar="N", type=at_least(32),
-    )  # fmt: skip
+        default=160,
+        metavar="N",
+        type=at_least(32),
+    )
     cache_dir: Path | None = option(
         "keeps the prepared scans, for any number of trainings (default: prepared in OUT)",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
     work_dir: Path | None = option(
         "intermediate results (default: 'work' in the current folder)",
-        "-w", metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        "-w",
+        metavar="FOLDER",
+        type=Path,
+    )
     validation_share: float = option(
         "share of the people that are not trained on, but choose the best weights; 0: none",
-        default=0.2, metavar="SHARE", type=between(0, 0.5),
-    )  # fmt: skip
+        default=0.2,
+        metavar="SHARE",
+        type=between(0, 0.5),
+    )
     sloppy: bool = flag("fast and poor preprocessing: for tests only, never for results")
 
 
@@ -79,16 +89,20 @@ class Simulated:
 
     simulated_share: float = option(
         "share of the samples that are simulated while training",
-        default=0.0, metavar="SHARE", type=between(0, 0.95),
-    )  # fmt: skip
+        default=0.0,
+        metavar="SHARE",
+        type=between(0, 0.95),
+    )
     anatomy: Path | None = option(
         "whole-head label maps with FreeSurfer labels (default: one head of the MNI maps)",
-        metavar="FOLDER", type=Path,
-    )  # fmt: skip
+        metavar="FOLDER",
+        type=Path,
+    )
     lesion_shapes: Path | None = option(
         "library of real lesion shapes, .npz (default: procedural shapes)",
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
 
     def simulation(self, cache: Path | None) -> Simulation | None:
         """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
@@ -105,21 +119,28 @@ class Network:
 
     width: float = option(
         "factor of the networks' channels; 1: as published",
-        default=1.0, metavar="FACTOR", type=between(0.05, 4),
-    )  # fmt: skip
+        default=1.0,
+        metavar="FACTOR",
+        type=between(0.05, 4),
+    )
     network_config: Path | None = option(
         "YAML or JSON with settings of the joint model and of its losses: "
         "{network: {pooling: lesion}, loss: {bce_weight: 1}}",
-        metavar="FILE", type=Path,
-    )  # fmt: skip
+        metavar="FILE",
+        type=Path,
+    )
     threshold: float = option(
         "lesion probability above which a voxel is lesion",
-        default=LesionCriteria.threshold, metavar="P", type=between(0.01, 0.99),
-    )  # fmt: skip
+        default=LesionCriteria.threshold,
+        metavar="P",
+        type=between(0.01, 0.99),
+    )
     min_lesion_volume: float = option(
         "smaller connected lesions are dropped, in mm³",
-        default=LesionCriteria.min_volume, metavar="MM3", type=between(0, 1e6),
-    )  # fmt: skip
+        default=LesionCriteria.min_volume,
+        metavar="MM3",
+        type=between(0, 1e6),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,9 @@ INFRATENTORIAL = (Tissue.CEREBELLAR_WHITE, Tissue.CEREBELLAR_CORTEX, Tissue.BRAI
 FREESURFER_TISSUE = {
     **dict.fromkeys((2, 41, 25, 57, 77, 251, 252, 253, 254, 255), Tissue.WHITE_MATTER),
     **dict.fromkeys((3, 42, 17, 53, 18, 54), Tissue.CORTEX),
-    **dict.fromkeys((10, 49, 11, 50, 12, 51, 13, 52, 26, 58, 28, 60, 85, 136, 137, 163, 164),
-                    Tissue.DEEP_GREY),
+    **dict.fromkeys(
+        (10, 49, 11, 50, 12, 51, 13, 52, 26, 58, 28, 60, 85, 136, 137, 163, 164), Tissue.DEEP_GREY
+    ),
     **dict.fromkeys((4, 43, 5, 44, 72), Tissue.LATERAL_VENTRICLE),
     14: Tissue.THIRD_VENTRICLE,
     15: Tissue.FOURTH_VENTRICLE,
@@ -67,7 +68,7 @@ FREESURFER_TISSUE = {
     511: Tissue.SCALP,
     515: Tissue.BONE,
     516: Tissue.MARROW,
-}  # fmt: skip
+}
 
 #: Distances are stored in quarters of a millimetre, as one byte.
 DISTANCE_STEP = 0.25

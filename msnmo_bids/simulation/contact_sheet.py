@@ -78,6 +78,7 @@ def save_contact_sheet(rows: Sequence[tuple[str, np.ndarray]], path: Path, most:
         axis.imshow(picture, aspect="equal", interpolation="nearest")
         axis.set_title(title, fontsize=9, loc="left", pad=3)
         axis.set_axis_off()
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1 - 18 / (len(rows) * (height + 22)),
-                           hspace=22 / height)  # fmt: skip
+    figure.subplots_adjust(
+        left=0, right=1, bottom=0, top=1 - 18 / (len(rows) * (height + 22)), hspace=22 / height
+    )
     figure.savefig(path, metadata={"Software": None})

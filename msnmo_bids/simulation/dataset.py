@@ -18,13 +18,13 @@ from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
-from msnmo_bids.simulation.lesions import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DIAGNOSES = {
     "MS": "multiple sclerosis",
@@ -74,7 +74,7 @@ class Cohort:
     Parameters
     ----------
     diagnoses : tuple of str
-        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one a person.
+        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one per person.
     sessions : tuple of int
         Visits of each person, taken in turn; without ``ses-`` folders where nobody has several.
     seed : int
@@ -201,8 +201,11 @@ def simulate_person(
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
     sessions = cohort.visits_of(number)
-    protocols = [cohort.protocols[rng.integers(len(cohort.protocols))]
-                 for _ in range(sessions) if cohort.protocols]  # fmt: skip
+    protocols = [
+        cohort.protocols[rng.integers(len(cohort.protocols))]
+        for _ in range(sessions)
+        if cohort.protocols
+    ]
     scans = simulate_visits(
         head,
         rng,
@@ -294,7 +297,7 @@ def _write_person(
         scan = visit.scan
         title = f"{visit.prefix}: {scan.diagnosis}, {scan.protocol.name}"
         previews.append((title, draw_panels(scan)))
-        LOGGER.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
+        logger.info("%s, %.1f ml", title, scan.lesion_mask.sum() * scan.zooms.prod() / 1000)
     if cohort.longitudinal:
         subject = _subject(cohort, number)
         rows = [
@@ -381,14 +384,15 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
         {
             "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
             "age": {
-                "Description": "Invented age, independent of the diagnosis", "Units": "year",
+                "Description": "Invented age, independent of the diagnosis",
+                "Units": "year",
             },
             "sex": {
                 "Description": "Invented sex, independent of the diagnosis",
                 "Levels": {"F": "female", "M": "male"},
             },
         },
-    )  # fmt: skip
+    )
 
 
 def _description(kind: str) -> dict[str, Any]:

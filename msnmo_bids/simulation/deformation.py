@@ -56,8 +56,11 @@ def _random_matrix(limits: DeformationRange, rng: np.random.Generator) -> np.nda
     for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
         turn = np.eye(3)
         turn[[i, i, j, j], [i, j, i, j]] = (
-            np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle),
-        )  # fmt: skip
+            np.cos(angle),
+            -np.sin(angle),
+            np.sin(angle),
+            np.cos(angle),
+        )
         matrix = turn @ matrix
     shear = np.eye(3) + np.triu(rng.uniform(-limits.shear, limits.shear, (3, 3)), 1)
     if limits.flip and rng.random() < 0.5:

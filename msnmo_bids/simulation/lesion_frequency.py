@@ -112,9 +112,11 @@ def mni_affine(head: Head) -> np.ndarray:
     reference, affine = _reference()
     mni_zooms = np.linalg.norm(affine[:3, :3], axis=0)
     found = register_affine(
-        _contrast(head.tissue[::step, ::step, ::step]), (step * head.spacing,) * 3,
-        reference, mni_zooms,
-    )  # fmt: skip
+        _contrast(head.tissue[::step, ::step, ::step]),
+        (step * head.spacing,) * 3,
+        reference,
+        mni_zooms,
+    )
     return affine @ found @ np.diag([1 / step] * 3 + [1.0])
 
 

@@ -20,8 +20,8 @@ from msnmo_bids.simulation.acquisition import (
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import DeformationRange, deform
+from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
-from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
 
@@ -183,8 +183,10 @@ def simulate_visits(
     SimulatedScan
         One a visit.
     """
-    drawn = [protocols[k % len(protocols)] if protocols else random_protocol(rng)
-             for k in range(sessions)]  # fmt: skip
+    drawn = [
+        protocols[k % len(protocols)] if protocols else random_protocol(rng)
+        for k in range(sessions)
+    ]
     load = draw_load(rng) if load is None else load
     moved = deform(head, rng, limits)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.

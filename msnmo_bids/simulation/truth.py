@@ -30,11 +30,14 @@ LESION_COLUMNS = {
         "Description": "Since the visit before; n/a at the first visit. A vanished lesion has a "
         "volume of 0",
         "Levels": {
-            "new": "appeared", "stable": "unchanged", "enlarging": "grown at its border",
-            "shrinking": "shrunk at its border", "vanished": "gone since this or an earlier visit",
+            "new": "appeared",
+            "stable": "unchanged",
+            "enlarging": "grown at its border",
+            "shrinking": "shrunk at its border",
+            "vanished": "gone since this or an earlier visit",
         },
     },
-}  # fmt: skip
+}
 
 
 def lesion_table(scan: SimulatedScan, affine: np.ndarray | None = None) -> list[dict[str, Any]]:

@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInputError(
-            f"is no checkpoint that can be read ({' '.join(str(error).split())[:120]})",
+            f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})",
             file=path,
             remedy="Delete it to start the training again",
         ) from error

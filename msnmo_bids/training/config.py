@@ -79,9 +79,10 @@ class TrainingConfig:
     learning_rate: float = _setting(1e-4, "of Adam: the start, or the cosine schedule's peak")
     weight_decay: float = _setting(0.0, "decoupled weight decay (AdamW) per unit of the rate")
     schedule: str = _setting(
-        "plateau", "plateau: lowered when the epochs' mean loss no longer falls; cosine; constant",
+        "plateau",
+        "plateau: lowered when the epochs' mean loss no longer falls; cosine; constant",
         SCHEDULES,
-    )  # fmt: skip
+    )
     plateau_epochs: int = _setting(10, "epochs without a lower loss after which the rate falls")
     plateau_factor: float = _setting(0.5, "factor of the rate on a plateau")
     warm_up: int = _setting(0, "steps in which the rate rises to its start")
@@ -161,7 +162,7 @@ class TrainingConfig:
         Raises
         ------
         ValueError
-            If a key is no setting, or a value is wrong.
+            If a key is not a setting, or a value is wrong.
         """
         names = [one.name for one in fields(cls)]
         for key in settings:
@@ -215,9 +216,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, skip: Collection[str
     """
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--training-config", type=Path, metavar="FILE",
+        "--training-config",
+        type=Path,
+        metavar="FILE",
         help="settings of the training (YAML or JSON: names of the flags below with _ for -)",
-    )  # fmt: skip
+    )
     hints = typing.get_type_hints(TrainingConfig)
     for one in fields(TrainingConfig):
         if one.name not in skip:

@@ -18,7 +18,7 @@ from torch import nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.evaluation.crossval import SCANS
-from msnmo_bids.evaluation.tables import REFERENCE, RULE
+from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
@@ -38,7 +38,7 @@ from msnmo_bids.training.scoring import (
 )
 from msnmo_bids.training.site_weights import write_site_weights
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _Scan = TypeVar("_Scan", bound=PreparedScan)
 
@@ -119,7 +119,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     """
     folder = experiment.folder(model, fold)
     if (folder / SCANS).is_file():
-        LOGGER.info("%s, fold %d: complete already", model, fold)
+        logger.info("%s, fold %d: complete already", model, fold)
         return False
     entry = experiment.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
@@ -131,7 +131,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
             f"{model}, fold {fold}: no training scan has a {' or a '.join(_needs(entry.tasks))}",
             remedy="Use fewer folds, or leave this network out (--models)",
         )
-    LOGGER.info(
+    logger.info(
         "%s, fold %d: %d scans to train on, %d to choose the weights by, %d to test",
         model, fold, len(training), len(validation), len(test),
     )  # fmt: skip
@@ -176,11 +176,14 @@ def _test(
     rows, rule_rows = [], []
     for scan in test:
         tested = evaluate_scan(
-            network, scan, experiment.classes, experiment.criteria,
+            network,
+            scan,
+            experiment.classes,
+            experiment.criteria,
             device=experiment.device,
             precision=experiment.config.precision,
             with_volumes=scan in examples,
-        )  # fmt: skip
+        )
         rows.append(tested.row)
         if tested.volumes:
             write_example(tested, folder)
@@ -261,6 +264,6 @@ def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int
             except TrainingInterrupted:
                 raise
             except MsnmoError as error:
-                LOGGER.error("%s, fold %d: %s", model, fold, error)
+                logger.error("%s, fold %d: %s", model, fold, error)
                 failures.append(f"{model}, fold {fold}: {error}")
     return failures

@@ -1,4 +1,4 @@
-"""The curves of a training: a table with a row a step, and a figure of it."""
+"""The curves of a training: a table with a row per step, and a figure of it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from msnmo_bids.training.schedule import Schedule
 from msnmo_bids.training.sources import SampleSource, Stream, generator
 from msnmo_bids.training.validation import Best, Validation
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _HEADS = ("guidance.", "classification.")
 _SECONDS_BETWEEN_FIGURES = 60.0
@@ -245,7 +245,7 @@ class Trainer:
 
     def _log(self, loss: float, seconds: float, share: float) -> None:
         if self.ranks.first:
-            LOGGER.info(
+            logger.info(
                 "%s: step %d of %d, loss %.3f, %.0f %% of the time for samples, about %s left",
                 self._name, self.step, self.steps, loss, 100 * share,
                 duration((self.steps - self.step) * seconds),
@@ -284,7 +284,7 @@ class Trainer:
             self.gradients.scaler.load_state_dict(state["scaler"])
             self.gradients.part = state["part"]
             self.step = state["step"]
-            LOGGER.info("%s: going on after step %d of %d", self._name, self.step, self.steps)
+            logger.info("%s: going on after step %d of %d", self._name, self.step, self.steps)
         if first:
             self.curves.resume(self.step)
 

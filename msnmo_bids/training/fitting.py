@@ -11,7 +11,7 @@ from torch import nn
 from msnmo_bids.errors import UsageError
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.simulation.material import Material, load_material
+from msnmo_bids.simulation.assets import SimulationAssets, load_assets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.engine import Trainer
@@ -30,13 +30,13 @@ class Simulation:
 
     Parameters
     ----------
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     share : float
         Share of the samples that are simulated, 0 to 1 (1 excluded).
     """
 
-    material: Material
+    assets: SimulationAssets
     share: float
 
 
@@ -62,7 +62,7 @@ def load_simulation(
     """
     if not share:
         return None
-    return Simulation(load_material(anatomy, shapes, cache), share)
+    return Simulation(load_assets(anatomy, shapes, cache), share)
 
 
 def fit(
@@ -140,7 +140,7 @@ def _source(
         )
     side = samples[0].image.shape[0]
     pool = BrainPool(
-        simulation.material,
+        simulation.assets,
         (side,) * 3,
         size=_POOL_SIZE,
         classes=tuple(classes),

@@ -204,7 +204,7 @@ def get_folds(path: Path, scans: Iterable[LabelledScan], number: int, seed: int 
 
 
 def write_folds(path: Path, folds: Folds, participants: Sequence[Participant]) -> None:
-    """Write folds, one row a participant.
+    """Write folds, one row per participant.
 
     Parameters
     ----------
@@ -245,11 +245,11 @@ def read_folds(path: Path, participants: Sequence[Participant]) -> Folds:
     Raises
     ------
     MsnmoError
-        The file is no such table, or its participants, sites or diagnoses are not these.
+        The file is not such a table, or its participants, sites or diagnoses are not these.
     """
     rows = read_tsv(path).rows
     if not rows or not set(COLUMNS) <= rows[0].keys():
-        raise _bad(path, f"is no table with the columns {', '.join(COLUMNS)}")
+        raise _bad(path, f"is not a table with the columns {', '.join(COLUMNS)}")
     saved: dict[Person, dict[str, str]] = {}
     folds: dict[Person, int] = {}
     for row in rows:

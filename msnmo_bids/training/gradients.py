@@ -16,7 +16,7 @@ from msnmo_bids.training.batches import Batch
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.distributed import Ranks
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TERMS = ("total", "segmentation", "classification", "cross")
 
@@ -120,11 +120,13 @@ class StepGradients:
 
     def _halve(self, tried: int) -> None:
         self.part = math.ceil(tried / 2)
-        LOGGER.warning(
+        logger.warning(
             "The memory of %s does not suffice for %d samples at once: computing %d at once from "
             "now on, and adding up the gradients, which changes the time and not the result",
-            self.device, tried, self.part,
-        )  # fmt: skip
+            self.device,
+            tried,
+            self.part,
+        )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,7 +42,7 @@ class StopSignals:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         except ValueError:
-            LOGGER.debug("Not in the main thread: signals are not handled")
+            logger.debug("Not in the main thread: signals are not handled")
         return self
 
     def __exit__(
@@ -56,7 +56,7 @@ class StopSignals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self._restore()
-        LOGGER.warning(
+        logger.warning(
             "%s: the training finishes this step, saves and ends; a second signal ends it at once",
             self.received,
         )

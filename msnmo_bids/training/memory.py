@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -28,5 +28,5 @@ def keep_freed_memory() -> bool:
         return False
     # No block of its own mapping, and no trimming of the heap's end.
     done = mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1)
-    LOGGER.debug("Freed memory is kept: %s", bool(done))
+    logger.debug("Freed memory is kept: %s", bool(done))
     return bool(done)

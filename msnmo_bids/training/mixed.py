@@ -23,7 +23,7 @@ class PreparedSamples(Sequence[Sample]):
     classes : sequence of str
         Names of the classes, in the network's order.
     keep : int, optional
-        Number of samples in memory: 12 MB each for a cube of 160 voxels a side.
+        Number of samples in memory: 12 MB each for a cube of 160 voxels per side.
     """
 
     def __init__(self, scans: Sequence[PreparedScan], classes: Sequence[str], keep: int = 32):

@@ -12,8 +12,8 @@ from collections import deque
 import numpy as np
 
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.simulation.lesions import draw_load
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube
 
 #: Share of brains without lesions: more than among people with MS, for the sake of specificity.
@@ -40,7 +40,7 @@ class BrainPool:
 
     Parameters
     ----------
-    material : Material
+    assets : SimulationAssets
         Heads and lesion shapes.
     shape : tuple of int
         Shape of the cubes.
@@ -57,7 +57,7 @@ class BrainPool:
 
     def __init__(
         self,
-        material: Material,
+        assets: SimulationAssets,
         shape: tuple[int, int, int],
         *,
         size: int,
@@ -66,8 +66,8 @@ class BrainPool:
         lesion_free_share: float = LESION_FREE_SHARE,
     ) -> None:
         spacing = working_spacing(shape)
-        self.heads = [head.resampled(spacing) for head in material.heads]
-        self.shapes, self.shape = material.shapes, shape
+        self.heads = [head.resampled(spacing) for head in assets.heads]
+        self.shapes, self.shape = assets.shapes, shape
         self.classes, self.nmosd_share = classes, nmosd_share
         self.lesion_free_share = lesion_free_share
         self.size = size

@@ -32,7 +32,7 @@ from msnmo_bids.preprocessing.nifti_file import read_content
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Lesions that the brain mask cuts off by more than this share are named in the log.
 _MOST_OUTSIDE = 0.1
@@ -226,14 +226,16 @@ def prepare_scans(
             files[labelled] = file
     _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
-    LOGGER.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
+    logger.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
     reasons: dict[str, str] = {}
     if to_do:
         reasons = _run(
-            to_do, Path(work_dir).absolute(), on_event=on_event,
+            to_do,
+            Path(work_dir).absolute(),
+            on_event=on_event,
             build={"settings": settings, "cube_shape": cube_shape, "omp_nthreads": omp_nthreads},
             execute={"plugin": plugin, "plugin_args": plugin_args},
-        )  # fmt: skip
+        )
     prepared = []
     for labelled, file in files.items():
         if labelled.name in reasons:
@@ -290,15 +292,15 @@ def _run(
     """Run the workflow in batches; return why scans failed, by their names."""
     from msnmo_bids.workflows.execution import run_workflow
     from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
-    from msnmo_bids.workflows.sweeper import Sweeper, batches
+    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner, batches
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
             remains.unlink(missing_ok=True)
-    sweeper = Sweeper(work_dir, last_node=LAST_NODE)
+    cleaner = WorkDirCleaner(work_dir, last_node=LAST_NODE)
 
     def follow(node: str, event: str, _reason: str) -> None:
-        sweeper.on_event(node, event)
+        cleaner.on_event(node, event)
         if on_event is not None:
             on_event(node, event)
 
@@ -311,9 +313,9 @@ def _run(
         failures = run_workflow(
             workflow, last_node=LAST_NODE, on_event=follow, crash_dir=work_dir / "crash", **execute
         )
-        sweeper.sweep()
+        cleaner.clean()
         for failure in failures:
-            LOGGER.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
+            logger.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
             problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")
             reasons[failure.prefix] = f"{failure.step}: {problem}"
         for labelled in batch:
@@ -330,7 +332,7 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
     for labelled, file in files.items():
         other = first.setdefault(file.stem.rpartition("_")[2], labelled)
         if other.person != labelled.person:
-            LOGGER.warning(
+            logger.warning(
                 "%s and %s are the same image: keep one of them", other.name, labelled.name
             )
 
@@ -338,10 +340,12 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
 def _warn(scan: PreparedScan) -> None:
     outside = read_record(scan.cube_file).get("LesionsOutsideBrain") or 0
     if outside > _MOST_OUTSIDE:
-        LOGGER.warning(
+        logger.warning(
             "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
-            "stripping and the mask", scan.name, 100 * outside,
-        )  # fmt: skip
+            "stripping and the mask",
+            scan.name,
+            100 * outside,
+        )
 
 
 def _left_out(labelled: LabelledScan, reason: str) -> LeftOut:

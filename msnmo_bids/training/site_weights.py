@@ -22,7 +22,7 @@ from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.version import get_version
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Fewer scans than this, of a class, fit no temperature.
 LEAST_OF_A_CLASS = 5
@@ -47,7 +47,7 @@ def write_site_weights(
     file : Path
         ``NAME.safetensors``; its description goes beside it.
     network : Module
-        A trained network, in evaluation mode. Rivals are no networks of the app: nothing is
+        A trained network, in evaluation mode. Baselines are not networks of the app: nothing is
         written for them.
     name : str
         Name of the weights.

@@ -83,7 +83,7 @@ def classify(
 
 _RING = 6  # voxels (mm) around a lesion whose tissue it is compared with
 _RING_INNER = 2
-_LEAST_CONTRAST = 0.05  # of the brain's median; what is no brighter is no lesion to compare
+_LEAST_CONTRAST = 0.05  # of the brain's median; what is no brighter is not a lesion to compare
 
 
 @dataclass(frozen=True)

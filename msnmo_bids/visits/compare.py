@@ -81,7 +81,7 @@ class Changes:
     earlier, later : ResampledVisit
         The two visits.
     numbers, classes : ndarray, (X, Y, Z)
-        Of the lesion, and of its class (`CHANGES`, from 1 on); 0 outside of all lesions.
+        Of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
     table : list of dict
         One mapping a lesion.
     sizes_differ : bool
@@ -140,7 +140,7 @@ def compare(
     motion : ndarray, (4, 4)
         From :func:`find_motion`.
     rule : ChangeRule
-        From where on a lesion counts as changed.
+        How much a lesion must change to count as changed.
 
     Returns
     -------

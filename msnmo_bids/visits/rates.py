@@ -8,7 +8,7 @@ from typing import Any
 from msnmo_bids.vocabulary import CHANGES
 
 DAYS_A_YEAR = 365.25
-#: Over a shorter time the error of two segmentations, divided by it, is no rate (days).
+#: Over a shorter time the error of two segmentations, divided by it, is not a rate (days).
 SHORTEST_INTERVAL = 60.0
 
 

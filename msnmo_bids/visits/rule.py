@@ -1,4 +1,4 @@
-"""From where on a lesion counts as changed."""
+"""How much a lesion must change to count as changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPACING_MM = 1.0
 
 @dataclass(frozen=True)
 class ChangeRule:
-    """From where on a lesion counts as changed.
+    """How much a lesion must change to count as changed.
 
     Parameters
     ----------

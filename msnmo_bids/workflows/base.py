@@ -1,4 +1,4 @@
-"""The whole workflow: one workflow a subject, in it one a scan."""
+"""The whole workflow: one workflow per subject, in it one per scan."""
 
 from __future__ import annotations
 

@@ -82,10 +82,12 @@ def init_bias_correction_wf(
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
     apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
-    workflow.connect([
-        (inputnode, apply_mask, [("in_file", "in_file"), ("mask_file", "mask_file")]),
-        (apply_mask, outputnode, [("out_file", "out_file")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (inputnode, apply_mask, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+            (apply_mask, outputnode, [("out_file", "out_file")]),
+        ]
+    )
     if tool == "skip":
         outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
         return workflow
@@ -101,11 +103,13 @@ def init_bias_correction_wf(
             "convergence_threshold": CONVERGENCE_THRESHOLD,
         },
     }
-    workflow.connect([
-        (inputnode, shrink, [("in_file", "in_file"), ("mask_file", "mask_file")]),
-        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
-        (n4, apply_mask, [("bias_image", "field_file")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (inputnode, shrink, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+            (shrink, n4, [("out_file", image), ("mask_file", mask)]),
+            (n4, apply_mask, [("bias_image", "field_file")]),
+        ]
+    )
     return workflow
 
 

@@ -1,4 +1,4 @@
-"""Run the workflow and say in one line a scan what failed."""
+"""Run the workflow and say in one line per scan what failed."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.cube import ToCube
-from msnmo_bids.interfaces.lesions import RegionMap, SegmentLesions
 from msnmo_bids.interfaces.network import Predict
+from msnmo_bids.interfaces.segment_lesions import RegionMap, SegmentLesions
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
 
@@ -69,7 +69,7 @@ def init_lesion_wf(
     cam_files
         Class activation map by class (RAS).
     table_file
-        One row a lesion and their summary (JSON).
+        One row per lesion and their summary (JSON).
     class_probabilities, class_votes
         By class; and the same of each network and view.
     distance

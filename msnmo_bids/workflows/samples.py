@@ -33,7 +33,7 @@ def init_samples_wf(
     omp_nthreads: int = 1,
     name: str = WORKFLOW,
 ) -> pe.Workflow:
-    """Build the workflow that prepares scans: one workflow a data set, in it one a scan.
+    """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
     Parameters
     ----------
@@ -60,16 +60,18 @@ def init_samples_wf(
     groups = groupby(ordered, key=lambda labelled: labelled.dataset)
     for number, (_, group) in enumerate(groups):
         dataset_wf = pe.Workflow(name=f"dataset_{number}_wf")
-        dataset_wf.add_nodes([
-            init_sample_wf(
-                labelled=labelled,
-                out_file=files[labelled],
-                settings=settings,
-                cube_shape=cube_shape,
-                omp_nthreads=omp_nthreads,
-            )
-            for labelled in group
-        ])  # fmt: skip
+        dataset_wf.add_nodes(
+            [
+                init_sample_wf(
+                    labelled=labelled,
+                    out_file=files[labelled],
+                    settings=settings,
+                    cube_shape=cube_shape,
+                    omp_nthreads=omp_nthreads,
+                )
+                for labelled in group
+            ]
+        )
         workflow.add_nodes([dataset_wf])
     return workflow
 

@@ -12,8 +12,8 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.bids.raw_image import glance
 from msnmo_bids.interfaces.derivatives import WriteDerivatives
-from msnmo_bids.interfaces.figures import Figures
 from msnmo_bids.interfaces.quality import Quality
+from msnmo_bids.interfaces.report_figures import Figures
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version

@@ -9,8 +9,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.deepbet import DeepBET
-from msnmo_bids.interfaces.masks import BrainMask, Foreground
+from msnmo_bids.interfaces.masks import BrainMask, DeepBET, Foreground
 from msnmo_bids.preprocessing.skullstrip import bet_version
 from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb
@@ -101,11 +100,13 @@ def init_skull_strip_wf(
             name="bet",
             mem_gb=memory_gb("bet", voxels),
         )
-        workflow.connect([
-            (inputnode, bet, [("in_file", "in_file")]),
-            (inputnode, brain_mask, [("stripped", "stripped")]),
-            (bet, brain_mask, [("mask_file", "mask_file")]),
-        ])  # fmt: skip
+        workflow.connect(
+            [
+                (inputnode, bet, [("in_file", "in_file")]),
+                (inputnode, brain_mask, [("stripped", "stripped")]),
+                (bet, brain_mask, [("mask_file", "mask_file")]),
+            ]
+        )
         return workflow
 
     if tool == "deepbet":
@@ -115,8 +116,10 @@ def init_skull_strip_wf(
         workflow.connect(inputnode, "stripped", finder, "stripped")
     else:
         finder = pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
-    workflow.connect([
-        (inputnode, finder, [("in_file", "in_file")]),
-        (finder, brain_mask, [("mask_file", "mask_file"), ("tool", "tool")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (inputnode, finder, [("in_file", "in_file")]),
+            (finder, brain_mask, [("mask_file", "mask_file"), ("tool", "tool")]),
+        ]
+    )
     return workflow

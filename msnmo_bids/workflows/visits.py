@@ -11,9 +11,9 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
-from msnmo_bids.bids.visits import Comparison
-from msnmo_bids.interfaces.visits import (
+from msnmo_bids.interfaces.compare_visits import (
     ChangeFigure,
     CompareVisits,
     RegisterVisits,
@@ -47,7 +47,7 @@ def init_visits_wf(
     method: dict[str, Any],
     name: str = "visits_wf",
 ) -> pe.Workflow:
-    """Build the workflow that compares visits: one workflow a participant, in it one a comparison.
+    """Build the workflow that compares visits: one per participant, in it one per comparison.
 
     Parameters
     ----------
@@ -143,13 +143,15 @@ def init_comparison_wf(
         mem_gb=memory_gb("derivatives", voxels),
     )
     outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
-    workflow.connect([
-        (register, compare, [("motion_file", "motion_file")]),
-        (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
-        (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
-        (change_figure, write_changes, [("figure", "figure")]),
-        (write_changes, outputnode, [("out_files", "out_files")]),
-    ])  # fmt: skip
+    workflow.connect(
+        [
+            (register, compare, [("motion_file", "motion_file")]),
+            (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
+            (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
+            (change_figure, write_changes, [("figure", "figure")]),
+            (write_changes, outputnode, [("out_files", "out_files")]),
+        ]
+    )
     return workflow
 
 

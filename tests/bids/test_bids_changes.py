@@ -14,10 +14,10 @@ from msnmo_bids.bids.changes import (
     remove_stale,
     why_not_comparable,
 )
+from msnmo_bids.bids.comparisons import comparisons
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, write_json
 from msnmo_bids.bids.resume import diagnosis_path
 from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.bids.visits import comparisons
 
 NAMES = [f"sub-01/ses-{k}/anat/sub-01_ses-{k}_FLAIR.nii.gz" for k in (1, 2, 3)]
 METHOD = {"version": "1", "LeastVolume": 14.0}

@@ -19,8 +19,10 @@ LABEL = st.text("abcXYZ019", min_size=1, max_size=4)
 
 def test_every_path_of_the_specification():
     paths = derivative_paths("sub-01/ses-1/anat", "sub-01_ses-1_acq-3d", ["MS", "NMOSD"])
-    assert {kind: path.removeprefix("sub-01/ses-1/anat/sub-01_ses-1_acq-3d_")
-            for kind, path in paths.items()} == {
+    assert {
+        kind: path.removeprefix("sub-01/ses-1/anat/sub-01_ses-1_acq-3d_")
+        for kind, path in paths.items()
+    } == {
         "preproc": "desc-preproc_FLAIR.nii.gz",
         "brain_mask": "space-orig_desc-brain_mask.nii.gz",
         "lesion_mask": "space-orig_label-L_desc-msnmo_mask.nii.gz",
@@ -32,7 +34,7 @@ def test_every_path_of_the_specification():
         "cam_NMOSD": "space-orig_desc-camNMOSD_map.nii.gz",
         "quality": "desc-msnmo_quality.json",
         "diagnosis": "desc-msnmo_diagnosis.json",
-    }  # fmt: skip
+    }
 
 
 def test_the_diagnosis_is_written_last():

@@ -29,8 +29,11 @@ def test_round_trip(make_dataset, tmp_path):
 
 
 def test_the_latest_run_that_tried_a_scan_wins(tmp_path):
-    days = [("b", 1, {"x": Status.FAILED, "y": Status.FAILED}), ("a", 2, {"x": Status.COMPLETE}),
-            ("c", 3, {"x": Status.PENDING})]  # fmt: skip
+    days = [
+        ("b", 1, {"x": Status.FAILED, "y": Status.FAILED}),
+        ("a", 2, {"x": Status.COMPLETE}),
+        ("c", 3, {"x": Status.PENDING}),
+    ]
     for run_id, day, states in days:
         (tmp_path / "logs" / run_id).mkdir(parents=True)
         scans = [ScanRecord(x, "1", None, x, "f", status).entry() for x, status in states.items()]

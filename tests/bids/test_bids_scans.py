@@ -281,8 +281,10 @@ def test_subjects_are_folders(make_dataset):
 
 def test_entities_of_derivatives_are_named(make_dataset, caplog):
     scan = find_scans(make_dataset("sub-01/anat/sub-01_space-T1w_desc-x_FLAIR.nii.gz")).scans[0]
-    assert scan.notes == (f"a raw image has no space- and desc- in its name; if this is not the "
-                          f"raw one, use --exclude: {scan.relative}",)  # fmt: skip
+    assert scan.notes == (
+        f"a raw image has no space- and desc- in its name; if this is not the "
+        f"raw one, use --exclude: {scan.relative}",
+    )
     assert "a raw image has no space- and desc-" in caplog.text
 
 

@@ -47,8 +47,9 @@ def test_what_the_network_made_names_the_weights(kind):
     assert {"Model", "Device", "Precision", "RandomSeed", "BiasCorrection"} <= said.keys()
 
 
-@pytest.mark.parametrize("kind", ["lesion_mask", "lesion_probability", "lesion_labels",
-                                  "lesion_table", "morphometry"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", ["lesion_mask", "lesion_probability", "lesion_labels", "lesion_table", "morphometry"]
+)
 def test_lesions_say_their_threshold(kind):
     assert (content(kind)["Threshold"], content(kind)["MinimumLesionVolume"]) == (0.4, 3.0)
 

@@ -170,9 +170,12 @@ def test_help_imports_nothing_heavy(command):
         "atexit.register(lambda: sys.stderr.write("
         "'LOADED ' + ' '.join(name for name in heavy if name in sys.modules)))\n"
         f"sys.argv = ['run.py', '--help']\n"
-        + ("runpy.run_path('run.py', run_name='__main__')" if command[0] == "run.py"
-           else "runpy.run_module('msnmo_bids', run_name='__main__')")
-    )  # fmt: skip
+        + (
+            "runpy.run_path('run.py', run_name='__main__')"
+            if command[0] == "run.py"
+            else "runpy.run_module('msnmo_bids', run_name='__main__')"
+        )
+    )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "usage:" in ran.stdout

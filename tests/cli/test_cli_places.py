@@ -25,9 +25,12 @@ COMMANDS = {
 }
 #: Where else a program writes.
 MORE = [
-    ("main", "--work-dir"), ("train", "--work-dir"), ("train", "--cache-dir"),
-    ("crossval", "--work-dir"), ("crossval", "--cache-dir"),
-]  # fmt: skip
+    ("main", "--work-dir"),
+    ("train", "--work-dir"),
+    ("train", "--cache-dir"),
+    ("crossval", "--work-dir"),
+    ("crossval", "--cache-dir"),
+]
 
 
 @pytest.fixture
@@ -134,9 +137,12 @@ def test_a_disk_that_takes_nothing_is_noticed_before_any_work(name, disk, raw, t
         places.get(word, word) for word in COMMANDS[name])]  # fmt: skip
     result = subprocess.run(
         [*APART, "sh", "-c", f'{mount}; exec "$@"', str(folder), *program],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert result.returncode == 73, result.stdout + result.stderr
     assert f"the output folder cannot be written ({reason}" in result.stdout
     shutil.rmtree(folder)

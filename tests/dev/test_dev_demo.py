@@ -8,8 +8,10 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 
 def test_what_was_found_and_which_page_to_open(tmp_path):
     bids, out = tmp_path / "bids", tmp_path / "out"
-    people = [{"participant_id": "sub-01", "diagnosis": "MS"},
-              {"participant_id": "sub-02", "diagnosis": "NMOSD"}]  # fmt: skip
+    people = [
+        {"participant_id": "sub-01", "diagnosis": "MS"},
+        {"participant_id": "sub-02", "diagnosis": "NMOSD"},
+    ]
     write_tsv(bids / "participants.tsv", list(people[0]), people)
     found = {"status": "complete", "diagnosis": "MS", "lesion_count": 30, "lesion_volume_ml": 19.96}
     doubt = {"diagnosis": "indeterminate", "reason": "No class reaches .97"}

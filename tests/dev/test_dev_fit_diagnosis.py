@@ -17,7 +17,7 @@ from dev.naming import LARGEST_RISK, BetaCalibration, class_limits, named
 from dev.simulated_people import LOG_VOLUME, Person, make_person, people
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.lesion_branch import LesionBranch
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 
 LOWER = list(DESCRIPTORS).index("lower_least")
 
@@ -41,8 +41,8 @@ def person(number: int, *, looked_at: bool = False) -> Person:
 
 
 def test_a_person_is_made_once(ball_head, tmp_path):
-    material = Material([ball_head])
-    (made,) = people(tmp_path, 1, lambda: material)
+    assets = SimulationAssets([ball_head])
+    (made,) = people(tmp_path, 1, lambda: assets)
     assert made.label == 0
     assert len(made.true) == len(made.seen) > 0
     assert not made.looked_at
@@ -50,7 +50,7 @@ def test_a_person_is_made_once(ball_head, tmp_path):
     assert made.load == pytest.approx(np.exp(made.true[:, LOG_VOLUME]).sum())
     (again,) = people(tmp_path, 1, pytest.fail)
     np.testing.assert_equal(vars(again), vars(made))
-    assert make_person(8, material).label == -1
+    assert make_person(8, assets).label == -1
 
 
 def test_detection_is_fitted_to_what_was_found():
@@ -122,9 +122,7 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
     assert calibration.a > 0
     assert limits.shape == (2,)
     assert summary["people"] == sum(p.label >= 0 for p in everyone)
-    assert set(summary["auc"]) == {
-        "all", "loads of the diseases", "matched loads", "typicality 1"
-    }  # fmt: skip
+    assert set(summary["auc"]) == {"all", "loads of the diseases", "matched loads", "typicality 1"}
 
 
 def test_a_branch_is_the_mean_of_its_fits():
@@ -149,7 +147,7 @@ def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
     (tmp_path / "people").mkdir()
     for number in range(45):
         np.savez(tmp_path / "people" / f"{number:05d}.npz", **vars(person(number)))
-    monkeypatch.setattr(fit_diagnosis, "material_of", pytest.fail)
+    monkeypatch.setattr(fit_diagnosis, "assets_of", pytest.fail)
     words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
              "--epochs", 2]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["fit_diagnosis", *map(str, words)])

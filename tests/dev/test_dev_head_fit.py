@@ -25,7 +25,7 @@ from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.inference import LesionModel
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.location import location_channels
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_features_and_places_are_collected_once(tmp_path, monkeypatch, ball_head
     initial = tmp_path / "weights.pt"
     torch.save(JointNetwork(config).state_dict(), initial)
     monkeypatch.setattr(head_fit, "read_recipe", lambda _: Recipe(config, LossConfig(), ()))
-    monkeypatch.setattr(head_fit, "material_of", lambda _: Material([ball_head]))
+    monkeypatch.setattr(head_fit, "assets_of", lambda _: SimulationAssets([ball_head]))
     monkeypatch.setattr(head_fit, "FOLDS", 2)
     paths = {"initial": initial, "anatomy": tmp_path, "lesion-shapes": tmp_path, "out": tmp_path}
     numbers = {"side": 32, "scans": 14, "people": 12, "threads": 1}

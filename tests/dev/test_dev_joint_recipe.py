@@ -11,7 +11,7 @@ import torch
 from dev import joint_recipe as recipe
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.curves import Curves, read_curves
 from msnmo_bids.training.engine import Trainer
 
@@ -28,7 +28,7 @@ def tiny_recipe(ball_head, tiny_config, monkeypatch, tmp_path):
     )
     tiny = replace(whole, stages=stages, network=tiny_config)
     monkeypatch.setattr(recipe, "read_recipe", lambda _: tiny)
-    monkeypatch.setattr(recipe, "material_of", lambda _: Material([ball_head]))
+    monkeypatch.setattr(recipe, "assets_of", lambda _: SimulationAssets([ball_head]))
     monkeypatch.setattr(Curves, "draw", lambda self: None)
     source = recipe.SimulatedSource
     monkeypatch.setattr(
@@ -70,7 +70,7 @@ def test_a_stage_can_keep_a_share_of_the_weights_before_it(ball_head, tiny_recip
     for share in (0.0, 0.25):
         stages = (replace(crops, old_share=share),)
         out = tmp_path / str(share)
-        network = recipe.train(replace(tiny, stages=stages), Material([ball_head]), out)
+        network = recipe.train(replace(tiny, stages=stages), SimulationAssets([ball_head]), out)
         results[share] = network.state_dict()
     torch.manual_seed(crops.config.seed)
     before = recipe.JointNetwork(tiny.network).state_dict()
@@ -83,7 +83,9 @@ def test_a_stage_can_keep_a_share_of_the_weights_before_it(ball_head, tiny_recip
 def test_a_stage_is_the_mean_of_its_runs(ball_head, tiny_recipe, tmp_path):
     tiny = recipe.read_recipe(None)
     stage = replace(tiny.stages[0], runs=2, old_share=0.25)
-    both = recipe.train(replace(tiny, stages=(stage,)), Material([ball_head]), tmp_path / "both")
+    both = recipe.train(
+        replace(tiny, stages=(stage,)), SimulationAssets([ball_head]), tmp_path / "both"
+    )
     torch.manual_seed(stage.config.seed)
     before = recipe.JointNetwork(tiny.network).state_dict()
     results = []
@@ -92,7 +94,7 @@ def test_a_stage_is_the_mean_of_its_runs(ball_head, tiny_recipe, tmp_path):
         network = recipe.JointNetwork(tiny.network)
         network.load_state_dict(before)
         source = recipe.samples_of(
-            replace(stage, config=config), ("MS", "NMOSD"), Material([ball_head])
+            replace(stage, config=config), ("MS", "NMOSD"), SimulationAssets([ball_head])
         )
         out = tmp_path / str(number)
         results.append(Trainer(network, recipe.JointLoss(tiny.loss), config, source, out).run())
@@ -124,7 +126,7 @@ def test_the_shipped_recipe():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_stage_says_how_many_brains_have_no_lesion(ball_head, share):
     stage = replace(recipe.read_recipe().stages[0], side=32, lesion_free_share=share)
-    source = recipe.samples_of(stage, ("MS", "NMOSD"), Material([ball_head]))
+    source = recipe.samples_of(stage, ("MS", "NMOSD"), SimulationAssets([ball_head]))
     for seed in range(3):
         source.pool.refresh(np.random.default_rng(seed))
     assert [bool(brain.lesions.any()) for brain in source.pool.brains] == [share == 0.0] * 3

@@ -24,8 +24,10 @@ def test_any_file_but_the_logs_of_runs_counts(tmp_path):
     other = {**FILES, "sub-01.html": b"Page", "sub-01/anat/.tmp-msnmo-1-x.nii.gz": b""}
     del other["logs/CITATION.md"]
     assert differences(expected, write(tmp_path / "c", other)) == [
-        "logs/CITATION.md", "sub-01.html", "sub-01/anat/.tmp-msnmo-1-x.nii.gz",
-    ]  # fmt: skip
+        "logs/CITATION.md",
+        "sub-01.html",
+        "sub-01/anat/.tmp-msnmo-1-x.nii.gz",
+    ]
 
 
 def test_a_difference_is_seen_in_the_table():

@@ -100,8 +100,11 @@ def test_seventeen_people_of_four_sources() -> None:
     people = {scan.person for scan in scans}
     assert (len(scans), len(people)) == (19, 17)
     assert Counter(source_of(*person) for person in people) == {
-        "1.5T": 10, "ljubljana": 3, "site-b": 3, "mslesseg": 1,
-    }  # fmt: skip
+        "1.5T": 10,
+        "ljubljana": 3,
+        "site-b": 3,
+        "mslesseg": 1,
+    }
 
 
 def test_ratios_of_visits_are_those_of_found_to_true_volume() -> None:

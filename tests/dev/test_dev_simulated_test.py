@@ -31,7 +31,7 @@ from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 from msnmo_bids.preprocessing.cube import from_cube
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import prepared_scan
 
 CLASSES = ("MS", "NMOSD")
@@ -80,7 +80,7 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     rows = []
     for case in (sick, sick, healthy):
         rng = np.random.default_rng((5, case.number))
-        scan = simulate_case(case, Material([ball_head]), rng)
+        scan = simulate_case(case, SimulationAssets([ball_head]), rng)
         row = evaluate_case(case, scan, [weights], rng, tta=True, with_deletion=True)
         rows.append(row)
         assert bool(truth_features(scan)) == (case.diagnosis != "HC")
@@ -97,7 +97,7 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
 def test_lesions_are_those_of_the_criteria_that_come_with_the_weights(ball_head, weights):
     case = next(plan_cases(1))
     rng = np.random.default_rng(5)
-    scan = simulate_case(case, Material([ball_head]), rng)
+    scan = simulate_case(case, SimulationAssets([ball_head]), rng)
     state = rng.bit_generator.state
     cube, brain, transform = prepared_scan(scan, rng, (32, 32, 32))
     native = from_cube(predict(cube, weights).probability, transform) * brain
@@ -147,7 +147,7 @@ def test_summary_of_the_diagnoses():
     assert found["wrong_of_named"] == pytest.approx(1 / 3)
     assert found["auc_of_volume"] == 1.0
     assert found["accuracy_of_rule"] == pytest.approx(0.75)
-    # Named from 0.9 on, nothing is wrong; from 0.8 on, one of three.
+    # Named from 0.9, nothing is wrong; from 0.8, one of three.
     assert naming_limit(table, CLASSES) == pytest.approx(0.9)
     assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, 0.7) == {"scans": 0}
 

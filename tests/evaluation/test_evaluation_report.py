@@ -21,8 +21,8 @@ from msnmo_bids.evaluation.overlays import (
     TRUE_POSITIVE,
     overlay_figure,
 )
+from msnmo_bids.evaluation.paper_tables import paper
 from msnmo_bids.evaluation.report import write_evaluation
-from msnmo_bids.evaluation.tables import paper
 
 NOTE = "All scans are <random> numbers."
 

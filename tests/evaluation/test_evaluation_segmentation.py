@@ -108,8 +108,10 @@ def test_small_lesions_are_not_counted_but_count_as_overlap():
     speck = boxes((5, 5, 5), side=1)
     truth, prediction = boxes((0, 0, 0)) | speck, boxes((0, 0, 0), (5, 5, 5))
     assert lesion_wise(truth, prediction, (1, 1, 1)) == {
-        "lesion_f1": 1, "lesion_tpr": 1, "lesion_fpr": 0,
-    }  # fmt: skip
+        "lesion_f1": 1,
+        "lesion_tpr": 1,
+        "lesion_fpr": 0,
+    }
     # 2 mm voxels: the speck is 8 mm³ and a lesion of its own.
     missed = lesion_wise(truth, boxes((0, 0, 0)), (2, 2, 2))
     assert missed["lesion_tpr"] == 0.5

@@ -22,7 +22,7 @@ from pages import assert_self_contained
 from msnmo_bids.bids.dataset import write_shared_files
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
-from msnmo_bids.group.facts import read_facts
+from msnmo_bids.group.covariates import read_covariates
 from msnmo_bids.group.frequency import lesions_in_mni
 from msnmo_bids.group.outliers import LIMIT, modified_z, outliers
 from msnmo_bids.group.quality import read_quality
@@ -55,7 +55,7 @@ def test_the_page_needs_nothing_else_and_begins_with_what_went_wrong(cohort: tup
     places = [text.index(part) for part in
               ("Processing failed", "Stands apart", "Not processed : 1", "Click a heading",
                "Lesion load", "Lesion frequency in", "Confusion matrix", "lowest DSC",
-               "A line a site")]  # fmt: skip
+               "A line per site")]  # fmt: skip
     assert places == sorted(places)
     assert "brain volume of 310 ml, far below" in text
     assert "No real NMOSD scan was available to the developers" in text
@@ -162,8 +162,9 @@ def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
     assert (out / "group_segmentation.tsv").is_file()
     write_group(out, entries, version="1")
     assert sorted(path.name for path in out.glob("group_*.tsv")) == [
-        "group_FLAIR.tsv", "group_attention.tsv",
-    ]  # fmt: skip
+        "group_FLAIR.tsv",
+        "group_attention.tsv",
+    ]
     assert not list(out.glob("group_segmentation*"))
 
 
@@ -193,10 +194,10 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     )
     scan = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
     columns = Columns(diagnosis="group", site="centre")
-    found = read_facts(tmp_path, [scan], columns, ["MS"])[0][scan]
+    found = read_covariates(tmp_path, [scan], columns, ["MS"])[0][scan]
     assert (found.diagnosis, found.site, found.age) == ("MS", "Ljubljana", 89)
     with pytest.raises(UsageError, match="no table has a column 'hospital'") as error:
-        read_facts(tmp_path, [scan], Columns(site="hospital"), ["MS"])
+        read_covariates(tmp_path, [scan], Columns(site="hospital"), ["MS"])
     assert "age, centre, group" in str(error.value.remedy)
 
 

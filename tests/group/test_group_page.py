@@ -1,4 +1,4 @@
-"""The group's tables and page: every scan a row, BIDS-valid phenotype files."""
+"""The group's tables and page: one row per scan, BIDS-valid phenotype files."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
 from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
-from msnmo_bids.interfaces.lesions import SegmentLesions
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import Predict, _checked
+from msnmo_bids.interfaces.segment_lesions import SegmentLesions
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
-from msnmo_bids.preprocessing.records import STRIPPED_BEFORE
+from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
@@ -143,7 +143,7 @@ def test_outputs_of_no_use_are_refused(array, problem):
 
 
 def test_a_broken_link_reaches_the_check(tmp_path):
-    """A git-annex link without content is no file to Nipype; the check has to see it."""
+    """A git-annex link without content is not a file to Nipype; the check has to see it."""
     link = tmp_path / "sub-01_FLAIR.nii.gz"
     link.symlink_to(".git/annex/objects/nowhere")
     with pytest.raises(BadInputError, match="datalad get"):

@@ -51,11 +51,11 @@ def test_each_scan_trains_what_it_can(site):
     notes = {scan.subject: scan.notes for scan in found.scans}
     assert notes == {
         "01": ("no lesion mask in manual",),
-        "02": ("diagnosis 'HC' is no class (MS, NMOSD)",),
+        "02": ("diagnosis 'HC' is not a class (MS, NMOSD)",),
         "03": ("not in participants.tsv",),
     }
     assert [(out.subject, out.reason) for out in found.left_out] == [
-        ("04", "diagnosis 'HC' is no class (MS, NMOSD); no lesion mask in manual"),
+        ("04", "diagnosis 'HC' is not a class (MS, NMOSD); no lesion mask in manual"),
         ("05", "no diagnosis in participants.tsv; no lesion mask in manual"),
     ]
 
@@ -150,7 +150,7 @@ def test_a_data_set_without_scans_does_not_stop_the_others(site, tmp_path):
 
 def test_nothing_at_all_is_an_error_with_a_remedy(site):
     site.add("01", "HC")
-    with pytest.raises(MsnmoError, match=r"'HC' is no class.*Give participants.tsv") as caught:
+    with pytest.raises(MsnmoError, match=r"'HC' is not a class.*Give participants.tsv") as caught:
         find(site)
     assert caught.value.exit_code == ExitCode.INPUT_MISSING
 
@@ -200,7 +200,7 @@ def test_the_table_and_the_text_name_everything(site, tmp_path):
         ("sub-02", "n/a", "yes", "yes"),
         ("sub-03", "n/a", "n/a", "no"),
     ]
-    assert rows[3]["reason"].startswith("diagnosis 'HC' is no class")
+    assert rows[3]["reason"].startswith("diagnosis 'HC' is not a class")
     assert text.read_text() == describe(found)
     lines = describe(found).splitlines()
     assert lines[0] == (

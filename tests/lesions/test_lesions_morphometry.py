@@ -69,8 +69,8 @@ def test_summary_adds_up():
     labels[6:9, 6:9, 6:9] = 2
     labels[11, 11, 11] = 3
     regions = {1: "periventricular", 2: "deep", 3: "periventricular"}
-    sites = {1: {"corpus_callosum": 500.0}, 2: {}, 3: {"corpus_callosum": 8.0}}
-    found = summary(lesion_table(labels, labels > 0, regions, np.diag([2, 2, 2, 1.0]), sites))
+    locations = {1: {"corpus_callosum": 500.0}, 2: {}, 3: {"corpus_callosum": 8.0}}
+    found = summary(lesion_table(labels, labels > 0, regions, np.diag([2, 2, 2, 1.0]), locations))
     assert found["Sites"]["corpus_callosum"] == {"Count": 2, "Volume": 0.508}
     assert found["Sites"]["area_postrema"] == {"Count": 0, "Volume": 0.0}
     assert found["LesionCount"] == 3

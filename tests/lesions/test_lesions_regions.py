@@ -167,7 +167,7 @@ def test_ventricle_is_where_the_atlas_and_the_scan_agree(prior):
 
 
 def test_half_filled_voxels_belong_to_the_ventricle(prior):
-    """A lesion at the wall touches the ventricle although the voxel between is no pure fluid."""
+    """A lesion at the wall touches the ventricle although the voxel between is not pure fluid."""
     values = np.full(SHAPE, 100.0)
     values[8:11] = 40.0
     values[11] = 75.0

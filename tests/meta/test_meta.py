@@ -18,7 +18,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.meta.pooling import Analysis, Pooled, analyse, egger, pool
 from msnmo_bids.meta.report import checks, sentences
-from msnmo_bids.meta.sites import OF_A_SCAN, pooled_folders, read_results, site_studies
+from msnmo_bids.meta.site_studies import OF_A_SCAN, pooled_folders, read_results, site_studies
 from msnmo_bids.meta.studies import PUBLISHED, Estimate, Studies, read_studies, rounded
 
 DSC = "DSC (%)"
@@ -299,8 +299,11 @@ def crossval(folder: Path) -> Path:
     write_tsv(folder / "folds.tsv", list(people[0])[:5], people)
     for model in ("joint", "unet"):
         for fold in (0, 1):
-            scans = [{**person, "prob_MS": 0.9, "prob_NMOSD": 0.1} if model == "joint" else person
-                     for person in people if person["fold"] == fold]  # fmt: skip
+            scans = [
+                {**person, "prob_MS": 0.9, "prob_NMOSD": 0.1} if model == "joint" else person
+                for person in people
+                if person["fold"] == fold
+            ]
             file = folder / "models" / model / f"fold-{fold}" / "scans.tsv"
             write_tsv(file, scan_columns(CLASSES), scans)
     return folder

@@ -42,10 +42,12 @@ def test_contributions_are_those_of_the_formula(branch):
     expected = 0
     for fit in branch.fits:
         coded = fit.layers(standard)
-        pooled = torch.cat([
-            coded.sum(dim=0) / (6 + 4) ** 0.5,
-            (weight[:, None] * coded).sum(dim=0) / torch.sqrt(weight.sum() + 2),
-        ])  # fmt: skip
+        pooled = torch.cat(
+            [
+                coded.sum(dim=0) / (6 + 4) ** 0.5,
+                (weight[:, None] * coded).sum(dim=0) / torch.sqrt(weight.sum() + 2),
+            ]
+        )
         expected = expected + fit.head(pooled) / len(branch.fits)
     torch.testing.assert_close(branch(rows)[0], expected)
 

@@ -41,7 +41,7 @@ CHANGES = {
     "guidance_add": ({"guidance": "add"}, {}),
     "without_cross_loss": ({}, {"cross_weight": 0.0}),
 }
-RIVALS = [name for name in registry.names() if name not in CHANGES]
+BASELINES = [name for name in registry.names() if name not in CHANGES]
 
 # Parameters that an ablation lacks, by the start of their names.
 LACKING = {
@@ -177,7 +177,7 @@ def test_a_task_that_the_network_lacks_is_refused(name):
         network(torch.zeros(1, 1, 32, 32, 32), tasks=network.tasks)
 
 
-@pytest.mark.parametrize("name", ["joint", *RIVALS])
+@pytest.mark.parametrize("name", ["joint", *BASELINES])
 def test_width_scales_the_channels(name):
     sizes = []
     for width in (0.25, 0.5, 1.0):
@@ -234,7 +234,7 @@ def test_work_grows_with_the_volume():
     assert large.parameters == small.parameters
 
 
-@pytest.mark.parametrize("name", ["joint", *sorted(set(RIVALS) - {"resnet101", "resnet152"})])
+@pytest.mark.parametrize("name", ["joint", *sorted(set(BASELINES) - {"resnet101", "resnet152"})])
 def test_the_number_of_input_channels_stands_in_one_place(name, monkeypatch):
     registry.entry(name).build(width=SLIM)  # what it needs is imported
     for module in list(sys.modules.values()):
@@ -274,7 +274,7 @@ def test_size_command_refuses_in_words(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_normalization_of_a_rival_can_be_chosen():
+def test_the_normalization_of_a_baseline_can_be_chosen():
     entry = registry.entry("resnet50")
     published = replace(entry, config=replace(entry.config, normalization="batch"))
     kinds = [

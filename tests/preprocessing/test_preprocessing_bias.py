@@ -80,8 +80,10 @@ def test_a_finer_matrix_has_the_same_coarse_grid_and_field(phantom, files, save,
     finer = corrected(
         save(fine[0].astype(np.float32), affine, "fine.nii"),
         save(fine[1].astype(np.uint8), affine, "fine_mask.nii"),
-        tmp_path / "fine", 5, 5,
-    )  # fmt: skip
+        tmp_path / "fine",
+        5,
+        5,
+    )
     shapes = [nib.load(folder / "coarse.nii").shape for folder in (tmp_path, tmp_path / "fine")]
     assert shapes[0] == shapes[1] == (20, 22, 18)
     brain = phantom["brain"]

@@ -50,8 +50,9 @@ def test_no_foreground(save, tmp_path):
 
 
 MM = (4.0, 4.0, 4.0)
-PLACE = np.stack(np.meshgrid(*[4.0 * (np.arange(n) - (n - 1) / 2) for n in (48, 56, 44)],
-                             indexing="ij"), -1)  # fmt: skip
+PLACE = np.stack(
+    np.meshgrid(*[4.0 * (np.arange(n) - (n - 1) / 2) for n in (48, 56, 44)], indexing="ij"), -1
+)
 
 
 def shell(radius: float) -> np.ndarray:

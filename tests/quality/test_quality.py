@@ -10,9 +10,9 @@ import pytest
 from scipy import ndimage
 
 from msnmo_bids.lesions.regions import load_atlas
-from msnmo_bids.quality.figures import QualityImages, quality
 from msnmo_bids.quality.limits import AMBER, GREEN, LEVELS, LIMITS, RED
-from msnmo_bids.quality.scan import atlas_coverage
+from msnmo_bids.quality.measures import QualityImages, quality
+from msnmo_bids.quality.scan_quality import atlas_coverage
 
 SHAPE, ZOOMS = (48, 56, 44), (3.0, 3.0, 3.0)
 WHITE, CORTEX, FLUID = 100.0, 108.0, 35.0

@@ -13,9 +13,12 @@ def test_calibration() -> None:
     assert "temperature 1.5) on simulated" in calibration(diagnosis(SCAN)["Calibration"])
     assert "not calibrated" in calibration({"Temperature": 1.0, "Method": "none"})
     curve = {
-        "Temperature": 1.0, "Margins": [-1.0, 1.0], "Chances": [0.05, 0.75],
-        "Method": "isotonic calibration", "Data": "simulated",
-    }  # fmt: skip
+        "Temperature": 1.0,
+        "Margins": [-1.0, 1.0],
+        "Chances": [0.05, 0.75],
+        "Method": "isotonic calibration",
+        "Data": "simulated",
+    }
     assert "(a curve that gives the second class 0.05 to 0.75) on simulated" in calibration(curve)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from msnmo_bids.bids.changes import fingerprint, paths_of
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.cli.main import main
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.model.probe import Machine

@@ -28,8 +28,10 @@ class Holder:
     def __init__(self, name: str, *folders: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", HOLD, name, *map(str, folders)],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ROOT},
+        )
         self.took = self.process.stdout.readline().strip() == "True"
 
     def kill(self) -> None:

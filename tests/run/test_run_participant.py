@@ -400,8 +400,10 @@ def test_called_as_babs_calls_it(call, fake, make_dataset, tmp_path, monkeypatch
         annexed.parent.mkdir(parents=True, exist_ok=True)
         (raw / relative).rename(annexed)
         (raw / relative).symlink_to(os.path.relpath(annexed, (raw / relative).parent))
-    queries = {"flair": {"datatype": "anat", "session": "2", "suffix": "FLAIR"},
-               "bold": {"datatype": "func", "session": "2", "suffix": "bold"}}  # fmt: skip
+    queries = {
+        "flair": {"datatype": "anat", "session": "2", "suffix": "FLAIR"},
+        "bold": {"datatype": "func", "session": "2", "suffix": "bold"},
+    }
     (tmp_path / "ses-2_filter.json").write_text(json.dumps(queries))
     monkeypatch.chdir(tmp_path)
     result = call(

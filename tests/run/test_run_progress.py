@@ -88,8 +88,11 @@ def test_messages_do_not_break_the_live_line(capsys):
     progress, _ = make(stream)
     handler = ConsoleHandler()
     handler.progress = progress
-    handler.handle(logging.makeLogRecord({"msg": "hello %s", "args": ("you",), "levelno": 30,
-                                          "levelname": "WARNING"}))  # fmt: skip
+    handler.handle(
+        logging.makeLogRecord(
+            {"msg": "hello %s", "args": ("you",), "levelno": 30, "levelname": "WARNING"}
+        )
+    )
     assert stream.getvalue() == f"{ERASE_LINE}{ERASE_LINE}0 of 4 scans done, 0 running"
 
 

@@ -131,9 +131,11 @@ def test_the_group_level_from_derivatives_alone(call, fake, raw, out, bad_data, 
     assert result.text.count("made from the output folder alone, without: ") == 1
     assert ("sites" in result.text) == (where != "empty"), "an empty folder may still have tables"
     assert status(fake) == {
-        "sub-01_ses-1": "complete", "sub-01_ses-2": "complete",
-        "sub-02": "complete", "sub-03": "failed",
-    }  # fmt: skip
+        "sub-01_ses-1": "complete",
+        "sub-01_ses-2": "complete",
+        "sub-02": "complete",
+        "sub-03": "failed",
+    }
     assert [scan.relative for scan in fake.group[-1][0]] == NAMES
     part = call(raw, out, "group", "--participant-label", "02")
     assert part.code == 0

@@ -14,7 +14,7 @@ from msnmo_bids.simulation.lesion_frequency import (
     mni_affine,
     with_frequency,
 )
-from msnmo_bids.simulation.lesions import place_lesions
+from msnmo_bids.simulation.lesion_placement import place_lesions
 from msnmo_bids.simulation.mni_head import mni_head
 from msnmo_bids.simulation.stamping import Stamper
 

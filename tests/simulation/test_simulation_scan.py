@@ -29,7 +29,7 @@ from msnmo_bids.simulation.contrast import (
     tissue_means,
 )
 from msnmo_bids.simulation.deformation import DeformationRange, deform
-from msnmo_bids.simulation.lesions import place_lesions
+from msnmo_bids.simulation.lesion_placement import place_lesions
 from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
 from msnmo_bids.simulation.sample import (
     _skull_base,

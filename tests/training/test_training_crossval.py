@@ -191,8 +191,9 @@ def test_crossval_from_scans_to_page(site, tmp_path):
     for model in models:
         rows = []
         for fold in ("fold-1", "fold-2"):
-            rows += list(csv.DictReader((out / "models" / model / fold / "scans.tsv").open(),
-                                        delimiter="\t"))  # fmt: skip
+            rows += list(
+                csv.DictReader((out / "models" / model / fold / "scans.tsv").open(), delimiter="\t")
+            )
         assert sorted(row["participant_id"] for row in rows) == [f"sub-0{k}" for k in range(8)]
         segments, classifies = (rows[0][name] != "n/a" for name in ("dsc", "prob_MS"))
         assert segments == (model in ("joint", "unet"))

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 def test_a_broken_checkpoint_is_named(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.checkpoint.write_bytes(b"PK nothing")
-    with pytest.raises(BadInputError, match=r"checkpoint\.pt: is no checkpoint.*Delete it"):
+    with pytest.raises(BadInputError, match=r"checkpoint\.pt: is not a checkpoint.*Delete it"):
         trainer.run()
 
 
@@ -339,9 +339,11 @@ def test_a_part_of_a_part_can_stay():
     trained = {name for name, value in network.named_parameters() if value.requires_grad}
     parts = {".".join(name.split(".")[:3]) for name in trained}
     assert parts == {
-        "classification.blocks.1", "classification.blocks.2",
-        "classification.head.weight", "classification.head.bias",
-    }  # fmt: skip
+        "classification.blocks.1",
+        "classification.blocks.2",
+        "classification.head.weight",
+        "classification.head.bias",
+    }
 
 
 def test_parts_that_the_network_lacks_or_all_of_it_cannot_stay():

@@ -67,10 +67,13 @@ def spread(counts: Counter, groups: int, number: int) -> int:
     """Return the largest difference of two folds in the counts of one group."""
     names = {group for group, _ in counts}
     return max(
-        (max(counts[name, f] for f in range(1, number + 1))
-         - min(counts[name, f] for f in range(1, number + 1)) for name in names),
+        (
+            max(counts[name, f] for f in range(1, number + 1))
+            - min(counts[name, f] for f in range(1, number + 1))
+            for name in names
+        ),
         default=0,
-    )  # fmt: skip
+    )
 
 
 @given(people, st.integers(2, 5), st.integers(0, 99))
@@ -199,7 +202,7 @@ def test_folds_survive_the_file(tmp_path_factory, participants):
         ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tHC\t", "says diagnosis HC of d/sub-000, now MS"),
         ("sub-000\td\tA\tMS\t", "sub-001\td\tA\tMS\t", "names d/sub-001 twice"),
         ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tMS\tx", "has the fold 'x"),
-        ("\tfold", "\tpart", "is no table with the columns participant_id"),
+        ("\tfold", "\tpart", "is not a table with the columns participant_id"),
         ("sub-005", "sub-005\td\tA\tMS\t9\nsub-006", "nobody in fold"),
     ],
 )

@@ -157,8 +157,10 @@ def test_two_processes_give_the_gradient_of_one(tmp_path, monkeypatch):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     subprocess.run(
         [*launcher, "--nproc-per-node", "2", program, out, *words],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     monkeypatch.setattr(Curves, "draw", lambda self: None)
     settings = dict(word.split("=") for word in words) | {"batch_size": 2}
     alone = make_trainer(tmp_path / "one", **settings)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.pool import BrainPool
 
 
 def make_pool(head, size=2, nmosd_share=0.5) -> BrainPool:
     return BrainPool(
-        Material([head]),
+        SimulationAssets([head]),
         (32, 32, 32),
         size=size,
         classes=("MS", "NMOSD"),

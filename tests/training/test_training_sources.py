@@ -11,7 +11,7 @@ from tiny_training import make_samples
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.simulation.material import Material
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.pool import BrainPool
 from msnmo_bids.training.sources import EpochSource, SimulatedSource, Stream, generator
@@ -82,7 +82,9 @@ class QuickPool(BrainPool):
 
     def __init__(self, size: int = 3) -> None:
         shape = (16,) * 3
-        super().__init__(Material([]), shape, size=size, classes=("MS", "NMOSD"), nmosd_share=0.5)
+        super().__init__(
+            SimulationAssets([]), shape, size=size, classes=("MS", "NMOSD"), nmosd_share=0.5
+        )
 
     def refresh(self, rng: np.random.Generator) -> None:
         image = rng.normal(0, 1, self.shape).astype(np.float16)

@@ -60,9 +60,12 @@ def make_trainer(
     config = TrainingConfig(**{**SETTINGS, **settings})
     torch.manual_seed(0)
     source = EpochSource(
-        make_samples(samples), config.samples_per_step,
-        seed=config.seed, rank=ranks.rank, processes=ranks.count,
-    )  # fmt: skip
+        make_samples(samples),
+        config.samples_per_step,
+        seed=config.seed,
+        rank=ranks.rank,
+        processes=ranks.count,
+    )
     return Trainer(
         network or JointNetwork(NETWORK), JointLoss(LOSS), config, source, out,
         validation=make_samples(3, seed=1), ranks=ranks,

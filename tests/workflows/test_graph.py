@@ -14,7 +14,7 @@ from phantoms import AFFINE, head
 
 from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION, Calibration
 from msnmo_bids.model.weights import LesionNetwork, read_metadata
-from msnmo_bids.preprocessing.records import FOREGROUND_TOOL
+from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf

@@ -219,8 +219,11 @@ def test_the_diagnosis_lists_what_was_written_and_comes_last(make_scan, tmp_path
         for path in (tmp_path / "out").rglob("*")
         if path.is_file()
     }
-    assert set(diagnosis["Outputs"]) | {derivative_paths(
-        scan.folder, scan.prefix, CLASSES)["diagnosis"]} == written  # fmt: skip
+    assert (
+        set(diagnosis["Outputs"])
+        | {derivative_paths(scan.folder, scan.prefix, CLASSES)["diagnosis"]}
+        == written
+    )
     assert diagnosis["Diagnosis"] == "NMOSD"
     assert diagnosis["Reason"] is None
     assert sum(diagnosis["Probabilities"].values()) == pytest.approx(1, abs=1e-12)

@@ -11,11 +11,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from msnmo_bids.bids.changes import is_compared, paths_of
+from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.bids.visits import Comparison
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.text import Note
 from msnmo_bids.workflows.execution import run_workflow

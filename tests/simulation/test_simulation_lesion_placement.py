@@ -10,6 +10,7 @@ from scipy import stats
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
+from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.lesion_shapes import (
     LARGEST_MAGNIFICATION,
     ShapeLibrary,
@@ -17,7 +18,6 @@ from msnmo_bids.simulation.lesion_shapes import (
     ovoid,
     random_rotation,
 )
-from msnmo_bids.simulation.lesions import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.stamping import RIM, Stamper
 
 DRAWS = 4000
@@ -151,8 +151,9 @@ def test_sites_are_as_frequent_as_published(tiny_head, diagnosis, people, shares
 def test_lesions_lie_at_the_ventricle_that_they_are_named_after(tiny_head):
     stamper = Stamper(tiny_head, np.random.default_rng(0), None)
     for place, kind in (
-        ("third_ventricle", Tissue.THIRD_VENTRICLE), ("fourth_ventricle", Tissue.FOURTH_VENTRICLE)
-    ):  # fmt: skip
+        ("third_ventricle", Tissue.THIRD_VENTRICLE),
+        ("fourth_ventricle", Tissue.FOURTH_VENTRICLE),
+    ):
         voxels = np.unravel_index(stamper.candidates(place)[0], tiny_head.tissue.shape)
         own = np.argwhere(tiny_head.tissue == kind)
         nearest = [np.linalg.norm(own - voxel, axis=1).min() for voxel in np.transpose(voxels)]
@@ -170,7 +171,7 @@ def test_nmosd_has_few_lesions_whatever_the_load(tiny_head):
     }
     assert (
         5 <= np.median(numbers[3.0]) <= 13
-    )  # published: 6 (quartiles 3 to 11), typical sites apart
+    )  # published: 6 (quartiles 3 to 11), typical locations apart
     assert np.median(numbers[20.0]) < 2 * np.median(numbers[3.0])
 
 

@@ -59,7 +59,7 @@ class _CompareVisitsInputSpec(_RegisterVisitsInputSpec):
 
 class _CompareVisitsOutputSpec(TraitedSpec):
     images = traits.Dict(desc="NIfTI by kind, in the half-way space")
-    table_file = File(exists=True, desc="one row a lesion, and their summary, JSON")
+    table_file = File(exists=True, desc="JSON: one row per lesion, summary")
 
 
 class CompareVisits(StepInterface):
@@ -91,7 +91,7 @@ class CompareVisits(StepInterface):
 
 class _ChangeFigureInputSpec(BaseInterfaceInputSpec):
     images = traits.Dict(mandatory=True, desc="NIfTI by kind, in the half-way space")
-    table_file = File(exists=True, mandatory=True, desc="one row a lesion, JSON")
+    table_file = File(exists=True, mandatory=True, desc="one row per lesion, JSON")
     names = traits.List(traits.Str, mandatory=True, desc="the visits, the earlier one first")
 
 
@@ -124,7 +124,7 @@ class _WriteChangesInputSpec(BaseInterfaceInputSpec):
     method = traits.Dict(mandatory=True, desc="version of the program and limits")
     methods_text = traits.Str(mandatory=True, desc="how visits were compared, in sentences")
     images = traits.Dict(mandatory=True, desc="NIfTI by kind, in the half-way space")
-    table_file = File(exists=True, mandatory=True, desc="one row a lesion, and their summary, JSON")
+    table_file = File(exists=True, mandatory=True, desc="JSON: one row per lesion, summary")
     figure = File(exists=True, mandatory=True, desc="SVG")
 
 

@@ -62,7 +62,7 @@ class _SegmentOutputSpec(TraitedSpec):
     lesion_file = File(exists=True, desc="lesion mask (RAS, uint8)")
     label_file = File(exists=True, desc="lesion labels (RAS, int32)")
     cam_files = traits.Dict(desc="class activation map by class (RAS, float32)")
-    table_file = File(exists=True, desc="one row a lesion and their summary, JSON")
+    table_file = File(exists=True, desc="JSON: one row per lesion, summary")
 
 
 class SegmentLesions(StepInterface):
@@ -91,8 +91,11 @@ class SegmentLesions(StepInterface):
             float(abs(np.linalg.det(affine[:3, :3]))),
             LesionCriteria(self.inputs.threshold, self.inputs.min_volume),
         )
-        arrays = {"probability": lesions.probability, "lesion": lesions.mask,
-                  "label": lesions.labels}  # fmt: skip
+        arrays = {
+            "probability": lesions.probability,
+            "lesion": lesions.mask,
+            "label": lesions.labels,
+        }
         written = {
             f"{name}_file": str(write_like(array, flair, folder / f"{name}.nii"))
             for name, array in arrays.items()

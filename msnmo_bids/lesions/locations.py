@@ -1,7 +1,7 @@
-"""Sites inside the regions: corpus callosum, and those typical of NMOSD.
+"""Locations inside the regions: corpus callosum, and those typical of NMOSD.
 
-Each site is a tube around a line in MNI space, wide enough for what an affine registration misses.
-A lesion can lie at several sites, and lies in its region (`regions`) all the same.
+Each is a tube around a line in MNI space, wide enough for what an affine registration misses. A
+lesion can lie at several locations, and lies in its region (`regions`) all the same.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-#: A lesion lies at a site with this much of it there (mm³: a sphere of 3 mm) or with a half; at
+#: A lesion lies at a location with this much of it there (mm³: a sphere of 3 mm) or with a half; at
 #: one that passes through tissue in which lesions of any kind lie, with a half.
 LEAST_VOLUME, LEAST_SHARE = 14.0, 0.5
 
 
 @dataclass(frozen=True)
-class Site:
+class Location:
     """A tube in MNI space.
 
     Parameters
@@ -27,13 +27,13 @@ class Site:
     line : tuple of (float, float, float)
         Points (MNI mm) that straight lines join.
     radius : float
-        Distance from the line that belongs to the site (mm).
+        Distance from the line that belongs to the location (mm).
     half_width : float
         Distance across the midsagittal plane that is free (mm): a sheet instead of a tube.
     both_sides : bool
         Whether the mirrored line belongs to it too.
     nmosd : bool
-        Whether the site is typical of NMOSD.
+        Whether the location is typical of NMOSD.
     with_half : bool
         Whether a lesion must have half of itself there, however large it is.
     """
@@ -46,7 +46,7 @@ class Site:
     with_half: bool = False
 
     def holds(self, places: np.ndarray) -> np.ndarray:
-        """Say which places lie in the site.
+        """Say which places lie in the location.
 
         Parameters
         ----------
@@ -67,34 +67,34 @@ class Site:
         return np.min(nearest, axis=0) <= self.radius
 
 
-SITES = {
-    "corpus_callosum": Site(
+LOCATIONS = {
+    "corpus_callosum": Location(
         ((0, 22, -4), (0, 29, 6), (0, 20, 20), (0, 0, 26), (0, -22, 25), (0, -36, 16), (0, -37, 8)),
         radius=6.0,
         half_width=9.0,
         nmosd=False,
     ),
-    "periaqueductal_fourth_ventricle": Site(
+    "periaqueductal_fourth_ventricle": Location(
         ((0, -29, -4), (0, -34, -14), (0, -39, -24), (0, -43, -34), (0, -43, -44)), radius=9.0
     ),
-    "area_postrema": Site(((0, -42, -48), (0, -43, -56)), radius=6.0),
-    "hypothalamus_third_ventricle": Site(
+    "area_postrema": Location(((0, -42, -48), (0, -43, -56)), radius=6.0),
+    "hypothalamus_third_ventricle": Location(
         ((0, 2, -10), (0, -5, -6), (0, -14, 0), (0, -25, 1)), radius=8.0
     ),
-    "corticospinal_tract": Site(
+    "corticospinal_tract": Location(
         ((34, -24, 54), (27, -22, 32), (23, -19, 10), (15, -17, -12), (7, -23, -32), (4, -36, -54)),
         radius=5.0,
         both_sides=True,
         with_half=True,
     ),
-}  # fmt: skip
-NMOSD_SITES = tuple(name for name, site in SITES.items() if site.nmosd)
+}
+NMOSD_LOCATIONS = tuple(name for name, location in LOCATIONS.items() if location.nmosd)
 
 
-def lesion_sites(
+def lesion_locations(
     labels: np.ndarray, to_mni: np.ndarray, voxel_volume: float
 ) -> dict[int, dict[str, float]]:
-    """Find the sites at which each lesion lies.
+    """Find the locations at which each lesion lies.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def lesion_sites(
     Returns
     -------
     dict
-        For each label the volume (mm³) within each site at which it lies; empty at none.
+        For each label the volume (mm³) within each location at which it lies; empty at none.
     """
     found: dict[int, dict[str, float]] = {}
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -117,14 +117,14 @@ def lesion_sites(
         index = np.argwhere(labels[box] == number) + [part.start for part in box]
         places = nib.affines.apply_affine(to_mni, index)
         volumes = {
-            name: float(np.count_nonzero(site.holds(places))) * voxel_volume
-            for name, site in SITES.items()
+            name: float(np.count_nonzero(location.holds(places))) * voxel_volume
+            for name, location in LOCATIONS.items()
         }
         half = LEAST_SHARE * len(index) * voxel_volume
         found[number] = {
             name: volume
             for name, volume in volumes.items()
-            if volume >= (half if SITES[name].with_half else min(LEAST_VOLUME, half)) > 0
+            if volume >= (half if LOCATIONS[name].with_half else min(LEAST_VOLUME, half)) > 0
         }
     return found
 

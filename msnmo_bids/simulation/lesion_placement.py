@@ -47,7 +47,7 @@ _COUNT_FOLLOWS_LOAD = 0.6  # correlation of the logarithms
 _LOG_VOLUME = (3.0, 1.5)  # 3.27 and 1.37 of those that come out at 3 mm³ or more
 _LARGE = 1000.0  # mm³
 
-#: ln of the number of lesions of NMOSD outside of its typical sites: mean and s.d.
+#: ln of the number of lesions of NMOSD outside of its typical locations: mean and s.d.
 _LOG_COUNT_NMOSD = (float(np.log(6)), 0.9)
 _PUNCTATE_SHARE = 0.7  # of them; the others are up to 200 mm³
 _U_FIBRE_SHARE_NMOSD = 0.15  # of the juxtacortical ones, so that half of the people have one
@@ -217,9 +217,11 @@ def follow_up(
             volume = float(np.clip(rng.lognormal(3.9, 0.9), 14, 1500))
             places, shares = _NEW_PLACES[diagnosis]
             stamper.lesion(
-                str(rng.choice(places, p=shares)), volume,
-                soft=rng.uniform(0.5, 1.0), gather=diagnosis == "MS",
-            )  # fmt: skip
+                str(rng.choice(places, p=shares)),
+                volume,
+                soft=rng.uniform(0.5, 1.0),
+                gather=diagnosis == "MS",
+            )
     return stamper.result()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from msnmo_bids.simulation.material import Material, load_material
+from msnmo_bids.simulation.assets import SimulationAssets, load_assets
 
 
-def add_material_options(parser: argparse.ArgumentParser, *, needs_shapes: bool = False) -> None:
+def add_asset_options(parser: argparse.ArgumentParser, *, needs_shapes: bool = False) -> None:
     """Add ``--anatomy``, ``--lesion-shapes`` and ``--cache`` to a program.
 
     With `needs_shapes` the program does not start without a library of lesion shapes.
@@ -19,6 +19,6 @@ def add_material_options(parser: argparse.ArgumentParser, *, needs_shapes: bool 
     parser.add_argument("--cache", type=Path, help="folder for prepared heads and scans")
 
 
-def material_of(options: argparse.Namespace) -> Material:
-    """Read what the options of `add_material_options` name."""
-    return load_material(options.anatomy, options.lesion_shapes, options.cache)
+def assets_of(options: argparse.Namespace) -> SimulationAssets:
+    """Read what the options of `add_asset_options` name."""
+    return load_assets(options.anatomy, options.lesion_shapes, options.cache)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.dataset import write_tsv
-from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.bids.visits import (
+from msnmo_bids.bids.comparisons import (
     BY_LABELS,
     BY_SCANS,
     BY_SESSIONS,
@@ -21,6 +19,8 @@ from msnmo_bids.bids.visits import (
     comparisons,
     left_out,
 )
+from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.bids.scans import find_scans
 
 
 def name(session: str, rest: str = "", subject: str = "01") -> str:
@@ -52,8 +52,11 @@ def test_dates_win_over_labels_and_give_the_interval(make_dataset):
     for session, date in (("a", "2020-01-01"), ("b", "2021-01-01")):
         folder = root / "sub-01" / f"ses-{session}"
         file = f"anat/sub-01_ses-{session}_FLAIR.nii.gz"
-        write_tsv(folder / f"sub-01_ses-{session}_scans.tsv", ("filename", "acq_time"),
-                  [{"filename": file, "acq_time": date}])  # fmt: skip
+        write_tsv(
+            folder / f"sub-01_ses-{session}_scans.tsv",
+            ("filename", "acq_time"),
+            [{"filename": file, "acq_time": date}],
+        )
     [one] = comparisons(find_scans(root).scans)
     assert (one.earlier.session, one.order_by, one.interval_days) == ("a", BY_SCANS, 366)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.changes import is_compared, remove_stale, why_not_comparable
+from msnmo_bids.bids.comparisons import Comparison, comparisons, left_out
 from msnmo_bids.bids.resume import diagnosis_path
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.visits import Comparison, comparisons, left_out
 from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
@@ -40,7 +40,7 @@ def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Compar
 
 
 def why_left_out(scans: Sequence[Scan], output_dir: Path) -> list[str]:
-    """Name the visits and scans that are in no comparison, and why; one line a kind."""
+    """Name the visits and scans that are in no comparison, and why; one line per kind."""
     return merged(left_out(scans, possible_comparisons(scans, output_dir)))
 
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from functools import cache
 from itertools import pairwise
 
+from msnmo_bids.bids.raw_tables import SCANS, SESSIONS, Tables
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.tables import SCANS, SESSIONS, Tables
 from msnmo_bids.text import Note, natural_key
 
 #: How the order of visits was found; the first two are tables with the column ``acq_time``.

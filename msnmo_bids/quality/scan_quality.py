@@ -15,7 +15,7 @@ from msnmo_bids.lesions.regions import (
     atlas_on_grid,
     load_atlas,
 )
-from msnmo_bids.quality.figures import QualityImages, quality
+from msnmo_bids.quality.measures import QualityImages, quality
 
 _BRAIN_PRIOR = 0.5
 _EVERY = 7  # voxels of the atlas's brain are enough for its coverage
@@ -34,7 +34,7 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     Returns
     -------
     dict
-        As :func:`msnmo_bids.quality.figures.quality` gives it.
+        As :func:`msnmo_bids.quality.measures.quality` gives it.
     """
     image = nib.Nifti1Image.from_filename(raw)
     values = np.asanyarray(image.dataobj, dtype=np.float32)

@@ -16,7 +16,7 @@ from msnmo_bids.text import Note
 _MISSING = frozenset({"", "n/a", "na", "nan", "#n/a"})
 #: Columns that name a row.
 KEYS = frozenset({"participant_id", "session_id", "filename"})
-#: Columns by which ``participants.tsv`` has a row a session, where it has.
+#: Columns by which ``participants.tsv`` has a row per session, where it has.
 _SESSION_COLUMNS = ("session_id", "session")
 PARTICIPANTS, SESSIONS, SCANS = "participants.tsv", "sessions.tsv", "scans.tsv"
 
@@ -70,7 +70,7 @@ class Rows:
         column : str
             The column.
         session : str, optional
-            Rows of this session come first, in a table that has rows a session.
+            Rows of this session come first, in a table with one row per session.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class Rows:
                 )
         what = "image" if self.kind == SCANS else "folder"
         for label in self.unmatched:
-            # Rows of other images than FLAIR are no fault.
+            # Rows of other images than FLAIR are not a fault.
             if self.kind != SCANS or label.endswith("_FLAIR"):
                 yield self.note(f"rows that fit no {what}, not used", label or "(no name)")
         for (name, column), texts in self.contradictions.items():

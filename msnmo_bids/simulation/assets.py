@@ -12,7 +12,7 @@ from msnmo_bids.simulation.mni_head import mni_head
 
 
 @dataclass(frozen=True)
-class Material:
+class SimulationAssets:
     """What simulated scans are made of.
 
     Parameters
@@ -27,9 +27,9 @@ class Material:
     shapes: ShapeLibrary | None = None
 
 
-def load_material(
+def load_assets(
     anatomy: Path | None, shapes: Path | None = None, cache: Path | None = None
-) -> Material:
+) -> SimulationAssets:
     """Read heads and lesion shapes.
 
     Parameters
@@ -43,7 +43,7 @@ def load_material(
 
     Returns
     -------
-    Material
+    SimulationAssets
 
     Raises
     ------
@@ -51,20 +51,20 @@ def load_material(
         If a folder or file is missing or holds something else.
     """
     heads = [mni_head()] if anatomy is None else load_heads(anatomy, cache)
-    return material_with(heads, shapes)
+    return assets_with(heads, shapes)
 
 
-def material_with(heads: list[Head], shapes: Path | None) -> Material:
+def assets_with(heads: list[Head], shapes: Path | None) -> SimulationAssets:
     """Add the library of lesion shapes (.npz), if there is one, to heads that were read.
 
     Raises
     ------
     BadInputError
-        If the file is no such library.
+        If the file is not such a library.
     """
     if shapes is None:
-        return Material(heads)
+        return SimulationAssets(heads)
     library = load_shapes(shapes)
     if library.frequency is not None:
         heads = [with_frequency(head, library.frequency) for head in heads]
-    return Material(heads, library)
+    return SimulationAssets(heads, library)

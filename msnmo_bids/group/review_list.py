@@ -19,7 +19,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Attention:
+class ReviewItem:
     """A scan to look at.
 
     Parameters
@@ -37,11 +37,11 @@ class Attention:
     reason: str
 
 
-def attention(
+def review_list(
     records: Sequence[ScanRecord],
     outliers: Mapping[str, Sequence[str]],
     quality: Mapping[str, tuple[str, Sequence[str]]],
-) -> list[Attention]:
+) -> list[ReviewItem]:
     """List the scans to look at first.
 
     Parameters
@@ -55,20 +55,20 @@ def attention(
 
     Returns
     -------
-    list of Attention
+    list of ReviewItem
         By kind, then by scan; a scan stands there once for each kind.
     """
     found = []
     for record in records:
         if record.status == Status.FAILED:
             remedy = f". {record.remedy}" if record.remedy else ""
-            found.append(Attention(FAILURE, record, f"{record.reason}{remedy}"))
+            found.append(ReviewItem(FAILURE, record, f"{record.reason}{remedy}"))
         elif record.status == Status.PENDING:
-            found.append(Attention(WAITING, record, record.reason))
+            found.append(ReviewItem(WAITING, record, record.reason))
         if record.relative in outliers:
-            found.append(Attention(OUTLIER, record, "; ".join(outliers[record.relative])))
+            found.append(ReviewItem(OUTLIER, record, "; ".join(outliers[record.relative])))
         colour, reasons = quality.get(record.relative, ("", ()))
         if colour in (POOR, DOUBTFUL):
-            found.append(Attention(colour, record, "; ".join(reasons)))
+            found.append(ReviewItem(colour, record, "; ".join(reasons)))
     places = list(KINDS)
     return sorted(found, key=lambda item: places.index(item.kind))

@@ -51,7 +51,7 @@ LEVELS = (16, 32, 64, 128, 256)
 STAGES = (64, 128, 256, 512)
 
 
-class SegmentationRival(nn.Module):
+class SegmentationBaseline(nn.Module):
     """A network of one channel of lesion logits: ``(B, 1, D, H, W)`` to the same shape.
 
     Parameters
@@ -78,7 +78,7 @@ class SegmentationRival(nn.Module):
         return JointOutput(lesion_logits=self.network(image))
 
 
-class ClassificationRival(nn.Module):
+class ClassificationBaseline(nn.Module):
     """Feature maps, global average pooling, one linear layer: ``(B, 1, D, H, W)`` to ``(B, K)``.
 
     Such a head has class activation maps (Eq. 10, with one scale).
@@ -111,9 +111,9 @@ class ClassificationRival(nn.Module):
         )
 
 
-def build_rival(
+def build_baseline(
     network: str, classes: int = 2, width: float = 1.0, normalization: str = "batch"
-) -> SegmentationRival | ClassificationRival:
+) -> SegmentationBaseline | ClassificationBaseline:
     """Build a published network with random weights.
 
     Parameters
@@ -129,7 +129,7 @@ def build_rival(
 
     Returns
     -------
-    SegmentationRival or ClassificationRival
+    SegmentationBaseline or ClassificationBaseline
         With the interface of `JointNetwork`.
 
     Raises
@@ -143,28 +143,28 @@ def build_rival(
         raise ValueError(f"normalization must be batch, instance or group, not {normalization!r}")
     if classes < 2:
         raise ValueError(f"classes must be two or more, not {classes}")
-    rival = BUILDERS[network](classes, width)
+    baseline = BUILDERS[network](classes, width)
     if normalization != "batch":
-        _replace_batch_normalizations(rival, normalization)
-    return rival
+        _replace_batch_normalizations(baseline, normalization)
+    return baseline
 
 
-def _unet(_: int, width: float) -> SegmentationRival:
+def _unet(_: int, width: float) -> SegmentationBaseline:
     channels = [scale_channels(count, width) for count in (32, *LEVELS[1:], 32)]
     network = BasicUNet(in_channels=INPUT_CHANNELS, out_channels=1, features=channels, norm="batch")
-    return SegmentationRival(network, cast(nn.Conv3d, network.final_conv))
+    return SegmentationBaseline(network, cast(nn.Conv3d, network.final_conv))
 
 
-def _attention_unet(_: int, width: float) -> SegmentationRival:
+def _attention_unet(_: int, width: float) -> SegmentationBaseline:
     channels = [scale_channels(count, width) for count in LEVELS]
     network = AttentionUnet(3, INPUT_CHANNELS, 1, channels, strides=(2, 2, 2, 2))
-    return SegmentationRival(network, cast(nn.Conv3d, network.model[-1].conv))
+    return SegmentationBaseline(network, cast(nn.Conv3d, network.model[-1].conv))
 
 
-def _vnet(_: int, width: float) -> SegmentationRival:
+def _vnet(_: int, width: float) -> SegmentationBaseline:
     # Each level has twice the channels of the one above: the deepest but one is what is rounded.
     network = _ScaledVNet(scale_channels(LEVELS[3], width) // 8)
-    return SegmentationRival(network, cast(nn.Conv3d, network.out_tr.conv2))
+    return SegmentationBaseline(network, cast(nn.Conv3d, network.out_tr.conv2))
 
 
 class _ScaledVNet(VNet):
@@ -186,8 +186,8 @@ class _ScaledVNet(VNet):
         self.out_tr = OutputTransition(3, b, 1, act)
 
 
-def _resnet(blocks: list[int]) -> Callable[[int, float], ClassificationRival]:
-    def build(classes: int, width: float) -> ClassificationRival:
+def _resnet(blocks: list[int]) -> Callable[[int, float], ClassificationBaseline]:
+    def build(classes: int, width: float) -> ClassificationBaseline:
         network = ResNet(
             "bottleneck",
             blocks,
@@ -199,12 +199,12 @@ def _resnet(blocks: list[int]) -> Callable[[int, float], ClassificationRival]:
         )
         stem = (network.conv1, network.bn1, network.act, network.maxpool)
         features = nn.Sequential(*stem, *_stages(network))
-        return ClassificationRival(features, cast(nn.Linear, network.fc))
+        return ClassificationBaseline(features, cast(nn.Linear, network.fc))
 
     return build
 
 
-def _densenet(classes: int, width: float) -> ClassificationRival:
+def _densenet(classes: int, width: float) -> ClassificationBaseline:
     network = DenseNet121(
         spatial_dims=3,
         in_channels=INPUT_CHANNELS,
@@ -213,13 +213,13 @@ def _densenet(classes: int, width: float) -> ClassificationRival:
         growth_rate=scale_channels(32, width),
     )
     features = nn.Sequential(network.features, network.class_layers[0])
-    return ClassificationRival(features, cast(nn.Linear, network.class_layers[-1]))
+    return ClassificationBaseline(features, cast(nn.Linear, network.class_layers[-1]))
 
 
-def _senet(classes: int, width: float) -> ClassificationRival:
+def _senet(classes: int, width: float) -> ClassificationBaseline:
     network = _ScaledSENet(classes, width)
     features = nn.Sequential(network.layer0, *_stages(network))
-    return ClassificationRival(features, network.last_linear)
+    return ClassificationBaseline(features, network.last_linear)
 
 
 class _ScaledSENet(SEResNet50):
@@ -245,7 +245,7 @@ def _stages(network: ResNet | SEResNet50) -> tuple[nn.Module, ...]:
     return network.layer1, network.layer2, network.layer3, network.layer4
 
 
-BUILDERS: dict[str, Callable[[int, float], SegmentationRival | ClassificationRival]] = {
+BUILDERS: dict[str, Callable[[int, float], SegmentationBaseline | ClassificationBaseline]] = {
     "unet": _unet,
     "vnet": _vnet,
     "attention_unet": _attention_unet,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pages import Page
 
-from msnmo_bids.group.facts import Facts, read_facts
+from msnmo_bids.group.covariates import Covariates, read_covariates
 from msnmo_bids.group.settings import Columns
 from msnmo_bids.group.write import write_group
 
@@ -19,25 +19,30 @@ GOOD = "\n".join([
     "sub-03\tMS\t32\tLyon", "sub-04\tNMOSD\t33\tMálaga",
 ]) + "\n"  # fmt: skip
 SCANS = [f"sub-{n:02d}/anat/sub-{n:02d}_FLAIR.nii.gz" for n in range(1, 5)]
-FACTS = [("MS", "Lyon", 30), ("NMOSD", "Málaga", 31), ("MS", "Lyon", 32), ("NMOSD", "Málaga", 33)]
+COVARIATES = [
+    ("MS", "Lyon", 30),
+    ("NMOSD", "Málaga", 31),
+    ("MS", "Lyon", 32),
+    ("NMOSD", "Málaga", 33),
+]
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., tuple[list[Facts], list[str]]]:
+def read(tmp_path: Path) -> Callable[..., tuple[list[Covariates], list[str]]]:
     for scan in SCANS:
         (tmp_path / scan).parent.mkdir(parents=True)
 
-    def run(participants: str | bytes, **columns: str) -> tuple[list[Facts], list[str]]:
+    def run(participants: str | bytes, **columns: str) -> tuple[list[Covariates], list[str]]:
         content = participants if isinstance(participants, bytes) else participants.encode()
         (tmp_path / "participants.tsv").write_bytes(content)
-        found, notes = read_facts(tmp_path, SCANS, Columns(**columns), ["MS", "NMOSD"])
+        found, notes = read_covariates(tmp_path, SCANS, Columns(**columns), ["MS", "NMOSD"])
         return [found[scan] for scan in SCANS], notes
 
     return run
 
 
-def known(facts: list[Facts]) -> list[tuple[Any, ...]]:
-    return [(fact.diagnosis, fact.site, fact.age) for fact in facts]
+def known(covariates: list[Covariates]) -> list[tuple[Any, ...]]:
+    return [(own.diagnosis, own.site, own.age) for own in covariates]
 
 
 UNPADDED = GOOD.replace("sub-01", "sub-1").replace("sub-02", "sub-2").replace("sub-03", "3")
@@ -54,16 +59,16 @@ UNPADDED = GOOD.replace("sub-01", "sub-1").replace("sub-02", "sub-2").replace("s
     ],
     ids=["good", "latin1", "utf16", "headerspace", "unpadded"],
 )
-def test_the_same_facts_however_the_table_is_saved(read, participants, notes):
-    facts, said = read(participants)
-    assert known(facts) == FACTS
+def test_the_same_covariates_however_the_table_is_saved(read, participants, notes):
+    covariates, said = read(participants)
+    assert known(covariates) == COVARIATES
     assert len(said) == len(notes)
     assert all(part in line for part, line in zip(notes, said, strict=True))
 
 
 def test_a_quotation_mark_costs_nobody_a_diagnosis(read):
-    facts, notes = read(GOOD.replace("30\tLyon", '30\t"Lyon'))
-    assert known(facts) == [("MS", '"Lyon', 30), *FACTS[1:]]
+    covariates, notes = read(GOOD.replace("30\tLyon", '30\t"Lyon'))
+    assert known(covariates) == [("MS", '"Lyon', 30), *COVARIATES[1:]]
     assert notes == []
 
 
@@ -71,19 +76,19 @@ def test_a_missing_value_in_a_row_a_session_overrules_nothing(read):
     header, *rows = GOOD.splitlines()
     again = [row.replace("\tMS", "\tn/a").replace("\tNMOSD", "\tn/a") for row in rows]
     lines = [f"{header}\tsession", *(f"{r}\t1" for r in rows), *(f"{r}\t2" for r in again)]
-    facts, notes = read("\n".join(lines))
-    assert known(facts) == FACTS
+    covariates, notes = read("\n".join(lines))
+    assert known(covariates) == COVARIATES
     assert notes == []
 
 
 def test_a_dash_is_missing_and_no_diagnosis(read):
-    facts, _ = read(GOOD.replace("\tMS", "\t-"))
-    assert [fact.diagnosis for fact in facts] == [None, "NMOSD", None, "NMOSD"]
+    covariates, _ = read(GOOD.replace("\tMS", "\t-"))
+    assert [own.diagnosis for own in covariates] == [None, "NMOSD", None, "NMOSD"]
 
 
 def test_commas_are_named_in_one_line(read):
-    facts, notes = read(GOOD.replace("\t", ","))
-    assert known(facts) == [(None, None, None)] * 4
+    covariates, notes = read(GOOD.replace("\t", ","))
+    assert known(covariates) == [(None, None, None)] * 4
     assert notes == [
         "participants.tsv: not used, no column participant_id (there is: "
         "'participant_id,diagnosis,age,site'; commas separate it, not tabs)"
@@ -92,10 +97,13 @@ def test_commas_are_named_in_one_line(read):
 
 def test_what_is_not_used_is_counted_and_named(read, caplog):
     text = GOOD.replace("sub-03", "sub-13") + "sub-04\tMS\t33\tMálaga\nsub-14\tMS\tn/a\tn/a\n"
-    facts, notes = read(text.replace("\t31\t", "\t031Y\t"))
-    assert known(facts) == [
-        FACTS[0], ("NMOSD", "Málaga", None), (None, None, None), (None, "Málaga", 33),
-    ]  # fmt: skip
+    covariates, notes = read(text.replace("\t31\t", "\t031Y\t"))
+    assert known(covariates) == [
+        COVARIATES[0],
+        ("NMOSD", "Málaga", None),
+        (None, None, None),
+        (None, "Málaga", 33),
+    ]
     assert notes == [
         "participants.tsv: rows that fit no folder, not used (2): 13, 14",
         "participants.tsv: rows that contradict each other, not used there (1): "
@@ -112,7 +120,7 @@ def test_missing_columns_and_tables_are_named(read, tmp_path):
         "--age-column) (3): diagnosis, site, age"
     )
     (tmp_path / "participants.tsv").unlink()
-    _, notes = read_facts(tmp_path, SCANS, Columns(), ["MS"])
+    _, notes = read_covariates(tmp_path, SCANS, Columns(), ["MS"])
     assert notes == ["there is no participants.tsv: what it would say is not known"]
 
 
@@ -120,8 +128,8 @@ def test_faults_of_sidecars_are_named(read, tmp_path):
     file = (tmp_path / SCANS[0]).with_name("sub-01_FLAIR.json")
     file.write_text('{"Manufacturer": "Siemens", "MagneticFieldStrength": "3"}')
     (tmp_path / SCANS[1]).with_name("sub-02_FLAIR.json").write_text('[{"Manufacturer": "GE"}]')
-    facts, notes = read(GOOD)
-    assert [fact.scanner for fact in facts] == ["Siemens 3 T", None, None, None]
+    covariates, notes = read(GOOD)
+    assert [own.scanner for own in covariates] == ["Siemens 3 T", None, None, None]
     assert notes == [
         'MagneticFieldStrength is "3", not a number: taken as 3.0 (1): '
         "sub-01/anat/sub-01_FLAIR.json",
@@ -141,8 +149,11 @@ def limits(
     scans = [add_results(scan, **changes) for scan in SCANS]
     write_group(tmp_path / "out", scans, version="1", bids_dir=tmp_path)
     page = Page((tmp_path / "out" / "group_FLAIR.html").read_text()).text
-    said = [r.getMessage() for r in caplog.records if "ccuracy" in r.msg % r.args
-            or "class" in r.getMessage()]  # fmt: skip
+    said = [
+        r.getMessage()
+        for r in caplog.records
+        if "ccuracy" in r.msg % r.args or "class" in r.getMessage()
+    ]
     assert all(page.count(line) == 1 for line in said)
     assert "no table has these columns" in page
     return " ".join(said)

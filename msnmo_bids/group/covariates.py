@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msnmo_bids.bids.metadata import Sidecars
-from msnmo_bids.bids.tables import Tables
+from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.settings import Columns
 from msnmo_bids.text import Note, merged
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Facts:
+class Covariates:
     """What is known of a scan; None: unknown.
 
     Parameters
@@ -34,9 +34,9 @@ class Facts:
     age: float | None = None
 
 
-def read_facts(
+def read_covariates(
     bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
-) -> tuple[dict[str, Facts], list[str]]:
+) -> tuple[dict[str, Covariates], list[str]]:
     """Read what the raw data set says of the scans.
 
     Parameters
@@ -52,10 +52,10 @@ def read_facts(
 
     Returns
     -------
-    facts : dict of str to Facts
+    covariates : dict of str to Covariates
         By scan.
     notes : list of str
-        What in the tables and sidecars could not be used, or was guessed, one line a kind.
+        What in the tables and sidecars could not be used, or was guessed, one line per kind.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def read_facts(
     """
     names = list(scans)
     if bids_dir is None:
-        return {name: Facts() for name in names}, []
+        return {name: Covariates() for name in names}, []
     tables, sidecars = Tables(bids_dir, names), Sidecars(bids_dir)
     notes = _check(tables, names, columns, bids_dir)
     by_name = {name.casefold(): name for name in classes}
@@ -73,7 +73,7 @@ def read_facts(
         diagnosis = tables.value(name, columns.diagnosis)
         scanner = tables.value(name, columns.scanner) if columns.scanner else ""
         age = tables.value(name, columns.age)
-        found[name] = Facts(
+        found[name] = Covariates(
             by_name.get(diagnosis.casefold(), diagnosis) or None,
             tables.value(name, columns.site) or None,
             (scanner if columns.scanner else _scanner(sidecars.of(name))) or None,
@@ -110,8 +110,10 @@ def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -
         return []
     options = ", ".join(f"--{name}-column" for name in lacking)
     others = ", ".join(sorted(there)) or "no others"
-    return [Note(f"no table has these columns (there are: {others}; or use {options})", name)
-            for name in lacking]  # fmt: skip
+    return [
+        Note(f"no table has these columns (there are: {others}; or use {options})", name)
+        for name in lacking
+    ]
 
 
 def _scanner(metadata: dict) -> str:

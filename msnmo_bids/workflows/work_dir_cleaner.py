@@ -20,7 +20,7 @@ def batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield items[start : start + BATCH]
 
 
-class Sweeper:
+class WorkDirCleaner:
     """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
 
     Parameters
@@ -38,7 +38,7 @@ class Sweeper:
         self._done: list[Path] = []
 
     def on_event(self, node: str, event: str) -> None:
-        """Sweep what was done before; note what is done now.
+        """Clean up what was done before; note what is done now.
 
         Nipype may still look at a node's folder while it reports its end, so a folder is removed
         at the next event.
@@ -50,12 +50,12 @@ class Sweeper:
         event : str
             ``"start"``, ``"end"`` or ``"exception"``.
         """
-        self.sweep()
+        self.clean()
         *scan, name = node.split(".")
         if event == "end" and name == self._last_node and not self._keep:
             self._done.append(self._work_dir.joinpath(*scan))
 
-    def sweep(self) -> None:
+    def clean(self) -> None:
         """Remove the folders of scans that are done."""
         while self._done:
             folder = self._done.pop()

@@ -12,7 +12,7 @@ from msnmo_bids.bids.names import derivative_name, figure_path
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.lesions.sites import NMOSD_SITES, SITES
+from msnmo_bids.lesions.locations import LOCATIONS, NMOSD_LOCATIONS
 from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
 from msnmo_bids.reports.sections import Participant, Section, make_section
@@ -60,14 +60,14 @@ class ScanView:
     scores: list[Score]
     figures: dict[str, str | None]
     regions: list[tuple[str, int, float]]
-    sites: list[tuple[str, int, float, bool]]
+    locations: list[tuple[str, int, float, bool]]
     lesions: list[dict[str, str]]
     quality: Quality
     viewer: Viewer | None
 
     @property
     def needed(self) -> str | None:
-        """Where on a bar the score lies from which on a diagnosis is named."""
+        """Where on a bar the score lies from which a diagnosis is named."""
         score = self.record.diagnosis.get("MinimumClassProbability")
         return f"{100 * score:.1f}%" if score and self.record.has_pattern else None
 
@@ -149,8 +149,9 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int)
         quality=_quality(output_dir / record.folder, record.prefix),
         viewer=scan_viewer(output_dir, record, budget),
         regions=_measures(REGION_NAMES, diagnosis.get("Regions") or {}),
-        sites=[
-            (*row, row[0] in NMOSD_SITES) for row in _measures(SITES, diagnosis.get("Sites") or {})
+        locations=[
+            (*row, row[0] in NMOSD_LOCATIONS)
+            for row in _measures(LOCATIONS, diagnosis.get("Sites") or {})
         ],
         lesions=[
             {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
@@ -177,7 +178,7 @@ def _quality(folder: Path, prefix: str) -> Quality:
 def _measures(
     known: Iterable[str], measures: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, int, float]]:
-    """Return name, count and volume (ml) of each region or site, the known ones first, always."""
+    """Return name, count and volume (ml) of regions or locations, the known ones first, always."""
     names = dict.fromkeys([*known, *measures])
     found = [(name, measures.get(name) or {}) for name in names]
     return [(name, int(r.get("Count", 0)), float(r.get("Volume", 0.0))) for name, r in found]

@@ -171,14 +171,14 @@ def _table(
     models: Sequence[str],
     note: str,
 ) -> Table:
-    rivals = [m for m in models if m in measures and m != REFERENCE]
+    baselines = [m for m in models if m in measures and m != REFERENCE]
     tests: dict[str, dict[str, Test]] = {m: {} for m in models}
     corrected: dict[str, dict[str, float | None]] = {m: {} for m in models}
     if REFERENCE in measures:
         for metric in (m for m in metrics if m in TESTED):
-            made = [compare(found, REFERENCE, rival, metric=metric) for rival in rivals]
-            for rival, test, p in zip(rivals, made, holm([t.p for t in made]), strict=True):
-                tests[rival][metric], corrected[rival][metric] = test, p
+            made = [compare(found, REFERENCE, baseline, metric=metric) for baseline in baselines]
+            for baseline, test, p in zip(baselines, made, holm([t.p for t in made]), strict=True):
+                tests[baseline][metric], corrected[baseline][metric] = test, p
     rows = [
         Row(
             model=m,
