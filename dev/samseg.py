@@ -49,7 +49,7 @@ def lesion_mask(segmentation: Path, grid: nib.Nifti1Image) -> np.ndarray:
     ndarray of uint8, (X, Y, Z)
         0 and 1; nearest neighbours.
     """
-    labels = nib.load(segmentation)
+    labels = nib.MGHImage.from_filename(segmentation)
     mask = nib.Nifti1Image((np.asarray(labels.dataobj) == LESION).astype(np.uint8), labels.affine)
     return np.asarray(resample_from_to(mask, grid, order=0).dataobj)
 
@@ -70,7 +70,7 @@ def run_scan(one: LabelledScan, program: Path, out: Path, threads: int) -> dict[
     truth = read_lesion_mask(one.mask)
     zooms = tuple(float(size) for size in truth.header.get_zooms()[:3])
     figures = compare_masks(np.asarray(truth.dataobj), lesion_mask(segmentation, truth), zooms)
-    return {**row, "outcome": "done", **{name: round(figures[name], 3) for name in FIGURES}}
+    return {**row, "outcome": "done", **{name: figures[name] for name in FIGURES}}
 
 
 def main() -> None:
@@ -81,16 +81,16 @@ def main() -> None:
     parser.add_argument("--program", type=Path, required=True, help="ENV/bin/run_samseg")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    rows = pd.read_csv(TABLE, sep="\t").to_dict("records") if TABLE.exists() else []
-    done = {row["scan"] for row in rows}
+    table = pd.read_csv(TABLE, sep="\t") if TABLE.exists() else pd.DataFrame({"scan": []})
     for one in labelled_data(options.data).scans:
-        if one.name in done:
+        if one.name in set(table["scan"]):
             continue
         out = options.work / one.name.replace("/", "_")
         out.mkdir(parents=True, exist_ok=True)
-        rows.append(run_scan(one, options.program, out, options.threads))
-        pd.DataFrame(rows).to_csv(TABLE, sep="\t", index=False, na_rep="n/a")
-        print(rows[-1], flush=True)
+        row = run_scan(one, options.program, out, options.threads)
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+        table.to_csv(TABLE, sep="\t", index=False, na_rep="n/a", float_format="%.3f")
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
