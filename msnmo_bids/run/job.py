@@ -159,10 +159,10 @@ class Job:
         names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in scans}
 
         def on_usage(node: str, usage: Usage) -> None:
-            *_, workflow, name = node.split(".")
-            steps = self.usage.setdefault(names[workflow], {})
-            step = step_name(name)
-            steps[step] = steps[step] + usage if step in steps else usage
+            scan = next((names[part] for part in node.split(".") if part in names), None)
+            if scan is not None:  # else it belongs to no scan alone
+                steps, step = self.usage.setdefault(scan, {}), step_name(node)
+                steps[step] = steps[step] + usage if step in steps else usage
 
         return on_usage
 

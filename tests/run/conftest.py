@@ -22,6 +22,7 @@ from msnmo_bids.model.probe import Machine
 from msnmo_bids.model.weights import WeightsMetadata, hash_file
 from msnmo_bids.run import execute, plan
 from msnmo_bids.workflows.steps import LAST_NODE
+from msnmo_bids.workflows.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ def _pretend(
         work.mkdir(parents=True, exist_ok=True)
         (work / "big.nii.gz").touch()
         arguments["on_event"](f"{node}.conform", "start")
+        arguments["on_usage"](f"{node}.preprocessing_wf.conform", Usage(1.0, 2.0, 0.5))
+        arguments["on_usage"](f"{node}.regions", Usage(0.5, 0.5, 0.25))
         if scan.prefix == state.interrupt_at:
             if state.interrupt is not None:
                 state.interrupt()

@@ -50,6 +50,10 @@ def test_all_scans(call, fake, raw, out):
     (run,) = read_runs(out)
     assert [entry["Status"] for entry in run["Scans"]] == ["complete"] * 3
     assert run["ExitCode"] == 0
+    assert run["Scans"][0]["Steps"] == {
+        "checking the image": {"WallSeconds": 1.0, "CPUSeconds": 2.0, "MemoryGB": 0.5},
+        "brain regions": {"WallSeconds": 0.5, "CPUSeconds": 0.5, "MemoryGB": 0.25},
+    }
     for name in ("dataset_description.json", "participants.tsv", "logs/CITATION.md"):
         assert (out / name).is_file()
     log = next((out / "logs").glob("*/msnmo.log")).read_text()
