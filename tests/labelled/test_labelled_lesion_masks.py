@@ -170,7 +170,7 @@ def test_one_volume_in_four_dimensions_is_a_mask(tmp_path):
     ("data", "problem"),
     [
         (np.zeros((8, 8, 8, 2), np.uint8), "lesion mask of 8 x 8 x 8 x 2 voxels"),
-        (np.full((8, 8, 8), np.nan, np.float32), "no finite numbers"),
+        (np.full((8, 8, 8), np.nan, np.float32), "not finite numbers"),
     ],
 )
 def test_bad_masks_are_refused(tmp_path, data, problem):

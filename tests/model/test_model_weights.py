@@ -115,7 +115,7 @@ def test_a_pickle_is_refused_and_not_opened(saved):
     path, _ = saved
     path.write_bytes(pickle.dumps(_Bomb()))
     rewrite(path, sha256=hash_file(path))
-    with pytest.raises(WeightsError, match="no safetensors file"):
+    with pytest.raises(WeightsError, match="not a safetensors file"):
         load_weights(path)
 
 
@@ -133,7 +133,7 @@ class _Bomb:
         ({"colour": "red"}, "unknown entries: colour"),
         ({"threshold": 2.0}, "threshold must be between"),
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
-        ({"calibration": {"warmth": 1.0}}, "no valid description"),
+        ({"calibration": {"warmth": 1.0}}, "not a valid description"),
         (
             {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"margins": [0], "chances": [1]}},
             "for two classes",
@@ -141,12 +141,12 @@ class _Bomb:
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
-        ({"lesion_network": {"file": "other.safetensors"}}, "no valid description"),
+        ({"lesion_network": {"file": "other.safetensors"}}, "not a valid description"),
         ({"lesion_network": {"file": "up/a.safetensors", "sha256": ""}}, "must lie beside these"),
         ({"min_class_probability": 1.5}, "min_class_probability must be"),
         ({"format_version": 99}, "reads format_version 2, not 99"),
         ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),
-        ({"threshold": "half"}, "no valid description"),
+        ({"threshold": "half"}, "not a valid description"),
     ],
 )
 def test_wrong_descriptions(saved, changes, message):
@@ -161,7 +161,7 @@ def test_wrong_descriptions(saved, changes, message):
 def test_broken_descriptions(saved, text):
     path, _ = saved
     path.with_suffix(".json").write_text(text, encoding="utf-8")
-    with pytest.raises(WeightsError, match="no valid description"):
+    with pytest.raises(WeightsError, match="not a valid description"):
         read_metadata(path)
 
 
