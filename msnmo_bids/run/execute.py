@@ -146,8 +146,7 @@ def _process_participants(job: Job, session: Session) -> None:
     from msnmo_bids.workflows.steps import LAST_NODE, step_name
 
     route_nipype(job.options.verbose)
-    names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in job.plan.to_run}
-    progress = Progress(names, last_node=LAST_NODE, step_name=step_name)
+    progress = Progress(job.scan_names, last_node=LAST_NODE, step_name=step_name)
     busy = job.plan.touched
     left, said = list(job.plan.selection.subjects), False
     while left and not job.stopped:
@@ -211,7 +210,7 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     if job.options.overwrite:
         stamps = {}
     job.failures += _run(
-        job, workflow, LAST_NODE, stamps, progress.on_event, on_usage=job.usage_of(scans)
+        job, workflow, LAST_NODE, stamps, progress.on_event, on_usage=job.take_usage
     )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from msnmo_bids.workflows.steps import subject_workflow_name
 from msnmo_bids.workflows.work_dir_cleaner import BATCH
 
 if TYPE_CHECKING:
-    from msnmo_bids.workflows.execution import Failure, UsageCallback
+    from msnmo_bids.workflows.execution import Failure
     from msnmo_bids.workflows.usage import Usage
 
 WORKFLOWS = ("msnmo_wf", "visits_wf")
@@ -152,19 +153,19 @@ class Job:
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
 
-    def usage_of(self, scans: Sequence[Scan]) -> UsageCallback:
-        """Return what takes down, node by node, what processing some scans costs."""
+    @cached_property
+    def scan_names(self) -> dict[str, str]:
+        """Workflow of each scan to run (a part of its nodes' full names) -> the scan's name."""
+        return {f"scan_{scan.node_name}_wf": scan.prefix for scan in self.plan.to_run}
+
+    def take_usage(self, node: str, usage: Usage) -> None:
+        """Take down what a node cost, given its full name."""
         from msnmo_bids.workflows.steps import step_name
 
-        names = {f"scan_{scan.node_name}_wf": scan.prefix for scan in scans}
-
-        def on_usage(node: str, usage: Usage) -> None:
-            scan = next((names[part] for part in node.split(".") if part in names), None)
-            if scan is not None:  # else it belongs to no scan alone
-                steps, step = self.usage.setdefault(scan, {}), step_name(node)
-                steps[step] = steps[step] + usage if step in steps else usage
-
-        return on_usage
+        scan = next((part for part in node.split(".") if part in self.scan_names), None)
+        if scan is not None:  # else it belongs to no scan alone
+            steps, step = self.usage.setdefault(self.scan_names[scan], {}), step_name(node)
+            steps[step] = steps[step] + usage if step in steps else usage
 
     def steps_of(self, scan: Scan) -> dict[str, dict[str, float]]:
         """Return what each step of a scan cost in this run, as ``run.json`` says it."""
