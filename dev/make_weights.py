@@ -35,15 +35,12 @@ class Recipe:
         Simulated brains.
     start, fold, shipped : int
         Steps of the common start (simulated brains alone), of each fold, of the shipped network.
-    share : float
-        Simulated part of the crops of folds and shipped network.
     """
 
     brains: int = 300
     start: int = 3000
     fold: int = 5000
     shipped: int = 10_000
-    share: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,7 @@ def training(places: Places, recipe: Recipe, name: str) -> list[str]:
                  "--simulated", str(places.work / "store")]  # fmt: skip
     if name != START:
         arguments += ["--prepared", str(places.work / "prepared"),
-                      "--start", str(places.weights(START)),
-                      "--simulated-share", str(recipe.share)]  # fmt: skip
+                      "--start", str(places.weights(START))]  # fmt: skip
     if name in SOURCES:
         arguments += ["--without", name]
     return arguments
@@ -99,6 +95,7 @@ def scoring(places: Places) -> list[str]:
     return [
         "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
         "--cache", str(places.work / "prepared"), "--runs", str(places.work / "runs"),
+        "--joint", str(ROOT / "msnmo_bids" / "model" / "weights" / "msnmo-joint.safetensors"),
         "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
         "--pictures", str(places.work / "pictures"),
     ]  # fmt: skip

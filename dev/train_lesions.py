@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4, help="crops of a process per step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=float, default=0.5, help="factor of the channels")
-    parser.add_argument("--simulated-share", type=float, default=0.4)
+    parser.add_argument("--simulated-share", type=float, default=CropSettings.simulated)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
