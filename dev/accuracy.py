@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from dev.simulated_figure import accuracy_figure
 from dev.simulated_summary import (
     ceiling,
     diagnosis_summary,
-    naming_limit,
     segmentation_summary,
 )
 from dev.simulated_test import (
@@ -72,9 +72,9 @@ def main() -> None:
     summary: dict[str, Any] = {"weights": describe(metadata)}
     if options.each:
         cases = _simulated(options)
-        least = metadata.min_class_probability
-        summary["simulated"] = _summarise(cases, classes, least)
-        accuracy_figure(cases, classes, least, options.out / "simulated.png")
+        limits = metadata.naming_limits
+        summary["simulated"] = _summarise(cases, classes, limits)
+        accuracy_figure(cases, classes, options.out / "simulated.png")
     if options.real:
         real = _real(options)
         real.to_csv(options.out / "real.tsv", sep="\t", index=False)
@@ -112,18 +112,19 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows[: 3 * options.each])
 
 
-def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> dict[str, Any]:
+def _summarise(
+    cases: pd.DataFrame, classes: tuple[str, ...], limits: Mapping[str, float | None]
+) -> dict[str, Any]:
     sick = cases[cases["diagnosis"].isin(list(classes))]
     labels = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
     groups = {
-        f"{column} {value}": diagnosis_summary(part, classes, least)
+        f"{column} {value}": diagnosis_summary(part, classes, limits)
         for column in ("protocol", "typicality")
         for value, part in cases.groupby(column)
     }
     return {
-        "diagnosis": diagnosis_summary(cases, classes, least),
+        "diagnosis": diagnosis_summary(cases, classes, limits),
         "groups": groups,
-        "naming_limit": naming_limit(cases, classes),
         "auc_ceiling": ceiling(pd.DataFrame(sick["truth"].tolist()), labels),
         "segmentation": segmentation_summary(cases),
     }

@@ -2,18 +2,17 @@
 
 ``python -m dev.export_joint CHECKPOINT --version V --out FILE.safetensors``
 
-``dev.export_lesions`` then puts the lesion network beside it.
+``dev.export_lesions`` then puts the lesion network beside it, and ``dev.export_diagnosis`` the
+branch that classifies into it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from dev.joint_recipe import RECIPE, read_recipe
-from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.training.checkpoint import trained_weights
@@ -31,10 +30,6 @@ def main() -> None:
     parser.add_argument("--version", required=True, help="of the weights")
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
     parser.add_argument("--side", type=int, default=128, help="of the input cube (default: 128)")
-    parser.add_argument("--calibration", type=Path, help="file that dev.calibration wrote")
-    parser.add_argument(
-        "--min-class-probability", type=float, default=0.0, help="to name a diagnosis, default: 0"
-    )
     parser.add_argument(
         "--max-distance", type=float, help="from the training scans, to name a diagnosis"
     )
@@ -44,16 +39,11 @@ def main() -> None:
     density = any(name.startswith("density.") for name in tensors)
     network = JointNetwork(replace(read_recipe(options.recipe).network, density=density))
     network.load_state_dict(tensors)
-    calibration = Calibration()
-    if options.calibration is not None:
-        calibration = Calibration(**json.loads(options.calibration.read_text("utf-8")))
     metadata = WeightsMetadata(
         name=options.out.stem,
         version=options.version,
         class_names=network.config.classes,
         cube_shape=(options.side,) * 3,
-        calibration=calibration,
-        min_class_probability=options.min_class_probability,
         max_distance=options.max_distance,
         trained_on=(f"{SIMULATED}; no real scan, of MS or of NMOSD, was used",),
     )

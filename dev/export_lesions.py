@@ -67,7 +67,7 @@ def main() -> None:
     joint = replace(
         joint,
         cube_shape=CUBE_SHAPE,
-        classification_shape=joint.classification_shape or joint.cube_shape,
+        input_shape=joint.input_shape or joint.cube_shape,
         version=options.version,
         threshold=chosen.threshold,
         min_lesion_volume=chosen.min_volume,

@@ -98,7 +98,7 @@ def predict_joint(joint: Path, image: np.ndarray) -> np.ndarray:
     network, metadata = load_weights_cached(joint, "cpu", "bf16")
     cube = torch.from_numpy(image.astype(np.float32))[None, None]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        small = resized_brain(cube, metadata.classification_shape or image.shape)
+        small = resized_brain(cube, metadata.input_shape or image.shape)
         maps = network.forward_segmentation(network.forward_features(small), small)
     return resized(maps.lesion_probability, image.shape)[0, 0].numpy()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
-from msnmo_bids.vocabulary import LOCATION_NAMES, REGION_RULES
+from msnmo_bids.vocabulary import LESION_BRANCH, LOCATION_NAMES, REGION_RULES
 
 RAW_DATASET = "raw"
 PREPROCESSING_KEYS = ("SkullStripping", "BiasCorrection")
@@ -51,6 +51,29 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
         "none. The last four are typical of NMOSD",
         "Levels": LOCATION_NAMES,
     },
+    "lateral_ventricle_mm": {
+        "Description": "Least distance to a lateral ventricle; 100: farther, or not in the image",
+        "Units": "mm",
+    },
+    "lower_ventricle_mm": {
+        "Description": "Least distance to the third or fourth ventricle or the aqueduct; 100: "
+        "farther, or not in the image",
+        "Units": "mm",
+    },
+    "cortex_mm": {"Description": "Least depth below the cortex", "Units": "mm"},
+    "long_axis_mm": {
+        "Description": "Longest axis of the ellipsoid with the same second moments",
+        "Units": "mm",
+    },
+    "contribution": {
+        "Description": "What the lesion adds to the margin (the logit of the class with the "
+        "highest score less that of the next, see Margin in the diagnosis file); n/a where the "
+        "weights do not classify lesion by lesion"
+    },
+    "margin_without": {
+        "Description": "The margin of the scan without this lesion, computed again: the other "
+        "lesions count more then"
+    },
     "small": {
         "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
         "Levels": {"0": "no", "1": "yes"},
@@ -67,6 +90,10 @@ DESCRIPTIONS = {
     "cam": "Class activation map for {class_name}, from three scales, each voxel by what it "
     "counts in the pooling: evidence for the class",
 }
+_OF_LESIONS = (
+    "Class activation map for {class_name}: the voxels of a lesion hold what it adds to the logit "
+    "of the class; one voxel of each lesion and the bias add up to it"
+)
 
 
 @dataclass(frozen=True)
@@ -123,9 +150,13 @@ def sidecar_for(
     if general not in _RULES:
         raise ValueError(f"derivatives of the kind '{kind}' have no sidecar")
     rule = _RULES[general]
-    made_from = [f"{folder}/{derivative_name(prefix, other)}" for other in rule.sources]
+    description = DESCRIPTIONS[general]
+    sources = rule.sources
+    if general == "cam" and record.get("Classifier") == LESION_BRANCH:
+        description, sources = _OF_LESIONS, ("lesion_labels",)
+    made_from = [f"{folder}/{derivative_name(prefix, other)}" for other in sources]
     return {
-        "Description": DESCRIPTIONS[general].format(class_name=kind.removeprefix(CAM_PREFIX)),
+        "Description": description.format(class_name=kind.removeprefix(CAM_PREFIX)),
         **rule.fields,
         "Sources": [bids_uri(source, RAW_DATASET), *map(bids_uri, made_from)],
         **(MORPHOMETRY_COLUMNS if kind == "morphometry" else {}),

@@ -131,6 +131,126 @@ def predict(
         return _predict_on(cube, files, tta, "cpu", select_precision(precision, "cpu"))
 
 
+@dataclass(frozen=True)
+class LesionClassification:
+    """What the lesion branch says of one scan, mean over networks.
+
+    Parameters
+    ----------
+    class_names : tuple of str
+        Diagnoses in this order.
+    class_probabilities, class_logits : ndarray, (K,) float64
+        Calibrated; and before calibration.
+    class_votes : ndarray, (V, K) float64
+        Calibrated class probabilities of each network.
+    contributions : ndarray, (N, K) float64
+        What each lesion adds to the logits: their sum and the bias are the logits.
+    bias : ndarray, (K,) float64
+        Logits of a scan without lesions.
+    logits_without : ndarray, (N, K) float64
+        Logits of the scan without each of its lesions, computed again: they are not the logits less
+        the contribution, because the other lesions then count more.
+    """
+
+    class_names: tuple[str, ...]
+    class_probabilities: np.ndarray
+    class_logits: np.ndarray
+    class_votes: np.ndarray
+    contributions: np.ndarray
+    bias: np.ndarray
+    logits_without: np.ndarray
+
+    def margins(self) -> LesionMargins:
+        """Return what each lesion does to the lead of the class with the highest score."""
+        first = int(self.class_probabilities.argmax())
+        others = np.arange(len(self.class_names)) != first
+        second = int(np.flatnonzero(others)[self.class_logits[others].argmax()])
+        names = self.class_names
+
+        def lead(logits: np.ndarray) -> np.ndarray:
+            return logits[..., first] - logits[..., second]
+
+        return LesionMargins(
+            names[first],
+            names[second],
+            float(lead(self.class_logits)),
+            float(lead(self.bias)),
+            lead(self.contributions),
+            lead(self.logits_without),
+        )
+
+
+@dataclass(frozen=True)
+class LesionMargins:
+    """The margin: the logit of the class with the highest score, less that of the next.
+
+    Parameters
+    ----------
+    first, second : str
+        Both classes.
+    margin, bias : float
+        Of the scan; and of a scan without lesions.
+    contributions : ndarray, (N,)
+        What each lesion adds: with the bias they add up to the margin.
+    without : ndarray, (N,)
+        The margin of the scan without each of its lesions.
+    """
+
+    first: str
+    second: str
+    margin: float
+    bias: float
+    contributions: np.ndarray
+    without: np.ndarray
+
+
+def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
+    """Classify a scan by its lesions (:mod:`msnmo_bids.model.lesion_branch`).
+
+    Parameters
+    ----------
+    descriptors : ndarray of float32, (N, D)
+        A row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
+    *weights : str or Path
+        ``NAME.safetensors``; of several the mean is taken.
+
+    Returns
+    -------
+    LesionClassification
+
+    Raises
+    ------
+    ValueError
+        If the weights have no lesion branch, or it reads another number of descriptors.
+    WeightsError
+        If the weights cannot be used.
+    """
+    import torch
+
+    rows = torch.from_numpy(np.ascontiguousarray(descriptors, dtype=np.float32))
+    others = ~torch.eye(len(rows), dtype=torch.bool)
+    votes, found = [], []
+    for file in weights:
+        network, metadata = load_weights_cached(file)
+        with torch.inference_mode():
+            logits, parts = network.forward_lesions(rows)
+            bias = network.lesion_branch.bias
+            without = [network.forward_lesions(rows[kept])[0] for kept in others]
+        alone = torch.stack(without) if without else parts
+        found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
+        votes.append(metadata.calibration.probabilities(found[-1][0]))
+    logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
+    return LesionClassification(
+        metadata.class_names,
+        np.mean(votes, axis=0),
+        logits,
+        np.stack(votes),
+        parts,
+        bias,
+        alone,
+    )
+
+
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     """Check that the mean of several networks makes sense.
 
@@ -142,7 +262,8 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     Raises
     ------
     ValueError
-        If they name other classes or take a cube of another shape.
+        If they name other classes, take a cube of another shape, or some classify by the lesions
+        and others do not.
     """
     first = members[0]
     for other in members[1:]:
@@ -155,6 +276,11 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
             raise ValueError(
                 f"{other.name} {other.version} takes a cube of {other.cube_shape}, "
                 f"{first.name} {first.version} of {first.cube_shape}"
+            )
+        if other.lesion_descriptors != first.lesion_descriptors:
+            raise ValueError(
+                f"{other.name} {other.version} and {first.name} {first.version} do not classify "
+                "by the same descriptors of lesions"
             )
 
 
@@ -289,8 +415,8 @@ def _run(
 
     given = image.shape[2:]
     lesions = None if lesion_model is None else lesion_model.probability(image)
-    if lesions is not None and metadata.classification_shape is not None:
-        image = resized_brain(image, metadata.classification_shape)
+    if lesions is not None and metadata.input_shape is not None:
+        image = resized_brain(image, metadata.input_shape)
     image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
     cams = logits = probabilities = votes = distance = None

@@ -129,7 +129,7 @@ def test_the_classifier_may_read_a_smaller_cube(pair, joint, segmenting):
     inside[6:-6, 6:-6, 6:-6] = True
     cube = np.where(inside, 5 + rng.normal(0, 1, shape), 0).astype(np.float32)
     rewrite(other, cube_shape=shape)
-    rewrite(first, cube_shape=shape, classification_shape=SHAPE)
+    rewrite(first, cube_shape=shape, input_shape=SHAPE)
     found = predict(cube, first)
     assert found.probability.shape == shape
     assert found.cams.shape == (2, *shape)
@@ -163,10 +163,10 @@ def test_the_mean_of_both_networks_may_count(pair, joint, segmenting, cubes):
 
 def test_only_a_lesion_network_makes_two_shapes_possible():
     with pytest.raises(ValueError, match="needs a lesion network"):
-        WeightsMetadata("joint", "1", classification_shape=SHAPE)
+        WeightsMetadata("joint", "1", input_shape=SHAPE)
     asked = LesionNetwork("lesions.safetensors", "")
-    with pytest.raises(ValueError, match="classification_shape must be three multiples of 16"):
-        WeightsMetadata("joint", "1", classification_shape=(30, 32, 32), lesion_network=asked)
+    with pytest.raises(ValueError, match="input_shape must be three multiples of 16"):
+        WeightsMetadata("joint", "1", input_shape=(30, 32, 32), lesion_network=asked)
 
 
 def test_bfloat16_is_close(pair, cubes):
