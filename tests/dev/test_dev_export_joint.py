@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
 
 from dev import export_joint
 from dev.joint_recipe import Recipe
-from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import load_weights
@@ -43,12 +39,3 @@ def test_weights_are_those_that_were_trained(run):
     assert "no real scan" in metadata.trained_on[0]
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=2e-3, atol=1e-4)
-
-
-def test_weights_know_how_they_were_calibrated(run, tmp_path):
-    fitted = Calibration(1.0, "isotonic calibration", "700 scans", (-1.0, 0.5), (0.1, 0.7))
-    file = tmp_path / "calibration.json"
-    file.write_text(json.dumps(asdict(fitted)))
-    _, _, metadata = run("--calibration", file, "--min-class-probability", 0.9)
-    assert metadata.calibration == fitted
-    assert metadata.min_class_probability == 0.9

@@ -15,7 +15,6 @@ from dev.simulated_summary import (
     ceiling,
     decide,
     diagnosis_summary,
-    naming_limit,
     segmentation_summary,
 )
 from dev.simulated_test import (
@@ -35,6 +34,7 @@ from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import prepared_scan
 
 CLASSES = ("MS", "NMOSD")
+LIMITS = {"MS": 0.7, "NMOSD": 0.7}
 
 
 @pytest.fixture
@@ -132,24 +132,28 @@ def test_loads_are_matched_when_asked_for():
 def test_a_diagnosis_is_withheld():
     table = cases([0.1, 0.6, 0.9, 0.9, 0.9], "MS", found_count=[1, 1, 1, 0, 1])
     table["agree"] = [True, True, True, True, False]
-    assert decide(table, CLASSES, 0.7).tolist() == ["MS", None, "NMOSD", None, None]
+    assert decide(table, CLASSES, LIMITS).tolist() == ["MS", None, "NMOSD", None, None]
+    never = decide(table, CLASSES, {"MS": 0.7, "NMOSD": None})
+    assert never.tolist() == ["MS", None, None, None, None]
 
 
 def test_summary_of_the_diagnoses():
     truth = ["MS", "MS", "NMOSD", "NMOSD", "HC"]
     table = cases([0.1, 0.8, 0.9, 0.6, 0.5], truth, predicted_volume_ml=[4, 3, 2, 1, 0])
     table["rule"] = ["MS", "MS", "MS", "NMOSD", "NMOSD"]
-    found = diagnosis_summary(table, CLASSES, 0.7)
+    found = diagnosis_summary(table, CLASSES, LIMITS)
     assert found["scans"] == 4
     assert found["auc"] == pytest.approx(0.75)
     assert found["accuracy"] == pytest.approx(0.75)
-    assert found["withheld"] == pytest.approx(0.25)
+    assert found["auc_found"] == pytest.approx(0.75)
+    assert found["named"] == pytest.approx(0.75)
+    assert found["named_by_class"] == {"MS": 1.0, "NMOSD": 0.5}
+    assert found["wrong_by_name"] == {"MS": 0.0, "NMOSD": 0.5}
+    assert found["named_healthy"] == 0.0
     assert found["wrong_of_named"] == pytest.approx(1 / 3)
     assert found["auc_of_volume"] == 1.0
     assert found["accuracy_of_rule"] == pytest.approx(0.75)
-    # Named from 0.9, nothing is wrong; from 0.8, one of three.
-    assert naming_limit(table, CLASSES) == pytest.approx(0.9)
-    assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, 0.7) == {"scans": 0}
+    assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, LIMITS) == {"scans": 0}
 
 
 def test_summary_of_the_segmentation():

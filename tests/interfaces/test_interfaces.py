@@ -15,8 +15,10 @@ from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import Predict, _checked
-from msnmo_bids.interfaces.segment_lesions import SegmentLesions
+from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, SegmentLesions
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
@@ -121,6 +123,54 @@ def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_p
     np.testing.assert_allclose(maps[0], written.probability, atol=1 / 4096)
     assert (maps[1] != written.mask).mean() < 0.001  # a voxel at the threshold may differ
     assert 0 < written.mask.mean() < 0.5
+
+
+def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
+    torch.manual_seed(1)
+    config = replace(
+        tiny_config, tasks=("segmentation",), lesion_descriptors=len(DESCRIPTORS), lesion_fits=2
+    )
+    network = JointNetwork(config).eval()
+    network.lesion_branch.standardize(torch.randn(50, len(DESCRIPTORS)) * 20)
+    metadata = WeightsMetadata("tiny", "1", calibration=Calibration(beta=(0.5, 0.7, 0.1)))
+    save_weights(tmp_path / "tiny", network, metadata)
+    probability = np.zeros((32, 32, 32), np.float32)
+    for first in (6, 13, 20):
+        probability[first : first + 3 + first // 10, 10:14, 12:16] = 0.9
+    measured(probability, np.zeros((2, 32, 32, 32)), threshold=0.5, min_volume=0.0)
+    node = ClassifyLesions(
+        weights=[tmp_path / "tiny.safetensors"],
+        **{f"{name}_file": tmp_path / file for name, file in (
+            ("descriptor", "descriptors.npy"), ("label", "label.nii"), ("table", "lesions.json"))},
+    )  # fmt: skip
+    rows = torch.from_numpy(np.load(tmp_path / "descriptors.npy"))
+    outputs = node._compute(tmp_path)
+    content = json.loads(Path(outputs["table_file"]).read_text())
+    table, margin = content["Table"], content["Summary"]["Margin"]
+    assert len(table) == len(rows) == 3
+    labels = load_array(tmp_path / "label.nii")
+    logits, bias = network.forward_lesions(rows)[0], network.lesion_branch.bias
+    for number, name in enumerate(("MS", "NMOSD")):
+        values = load_array(Path(outputs["cam_files"][name]))
+        assert not values[labels == 0].any()
+        each = [set(values[labels == row["index"]].tolist()) for row in table]
+        assert [len(one) for one in each] == [1, 1, 1]
+        total = sum(one.pop() for one in each) + float(bias[number])
+        assert total == pytest.approx(float(logits[number]), abs=1e-5)
+    sign = 1 if margin["Class"] == "NMOSD" else -1
+    assert margin["Value"] == pytest.approx(sign * float(logits[1] - logits[0]), abs=1e-5)
+    added = sum(row["contribution"] for row in table)
+    assert added + margin["Bias"] == pytest.approx(margin["Value"], abs=1e-5)
+    without = network.forward_lesions(rows[1:])[0]
+    assert table[0]["margin_without"] == pytest.approx(
+        sign * float(without[1] - without[0]), abs=1e-5
+    )
+    assert table[0]["margin_without"] != pytest.approx(
+        margin["Value"] - table[0]["contribution"], abs=1e-4
+    )
+    scores = metadata.calibration.probabilities(logits.detach().numpy())
+    assert list(outputs["class_probabilities"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
+    assert outputs["class_votes"] == [outputs["class_probabilities"]]
 
 
 def test_an_array_must_fit_the_grid(tmp_path):

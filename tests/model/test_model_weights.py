@@ -49,7 +49,7 @@ def test_the_fingerprint_tells_what_changes_the_derivatives(saved):
     for changes in (
         {"threshold": 0.7},
         {"calibration": Calibration(3.0)},
-        {"min_class_probability": 0.6},
+        {"naming_limits": {"MS": 0.6}},
         {"cube_shape": (64, 64, 64)},
         {"sha256": "0" * 64},
         {"normalization": "robust"},
@@ -135,7 +135,7 @@ class _Bomb:
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "not a valid description"),
         (
-            {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"margins": [0], "chances": [1]}},
+            {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"beta": [1, 1, 0]}},
             "for two classes",
         ),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
@@ -143,7 +143,8 @@ class _Bomb:
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
         ({"lesion_network": {"file": "other.safetensors"}}, "not a valid description"),
         ({"lesion_network": {"file": "up/a.safetensors", "sha256": ""}}, "must lie beside these"),
-        ({"min_class_probability": 1.5}, "min_class_probability must be"),
+        ({"naming_limits": {"MS": 1.5}}, "naming_limits must be"),
+        ({"naming_limits": {"NMO": 0.5}}, "naming_limits must be"),
         ({"format_version": 99}, "reads format_version 2, not 99"),
         ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),
         ({"threshold": "half"}, "not a valid description"),
