@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.config import SEGMENTATION, JointConfig
+from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import load_weights, save_weights
 
@@ -40,13 +40,10 @@ def with_branch(
     -------
     JointNetwork
     """
-    plain = JointConfig()
     config = replace(
         old.config,
         tasks=(SEGMENTATION,),
         classes=tuple(fit["classes"]),
-        pooling=plain.pooling,
-        location_waves=plain.location_waves,
         lesion_descriptors=len(fit["descriptors"]),
         lesion_fits=fit["fits"],
     )

@@ -95,7 +95,6 @@ def scoring(places: Places) -> list[str]:
     return [
         "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
         "--cache", str(places.work / "prepared"), "--runs", str(places.work / "runs"),
-        "--joint", str(ROOT / "msnmo_bids" / "model" / "weights" / "msnmo-joint.safetensors"),
         "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
         "--pictures", str(places.work / "pictures"),
     ]  # fmt: skip

@@ -125,7 +125,7 @@ def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, n
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
-    """Summarise the segmentation, and how well the activation maps lie on the lesions.
+    """Summarise the segmentation.
 
     Parameters
     ----------
@@ -139,8 +139,7 @@ def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
     """
     sick, healthy = cases[cases["true_volume_ml"] > 0], cases[cases["diagnosis"] == "HC"]
     columns = [name for name in map(str, cases) if name.startswith("dsc_")]
-    columns += ["dsc", "ppv", "tpr", "lesion_f1", "cam_inside", "cam_hit", "cam_expected"]
-    columns += ["fall_without_marked", "fall_without_mirrored"]
+    columns += ["dsc", "ppv", "tpr", "lesion_f1"]
     present = [name for name in columns if name in sick]
     summary: dict[str, Any] = {"scans": len(sick)}
     summary |= {name: _mean(sick[name]) for name in present}
@@ -209,32 +208,6 @@ def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
     count = np.arange(1, len(order) + 1)
     last = np.append(np.flatnonzero(np.diff(limit)), len(limit) - 1)
     return limit[last], count[last] / len(order), wrong[last] / count[last]
-
-
-def least_confidence(correct: np.ndarray, confidence: np.ndarray, largest_risk: float) -> float:
-    """Return the confidence from which at most a share of the named classes is wrong.
-
-    Parameters
-    ----------
-    correct, confidence : ndarray, (N,)
-        As for `risk_coverage`.
-    largest_risk : float
-        Share of wrong ones among those that are named.
-
-    Returns
-    -------
-    float
-        The lowest such confidence; 1 if there is none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> least_confidence(np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.7]), 0.05)
-    0.7
-    """
-    limit, _, risk = risk_coverage(correct, confidence)
-    good = np.flatnonzero(risk <= largest_risk)
-    return float(limit[good[-1]]) if good.size else 1.0
 
 
 def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,9 +18,10 @@ class Calibration:
 
     Either softmax(logits / temperature) (Guo et al. 2017, "On calibration of modern neural
     networks", ICML), or, for two classes, beta calibration (Kull, Silva Filho & Flach 2017, "Beyond
-    sigmoids", Electronic Journal of Statistics 11:5052-5080): with p the logistic function of the margin of the second logit over the
-    first, the log odds of the second class are ``a ln p - b ln(1 - p) + c``. With two slopes
-    evidence for one class can be worth less than as much for the other.
+    sigmoids", Electronic Journal of Statistics 11:5052-5080): with p the logistic function of the
+    margin of the second logit over the first, the log odds of the second class are
+    ``a ln p - b ln(1 - p) + c``. With two slopes evidence for one class can be worth less than as
+    much for the other.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ import numpy as np
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.weights import WeightsMetadata, lesion_weights, load_weights_cached
-from msnmo_bids.preprocessing.cube import Z_SCORE, normalize, resize_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
+from msnmo_bids.preprocessing.cube import Z_SCORE, normalize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -297,10 +297,9 @@ def _predict_on(
     with torch.inference_mode(), autocast:
         for file in weights:
             network, metadata = load_weights_cached(file, device, precision)
-            lesion_model = load_lesion_network(file, metadata, device, precision)
-            found.append(_run(network, metadata, image, lesion_model))
+            found.append(_run(network, metadata, image))
             if tta:
-                found.append(_mirrored(_run(network, metadata, image.flip(2), lesion_model)))
+                found.append(_mirrored(_run(network, metadata, image.flip(2))))
     return found[0] if len(found) == 1 else _mean(found)
 
 
@@ -331,61 +330,6 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
     )
 
 
-@dataclass(frozen=True)
-class LesionModel:
-    """A network that segments, with what it must know of its input.
-
-    Parameters
-    ----------
-    network : JointNetwork
-        With the segmentation task, in evaluation mode.
-    normalization : {"z-score", "robust"}
-        Of its input.
-    """
-
-    network: JointNetwork
-    normalization: str
-
-    @classmethod
-    def load(cls, file: str | Path, device: str = "cpu", precision: str = "fp32") -> LesionModel:
-        """Load one; parameters and errors are those of ``load_weights_cached``."""
-        network, metadata = load_weights_cached(file, device, precision)
-        return cls(network, metadata.normalization)
-
-    def probability(self, image: Tensor) -> Tensor:
-        """Return the lesion probability of a z-scored volume, ``(1, 1, D, H, W)`` float32."""
-        image = _normalized(image, self.normalization)
-        features = self.network.forward_features(image)
-        return self.network.forward_segmentation(features, image).lesion_probability
-
-
-def load_lesion_network(
-    file: str | Path, metadata: WeightsMetadata, device: str = "cpu", precision: str = "fp32"
-) -> LesionModel | None:
-    """Load the network that the lesion probability comes from, if weights name one.
-
-    Parameters
-    ----------
-    file : str or Path
-        The weights that may name one.
-    metadata : WeightsMetadata
-        Their description.
-    device, precision : str, optional
-        As for :func:`~msnmo_bids.model.weights.load_weights_cached`.
-
-    Returns
-    -------
-    LesionModel or None
-
-    Raises
-    ------
-    WeightsError
-        If it cannot be used.
-    """
-    other = lesion_weights(file, metadata)
-    return None if other is None else LesionModel.load(other, device, precision)
-
-
 def _normalized(image: Tensor, normalization: str) -> Tensor:
     """Normalise the brain of a z-scored volume anew, which is the same as starting from the scan.
 
@@ -404,65 +348,31 @@ def _normalized(image: Tensor, normalization: str) -> Tensor:
     return result
 
 
-def _run(
-    network: JointNetwork,
-    metadata: WeightsMetadata,
-    image: Tensor,
-    lesion_model: LesionModel | None,
-) -> Prediction:
+def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
-    given = image.shape[2:]
-    lesions = None if lesion_model is None else lesion_model.probability(image)
-    if lesions is not None and metadata.input_shape is not None:
-        image = resized_brain(image, metadata.input_shape)
     image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
-    cams = logits = probabilities = votes = distance = None
+    lesions = cams = logits = probabilities = votes = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
-    share = 0.0 if metadata.lesion_network is None else metadata.lesion_network.share
-    if share < 1 and network.config.segments:
-        own = network.forward_segmentation(features, image).lesion_probability
-        lesions = own if lesions is None else share * lesions + (1 - share) * resized(own, given)
+    if network.config.segments:
+        lesions = network.forward_segmentation(features, image).lesion_probability
     probability = None if lesions is None else lesions[0, 0].cpu().numpy()
     features = features._replace(segmentation=None)
     if network.config.classifies:
-        lesions = None if lesions is None else resized(lesions, image.shape[2:])
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
         counts = network.classification.pooling_weights(lesions)
-        combined = combined_cam(maps, weight, image.shape[2:], counts)
-        cams = resized(combined, given)[0].cpu().numpy()
+        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]
     return Prediction(
         probability, cams, probabilities, logits, metadata.class_names, votes, distance
     )
-
-
-def resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize ``(B, C, D, H, W)`` to a shape, linearly and anti-aliased (`resize_weights`)."""
-    import torch
-
-    with torch.autocast(volume.device.type, enabled=False):
-        volume = volume.float()
-        for axis, size in enumerate(shape, start=2):
-            if volume.shape[axis] != size:
-                weights = torch.from_numpy(resize_weights(volume.shape[axis], size))
-                sampled = torch.tensordot(weights.to(volume.device), volume, ([1], [axis]))
-                volume = sampled.movedim(0, axis)
-    return volume
-
-
-def resized_brain(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize a volume whose background is 0 so that the background does not darken the rim."""
-    share = resized((image != 0).float(), shape)
-    inside = share >= 0.5
-    return (resized(image, shape) / share.clamp(min=0.5)) * inside
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

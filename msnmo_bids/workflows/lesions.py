@@ -113,16 +113,14 @@ def init_lesion_wf(
         mem_gb=memory_gb("segment", voxels),
     )
     images = [("in_file", "in_file"), ("mask_file", "mask_file")]
-    classifier, made_from = segment, network
     if metadata.classifies_lesions:
         classify = ClassifyLesions(weights=[str(file) for file in weights])
-        classifier = made_from = pe.Node(
-            classify, name="classify", mem_gb=memory_gb("segment", voxels)
-        )
+        scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
         files = ("descriptor_file", "label_file", "table_file")
-        workflow.connect(segment, classifier, [(name, name) for name in files])
+        workflow.connect([(segment, scored, [(name, name) for name in files])])
     else:
-        workflow.connect(network, "cam_file", segment, "cam_file")
+        scored, mapped = network, segment
+        workflow.connect([(network, segment, [("cam_file", "cam_file")])])
     workflow.connect([
         (inputnode, to_cube, images),
         (inputnode, regions, images),
@@ -131,11 +129,11 @@ def init_lesion_wf(
         (to_cube, segment, [("transform_file", "transform_file")]),
         (network, segment, [("probability_file", "probability_file")]),
         (network, outputnode, [("distance", "distance")]),
-        (made_from, outputnode, [(name, name) for name in _SCORES]),
+        (scored, outputnode, [(name, name) for name in _SCORES]),
         (regions, segment, [("region_file", "region_file"), ("mni_file", "mni_file")]),
         (regions, outputnode, [("mni_file", "mni_file")]),
         (segment, outputnode, [(name, name) for name in maps]),
-        (classifier, outputnode, [("cam_files", "cam_files"), ("table_file", "table_file")]),
+        (mapped, outputnode, [("cam_files", "cam_files"), ("table_file", "table_file")]),
     ])  # fmt: skip
     return workflow
 
@@ -147,23 +145,18 @@ def _description(
     averaged = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
     averaged += ["the image and its mirror image"] if settings.tta else []
     mean = f", mean over {' and '.join(averaged)}" if averaged else ""
-    gave = "a lesion probability for each voxel"
-    if asked := metadata.lesion_network:
-        gave += (
-            f", in a mean (share {asked.share:g}) with that of a network of its own for "
-            f"segmentation ({Path(asked.file).stem})"
-        )
     scores, maps = _TEXT_OF[metadata.classifies_lesions]
     return (
         f"The brain's bounding box and a margin were resized to {' x '.join(map(str, shape))} "
         "voxels and z-scored over the brain. A joint network for lesion segmentation and "
         f"classification of {' and '.join(metadata.class_names)}, implemented after Huang et al. "
         f"[@joint_model] (weights {metadata.name} {metadata.version}, "
-        f"{_PRECISIONS[settings.precision]}{mean}), gave {gave}.{scores} The probability was "
-        "brought back to the scan's own grid (trilinear), masked with the brain and cut at "
-        f"{settings.threshold:g}; connected lesions (26 neighbours) smaller than "
-        f"{settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to candidate "
-        f"regions by a probabilistic atlas, registered affinely (robust least squares). {maps} "
+        f"{_PRECISIONS[settings.precision]}{mean}), gave a lesion probability for each voxel."
+        f"{scores} The probability was brought back to the scan's own grid (trilinear), masked "
+        f"with the brain and cut at {settings.threshold:g}; connected lesions (26 neighbours) "
+        f"smaller than {settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to "
+        "candidate regions by a probabilistic atlas, registered affinely (robust least squares). "
+        f"{maps} "
     )
 
 

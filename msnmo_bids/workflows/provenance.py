@@ -33,7 +33,7 @@ def run_record(
     dict
         JSON-ready; no times, no run names, no absolute paths.
     """
-    calibration, asked = weights.calibration, weights.lesion_network
+    calibration = weights.calibration
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
@@ -52,9 +52,6 @@ def run_record(
             "SHA256": weights.sha256,
             "Fingerprint": weights.fingerprint,
             "TrainedOn": list(weights.trained_on),
-            "LesionNetwork": None
-            if asked is None
-            else {"File": asked.file, "SHA256": asked.sha256},
         },
         "Device": settings.device,
         "Precision": settings.precision,

@@ -21,7 +21,7 @@ from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
 from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
 
@@ -89,31 +89,19 @@ def test_what_is_written_is_the_chain_on_the_scans_own_grid(measured):
     assert table["Summary"]["AtlasRegistration"]["Matrix"] == np.eye(4).tolist()
 
 
-def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_path):
+def test_what_the_network_says_is_written(measured, tmp_path):
     """From the two files of weights to the mask of the scan."""
     torch.manual_seed(0)
-    config = JointConfig(pooling="lesion").scaled(0.25)
-    joint = JointNetwork(config).eval()
-    segmenting = JointNetwork(replace(config, tasks=("segmentation",))).eval()
-    side = {"cube_shape": (32, 32, 32)}
-    known = save_weights(tmp_path / "lesions", segmenting, WeightsMetadata("lesions", "1", **side))
-    asked = LesionNetwork("lesions.safetensors", known.sha256)
-    named = WeightsMetadata("joint", "1", lesion_network=asked, **side)
-    save_weights(tmp_path / "joint", joint, named)
+    joint = JointNetwork(JointConfig(pooling="lesion").scaled(0.25)).eval()
+    save_weights(tmp_path / "joint", joint, WeightsMetadata("joint", "1", cube_shape=(32,) * 3))
     np.save(tmp_path / "cube.npy", measured.cube)
     weights = [str(tmp_path / "joint.safetensors")]
     outputs = Predict(cube_file=tmp_path / "cube.npy", weights=weights)._compute(tmp_path)
-
-    image = torch.from_numpy(measured.cube)[None, None]
     with torch.no_grad():
-        probability = segmenting(image).lesion_probability
-        logits, _ = joint.forward_classification(joint.forward_features(image), probability)
-        own = joint(image)
-    scores = np.array([outputs["class_probabilities"][name] for name in config.classes])
-    np.testing.assert_allclose(scores, logits[0].softmax(0).numpy(), atol=1e-5)
-    assert np.abs(scores - own.class_logits[0].softmax(0).numpy()).max() > 1e-4
-
-    lesion = probability[0, 0].numpy()
+        own = joint(torch.from_numpy(measured.cube)[None, None])
+    scores = [outputs["class_probabilities"][name] for name in joint.config.classes]
+    np.testing.assert_allclose(scores, own.class_logits[0].softmax(0).numpy(), atol=1e-5)
+    lesion = own.lesion_probability[0, 0].numpy()
     threshold = round(float(np.quantile(lesion, 0.9)), 3)
     found = np.load(outputs["probability_file"])
     maps, _ = measured(found, np.load(outputs["cam_file"]), threshold=threshold, min_volume=5.0)
@@ -123,6 +111,8 @@ def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_p
     np.testing.assert_allclose(maps[0], written.probability, atol=1 / 4096)
     assert (maps[1] != written.mask).mean() < 0.001  # a voxel at the threshold may differ
     assert 0 < written.mask.mean() < 0.5
+    only = Predict(cube_file=tmp_path / "cube.npy", weights=weights, classify=False)
+    assert set(only._compute(tmp_path)) == {"probability_file", "distance"}
 
 
 def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
-    LesionNetwork,
     WeightsError,
     WeightsMetadata,
     default_weights_path,
@@ -53,7 +52,7 @@ def test_the_fingerprint_tells_what_changes_the_derivatives(saved):
         {"cube_shape": (64, 64, 64)},
         {"sha256": "0" * 64},
         {"normalization": "robust"},
-        {"lesion_network": LesionNetwork("lesions.safetensors", "0" * 64)},
+        {"lesion_descriptors": ("size",)},
     ):
         assert replace(metadata, **changes).fingerprint != metadata.fingerprint, changes
 
@@ -141,8 +140,6 @@ class _Bomb:
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
-        ({"lesion_network": {"file": "other.safetensors"}}, "not a valid description"),
-        ({"lesion_network": {"file": "up/a.safetensors", "sha256": ""}}, "must lie beside these"),
         ({"naming_limits": {"MS": 1.5}}, "naming_limits must be"),
         ({"naming_limits": {"NMO": 0.5}}, "naming_limits must be"),
         ({"format_version": 99}, "reads format_version 2, not 99"),

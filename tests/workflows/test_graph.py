@@ -13,7 +13,7 @@ from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
 from msnmo_bids.model.calibration import BETA_CALIBRATION, Calibration
-from msnmo_bids.model.weights import LesionNetwork, read_metadata
+from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.base import init_msnmo_wf
@@ -197,18 +197,6 @@ def test_the_methods_text_says_what_ran(
     assert set(CITATION.findall(text)) <= set(bibliography())
 
 
-def test_the_methods_text_tells_of_a_lesion_network(make_scan, settings, weights, tmp_path):
-    asked = LesionNetwork("lesions.safetensors", "0" * 64)
-    told = text_of(make_scan(), settings, weights, tmp_path, lesion_network=asked)
-    assert (
-        "in a mean (share 1) with that of a network of its own for segmentation (lesions)." in told
-    )
-    plain = text_of(make_scan(), settings, weights, tmp_path)
-    assert (
-        "gave a lesion probability for each voxel. It gave a score for each class as well." in plain
-    )
-
-
 def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weights, tmp_path):
     beta = Calibration(1.0, BETA_CALIBRATION, "simulated", (0.5, 0.25, 0.1))
     naming = {"MS": 0.8, "NMOSD": None}
@@ -228,6 +216,9 @@ def test_lesions_are_classified_by_a_node_of_its_own(
     assert steps_of(workflow) >= {"lesion_wf.classify"}
     wf = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf")
     assert not wf.get_node("network").interface.inputs.classify
+    assert "It gave a score for each class as well." in text_of(
+        make_scan(), settings, weights, tmp_path
+    )
     plain = build([make_scan()], settings, weights, tmp_path / "plain")
     assert not any("classify" in step for step in steps_of(plain))
     text = text_of(make_scan(), settings, lesion_weights, tmp_path)
