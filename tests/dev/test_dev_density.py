@@ -29,7 +29,9 @@ def test_most_brains_lie_within_the_limit_and_others_do_not(
     tmp_path, brain, tiny_config, monkeypatch
 ):
     torch.manual_seed(0)
-    network = JointNetwork(replace(tiny_config, tasks=("segmentation",))).eval()
+    network = JointNetwork(
+        replace(tiny_config, tasks=("segmentation",), sharing="local", local_normalization="batch")
+    ).eval()
     for number in range(84):
         write_brain(tmp_path / f"{number:05d}.npz", brain(number))
     real = [[brain(100), brain(101)], [brain(102)]]
