@@ -287,7 +287,11 @@ def main() -> None:
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
     columns = ["scan", "threshold", "smallest", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
-    summary = {**summarise(rows), "shipped": asdict(choose(grid, there))}
+    summary = {
+        **summarise(rows),
+        "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
+        "shipped": asdict(choose(grid, there)),
+    }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)
