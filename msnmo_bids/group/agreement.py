@@ -13,10 +13,9 @@ import numpy as np
 from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.examples import Example
-from msnmo_bids.evaluation.overlays import CASES, overlay_figure
-from msnmo_bids.evaluation.paper_tables import REFERENCE
+from msnmo_bids.evaluation.crossval import REFERENCE
+from msnmo_bids.evaluation.overlays import CASES, Example, overlay_figure
+from msnmo_bids.evaluation.plots import figure_file
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.reports.slices import load_ras

@@ -11,7 +11,7 @@ import pandas as pd
 
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.evaluation.crossval import CrossValidation
-from msnmo_bids.evaluation.paper_tables import REFERENCE
+from msnmo_bids.evaluation.crossval import REFERENCE
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.group.accuracy import (

@@ -11,9 +11,9 @@ from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
-from msnmo_bids.evaluation.paper_tables import HEADINGS
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
+from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
 from msnmo_bids.group.cohort import Cohort, Evaluation
 from msnmo_bids.group.cost import step_costs

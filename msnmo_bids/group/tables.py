@@ -10,8 +10,9 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec, sidecar
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
-from msnmo_bids.evaluation.paper_tables import HEADINGS, REFERENCE
+from msnmo_bids.evaluation.crossval import REFERENCE
 from msnmo_bids.evaluation.summary import Measure
+from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
 from msnmo_bids.group.cohort import Agreement, Cohort, Evaluation
 from msnmo_bids.group.review_list import KINDS

@@ -18,7 +18,7 @@ from torch import nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.evaluation.crossval import SCANS
-from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE
+from msnmo_bids.evaluation.crossval import REFERENCE, RULE
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
