@@ -37,7 +37,7 @@ from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, training_cube
 from msnmo_bids.training.checkpoint import trained_weights
-from msnmo_bids.training.site_weights import cross_entropy, fit_temperature
+from msnmo_bids.training.fitting import cross_entropy, fit_temperature
 
 SEED = 800
 SCANS = 400

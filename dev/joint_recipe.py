@@ -28,9 +28,8 @@ from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig, read_settings
 from msnmo_bids.training.engine import Trainer
-from msnmo_bids.training.memory import keep_freed_memory
-from msnmo_bids.training.pool import LESION_FREE_SHARE, BrainPool
-from msnmo_bids.training.sources import SimulatedSource
+from msnmo_bids.training.processes import keep_freed_memory
+from msnmo_bids.training.sources import LESION_FREE_SHARE, BrainPool, SimulatedSource
 
 #: The recipe of the weights that ship.
 RECIPE = Path(__file__).with_suffix(".yml")

@@ -17,7 +17,7 @@ from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResu
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, guesses, summarise
-from msnmo_bids.group.covariates import Covariates
+from msnmo_bids.group.cohort import Covariates
 from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.

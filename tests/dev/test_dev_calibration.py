@@ -11,7 +11,7 @@ import pytest
 from dev import calibration
 from dev.calibration import fit_curve
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.training.site_weights import cross_entropy, fit_temperature
+from msnmo_bids.training.fitting import cross_entropy, fit_temperature
 
 
 def lopsided(count: int) -> tuple[np.ndarray, np.ndarray]:
