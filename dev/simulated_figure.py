@@ -14,8 +14,7 @@ from msnmo_bids.evaluation.classification import (
     calibration_bins,
     calibration_error,
 )
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.plots import COLOURS
+from msnmo_bids.evaluation.plots import COLOURS, figure_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -36,7 +36,7 @@ from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
-    from msnmo_bids.group.settings import GroupSettings
+    from msnmo_bids.group.write import GroupSettings
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,8 @@ def _no_results(options: AppOptions) -> MsnmoError:
 
 def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
     """Return what the user asks for, with the manual mask of each scan."""
-    from msnmo_bids.group.settings import Columns, GroupSettings
+    from msnmo_bids.group.cohort import Columns
+    from msnmo_bids.group.write import GroupSettings
     from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 
     columns = Columns(

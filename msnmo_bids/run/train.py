@@ -17,7 +17,7 @@ from msnmo_bids.training.config import TrainingConfig, read_network_settings
 if TYPE_CHECKING:
     from torch import nn
 
-    from msnmo_bids.training.distributed import Ranks
+    from msnmo_bids.training.processes import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def train(options: TrainOptions) -> None:
     config = options.config
     entry = _entry(options, read_network_settings(options.network_config))
     from msnmo_bids.model.device import select_device
-    from msnmo_bids.training.distributed import process_group
+    from msnmo_bids.training.processes import process_group
 
     with process_group(select_device(options.device)) as ranks:
         # The first process prepares the scans, the others find them prepared.
@@ -81,9 +81,8 @@ def _fit(
 
     from msnmo_bids.lesions.pipeline import LesionCriteria
     from msnmo_bids.training.crossval import divide, usable
-    from msnmo_bids.training.fitting import fit
+    from msnmo_bids.training.fitting import fit, write_site_weights
     from msnmo_bids.training.scoring import evaluate_scan, write_rows
-    from msnmo_bids.training.site_weights import write_site_weights
 
     torch.manual_seed(config.seed)
     network = _network(options, entry)

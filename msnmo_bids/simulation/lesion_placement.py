@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from msnmo_bids.simulation.anatomy import Head
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.stamping import LesionMap, Stamper
 
 #: Share of the heads with lesions that have hyperintensities of small vessels besides.

@@ -18,10 +18,10 @@ from msnmo_bids.simulation.acquisition import (
     sample_grid,
 )
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, ovoid, random_rotation
+from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.random_fields import smooth_noise
 
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real

@@ -23,6 +23,7 @@ from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
+from msnmo_bids.training.fitting import calibrate
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
     choose_examples,
@@ -31,7 +32,6 @@ from msnmo_bids.training.scoring import (
     rule_row,
     write_example,
 )
-from msnmo_bids.training.site_weights import calibrate
 
 CLASSES = ("MS", "NMOSD")
 CRITERIA = LesionCriteria()

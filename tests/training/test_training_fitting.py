@@ -1,11 +1,11 @@
-"""Temperature scaling."""
+"""Temperature scaling of a site's own weights."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from msnmo_bids.training.site_weights import fit_temperature
+from msnmo_bids.training.fitting import fit_temperature
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 4.0])

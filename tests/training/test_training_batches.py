@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together; crops."""
+"""Augmentation: image and mask move together; crops; batches."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_training import make_samples
 
+from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.training.augmentation import augment, random_crop
+from msnmo_bids.training.batches import augment, collate, random_crop
 from msnmo_bids.training.config import TrainingConfig
 
 NONE = TrainingConfig(flip=0.0, rotation=0.0)
@@ -143,3 +146,22 @@ def test_a_crop_of_the_whole_side_is_the_sample():
     assert random_crop(empty, 4, np.random.default_rng(0)).image.shape == (4, 4, 4)
     with pytest.raises(ValueError, match="more than the sample"):
         random_crop(sample, 32, np.random.default_rng(0))
+
+
+def test_a_batch_tells_what_is_known():
+    samples = make_samples(4)
+    batch = collate(samples)
+    assert batch.image.shape == batch.mask.shape == (4, 1, 16, 16, 16)
+    assert batch.image.dtype == torch.float32
+    assert batch.has_mask.tolist() == [True, True, False, True]
+    assert batch.has_diagnosis.tolist() == [True, True, True, False]
+    assert len(batch.part(1, 3)) == 2
+    assert batch.part(1, 3).has_mask.tolist() == [True, False]
+    np.testing.assert_array_equal(batch.mask[1, 0], samples[1].lesions)
+    few = collate(samples, classify_without_lesions=False)
+    assert few.has_diagnosis.tolist() == [False, True, True, False]  # the first mask is empty
+
+
+def test_shapes_of_a_batch_must_agree():
+    with pytest.raises(BadInputError, match=r"sub-00: is \(32, 32, 32\).*one shape"):
+        collate([*make_samples(1), *make_samples(1, side=32)])

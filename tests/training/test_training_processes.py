@@ -1,4 +1,4 @@
-"""Killed, interrupted, asked to stop: what a training leaves and how it ends."""
+"""Killed, interrupted, asked to stop: what a training leaves and how it ends; its memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,23 @@ from tiny_training import make_trainer
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.training.curves import Curves, read_curves
-from msnmo_bids.training.interrupts import StopSignals, TrainingInterrupted
+from msnmo_bids.training.processes import StopSignals, TrainingInterrupted
 
 PATIENCE = 200.0  # seconds; only a failure takes as long
+
+PROGRAM = """
+import resource
+import numpy as np
+from msnmo_bids.training.processes import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(50_000_000, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
 
 
 @contextmanager
@@ -137,3 +151,13 @@ def test_a_signal_in_the_last_step_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "_draw", lambda: os.kill(os.getpid(), signal.SIGINT) or draw())
     trainer.run()
     assert trainer.finished
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is meant")
+def test_a_block_that_was_freed_is_taken_again_without_new_pages():
+    def run(keep: bool) -> int:
+        command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert run(keep=True) < 100
+    assert run(keep=False) > 100

@@ -1,4 +1,4 @@
-"""Training in several processes, started by torchrun: sums over all of them.
+"""The processes of a training: sums over all that torchrun started, signals to stop, freed memory.
 
 The gradients are summed by hand and not by DistributedDataParallel: that sums them while a backward
 pass runs, so that a process which has to repeat one, because its memory ran out, would leave the
@@ -7,17 +7,29 @@ others waiting. The loss of each process is already its share of the whole batch
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
+from msnmo_bids.errors import ExitCode, MsnmoError
+
+logger = logging.getLogger(__name__)
+
 _PATIENCE = timedelta(hours=1)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -137,3 +149,78 @@ def process_group(device: str = "cpu") -> Iterator[Ranks]:
         yield Ranks(distributed.get_rank(), count, device)
     finally:
         distributed.destroy_process_group()
+
+
+class TrainingInterrupted(MsnmoError):  # noqa: N818
+    """The training was asked to stop; it has saved and can go on."""
+
+    exit_code = ExitCode.TEMPORARY_FAILURE
+
+
+class StopSignals:
+    """Takes note of the first SIGINT, SIGTERM or SIGHUP; a second one ends the program at once.
+
+    In another thread than the main one, whoever called handles signals.
+
+    Attributes
+    ----------
+    received : str
+        Name of the signal; empty before there is one.
+    """
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        try:
+            for number in _SIGNALS:
+                # What is ignored stays so: SIGHUP under nohup.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        except ValueError:
+            logger.debug("Not in the main thread: signals are not handled")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+        logger.warning(
+            "%s: the training finishes this step, saves and ends; a second signal ends it at once",
+            self.received,
+        )
+
+    def _restore(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler)
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next step.
+
+    By default glibc hands large blocks back to the system at once. A training step frees and takes
+    gigabytes, and the system clears every page of them again: on a machine without large pages that
+    was a third to a half of the time.
+
+    Returns
+    -------
+    bool
+        False where the C library is another one, and nothing has changed.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    # No block of its own mapping, and no trimming of the heap's end.
+    done = mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1)
+    logger.debug("Freed memory is kept: %s", bool(done))
+    return bool(done)
