@@ -104,6 +104,11 @@ def run_workflow(
     -------
     list of Failure
         In the order of the scans; a scan without an entry has all its derivatives.
+
+    Raises
+    ------
+    Exception
+        What `on_event` or `on_usage` raised; it ends the run.
     """
     scans = _scans(workflow, last_node)
     crash_dir = Path(crash_dir).absolute()
@@ -124,8 +129,13 @@ def run_workflow(
         if on_event is not None:
             on_event(node.fullname, event, _reason(node) if event == "exception" else "")
 
-    arguments = {**(plugin_args or {}), "status_callback": status}
-    error = _run(workflow, plugin, arguments, on_usage)
+    calls = _Calls()
+    arguments = {**(plugin_args or {}), "status_callback": calls.to(status)}
+    if on_usage is not None and plugin == "MultiProc":
+        arguments["on_usage"] = calls.to(on_usage)
+    error = _run(workflow, plugin, arguments)
+    if calls.error is not None:
+        raise calls.error
     crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
     failures = _failures(crashes, scans)
     for key in scans.keys() - failures.keys() - finished:
@@ -137,13 +147,29 @@ def run_workflow(
     ]
 
 
-def _run(
-    workflow: Workflow, plugin: str, arguments: dict[str, Any], on_usage: UsageCallback | None
-) -> Exception | None:
+class _Calls:
+    """Keep the first error of callbacks: Nipype passes on some, and takes others for a node's."""
+
+    error: Exception | None = None
+
+    def to(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Return the callback, its error kept here."""
+
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+
+        return call
+
+
+def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exception | None:
     """Run the graph; Nipype ends a run in which any node failed with an exception of its own."""
     try:
         if plugin == "MultiProc":
-            workflow.run(plugin=WorkerPoolPlugin({**arguments, "on_usage": on_usage}))
+            workflow.run(plugin=WorkerPoolPlugin(arguments))
         else:
             with job_environment(arguments.get("omp_nthreads")):
                 workflow.run(plugin=plugin, plugin_args=arguments)

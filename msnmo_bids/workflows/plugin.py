@@ -51,7 +51,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
           scan; the other nodes run beside, in processes that see no GPU;
         * ``omp_nthreads`` : threads of a node's numerical libraries;
         * ``on_usage`` : called with the full name of a node that has ended and its
-          :class:`~msnmo_bids.workflows.usage.Usage`;
+          :class:`~msnmo_bids.workflows.usage.Usage`, before the status callback;
         * ``worker_log`` : file that collects what the workers print (discarded without one);
         * ``log_level`` : level of Nipype's loggers in the workers.
     """
@@ -65,6 +65,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self.pool.shutdown()  # never used, and it starts no process before the first task
         self._workers: list[_Worker] = []
         self._news = True
+        self._usage: tuple[str, Usage] | None = None
 
     def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
         """Execute the graph and leave no process behind, however the run ends."""
@@ -106,22 +107,28 @@ class WorkerPoolPlugin(MultiProcPlugin):
             self._news = False
             super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
 
-    def _clear_task(self, taskid: int) -> None:
-        self._news = True
-        super()._clear_task(taskid)
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        answer = self._task_obj[taskid].result()
+        self._usage = (answer or {}).pop("usage", None)
+        return answer
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        self._node_ended()
+        super()._task_finished_cb(jobid, cached=cached)
 
     def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
         """Give the node its trace before the status callback is called: it says what failed."""
+        self._node_ended()
         if result is not None:
             self.procs[jobid]._traceback = result["traceback"]
         return super()._clean_queue(jobid, graph, result=result)
 
-    def _get_result(self, taskid: int) -> dict[str, Any] | None:
-        answer = self._task_obj[taskid].result()
-        told: tuple[str, Usage] | None = (answer or {}).pop("usage", None)
-        if told and (on_usage := self.plugin_args.get("on_usage")):
-            on_usage(*told)
-        return answer
+    def _node_ended(self) -> None:
+        """Tell what the node cost: not in `_get_result`, whose errors Nipype takes for a node's."""
+        self._news = True
+        usage, self._usage = self._usage, None
+        if usage and (on_usage := self.plugin_args.get("on_usage")):
+            on_usage(*usage)
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
         """Put the jobs of the scan that comes first in front; leave out scans for later.
