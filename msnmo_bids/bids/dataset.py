@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from msnmo_bids.bids.change_sidecars import CHANGE_DESCRIPTIONS
-from msnmo_bids.bids.names import CAM_PREFIX, derivative_kinds, io_spec
+from msnmo_bids.bids.names import CAM_PREFIX, class_label, derivative_kinds, io_spec
 from msnmo_bids.bids.sidecars import DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
@@ -282,7 +282,7 @@ def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
         if kind.startswith(CAM_PREFIX):
             name = kind.removeprefix(CAM_PREFIX)
             text = DESCRIPTIONS["cam"].format(class_name=name)
-            rows.append({"desc_id": f"desc-cam{name}", "description": text})
+            rows.append({"desc_id": f"desc-cam{class_label(name)}", "description": text})
     write_tsv(output_dir / "descriptions.tsv", ["desc_id", "description"], rows)
     write_json(output_dir / "descriptions.json", DESCRIPTIONS_SIDECAR)
 

@@ -42,7 +42,8 @@ class CrossvalOptions(TrainingOptions):
         "train nothing: write tables, figures and page of the folds that are there"
     )
     positive: str | None = option(
-        "positive diagnosis of sensitivity and AUC (default: the last class)", metavar="NAME"
+        "positive diagnosis of sensitivity and AUC (default: NMOSD, else the last class)",
+        metavar="NAME",
     )
 
 
@@ -54,10 +55,10 @@ def cross_validate(options: CrossvalOptions) -> None:
     MsnmoError
         If the options or the data are wrong, or a network could not be trained.
     """
+    from msnmo_bids.evaluation.crossval import positive_class
+
     models = chosen_models(options.models)
-    positive = options.positive or options.classes[-1]
-    if positive not in options.classes:
-        raise UsageError(f"--positive {positive} is none of {', '.join(options.classes)}")
+    positive = positive_class(options.positive, options.classes)
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
     config = options.config
