@@ -57,7 +57,7 @@ def cross_validate(options: CrossvalOptions) -> None:
     """
     from msnmo_bids.evaluation.crossval import positive_class
 
-    models = chosen_models(options.models)
+    models = _chosen_models(options.models)
     positive = positive_class(options.positive, options.classes)
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
@@ -114,23 +114,8 @@ def _train(
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 
 
-def chosen_models(names: Sequence[str]) -> list[str]:
-    """Return the networks of the command line, each once.
-
-    Parameters
-    ----------
-    names : sequence of str
-        ``all``, or names of the registry.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    UsageError
-        If there is no network of a name.
-    """
+def _chosen_models(names: Sequence[str]) -> list[str]:
+    """Return the networks of the command line, ``all`` or names of the registry, each once."""
     known = registry.names()
     chosen = known if "all" in names else names
     for name in chosen:

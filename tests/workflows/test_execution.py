@@ -15,7 +15,7 @@ from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.workflows.execution import Failure, run_workflow
-from msnmo_bids.workflows.usage import Usage
+from msnmo_bids.workflows.resources import Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
 
