@@ -10,7 +10,7 @@ NO_REAL_NMOSD = (
 ALWAYS = (
     f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
     NO_REAL_NMOSD,
-    "The pattern score assumes that the cause is MS or NMOSD. "
+    "The pattern score knows no cause but the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",
     "MOGAD, vascular disease and normal variants are not modelled.",
     "Spinal cord and optic nerves were not assessed.",

@@ -12,14 +12,13 @@ import pytest
 from heads import entry
 from pages import Page, assert_self_contained
 
-from msnmo_bids.bids.change_sidecars import CHANGE_COLUMNS
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.bids.records import ScanRecord, VisitsRecord, read_scan
-from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.bids.sidecars import CHANGE_COLUMNS, MORPHOMETRY_COLUMNS
 from msnmo_bids.reports.participant import write_participant_report
 from msnmo_bids.reports.report_text import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
-from msnmo_bids.visits.rates import summary
+from msnmo_bids.visits.compare import summary
 from msnmo_bids.vocabulary import CHANGES
 
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"

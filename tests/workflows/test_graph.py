@@ -17,10 +17,13 @@ from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.base import init_msnmo_wf
-from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
+from msnmo_bids.workflows.preprocessing import (
+    ants_version,
+    init_bias_correction_wf,
+    init_skull_strip_wf,
+)
 from msnmo_bids.workflows.provenance import run_record
 from msnmo_bids.workflows.scan import init_scan_wf
-from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {
