@@ -12,8 +12,8 @@ ALWAYS = (
     NO_REAL_NMOSD,
     "The pattern score knows no cause but the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",
-    "MOGAD and normal variants are not modelled; vascular disease only where the scores have a class "
-    "for it (SVD), which was simulated and is never named.",
+    "MOGAD and normal variants are not modelled; vascular disease only where the scores have a "
+    "class for it (SVD), which was simulated and is never named.",
     "Spinal cord and optic nerves were not assessed.",
     "Regions are assigned automatically; they do not show that diagnostic criteria are met.",
 )
