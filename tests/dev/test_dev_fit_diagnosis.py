@@ -119,7 +119,7 @@ def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
 
 
 def test_people_are_told_apart_by_fits_that_have_not_seen_them():
-    everyone = [person(number, looked_at=True) for number in range(150)]
+    everyone = [person(number, looked_at=True) for number in range(300)]
     logits, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
     labels = np.array([p.label for p in everyone])
     calibration, limits, probabilities, names = calibrate(logits, counts, labels)
