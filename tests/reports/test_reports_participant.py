@@ -179,6 +179,13 @@ def test_a_named_diagnosis_shows_its_numbers(add_results: Add, write: Write) -> 
     assert "0.75" in summary
 
 
+def test_a_class_that_is_never_named_is_explained(add_results: Add, write: Write) -> None:
+    old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
+    text = Page(write([add_results(ONE, Probabilities=old)])).text
+    assert "SVD: small-vessel disease of age, told apart so that no disease is named" in text
+    assert "small-vessel disease of age, told" not in Page(write([add_results(TWO)])).text
+
+
 def test_regions_lesions_flags_and_provenance_are_there(add_results: Add, write: Write) -> None:
     text = Page(write([add_results(ONE, Flags=["thick_slices", "brand_new"])])).text
     for part in ("Periventricular 2 1.25", "Deep white matter 0 0.00", "1234.6", "-20",
