@@ -13,7 +13,9 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.network import Predict
 from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, RegionMap, SegmentLesions
+from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.vocabulary import LOOK_ALIKES
 from msnmo_bids.workflows.resources import memory_gb
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ _TEXT_OF = {
         "place of each, and its distances to ventricles and cortex, it made what the lesion adds "
         "to the score of each class; class activation maps hold that in the lesion's voxels.",
     ),
+}
+_NORMALIZED = {
+    Z_SCORE: "z-scored over the brain",
+    ROBUST: "normalised by the brain's median and interquartile range",
 }
 _PRECISIONS = {"fp32": "single precision", "bf16": "bfloat16 precision"}
 
@@ -146,10 +152,11 @@ def _description(
     averaged += ["the image and its mirror image"] if settings.tta else []
     mean = f", mean over {' and '.join(averaged)}" if averaged else ""
     scores, maps = _TEXT_OF[metadata.classifies_lesions]
+    named = [name for name in metadata.class_names if name not in LOOK_ALIKES]
     return (
         f"The brain's bounding box and a margin were resized to {' x '.join(map(str, shape))} "
-        "voxels and z-scored over the brain. A joint network for lesion segmentation and "
-        f"classification of {' and '.join(metadata.class_names)}, implemented after Huang et al. "
+        f"voxels and {_NORMALIZED[metadata.normalization]}. A joint network for lesion "
+        f"segmentation and classification of {' and '.join(named)}, implemented after Huang et al. "
         f"[@joint_model] (weights {metadata.name} {metadata.version}, "
         f"{_PRECISIONS[settings.precision]}{mean}), gave a lesion probability for each voxel."
         f"{scores} The probability was brought back to the scan's own grid (trilinear), masked "
