@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from scipy.special import expit
 
 from dev import fit_diagnosis
-from dev.detection import COLUMNS, Detection
+from dev.detection import COLUMNS, Detection, healthy_volumes, sensitivity_by_site
 from dev.fit_diagnosis import CONFIG, calibrate, fit_branch, judge, logits_of, summarise
 from dev.naming import LARGEST_RISK, class_limits, fit_calibration, named
 from dev.simulated_people import (
@@ -71,6 +71,25 @@ def test_detection_is_fitted_to_what_was_found():
     rows = np.zeros((2, len(DESCRIPTORS)))
     rows[:, LOG_VOLUME] = (4, 6)
     assert detection.chance(rows) == pytest.approx([0.5, expit(4)], abs=0.06)
+
+
+def test_what_weights_find_is_told_by_site_and_size():
+    rows = np.zeros((4, len(DESCRIPTORS)), np.float32)
+    names = list(DESCRIPTORS)
+    rows[:, names.index("log_volume")] = np.log([10, 50, 50, 5000])
+    for name in ("lower_least", "lateral_least", "cortex_least"):
+        rows[:, names.index(name)] = 20
+    rows[1, names.index("brainstem")] = 0.9
+    rows[1:3, names.index("lower_least")] = 1
+    one = replace(person(0, looked_at=True), true=rows, seen=np.array([True, True, False, True]))
+    table = sensitivity_by_site([one, replace(one, seen=np.zeros(4, bool))])
+    assert table["brainstem"] == {"14 to 100": (2, 0.5)}
+    assert table["lower ventricles"] == {"14 to 100": (2, 0.0)}
+    assert table["deep"] == {"0 to 14": (2, 0.5), "1000 and above": (2, 0.5)}
+    healthy = [replace(one, label=-1, found=rows[:1]), replace(one, label=-1, found=rows)]
+    found = healthy_volumes([one, *healthy])
+    assert (found["people"], found["under 0.2 ml"]) == (2, 1)
+    assert found["most"] == pytest.approx(5.11)
 
 
 def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_load():
