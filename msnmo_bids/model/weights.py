@@ -342,7 +342,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=5)  # an ensemble of five folds
+@lru_cache(maxsize=10)  # an ensemble of five folds, for the lesions and for what classifies them
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:
