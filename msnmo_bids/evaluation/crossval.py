@@ -34,17 +34,7 @@ REFERENCE, RULE = "joint", "rule"
 
 
 def scan_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of a fold's ``scans.tsv``.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the diagnoses.
-
-    Returns
-    -------
-    list of str
-    """
+    """Return the columns of a fold's ``scans.tsv``, for diagnoses of these names."""
     measured = [*segmentation.METRICS, *segmentation.VOLUMES]
     return [*_OF_A_SCAN, *measured, *probability_columns(classes)]
 
@@ -133,7 +123,7 @@ class CrossValidation:
 
 
 def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossValidation:
-    """Read a cross-validation.
+    """Read the cross-validation in a folder.
 
     Parameters
     ----------
@@ -143,10 +133,6 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         Diagnoses, in the order of the networks.
     positive : str
         One of them.
-
-    Returns
-    -------
-    CrossValidation
 
     Raises
     ------

@@ -73,25 +73,10 @@ def roc_figure(
     *,
     title: str,
 ) -> Path | None:
-    """Draw ROC curves over all test scans, the joint model's as a thick black line.
+    """Draw ROC curves over all test scans, the joint model's as a thick black line (PNG).
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    models : sequence of str
-        Models to draw; those without probabilities are left out. The rule is a point.
-    measures : mapping of str to mapping of str to Measure
-        By model and metric, for the areas in the legend.
-    out : Path
-        PNG file.
-    title : str
-        Above the axes.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when there is nothing to draw.
+    Models without probabilities are left out; the rule is a point. `measures`, by model and metric,
+    give the areas in the legend. None when there is nothing to draw.
     """
     drawn = _with_both_classes(found, models)
     if not drawn:
@@ -118,19 +103,8 @@ def roc_figure(
 def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path) -> Path | None:
     """Draw how often the positive class was true, by its probability, and the joint model's scores.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    models : sequence of str
-        Models to draw; the rule has no probabilities and is left out.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when there is nothing to draw.
+    The file is a PNG; None when there is nothing to draw. The rule has no probabilities and is left
+    out.
     """
     drawn = _with_both_classes(found, [model for model in models if model != RULE])
     if not drawn:
@@ -159,19 +133,9 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
 
 
 def learning_curves(found: CrossValidation, out: Path) -> Path | None:
-    """Draw the losses of all models: a panel per model, a line per fold.
+    """Draw the losses of all models: a panel per model, a line per fold (PNG).
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results; folds without ``curves.csv`` are left out.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when no fold has curves.
+    Folds without ``curves.csv`` are left out; None when no fold has curves.
     """
     curves = {model.name: _curves(model) for model in found.models.values()}
     curves = {name: folds for name, folds in curves.items() if folds}
@@ -189,13 +153,10 @@ def learning_curves(found: CrossValidation, out: Path) -> Path | None:
                 colour = COLOURS[number % len(COLOURS)]
                 _draw_curve(axes, table, f"fold {fold}", colour)
             axes.set(xlabel="step", ylabel="loss")
-        handles, labels = max((a.get_legend_handles_labels() for a in panels), key=_size)
+        legends = (panel.get_legend_handles_labels() for panel in panels)
+        handles, labels = max(legends, key=lambda legend: len(legend[0]))
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
     return out
-
-
-def _size(found: tuple[list, list]) -> int:
-    return len(found[0])
 
 
 def _curves(model: ModelResults) -> dict[str, pd.DataFrame]:

@@ -145,9 +145,8 @@ def bootstrap_interval(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> Interval:
-    """Return a percentile interval of a bootstrap of the subjects.
+    """Return a percentile interval (coverage: `LEVEL`) of a bootstrap of the subjects.
 
     Parameters
     ----------
@@ -157,8 +156,6 @@ def bootstrap_interval(
         From weights ``(draws, N)`` to values ``(draws,)``.
     draws, seed : int, optional
         As for `subject_weights`.
-    level : float, optional
-        Coverage.
 
     Returns
     -------
@@ -172,7 +169,7 @@ def bootstrap_interval(
     undefined = np.isnan(values)
     if undefined.mean() > _UNDEFINED_SHARE:
         return Interval(reason="no value in too many draws")
-    tail = 50 * (1 - level)
+    tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values[~undefined], [tail, 100 - tail])
     return Interval(float(low), float(high))
 

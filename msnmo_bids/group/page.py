@@ -129,24 +129,10 @@ def link(record: ScanRecord) -> str:
 def plots(
     cohort: Cohort, found: Sequence[ScanRecord], groups: Sequence[str], colours: Mapping[str, str]
 ) -> list[Plot | Scatter]:
-    """Lay out the distributions of the lesion load.
+    """Lay out the distributions of the lesion load over the scans with results, `found`.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        All scans.
-    found : sequence of ScanRecord
-        Those with results.
-    groups : sequence of str
-        What the model says.
-    colours : mapping of str to str
-        Of the groups.
-
-    Returns
-    -------
-    list of Plot or Scatter
-        By the known diagnosis, site, scanner and age, where any of the scans has these, and by the
-        model's pattern.
+    They are by the known diagnosis, site, scanner and age, where any of the scans has these, and by
+    the model's pattern, one of `groups`.
     """
     covariates = cohort.covariates
     made: list[Plot | Scatter] = []
@@ -327,17 +313,9 @@ class StepCost(NamedTuple):
 
 
 def step_costs(records: Sequence[ScanRecord]) -> list[StepCost]:
-    """Summarise what processing cost, step by step.
+    """Summarise what processing cost, in the order in which a scan goes through the steps.
 
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        Scans; those whose run did not measure it count for nothing.
-
-    Returns
-    -------
-    list of StepCost
-        In the order in which a scan goes through them.
+    Scans whose run did not measure it count for nothing.
     """
     by_step: dict[str, list[dict[str, float]]] = {}
     for record in records:

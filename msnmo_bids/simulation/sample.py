@@ -135,10 +135,6 @@ def simulate_scan(
         Real lesion shapes.
     limits : DeformationRange, optional
         Range of the deformation.
-
-    Returns
-    -------
-    SimulatedScan
     """
     protocols = None if protocol is None else (protocol,)
     return next(
@@ -239,13 +235,6 @@ def _acquire(
 def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
     """Make a brain mask with the errors of skull stripping: rims, leaks, and cut cortex.
 
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness.
-
     Returns
     -------
     ndarray, (X, Y, Z), bool
@@ -308,16 +297,7 @@ def prepared_scan(
 def training_cube(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepare a simulated scan for a training.
-
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
-    shape : tuple of int
-        Shape of the cube.
+    """Prepare a simulated scan for a training, as `prepared_scan`.
 
     Returns
     -------

@@ -19,17 +19,8 @@ CHECKPOINT = "checkpoint.pt"
 def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
     """Return what must be equal in all parts of one training, flat and JSON-ready.
 
-    Parameters
-    ----------
-    network : Module
-        Told by its class and the shapes of its weights.
-    **settings : object
-        Mappings of settings, or single ones.
-
-    Returns
-    -------
-    dict
-        ``network``, and ``name.key`` or ``name`` for all settings.
+    The network is told by its class and the shapes of its weights (``network``); settings, single
+    ones or mappings of them, by ``name`` or ``name.key``.
     """
     shapes = [f"{key}{list(value.shape)}" for key, value in network.state_dict().items()]
     flat: dict[str, Any] = {"network": f"{type(network).__name__}: {', '.join(shapes)}"}
@@ -42,12 +33,12 @@ def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically: the one before stays until this one is complete.
 
     Parameters
     ----------
     path : Path
-        The file; the one before stays until this one is complete.
+        The file.
     state : dict
         Tensors, numbers, texts, and lists and dicts of them.
     identity : dict
@@ -95,17 +86,9 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
 
 
 def trained_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights to use out of a checkpoint or of a plain state dict.
+    """Return the weights to use out of a checkpoint or of a plain state dict, on the CPU.
 
-    Parameters
-    ----------
-    path : Path
-        ``checkpoint.pt``: the best ones of the validations, else the averaged ones.
-
-    Returns
-    -------
-    dict
-        Tensors on the CPU.
+    Of ``checkpoint.pt`` these are the best ones of the validations, else the averaged ones.
 
     Raises
     ------

@@ -75,15 +75,7 @@ class Curves:
 def read_curves(path: Path) -> list[dict[str, float]]:
     """Read the complete rows of ``curves.csv``; the last one may have been cut by a kill.
 
-    Parameters
-    ----------
-    path : Path
-        The table; it may be missing.
-
-    Returns
-    -------
-    list of dict
-        Numbers by column; empty cells are left out.
+    The numbers are by column, without empty cells; a table that is missing has no rows.
     """
     if not path.exists():
         return []

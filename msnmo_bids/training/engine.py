@@ -301,10 +301,6 @@ def trained_parameters(
         Parts to leave as they are, by their dotted names: ``"sharing"``,
         ``"classification.blocks.0"``.
 
-    Returns
-    -------
-    list of Parameter
-
     Raises
     ------
     UsageError

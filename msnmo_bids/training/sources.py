@@ -40,21 +40,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """Return the generator of a purpose at a position.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the training.
-    stream : Stream
-        The purpose.
-    *position : int
-        Such as step, rank of the process, number of the sample.
-
-    Returns
-    -------
-    numpy.random.Generator
-    """
+    """Return the generator of a purpose at a position: step, rank of the process, sample."""
     # The length is part of the entropy, because SeedSequence takes (1,) and (1, 0) for the same.
     return np.random.default_rng((seed, int(stream), len(position), *position))
 
@@ -259,19 +245,7 @@ class BrainPool:
         self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 
     def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
-        """Return one brain of the pool.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of randomness.
-        diagnosis : int, optional
-            Only brains of this class that have a lesion, unless the pool holds none.
-
-        Returns
-        -------
-        Sample
-        """
+        """Return one brain; with `diagnosis` one of that class and with a lesion, if any is."""
         brains = list(self.brains)
         if diagnosis is not None:
             brains = [b for b in brains if b.diagnosis == diagnosis and np.any(b.lesions)] or brains
@@ -369,28 +343,13 @@ class MixedSource:
     def advance(self, step: int, rng: np.random.Generator) -> None:
         """Prepare both sources for a step.
 
-        Parameters
-        ----------
-        step : int
-            The step.
-        rng : numpy.random.Generator
-            Of the step; the simulated source comes first, so that it simulates what it would
-            simulate alone (and what its `rebuild` simulates again).
+        The simulated source comes first, so that it simulates what it would simulate alone (and
+        what its `rebuild` simulates again).
         """
         self.simulated.advance(step, rng)
         self.real.advance(step, rng)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a sample.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Of this sample.
-
-        Returns
-        -------
-        Sample
-        """
+        """Return a sample; `rng` is its own."""
         simulated = rng.random() < self.simulated_share
         return (self.simulated if simulated else self.real).draw(rng)

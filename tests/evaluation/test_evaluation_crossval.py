@@ -33,7 +33,7 @@ def out(original, tmp_path) -> Path:
 
 
 def summary(out: Path, model: str) -> dict[str, Measure]:
-    return summarise(read(out), model, draws=200, seed=0)
+    return summarise(read(out), model, draws=200)
 
 
 def edit(file: Path, change) -> None:
