@@ -32,7 +32,8 @@ def group_by_class(
 ) -> dict[str, list[ScanRecord]]:
     """Return the first scan of each person that can be brought to MNI space, by class.
 
-    Scans without a class are left out; the classes are in the order of their names.
+    The scans are in order; those without a class are left out. The classes are in the order of
+    their names.
     """
     groups: dict[str, list[ScanRecord]] = {}
     seen: set[str] = set()

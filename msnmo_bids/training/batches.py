@@ -73,7 +73,7 @@ class _KeepBackground:
 def random_crop(
     sample: Sample, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
 ) -> Sample:
-    """Cut a cube out of a sample, often around a lesion voxel.
+    """Cut a cube, ``(side, side, side)``, out of a sample, often around a lesion voxel.
 
     Parameters
     ----------
