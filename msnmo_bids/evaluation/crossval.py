@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ _OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
+CURVES = "curves.csv"
 #: Folders of the joint model and of the radiologists' rule.
 REFERENCE, RULE = "joint", "rule"
 
@@ -162,6 +165,23 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
             exit_code=ExitCode.INPUT_MISSING,
         )
     return CrossValidation(out, plan, tuple(classes), positive, models)
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Read the complete rows of ``curves.csv``; the last one may have been cut by a kill.
+
+    The numbers are by column, without empty cells. Rows that hold anything else are left out; a
+    table that is missing has none.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        with suppress(TypeError, ValueError):
+            rows.append({name: float(cell) for name, cell in row.items() if cell})
+    return rows
 
 
 def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> ModelResults:

@@ -12,7 +12,14 @@ import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
-from msnmo_bids.evaluation.crossval import REFERENCE, RULE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.crossval import (
+    CURVES,
+    REFERENCE,
+    RULE,
+    CrossValidation,
+    ModelResults,
+    read_curves,
+)
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import label
 from msnmo_bids.text import natural_key
@@ -86,7 +93,7 @@ def roc_figure(
         axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="chance")
         for number, (model, scans) in enumerate(drawn.items()):
             rates = roc_points(scans["positive"].to_numpy(), scans["score"].to_numpy())
-            text = f"{label(model)}, AUC {_interval(measures[model]['auc'])}"
+            text = f"{label(model)}, AUC {measures[model]['auc'].text(digits=2)}"
             if model == RULE:
                 text = f"{label(model)}: one point"
                 axes.plot(rates[0][1:-1], rates[1][1:-1], "kX", ms=10, label=text)
@@ -160,14 +167,11 @@ def learning_curves(found: CrossValidation, out: Path) -> Path | None:
 
 
 def _curves(model: ModelResults) -> dict[str, pd.DataFrame]:
-    """Read the curves of a model's folds; a last line that a kill has cut is left out."""
+    """Read the curves of a model's folds that have any."""
     found = {}
     for fold in sorted(model.folds, key=natural_key):
-        file = model.folds[fold] / "curves.csv"
-        if not file.is_file() or not file.stat().st_size:
-            continue
-        table = pd.read_csv(file, on_bad_lines="skip").apply(pd.to_numeric, errors="coerce")
-        if {"step", "total"} <= set(table.columns) and table["total"].notna().any():
+        table = pd.DataFrame(read_curves(model.folds[fold] / CURVES))
+        if {"step", "total"} <= set(table.columns):
             found[fold] = table.dropna(subset=["step", "total"])
     return found
 
@@ -204,9 +208,3 @@ def _style(model: str, number: int) -> dict[str, Any]:
         "ls": STYLES[(number + number // len(COLOURS)) % len(STYLES)],  # no pair twice among 18
         "lw": 1.6,
     }
-
-
-def _interval(measure: Measure) -> str:
-    text = f"{measure.value:.2f}" if measure.value is not None else "n/a"
-    low, high = measure.interval.low, measure.interval.high
-    return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"

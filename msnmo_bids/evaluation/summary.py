@@ -11,7 +11,7 @@ import pandas as pd
 
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.classification import classification_metrics, probability_columns
-from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.crossval import MISSING, REFERENCE, CrossValidation, ModelResults
 from msnmo_bids.evaluation.statistics import (
     DRAWS,
     Interval,
@@ -56,6 +56,16 @@ class Measure:
     scans: int
     subjects: int
     reason: str = ""
+
+    def text(self, factor: float = 1.0, *, digits: int = 1) -> str:
+        """Return value and interval, times a factor; ``n/a`` without a value."""
+        if self.value is None:
+            return MISSING
+        shown = f"{factor * self.value:.{digits}f}"
+        low, high = self.interval.low, self.interval.high
+        if low is None or high is None:
+            return shown
+        return f"{shown} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
 
 
 def summarise(found: CrossValidation, name: str, *, draws: int = DRAWS) -> dict[str, Measure]:

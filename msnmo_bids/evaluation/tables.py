@@ -241,14 +241,7 @@ def _number(measure: Measure | None, metric: str) -> str:
 
 
 def _ranged(measure: Measure | None, metric: str) -> str:
-    if measure is None or measure.value is None:
-        return MISSING
-    factor = HEADINGS[metric][1]
-    text = f"{measure.value * factor:.1f}"
-    low, high = measure.interval.low, measure.interval.high
-    if low is None or high is None:
-        return text
-    return f"{text} [{low * factor:.1f}, {high * factor:.1f}]"
+    return MISSING if measure is None else measure.text(HEADINGS[metric][1])
 
 
 def _count(measures: Sequence[Measure | None]) -> str:

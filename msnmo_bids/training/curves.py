@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msnmo_bids.bids.dataset import atomic_path, write_text
+from msnmo_bids.evaluation.crossval import CURVES, read_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVES, FIGURE = "curves.csv", "curves.png"
+FIGURE = "curves.png"
 VALIDATION = ("total", "segmentation", "classification", "cross", "dsc", "accuracy")
 COLUMNS = (
     "step", "rate", "seconds", "data_seconds", "total", "segmentation", "classification", "cross",
@@ -70,19 +69,6 @@ class Curves:
                 axes.legend(fontsize=8, ncols=2)
         with atomic_path(self.figure) as temporary:
             figure.savefig(temporary, dpi=100)
-
-
-def read_curves(path: Path) -> list[dict[str, float]]:
-    """Read the complete rows of ``curves.csv``; the last one may have been cut by a kill.
-
-    The numbers are by column, without empty cells; a table that is missing has no rows.
-    """
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole))
-    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
 
 
 def _line(row: Mapping[str, float]) -> str:

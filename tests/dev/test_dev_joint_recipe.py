@@ -10,9 +10,10 @@ import torch
 
 from dev import joint_recipe as recipe
 from msnmo_bids.errors import BadInputError, ExitCode
+from msnmo_bids.evaluation.crossval import read_curves
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.training.curves import Curves, read_curves
+from msnmo_bids.training.curves import Curves
 from msnmo_bids.training.engine import Trainer
 
 

@@ -12,13 +12,14 @@ import torch
 from tiny_training import NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import BadInputError, MsnmoError, UsageError
+from msnmo_bids.evaluation.crossval import read_curves
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training import checkpoint, engine
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.curves import Curves, read_curves
+from msnmo_bids.training.curves import Curves
 from msnmo_bids.training.engine import Trainer, trained_parameters
 from msnmo_bids.training.processes import Ranks
 from msnmo_bids.training.sources import EpochSource
