@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path, write_text
 from msnmo_bids.evaluation.crossval import CURVES, read_curves
@@ -50,19 +49,18 @@ class Curves:
         """Draw the losses, the validation's measures and the learning rate over the steps."""
         from matplotlib.figure import Figure
 
-        rows = read_curves(self.table)
-        values = {name: np.array([row.get(name, math.nan) for row in rows]) for name in COLUMNS}
+        table = pd.DataFrame(read_curves(self.table)).reindex(columns=COLUMNS)
         figure = Figure(figsize=(8, 9))
         figure.subplots_adjust(left=0.1, right=0.98, bottom=0.06, top=0.98, hspace=0.08)
         losses, measures, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1.4, 1))
         for name, colour in _COLOURS.items():
-            _plot(losses, values, name, colour=colour, smooth=True)
-            _plot(losses, values, f"validation_{name}", colour=colour, marker="o", linestyle="--")
+            _plot(losses, table, name, colour=colour, smooth=True)
+            _plot(losses, table, f"validation_{name}", colour=colour, marker="o", linestyle="--")
         losses.set(ylabel="loss (running mean)")
-        _plot(measures, values, "validation_dsc", colour="C3", marker="o")
-        _plot(measures, values, "validation_accuracy", colour="C0", marker="o")
+        _plot(measures, table, "validation_dsc", colour="C3", marker="o")
+        _plot(measures, table, "validation_accuracy", colour="C0", marker="o")
         measures.set(ylabel="validation", ylim=(0, 1))
-        _plot(rates, values, "rate", colour="0.15")
+        _plot(rates, table, "rate", colour="0.15")
         rates.set(ylabel="learning rate", xlabel="step", yscale="log")
         for axes in (losses, measures):
             if axes.get_legend_handles_labels()[0]:
@@ -79,22 +77,13 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 def _plot(
-    axes: Axes,
-    values: Mapping[str, np.ndarray],
-    name: str,
-    *,
-    colour: str,
-    smooth: bool = False,
-    **style: Any,
+    axes: Axes, table: pd.DataFrame, name: str, *, colour: str, smooth: bool = False, **style: Any
 ) -> None:
     """Draw a column where it has values other than 0."""
-    known = np.isfinite(values[name])
-    steps, column = values["step"][known], values[name][known]
+    column = table.set_index("step")[name].dropna()
     if not column.any():
         return
-    if smooth and len(column) > 1:
-        width = max(1, len(column) // 50)
-        column = np.convolve(column, np.ones(width) / width, mode="valid")
-        steps = steps[width - 1 :]
+    if smooth:
+        column = column.rolling(max(1, len(column) // 50)).mean().dropna()
     label = name.replace("validation_", "validation ")
-    axes.plot(steps, column, color=colour, label=label, markersize=3, linewidth=1.2, **style)
+    axes.plot(column.index, column, color=colour, label=label, markersize=3, linewidth=1.2, **style)
