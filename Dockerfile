@@ -1,4 +1,4 @@
-# The BIDS App. Variants by build argument (README.md has a table):
+# The BIDS App. Variants by build argument (docs/containers.md has a table):
 #   WITH_FSL=0         no FSL, for commercial use
 #   PROGRAMS=none      neither FSL nor ANTs: deepbet and antspyx do their work
 #   PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch for the CPU only

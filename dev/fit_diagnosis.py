@@ -25,11 +25,12 @@ from safetensors.torch import save_file
 
 from dev.asset_options import add_asset_options, assets_of
 from dev.detection import Detection
-from dev.naming import BetaCalibration, class_limits, named
+from dev.naming import class_limits, fit_beta, named
 from dev.simulated_people import SICK, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
 from msnmo_bids.evaluation.classification import calibration_error, roc_area
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.weights import read_metadata
@@ -161,21 +162,26 @@ def judge(
 
 def summarise(
     shown: Sequence[Person], found: np.ndarray, counts: np.ndarray
-) -> tuple[BetaCalibration, np.ndarray, dict[str, Any]]:
+) -> tuple[Calibration, np.ndarray, dict[str, Any]]:
     """Calibrate, choose limits, and tell how good both are on people they were not fitted to."""
     labels = np.array([person.label for person in shown])
     usable = (labels >= 0) & (counts > 0)
     part = np.arange(len(shown)) % FOLDS
     probabilities, names = np.zeros((len(shown), 2)), np.full(len(shown), -1)
+    logits = np.stack([np.zeros(len(found)), found], axis=1)
+
+    def fitted(rows: np.ndarray) -> tuple[Calibration, np.ndarray]:
+        data = f"{rows.sum()} simulated people"
+        calibration = fit_beta(found[rows], labels[rows], data)
+        return calibration, class_limits(calibration.probabilities(logits[rows]), labels[rows])
+
     for one in range(FOLDS):
-        others, own = usable & (part != one), part == one
-        fitted = BetaCalibration.fit(found[others], labels[others])
-        limits = class_limits(fitted.probabilities(found[others]), labels[others])
-        probabilities[own] = fitted.probabilities(found[own])
+        calibration, limits = fitted(usable & (part != one))
+        own = part == one
+        probabilities[own] = calibration.probabilities(logits[own])
         names[own] = named(probabilities[own], limits)
     names[counts == 0] = -1
-    calibration = BetaCalibration.fit(found[usable], labels[usable])
-    limits = class_limits(calibration.probabilities(found[usable]), labels[usable])
+    calibration, limits = fitted(usable)
     score = probabilities[:, 1]
     groups: dict[str, np.ndarray] = {"all": usable}
     for matched in (False, True):
@@ -190,6 +196,9 @@ def summarise(
         "auc": {name: _area(labels[k], score[k]) for name, k in groups.items()},
         "ece": calibration_error(labels[usable] == 1, score[usable]) if usable.any() else None,
         "named": _share(said[sick]),
+        "named_by_class": {
+            name: _share(said[labels == number]) for number, name in enumerate(SICK)
+        },
         "wrong": _share((names != labels)[sick & said]),
         "wrong_by_class": {
             name: _share(labels[sick & (names == number)] != number)
@@ -255,7 +264,10 @@ def main() -> None:
         "classes": SICK,
         "calibration": asdict(calibration),
         "masks": "found" if looked_at else "assumed",
-        "limits": [None if np.isinf(limit) else limit for limit in limits],
+        "limits": {
+            name: None if np.isinf(limit) else float(limit)
+            for name, limit in zip(SICK, limits, strict=True)
+        },
     }
     write_json(options.out / "diagnosis.json", summary)
     print(json.dumps(summary, indent=2))

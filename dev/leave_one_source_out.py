@@ -32,9 +32,7 @@ from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.model.inference import resized, resized_brain
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
@@ -93,20 +91,8 @@ def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
     return probability[0, 0].numpy()
 
 
-def predict_joint(joint: Path, image: np.ndarray) -> np.ndarray:
-    """Return the lesion probability of the joint network's own path for a prepared cube."""
-    network, metadata = load_weights_cached(joint, "cpu", "bf16")
-    cube = torch.from_numpy(image.astype(np.float32))[None, None]
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        small = resized_brain(cube, metadata.classification_shape or image.shape)
-        maps = network.forward_segmentation(network.forward_features(small), small)
-    return resized(maps.lesion_probability, image.shape)[0, 0].numpy()
-
-
-def predict_source(
-    run: Path, scans: Iterable[PreparedScan], out: Path, joint: Path | None, share: float
-) -> list[FoldResult]:
-    """Predict, or read, the scans of a source: the mean of its fold and of the joint network."""
+def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[FoldResult]:
+    """Predict, or read, the scans of a source, by its fold."""
     source = run.name
     weights = run / "weights.safetensors"
     tested, network = [], None
@@ -119,8 +105,6 @@ def predict_source(
             network = network or load_network(run)
             image = read_cubes(scan.cube_file)[0]
             cube = predict_cube(network, image)
-            if joint is not None:
-                cube = share * cube + (1 - share) * predict_joint(joint, image)
             with atomic_path(file) as temporary:
                 np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
         with np.load(file) as archive:
@@ -273,8 +257,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
     parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
-    parser.add_argument("--joint", type=Path, help="weights to take the mean with, as the app does")
-    parser.add_argument("--share", type=float, default=0.5, help="of the fold in that mean")
     parser.add_argument("--page", type=Path, help="Markdown page to write")
     parser.add_argument("--pictures", type=Path, help="folder of an image per scan")
     parser.add_argument("--threads", type=int, default=2)
@@ -290,9 +272,7 @@ def main() -> None:
     tested: list[FoldResult] = []
     for source in SOURCES:
         if (options.runs / source / "weights.safetensors").exists():
-            tested += predict_source(
-                options.runs / source, scans, options.out, options.joint, options.share
-            )
+            tested += predict_source(options.runs / source, scans, options.out)
     if not tested:
         print(f"{len(scans)} scans are prepared; no fold is trained in {options.runs}")
         return
@@ -307,7 +287,11 @@ def main() -> None:
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
     columns = ["scan", "threshold", "smallest", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
-    summary = {**summarise(rows), "shipped": asdict(choose(grid, there))}
+    summary = {
+        **summarise(rows),
+        "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
+        "shipped": asdict(choose(grid, there)),
+    }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)

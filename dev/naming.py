@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit
 from scipy.stats import beta
+
+from msnmo_bids.model.calibration import BETA_CALIBRATION, Calibration
 
 #: What may be wrong among the named of a class, and how sure that must be.
 LARGEST_RISK, CONFIDENCE = 0.05, 0.95
 LIMITS = np.arange(50, 100) / 100
 
 
-@dataclass(frozen=True)
-class BetaCalibration:
-    """Beta calibration of the margin of the second class over the first.
-
-    Kull, Silva Filho & Flach 2017, "Beta calibration", AISTATS: with p the logistic function of
-    the margin, the log odds are ``a ln p - b ln(1 - p) + c``. With a = b it is Platt's scaling;
-    with two slopes evidence for one class can be worth less than as much for the other.
+def fit_beta(margins: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
+    """Fit a beta calibration by cross entropy.
 
     Parameters
     ----------
-    a, b : float
-        Slopes, 0 or above: for margins far below and far above 0.
-    c : float
-        Log odds at a margin of 0, but for ``(b - a) ln 2``.
+    margins : ndarray, (N,)
+        Logit of the second class less that of the first.
+    labels : ndarray of int, (N,)
+        True classes, 0 or 1.
+    data : str
+        What to call these scans.
+
+    Returns
+    -------
+    Calibration
     """
+    logits = np.stack([np.zeros(len(margins)), margins], axis=1)
 
-    a: float = 1.0
-    b: float = 1.0
-    c: float = 0.0
+    def loss(values: np.ndarray) -> float:
+        probabilities = Calibration(beta=tuple(values)).probabilities(logits)
+        true = probabilities[np.arange(len(labels)), labels]
+        return -float(np.mean(np.log(np.maximum(true, 1e-12))))
 
-    @classmethod
-    def fit(cls, margins: np.ndarray, labels: np.ndarray) -> BetaCalibration:
-        """Fit by cross entropy to margins, (N,), and classes, (N,), 0 or 1."""
-
-        def loss(values: np.ndarray) -> float:
-            odds = cls(*values).log_odds(margins)
-            return -float(np.mean(log_expit(np.where(labels == 1, odds, -odds))))
-
-        bounds = [(0, None), (0, None), (None, None)]
-        return cls(*map(float, minimize(loss, (1.0, 1.0, 0.0), bounds=bounds).x))
-
-    def log_odds(self, margins: np.ndarray) -> np.ndarray:
-        """Log odds of the second class, of the shape of the margins."""
-        return self.a * log_expit(margins) - self.b * log_expit(-np.asarray(margins)) + self.c
-
-    def probabilities(self, margins: np.ndarray) -> np.ndarray:
-        """Class probabilities, (N, 2)."""
-        second = expit(self.log_odds(margins))
-        return np.stack([1 - second, second], axis=-1)
+    bounds = [(0, None), (0, None), (None, None)]
+    fitted = minimize(loss, (1.0, 1.0, 0.0), bounds=bounds).x
+    return Calibration(method=BETA_CALIBRATION, data=data, beta=tuple(map(float, fitted)))
 
 
 def class_limits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
 from msnmo_bids.lesions.mask import label_lesions
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
-from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
@@ -138,13 +138,18 @@ def _rows(
         probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, criteria).labels
     truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
-    regions = locate_regions(scan.image / scan.bias**_CORRECTED, brain, zooms)
+    regions = corrected_regions(scan, brain)
     return {
         "true": describe_lesions(truth, regions, zooms),
         "found": describe_lesions(labels, regions, zooms),
         "seen": np.isin(np.arange(1, truth.max() + 1), truth[labels > 0]),
         "false": ~np.isin(np.arange(1, labels.max() + 1), labels[truth > 0]),
     }
+
+
+def corrected_regions(scan: SimulatedScan, brain: np.ndarray) -> Regions:
+    """Locate the regions of a scan, (X, Y, Z), whose bias is corrected as well as N4 does."""
+    return locate_regions(scan.image / scan.bias**_CORRECTED, brain, scan.zooms.tolist())
 
 
 def people(

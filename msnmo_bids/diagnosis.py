@@ -46,7 +46,7 @@ def decide(
     *,
     lesions: int,
     quality: Mapping[str, Any],
-    least: float = 0.0,
+    limits: Mapping[str, float | None] | None = None,
     votes: Sequence[Mapping[str, float]] = (),
     distance: float | None = None,
     farthest: float | None = None,
@@ -61,8 +61,9 @@ def decide(
         Number that was found.
     quality : mapping
         ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.measures.quality`.
-    least : float, optional
-        The least probability with which a class is named.
+    limits : mapping of str to float or None, optional
+        The least probability with which a class is named; None: it never is. A class that is not
+        here has no limit.
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
     distance : float, optional
@@ -92,10 +93,14 @@ def decide(
     if not lesions:
         flags.append(NO_LESION)
         reasons.append("No lesion was found, so there is no pattern to classify")
+    elif (least := (limits or {}).get(likeliest, 0.0)) is None:
+        flags.append(LOW_PROBABILITY)
+        reasons.append(f"These weights never name {likeliest}: they would be wrong too often")
     elif probabilities[likeliest] < least:
         flags.append(LOW_PROBABILITY)
         reasons.append(
-            f"No class reaches the score of {least:g} from which these weights name a diagnosis"
+            f"{likeliest} has the highest score and is named from {least:g}: more lesions of a "
+            "kind that one disease has and the other lacks would be needed"
         )
     elif others:
         flags.append(DISAGREEMENT)

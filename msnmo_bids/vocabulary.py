@@ -46,6 +46,9 @@ CHANGE_REASONS = {
     "no_difference": "The images of the two visits hardly differ there",
 }
 
+#: What gives the scores of the classes.
+LESION_BRANCH, CONVOLUTIONS = "lesion branch", "convolutions"
+
 QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import OUTPUT, Options, argument, option
+from msnmo_bids.run.session import guard
 
 if TYPE_CHECKING:
     from msnmo_bids.meta.studies import Studies
@@ -127,7 +127,8 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
 
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
-    from msnmo_bids.meta.site_studies import NMOSD, SITE, all_classes, pooled_folders, read_results
+    from msnmo_bids.evaluation.crossval import positive_class
+    from msnmo_bids.meta.site_studies import SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
     if options.subgroups:
@@ -135,10 +136,7 @@ def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[st
     column = options.site_column or (SITE if len(options.inputs) == 1 else None)
     results = [read_results(folder, model=options.model, site_column=column)
                for folder in options.inputs]  # fmt: skip
-    classes = all_classes(results)
-    positive = options.positive or (NMOSD if NMOSD in classes else classes[-1])
-    if positive not in classes:
-        raise UsageError(f"--positive {positive} is none of {', '.join(classes)}")
+    positive = positive_class(options.positive, all_classes(results))
     notes = [
         f"Positive diagnosis of sensitivity and specificity: {positive}.",
         f"The weights that ship with msnmo: {NO_REAL_NMOSD[0].lower()}{NO_REAL_NMOSD[1:]}",

@@ -9,7 +9,6 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import ClassVar
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
 from msnmo_bids.run.checks import check_places
@@ -23,6 +22,7 @@ from msnmo_bids.run.options import (
     list_of,
     option,
 )
+from msnmo_bids.run.session import guard
 
 PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "HC")

@@ -23,7 +23,6 @@ DSC, ACC, SN, SP = "DSC (%)", "ACC (%)", "SN (%)", "SP (%)"
 OF_A_SCAN = ("site", "subject", "dsc", "truth", "called")
 SITE = "site"
 FOLDS = "folds.tsv"
-NMOSD = "NMOSD"
 _SEGMENTATION = "group_segmentation.tsv"
 _KNOWN = "participants_diagnosis"
 

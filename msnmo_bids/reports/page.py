@@ -128,6 +128,20 @@ def number(text: str, digits: int = 1) -> str:
         return text
 
 
+def signed(value: float | str) -> str:
+    """Round a number that can speak for or against something; other texts stay.
+
+    Examples
+    --------
+    >>> signed("0.4249"), signed(-1.5), signed("n/a")
+    ('+0.42', '−1.50', 'n/a')
+    """
+    try:
+        return f"{round(float(value), 2) + 0.0:+.2f}".replace("-", "−")
+    except ValueError:
+        return str(value)
+
+
 def span(ends: Sequence[float | None]) -> str:
     """Format a range that may have one end only.
 
@@ -161,6 +175,7 @@ def _environment() -> Environment:
     environment.filters.update(
         decimals=decimals,
         number=number,
+        signed=signed,
         span=span,
         probability=probability,
         calibration=calibration,

@@ -25,8 +25,9 @@ from msnmo_bids.run.checks import (
     check_input,
     check_within,
     check_writable,
+    left_over,
+    not_asked_for,
 )
-from msnmo_bids.run.leftovers import left_over, not_asked_for
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.reports import standing

@@ -26,6 +26,8 @@ from msnmo_bids.training.prepared import PreparedScan
 
 #: Share of brains without lesions: more than among people with MS, for the sake of specificity.
 LESION_FREE_SHARE = 0.1
+#: Name of the class of healthy controls.
+HEALTHY = "HC"
 _BRAIN_LENGTH = 170.0  # mm
 
 
@@ -209,7 +211,8 @@ class BrainPool:
     size : int
         Number of brains kept.
     classes : tuple of str
-        Names of the classes.
+        Names of the classes, MS and NMOSD among them. Where `HEALTHY` is one too, a brain without
+        lesions is of this class.
     nmosd_share : float
         Share of NMOSD-like brains. Both classes draw their total load from the same
         distribution, so that the volume alone does not tell them apart.
@@ -240,15 +243,22 @@ class BrainPool:
         diagnosis = "NMOSD" if rng.random() < self.nmosd_share else "MS"
         head = self.heads[rng.integers(len(self.heads))]
         load = draw_load(rng, without=self.lesion_free_share)
+        if not load and HEALTHY in self.classes:
+            diagnosis = HEALTHY
         scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
 
     def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
-        """Return one brain; with `diagnosis` one of that class and with a lesion, if any is."""
+        """Return one brain of the pool.
+
+        With `diagnosis`, an index of the classes, only of that class: of its brains with a lesion
+        where there are any, of all classes where the pool holds none of it.
+        """
         brains = list(self.brains)
         if diagnosis is not None:
-            brains = [b for b in brains if b.diagnosis == diagnosis and np.any(b.lesions)] or brains
+            own = [brain for brain in brains if brain.diagnosis == diagnosis]
+            brains = [brain for brain in own if np.any(brain.lesions)] or own or brains
         return brains[rng.integers(len(brains))]
 
 

@@ -13,9 +13,10 @@ from scipy.special import expit
 from dev import fit_diagnosis
 from dev.detection import COLUMNS, Detection
 from dev.fit_diagnosis import CONFIG, fit_branch, judge, margins, summarise
-from dev.naming import LARGEST_RISK, BetaCalibration, class_limits, named
+from dev.naming import LARGEST_RISK, class_limits, fit_beta, named
 from dev.simulated_people import LOG_VOLUME, Person, make_person, people
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.simulation.assets import SimulationAssets
 
@@ -83,19 +84,10 @@ def test_a_healthy_person_gets_false_lesions_before_any_mask_was_found():
 def test_calibration_finds_the_slopes():
     rng = np.random.default_rng(3)
     margins = rng.normal(scale=3, size=6000)
-    true = BetaCalibration(a=0.4, b=0.9, c=0.3)
-    labels = (rng.random(6000) < true.probabilities(margins)[:, 1]).astype(int)
-    fitted = BetaCalibration.fit(margins, labels)
-    assert (fitted.a, fitted.b, fitted.c) == pytest.approx((0.4, 0.9, 0.3), abs=0.15)
-    rising = fitted.probabilities(np.linspace(-20, 20, 99))[:, 1]
-    assert (np.diff(rising) >= 0).all()
-
-
-def test_platt_is_beta_with_equal_slopes():
-    margins = np.linspace(-5, 5, 11)
-    np.testing.assert_allclose(
-        BetaCalibration(0.7, 0.7, 0.2).log_odds(margins), 0.7 * margins + 0.2
-    )
+    logits = np.stack([np.zeros(6000), margins], axis=1)
+    true = Calibration(beta=(0.4, 0.9, 0.3))
+    labels = (rng.random(6000) < true.probabilities(logits)[:, 1]).astype(int)
+    assert fit_beta(margins, labels, "these").beta == pytest.approx(true.beta, abs=0.15)
 
 
 def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
@@ -119,7 +111,7 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
     found, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
     calibration, limits, summary = summarise(everyone, found, counts)
     assert summary["auc"]["all"] > 0.75
-    assert calibration.a > 0
+    assert min(calibration.beta[:2]) > 0
     assert limits.shape == (2,)
     assert summary["people"] == sum(p.label >= 0 for p in everyone)
     assert set(summary["auc"]) == {"all", "loads of the diseases", "matched loads", "typicality 1"}

@@ -176,7 +176,11 @@ def test_diagnoses_that_are_not_a_class_are_named(tmp_path, add_results, caplog)
         ),
         ("RRMS RRMS HC HC", {}, "Accuracy is not measured. Diagnoses that are not a class"),
         ("MS MS MS MS", {}, "All scans with a score and a diagnosis are MS: what needs another"),
-        ("MS MS NMOSD -", {"LesionCount": 0}, "not measured: no scan with a diagnosis has lesions"),
+        (
+            "MS MS NMOSD -",
+            {"Flags": ["no_lesion_found"]},
+            "not measured: no scan with a diagnosis has lesions",
+        ),
     ],
 )
 def test_why_accuracy_is_not_measured(tmp_path, add_results, caplog, diagnoses, changes, expected):

@@ -12,14 +12,13 @@ SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
 def test_calibration() -> None:
     assert "temperature 1.5) on simulated" in calibration(diagnosis(SCAN)["Calibration"])
     assert "not calibrated" in calibration({"Temperature": 1.0, "Method": "none"})
-    curve = {
+    beta = {
         "Temperature": 1.0,
-        "Margins": [-1.0, 1.0],
-        "Chances": [0.05, 0.75],
-        "Method": "isotonic calibration",
+        "Beta": [0.51234, 0.25, -0.1],
+        "Method": "beta calibration",
         "Data": "simulated",
     }
-    assert "(a curve that gives the second class 0.05 to 0.75) on simulated" in calibration(curve)
+    assert "(slopes and offset 0.512, 0.25, -0.1) on simulated" in calibration(beta)
 
 
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:

@@ -127,13 +127,13 @@ def test_classes_take_turns():
     assert drawn == [1, 0] * 6
 
 
-def make_pool(head, size=2, nmosd_share=0.5) -> BrainPool:
+def make_pool(head, size=2, nmosd_share=0.5, **more) -> BrainPool:
     return BrainPool(
         SimulationAssets([head]),
         (32, 32, 32),
         size=size,
-        classes=("MS", "NMOSD"),
         nmosd_share=nmosd_share,
+        **{"classes": ("MS", "NMOSD"), **more},
     )
 
 
@@ -161,6 +161,18 @@ def test_class_labels_follow_the_order_of_the_classes(ball_head, share, label):
     assert pool.brains[0].diagnosis == label
 
 
+@pytest.mark.parametrize(("share", "label"), [(0.0, 1), (1.0, 2)])
+def test_a_brain_without_lesions_is_healthy_where_that_is_a_class(ball_head, share, label):
+    pool = make_pool(
+        ball_head, nmosd_share=1.0, classes=("MS", "NMOSD", "HC"), lesion_free_share=share
+    )
+    pool.refresh(np.random.default_rng(0))
+    (only,) = pool.brains
+    assert only.diagnosis == label
+    assert only.lesions.any() == (label == 1)
+    assert pool.draw(np.random.default_rng(0), label) is only
+
+
 def test_a_class_is_drawn_with_lesions_where_the_pool_has_it(ball_head):
     pool = make_pool(ball_head, size=4)
     empty = np.zeros((4, 4, 4), np.uint8)
@@ -172,7 +184,9 @@ def test_a_class_is_drawn_with_lesions_where_the_pool_has_it(ball_head):
     assert all(pool.draw(rng, 1) is brains[2] for _ in range(20))
     assert {id(pool.draw(rng)) for _ in range(50)} == {id(brain) for brain in brains}
     pool.brains.pop()
-    assert id(pool.draw(rng, 1)) in {id(brain) for brain in pool.brains}  # better than none
+    assert all(pool.draw(rng, 1) is brains[1] for _ in range(20))  # none of it has lesions
+    pool.brains.pop()
+    assert pool.draw(rng, 1) is brains[0]  # better than none
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from steps_for_tests import workflow_of
 
 from msnmo_bids.workflows.execution import run_workflow
-from msnmo_bids.workflows.gpus import NAMED, VISIBLE, gpu_environment, gpu_names, next_gpu
+from msnmo_bids.workflows.plugin import NAMED, VISIBLE, gpu_environment, gpu_names, next_gpu
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import signal
 import pytest
 
 from msnmo_bids.cli import crossval, main, meta, simulate, train
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.run.session import Session
+from msnmo_bids.run.session import Session, guard
 
 PROGRAMS = {"msnmo": main, "msnmo-crossval": crossval, "msnmo-meta": meta,
             "msnmo-simulate": simulate, "msnmo-train": train}  # fmt: skip
