@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, atomic_path
 from msnmo_bids.errors import BadInputError, UsageError
@@ -83,21 +83,6 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
             remedy="Run it with the settings that it was started with, or choose another folder",
         )
     return state
-
-
-def trained_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights to use out of a checkpoint or of a plain state dict, on the CPU.
-
-    Of ``checkpoint.pt`` these are the best ones of the validations, else the averaged ones.
-
-    Raises
-    ------
-    BadInputError
-        If the file cannot be read.
-    """
-    state = _read(path)
-    best = state.get("best", {}).get("weights") if "average" in state else None
-    return best or state.get("average", state)
 
 
 def _read(path: Path) -> dict[str, Any]:

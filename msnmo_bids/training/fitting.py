@@ -158,9 +158,7 @@ def _source(
         classes=tuple(classes),
         nmosd_share=0.5,
     )
-    simulated = SimulatedSource(
-        pool, seed=config.seed, samples_per_step=config.samples_per_step, rank=ranks.rank
-    )
+    simulated = SimulatedSource(pool, seed=config.seed, rank=ranks.rank)
     return MixedSource(real, simulated, simulation.share)
 
 

@@ -137,10 +137,6 @@ class SimulatedSource:
         Steps between two new brains.
     fill : int, optional
         Number of brains to start with.
-    samples_per_step : int, optional
-        Samples that one process draws for a step; only turns read it.
-    turns : bool, optional
-        Draw the classes in turn, with lesions, so that a constant answer gains nothing.
     rank : int, optional
         Number of this process, which simulates its own brains.
     """
@@ -152,14 +148,10 @@ class SimulatedSource:
         seed: int,
         refresh_every: int = 3,
         fill: int = 12,
-        samples_per_step: int = 1,
-        turns: bool = False,
         rank: int = 0,
     ) -> None:
         self.pool, self.seed, self.rank = pool, seed, rank
         self.refresh_every, self.fill = refresh_every, fill
-        self.samples_per_step, self.turns = samples_per_step, turns
-        self._next = 0
 
     def rebuild(self, step: int) -> None:
         """Simulate the brains that an undisturbed training holds before a step."""
@@ -174,15 +166,13 @@ class SimulatedSource:
 
     def advance(self, step: int, rng: np.random.Generator) -> None:
         """Simulate a new brain where the step is due for one."""
-        self._next = step * self.samples_per_step
         if step % self.refresh_every == 0:
             self.pool.refresh(rng)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a random brain of the pool, of the class whose turn it is."""
-        turn = self._next % len(self.pool.classes) if self.turns else None
-        self._next += 1
-        return self.pool.draw(rng, turn)
+        """Return a random brain of the pool."""
+        brains = self.pool.brains
+        return brains[rng.integers(len(brains))]
 
 
 def working_spacing(shape: tuple[int, int, int]) -> float:
@@ -248,18 +238,6 @@ class BrainPool:
         scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
-
-    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
-        """Return one brain of the pool.
-
-        With `diagnosis`, an index of the classes, only of that class: of its brains with a lesion
-        where there are any, of all classes where the pool holds none of it.
-        """
-        brains = list(self.brains)
-        if diagnosis is not None:
-            own = [brain for brain in brains if brain.diagnosis == diagnosis]
-            brains = [brain for brain in own if np.any(brain.lesions)] or own or brains
-        return brains[rng.integers(len(brains))]
 
 
 class PreparedSamples(Sequence[Sample]):
