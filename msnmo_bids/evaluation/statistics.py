@@ -144,7 +144,6 @@ def bootstrap_interval(
     statistic: Callable[[np.ndarray], np.ndarray],
     *,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Interval:
     """Return a percentile interval (coverage: `LEVEL`) of a bootstrap of the subjects.
 
@@ -154,7 +153,7 @@ def bootstrap_interval(
         As for `subject_weights`: the scans that have a value.
     statistic : callable
         From weights ``(draws, N)`` to values ``(draws,)``.
-    draws, seed : int, optional
+    draws : int, optional
         As for `subject_weights`.
 
     Returns
@@ -165,7 +164,7 @@ def bootstrap_interval(
     people = len(set(subjects))
     if people < MIN_SUBJECTS:
         return Interval(reason=f"too few subjects: {people}, at least {MIN_SUBJECTS} needed")
-    values = statistic(subject_weights(subjects, strata, draws=draws, seed=seed))
+    values = statistic(subject_weights(subjects, strata, draws=draws))
     undefined = np.isnan(values)
     if undefined.mean() > _UNDEFINED_SHARE:
         return Interval(reason="no value in too many draws")

@@ -21,10 +21,10 @@ from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
-from msnmo_bids.training.checkpoint import CHECKPOINT
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, participants_of, split_validation
+from msnmo_bids.training.outputs import CHECKPOINT
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.scoring import (

@@ -21,7 +21,7 @@ from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.curves import Curves
+from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import Ranks
 from msnmo_bids.training.steps import Schedule, StepGradients, is_out_of_memory
 
