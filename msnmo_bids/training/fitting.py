@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from msnmo_bids.training.sources import (
 )
 from msnmo_bids.training.steps import forward
 from msnmo_bids.version import get_version
-
-logger = logging.getLogger(__name__)
 
 _POOL_SIZE = 40
 
