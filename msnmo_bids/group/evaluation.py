@@ -149,21 +149,17 @@ def limits_of_agreement(true: np.ndarray, found: np.ndarray) -> tuple[float, flo
     return bias, bias - half, bias + half
 
 
-def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
+def bland_altman_figure(
+    scans: pd.DataFrame, limits: tuple[float, float, float] | None, out: Path
+) -> Path | None:
     """Draw the difference of the volumes over their mean, with `limits_of_agreement` (PNG).
 
-    Parameters
-    ----------
-    scans : DataFrame
-        Columns ``true_volume_ml`` and ``predicted_volume_ml``.
-    out : Path
-        Returned; None with fewer than three scans.
+    The scans have ``true_volume_ml`` and ``predicted_volume_ml``; None without limits.
     """
-    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
-    true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
-    limits = limits_of_agreement(true, found)
     if limits is None:
         return None
+    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
+    true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
     with figure_file((7.2, 4.6), out) as figure:
         axes = figure.subplots()
         axes.scatter((true + found) / 2, found - true, s=22, alpha=0.7, color="#0072B2", lw=0)
@@ -267,7 +263,9 @@ def evaluate(
             figures / "group_failures.png",
         )
         scans = found.models[REFERENCE].scans
-        drawn["bland_altman"] = bland_altman_figure(scans, figures / "group_bland-altman.png")
+        drawn["bland_altman"] = bland_altman_figure(
+            scans, agreement.limits, figures / "group_bland-altman.png"
+        )
     pooling = _pool(cohort, metrics, figures) if accuracy or agreement else []
     limits = limits_of_accuracy(found)
     return Evaluation(accuracy, agreement, pooling, drawn, limits)

@@ -148,12 +148,12 @@ def plots(
     if any(covariates[r.relative].age is not None for r in found):
         made.append(_by_age(cohort, found))
     of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
-    known = _values(found, "LesionVolume", of_model, groups)
-    axis = {"floor": VOLUME_FLOOR_ML, "floor_label": "≤ 0.01", "by": "the model's pattern"}
-    made.append(distribution(_VOLUME, known, colours, **axis))  # type: ignore[arg-type]
-    known = _values(found, "LesionCount", of_model, groups)
-    axis = {"floor": COUNT_FLOOR, "floor_label": "0", "by": "the model's pattern"}
-    made.append(distribution("Lesions", known, colours, **axis))  # type: ignore[arg-type]
+    for title, key, floor, label in (
+        (_VOLUME, "LesionVolume", VOLUME_FLOOR_ML, "≤ 0.01"),
+        ("Lesions", "LesionCount", COUNT_FLOOR, "0"),
+    ):
+        known, by = _values(found, key, of_model, groups), "the model's pattern"
+        made.append(distribution(title, known, colours, by=by, floor=floor, floor_label=label))
     return [plot for plot in made if isinstance(plot, Scatter) or plot.lanes]
 
 

@@ -117,25 +117,7 @@ def simulate_scan(
     shapes: ShapeLibrary | None = None,
     limits: DeformationRange | None = None,
 ) -> SimulatedScan:
-    """Simulate one scan.
-
-    Parameters
-    ----------
-    head : Head
-        Undeformed anatomy.
-    rng : numpy.random.Generator
-        Source of randomness; the same state gives the same scan.
-    diagnosis : {"MS", "NMOSD", "HC"}, optional
-        Whose lesions.
-    load : float, optional
-        Total lesion volume (ml); drawn from the prior by default.
-    protocol : Protocol, optional
-        Acquisition; drawn by default, independently of the diagnosis.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
-    limits : DeformationRange, optional
-        Range of the deformation.
-    """
+    """Simulate one scan, the only visit of `simulate_visits`."""
     protocols = None if protocol is None else (protocol,)
     return next(
         simulate_visits(
@@ -167,17 +149,18 @@ def simulate_visits(
         Source of randomness; the same state gives the same scans.
     sessions : int, optional
         Number of visits.
-    diagnosis, load, shapes, limits
-        As for `simulate_scan`; the load is that of the first visit.
+    diagnosis : {"MS", "NMOSD", "HC"}, optional
+        Whose lesions.
+    load : float, optional
+        Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
-        Acquisition of each visit, taken in turn; drawn by default.
+        Acquisition of each visit, taken in turn; drawn by default, independently of the diagnosis.
+    shapes : ShapeLibrary, optional
+        Real lesion shapes.
+    limits : DeformationRange, optional
+        Range of the deformation.
     typicality : float, optional
         Share of the load that follows the disease's own pattern.
-
-    Yields
-    ------
-    SimulatedScan
-        One a visit.
     """
     drawn = [
         protocols[k % len(protocols)] if protocols else random_protocol(rng)
