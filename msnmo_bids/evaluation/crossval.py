@@ -209,7 +209,7 @@ def read_curves(path: Path) -> list[dict[str, float]]:
         return []
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
-    rows = []
+    rows: list[dict[str, float]] = []
     for row in csv.DictReader(io.StringIO(whole)):
         with suppress(TypeError, ValueError):
             rows.append({name: float(cell) for name, cell in row.items() if cell})
