@@ -38,6 +38,7 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
+_NAIVE = 0.5
 SMALLEST = (0.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm³
 
 
@@ -120,6 +121,39 @@ def choose(grid: pd.DataFrame, others: Sequence[str]) -> LesionCriteria:
     means = person.groupby(["threshold", "smallest"]).mean()
     best = means.reset_index().sort_values("dsc", kind="stable").iloc[-1]
     return LesionCriteria(float(best["threshold"]), float(best["smallest"]))
+
+
+def step_table(grid: pd.DataFrame) -> pd.DataFrame:
+    """Return what each step behind the network does for the mean DSC over people.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        Of :func:`sweep`; a step that is chosen is chosen on the other folds.
+
+    Returns
+    -------
+    DataFrame
+        With a threshold of .5, then chosen, then with the smallest lesion: ``step``, ``dsc``.
+    """
+    none = grid["smallest"] == 0
+    steps = {
+        "threshold .5": grid[none & (grid["threshold"] == _NAIVE)],
+        "threshold, chosen": grid[none],
+        "threshold and smallest lesion, chosen": grid,
+    }
+    sources = sorted(set(grid["source"]))
+    rows = []
+    for name, part in steps.items():
+        kept = []
+        for source in sources:
+            best = choose(part, [other for other in sources if other != source] or sources)
+            own = part[part["source"] == source]
+            chosen = (own["threshold"] == best.threshold) & (own["smallest"] == best.min_volume)
+            kept.append(own[chosen])
+        dsc = pd.concat(kept).groupby("person")["dsc"].mean().mean()
+        rows.append({"step": name, "dsc": float(dsc)})
+    return pd.DataFrame(rows)
 
 
 def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
@@ -211,6 +245,7 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     by_source = "\n".join(
         f"| {source} | {dsc:.3f} |" for source, dsc in summary["dsc_by_source"].items()
     )
+    steps = "\n".join(f"| {step} | {dsc:.3f} |" for step, dsc in summary["steps"].items())
     columns = {
         "source": "source", "scan": "scan", "threshold": "threshold",
         "smallest": "smallest, mm³", "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
@@ -238,6 +273,10 @@ saw its source; threshold and smallest lesion of a fold were chosen on the other
 | source left out | mean DSC over its people |
 |---|---|
 {by_source}
+
+| behind the network | mean DSC over people |
+|---|---|
+{steps}
 
 The worst first:
 
@@ -291,6 +330,7 @@ def main() -> None:
         **summarise(rows),
         "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
         "shipped": asdict(choose(grid, there)),
+        "steps": step_table(grid).set_index("step")["dsc"].to_dict(),
     }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")

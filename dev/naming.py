@@ -4,41 +4,57 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 from scipy.stats import beta
 
-from msnmo_bids.model.calibration import BETA_CALIBRATION, Calibration
+from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 
 #: What may be wrong among the named of a class, and how sure that must be.
 LARGEST_RISK, CONFIDENCE = 0.05, 0.95
 LIMITS = np.arange(50, 100) / 100
+_OFF_DIAGONAL = 1e-3  # weight of the squares of what is off the diagonal
 
 
-def fit_beta(margins: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
-    """Fit a beta calibration by cross entropy.
+def fit_calibration(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
+    """Fit a Dirichlet calibration by cross entropy.
 
     Parameters
     ----------
-    margins : ndarray, (N,)
-        Logit of the second class less that of the first.
+    logits : ndarray, (N, K)
+        Of people whom no fit has seen.
     labels : ndarray of int, (N,)
-        True classes, 0 or 1.
+        True classes.
     data : str
-        What to call these scans.
+        What to call these people.
 
     Returns
     -------
     Calibration
+        What is off the diagonal is held small (Kull et al. 2019).
     """
-    logits = np.stack([np.zeros(len(margins)), margins], axis=1)
+    known = log_softmax(logits, axis=1)
+    classes = known.shape[1]
+    off = ~np.eye(classes, dtype=bool)
+
+    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values[:-classes].reshape(classes, classes), values[-classes:]
 
     def loss(values: np.ndarray) -> float:
-        probabilities = Calibration(beta=tuple(values)).probabilities(logits)
-        true = probabilities[np.arange(len(labels)), labels]
-        return -float(np.mean(np.log(np.maximum(true, 1e-12))))
+        matrix, offset = parts(values)
+        given = log_softmax(known @ matrix.T + offset, axis=1)
+        penalty = _OFF_DIAGONAL * (np.square(matrix[off]).sum() + np.square(offset).sum())
+        return -float(given[np.arange(len(labels)), labels].mean()) + penalty
 
-    bounds = [(0, None), (0, None), (None, None)]
-    fitted = minimize(loss, (1.0, 1.0, 0.0), bounds=bounds).x
-    return Calibration(method=BETA_CALIBRATION, data=data, beta=tuple(map(float, fitted)))
+    start = np.concatenate([np.eye(classes).ravel(), np.zeros(classes)])
+    bounds = [(0, None) if one else (None, None) for one in np.eye(classes).ravel()]
+    fitted = minimize(loss, start, bounds=bounds + [(None, None)] * classes).x
+    matrix, offset = parts(fitted.round(4))
+    return Calibration(
+        method=DIRICHLET_CALIBRATION,
+        data=data,
+        matrix=tuple(tuple(row) for row in matrix.tolist()),
+        offset=tuple(offset.tolist()),
+    )
 
 
 def class_limits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

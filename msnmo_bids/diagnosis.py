@@ -9,6 +9,7 @@ from typing import Any
 from msnmo_bids.quality.limits import AMBER, RED
 from msnmo_bids.vocabulary import (
     DISAGREEMENT,
+    LOOK_ALIKES,
     LOW_PROBABILITY,
     NO_LESION,
     QUALITY_AMBER,
@@ -95,7 +96,13 @@ def decide(
         reasons.append("No lesion was found, so there is no pattern to classify")
     elif (least := (limits or {}).get(likeliest, 0.0)) is None:
         flags.append(LOW_PROBABILITY)
-        reasons.append(f"These weights never name {likeliest}: they would be wrong too often")
+        if likeliest in LOOK_ALIKES:
+            reasons.append(
+                f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so "
+                "that no disease is named"
+            )
+        else:
+            reasons.append(f"These weights never name {likeliest}: they would be wrong too often")
     elif probabilities[likeliest] < least:
         flags.append(LOW_PROBABILITY)
         reasons.append(

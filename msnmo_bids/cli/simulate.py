@@ -25,7 +25,7 @@ from msnmo_bids.run.options import (
 from msnmo_bids.run.session import guard
 
 PROGRAM = "msnmo-simulate"
-DIAGNOSES = ("MS", "NMOSD", "HC")
+DIAGNOSES = ("MS", "NMOSD", "SVD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
 EPILOG = """\

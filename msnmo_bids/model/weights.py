@@ -107,8 +107,11 @@ class WeightsMetadata:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
-        if self.calibration.beta and len(self.class_names) != 2:
-            raise ValueError(f"beta calibration is for two classes: {self.class_names}")
+        if self.calibration.matrix and len(self.calibration.offset) != len(self.class_names):
+            raise ValueError(
+                f"the calibration is for {len(self.calibration.offset)} classes, not for "
+                f"{', '.join(self.class_names)}"
+            )
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
         if set(self.naming_limits) - set(self.class_names) or not all(

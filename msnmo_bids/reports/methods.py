@@ -71,20 +71,22 @@ def calibration(record: Mapping[str, Any]) -> str:
     Parameters
     ----------
     record : mapping
-        ``Temperature``, ``Beta``, ``Method`` and ``Data`` of the diagnosis file.
+        ``Temperature``, ``Matrix``, ``Offset``, ``Method`` and ``Data`` of the diagnosis file.
 
     Returns
     -------
     str
         A sentence.
     """
-    temperature, beta = record.get("Temperature"), record.get("Beta") or []
-    uncalibrated = temperature in (None, 1, 1.0) and not beta
+    temperature, matrix = record.get("Temperature"), record.get("Matrix") or []
+    uncalibrated = temperature in (None, 1, 1.0) and not matrix
     if uncalibrated or str(record.get("Method")).lower() == "none":
         return "The class scores were not calibrated."
     value = f"temperature {_number(temperature)}"
-    if beta:
-        value = f"slopes and offset {', '.join(map(_number, beta))}"
+    if matrix:
+        rows = "; ".join(", ".join(map(_number, row)) for row in matrix)
+        offset = ", ".join(map(_number, record.get("Offset") or []))
+        value = f"matrix {rows}; offset {offset}"
     return (
         f"The class scores were calibrated by {record.get('Method')} ({value}) on "
         f"{record.get('Data')}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
-    "The classifier was trained and evaluated on simulated NMOSD only; no real NMOSD scan was used."
+    "The classifier was trained and evaluated on simulated scans only; no real NMOSD scan was used."
 )
 #: Printed in every report and on the group's page.
 ALWAYS = (
@@ -12,7 +12,8 @@ ALWAYS = (
     NO_REAL_NMOSD,
     "The pattern score knows no cause but the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",
-    "MOGAD, vascular disease and normal variants are not modelled.",
+    "MOGAD and normal variants are not modelled; vascular disease only where the scores have a "
+    "class for it (SVD), which was simulated and is never named.",
     "Spinal cord and optic nerves were not assessed.",
     "Regions are assigned automatically; they do not show that diagnostic criteria are met.",
 )

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 DIAGNOSES = {
     "MS": "multiple sclerosis",
     "NMOSD": "neuromyelitis optica spectrum disorder",
+    "SVD": "small-vessel disease of age",
     "HC": "healthy control",
 }
 #: Scanner units of white matter.

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
+from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.acquisition import (
     Protocol,
     bias_field,
@@ -149,8 +150,8 @@ def simulate_visits(
         Source of randomness; the same state gives the same scans.
     sessions : int, optional
         Number of visits.
-    diagnosis : {"MS", "NMOSD", "HC"}, optional
-        Whose lesions.
+    diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
+        Whose lesions; SVD is small-vessel disease of age, in a head with wide ventricles.
     load : float, optional
         Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
@@ -170,6 +171,8 @@ def simulate_visits(
     moved = deform(head, rng, limits)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.
     contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
+    if diagnosis == small_vessels.NAME:
+        moved = small_vessels.aged(moved, rng)
     lesions = place_lesions(moved, diagnosis, load, rng, shapes, typicality=typicality)
     for visit, protocol in enumerate(drawn):
         if visit:

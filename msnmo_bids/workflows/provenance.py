@@ -37,7 +37,8 @@ def run_record(
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
-            "Beta": list(calibration.beta),
+            "Matrix": [list(row) for row in calibration.matrix],
+            "Offset": list(calibration.offset),
             "Method": calibration.method,
             "Data": calibration.data,
         },

@@ -124,7 +124,7 @@ def _outputs(*names: str) -> list[tuple[str, str]]:
 
 def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, Any]) -> str:
     """Return what the methods text says of the scores and of when a class is named."""
-    from msnmo_bids.model.calibration import BETA_CALIBRATION
+    from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION
 
     farthest = record["MaximumOutOfDistributionScore"]
     limits = record["NamingLimits"]
@@ -145,7 +145,7 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
             "its training scans (Mahalanobis distance over the square root of their number)"
         )
     calibrated = calibration(record["Calibration"]).replace(
-        BETA_CALIBRATION, f"{BETA_CALIBRATION} [@beta_calibration]"
+        DIRICHLET_CALIBRATION, f"{DIRICHLET_CALIBRATION} [@dirichlet_calibration]"
     )
     return (
         f"{calibrated} The class with the highest score was named where "

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from dev import export_diagnosis
 from dev.fit_diagnosis import CONFIG
+from dev.simulated_people import CLASSES
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.inference import classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork
@@ -25,9 +26,9 @@ def test_the_branch_classifies_and_the_lesions_stay(tmp_path, tiny_config, monke
     branch = LesionBranch(CONFIG)
     save_file(branch.state_dict(), tmp_path / "lesion_branch.safetensors")
     fit = {
-        "classes": ["MS", "NMOSD"], "descriptors": list(DESCRIPTORS), "fits": 1,
-        "calibration": {"method": "beta calibration", "data": "9 people", "beta": [1, 0.5, 0.1]},
-        "limits": {"MS": 0.9, "NMOSD": None},
+        "classes": list(CLASSES), "descriptors": list(DESCRIPTORS), "fits": 1,
+        "calibration": {"matrix": [[1, 0, 0], [0, 0.5, 0], [0, 0, 1]], "offset": [0, 0.1, 0]},
+        "limits": {"MS": 0.9, "NMOSD": 0.95, "SVD": None},
     }  # fmt: skip
     (tmp_path / "diagnosis.json").write_text(json.dumps(fit))
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"

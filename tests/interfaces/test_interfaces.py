@@ -122,7 +122,9 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
     )
     network = JointNetwork(config).eval()
     network.lesion_branch.standardize(torch.randn(50, len(DESCRIPTORS)) * 20)
-    metadata = WeightsMetadata("tiny", "1", calibration=Calibration(beta=(0.5, 0.7, 0.1)))
+    metadata = WeightsMetadata(
+        "tiny", "1", calibration=Calibration(matrix=((0.7, 0), (0, 0.5)), offset=(0, 0.1))
+    )
     save_weights(tmp_path / "tiny", network, metadata)
     probability = np.zeros((32, 32, 32), np.float32)
     for first in (6, 13, 20):

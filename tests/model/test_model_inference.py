@@ -91,10 +91,10 @@ def test_temperature_softens_the_probabilities(weights, cube):
     assert ratio * 4 == pytest.approx(prediction.class_logits[1] - prediction.class_logits[0])
 
 
-def test_beta_calibration_takes_the_place_of_the_temperature(weights, cube):
+def test_a_calibration_matrix_takes_the_place_of_the_temperature(weights, cube):
     network, metadata = load_weights(weights)
-    calibration = Calibration(2.0, beta=(0.5, 0.5, -2.0))
-    changed = weights.with_name("beta.safetensors")
+    calibration = Calibration(2.0, matrix=((0.5, 0), (0, 0.5)), offset=(2, 0))
+    changed = weights.with_name("matrix.safetensors")
     save_weights(changed, network, replace(metadata, calibration=calibration))
     before, after = predict(cube, weights), predict(cube, changed)
     np.testing.assert_array_equal(before.class_logits, after.class_logits)

@@ -134,8 +134,11 @@ class _Bomb:
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "not a valid description"),
         (
-            {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"beta": [1, 1, 0]}},
-            "for two classes",
+            {
+                "class_names": ["MS", "NMOSD", "HC"],
+                "calibration": {"matrix": [[1, 0], [0, 1]], "offset": [0, 0]},
+            },
+            "is for 2 classes, not for MS, NMOSD, HC",
         ),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),

@@ -12,7 +12,7 @@ import pytest
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
-from msnmo_bids.model.calibration import BETA_CALIBRATION, Calibration
+from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
@@ -201,11 +201,15 @@ def test_the_methods_text_says_what_ran(
 
 
 def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weights, tmp_path):
-    beta = Calibration(1.0, BETA_CALIBRATION, "simulated", (0.5, 0.25, 0.1))
+    matrix = ((0.5, 0.0), (0.0, 0.25))
+    fitted = Calibration(1.0, DIRICHLET_CALIBRATION, "simulated", matrix, (0.0, 0.1))
     naming = {"MS": 0.8, "NMOSD": None}
-    limits = {"naming_limits": naming, "max_distance": 1.5, "calibration": beta}
+    limits = {"naming_limits": naming, "max_distance": 1.5, "calibration": fitted}
     text = text_of(make_scan(), settings, weights, tmp_path, **limits)
-    assert "beta calibration [@beta_calibration] (slopes and offset 0.5, 0.25, 0.1)" in text
+    assert (
+        "Dirichlet calibration [@dirichlet_calibration] (matrix 0.5, 0; 0, 0.25; offset 0, 0.1)"
+        in text
+    )
     assert "the score reached its limit (0.8 for MS, NMOSD never) and the network's" in text
     assert "no farther than 1.5" in text
     plain = text_of(make_scan(), settings, weights, tmp_path)
