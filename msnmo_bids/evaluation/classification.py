@@ -17,7 +17,7 @@ BINS = 10
 
 
 def classification_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, *, positive: int, bins: int = BINS
+    labels: np.ndarray, probabilities: np.ndarray, *, positive: int
 ) -> dict[str, float | None]:
     """Measure a classifier.
 
@@ -29,8 +29,6 @@ def classification_metrics(
         Class probabilities of each scan.
     positive : int
         Index of the positive class.
-    bins : int, optional
-        Bins of the calibration error.
 
     Returns
     -------
@@ -54,7 +52,7 @@ def classification_metrics(
             None if is_positive.all() else float(recall_score(~is_positive, called != positive))
         ),
         "auc": roc_area(is_positive, score) if both else None,
-        "ece": calibration_error(is_positive, score, bins=bins),
+        "ece": calibration_error(is_positive, score),
         "brier": float(brier_score_loss(is_positive, score, pos_label=1, labels=[False, True])),
     }
 

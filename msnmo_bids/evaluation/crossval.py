@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ _OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
+CURVES = "curves.csv"
 #: Folders of the joint model and of the radiologists' rule.
 REFERENCE, RULE = "joint", "rule"
 #: The positive diagnosis of sensitivity, specificity and ROC, where it is a class.
@@ -66,17 +69,7 @@ def positive_class(asked: str | None, classes: Sequence[str]) -> str:
 
 
 def scan_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of a fold's ``scans.tsv``.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the diagnoses.
-
-    Returns
-    -------
-    list of str
-    """
+    """Return the columns of a fold's ``scans.tsv``, for diagnoses of these names."""
     measured = [*segmentation.METRICS, *segmentation.VOLUMES]
     return [*_OF_A_SCAN, *measured, *probability_columns(classes)]
 
@@ -165,7 +158,7 @@ class CrossValidation:
 
 
 def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossValidation:
-    """Read a cross-validation.
+    """Read the cross-validation in a folder.
 
     Parameters
     ----------
@@ -175,10 +168,6 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         Diagnoses, in the order of the networks.
     positive : str
         One of them.
-
-    Returns
-    -------
-    CrossValidation
 
     Raises
     ------
@@ -208,6 +197,23 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
             exit_code=ExitCode.INPUT_MISSING,
         )
     return CrossValidation(out, plan, tuple(classes), positive, models)
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Read the complete rows of ``curves.csv``; the last one may have been cut by a kill.
+
+    The numbers are by column, without empty cells. Rows that hold anything else are left out; a
+    table that is missing has none.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows: list[dict[str, float]] = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        with suppress(TypeError, ValueError):
+            rows.append({name: float(cell) for name, cell in row.items() if cell})
+    return rows
 
 
 def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> ModelResults:

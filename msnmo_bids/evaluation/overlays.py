@@ -86,11 +86,6 @@ class Example:
 def read_examples(found: CrossValidation) -> list[Example]:
     """Read the examples of all models; those of one scan become one.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-
     Returns
     -------
     list of Example
@@ -171,21 +166,10 @@ def model_of_cams(examples: list[Example]) -> str | None:
 
 
 def overlay_figure(examples: Sequence[Example], models: Sequence[str], out: Path) -> Path | None:
-    """Draw what models found right, wrongly and not, beside the FLAIR and the manual mask.
+    """Draw what models found right, wrongly and not, beside the FLAIR and the manual mask (PNG).
 
-    Parameters
-    ----------
-    examples : sequence of Example
-        The first `CASES` that all the models have are drawn, one per row.
-    models : sequence of str
-        Columns, from left to right.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when no example has all models.
+    The first `CASES` of the examples that all the models have are drawn, one per row, the models
+    from left to right; None when no example has all models.
     """
     cases = [e for e in examples if models and all(m in e.predictions for m in models)][:CASES]
     if not cases:
@@ -199,30 +183,17 @@ def overlay_figure(examples: Sequence[Example], models: Sequence[str], out: Path
         rows.append(Row(_case(number, example), panels))
     figure = draw(rows, "")
     _legend(figure)
-    return _save(figure, out)
+    return save_panels(figure, out)
 
 
 def activation_figure(
     examples: Sequence[Example], model: str, classes: Sequence[str], out: Path
 ) -> Path | None:
-    """Draw where a model looked for each class, beside the manual mask.
+    """Draw where a model looked for each class, beside the manual mask (PNG).
 
-    Parameters
-    ----------
-    examples : sequence of Example
-        The first `CASES` with class activation of the model are drawn, one per row.
-    model : str
-        The model.
-    classes : sequence of str
-        Names of the classes. Where there are several, their mean is taken from each map: what all
-        classes share decides nothing.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when there is nothing to draw.
+    The first `CASES` with class activation of the model are drawn, one per row; None without any.
+    Where there are several classes, their mean is taken from each map: what all classes share
+    decides nothing.
     """
     cases = [example for example in examples if model in example.cams][:CASES]
     if not cases:
@@ -249,7 +220,7 @@ def activation_figure(
             drawn = activation_panel(panel, values, shown, truth, bar)
             panels.append(replace(drawn, note=f"for {name}"))
         rows.append(Row(_case(number, example), panels))
-    return _save(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
+    return save_panels(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
 
 
 def _case(number: int, example: Example) -> str:
@@ -307,7 +278,8 @@ def _legend(figure: Figure) -> None:
         axes.text(x + 0.22, y, meaning, va="center", fontsize=9, color=TEXT_COLOUR)
 
 
-def _save(figure: Figure, out: Path) -> Path:
+def save_panels(figure: Figure, out: Path) -> Path:
+    """Save a figure of :func:`msnmo_bids.reports.panels.draw` as PNG."""
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=DPI, facecolor=BACKGROUND)
     return out

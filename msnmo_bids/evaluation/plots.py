@@ -12,7 +12,14 @@ import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
-from msnmo_bids.evaluation.crossval import REFERENCE, RULE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.crossval import (
+    CURVES,
+    REFERENCE,
+    RULE,
+    CrossValidation,
+    ModelResults,
+    read_curves,
+)
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import label
 from msnmo_bids.text import natural_key
@@ -73,25 +80,10 @@ def roc_figure(
     *,
     title: str,
 ) -> Path | None:
-    """Draw ROC curves over all test scans, the joint model's as a thick black line.
+    """Draw ROC curves over all test scans, the joint model's as a thick black line (PNG).
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    models : sequence of str
-        Models to draw; those without probabilities are left out. The rule is a point.
-    measures : mapping of str to mapping of str to Measure
-        By model and metric, for the areas in the legend.
-    out : Path
-        PNG file.
-    title : str
-        Above the axes.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when there is nothing to draw.
+    Models without probabilities are left out; the rule is a point. `measures`, by model and metric,
+    give the areas in the legend. None when there is nothing to draw.
     """
     drawn = _with_both_classes(found, models)
     if not drawn:
@@ -101,7 +93,7 @@ def roc_figure(
         axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="chance")
         for number, (model, scans) in enumerate(drawn.items()):
             rates = roc_points(scans["positive"].to_numpy(), scans["score"].to_numpy())
-            text = f"{label(model)}, AUC {_interval(measures[model]['auc'])}"
+            text = f"{label(model)}, AUC {measures[model]['auc'].text(digits=2)}"
             if model == RULE:
                 text = f"{label(model)}: one point"
                 axes.plot(rates[0][1:-1], rates[1][1:-1], "kX", ms=10, label=text)
@@ -118,19 +110,8 @@ def roc_figure(
 def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path) -> Path | None:
     """Draw how often the positive class was true, by its probability, and the joint model's scores.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    models : sequence of str
-        Models to draw; the rule has no probabilities and is left out.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when there is nothing to draw.
+    The file is a PNG; None when there is nothing to draw. The rule has no probabilities and is left
+    out.
     """
     drawn = _with_both_classes(found, [model for model in models if model != RULE])
     if not drawn:
@@ -159,19 +140,9 @@ def calibration_figure(found: CrossValidation, models: Sequence[str], out: Path)
 
 
 def learning_curves(found: CrossValidation, out: Path) -> Path | None:
-    """Draw the losses of all models: a panel per model, a line per fold.
+    """Draw the losses of all models: a panel per model, a line per fold (PNG).
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results; folds without ``curves.csv`` are left out.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None when no fold has curves.
+    Folds without ``curves.csv`` are left out; None when no fold has curves.
     """
     curves = {model.name: _curves(model) for model in found.models.values()}
     curves = {name: folds for name, folds in curves.items() if folds}
@@ -189,24 +160,18 @@ def learning_curves(found: CrossValidation, out: Path) -> Path | None:
                 colour = COLOURS[number % len(COLOURS)]
                 _draw_curve(axes, table, f"fold {fold}", colour)
             axes.set(xlabel="step", ylabel="loss")
-        handles, labels = max((a.get_legend_handles_labels() for a in panels), key=_size)
+        legends = (panel.get_legend_handles_labels() for panel in panels)
+        handles, labels = max(legends, key=lambda legend: len(legend[0]))
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
     return out
 
 
-def _size(found: tuple[list, list]) -> int:
-    return len(found[0])
-
-
 def _curves(model: ModelResults) -> dict[str, pd.DataFrame]:
-    """Read the curves of a model's folds; a last line that a kill has cut is left out."""
+    """Read the curves of a model's folds that have any."""
     found = {}
     for fold in sorted(model.folds, key=natural_key):
-        file = model.folds[fold] / "curves.csv"
-        if not file.is_file() or not file.stat().st_size:
-            continue
-        table = pd.read_csv(file, on_bad_lines="skip").apply(pd.to_numeric, errors="coerce")
-        if {"step", "total"} <= set(table.columns) and table["total"].notna().any():
+        table = pd.DataFrame(read_curves(model.folds[fold] / CURVES))
+        if {"step", "total"} <= set(table.columns):
             found[fold] = table.dropna(subset=["step", "total"])
     return found
 
@@ -243,9 +208,3 @@ def _style(model: str, number: int) -> dict[str, Any]:
         "ls": STYLES[(number + number // len(COLOURS)) % len(STYLES)],  # no pair twice among 18
         "lw": 1.6,
     }
-
-
-def _interval(measure: Measure) -> str:
-    text = f"{measure.value:.2f}" if measure.value is not None else "n/a"
-    low, high = measure.interval.low, measure.interval.high
-    return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"

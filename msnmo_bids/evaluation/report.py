@@ -67,7 +67,6 @@ def write_evaluation(
     positive: str,
     notes: Sequence[str],
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Path:
     """Evaluate a cross-validation: write ``tables/``, ``figures/`` and ``crossval.html``.
 
@@ -82,7 +81,7 @@ def write_evaluation(
     notes : sequence of str
         What the page's reader must know of the data: which are simulated, whether any real NMOSD
         was used. They stand at its top.
-    draws, seed : int, optional
+    draws : int, optional
         Of the bootstrap.
 
     Returns
@@ -99,7 +98,7 @@ def write_evaluation(
     gaps = [(label(m.name), m.gap) for m in found.models.values() if not m.complete]
     for name, gap in gaps:
         logger.warning("%s is incomplete: %s", name, gap)
-    measures = {name: summarise(found, name, draws=draws, seed=seed) for name in found.models}
+    measures = {name: summarise(found, name, draws=draws) for name in found.models}
     tables = build_tables(found, measures)
     for table in tables:
         write_table(table, out / "tables")

@@ -23,7 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.spatial import ConvexHull, cKDTree
 
 from msnmo_bids.lesions.morphometry import SMALL_LESION
 from msnmo_bids.lesions.regions import INFRATENTORIAL, VENTRICLE, assign_regions
@@ -61,12 +63,7 @@ class Signs:
 
 
 def rule_diagnosis(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> str:
-    """Apply the rule to the lesions of a scan.
-
-    Parameters
-    ----------
-    labels, region_codes, to_mni
-        As for `find_signs`.
+    """Apply the rule to the lesions of a scan, by the arrays that `find_signs` takes.
 
     Returns
     -------
@@ -88,10 +85,6 @@ def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray)
     to_mni : ndarray, (4, 4)
         Index to MNI mm. Lengths and angles are measured there, so that the size of the head does
         not matter.
-
-    Returns
-    -------
-    Signs
     """
     zooms = np.linalg.norm(to_mni[:3, :3], axis=0)
     regions = assign_regions(labels, region_codes, zooms)
@@ -102,7 +95,7 @@ def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray)
             continue
         corner = np.array([cut.start for cut in where])
         voxels = np.argwhere(labels[where] == number) + corner
-        points = _apply(to_mni, voxels)
+        points = apply_affine(to_mni, voxels)
         at_body = regions[number] == "periventricular" and _touches(points, ventricle, zooms)
         if at_body:
             found["body"].append(number)
@@ -127,10 +120,6 @@ def is_dawsons_finger(points: np.ndarray, ventricle: np.ndarray) -> bool:
         Voxels of a lesion that touches the ventricle (mm).
     ventricle : ndarray, (M, 3)
         Voxels of the bodies of both lateral ventricles (mm; x < 0 is left).
-
-    Returns
-    -------
-    bool
     """
     lengths, axes = principal_axes(points)
     if lengths[0] < ELONGATION * lengths[1]:
@@ -156,10 +145,6 @@ def is_u_fibre(voxels: np.ndarray, zooms: Sequence[float] | np.ndarray) -> bool:
         Indices of a juxtacortical lesion's voxels.
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    bool
     """
     lesion = np.zeros(np.ptp(voxels, axis=0) + 3, dtype=bool)
     lesion[tuple((voxels - voxels.min(axis=0) + 1).T)] = True
@@ -173,17 +158,9 @@ def is_u_fibre(voxels: np.ndarray, zooms: Sequence[float] | np.ndarray) -> bool:
 
 
 def solidity(voxels: np.ndarray) -> float:
-    """Return the share of a lesion's convex hull that it fills.
+    """Return the share of a lesion's convex hull that it fills; 1 for a box.
 
-    Parameters
-    ----------
-    voxels : ndarray of int, (N, 3)
-        Indices.
-
-    Returns
-    -------
-    float
-        1 for a box; the hull is that of the voxels' corners.
+    `voxels` are indices, (N, 3); the hull is that of the voxels' corners.
 
     Examples
     --------
@@ -191,8 +168,6 @@ def solidity(voxels: np.ndarray) -> float:
     >>> round(solidity(np.argwhere(np.ones((2, 3, 4)))), 6)
     1.0
     """
-    from scipy.spatial import ConvexHull
-
     offsets = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
     corners = np.unique((voxels[:, None, :] + offsets).reshape(-1, 3), axis=0)
     return len(voxels) / ConvexHull(corners).volume
@@ -220,14 +195,12 @@ def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _body_of_ventricle(region_codes: np.ndarray, to_mni: np.ndarray) -> np.ndarray:
-    points = _apply(to_mni, np.argwhere(region_codes == VENTRICLE))
+    points = apply_affine(to_mni, np.argwhere(region_codes == VENTRICLE))
     return points[_inside(points, BODY)]
 
 
 def _touches(points: np.ndarray, others: np.ndarray, zooms: np.ndarray) -> bool:
     """Say whether two sets of voxels are neighbours, corners included."""
-    from scipy.spatial import cKDTree
-
     if not len(others):
         return False
     distance = cKDTree(others).query(points)[0].min()
@@ -238,9 +211,3 @@ def _inside(points: np.ndarray, box: Sequence[tuple[float, float]]) -> np.ndarra
     low, high = np.array(box).T
     folded = np.column_stack([np.abs(points[:, 0]), points[:, 1:]])
     return ((folded >= low) & (folded <= high)).all(axis=1)
-
-
-def _apply(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    import nibabel as nib
-
-    return nib.affines.apply_affine(affine, indices)

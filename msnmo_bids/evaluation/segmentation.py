@@ -42,7 +42,6 @@ def compare_masks(
     zooms: Sequence[float],
     *,
     min_lesion_volume: float = LesionCriteria.min_volume,
-    overlap: float = 0.0,
 ) -> dict[str, float | None]:
     """Compare two masks on one grid.
 
@@ -52,8 +51,8 @@ def compare_masks(
         Lesion where not 0.
     zooms : sequence of float, (3,)
         Voxel size (mm).
-    min_lesion_volume, overlap : float, optional
-        As for `lesion_wise`.
+    min_lesion_volume : float, optional
+        As for `lesion_wise` (mm³).
 
     Returns
     -------
@@ -86,9 +85,7 @@ def compare_masks(
         "ppv": _share(both, found),
         "tpr": _share(both, true),
         "vd": _share(abs(found - true), true),
-        **lesion_wise(
-            truth, prediction, zooms, min_lesion_volume=min_lesion_volume, overlap=overlap
-        ),
+        **lesion_wise(truth, prediction, zooms, min_lesion_volume=min_lesion_volume),
         **surface_distances(truth, prediction, zooms),
         "true_volume_ml": true * ml,
         "predicted_volume_ml": found * ml,
@@ -112,15 +109,14 @@ def lesion_wise(
     zooms: Sequence[float],
     *,
     min_lesion_volume: float = LesionCriteria.min_volume,
-    overlap: float = 0.0,
 ) -> dict[str, float | None]:
     """Count found and false lesions.
 
     Lesions are connected by 26 neighbours. A true lesion is found, and a predicted one is true,
-    when more than the share `overlap` of its voxels lies in the other mask; small components of
-    the other mask count as overlap too. F1 is the harmonic mean of the found share of the true
-    lesions (TPR) and the true share of the predicted ones (1 - FPR), as in the MSSEG challenge
-    (Commowick et al. 2018); where one of these has no value, it is the other one.
+    when one of its voxels lies in the other mask; small components of the other mask count too.
+    F1 is the harmonic mean of the found share of the true lesions (TPR) and the true share of the
+    predicted ones (1 - FPR), as in the MSSEG challenge (Commowick et al. 2018); where one of these
+    has no value, it is the other one.
 
     Parameters
     ----------
@@ -130,16 +126,14 @@ def lesion_wise(
         Voxel size (mm).
     min_lesion_volume : float, optional
         Lesions smaller than this are counted in neither mask (mm³).
-    overlap : float, optional
-        0: one common voxel is enough.
 
     Returns
     -------
     dict of str to float or None
         lesion_f1, lesion_tpr, lesion_fpr (share of the predicted lesions that are false).
     """
-    found, lesions = _hit(truth, prediction, zooms, min_lesion_volume, overlap)
-    right, predicted = _hit(prediction, truth, zooms, min_lesion_volume, overlap)
+    found, lesions = _hit(truth, prediction, zooms, min_lesion_volume)
+    right, predicted = _hit(prediction, truth, zooms, min_lesion_volume)
     sensitivity, precision = _share(found, lesions), _share(right, predicted)
     return {
         "lesion_f1": _harmonic_mean(sensitivity, precision),
@@ -215,13 +209,10 @@ def _hit(
     other: np.ndarray,
     zooms: Sequence[float],
     min_lesion_volume: float,
-    overlap: float,
 ) -> tuple[int, int]:
     """Return how many lesions of a mask the other one meets, and how many there are."""
     labels = label_lesions(mask, float(np.prod(zooms)), min_lesion_volume)
-    sizes = np.bincount(labels.ravel())[1:]
-    common = np.bincount(labels[other], minlength=sizes.size + 1)[1:]
-    return int((common > overlap * sizes).sum()), int(sizes.size)
+    return np.unique(labels[other & (labels > 0)]).size, int(labels.max(initial=0))
 
 
 def _harmonic_mean(sensitivity: float | None, precision: float | None) -> float:

@@ -144,10 +144,8 @@ def bootstrap_interval(
     statistic: Callable[[np.ndarray], np.ndarray],
     *,
     draws: int = DRAWS,
-    seed: int = 0,
-    level: float = LEVEL,
 ) -> Interval:
-    """Return a percentile interval of a bootstrap of the subjects.
+    """Return a percentile interval (coverage: `LEVEL`) of a bootstrap of the subjects.
 
     Parameters
     ----------
@@ -155,10 +153,8 @@ def bootstrap_interval(
         As for `subject_weights`: the scans that have a value.
     statistic : callable
         From weights ``(draws, N)`` to values ``(draws,)``.
-    draws, seed : int, optional
+    draws : int, optional
         As for `subject_weights`.
-    level : float, optional
-        Coverage.
 
     Returns
     -------
@@ -168,11 +164,11 @@ def bootstrap_interval(
     people = len(set(subjects))
     if people < MIN_SUBJECTS:
         return Interval(reason=f"too few subjects: {people}, at least {MIN_SUBJECTS} needed")
-    values = statistic(subject_weights(subjects, strata, draws=draws, seed=seed))
+    values = statistic(subject_weights(subjects, strata, draws=draws))
     undefined = np.isnan(values)
     if undefined.mean() > _UNDEFINED_SHARE:
         return Interval(reason="no value in too many draws")
-    tail = 50 * (1 - level)
+    tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values[~undefined], [tail, 100 - tail])
     return Interval(float(low), float(high))
 

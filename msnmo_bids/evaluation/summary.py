@@ -11,8 +11,9 @@ import pandas as pd
 
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.classification import classification_metrics, probability_columns
-from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.crossval import MISSING, REFERENCE, CrossValidation, ModelResults
 from msnmo_bids.evaluation.statistics import (
+    DRAWS,
     Interval,
     Test,
     bootstrap_interval,
@@ -56,43 +57,27 @@ class Measure:
     subjects: int
     reason: str = ""
 
+    def text(self, factor: float = 1.0, *, digits: int = 1) -> str:
+        """Return value and interval, times a factor; ``n/a`` without a value."""
+        if self.value is None:
+            return MISSING
+        shown = f"{factor * self.value:.{digits}f}"
+        low, high = self.interval.low, self.interval.high
+        if low is None or high is None:
+            return shown
+        return f"{shown} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
 
-def summarise(found: CrossValidation, name: str, *, draws: int, seed: int) -> dict[str, Measure]:
-    """Measure a model.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    name : str
-        The model.
-    draws, seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict of str to Measure
-        By `METRICS`; with 0 scans for a task that the model lacks.
-    """
+def summarise(found: CrossValidation, name: str, *, draws: int = DRAWS) -> dict[str, Measure]:
+    """Measure a model by `METRICS`, with 0 scans for a task that it lacks."""
     model = found.models[name]
-    return {metric: _measure(found, model, metric, draws, seed) for metric in METRICS}
+    return {metric: _measure(found, model, metric, draws) for metric in METRICS}
 
 
 def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> Test:
     """Test two models against each other on the scans that both have.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    first, second : str
-        Models.
-    metric : {"dsc", "auc"}
-        Wilcoxon's test for DSC, DeLong's for AUC.
-
-    Returns
-    -------
-    Test
+    The metric is "dsc", by Wilcoxon's test, or "auc", by DeLong's.
     """
     one, other = (found.models[name].scans for name in (first, second))
     common = one.index.intersection(other.index)
@@ -113,13 +98,6 @@ def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> 
 def classified(found: CrossValidation, scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans that have a diagnosis of the classes and probabilities.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        For the classes.
-    scans : DataFrame
-        Of a model.
-
     Returns
     -------
     DataFrame
@@ -136,9 +114,7 @@ def classified(found: CrossValidation, scans: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _measure(
-    found: CrossValidation, model: ModelResults, metric: str, draws: int, seed: int
-) -> Measure:
+def _measure(found: CrossValidation, model: ModelResults, metric: str, draws: int) -> Measure:
     scans, statistic = _with_value(found, model.scans, metric)
     if not len(scans):
         return Measure(None, None, Interval(reason="no scans"), 0, 0, "no scans")
@@ -146,9 +122,7 @@ def _measure(
     subjects = list(scans["subject"])
     interval = Interval(reason="none is given for this metric")
     if statistic is not None:
-        interval = bootstrap_interval(
-            subjects, list(scans["diagnosis"]), statistic, draws=draws, seed=seed
-        )
+        interval = bootstrap_interval(subjects, list(scans["diagnosis"]), statistic, draws=draws)
     value = _value(found, scans, metric)
     return Measure(value, folds, interval, len(scans), len(set(subjects)), reason)
 
@@ -234,11 +208,6 @@ def _pooled_dsc(scans: pd.DataFrame) -> Statistic:
 def site_rows(found: CrossValidation) -> list[dict[str, Any]]:
     """Count subjects and scans by data set, site and diagnosis, with a model's results in each.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-
     Returns
     -------
     list of dict
@@ -266,11 +235,6 @@ def site_rows(found: CrossValidation) -> list[dict[str, Any]]:
 
 def guesses(found: CrossValidation) -> tuple[float, float] | None:
     """Return how often a guess is right that does not look at the image.
-
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
 
     Returns
     -------

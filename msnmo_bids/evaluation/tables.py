@@ -201,44 +201,19 @@ def _table(
     return Table(name, title, tuple(metrics), rows, note)
 
 
-def write_table(table: Table, folder: Path) -> list[Path]:
-    """Write a table as TSV (all digits), Markdown and LaTeX.
-
-    Parameters
-    ----------
-    table : Table
-        The table.
-    folder : Path
-        Where to.
-
-    Returns
-    -------
-    list of Path
-        The three files.
-    """
-    written = [folder / f"{table.name}{suffix}" for suffix in (".tsv", ".md", ".tex")]
-    rows = [_flat(table, row) for row in table.rows]
-    write_tsv(written[0], list(_flat(table, _empty_row())), rows)
-    write_text(written[1], _markdown(table))
-    write_text(written[2], _latex(table))
-    return written
+def write_table(table: Table, folder: Path) -> None:
+    """Write a table into a folder, as TSV (all digits), Markdown and LaTeX."""
+    columns = list(_flat(table, Row("", "", {}, {}, {}, {})))
+    write_tsv(folder / f"{table.name}.tsv", columns, [_flat(table, row) for row in table.rows])
+    write_text(folder / f"{table.name}.md", _markdown(table))
+    write_text(folder / f"{table.name}.tex", _latex(table))
 
 
 def lines(table: Table, row: Row) -> list[list[str]]:
     """Write a model's cells out: mean of the folds, all scans, the paper.
 
-    Parameters
-    ----------
-    table : Table
-        The table.
-    row : Row
-        One of its models.
-
-    Returns
-    -------
-    list of list of str
-        One to three lines with a cell for each heading; the first cell is the model's name, with a
-        mark when it is incomplete.
+    These are one to three lines with a cell for each heading; the first cell is the model's name,
+    with a mark when it is incomplete.
     """
     mark = MARK if row.gap else ""
     written = []
@@ -266,14 +241,7 @@ def _number(measure: Measure | None, metric: str) -> str:
 
 
 def _ranged(measure: Measure | None, metric: str) -> str:
-    if measure is None or measure.value is None:
-        return MISSING
-    factor = HEADINGS[metric][1]
-    text = f"{measure.value * factor:.1f}"
-    low, high = measure.interval.low, measure.interval.high
-    if low is None or high is None:
-        return text
-    return f"{text} [{low * factor:.1f}, {high * factor:.1f}]"
+    return MISSING if measure is None else measure.text(HEADINGS[metric][1])
 
 
 def _count(measures: Sequence[Measure | None]) -> str:
@@ -294,10 +262,6 @@ def _p(row: Row, metric: str) -> str:
 
 def _small(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _empty_row() -> Row:
-    return Row("", "", {}, {}, {}, {})
 
 
 def _flat(table: Table, row: Row) -> dict[str, Any]:
@@ -371,18 +335,7 @@ def _tex(text: str) -> str:
 
 
 def remarks(table: Table) -> list[str]:
-    """Return what a reader must know of a table: its note, what is missing, tests not made.
-
-    Parameters
-    ----------
-    table : Table
-        The table.
-
-    Returns
-    -------
-    list of str
-        Sentences.
-    """
+    """Return what a reader must know, in sentences: note, what is missing, tests not made."""
     found = [table.note] if table.note else []
     found += [f"† {row.label}: {row.gap}." for row in table.rows if row.gap and row.measures]
     for row in table.rows:

@@ -15,7 +15,6 @@ from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults, scan_columns
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
-from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, classified, guesses, summarise
 from msnmo_bids.group.cohort import Covariates
 from msnmo_bids.text import listed, natural_key
@@ -65,26 +64,12 @@ def as_results(
 ) -> CrossValidation:
     """Put the cohort into the form that `msnmo_bids.evaluation` measures.
 
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        All scans.
-    covariates : mapping of str to Covariates
-        By scan.
-    classes : sequence of str
-        Diagnosis classes.
-    positive : str
-        One of them.
-    comparisons : mapping of str to mapping
-        Scan -> metrics of `segmentation.compare_masks`.
-    out : Path
-        Output folder.
-
     Returns
     -------
     CrossValidation
         Models `REFERENCE`, `NAMED` and ``Site <name>`` for each of several sites, all in one fold.
-        A scan without lesions has no pattern, and so no probabilities.
+        A scan without lesions has no pattern, and so no probabilities; its metrics are those of
+        `segmentation.compare_masks` in `comparisons`.
     """
     rows = []
     for record in records:
@@ -123,27 +108,14 @@ def called(record: ScanRecord) -> str:
     return str(record.diagnosis["Diagnosis"]) if record.diagnosis else NO_RESULT
 
 
-def measure_accuracy(found: CrossValidation, *, draws: int = DRAWS) -> Accuracy | None:
-    """Compare the model's diagnoses with those of the raw data set.
-
-    Parameters
-    ----------
-    found : CrossValidation
-        From `as_results`.
-    draws : int, optional
-        Of the bootstrap of the people.
-
-    Returns
-    -------
-    Accuracy or None
-        None when no diagnosis is known.
-    """
+def measure_accuracy(found: CrossValidation) -> Accuracy | None:
+    """Compare the model's diagnoses with those of the raw data set; None where none is known."""
     table = found.models[REFERENCE].scans
     if not (table["diagnosis"] != "n/a").any():
         return None
     return Accuracy(
         confusion=_confusion(table, found.classes),
-        measures={name: summarise(found, name, draws=draws, seed=0) for name in found.models},
+        measures={name: summarise(found, name) for name in found.models},
         scored=len(classified(found, table)),
         named=len(classified(found, found.models[NAMED].scans)),
         known=int(table["diagnosis"].isin(found.classes).sum()),
@@ -152,17 +124,9 @@ def measure_accuracy(found: CrossValidation, *, draws: int = DRAWS) -> Accuracy 
 
 
 def limits_of_accuracy(found: CrossValidation) -> list[str]:
-    """Say why accuracy cannot be measured, and which diagnoses count in no metric.
+    """Say in sentences why accuracy cannot be measured, and which diagnoses count in no metric.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        From `as_results`.
-
-    Returns
-    -------
-    list of str
-        Sentences; empty where every scan has a diagnosis that is a class.
+    There are none where every scan has a diagnosis that is a class.
     """
     table = found.models[REFERENCE].scans
     classes = list(found.classes)
@@ -199,15 +163,6 @@ def accuracy_figures(
     found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]], folder: Path
 ) -> dict[str, Path | None]:
     """Draw ROC curves and calibration, for all scans and by site.
-
-    Parameters
-    ----------
-    found : CrossValidation
-        From `as_results`.
-    measures : mapping
-        Of `Accuracy`.
-    folder : Path
-        Where to.
 
     Returns
     -------

@@ -136,18 +136,10 @@ def over_age(
 
     Parameters
     ----------
-    title : str
-        Quantity and unit.
     groups : mapping of str to sequence of (str, float, float)
         Group -> names, ages (years) and values; empty groups are left out.
-    colours : mapping of str to str
-        Group -> colour.
-    floor, floor_label
+    title, colours, floor, floor_label
         As for `distribution`.
-
-    Returns
-    -------
-    Scatter
     """
     filled = {name: points for name, points in groups.items() if points}
     ages = [age for points in filled.values() for _, age, _ in points] or [0.0]

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +18,6 @@ from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation
 from msnmo_bids.evaluation.overlays import CASES, Example, overlay_figure
 from msnmo_bids.evaluation.plots import figure_file
 from msnmo_bids.evaluation.segmentation import compare_masks
-from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.group.accuracy import (
     Accuracy,
@@ -36,9 +34,6 @@ from msnmo_bids.meta.report import sentences
 from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
 from msnmo_bids.reports.slices import load_ras
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float | None]
@@ -47,16 +42,7 @@ Metrics = dict[str, float | None]
 def compare_all(
     output_dir: Path, records: Sequence[ScanRecord], masks: Mapping[str, Path]
 ) -> tuple[dict[str, Metrics], dict[str, str]]:
-    """Compare each scan's lesion mask with its manual one.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    records : sequence of ScanRecord
-        All scans.
-    masks : mapping of str to Path
-        Scan -> manual mask.
+    """Compare each scan's lesion mask with its manual one, of `masks` by scan.
 
     Returns
     -------
@@ -87,7 +73,9 @@ def compare_one(output_dir: Path, record: ScanRecord, manual: Path) -> Metrics:
         If a mask cannot be read, or the two differ in shape.
     """
     truth = read_lesion_mask(manual)
-    found = read_lesion_mask(output_dir / record.folder / _name(record, "lesion_mask"))
+    found = read_lesion_mask(
+        output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
+    )
     zooms = nib.affines.voxel_sizes(found.affine)
     return compare_masks(np.asarray(truth.dataobj), np.asarray(found.dataobj), zooms)
 
@@ -119,38 +107,19 @@ def failures_figure(
 ) -> Path | None:
     """Draw the scans with the lowest DSC: FLAIR, manual mask, what was found, missed and false.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    records : sequence of ScanRecord
-        All scans.
-    diagnoses : mapping of str to str or None
-        Known diagnosis by scan.
-    masks : mapping of str to Path
-        Scan -> manual mask.
-    worst : sequence of str
-        Scans, the worst first; the first `CASES` are drawn.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None without a scan.
+    Of `worst`, scans from the worst on, the first `CASES` are drawn (PNG); None without a scan.
     """
     by_name = {record.relative: record for record in records}
     examples = []
     for scan in worst[:CASES]:
         record = by_name[scan]
         folder = output_dir / record.folder
-        flair = load_ras(folder / _name(record, "preproc"))
+        flair = load_ras(folder / derivative_name(record.prefix, "preproc"))
         brain = flair.data > 0
         truth = np.asarray(read_lesion_mask(masks[scan]).dataobj) > 0
-        found = load_ras(folder / _name(record, "lesion_mask")).data > 0
+        found = load_ras(folder / derivative_name(record.prefix, "lesion_mask")).data > 0
         name = diagnoses.get(scan) or "n/a"
-        example = Example(record.prefix, name, flair, brain, truth, {REFERENCE: found})
-        examples.append(example)
+        examples.append(Example(record.prefix, name, flair, brain, truth, {REFERENCE: found}))
     return overlay_figure(examples, [REFERENCE], out)
 
 
@@ -180,26 +149,17 @@ def limits_of_agreement(true: np.ndarray, found: np.ndarray) -> tuple[float, flo
     return bias, bias - half, bias + half
 
 
-def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
-    """Draw the difference of the volumes over their mean, with `limits_of_agreement`.
+def bland_altman_figure(
+    scans: pd.DataFrame, limits: tuple[float, float, float] | None, out: Path
+) -> Path | None:
+    """Draw the difference of the volumes over their mean, with `limits_of_agreement` (PNG).
 
-    Parameters
-    ----------
-    scans : DataFrame
-        Columns ``true_volume_ml`` and ``predicted_volume_ml``.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None with fewer than three scans.
+    The scans have ``true_volume_ml`` and ``predicted_volume_ml``; None without limits.
     """
-    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
-    true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
-    limits = limits_of_agreement(true, found)
     if limits is None:
         return None
+    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
+    true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
     with figure_file((7.2, 4.6), out) as figure:
         axes = figure.subplots()
         axes.scatter((true + found) / 2, found - true, s=22, alpha=0.7, color="#0072B2", lw=0)
@@ -213,10 +173,6 @@ def bland_altman_figure(scans: pd.DataFrame, out: Path) -> Path | None:
             )  # fmt: skip
         axes.set(xlabel="mean of both volumes (ml)", ylabel="model − manual (ml)")
     return out
-
-
-def _name(record: ScanRecord, kind: str) -> str:
-    return derivative_name(record.prefix, kind)
 
 
 @dataclass(frozen=True)
@@ -280,18 +236,10 @@ def evaluate(
     ----------
     cohort : Cohort
         All scans.
-    output_dir : Path
-        Output folder.
-    masks : mapping of str to Path
-        Scan -> manual mask.
-    no_mask : mapping of str to str
-        Scan -> why there is none.
-    figures : Path
-        Folder of the figures.
-
-    Returns
-    -------
-    Evaluation
+    output_dir, figures : Path
+        Output folder, and where the figures go.
+    masks, no_mask : mapping of str
+        Scan -> manual mask; scan -> why there is none.
     """
     metrics, problems = compare_all(output_dir, cohort.records, masks)
     found = as_results(
@@ -315,7 +263,9 @@ def evaluate(
             figures / "group_failures.png",
         )
         scans = found.models[REFERENCE].scans
-        drawn["bland_altman"] = bland_altman_figure(scans, figures / "group_bland-altman.png")
+        drawn["bland_altman"] = bland_altman_figure(
+            scans, agreement.limits, figures / "group_bland-altman.png"
+        )
     pooling = _pool(cohort, metrics, figures) if accuracy or agreement else []
     limits = limits_of_accuracy(found)
     return Evaluation(accuracy, agreement, pooling, drawn, limits)
@@ -330,7 +280,7 @@ def _agreement(
         known["true_volume_ml"].to_numpy(), known["predicted_volume_ml"].to_numpy()
     )
     ordered = {scan: metrics[scan] for scan in worst_first(metrics)}
-    measures = summarise(found, REFERENCE, draws=DRAWS, seed=0)
+    measures = summarise(found, REFERENCE)
     return Agreement(ordered, dict(problems), measures, limits)
 
 

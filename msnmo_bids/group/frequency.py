@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.bids.dataset import atomic_path, write_json
+from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
-from msnmo_bids.evaluation.plots import DPI
+from msnmo_bids.evaluation.overlays import save_panels
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
 from msnmo_bids.reports.figures import CONVENTION, flair_panel
-from msnmo_bids.reports.panels import BACKGROUND, ColourBar, Row, draw
+from msnmo_bids.reports.panels import ColourBar, Row, draw
 from msnmo_bids.reports.slices import Volume, bounding_box, evenly, section, window
 
 logger = logging.getLogger(__name__)
@@ -32,17 +32,8 @@ def group_by_class(
 ) -> dict[str, list[ScanRecord]]:
     """Return the first scan of each person that can be brought to MNI space, by class.
 
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        All scans, in order.
-    classes_of : mapping of str to str
-        Class by scan; scans without one are left out.
-
-    Returns
-    -------
-    dict of str to list of ScanRecord
-        Classes in the order of their names.
+    The scans are in order; those without a class are left out. The classes are in the order of
+    their names.
     """
     groups: dict[str, list[ScanRecord]] = {}
     seen: set[str] = set()
@@ -57,13 +48,6 @@ def group_by_class(
 def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
     """Bring a scan's lesion mask to the atlas's grid (nearest neighbour).
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    record : ScanRecord
-        A scan whose diagnosis file has an atlas registration.
-
     Returns
     -------
     ndarray of bool, (X, Y, Z)
@@ -72,7 +56,7 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
     Raises
     ------
     OSError, ValueError
-        If the mask cannot be read.
+        If the mask cannot be read, or the diagnosis file has no atlas registration.
     """
     maps, _, affine = load_atlas()
     path = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
@@ -162,19 +146,9 @@ def write_frequency_maps(
 
 
 def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | None:
-    """Draw the frequency maps over the atlas, a row per class, all with one scale.
+    """Draw the frequency maps over the atlas, a row per class, all with one scale (PNG).
 
-    Parameters
-    ----------
-    maps : mapping of str to (Path, int)
-        From `write_frequency_maps`.
-    out : Path
-        PNG file.
-
-    Returns
-    -------
-    Path or None
-        `out`; None without a map, or without any lesion.
+    None without a map, or without any lesion.
     """
     values = {
         name: np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
@@ -198,10 +172,7 @@ def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | 
             panels.append(replace(panel, heat=heat))
         number = maps[name][1]
         rows.append(Row(f"{name}: {number} {'people' if number != 1 else 'person'}", panels))
-    figure = draw(rows, CONVENTION, bar)
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=DPI, facecolor=BACKGROUND)
-    return out
+    return save_panels(draw(rows, CONVENTION, bar), out)
 
 
 def _registration(record: ScanRecord) -> np.ndarray | None:

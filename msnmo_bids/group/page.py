@@ -129,24 +129,10 @@ def link(record: ScanRecord) -> str:
 def plots(
     cohort: Cohort, found: Sequence[ScanRecord], groups: Sequence[str], colours: Mapping[str, str]
 ) -> list[Plot | Scatter]:
-    """Lay out the distributions of the lesion load.
+    """Lay out the distributions of the lesion load over the scans with results, `found`.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        All scans.
-    found : sequence of ScanRecord
-        Those with results.
-    groups : sequence of str
-        What the model says.
-    colours : mapping of str to str
-        Of the groups.
-
-    Returns
-    -------
-    list of Plot or Scatter
-        By the known diagnosis, site, scanner and age, where any of the scans has these, and by the
-        model's pattern.
+    They are by the known diagnosis, site, scanner and age, where any of the scans has these, and by
+    the model's pattern, one of `groups`.
     """
     covariates = cohort.covariates
     made: list[Plot | Scatter] = []
@@ -162,12 +148,12 @@ def plots(
     if any(covariates[r.relative].age is not None for r in found):
         made.append(_by_age(cohort, found))
     of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
-    known = _values(found, "LesionVolume", of_model, groups)
-    axis = {"floor": VOLUME_FLOOR_ML, "floor_label": "≤ 0.01", "by": "the model's pattern"}
-    made.append(distribution(_VOLUME, known, colours, **axis))  # type: ignore[arg-type]
-    known = _values(found, "LesionCount", of_model, groups)
-    axis = {"floor": COUNT_FLOOR, "floor_label": "0", "by": "the model's pattern"}
-    made.append(distribution("Lesions", known, colours, **axis))  # type: ignore[arg-type]
+    for title, key, floor, label in (
+        (_VOLUME, "LesionVolume", VOLUME_FLOOR_ML, "≤ 0.01"),
+        ("Lesions", "LesionCount", COUNT_FLOOR, "0"),
+    ):
+        known, by = _values(found, key, of_model, groups), "the model's pattern"
+        made.append(distribution(title, known, colours, by=by, floor=floor, floor_label=label))
     return [plot for plot in made if isinstance(plot, Scatter) or plot.lanes]
 
 
@@ -327,17 +313,9 @@ class StepCost(NamedTuple):
 
 
 def step_costs(records: Sequence[ScanRecord]) -> list[StepCost]:
-    """Summarise what processing cost, step by step.
+    """Summarise what processing cost, in the order in which a scan goes through the steps.
 
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        Scans; those whose run did not measure it count for nothing.
-
-    Returns
-    -------
-    list of StepCost
-        In the order in which a scan goes through them.
+    Scans whose run did not measure it count for nothing.
     """
     by_step: dict[str, list[dict[str, float]]] = {}
     for record in records:

@@ -34,7 +34,6 @@ _TO_SD = 0.6745  # of a normal distribution: MAD / s.d.
 _MEAN_TO_SD = 0.7979  # and mean absolute deviation / s.d.
 
 _SUFFIX = "_quality.json"
-_AMBER = "amber"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def review_list(
     outliers: Mapping[str, Sequence[str]],
     quality: Mapping[str, tuple[str, Sequence[str]]],
 ) -> list[ReviewItem]:
-    """List the scans to look at first.
+    """List the scans to look at first, by kind, then by scan; one stands there once for each kind.
 
     Parameters
     ----------
@@ -71,11 +70,6 @@ def review_list(
         Scan -> reasons.
     quality : mapping of str to (str, sequence of str)
         Scan -> ``green``, ``amber`` or ``red``, and why.
-
-    Returns
-    -------
-    list of ReviewItem
-        By kind, then by scan; a scan stands there once for each kind.
     """
     found = []
     for record in records:
@@ -121,21 +115,12 @@ QUANTITIES = (
 
 
 def outliers(records: Sequence[ScanRecord]) -> dict[str, list[str]]:
-    """Find scans whose brain volume, lesion volume or count stands apart.
+    """Find scans whose brain volume, lesion volume or count stands apart; return their reasons.
 
     A scan stands apart from all others by the modified z-score, ``0.6745 (x - median) / MAD``
     (Iglewicz and Hoaglin 1993), lesions on a logarithmic scale; and from the same person's visit
-    before by more than `BRAIN_CHANGE`, or `LESION_FACTOR` and `LESION_CHANGE_ML`.
-
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        All scans, in order.
-
-    Returns
-    -------
-    dict of str to list of str
-        Scan -> reasons; scans without one are left out.
+    before by more than `BRAIN_CHANGE`, or `LESION_FACTOR` and `LESION_CHANGE_ML`. `records` are in
+    order.
     """
     found: dict[str, list[str]] = {}
     done = [record for record in records if record.status == Status.COMPLETE]
@@ -148,18 +133,10 @@ def outliers(records: Sequence[ScanRecord]) -> dict[str, list[str]]:
 
 
 def modified_z(values: np.ndarray) -> np.ndarray:
-    """Return modified z-scores; 0 where all values are equal.
+    """Return modified z-scores of numbers, both (N,); 0 where all are equal.
 
-    Parameters
-    ----------
-    values : ndarray, (N,)
-        Numbers.
-
-    Returns
-    -------
-    ndarray, (N,)
-        By the median absolute deviation; where more than half of the values are equal, by the mean
-        absolute deviation.
+    They are by the median absolute deviation; where more than half of the numbers are equal, by
+    the mean absolute deviation.
 
     Examples
     --------
@@ -226,14 +203,7 @@ def _number(value: float) -> str:
 def read_quality(
     output_dir: Path, records: Sequence[ScanRecord]
 ) -> dict[str, tuple[str, list[str]]]:
-    """Read the quality checks.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    records : sequence of ScanRecord
-        All scans.
+    """Read the quality checks as the participant level has written them.
 
     Returns
     -------
@@ -245,7 +215,7 @@ def read_quality(
         checked = record.diagnosis.get("Quality")
         if isinstance(checked, Mapping) and checked.get("Level"):
             level, reasons = str(checked["Level"]), [str(r) for r in checked.get("Reasons") or []]
-            if level == _AMBER and not reasons:
+            if level == DOUBTFUL and not reasons:
                 reasons = _amber_figures(output_dir, record)
             found[record.relative] = (level, reasons)
     return found
@@ -263,5 +233,5 @@ def _amber_figures(output_dir: Path, record: ScanRecord) -> list[str]:
     return [
         f"{name} {figure.get('Value')} {figure.get('Unit', '')}".strip()
         for name, figure in figures.items()
-        if isinstance(figure, Mapping) and figure.get("Level") == _AMBER
+        if isinstance(figure, Mapping) and figure.get("Level") == DOUBTFUL
     ] or ["see the participant's page"]

@@ -13,7 +13,7 @@ from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import REFERENCE
 from msnmo_bids.evaluation.summary import Measure
-from msnmo_bids.evaluation.tables import HEADINGS
+from msnmo_bids.evaluation.tables import short_name
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
 from msnmo_bids.group.cohort import Cohort, Covariates
 from msnmo_bids.group.evaluation import Agreement, Evaluation
@@ -49,27 +49,13 @@ _VOLUMES = {
 }
 
 
-def column_dictionary(
-    classes: Sequence[str], covariates: Iterable[Covariates]
-) -> dict[str, dict[str, Any]]:
-    """Return the name and the description of every column, in order.
+def column_dictionary(classes: Sequence[str], covariates: Iterable[Covariates]) -> Dictionary:
+    """Return the name and the description of every column of the table of all scans, in order.
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Diagnosis classes.
-    covariates : iterable of Covariates
-        What the raw data set says of the scans; what it says of none has no column.
-
-    Returns
-    -------
-    dict
-        As in a BIDS sidecar of a table.
+    What the raw data set says of no scan has no column. The form is that of a BIDS sidecar.
     """
-    columns: dict[str, dict[str, Any]] = {
-        "participant_id": {"Description": "Label of the participant"},
-        "session_id": {"Description": "Label of the session; n/a without sessions"},
-        "scan": {"Description": "The raw FLAIR, relative to the raw data set"},
+    columns: Dictionary = {
+        **_SCAN,
         "status": {
             "Description": "What became of the scan",
             "Levels": {
@@ -124,9 +110,9 @@ def column_dictionary(
 
 
 def table_row(
-    record: ScanRecord, classes: Sequence[str], covariates: Covariates, outlier: Sequence[str] = ()
+    record: ScanRecord, classes: Sequence[str], covariates: Covariates, outlier: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the row of one scan.
+    """Return the row of one scan in the table of all scans.
 
     Parameters
     ----------
@@ -136,7 +122,7 @@ def table_row(
         Diagnosis classes of the whole table.
     covariates : Covariates
         What the raw data set says.
-    outlier : sequence of str, optional
+    outlier : sequence of str
         Why the scan stands apart.
 
     Returns
@@ -145,9 +131,7 @@ def table_row(
         Column -> value; None and missing columns become ``n/a``.
     """
     row: dict[str, Any] = {
-        "participant_id": f"sub-{record.subject}",
-        "session_id": f"ses-{record.session}" if record.session else None,
-        "scan": record.relative,
+        **_which(record),
         "status": record.status,
         "reason": record.reason or None,
         "outlier": "; ".join(outlier),
@@ -181,17 +165,17 @@ def table_row(
     }
 
 
+def _which(record: ScanRecord) -> dict[str, Any]:
+    """Return the cells of `_SCAN`."""
+    return {
+        "participant_id": f"sub-{record.subject}",
+        "session_id": f"ses-{record.session}" if record.session else None,
+        "scan": record.relative,
+    }
+
+
 def write_tables(output_dir: Path, cohort: Cohort, evaluation: Evaluation) -> list[Path]:
     """Write all tables; those of an earlier run that are not written now are removed.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    cohort : Cohort
-        All scans.
-    evaluation : Evaluation
-        What is known of the model's errors.
 
     Returns
     -------
@@ -229,13 +213,7 @@ def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
         "reason": {"Description": "In words"},
     }
     rows = [
-        {
-            "participant_id": f"sub-{item.record.subject}",
-            "session_id": f"ses-{item.record.session}" if item.record.session else None,
-            "scan": item.record.relative,
-            "kind": item.kind,
-            "reason": item.reason,
-        }
+        {**_which(item.record), "kind": item.kind, "reason": item.reason}
         for item in cohort.review_list
     ]
     return columns, rows
@@ -285,7 +263,7 @@ def shown_name(model: str) -> str:
 
 
 def _measure_columns(metric: str) -> Dictionary:
-    name = HEADINGS[metric][0].split(" (")[0]
+    name = short_name(metric)
     return {
         metric: {"Description": f"{name}, 0 to 1"},
         f"{metric}_low": {"Description": f"{name}: lower end of the 95 % interval"},
@@ -311,7 +289,7 @@ def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
 def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns: Dictionary = dict(_SCAN)
     for metric in (*segmentation.METRICS, *segmentation.VOLUMES):
-        title = _VOLUMES.get(metric) or HEADINGS[metric][0].split(" (")[0]
+        title = _VOLUMES.get(metric) or short_name(metric)
         columns[metric] = {"Description": f"{title}, on the scan's own grid"}
         if metric in _UNITS:
             columns[metric]["Units"] = _UNITS[metric]
@@ -319,15 +297,7 @@ def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, lis
     rows = []
     by_name = {record.relative: record for record in cohort.records}
     for scan in [*agreement.metrics, *agreement.problems]:
-        record = by_name[scan]
         values = agreement.metrics.get(scan, {})
-        rows.append(
-            {
-                "participant_id": f"sub-{record.subject}",
-                "session_id": f"ses-{record.session}" if record.session else None,
-                "scan": scan,
-                **{name: None if v is None else f"{v:.4f}" for name, v in values.items()},
-                "reason": agreement.problems.get(scan),
-            }
-        )
+        digits = {name: None if v is None else f"{v:.4f}" for name, v in values.items()}
+        rows.append({**_which(by_name[scan]), **digits, "reason": agreement.problems.get(scan)})
     return columns, rows

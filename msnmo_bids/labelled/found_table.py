@@ -17,20 +17,7 @@ SIMULATOR = "msnmo-simulate"
 
 
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
-    """Write one row per scan (``data.tsv``), and the counts in words (``data.txt``).
-
-    Parameters
-    ----------
-    found : Found
-        What was found, and what was left out.
-    folder : Path
-        Where to write; made when it is missing.
-
-    Returns
-    -------
-    table, text : Path
-        The two files.
-    """
+    """Write one row per scan (``data.tsv``) and the counts in words (``data.txt``)."""
     table, text = folder / "data.tsv", folder / "data.txt"
     write_tsv(table, COLUMNS, found_rows(found))
     write_text(text, describe(found))
@@ -40,16 +27,8 @@ def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
 def found_rows(found: Found) -> list[dict[str, Any]]:
     """Return one row per scan or participant: first what is used, then what is left out.
 
-    Parameters
-    ----------
-    found : Found
-        What was found.
-
-    Returns
-    -------
-    list of dict
-        With the keys `COLUMNS`; ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why
-        a scan is left out, or what is missing of one that is used.
+    The keys are `COLUMNS`; ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a scan
+    is left out, or what is missing of one that is used.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -67,18 +46,7 @@ def found_rows(found: Found) -> list[dict[str, Any]]:
 
 
 def describe(found: Found) -> str:
-    """Say in a few lines what was found for each diagnosis, site and session.
-
-    Parameters
-    ----------
-    found : Found
-        What was found.
-
-    Returns
-    -------
-    str
-        Lines of text, the last one ended.
-    """
+    """Say in a few lines what was found for each diagnosis, site and session."""
     scans = found.scans
     people = len({scan.person for scan in scans})
     masks = sum(scan.mask is not None for scan in scans)
@@ -130,15 +98,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 def notes_on(found: Found) -> tuple[str, ...]:
     """Say which scans are simulated, and whether any real one has the rarer diagnosis.
 
-    Parameters
-    ----------
-    found : Found
-        What is used.
-
-    Returns
-    -------
-    tuple of str
-        One sentence each, for the reader of the results.
+    Each is a sentence for the reader of the results.
     """
     scans = found.scans
     simulated = {root for root in {scan.scan.bids_dir for scan in scans} if is_simulated(root)}

@@ -96,20 +96,7 @@ class LesionMasks:
                 self._masks[mask.entities["sub"]].append(mask)
 
     def of(self, scan: Scan) -> tuple[Path | None, str]:
-        """Return the mask of a scan, or why there is none.
-
-        Parameters
-        ----------
-        scan : Scan
-            A FLAIR.
-
-        Returns
-        -------
-        path : Path or None
-            The mask.
-        reason : str
-            Why there is none; empty when there is one.
-        """
+        """Return the mask of a FLAIR, or None and why there is none."""
         entities = _entities_of(scan)
         fitting = [mask for mask in self._masks[scan.subject] if mask.source <= entities]
         if not fitting:
@@ -132,17 +119,9 @@ class LesionMasks:
 
 
 def parse_mask_name(path: Path) -> MaskFile | None:
-    """Read the name of a file.
+    """Read the name of a file; None when it is not that of a lesion mask.
 
-    Parameters
-    ----------
-    path : Path
-        A file; only its sidecar is opened, and only where the name leaves open what is shown.
-
-    Returns
-    -------
-    MaskFile or None
-        None when the name is not that of a lesion mask.
+    Only its sidecar is opened, and only where the name leaves open what is shown.
 
     Examples
     --------
@@ -165,12 +144,7 @@ def parse_mask_name(path: Path) -> MaskFile | None:
 
 
 def read_lesion_mask(path: Path) -> nib.Nifti1Image:
-    """Read a lesion mask in RAS order.
-
-    Parameters
-    ----------
-    path : Path
-        Mask, label map or probability.
+    """Read a lesion mask, label map or probability in RAS order.
 
     Returns
     -------
@@ -201,16 +175,8 @@ def read_lesion_mask(path: Path) -> nib.Nifti1Image:
 def grid_problem(mask: Path, flair: Path) -> str:
     """Say why a mask does not lie on the grid of its FLAIR, from the two headers.
 
-    Parameters
-    ----------
-    mask, flair : Path
-        The two images; their axes may be in different orders.
-
-    Returns
-    -------
-    str
-        Empty when shape and affine agree in RAS order (to `FORM_TOLERANCE_MM` at the corners), or
-        when the FLAIR cannot be read: its own check says so.
+    Their axes may be in different orders. Empty when shape and affine agree in RAS order (to
+    `FORM_TOLERANCE_MM` at the corners), or when the FLAIR cannot be read: its own check says so.
     """
     try:
         ours = _ras_grid(flair)

@@ -53,17 +53,7 @@ _ARTEFACT_SHARE = 0.2
 
 
 def random_protocol(rng: np.random.Generator) -> Protocol:
-    """Draw a protocol: a third 3D of about 1 mm, else 2D with slices of 2.5 to 8 mm.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Protocol
-    """
+    """Draw a protocol: a third 3D of about 1 mm, else 2D with slices of 2.5 to 8 mm."""
     noise, bias = float(rng.uniform(0.01, 0.06)), float(rng.uniform(0.02, 0.2))
     if rng.random() < 0.33:
         size = float(rng.uniform(0.9, 1.3))
@@ -159,16 +149,7 @@ def _along(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Draw the bias field of a coil.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the scan.
-    protocol : Protocol
-        Its strength.
-    rng : numpy.random.Generator
-        Source of randomness.
+    """Draw the bias field of a coil, of a protocol's strength, for a scan's shape.
 
     Returns
     -------
@@ -179,16 +160,14 @@ def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Genera
 
 
 def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Add ghosting, motion, ringing, gamma and Rician noise.
+    """Add ghosting, motion, ringing, gamma and a protocol's Rician noise.
 
     Parameters
     ----------
     image : ndarray, (X, Y, Z), float32
         Intensities relative to white matter times the bias field, on the grid of the protocol.
-    protocol : Protocol
-        Strength of the noise.
-    rng : numpy.random.Generator
-        Source of randomness.
+    protocol, rng
+        Strength of the noise, and source of randomness.
 
     Returns
     -------

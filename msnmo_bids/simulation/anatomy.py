@@ -188,18 +188,9 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 
 
 def closed(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Close a mask with a ball.
+    """Close a mask, (X, Y, Z), bool, with a ball of a radius (voxels).
 
-    Parameters
-    ----------
-    mask : ndarray, (X, Y, Z), bool
-        The mask; it should keep ``radius`` away from the border.
-    radius : float
-        Radius (voxels).
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), bool
+    The mask should keep the radius away from the border.
     """
     dilated = ndimage.distance_transform_edt(~mask) <= radius
     return ndimage.distance_transform_edt(dilated) > radius
@@ -226,10 +217,6 @@ def head_from_tissue(tissue: np.ndarray, affine: np.ndarray, name: str) -> Head:
         Index to RAS mm.
     name : str
         Where the head comes from.
-
-    Returns
-    -------
-    Head
     """
     brain = _brain_mask(tissue)
     inside = ndimage.distance_transform_edt(brain)
@@ -248,16 +235,7 @@ def head_from_tissue(tissue: np.ndarray, affine: np.ndarray, name: str) -> Head:
 
 
 def load_head(path: Path) -> Head:
-    """Read a whole-head map with FreeSurfer labels.
-
-    Parameters
-    ----------
-    path : Path
-        NIfTI label map; other voxel sizes than 1 mm are resampled to it.
-
-    Returns
-    -------
-    Head
+    """Read a whole-head map (NIfTI) with FreeSurfer labels; it is resampled to 1 mm.
 
     Raises
     ------
@@ -314,10 +292,6 @@ def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
     below : float, optional
         How much of the neck to keep under the brain (mm).
 
-    Returns
-    -------
-    list of Head
-
     Raises
     ------
     BadInputError
@@ -340,10 +314,6 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         Folder of ``*.nii.gz`` or ``*.nii`` label maps.
     cache : Path, optional
         Folder that keeps the prepared heads, since the distances take seconds a head.
-
-    Returns
-    -------
-    list of Head
 
     Raises
     ------

@@ -65,10 +65,6 @@ def lesion_frequency(lesions: Iterable[np.ndarray]) -> LesionFrequency:
     lesions : iterable of ndarray, (n, 3)
         Voxels of each lesion (MNI mm). A lesion counts by the square root of its volume: the few
         confluent ones, which hold most voxels, shall not be all that is seen.
-
-    Returns
-    -------
-    LesionFrequency
     """
     shape = tuple(np.rint((_HIGH - _LOW) / _SPACING).astype(int) + 1)
     total = np.zeros(shape)
@@ -83,20 +79,7 @@ def lesion_frequency(lesions: Iterable[np.ndarray]) -> LesionFrequency:
 
 
 def with_frequency(head: Head, frequency: LesionFrequency) -> Head:
-    """Return a head that knows how often lesions of MS lie at its places.
-
-    Parameters
-    ----------
-    head : Head
-        Undeformed.
-    frequency : LesionFrequency
-        In MNI space.
-
-    Returns
-    -------
-    Head
-        With another `Head.frequency`.
-    """
+    """Return an undeformed head that knows how often lesions of MS lie at its places."""
     matrix = np.linalg.inv(frequency.affine) @ mni_affine(head)
     values = ndimage.affine_transform(
         frequency.values, matrix[:3, :3], matrix[:3, 3], head.tissue.shape, order=1
@@ -105,12 +88,7 @@ def with_frequency(head: Head, frequency: LesionFrequency) -> Head:
 
 
 def mni_affine(head: Head) -> np.ndarray:
-    """Register a head to the MNI152 brain.
-
-    Parameters
-    ----------
-    head : Head
-        Undeformed.
+    """Register an undeformed head to the MNI152 brain.
 
     Returns
     -------
@@ -164,14 +142,7 @@ class ShapeLibrary:
         return len(self.points)
 
     def draw(self, volume: float, rng: np.random.Generator) -> np.ndarray | None:
-        """Draw a shape that need not be magnified much, or its voxels would show.
-
-        Parameters
-        ----------
-        volume : float
-            Volume (mm³) that the shape will be scaled to.
-        rng : numpy.random.Generator
-            Source of randomness.
+        """Draw a shape that need not be magnified much to a volume (mm³), or its voxels would show.
 
         Returns
         -------
@@ -194,10 +165,6 @@ def load_shapes(path: Path) -> ShapeLibrary:
     path : Path
         ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4) from them to
         MNI mm.
-
-    Returns
-    -------
-    ShapeLibrary
 
     Raises
     ------
@@ -229,7 +196,7 @@ def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -
         Volume (mm³).
     rng : numpy.random.Generator
         Source of randomness.
-    elongation : float, optional
+    elongation : float
         Factor on the long axis (a streak: 3).
 
     Returns
@@ -251,17 +218,7 @@ def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """Draw a rotation matrix, uniform over all orientations.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    ndarray, (3, 3)
-    """
+    """Draw a rotation matrix, (3, 3), uniform over all orientations."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     q = q * np.sign(np.diag(r))
     if np.linalg.det(q) < 0:
@@ -298,10 +255,6 @@ def load_assets(
         Library of lesion shapes (.npz); None: ovoids.
     cache : Path, optional
         Folder for prepared heads.
-
-    Returns
-    -------
-    SimulationAssets
 
     Raises
     ------

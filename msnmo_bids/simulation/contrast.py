@@ -54,12 +54,7 @@ _BRIGHTEST = 1.4
 def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
     """Draw the mean intensity of each tissue.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    free : bool, optional
-        Draw beyond the measured ranges, still darker than lesions.
+    With `free` beyond the measured ranges, still darker than lesions.
 
     Returns
     -------

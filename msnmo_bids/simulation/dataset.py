@@ -152,21 +152,9 @@ class Visit:
 
 
 def as_image(array: np.ndarray, affine: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
-    """Put an RAS array into the axis order and tilt of a scanner.
+    """Put an RAS array, (X, Y, Z), into the axis order and tilt of a scanner.
 
-    Parameters
-    ----------
-    array : ndarray, (X, Y, Z)
-        RAS order.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    geometry : Geometry
-        Axis order and tilt.
-
-    Returns
-    -------
-    nibabel.Nifti1Image
-        q- and s-form equal, code 1.
+    `affine`, (4, 4), brings its index to RAS mm; q- and s-form are equal, code 1.
     """
     wanted = nib.orientations.axcodes2ornt(geometry.axcodes)
     change = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), wanted)
@@ -187,7 +175,7 @@ def scanner_units(scan: SimulatedScan) -> np.ndarray:
 def simulate_person(
     cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None = None
 ) -> Iterator[Visit]:
-    """Simulate all visits of one person of a cohort.
+    """Simulate all visits of one person of a cohort, in order.
 
     Parameters
     ----------
@@ -199,11 +187,6 @@ def simulate_person(
         Undeformed anatomy.
     shapes : ShapeLibrary, optional
         Real lesion shapes.
-
-    Yields
-    ------
-    Visit
-        In order.
     """
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
@@ -240,12 +223,12 @@ def write_dataset(
     shapes: ShapeLibrary | None = None,
     processes: int = 1,
 ) -> Path:
-    """Write a BIDS data set of simulated people.
+    """Write a BIDS data set of simulated people; the truth lies in its ``derivatives/truth``.
 
     Parameters
     ----------
     out : Path
-        New or empty folder.
+        New or empty folder, returned.
     heads : sequence of Head
         Whole-head anatomies, taken in turn.
     cohort : Cohort
@@ -254,11 +237,6 @@ def write_dataset(
         Real lesion shapes.
     processes : int, optional
         How many people are simulated side by side; the files do not depend on it.
-
-    Returns
-    -------
-    Path
-        ``out``. The truth lies in its ``derivatives/truth``.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [

@@ -95,19 +95,7 @@ def _tissue_loss(
 def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None = None) -> Head:
     """Deform a head: random affine map, smooth displacement, width of the ventricles, atrophy.
 
-    Parameters
-    ----------
-    head : Head
-        The head; it is not changed.
-    rng : numpy.random.Generator
-        Source of randomness.
-    limits : DeformationRange, optional
-        How far.
-
-    Returns
-    -------
-    Head
-        The deformed head on the same grid, nearest neighbour.
+    The deformed head is on the same grid, nearest neighbour.
     """
     limits = limits or DeformationRange()
     shape = head.tissue.shape

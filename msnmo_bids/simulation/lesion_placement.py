@@ -159,10 +159,6 @@ def place_lesions(
         Share of the load that follows the disease's own pattern, 0 to 1. The rest follows what is
         published of the other's in this disease: MS borrows punctate and fluffy lesions of the
         hemispheres, NMOSD Dawson's fingers and U-fibres.
-
-    Returns
-    -------
-    LesionMap
     """
     stamper = Stamper(head, rng, shapes)
     if diagnosis == "HC" or load <= 0:
@@ -188,27 +184,10 @@ def follow_up(
     rng: np.random.Generator,
     shapes: ShapeLibrary | None = None,
 ) -> LesionMap:
-    """Let the lesions of a head change until its next visit.
+    """Let the lesions of a head at the visit before change until its next visit.
 
     Most stay as they are; some grow or shrink by up to two millimetres at their border, a few
     vanish, and new ones appear. A lesion keeps its label.
-
-    Parameters
-    ----------
-    head : Head
-        The same head.
-    before : LesionMap
-        Its lesions at the visit before.
-    diagnosis : {"MS", "NMOSD", "SVD", "HC"}
-        Whose lesions.
-    rng : numpy.random.Generator
-        Source of randomness.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
-
-    Returns
-    -------
-    LesionMap
     """
     stamper = Stamper(head, rng, shapes)
     for record in before.records:

@@ -22,18 +22,7 @@ _EYES = ((-33.0, 66.0, -33.0), (33.0, 66.0, -33.0))  # MNI mm
 
 
 def mni_head(size: float = 1.0) -> Head:
-    """Build the head.
-
-    Parameters
-    ----------
-    size : float, optional
-        Factor of its lengths; with 1 it lies in MNI space.
-
-    Returns
-    -------
-    Head
-        RAS, 1 mm.
-    """
+    """Build the head (RAS, 1 mm), its lengths times `size`; with 1 it lies in MNI space."""
     tissue, affine = mni_tissue()
     if size != 1:
         tissue = ndimage.zoom(tissue, size, order=0, grid_mode=True, mode="nearest")

@@ -118,29 +118,7 @@ def simulate_scan(
     shapes: ShapeLibrary | None = None,
     limits: DeformationRange | None = None,
 ) -> SimulatedScan:
-    """Simulate one scan.
-
-    Parameters
-    ----------
-    head : Head
-        Undeformed anatomy.
-    rng : numpy.random.Generator
-        Source of randomness; the same state gives the same scan.
-    diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
-        Whose lesions; SVD is small-vessel disease of age, in a head with wide ventricles.
-    load : float, optional
-        Total lesion volume (ml); drawn from the prior by default.
-    protocol : Protocol, optional
-        Acquisition; drawn by default, independently of the diagnosis.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
-    limits : DeformationRange, optional
-        Range of the deformation.
-
-    Returns
-    -------
-    SimulatedScan
-    """
+    """Simulate one scan, the only visit of `simulate_visits`."""
     protocols = None if protocol is None else (protocol,)
     return next(
         simulate_visits(
@@ -172,17 +150,18 @@ def simulate_visits(
         Source of randomness; the same state gives the same scans.
     sessions : int, optional
         Number of visits.
-    diagnosis, load, shapes, limits
-        As for `simulate_scan`; the load is that of the first visit.
+    diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
+        Whose lesions; SVD is small-vessel disease of age, in a head with wide ventricles.
+    load : float, optional
+        Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
-        Acquisition of each visit, taken in turn; drawn by default.
+        Acquisition of each visit, taken in turn; drawn by default, independently of the diagnosis.
+    shapes : ShapeLibrary, optional
+        Real lesion shapes.
+    limits : DeformationRange, optional
+        Range of the deformation.
     typicality : float, optional
         Share of the load that follows the disease's own pattern.
-
-    Yields
-    ------
-    SimulatedScan
-        One a visit.
     """
     drawn = [
         protocols[k % len(protocols)] if protocols else random_protocol(rng)
@@ -241,13 +220,6 @@ def _acquire(
 
 def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
     """Make a brain mask with the errors of skull stripping: rims, leaks, and cut cortex.
-
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness.
 
     Returns
     -------
@@ -311,16 +283,7 @@ def prepared_scan(
 def training_cube(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepare a simulated scan for a training.
-
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
-    shape : tuple of int
-        Shape of the cube.
+    """Prepare a simulated scan for a training, as `prepared_scan`.
 
     Returns
     -------

@@ -154,15 +154,10 @@ class Stamper:
         )
 
     def candidates(self, place: str, *, gather: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return the voxels where a lesion of a place may be centred.
+        """Return the voxels where a lesion of a place, a part of the brain, may be centred.
 
-        Parameters
-        ----------
-        place : str
-            Which part of the brain.
-        gather : bool, optional
-            Lesions gather where those of MS do, as far as the head knows that. If not, deep ones
-            grow rarer with the distance to the lateral ventricles, and others are anywhere alike.
+        With `gather`, lesions gather where those of MS do, as far as the head knows that. If not,
+        deep ones grow rarer with the distance to the lateral ventricles, others are anywhere alike.
 
         Returns
         -------
@@ -249,12 +244,7 @@ class Stamper:
         return stem & inside
 
     def to_lower(self, ventricle: str) -> np.ndarray:
-        """Return the distance to the third or to the fourth ventricle alone.
-
-        Parameters
-        ----------
-        ventricle : {"third_ventricle", "fourth_ventricle"}
-            Which.
+        """Return the distance to "third_ventricle" or to "fourth_ventricle" alone.
 
         Returns
         -------
@@ -395,14 +385,14 @@ class Stamper:
         return q
 
     @staticmethod
-    def _gradient(distance: np.ndarray, centre: np.ndarray, step: int = 3) -> np.ndarray:
+    def _gradient(distance: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """Direction in which a distance grows, of length 1 (or 0)."""
         index = np.round(centre).astype(int)
         slope = np.zeros(3)
         for axis in range(3):
             low, high = index.copy(), index.copy()
-            low[axis] = max(0, index[axis] - step)
-            high[axis] = min(distance.shape[axis] - 1, index[axis] + step)
+            low[axis] = max(0, index[axis] - 3)
+            high[axis] = min(distance.shape[axis] - 1, index[axis] + 3)
             slope[axis] = float(distance[tuple(high)]) - float(distance[tuple(low)])
         length = np.linalg.norm(slope)
         return slope / length if length else slope

@@ -96,17 +96,9 @@ def lesion_table(scan: SimulatedScan, affine: np.ndarray | None = None) -> list[
 
 
 def region_codes(tissue: np.ndarray) -> np.ndarray:
-    """Turn tissues into the codes of the app's region map.
+    """Turn values of `Tissue`, (X, Y, Z), into the codes of the app's region map, int8.
 
-    Parameters
-    ----------
-    tissue : ndarray, (X, Y, Z)
-        Values of `Tissue`.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), int8
-        As :func:`msnmo_bids.lesions.regions.locate_regions` gives them.
+    They are those that :func:`msnmo_bids.lesions.regions.locate_regions` gives.
     """
     lookup = np.zeros(max(Tissue) + 1, np.int8)
     lookup[list(BRAIN)] = DEEP
@@ -128,11 +120,6 @@ def tissue_table() -> list[dict[str, Any]]:
 
 def draw_panels(scan: SimulatedScan) -> np.ndarray:
     """Draw a scan as a row of sections: six axial ones, a coronal and a sagittal one.
-
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
 
     Returns
     -------
@@ -166,15 +153,7 @@ def _panel(scan: SimulatedScan, axis: int, index: int, bright: float) -> np.ndar
 
 
 def save_contact_sheet(rows: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
-    """Save the rows of several scans, `_MOST_ROWS` at most, as one picture.
-
-    Parameters
-    ----------
-    rows : sequence of (str, ndarray)
-        Title and `draw_panels` of each scan.
-    path : Path
-        PNG to write.
-    """
+    """Save `draw_panels` of several scans, `_MOST_ROWS` at most, with their titles as one PNG."""
     from matplotlib.figure import Figure
 
     rows = rows[:_MOST_ROWS]

@@ -24,21 +24,8 @@ def augment(sample: Sample, config: TrainingConfig, rng: np.random.Generator) ->
 
     The paper's two, each with its own probability: a flip along one randomly chosen axis, and a
     random rotation, by MONAI's transforms; image and mask move together, and what comes in from
-    outside is background. Changes of intensity leave the background at 0.
-
-    Parameters
-    ----------
-    sample : Sample
-        Left as it is.
-    config : TrainingConfig
-        Probabilities, axes and angle.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Sample
-        The image is float32 where it was changed.
+    outside is background. Changes of intensity leave the background at 0. The sample is left as it
+    is; the image is float32 where it was changed.
     """
     if not config.flip and not config.rotation and not config.intensity:
         return sample
@@ -86,7 +73,7 @@ class _KeepBackground:
 def random_crop(
     sample: Sample, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
 ) -> Sample:
-    """Cut a cube out of a sample, often around a lesion voxel.
+    """Cut a cube, ``(side, side, side)``, out of a sample, often around a lesion voxel.
 
     Parameters
     ----------
@@ -96,14 +83,9 @@ def random_crop(
         Side of the crop (voxels); as large as the sample's cube gives all of it.
     rng : numpy.random.Generator
         Source of randomness.
-    on_lesion : float, optional
+    on_lesion : float
         Probability of a crop around a random lesion voxel, where there is one; else it is around
         any voxel of the brain.
-
-    Returns
-    -------
-    Sample
-        ``(side, side, side)``.
 
     Raises
     ------
@@ -168,7 +150,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, classify_without_lesions: bool = True) -> Batch:
-    """Lay samples side by side.
+    """Lay samples side by side, on the CPU.
 
     Parameters
     ----------
@@ -176,11 +158,6 @@ def collate(samples: Sequence[Sample], *, classify_without_lesions: bool = True)
         Of one shape.
     classify_without_lesions : bool, optional
         If false, the diagnosis of a sample whose mask is empty counts as unknown.
-
-    Returns
-    -------
-    Batch
-        On the CPU.
 
     Raises
     ------

@@ -147,17 +147,8 @@ class TrainingConfig:
         return {k: v for k, v in self.to_dict().items() if k not in _HOW_IT_RUNS}
 
     @classmethod
-    def from_dict(
-        cls, settings: Mapping[str, Any], base: TrainingConfig | None = None
-    ) -> TrainingConfig:
-        """Build from a mapping.
-
-        Parameters
-        ----------
-        settings : mapping
-            Values by the names of the fields; texts that hold a number may stand for it.
-        base : TrainingConfig, optional
-            Gives what `settings` lacks; default: the defaults.
+    def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
+        """Build from values by the names of the fields; texts that hold a number may stand for it.
 
         Raises
         ------
@@ -170,20 +161,16 @@ class TrainingConfig:
                 near = difflib.get_close_matches(str(key), names, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
                 raise ValueError(f"unknown training setting {key}{hint}")
-        return cls(**{**asdict(base or cls()), **settings})
+        return cls(**settings)
 
     @classmethod
-    def from_flags(
-        cls, given: Mapping[str, Any], base: TrainingConfig | None = None
-    ) -> TrainingConfig:
-        """Build from a command line: flags before the file, the file before `base`.
+    def from_flags(cls, given: Mapping[str, Any]) -> TrainingConfig:
+        """Build from a command line: flags before the file, the file before the defaults.
 
         Parameters
         ----------
         given : mapping
             What the arguments of `add_training_arguments` were given; other names are ignored.
-        base : TrainingConfig, optional
-            Gives what neither flags nor file say; default: the defaults.
 
         Raises
         ------
@@ -193,26 +180,19 @@ class TrainingConfig:
         file = given.get("training_config")
         flags = {one.name: given[one.name] for one in fields(cls) if one.name in given}
         try:
-            config = base or cls()
-            if file is not None:
-                config = cls.from_dict(read_settings(file), config)
+            settings = {} if file is None else read_settings(file)
+            cls.from_dict(settings)  # what is wrong in it is said with its name
             file = None
-            return cls.from_dict(flags, config)
+            return cls.from_dict({**settings, **flags})
         except ValueError as error:
             raise UsageError(str(error), file=file, remedy="See --help for the settings") from error
 
 
-def add_training_arguments(parser: argparse.ArgumentParser, skip: Collection[str] = ()) -> None:
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--training-config FILE`` and a flag for each field of `TrainingConfig`.
 
-    A flag that is not given leaves no attribute, so that the file's value stands.
-
-    Parameters
-    ----------
-    parser : ArgumentParser
-        To add to, in a group of its own.
-    skip : collection of str, optional
-        Fields without a flag.
+    They are a group of their own. A flag that is not given leaves no attribute, so that the file's
+    value stands.
     """
     group = parser.add_argument_group("training")
     group.add_argument(
@@ -223,8 +203,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, skip: Collection[str
     )
     hints = typing.get_type_hints(TrainingConfig)
     for one in fields(TrainingConfig):
-        if one.name not in skip:
-            _add_flag(group, one, hints[one.name])
+        _add_flag(group, one, hints[one.name])
 
 
 def _add_flag(group: argparse._ArgumentGroup, one: Field, kind: Any) -> None:
@@ -272,15 +251,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 def read_network_settings(file: Path | None) -> dict[str, dict[str, Any]]:
     """Read the settings of the joint model and of the losses.
 
-    Parameters
-    ----------
-    file : Path or None
-        ``--network-config``.
-
     Returns
     -------
     dict
-        By `NETWORK_SECTIONS`; empty where the file has none.
+        By `NETWORK_SECTIONS`; empty where the file (``--network-config``) has none.
 
     Raises
     ------

@@ -21,10 +21,10 @@ from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
-from msnmo_bids.training.checkpoint import CHECKPOINT
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, participants_of, split_validation
+from msnmo_bids.training.outputs import CHECKPOINT
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.scoring import (
@@ -93,16 +93,7 @@ class Experiment:
 
 
 def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
-    """Train and test one network on one fold.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        What all folds share.
-    model : str
-        Name in the registry.
-    fold : int
-        From 1.
+    """Train and test one network of the registry on one fold, counted from 1.
 
     Returns
     -------
@@ -209,20 +200,9 @@ def _needs(tasks: Sequence[str]) -> list[str]:
 def divide(
     scans: Sequence[PreparedScan], share: float, *, seed: int
 ) -> tuple[list[PreparedScan], list[PreparedScan]]:
-    """Set people aside whose scans choose the best weights.
+    """Set a share of the people (0: none) aside, whose scans choose the best weights.
 
-    Parameters
-    ----------
-    scans : sequence of PreparedScan
-        Scans to train on.
-    share : float
-        Share of the people; 0: none.
-    seed : int
-        Another one for each fold.
-
-    Returns
-    -------
-    training, validation : list of PreparedScan
+    Each fold has a seed of its own. Returns the scans to train on, and those to validate by.
     """
     if not share or not scans:
         return list(scans), []
@@ -233,15 +213,6 @@ def divide(
 
 def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int]) -> list[str]:
     """Run folds of several networks one after the other; one that fails does not stop the others.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        What they share.
-    models : sequence of str
-        Names in the registry.
-    folds : sequence of int
-        Folds, from 1.
 
     Returns
     -------

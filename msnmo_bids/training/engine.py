@@ -23,14 +23,14 @@ from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.text import duration
 from msnmo_bids.training.batches import Batch, augment, collate, random_crop
-from msnmo_bids.training.checkpoint import (
+from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.training.outputs import (
     CHECKPOINT,
+    Curves,
     identity_of,
     load_checkpoint,
     save_checkpoint,
 )
-from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.curves import Curves
 from msnmo_bids.training.processes import Ranks, StopSignals, TrainingInterrupted
 from msnmo_bids.training.sources import SampleSource, Stream, generator
 from msnmo_bids.training.steps import Schedule, StepGradients
@@ -300,10 +300,6 @@ def trained_parameters(
     frozen : sequence of str, optional
         Parts to leave as they are, by their dotted names: ``"sharing"``,
         ``"classification.blocks.0"``.
-
-    Returns
-    -------
-    list of Parameter
 
     Raises
     ------

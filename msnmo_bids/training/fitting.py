@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ from msnmo_bids.training.sources import (
 from msnmo_bids.training.steps import forward
 from msnmo_bids.version import get_version
 
-logger = logging.getLogger(__name__)
-
 _POOL_SIZE = 40
 
 #: Fewer scans than this, of a class, fit no temperature.
@@ -65,22 +62,14 @@ class Simulation:
 def load_simulation(
     share: float, anatomy: Path | None, shapes: Path | None, cache: Path | None = None
 ) -> Simulation | None:
-    """Read what simulated brains are made of; None when there shall be none.
+    """Read what simulated brains are made of; None when their share is 0.
 
     Parameters
     ----------
     share : float
         Share of the samples that are simulated.
-    anatomy : Path or None
-        Folder of whole-head label maps; None: the one head built from the MNI maps.
-    shapes : Path or None
-        Library of lesion shapes.
-    cache : Path or None
-        Folder for prepared heads.
-
-    Returns
-    -------
-    Simulation or None
+    anatomy, shapes, cache : Path or None
+        As for :func:`msnmo_bids.simulation.assets.load_assets`.
     """
     if not share:
         return None
@@ -105,10 +94,8 @@ def fit(
     ----------
     network : Module
         Of `msnmo_bids.model.registry`.
-    loss : LossConfig
-        Losses.
-    config : TrainingConfig
-        How to train.
+    loss, config
+        Losses, and how to train.
     training, validation : sequence of PreparedScan
         Of different people.
     out : Path
@@ -168,9 +155,7 @@ def _source(
         classes=tuple(classes),
         nmosd_share=0.5,
     )
-    simulated = SimulatedSource(
-        pool, seed=config.seed, samples_per_step=config.samples_per_step, rank=ranks.rank
-    )
+    simulated = SimulatedSource(pool, seed=config.seed, rank=ranks.rank)
     return MixedSource(real, simulated, simulation.share)
 
 
@@ -185,7 +170,7 @@ def write_site_weights(
     config: TrainingConfig,
     device: str = "cpu",
 ) -> bool:
-    """Write weights for ``--weights`` of the app.
+    """Write weights for ``--weights`` of the app; say whether any were written.
 
     Parameters
     ----------
@@ -198,17 +183,10 @@ def write_site_weights(
         Name of the weights.
     training, validation : sequence of PreparedScan
         What it was trained on, and what the weights and the temperature were chosen by.
-    criteria : LesionCriteria
-        What counts as a lesion.
-    config : TrainingConfig
-        How it was trained.
+    criteria, config
+        What counts as a lesion, and how it was trained.
     device : str, optional
         Where the network is.
-
-    Returns
-    -------
-    bool
-        Whether weights were written.
     """
     if not isinstance(network, JointNetwork):
         return False
@@ -236,21 +214,10 @@ def calibrate(
     device: str = "cpu",
     precision: str = "fp32",
 ) -> Calibration:
-    """Fit the temperature of the class probabilities on validation scans.
+    """Fit the temperature of the class probabilities of a network in evaluation mode.
 
-    Parameters
-    ----------
-    network : JointNetwork
-        In evaluation mode.
-    validation : sequence of PreparedScan
-        Scans that were not trained on.
-    device, precision : str, optional
-        Where and how to compute.
-
-    Returns
-    -------
-    Calibration
-        None is fitted with fewer than 5 scans of a class.
+    It is fitted on validation scans, which were not trained on; none is with fewer than 5 scans of
+    a class.
     """
     classes = network.config.classes
     diagnosed = [scan for scan in validation if scan.labelled.diagnosis in classes]

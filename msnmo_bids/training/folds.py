@@ -86,19 +86,7 @@ class Folds:
     of: Mapping[Person, int]
 
     def split(self, scans: Iterable[_T], fold: int) -> tuple[list[_T], list[_T]]:
-        """Return the scans to train on and the scans to test on.
-
-        Parameters
-        ----------
-        scans : iterable of LabelledScan or PreparedScan
-            All scans.
-        fold : int
-            From 1 to ``number``.
-
-        Returns
-        -------
-        training, test : list
-            In the order of ``scans``.
+        """Return the scans to train on and those to test on, for a fold from 1 to ``number``.
 
         Raises
         ------
@@ -137,20 +125,7 @@ def participants_of(scans: Iterable[LabelledScan]) -> list[Participant]:
 
 
 def draw_folds(participants: Sequence[Participant], number: int, seed: int = 0) -> Folds:
-    """Draw stratified folds.
-
-    Parameters
-    ----------
-    participants : sequence of Participant
-        Their order does not matter.
-    number : int
-        How many folds.
-    seed : int
-        Equal seeds give equal folds.
-
-    Returns
-    -------
-    Folds
+    """Draw stratified folds of participants, whose order does not matter; equal seeds, equal folds.
 
     Raises
     ------
@@ -166,22 +141,7 @@ def draw_folds(participants: Sequence[Participant], number: int, seed: int = 0) 
 
 
 def get_folds(path: Path, scans: Iterable[LabelledScan], number: int, seed: int = 0) -> Folds:
-    """Return the folds that a file holds; where there is no file, draw them and write it.
-
-    Parameters
-    ----------
-    path : Path
-        ``folds.tsv``.
-    scans : iterable of LabelledScan
-        All scans of the cross-validation.
-    number : int
-        How many folds.
-    seed : int
-        For new folds.
-
-    Returns
-    -------
-    Folds
+    """Return the folds that a file (``folds.tsv``) holds; where there is none, draw and write them.
 
     Raises
     ------
@@ -204,17 +164,7 @@ def get_folds(path: Path, scans: Iterable[LabelledScan], number: int, seed: int 
 
 
 def write_folds(path: Path, folds: Folds, participants: Sequence[Participant]) -> None:
-    """Write folds, one row per participant.
-
-    Parameters
-    ----------
-    path : Path
-        ``folds.tsv``.
-    folds : Folds
-        The folds.
-    participants : sequence of Participant
-        All of them.
-    """
+    """Write the folds of all participants (``folds.tsv``), one row each."""
     rows: list[dict[str, Any]] = [
         {
             "participant_id": f"sub-{who.subject}",
@@ -230,17 +180,6 @@ def write_folds(path: Path, folds: Folds, participants: Sequence[Participant]) -
 
 def read_folds(path: Path, participants: Sequence[Participant]) -> Folds:
     """Read folds and check that they are of these participants.
-
-    Parameters
-    ----------
-    path : Path
-        What `write_folds` wrote.
-    participants : sequence of Participant
-        All participants of the cross-validation.
-
-    Returns
-    -------
-    Folds
 
     Raises
     ------
@@ -280,7 +219,7 @@ def split_validation(
         Training scans.
     participants : sequence of Participant
         Theirs; others are ignored.
-    share : float, optional
+    share : float
         Share of the participants that is set aside, above 0 and at most 0.5.
     seed : int
         Seed; take another for each fold.
@@ -370,9 +309,9 @@ def _bad(path: Path, problem: str) -> MsnmoError:
     )
 
 
-def _several(people: Sequence[Person], shown: int = 3) -> str:
-    more = f" and {len(people) - shown} more" if len(people) > shown else ""
-    return ", ".join(map(_name, people[:shown])) + more
+def _several(people: Sequence[Person]) -> str:
+    more = f" and {len(people) - 3} more" if len(people) > 3 else ""
+    return ", ".join(map(_name, people[:3])) + more
 
 
 def _name(person: Person) -> str:

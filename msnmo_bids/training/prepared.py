@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,17 +65,9 @@ class PreparedScan:
         return self.labelled.person
 
     def load(self, classes: Sequence[str]) -> Sample:
-        """Return the scan as a training sample.
+        """Return the scan as a training sample, for classes in the network's order.
 
-        Parameters
-        ----------
-        classes : sequence of str
-            Names of the classes, in the network's order.
-
-        Returns
-        -------
-        Sample
-            Without a diagnosis when it is none of the classes.
+        A diagnosis that is none of the classes is not known.
 
         Raises
         ------
@@ -137,7 +129,7 @@ class PreparedScan:
 def cache_key(
     labelled: LabelledScan, settings: ProcessingSettings, cube_shape: Sequence[int]
 ) -> str:
-    """Return a SHA-256 of all that a prepared scan depends on.
+    """Return a SHA-256 (64 hexadecimal digits) of all that a prepared scan depends on.
 
     Parameters
     ----------
@@ -147,11 +139,6 @@ def cache_key(
         Of these, the preprocessing tools and their settings count.
     cube_shape : sequence of int, (3,)
         Shape of the cube.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
 
     Raises
     ------
@@ -188,7 +175,6 @@ def prepare_scans(
     plugin: str = "MultiProc",
     plugin_args: dict[str, Any] | None = None,
     omp_nthreads: int = 1,
-    on_event: Callable[[str, str], None] | None = None,
 ) -> tuple[list[PreparedScan], Found]:
     """Prepare scans with the app's workflow; what is there already is not done again.
 
@@ -204,7 +190,7 @@ def prepare_scans(
         With the tools resolved (no ``auto``).
     cube_shape : sequence of int, (3,), optional
         Shape of the cubes.
-    plugin, plugin_args, omp_nthreads, on_event
+    plugin, plugin_args, omp_nthreads
         As for :func:`msnmo_bids.workflows.execution.run_workflow`.
 
     Returns
@@ -232,7 +218,6 @@ def prepare_scans(
         reasons = _run(
             to_do,
             Path(work_dir).absolute(),
-            on_event=on_event,
             build={"settings": settings, "cube_shape": cube_shape, "omp_nthreads": omp_nthreads},
             execute={"plugin": plugin, "plugin_args": plugin_args},
         )
@@ -287,7 +272,6 @@ def _run(
     *,
     build: dict[str, Any],
     execute: dict[str, Any],
-    on_event: Callable[[str, str], None] | None,
 ) -> dict[str, str]:
     """Run the workflow in batches; return why scans failed, by their names."""
     from msnmo_bids.workflows.execution import run_workflow
@@ -299,11 +283,6 @@ def _run(
             remains.unlink(missing_ok=True)
     cleaner = WorkDirCleaner(work_dir, last_node=LAST_NODE)
 
-    def follow(node: str, event: str, _reason: str) -> None:
-        cleaner.on_event(node, event)
-        if on_event is not None:
-            on_event(node, event)
-
     raw_files = {labelled.name: labelled.scan.path for labelled in files}
     reasons: dict[str, str] = {}
     for batch in batches(list(files)):
@@ -311,7 +290,11 @@ def _run(
             files={labelled: files[labelled] for labelled in batch}, work_dir=work_dir, **build
         )
         failures = run_workflow(
-            workflow, last_node=LAST_NODE, on_event=follow, crash_dir=work_dir / "crash", **execute
+            workflow,
+            last_node=LAST_NODE,
+            on_event=lambda node, event, _: cleaner.on_event(node, event),
+            crash_dir=work_dir / "crash",
+            **execute,
         )
         cleaner.clean()
         for failure in failures:

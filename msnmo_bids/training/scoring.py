@@ -65,9 +65,7 @@ def evaluate_scan(
     precision: str = "fp32",
     with_volumes: bool = False,
 ) -> ScanResult:
-    """Apply a network to a scan and compare what it says with the truth.
-
-    Masks are compared on the scan's own grid.
+    """Apply a network to a scan and compare what it says with the truth, on the scan's own grid.
 
     Parameters
     ----------
@@ -83,10 +81,6 @@ def evaluate_scan(
         Where and how to compute.
     with_volumes : bool, optional
         Keep the volumes for the figures.
-
-    Returns
-    -------
-    ScanResult
 
     Raises
     ------
@@ -120,14 +114,10 @@ def compare_lesions(
 
     Parameters
     ----------
-    scan : PreparedScan
-        The scan.
-    grid : NativeGrid
-        Its own grid.
     probability : ndarray, (D, H, W)
         Lesion probability, on the cube.
-    criteria : LesionCriteria
-        What counts as a lesion.
+    scan, grid, criteria
+        The scan, its own grid, and what counts as a lesion.
 
     Returns
     -------
@@ -179,13 +169,6 @@ def _volumes(
 def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     """Apply the radiologists' rule to the lesions that a network found.
 
-    Parameters
-    ----------
-    tested : ScanResult
-        With lesions.
-    classes : sequence of str
-        Names of the classes, MS and NMOSD among them.
-
     Returns
     -------
     dict
@@ -211,19 +194,7 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
 def write_rows(
     rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes: Sequence[str]
 ) -> None:
-    """Write the ``scans.tsv`` of a fold, which completes it.
-
-    Parameters
-    ----------
-    rows : iterable of dict
-        Of the test scans.
-    folder : Path
-        Folder of the fold.
-    fold : int
-        Its number.
-    classes : sequence of str
-        Names of the classes.
-    """
+    """Write the ``scans.tsv`` of a fold into its folder, which completes it."""
     columns = scan_columns(classes)
     write_tsv(folder / SCANS, columns, [{**row, "fold": fold} for row in rows])
 
@@ -231,17 +202,7 @@ def write_rows(
 def choose_examples(test: Sequence[PreparedScan], classes: Sequence[str]) -> list[PreparedScan]:
     """Choose a few test scans with lesions for the figures, the diagnoses in turn.
 
-    Parameters
-    ----------
-    test : sequence of PreparedScan
-        All test scans of a fold, in the same order for every network.
-    classes : sequence of str
-        Names of the classes.
-
-    Returns
-    -------
-    list of PreparedScan
-        At most `EXAMPLES`.
+    `test` is in the same order for every network; at most `EXAMPLES` are chosen.
 
     Raises
     ------
@@ -262,15 +223,7 @@ def choose_examples(test: Sequence[PreparedScan], classes: Sequence[str]) -> lis
 
 
 def write_example(tested: ScanResult, folder: Path) -> None:
-    """Keep the volumes of a test scan for the figures.
-
-    Parameters
-    ----------
-    tested : ScanResult
-        With volumes.
-    folder : Path
-        Folder of the fold; the file goes into ``examples``.
-    """
+    """Keep the volumes of a test scan for the figures, in ``examples`` of the fold's folder."""
     target = folder / "examples" / f"{tested.scan.name.replace('/', '_')}.npz"
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **tested.volumes)  # type: ignore[arg-type]

@@ -42,21 +42,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """Return the generator of a purpose at a position.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the training.
-    stream : Stream
-        The purpose.
-    *position : int
-        Such as step, rank of the process, number of the sample.
-
-    Returns
-    -------
-    numpy.random.Generator
-    """
+    """Return the generator of a purpose at a position: step, rank of the process, sample."""
     # The length is part of the entropy, because SeedSequence takes (1,) and (1, 0) for the same.
     return np.random.default_rng((seed, int(stream), len(position), *position))
 
@@ -151,10 +137,6 @@ class SimulatedSource:
         Steps between two new brains.
     fill : int, optional
         Number of brains to start with.
-    samples_per_step : int, optional
-        Samples that one process draws for a step; only turns read it.
-    turns : bool, optional
-        Draw the classes in turn, with lesions, so that a constant answer gains nothing.
     rank : int, optional
         Number of this process, which simulates its own brains.
     """
@@ -166,14 +148,10 @@ class SimulatedSource:
         seed: int,
         refresh_every: int = 3,
         fill: int = 12,
-        samples_per_step: int = 1,
-        turns: bool = False,
         rank: int = 0,
     ) -> None:
         self.pool, self.seed, self.rank = pool, seed, rank
         self.refresh_every, self.fill = refresh_every, fill
-        self.samples_per_step, self.turns = samples_per_step, turns
-        self._next = 0
 
     def rebuild(self, step: int) -> None:
         """Simulate the brains that an undisturbed training holds before a step."""
@@ -188,15 +166,13 @@ class SimulatedSource:
 
     def advance(self, step: int, rng: np.random.Generator) -> None:
         """Simulate a new brain where the step is due for one."""
-        self._next = step * self.samples_per_step
         if step % self.refresh_every == 0:
             self.pool.refresh(rng)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a random brain of the pool, of the class whose turn it is."""
-        turn = self._next % len(self.pool.classes) if self.turns else None
-        self._next += 1
-        return self.pool.draw(rng, turn)
+        """Return a random brain of the pool."""
+        brains = self.pool.brains
+        return brains[rng.integers(len(brains))]
 
 
 def working_spacing(shape: tuple[int, int, int]) -> float:
@@ -262,27 +238,6 @@ class BrainPool:
         scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
         image, lesions = training_cube(scan, rng, self.shape)
         self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
-
-    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
-        """Return one brain of the pool.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of randomness.
-        diagnosis : int, optional
-            Only brains of this class, those with a lesion where there are any; of all classes
-            where the pool holds none.
-
-        Returns
-        -------
-        Sample
-        """
-        brains = list(self.brains)
-        if diagnosis is not None:
-            own = [brain for brain in brains if brain.diagnosis == diagnosis]
-            brains = [brain for brain in own if np.any(brain.lesions)] or own or brains
-        return brains[rng.integers(len(brains))]
 
 
 class PreparedSamples(Sequence[Sample]):
@@ -376,28 +331,13 @@ class MixedSource:
     def advance(self, step: int, rng: np.random.Generator) -> None:
         """Prepare both sources for a step.
 
-        Parameters
-        ----------
-        step : int
-            The step.
-        rng : numpy.random.Generator
-            Of the step; the simulated source comes first, so that it simulates what it would
-            simulate alone (and what its `rebuild` simulates again).
+        The simulated source comes first, so that it simulates what it would simulate alone (and
+        what its `rebuild` simulates again).
         """
         self.simulated.advance(step, rng)
         self.real.advance(step, rng)
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """Return a sample.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Of this sample.
-
-        Returns
-        -------
-        Sample
-        """
+        """Return a sample; `rng` is its own."""
         simulated = rng.random() < self.simulated_share
         return (self.simulated if simulated else self.real).draw(rng)

@@ -150,10 +150,6 @@ def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> An
         What to compute.
     precision : {"fp32", "bf16", "fp16"}
         What to compute with.
-
-    Returns
-    -------
-    JointOutput
     """
     dtype = _DTYPES.get(precision)
     with torch.autocast(image.device.type, dtype, enabled=dtype is not None):

@@ -48,14 +48,7 @@ class Validation:
         return len(self.samples)
 
     def measure(self, network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """Validate a network with the given weights; its own stay as they are.
-
-        Parameters
-        ----------
-        network : Module
-            The network.
-        weights : mapping of str to Tensor
-            As its ``state_dict``.
+        """Validate a network with the weights of another ``state_dict``; its own stay as they are.
 
         Returns
         -------

@@ -95,11 +95,11 @@ def test_voxels_that_touch_by_a_corner_are_one_lesion():
     assert lesion_wise(truth, boxes((0, 0, 0)), (1, 1, 1))["lesion_tpr"] == 1
 
 
-@pytest.mark.parametrize(("overlap", "found"), [(0.0, 1), (0.12, 1), (0.13, 0)])
-def test_how_much_of_a_lesion_must_be_found(overlap, found):
-    """One of eight voxels is common."""
-    truth, prediction = boxes((0, 0, 0)), boxes((1, 1, 1))
-    measures = lesion_wise(truth, prediction, (1, 1, 1), overlap=overlap)
+@pytest.mark.parametrize(("corner", "found"), [(1, 1), (2, 0)])
+def test_one_common_voxel_is_enough(corner, found):
+    """One of eight voxels is common, or none."""
+    truth, prediction = boxes((0, 0, 0)), boxes((corner, corner, corner))
+    measures = lesion_wise(truth, prediction, (1, 1, 1))
     assert measures["lesion_tpr"] == found
     assert measures["lesion_fpr"] == 1 - found
 

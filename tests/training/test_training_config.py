@@ -13,9 +13,9 @@ from msnmo_bids.errors import UsageError
 from msnmo_bids.training.config import TrainingConfig, add_training_arguments
 
 
-def parse(*words: str, skip=()) -> dict[str, Any]:
+def parse(*words: str) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
-    add_training_arguments(parser, skip)
+    add_training_arguments(parser)
     return vars(parser.parse_args(words))
 
 
@@ -70,13 +70,12 @@ def test_json_and_back():
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_flags_stand_before_the_file_and_the_file_before_the_base(tmp_path):
+def test_flags_stand_before_the_file_and_the_file_before_the_defaults(tmp_path):
     path = tmp_path / "training.yaml"
     path.write_text("learning_rate: 1e-3\nbatch_size: 4\nflip_axes: [0]\n")
-    base = TrainingConfig(seed=7, batch_size=3)
     options = parse("--training-config", str(path), "--batch-size", "5", "--no-channels-last")
-    config = TrainingConfig.from_flags(options, base)
-    expected = replace(base, learning_rate=1e-3, batch_size=5, flip_axes=(0,), channels_last=False)
+    config = TrainingConfig.from_flags(options)
+    expected = TrainingConfig(learning_rate=1e-3, batch_size=5, flip_axes=(0,), channels_last=False)
     assert config == expected
 
 
@@ -89,8 +88,6 @@ def test_flags_of_tuples_and_choices(capsys):
     assert TrainingConfig.from_flags(parse()) == TrainingConfig()
     with pytest.raises(SystemExit):
         parse("--schedule", "step")
-    with pytest.raises(SystemExit):
-        parse("--seed", "1", skip=("seed",))
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ import torch
 from tiny_training import NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import BadInputError, MsnmoError, UsageError
+from msnmo_bids.evaluation.crossval import read_curves
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.training import checkpoint, engine
+from msnmo_bids.training import engine
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.curves import Curves, read_curves
 from msnmo_bids.training.engine import Trainer, trained_parameters
+from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import Ranks
 from msnmo_bids.training.sources import EpochSource
 
@@ -195,7 +196,6 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     two = make_trainer(tmp_path / "two", steps=2, validate_every=1)
     two.run()
     assert same(weights, two.average)
-    assert same(checkpoint.trained_weights(trainer.checkpoint), weights)
 
     again = make_trainer(tmp_path / "stopped", **settings)
     again._step = pytest.fail
@@ -380,14 +380,6 @@ def test_the_log_tells_the_time_left_and_the_wait(tmp_path, caplog):
 
 
 def test_weights_to_use_are_the_average(tmp_path):
-    """They are read from a checkpoint as well as from a plain state dict."""
     trainer = make_trainer(tmp_path / "training", steps=1)
     trainer.validation.samples = ()
-    average = trainer.run()
-    plain = tmp_path / "plain.pt"
-    torch.save(average, plain)
-    for file in (trainer.checkpoint, plain):
-        found = checkpoint.trained_weights(file)
-        assert found.keys() == average.keys()
-        for key, value in average.items():
-            torch.testing.assert_close(found[key], value)
+    assert trainer.run() is trainer.average

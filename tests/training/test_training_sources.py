@@ -115,18 +115,6 @@ def test_a_rebuilt_pool_is_that_of_an_undisturbed_training(step, refresh_every, 
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def test_classes_take_turns():
-    source = SimulatedSource(
-        QuickPool(size=12), seed=0, fill=12, samples_per_step=3, turns=True, refresh_every=100
-    )
-    source.rebuild(0)
-    drawn = []
-    for step in range(1, 5):
-        source.advance(step, np.random.default_rng(0))
-        drawn += [source.draw(np.random.default_rng(step)).diagnosis for _ in range(3)]
-    assert drawn == [1, 0] * 6
-
-
 def make_pool(head, size=2, nmosd_share=0.5, **more) -> BrainPool:
     return BrainPool(
         SimulationAssets([head]),
@@ -170,23 +158,6 @@ def test_a_brain_without_lesions_is_healthy_where_that_is_a_class(ball_head, sha
     (only,) = pool.brains
     assert only.diagnosis == label
     assert only.lesions.any() == (label == 1)
-    assert pool.draw(np.random.default_rng(0), label) is only
-
-
-def test_a_class_is_drawn_with_lesions_where_the_pool_has_it(ball_head):
-    pool = make_pool(ball_head, size=4)
-    empty = np.zeros((4, 4, 4), np.uint8)
-    full = np.ones_like(empty)
-    image = np.zeros(empty.shape, np.float16)
-    brains = [Sample(image, full, 0), Sample(image, empty, 1), Sample(image, full, 1)]
-    pool.brains.extend(brains)
-    rng = np.random.default_rng(0)
-    assert all(pool.draw(rng, 1) is brains[2] for _ in range(20))
-    assert {id(pool.draw(rng)) for _ in range(50)} == {id(brain) for brain in brains}
-    pool.brains.pop()
-    assert all(pool.draw(rng, 1) is brains[1] for _ in range(20))  # none of it has lesions
-    pool.brains.pop()
-    assert pool.draw(rng, 1) is brains[0]  # better than none
 
 
 @dataclass

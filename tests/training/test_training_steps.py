@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tiny_training import LOSS, NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import MsnmoError
+from msnmo_bids.evaluation.crossval import read_curves
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.curves import Curves, read_curves
+from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import Ranks
 from msnmo_bids.training.steps import Schedule, StepGradients, is_out_of_memory
 

@@ -6,7 +6,8 @@ import csv
 
 import pytest
 
-from msnmo_bids.training.curves import COLUMNS, Curves, read_curves
+from msnmo_bids.evaluation.crossval import read_curves
+from msnmo_bids.training.outputs import COLUMNS, Curves
 
 
 def row(step: int, **more: float) -> dict[str, float]:

@@ -1,0 +1,185 @@
+"""What a training leaves in its folder: the checkpoint, from which it goes on, and its curves."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, atomic_path, write_text
+from msnmo_bids.errors import BadInputError, UsageError
+from msnmo_bids.evaluation.crossval import CURVES, read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CHECKPOINT = "checkpoint.pt"
+
+FIGURE = "curves.png"
+VALIDATION = ("total", "segmentation", "classification", "cross", "dsc", "accuracy")
+COLUMNS = (
+    "step", "rate", "seconds", "data_seconds", "total", "segmentation", "classification", "cross",
+    *(f"validation_{name}" for name in VALIDATION),
+)  # fmt: skip
+_COLOURS = {"total": "0.15", "segmentation": "C3", "classification": "C0", "cross": "C2"}
+
+
+def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
+    """Return what must be equal in all parts of one training, flat and JSON-ready.
+
+    The network is told by its class and the shapes of its weights (``network``); settings, single
+    ones or mappings of them, by ``name`` or ``name.key``.
+    """
+    shapes = [f"{key}{list(value.shape)}" for key, value in network.state_dict().items()]
+    flat: dict[str, Any] = {"network": f"{type(network).__name__}: {', '.join(shapes)}"}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return json.loads(json.dumps(flat))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Write a checkpoint atomically: the one before stays until this one is complete.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    state : dict
+        Tensors, numbers, texts, and lists and dicts of them.
+    identity : dict
+        Of `identity_of`.
+    """
+    with atomic_path(path) as temporary:
+        torch.save({**state, "identity": json.dumps(identity)}, temporary)
+
+
+def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a checkpoint, and clear away what a killed process left unfinished beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it may be missing.
+    identity : dict
+        Of the training that wants to go on.
+
+    Returns
+    -------
+    dict or None
+        The state on the CPU; None if there is no checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If the checkpoint is of another training; the message says in what they differ.
+    BadInputError
+        If the file cannot be read.
+    """
+    for orphan in path.parent.glob(f"{TEMPORARY_PREFIX}*-{path.name}"):
+        orphan.unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    state = _read(path)
+    written = json.loads(state.pop("identity", "{}"))
+    if written != identity:
+        raise UsageError(
+            f"was written by another training: {_differences(written, identity)}",
+            file=path,
+            remedy="Run it with the settings that it was started with, or choose another folder",
+        )
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInputError(
+            f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})",
+            file=path,
+            remedy="Delete it to start the training again",
+        ) from error
+
+
+def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
+    keys = [key for key in {**written, **wanted} if written.get(key) != wanted.get(key)]
+    words = []
+    for key in keys:
+        before, now = written.get(key, "nothing"), wanted.get(key, "nothing")
+        words.append(key if key == "network" else f"{key} was {before} and is {now}")
+    return ", ".join(words)
+
+
+class Curves:
+    """Writes ``curves.csv`` and ``curves.png`` into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        It must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.table, self.figure = folder / CURVES, folder / FIGURE
+
+    def resume(self, step: int) -> None:
+        """Drop the rows after a step: the training does those steps again."""
+        rows = [row for row in read_curves(self.table) if row["step"] <= step]
+        write_text(self.table, ",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; columns that it lacks stay empty."""
+        with self.table.open("a", encoding="utf-8", newline="") as stream:
+            stream.write(_line(row))
+
+    def draw(self) -> None:
+        """Draw the losses, the validation's measures and the learning rate over the steps."""
+        from matplotlib.figure import Figure
+
+        table = pd.DataFrame(read_curves(self.table)).reindex(columns=COLUMNS)
+        figure = Figure(figsize=(8, 9))
+        figure.subplots_adjust(left=0.1, right=0.98, bottom=0.06, top=0.98, hspace=0.08)
+        losses, measures, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1.4, 1))
+        for name, colour in _COLOURS.items():
+            _plot(losses, table, name, colour=colour, smooth=True)
+            _plot(losses, table, f"validation_{name}", colour=colour, marker="o", linestyle="--")
+        losses.set(ylabel="loss (running mean)")
+        _plot(measures, table, "validation_dsc", colour="C3", marker="o")
+        _plot(measures, table, "validation_accuracy", colour="C0", marker="o")
+        measures.set(ylabel="validation", ylim=(0, 1))
+        _plot(rates, table, "rate", colour="0.15")
+        rates.set(ylabel="learning rate", xlabel="step", yscale="log")
+        for axes in (losses, measures):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8, ncols=2)
+        with atomic_path(self.figure) as temporary:
+            figure.savefig(temporary, dpi=100)
+
+
+def _line(row: Mapping[str, float]) -> str:
+    """Return a row as a line of CSV."""
+    cells = [f"{row[name]:.6g}" if name in row else "" for name in COLUMNS]
+    cells[0] = f"{row['step']:.0f}"
+    return ",".join(cells) + "\n"
+
+
+def _plot(
+    axes: Axes, table: pd.DataFrame, name: str, *, colour: str, smooth: bool = False, **style: Any
+) -> None:
+    """Draw a column where it has values other than 0."""
+    column = table.set_index("step")[name].dropna()
+    if not column.any():
+        return
+    if smooth:
+        column = column.rolling(max(1, len(column) // 50)).mean().dropna()
+    label = name.replace("validation_", "validation ")
+    axes.plot(column.index, column, color=colour, label=label, markersize=3, linewidth=1.2, **style)
