@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from heads import diagnosis
 from pages import Page
 from site_data import Site, brain
 
@@ -74,8 +75,8 @@ def output(tmp_path_factory: pytest.TempPathFactory, tiny_config) -> Path:
     """The output folder of three people with a diagnosis each, participant and group level."""
     folder = tmp_path_factory.mktemp("three")
     site, out = Site(folder / "raw"), folder / "out"
-    for number, (subject, diagnosis) in enumerate(KNOWN.items()):
-        site.add(subject, diagnosis, data=brain(number))
+    for number, (subject, known) in enumerate(KNOWN.items()):
+        site.add(subject, known, data=brain(number))
     torch.manual_seed(0)
     weights = folder / "weights" / "three.safetensors"
     weights.parent.mkdir()
@@ -119,6 +120,10 @@ def test_derivatives_hold_every_class(output: Path) -> None:
             about = json.loads(Path(str(cam).replace(".nii.gz", ".json")).read_text())
             assert f"Class activation map for {name}," in about["Description"]
             assert f"desc-cam{label}" in desc
+
+
+def test_the_hand_made_diagnosis_of_other_tests_has_no_key_of_its_own(output: Path) -> None:
+    assert diagnosis("sub-01/anat/sub-01_FLAIR.nii.gz").keys() <= diagnosis_of(output, "01").keys()
 
 
 def test_the_report_shows_every_class(output: Path) -> None:

@@ -161,9 +161,10 @@ def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expe
         return f"made by version {version}"
     if (record.get("Model") or {}).get("Fingerprint") != expected.weights:
         return "made with other weights"
+    now = json.loads(json.dumps(asdict(expected.settings)))  # lists for tuples, as recorded
     changed = [
         f"{name} was {recorded[name]}"
-        for name, value in asdict(expected.settings).items()
+        for name, value in now.items()
         if name in recorded and recorded[name] != value and name not in expected.open_settings
     ]
     return f"made with other settings ({', '.join(changed) or 'unknown'})"
