@@ -1,4 +1,4 @@
-"""The files and names to which ``docs/architecture.md`` and ``docs/developing.md`` send a reader."""
+"""The files and names that ``docs/architecture.md`` and ``docs/developing.md`` name are there."""
 
 from __future__ import annotations
 

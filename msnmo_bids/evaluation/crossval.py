@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.evaluation import segmentation
 from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.text import natural_key
@@ -29,6 +29,38 @@ _OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
+#: The positive diagnosis of sensitivity, specificity and ROC, where it is a class.
+POSITIVE = "NMOSD"
+
+
+def positive_class(asked: str | None, classes: Sequence[str]) -> str:
+    """Return the positive diagnosis: the one asked for, else `POSITIVE`, else the last class.
+
+    Parameters
+    ----------
+    asked : str or None
+        ``--positive``; None or empty: not given.
+    classes : sequence of str
+        Diagnoses that the model knows; at least one.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If it is none of the classes.
+
+    Examples
+    --------
+    >>> positive_class(None, ("MS", "NMOSD", "HC"))
+    'NMOSD'
+    """
+    chosen = asked or (POSITIVE if POSITIVE in classes else classes[-1])
+    if chosen not in classes:
+        raise UsageError(f"--positive {chosen} is none of {', '.join(classes)}")
+    return chosen
 
 
 def scan_columns(classes: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, class_names, in_order
-from msnmo_bids.errors import UsageError
+from msnmo_bids.evaluation.crossval import positive_class
 from msnmo_bids.group.cohort import Cohort, evaluate
 from msnmo_bids.group.columns import column_dictionary, table_row
 from msnmo_bids.group.covariates import read_covariates
@@ -27,8 +27,6 @@ from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
 logger = logging.getLogger(__name__)
 
 PHENOTYPE = "msnmo"
-#: The positive class unless the user says another one.
-POSITIVE = "NMOSD"
 
 
 def write_group(
@@ -85,7 +83,7 @@ def write_group(
     cohort = Cohort(
         records=records,
         classes=classes,
-        positive=_positive(asked.positive, classes),
+        positive=positive_class(asked.positive, classes) if classes else asked.positive,
         covariates=covariates,
         review_list=review_list(records, apart, quality),
         quality=quality,
@@ -115,14 +113,6 @@ def write_group(
         )
         temporary.write_text(text, encoding="utf-8")
     return [*written, *(path for path, _ in maps.values()), target]
-
-
-def _positive(asked: str, classes: Sequence[str]) -> str:
-    if asked and classes and asked not in classes:
-        raise UsageError(f"--positive {asked} is none of {', '.join(classes)}")
-    if asked or not classes:
-        return asked
-    return POSITIVE if POSITIVE in classes else classes[-1]
 
 
 def _classes_of(cohort: Cohort, by_reference: bool) -> dict[str, str]:
