@@ -15,8 +15,7 @@ from pathlib import Path
 
 from cohort import make_cohort, manual_masks
 
-from msnmo_bids.group.settings import GroupSettings
-from msnmo_bids.group.write import write_group
+from msnmo_bids.group.write import GroupSettings, write_group
 
 
 def main() -> None:

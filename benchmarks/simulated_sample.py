@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dev.asset_options import add_asset_options, assets_of
-from msnmo_bids.training.pool import BrainPool
+from msnmo_bids.training.sources import BrainPool
 
 
 def main() -> None:

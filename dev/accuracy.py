@@ -1,16 +1,17 @@
-"""Measure weights: on simulated scans that were never trained on, and on labelled real ones.
+"""Measure weights on simulated scans that were never trained on.
 
 ``python -m dev.accuracy --anatomy DIR --lesion-shapes FILE --out DIR``
 
 Each simulated scan is kept in ``OUT/simulated.jsonl`` as soon as it is known, and not measured
-again; ``OUT/summary.json`` holds the summary, ``OUT/simulated.png`` a picture of it. Simulated and
-real scans are never mixed.
+again; ``OUT/summary.json`` holds the summary, ``OUT/simulated.png`` a picture of it. Real
+scans are what ``dev.leave_one_source_out`` is for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dev.activation import compare_activation, delete_activated
 from dev.asset_options import add_asset_options, assets_of
 from dev.simulated_figure import accuracy_figure
 from dev.simulated_summary import (
     ceiling,
     diagnosis_summary,
-    naming_limit,
     segmentation_summary,
 )
 from dev.simulated_test import (
@@ -35,13 +34,7 @@ from dev.simulated_test import (
     simulate_case,
     truth_features,
 )
-from msnmo_bids.evaluation.classification import probability_columns
-from msnmo_bids.labelled.scans import find_labelled_scans
-from msnmo_bids.model.inference import Prediction, predict
-from msnmo_bids.model.weights import WeightsMetadata, default_weights_path, read_metadata
-from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.prepared import PreparedScan, prepare_scans
-from msnmo_bids.training.scoring import compare_lesions, identity
+from msnmo_bids.model.weights import default_weights_path, read_metadata
 
 
 def main() -> None:
@@ -54,15 +47,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
     parser.add_argument("--matched", action="store_true", help="with the same loads for all")
     parser.add_argument("--rule", action="store_true", help="apply the radiologists' rule")
-    parser.add_argument(
-        "--deletion",
-        type=int,
-        default=0,
-        help="simulated scans with the deletion test (all real ones, unless 0)",
-    )
     parser.add_argument("--tta", action="store_true", help="mean with the mirror image")
     parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto, as in the app")
-    parser.add_argument("--real", type=Path, nargs="*", default=[], help="labelled data sets")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -70,17 +56,9 @@ def main() -> None:
     metadata = read_metadata(options.weights[0])
     classes = metadata.class_names
     summary: dict[str, Any] = {"weights": describe(metadata)}
-    if options.each:
-        cases = _simulated(options)
-        least = metadata.min_class_probability
-        summary["simulated"] = _summarise(cases, classes, least)
-        accuracy_figure(cases, classes, least, options.out / "simulated.png")
-    if options.real:
-        real = _real(options)
-        real.to_csv(options.out / "real.tsv", sep="\t", index=False)
-        columns = ["dsc", "ppv", "tpr", "lesion_f1", "true_volume_ml", "predicted_volume_ml"]
-        print(real[["scan", *columns, *probability_columns(classes)]].round(3).to_string())
-        summary["real"] = {"scans": len(real), **real.mean(numeric_only=True).to_dict()}
+    cases = _simulated(options)
+    summary |= _summarise(cases, classes, metadata.naming_limits)
+    accuracy_figure(cases, classes, options.out / "simulated.png")
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)
@@ -103,7 +81,6 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
                 tta=options.tta,
                 precision=options.precision,
                 with_rule=options.rule,
-                with_deletion=case.number < options.deletion,
             )
             row["truth"] = truth_features(scan)
             stream.write(json.dumps(row) + "\n")
@@ -112,59 +89,22 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows[: 3 * options.each])
 
 
-def _summarise(cases: pd.DataFrame, classes: tuple[str, ...], least: float) -> dict[str, Any]:
+def _summarise(
+    cases: pd.DataFrame, classes: tuple[str, ...], limits: Mapping[str, float | None]
+) -> dict[str, Any]:
     sick = cases[cases["diagnosis"].isin(list(classes))]
     labels = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
     groups = {
-        f"{column} {value}": diagnosis_summary(part, classes, least)
+        f"{column} {value}": diagnosis_summary(part, classes, limits)
         for column in ("protocol", "typicality")
         for value, part in cases.groupby(column)
     }
     return {
-        "diagnosis": diagnosis_summary(cases, classes, least),
+        "diagnosis": diagnosis_summary(cases, classes, limits),
         "groups": groups,
-        "naming_limit": naming_limit(cases, classes),
         "auc_ceiling": ceiling(pd.DataFrame(sick["truth"].tolist()), labels),
         "segmentation": segmentation_summary(cases),
     }
-
-
-def _real(options: argparse.Namespace) -> pd.DataFrame:
-    metadata = read_metadata(options.weights[0])
-    found = find_labelled_scans(options.real, classes=metadata.class_names)
-    cache = options.cache or options.out / "cache"
-    scans, _ = prepare_scans(
-        found,
-        cache_dir=cache / "scans",
-        work_dir=cache / "work",
-        settings=ProcessingSettings(skull_strip="deepbet", bias_correction="antspyx"),
-        cube_shape=metadata.cube_shape,
-        plugin="Linear",
-    )
-    return pd.DataFrame([_real_row(scan, metadata, options) for scan in scans])
-
-
-def _real_row(
-    scan: PreparedScan, metadata: WeightsMetadata, options: argparse.Namespace
-) -> dict[str, Any]:
-    def apply(volume: np.ndarray) -> Prediction:
-        return predict(volume, *options.weights, tta=options.tta, precision=options.precision)
-
-    image = scan.load(metadata.class_names).image
-    found = apply(image)
-    row = identity(scan)
-    if found.class_probabilities is not None:
-        columns = probability_columns(metadata.class_names)
-        row |= dict(zip(columns, found.class_probabilities.tolist(), strict=True))
-    grid = scan.grid()
-    if found.probability is not None:
-        row |= compare_lesions(scan, grid, found.probability, metadata.criteria)[1]
-    if found.cams is not None and scan.labelled.mask is not None:
-        lesions = scan.native_mask() > 0
-        row |= compare_activation(found, grid.to_native, lesions, grid.brain, grid.zooms)
-        if options.deletion:
-            row |= delete_activated(image, found, apply)
-    return row
 
 
 if __name__ == "__main__":

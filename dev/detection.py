@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import expit
@@ -18,7 +19,58 @@ _INDEX = [list(DESCRIPTORS).index(name) for name in COLUMNS]
 #: periventricular 51, infratentorial 29, lower ependyma and medulla 24, confluent all).
 _COEFFICIENTS, _INTERCEPT = (0.8, 0.03, -0.3, -0.7, -1.2, -1.0), -2.8
 _FALSE_PER_SCAN = 2.0
+_LITTLE = 0.2  # ml
 _LIKE_LOAD = 0.1  # false lesions come from this share of the people, those with the nearest loads
+
+
+#: Sites, the first that holds: a descriptor and its least and greatest value.
+_SITES = {
+    "brainstem": ("brainstem", 0.5, None),
+    "cerebellum": ("cerebellum", 0.5, None),
+    "lower ventricles": ("lower_least", None, 3.0),
+    "lateral ventricles": ("lateral_least", None, 3.0),
+    "cortex": ("cortex_least", None, 3.0),
+    "deep": ("log_volume", None, None),
+}
+_SIZES = (0.0, 14.0, 100.0, 1000.0, np.inf)  # mm³
+
+
+def sensitivity_by_site(people: Sequence[Person]) -> dict[str, dict[str, tuple[int, float]]]:
+    """Tell which true lesions weights find, at least in part.
+
+    Parameters
+    ----------
+    people : sequence of Person
+        Whom weights have looked at.
+
+    Returns
+    -------
+    dict of str to dict
+        Site -> range of volumes (mm³) -> number of lesions, and share of them that is found.
+    """
+    rows = np.concatenate([person.true for person in people])
+    seen = np.concatenate([person.seen for person in people])
+    volumes, left = np.exp(rows[:, LOG_VOLUME]), np.ones(len(rows), bool)
+    table: dict[str, dict[str, tuple[int, float]]] = {}
+    for site, (name, least, most) in _SITES.items():
+        values = rows[:, list(DESCRIPTORS).index(name)]
+        here = left & (values >= (-np.inf if least is None else least))
+        here &= values <= (np.inf if most is None else most)
+        left &= ~here
+        table[site] = {}
+        for low, high in pairwise(_SIZES):
+            inside = here & (volumes >= low) & (volumes < high)
+            if inside.any():
+                size = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and above"
+                table[site][size] = int(inside.sum()), round(float(seen[inside].mean()), 3)
+    return table
+
+
+def healthy_volumes(people: Sequence[Person]) -> dict[str, float]:
+    """Tell what weights mark in healthy people: how many, how many under 0.2 ml, and most (ml)."""
+    marked = [float(np.exp(p.found[:, LOG_VOLUME]).sum() / 1000) for p in people if p.label < 0]
+    under = sum(volume < _LITTLE for volume in marked)
+    return {"people": len(marked), "under 0.2 ml": under, "most": max(marked, default=0.0)}
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ import torch
 from safetensors.torch import save_file
 
 from dev.asset_options import add_asset_options, assets_of
-from dev.detection import Detection
-from dev.naming import BetaCalibration, class_limits, named
-from dev.simulated_people import SICK, Person, people
+from dev.detection import Detection, healthy_volumes, sensitivity_by_site
+from dev.naming import class_limits, fit_calibration, named
+from dev.simulated_people import CLASSES, SICK, SMALL_VESSELS, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
 from msnmo_bids.evaluation.classification import calibration_error, roc_area
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.weights import read_metadata
@@ -40,18 +41,19 @@ EPOCHS = 60
 _BATCH = 100  # people
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
 _TRUE_SHARE = 0.15  # of the times that a person's true lesions are shown, with nothing missed
+_SMALL_VESSELS = 0.2  # people with small-vessel disease, relative to all others
 _JUDGED_WITH = 0  # seed of what is missed where no weights have looked at a person
 SPACING = 1.25  # mm, of the heads: half the time of 1 mm
 
 
 #: Of a branch; the convolutional classifier is not built.
-CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=SICK, lesion_descriptors=len(DESCRIPTORS))
+CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=CLASSES, lesion_descriptors=len(DESCRIPTORS))
 
 
 def fit_branch(
     shown: Sequence[Person], detection: Detection, fits: int, epochs: int, seed: int
 ) -> LesionBranch:
-    """Fit a branch to people with a disease.
+    """Fit a branch to the people who are not healthy.
 
     Parameters
     ----------
@@ -121,10 +123,9 @@ def _joined(lesions: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 @torch.inference_mode()
-def margins(branch: LesionBranch, lesions: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the logit of the second class less that of the first, (scans,)."""
-    logits = branch(*_joined(lesions)).double().numpy()
-    return logits[:, 1] - logits[:, 0]
+def logits_of(branch: LesionBranch, lesions: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logits of scans, (scans, K) float64."""
+    return branch(*_joined(lesions)).double().numpy()
 
 
 def judge(
@@ -134,7 +135,7 @@ def judge(
 
     Returns
     -------
-    margins : ndarray, (people,)
+    logits : ndarray, (people, K)
         On what is found of each.
     counts : ndarray of int, (people,)
         Number of lesions found.
@@ -144,7 +145,7 @@ def judge(
     heads = np.array([person.head for person in shown])
     fold_of = {head: number % FOLDS for number, head in enumerate(sorted(set(heads)))}
     folds = np.array([fold_of[head] for head in heads])
-    result = np.zeros(len(shown))
+    result = np.zeros((len(shown), len(CLASSES)))
     for fold in sorted(set(folds)):
         branch = fit_branch(
             [p for p, own in zip(shown, folds, strict=True) if own != fold],
@@ -154,50 +155,76 @@ def judge(
             seed=int(fold),
         )
         inside = np.flatnonzero(folds == fold)
-        result[inside] = margins(branch, [lesions[k] for k in inside])
+        result[inside] = logits_of(branch, [lesions[k] for k in inside])
         logging.info("fold %d of %d", fold + 1, folds.max() + 1)
     return result, np.array([len(rows) for rows in lesions])
 
 
-def summarise(
-    shown: Sequence[Person], found: np.ndarray, counts: np.ndarray
-) -> tuple[BetaCalibration, np.ndarray, dict[str, Any]]:
-    """Calibrate, choose limits, and tell how good both are on people they were not fitted to."""
-    labels = np.array([person.label for person in shown])
+def calibrate(
+    logits: np.ndarray, counts: np.ndarray, labels: np.ndarray
+) -> tuple[Calibration, np.ndarray, np.ndarray, np.ndarray]:
+    """Calibrate and choose limits; apply to each fifth of the people what the others give.
+
+    Returns
+    -------
+    calibration : Calibration
+        Of all.
+    limits : ndarray, (K,)
+        Of all; infinite for a class that is never named.
+    probabilities : ndarray, (people, K)
+        Cross-fitted.
+    names : ndarray of int, (people,)
+        The class that is named, cross-fitted; -1 for none.
+    """
     usable = (labels >= 0) & (counts > 0)
-    part = np.arange(len(shown)) % FOLDS
-    probabilities, names = np.zeros((len(shown), 2)), np.full(len(shown), -1)
+    part = np.arange(len(labels)) % FOLDS
+    probabilities, names = np.zeros(logits.shape), np.full(len(labels), -1)
+
+    def fitted(rows: np.ndarray) -> tuple[Calibration, np.ndarray]:
+        calibration = fit_calibration(logits[rows], labels[rows], f"{rows.sum()} simulated people")
+        limits = class_limits(calibration.probabilities(logits[rows]), labels[rows])
+        limits[len(SICK) :] = np.inf
+        return calibration, limits
+
     for one in range(FOLDS):
-        others, own = usable & (part != one), part == one
-        fitted = BetaCalibration.fit(found[others], labels[others])
-        limits = class_limits(fitted.probabilities(found[others]), labels[others])
-        probabilities[own] = fitted.probabilities(found[own])
+        calibration, limits = fitted(usable & (part != one))
+        own = part == one
+        probabilities[own] = calibration.probabilities(logits[own])
         names[own] = named(probabilities[own], limits)
     names[counts == 0] = -1
-    calibration = BetaCalibration.fit(found[usable], labels[usable])
-    limits = class_limits(calibration.probabilities(found[usable]), labels[usable])
-    score = probabilities[:, 1]
-    groups: dict[str, np.ndarray] = {"all": usable}
+    return *fitted(usable), probabilities, names
+
+
+def summarise(
+    shown: Sequence[Person], counts: np.ndarray, probabilities: np.ndarray, names: np.ndarray
+) -> dict[str, Any]:
+    """Tell how good cross-fitted scores and names are."""
+    labels = np.array([person.label for person in shown])
+    sick, said = (labels >= 0) & (labels < len(SICK)), names >= 0
+    usable = sick & (counts > 0)
+    score = probabilities[:, 1] / probabilities[:, : len(SICK)].sum(axis=1).clip(1e-9)
+    groups: dict[str, np.ndarray] = {"found": usable}
     for matched in (False, True):
         loads = usable & (np.array([person.matched for person in shown]) == matched)
         groups["matched loads" if matched else "loads of the diseases"] = loads
     for typicality in sorted({person.typicality for person in shown}, reverse=True):
         alike = np.array([person.typicality == typicality for person in shown])
         groups[f"typicality {typicality:g}"] = usable & alike
-    sick, said = labels >= 0, names >= 0
-    summary = {
+    return {
         "people": int(sick.sum()),
+        "found": int(usable.sum()),
         "auc": {name: _area(labels[k], score[k]) for name, k in groups.items()},
         "ece": calibration_error(labels[usable] == 1, score[usable]) if usable.any() else None,
         "named": _share(said[sick]),
-        "wrong": _share((names != labels)[sick & said]),
-        "wrong_by_class": {
-            name: _share(labels[sick & (names == number)] != number)
-            for number, name in enumerate(SICK)
+        "named_by_class": {
+            name: _share(said[labels == number]) for number, name in enumerate(CLASSES)
         },
-        "named_healthy": _share(said[~sick]),
+        "wrong": _share((names != labels)[sick & said]),
+        "wrong_by_name": {
+            name: _share(labels[names == number] != number) for number, name in enumerate(SICK)
+        },
+        "named_healthy": _share(said[labels < 0]),
     }
-    return calibration, limits, summary
 
 
 def _area(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -216,12 +243,16 @@ def collect(options: argparse.Namespace) -> list[Person]:
         native = assets_of(options)
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
-    shown = list(people(options.out / "people", options.people, assets))
+    everyone = dict(people(options.out / "people", _numbers(options.people), assets))
     if options.weights is not None:
         folder = options.out / f"people-{read_metadata(options.weights).sha256[:12]}"
-        looked_at = list(people(folder, options.found, assets, options.weights))
-        shown[: len(looked_at)] = looked_at
-    return shown
+        everyone |= dict(people(folder, _numbers(options.found), assets, options.weights))
+    return list(everyone.values())
+
+
+def _numbers(count: int) -> list[int]:
+    """Return numbers of people: of the diseases and none, and then of small-vessel disease."""
+    return [*range(count), *range(SMALL_VESSELS, SMALL_VESSELS + round(count * _SMALL_VESSELS))]
 
 
 def main() -> None:
@@ -241,21 +272,30 @@ def main() -> None:
     shown = collect(options)
     looked_at = [person for person in shown if person.looked_at]
     detection = Detection.fitted(looked_at) if looked_at else Detection.assumed(shown)
-    found, counts = judge(shown, detection, options.fits, options.epochs)
-    judged = [k for k, person in enumerate(shown) if person.looked_at or not looked_at]
-    calibration, limits, summary = summarise(
-        [shown[k] for k in judged], found[judged], counts[judged]
-    )
+    logits, counts = judge(shown, detection, options.fits, options.epochs)
+    labels = np.array([person.label for person in shown])
+    calibration, limits, probabilities, names = calibrate(logits, counts, labels)
+    summary: dict[str, Any] = {"all": summarise(shown, counts, probabilities, names)}
+    judged = [k for k, person in enumerate(shown) if person.looked_at]
+    if judged:
+        summary["looked at"] = summarise(
+            [shown[k] for k in judged], counts[judged], probabilities[judged], names[judged]
+        )
+        summary["sensitivity"] = sensitivity_by_site(looked_at)
+        summary["healthy"] = healthy_volumes(looked_at)
     branch = fit_branch(shown, detection, options.fits, options.epochs, seed=FOLDS)
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
     summary |= {
         "descriptors": list(DESCRIPTORS),
         "fits": options.fits,
-        "classes": SICK,
+        "classes": CLASSES,
         "calibration": asdict(calibration),
-        "masks": "found" if looked_at else "assumed",
-        "limits": [None if np.isinf(limit) else limit for limit in limits],
+        "looked_at": len(judged),
+        "limits": {
+            name: None if np.isinf(limit) else float(limit)
+            for name, limit in zip(CLASSES, limits, strict=True)
+        },
     }
     write_json(options.out / "diagnosis.json", summary)
     print(json.dumps(summary, indent=2))

@@ -28,18 +28,17 @@ from dev.pictures import draw
 from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
-from msnmo_bids.labelled.sample_file import read_cubes
+from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.model.inference import resized, resized_brain
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import load_weights_cached
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
+_NAIVE = 0.5
 SMALLEST = (0.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm³
 
 
@@ -93,20 +92,8 @@ def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
     return probability[0, 0].numpy()
 
 
-def predict_joint(joint: Path, image: np.ndarray) -> np.ndarray:
-    """Return the lesion probability of the joint network's own path for a prepared cube."""
-    network, metadata = load_weights_cached(joint, "cpu", "bf16")
-    cube = torch.from_numpy(image.astype(np.float32))[None, None]
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        small = resized_brain(cube, metadata.classification_shape or image.shape)
-        maps = network.forward_segmentation(network.forward_features(small), small)
-    return resized(maps.lesion_probability, image.shape)[0, 0].numpy()
-
-
-def predict_source(
-    run: Path, scans: Iterable[PreparedScan], out: Path, joint: Path | None, share: float
-) -> list[FoldResult]:
-    """Predict, or read, the scans of a source: the mean of its fold and of the joint network."""
+def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[FoldResult]:
+    """Predict, or read, the scans of a source, by its fold."""
     source = run.name
     weights = run / "weights.safetensors"
     tested, network = [], None
@@ -119,8 +106,6 @@ def predict_source(
             network = network or load_network(run)
             image = read_cubes(scan.cube_file)[0]
             cube = predict_cube(network, image)
-            if joint is not None:
-                cube = share * cube + (1 - share) * predict_joint(joint, image)
             with atomic_path(file) as temporary:
                 np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
         with np.load(file) as archive:
@@ -136,6 +121,39 @@ def choose(grid: pd.DataFrame, others: Sequence[str]) -> LesionCriteria:
     means = person.groupby(["threshold", "smallest"]).mean()
     best = means.reset_index().sort_values("dsc", kind="stable").iloc[-1]
     return LesionCriteria(float(best["threshold"]), float(best["smallest"]))
+
+
+def step_table(grid: pd.DataFrame) -> pd.DataFrame:
+    """Return what each step behind the network does for the mean DSC over people.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        Of :func:`sweep`; a step that is chosen is chosen on the other folds.
+
+    Returns
+    -------
+    DataFrame
+        With a threshold of .5, then chosen, then with the smallest lesion: ``step``, ``dsc``.
+    """
+    none = grid["smallest"] == 0
+    steps = {
+        "threshold .5": grid[none & (grid["threshold"] == _NAIVE)],
+        "threshold, chosen": grid[none],
+        "threshold and smallest lesion, chosen": grid,
+    }
+    sources = sorted(set(grid["source"]))
+    rows = []
+    for name, part in steps.items():
+        kept = []
+        for source in sources:
+            best = choose(part, [other for other in sources if other != source] or sources)
+            own = part[part["source"] == source]
+            chosen = (own["threshold"] == best.threshold) & (own["smallest"] == best.min_volume)
+            kept.append(own[chosen])
+        dsc = pd.concat(kept).groupby("person")["dsc"].mean().mean()
+        rows.append({"step": name, "dsc": float(dsc)})
+    return pd.DataFrame(rows)
 
 
 def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
@@ -227,6 +245,7 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     by_source = "\n".join(
         f"| {source} | {dsc:.3f} |" for source, dsc in summary["dsc_by_source"].items()
     )
+    steps = "\n".join(f"| {step} | {dsc:.3f} |" for step, dsc in summary["steps"].items())
     columns = {
         "source": "source", "scan": "scan", "threshold": "threshold",
         "smallest": "smallest, mm³", "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
@@ -255,6 +274,10 @@ saw its source; threshold and smallest lesion of a fold were chosen on the other
 |---|---|
 {by_source}
 
+| behind the network | mean DSC over people |
+|---|---|
+{steps}
+
 The worst first:
 
 {_markdown(table)}
@@ -273,8 +296,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
     parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
-    parser.add_argument("--joint", type=Path, help="weights to take the mean with, as the app does")
-    parser.add_argument("--share", type=float, default=0.5, help="of the fold in that mean")
     parser.add_argument("--page", type=Path, help="Markdown page to write")
     parser.add_argument("--pictures", type=Path, help="folder of an image per scan")
     parser.add_argument("--threads", type=int, default=2)
@@ -290,9 +311,7 @@ def main() -> None:
     tested: list[FoldResult] = []
     for source in SOURCES:
         if (options.runs / source / "weights.safetensors").exists():
-            tested += predict_source(
-                options.runs / source, scans, options.out, options.joint, options.share
-            )
+            tested += predict_source(options.runs / source, scans, options.out)
     if not tested:
         print(f"{len(scans)} scans are prepared; no fold is trained in {options.runs}")
         return
@@ -307,7 +326,12 @@ def main() -> None:
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
     columns = ["scan", "threshold", "smallest", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
-    summary = {**summarise(rows), "shipped": asdict(choose(grid, there))}
+    summary = {
+        **summarise(rows),
+        "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
+        "shipped": asdict(choose(grid, there)),
+        "steps": step_table(grid).set_index("step")["dsc"].to_dict(),
+    }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)

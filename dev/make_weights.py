@@ -1,9 +1,9 @@
-"""From nothing to the shipped lesion network: ``python -m dev.make_weights WORK --data DATA``.
+"""From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA``.
 
 Simulated brains, the common start, the four folds, leave-one-source-out with its page, the network
-of all sources, the files in the package. Every step goes on where it was stopped, so the same
-command finishes what a night left. One process per core; hours and processor are printed at the
-end and belong into ``docs/model-card.md``.
+of all sources, the branch that classifies, the files in the package. Every step goes on where it
+was stopped, so the same command finishes what a night left. One process per core; hours and
+processor are printed at the end and belong into ``docs/model-card.md``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.export_lesions import NAME
 from dev.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,12 +36,16 @@ class Recipe:
         Simulated brains.
     start, fold, shipped : int
         Steps of the common start (simulated brains alone), of each fold, of the shipped network.
+    people, found : int
+        Simulated people that the branch is fitted to, and how many the weights look at.
     """
 
     brains: int = 300
     start: int = 3000
     fold: int = 5000
     shipped: int = 10_000
+    people: int = 2250
+    found: int = 600
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,17 @@ class Places:
 def store(places: Places, recipe: Recipe) -> list[str]:
     """Return the arguments that make the simulated brains."""
     return [
-        "dev.simulated_store", str(places.work / "store"),
+        "dev.simulated_store", str(places.work / "store"), *assets(places),
+        "--count", str(recipe.brains),
+    ]  # fmt: skip
+
+
+def assets(places: Places) -> list[str]:
+    """Return the arguments that name heads and lesion shapes."""
+    return [
         "--anatomy", str(places.data / "anatomy"),
         "--lesion-shapes", str(places.data / "lesions" / "ms_lesion_shapes_mni1mm.npz"),
-        "--cache", str(places.work / "heads"), "--count", str(recipe.brains),
+        "--cache", str(places.work / "heads"),
     ]  # fmt: skip
 
 
@@ -95,9 +107,22 @@ def scoring(places: Places) -> list[str]:
     return [
         "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
         "--cache", str(places.work / "prepared"), "--runs", str(places.work / "runs"),
-        "--joint", str(ROOT / "msnmo_bids" / "model" / "weights" / "msnmo-joint.safetensors"),
         "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
         "--pictures", str(places.work / "pictures"),
+    ]  # fmt: skip
+
+
+def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
+    """Return the arguments that make the files of the package of the network of all sources."""
+    lesions, fit = places.work / f"{NAME}.safetensors", places.work / "diagnosis"
+    return [
+        ["dev.export_lesions", str(places.run(ALL)), str(lesions), "--version", version,
+         "--criteria", str(places.work / "scores" / "summary.json"),
+         "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")],
+        ["dev.fit_diagnosis", str(fit), *assets(places), "--weights", str(lesions),
+         "--people", str(recipe.people), "--found", str(recipe.found)],
+        ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
+         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)],
     ]  # fmt: skip
 
 
@@ -131,9 +156,8 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda name: run(training(places, recipe, name)), [ALL, *SOURCES]))
     run(scoring(places), options.jobs)
-    criteria = places.work / "scores" / "summary.json"
-    run(["dev.export_lesions", str(places.run(ALL)), "--criteria", str(criteria),
-         "--version", options.version])  # fmt: skip
+    for arguments in shipping(places, recipe, options.version):
+        run(arguments, options.jobs)
 
 
 if __name__ == "__main__":

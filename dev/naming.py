@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit
+from scipy.special import log_softmax
 from scipy.stats import beta
+
+from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 
 #: What may be wrong among the named of a class, and how sure that must be.
 LARGEST_RISK, CONFIDENCE = 0.05, 0.95
 LIMITS = np.arange(50, 100) / 100
+_OFF_DIAGONAL = 1e-3  # weight of the squares of what is off the diagonal
 
 
-@dataclass(frozen=True)
-class BetaCalibration:
-    """Beta calibration of the margin of the second class over the first.
-
-    Kull, Silva Filho & Flach 2017, "Beta calibration", AISTATS: with p the logistic function of
-    the margin, the log odds are ``a ln p - b ln(1 - p) + c``. With a = b it is Platt's scaling;
-    with two slopes evidence for one class can be worth less than as much for the other.
+def fit_calibration(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
+    """Fit a Dirichlet calibration by cross entropy.
 
     Parameters
     ----------
-    a, b : float
-        Slopes, 0 or above: for margins far below and far above 0.
-    c : float
-        Log odds at a margin of 0, but for ``(b - a) ln 2``.
+    logits : ndarray, (N, K)
+        Of people whom no fit has seen.
+    labels : ndarray of int, (N,)
+        True classes.
+    data : str
+        What to call these people.
+
+    Returns
+    -------
+    Calibration
+        What is off the diagonal is held small (Kull et al. 2019).
     """
+    known = log_softmax(logits, axis=1)
+    classes = known.shape[1]
+    off = ~np.eye(classes, dtype=bool)
 
-    a: float = 1.0
-    b: float = 1.0
-    c: float = 0.0
+    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values[:-classes].reshape(classes, classes), values[-classes:]
 
-    @classmethod
-    def fit(cls, margins: np.ndarray, labels: np.ndarray) -> BetaCalibration:
-        """Fit by cross entropy to margins, (N,), and classes, (N,), 0 or 1."""
+    def loss(values: np.ndarray) -> float:
+        matrix, offset = parts(values)
+        given = log_softmax(known @ matrix.T + offset, axis=1)
+        penalty = _OFF_DIAGONAL * (np.square(matrix[off]).sum() + np.square(offset).sum())
+        return -float(given[np.arange(len(labels)), labels].mean()) + penalty
 
-        def loss(values: np.ndarray) -> float:
-            odds = cls(*values).log_odds(margins)
-            return -float(np.mean(log_expit(np.where(labels == 1, odds, -odds))))
-
-        bounds = [(0, None), (0, None), (None, None)]
-        return cls(*map(float, minimize(loss, (1.0, 1.0, 0.0), bounds=bounds).x))
-
-    def log_odds(self, margins: np.ndarray) -> np.ndarray:
-        """Log odds of the second class, of the shape of the margins."""
-        return self.a * log_expit(margins) - self.b * log_expit(-np.asarray(margins)) + self.c
-
-    def probabilities(self, margins: np.ndarray) -> np.ndarray:
-        """Class probabilities, (N, 2)."""
-        second = expit(self.log_odds(margins))
-        return np.stack([1 - second, second], axis=-1)
+    start = np.concatenate([np.eye(classes).ravel(), np.zeros(classes)])
+    bounds = [(0, None) if one else (None, None) for one in np.eye(classes).ravel()]
+    fitted = minimize(loss, start, bounds=bounds + [(None, None)] * classes).x
+    matrix, offset = parts(fitted.round(4))
+    return Calibration(
+        method=DIRICHLET_CALIBRATION,
+        data=data,
+        matrix=tuple(tuple(row) for row in matrix.tolist()),
+        offset=tuple(offset.tolist()),
+    )
 
 
 def class_limits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

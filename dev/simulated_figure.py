@@ -14,8 +14,7 @@ from msnmo_bids.evaluation.classification import (
     calibration_bins,
     calibration_error,
 )
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.plots import COLOURS
+from msnmo_bids.evaluation.plots import COLOURS, figure_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +24,7 @@ _LEAST_ML = 0.01  # where scans without a lesion are drawn, on the logarithmic a
 _GREY = "#77828C"  # of those without a disease
 
 
-def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, out: Path) -> Path:
+def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], out: Path) -> Path:
     """Draw reliability, risk and coverage, found against true volume, and DSC against volume.
 
     Parameters
@@ -34,8 +33,6 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
         Rows of `dev.simulated_test.evaluate_case`, healthy ones among them.
     classes : sequence of str
         MS and NMOSD, in the network's order.
-    least : float
-        A class is named from this probability.
     out : Path
         PNG or SVG file.
 
@@ -49,7 +46,7 @@ def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], least: float, o
         reliability, risk, volume, overlap = figure.subplots(2, 2).flat
         if len(sick):
             _draw_reliability(reliability, sick, classes)
-            _draw_risk(risk, sick, classes, least)
+            _draw_risk(risk, sick, classes)
         colours = dict(zip(classes, COLOURS, strict=False))
         _draw_volumes(volume, cases, colours)
         _draw_overlap(overlap, cases[cases["true_volume_ml"] > 0], colours)
@@ -76,17 +73,12 @@ def _draw_reliability(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) ->
     )
 
 
-def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str], least: float) -> None:
+def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) -> None:
     correct, confidence = nameable(sick, classes)
     if len(correct):
-        limit, coverage, risk = risk_coverage(correct, confidence)
+        _, coverage, risk = risk_coverage(correct, confidence)
         coverage = coverage * len(correct) / len(sick)
         axes.step(coverage, risk, where="post", color="k", lw=1)
-        reached = np.flatnonzero(limit >= least)
-        if reached.size:
-            last = reached[-1]
-            axes.plot(coverage[last], risk[last], "ko", label=f"named from {least:.2f}")
-            axes.legend(frameon=False, fontsize=8)
     axes.axhline(LARGEST_RISK, color="0.55", lw=1, ls=":")
     axes.set(
         xlim=(0, 1.02),

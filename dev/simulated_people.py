@@ -9,7 +9,7 @@ weights no network runs, and a person takes seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
 from msnmo_bids.lesions.mask import label_lesions
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
-from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
@@ -35,6 +35,10 @@ from msnmo_bids.simulation.sample import (
 
 SEED = 2500
 SICK, HEALTHY = ("MS", "NMOSD"), "HC"
+#: What the branch tells apart: the diseases, and what looks like them and is never named.
+CLASSES = (*SICK, "SVD")
+#: From this number on people have small-vessel disease.
+SMALL_VESSELS = 100_000
 LOG_VOLUME = list(DESCRIPTORS).index("log_volume")
 _HEALTHY_EVERY = 9
 _TYPICALITIES = (1.0, 1.0, 0.8, 0.6)
@@ -57,7 +61,7 @@ class Person:
     false : ndarray of bool, (M,)
         Which found lesions have no part in a true one.
     label : int
-        Number of the class in `SICK`; -1 for a healthy person.
+        Number of the class in `CLASSES`; -1 for a healthy person.
     typicality : float
         Share of the load that follows the disease's own pattern.
     matched : bool
@@ -104,6 +108,8 @@ def make_person(number: int, assets: SimulationAssets, weights: Path | None = No
     healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1
     diagnosis = HEALTHY if healthy else SICK[number % 2]
     matched = bool(number // 2 % 2)
+    if number >= SMALL_VESSELS:
+        healthy, diagnosis = False, CLASSES[-1]
     protocol = _PROTOCOLS[number // 4 % len(_PROTOCOLS)] or random_protocol(rng)
     typicality = float(rng.choice(_TYPICALITIES))
     loads_of = str(rng.choice(SICK)) if matched else diagnosis
@@ -114,7 +120,7 @@ def make_person(number: int, assets: SimulationAssets, weights: Path | None = No
             load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
         )
     )  # fmt: skip
-    label = -1 if healthy else SICK.index(diagnosis)
+    label = -1 if healthy else CLASSES.index(diagnosis)
     rows = _rows(scan, rng, weights)
     return Person(
         **rows, label=label, typicality=typicality, matched=matched, head=head.name,
@@ -138,7 +144,7 @@ def _rows(
         probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, criteria).labels
     truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
-    regions = locate_regions(scan.image / scan.bias**_CORRECTED, brain, zooms)
+    regions = corrected_regions(scan, brain)
     return {
         "true": describe_lesions(truth, regions, zooms),
         "found": describe_lesions(labels, regions, zooms),
@@ -147,17 +153,25 @@ def _rows(
     }
 
 
+def corrected_regions(scan: SimulatedScan, brain: np.ndarray) -> Regions:
+    """Locate the regions of a scan, (X, Y, Z), whose bias is corrected as well as N4 does."""
+    return locate_regions(scan.image / scan.bias**_CORRECTED, brain, scan.zooms.tolist())
+
+
 def people(
-    folder: Path, count: int, assets: Callable[[], SimulationAssets], weights: Path | None = None
-) -> Iterator[Person]:
-    """Read the first people of a folder; make those that it lacks, of what `assets` returns."""
+    folder: Path,
+    numbers: Sequence[int],
+    assets: Callable[[], SimulationAssets],
+    weights: Path | None = None,
+) -> Iterator[tuple[int, Person]]:
+    """Read people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+    for number in numbers:
         file = folder / f"{number:05d}.npz"
         if not file.exists():
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **vars(make_person(number, assets(), weights)))
-            logging.info("person %d of %d", number + 1, count)
+            logging.info("person %d of %d", number, len(numbers))
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        yield Person(**{k: v if v.ndim else v.item() for k, v in arrays.items()})
+        yield number, Person(**{k: v if v.ndim else v.item() for k, v in arrays.items()})

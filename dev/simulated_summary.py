@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from msnmo_bids.evaluation.classification import (
 LARGEST_RISK = 0.05
 
 
-def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndarray:
+def decide(
+    cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
+) -> np.ndarray:
     """Return the diagnosis that the app names, or None where it withholds one.
 
     Parameters
@@ -27,8 +29,8 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
         Rows of `evaluate_case`.
     classes : sequence of str
         Names of the classes.
-    least : float
-        A class is named from this probability.
+    limits : mapping of str to float or None
+        A class is named from this probability; None: never; without a limit always.
 
     Returns
     -------
@@ -36,6 +38,7 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
         Name of a class, or None.
     """
     named, confidence = _likeliest(cases, classes)
+    least = np.array([np.inf if (x := limits.get(n, 0.0)) is None else x for n in named])
     withheld = (confidence < least) | ~cases["agree"].astype(bool).to_numpy()
     withheld |= cases["found_count"].to_numpy() == 0
     named[withheld] = None
@@ -43,52 +46,64 @@ def decide(cases: pd.DataFrame, classes: Sequence[str], least: float) -> np.ndar
 
 
 def diagnosis_summary(
-    cases: pd.DataFrame, classes: Sequence[str], least: float
-) -> dict[str, float | int | None]:
+    cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
+) -> dict[str, Any]:
     """Summarise the diagnoses of some cases.
 
     Parameters
     ----------
     cases : DataFrame
-        Rows of `evaluate_case`; the healthy ones are left out.
+        Rows of `evaluate_case`; of the healthy ones only the share that is named is told.
     classes : sequence of str
         MS and NMOSD, in the network's order.
-    least : float
-        A class is named from this probability.
+    limits : mapping of str to float or None
+        As for `decide`.
 
     Returns
     -------
     dict
-        Counts; AUC and accuracy of the network's scores for all cases with disease; expected
-        calibration error; share that is withheld, and share of the named ones that is wrong; AUC of
-        the found volume alone (the better direction); accuracy of the rule where it was applied.
+        Counts; AUC of the network's scores for all cases with disease, and for those with a lesion
+        found; accuracy; expected calibration error; share that is named, of each class too; share
+        of the named ones that is wrong, of each name too; AUC of the found volume alone (the better
+        direction); accuracy of the rule where it was applied; share of the healthy that is named.
     """
     sick = cases[cases["diagnosis"].isin(list(classes))]
     if sick.empty:
         return {"scans": 0}
     label = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
     score = sick[f"prob_{classes[1]}"].to_numpy()
-    named = decide(sick, classes, least)
+    named = decide(sick, classes, limits)
     known = named != np.array(None)
     wrong = known & (named != sick["diagnosis"].to_numpy())
     both = len(set(label.tolist())) == 2
     by_volume = roc_area(label, sick["predicted_volume_ml"].to_numpy()) if both else None
-    summary: dict[str, float | int | None] = {
+    true = sick["diagnosis"].to_numpy()
+    found = sick["found_count"].to_numpy() > 0
+    summary: dict[str, Any] = {
         "scans": len(sick),
         "auc": roc_area(label, score) if both else None,
+        "scans_found": int(found.sum()),
+        "auc_found": roc_area(label[found], score[found])
+        if len(set(label[found].tolist())) == 2
+        else None,
         "accuracy": float(((score > 0.5) == label).mean()),
         "ece": calibration_error(label, score, bins=10),
-        "withheld": float(1 - known.mean()),
-        "wrong_of_named": float(wrong.sum() / known.sum()) if known.any() else None,
+        "named": float(known.mean()),
+        "named_by_class": {name: _share(known[true == name]) for name in classes},
+        "wrong_of_named": _share(wrong[known]),
+        "wrong_by_name": {name: _share(wrong[named == name]) for name in classes},
         "auc_of_volume": None if by_volume is None else max(by_volume, 1 - by_volume),
     }
+    healthy = cases[~cases["diagnosis"].isin(list(classes))]
+    if len(healthy):
+        summary["named_healthy"] = _share(decide(healthy, classes, limits) != np.array(None))
     if "rule" in sick:
         summary["accuracy_of_rule"] = float((sick["rule"] == sick["diagnosis"]).mean())
     return summary
 
 
-def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
-    """Return the probability from which at most `LARGEST_RISK` of the named cases are wrong.
+def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Judge the likeliest class of the cases with disease that only a limit keeps from a name.
 
     Parameters
     ----------
@@ -98,36 +113,19 @@ def naming_limit(cases: pd.DataFrame, classes: Sequence[str]) -> float:
 
     Returns
     -------
-    float
-        1 if there is none.
-    """
-    correct, confidence = nameable(cases, classes)
-    return least_confidence(correct, confidence, LARGEST_RISK) if len(correct) else 1.0
-
-
-def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Judge the likeliest class of the cases with disease that only a limit keeps from a name.
-
-    Parameters
-    ----------
-    cases, classes
-        As for `naming_limit`.
-
-    Returns
-    -------
     correct : ndarray of bool, (N,)
         Whether it is the true one.
     confidence : ndarray, (N,)
         Its probability.
     """
     sick = cases[cases["diagnosis"].isin(list(classes))]
-    sick = sick[decide(sick, classes, 0.0) != np.array(None)]
+    sick = sick[decide(sick, classes, {}) != np.array(None)]
     named, confidence = _likeliest(sick, classes)
     return named == sick["diagnosis"].to_numpy(), confidence
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
-    """Summarise the segmentation, and how well the activation maps lie on the lesions.
+    """Summarise the segmentation.
 
     Parameters
     ----------
@@ -141,8 +139,7 @@ def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
     """
     sick, healthy = cases[cases["true_volume_ml"] > 0], cases[cases["diagnosis"] == "HC"]
     columns = [name for name in map(str, cases) if name.startswith("dsc_")]
-    columns += ["dsc", "ppv", "tpr", "lesion_f1", "cam_inside", "cam_hit", "cam_expected"]
-    columns += ["fall_without_marked", "fall_without_mirrored"]
+    columns += ["dsc", "ppv", "tpr", "lesion_f1"]
     present = [name for name in columns if name in sick]
     summary: dict[str, Any] = {"scans": len(sick)}
     summary |= {name: _mean(sick[name]) for name in present}
@@ -213,37 +210,15 @@ def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
     return limit[last], count[last] / len(order), wrong[last] / count[last]
 
 
-def least_confidence(correct: np.ndarray, confidence: np.ndarray, largest_risk: float) -> float:
-    """Return the confidence from which at most a share of the named classes is wrong.
-
-    Parameters
-    ----------
-    correct, confidence : ndarray, (N,)
-        As for `risk_coverage`.
-    largest_risk : float
-        Share of wrong ones among those that are named.
-
-    Returns
-    -------
-    float
-        The lowest such confidence; 1 if there is none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> least_confidence(np.array([1, 0, 1, 1]), np.array([0.9, 0.6, 0.8, 0.7]), 0.05)
-    0.7
-    """
-    limit, _, risk = risk_coverage(correct, confidence)
-    good = np.flatnonzero(risk <= largest_risk)
-    return float(limit[good[-1]]) if good.size else 1.0
-
-
 def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the likeliest class of each case, and its probability."""
     probabilities = cases[probability_columns(classes)].to_numpy()
     named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
     return named, probabilities.max(axis=1)
+
+
+def _share(which: np.ndarray) -> float | None:
+    return float(which.mean()) if len(which) else None
 
 
 def _mean(column: pd.Series) -> float | None:

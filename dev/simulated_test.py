@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dev.activation import compare_activation, delete_activated
+from dev.simulated_people import corrected_regions
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
+from msnmo_bids.lesions.descriptors import describe_lesions
 from msnmo_bids.lesions.pipeline import find_lesions
-from msnmo_bids.lesions.regions import locate_regions
-from msnmo_bids.model.inference import Prediction, predict
+from msnmo_bids.model.inference import LesionClassification, Prediction, classify_lesions, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
@@ -32,7 +32,7 @@ FIRST_SEED = 777_000
 ANY_PROTOCOL = "any"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SICK, HEALTHY = ("MS", "NMOSD"), "HC"
-_TYPICALITIES = (1.0, 0.7)
+_TYPICALITIES = (1.0, 0.8, 0.6)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,6 @@ def evaluate_case(
     tta: bool = False,
     precision: str = "fp32",
     with_rule: bool = False,
-    with_deletion: bool = False,
 ) -> dict[str, Any]:
     """Apply weights to a simulated scan and compare what they say with the truth.
 
@@ -169,26 +168,20 @@ def evaluate_case(
         Arithmetic of the networks.
     with_rule : bool, optional
         Apply the radiologists' rule to the lesions that were found.
-    with_deletion : bool, optional
-        Predict again without the tissue that the class activation map marks, and without as much
-        elsewhere.
 
     Returns
     -------
     dict
         A row: the case, the measures of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`,
         ``dsc_0.3`` ..., volumes (ml), ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all
-        networks and views name one class, and what `with_rule` and `with_deletion` ask for.
+        networks and views name one class, and what `with_rule` asks for.
     """
     metadata = read_metadata(weights[0])
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
 
-    def apply(volume: np.ndarray) -> Prediction:
-        return predict(volume, *weights, tta=tta, precision=precision)
-
-    found = apply(cube)
-    if found.probability is None or found.class_probabilities is None or found.cams is None:
-        raise ValueError("these weights do not segment and classify")
+    found = predict(cube, *weights, tta=tta, precision=precision)
+    if found.probability is None:
+        raise ValueError("these weights do not segment")
     zooms = tuple(scan.zooms)
     probability = from_cube(found.probability, transform) * brain
     labels = find_lesions(probability, float(np.prod(zooms)), metadata.criteria).labels
@@ -201,13 +194,14 @@ def evaluate_case(
         "found_count": int(labels.max()),
         **compare_masks(truth.astype(np.uint8), labels, zooms),
         **{f"dsc_{level}": _dsc(probability > level, truth) for level in THRESHOLDS},
-        **_scores(found),
     }
-    row |= compare_activation(found, lambda cam: from_cube(cam, transform), truth, brain, zooms)
-    if with_deletion:
-        row |= delete_activated(cube, found, apply)
+    regions = corrected_regions(scan, brain)
+    if metadata.classifies_lesions:
+        row |= _scores(classify_lesions(describe_lesions(labels, regions, zooms), *weights))
+    else:
+        row |= _scores(found)
     if with_rule:
-        row["rule"] = rule_diagnosis(labels, *locate_regions(scan.image, brain, zooms))
+        row["rule"] = rule_diagnosis(labels, *regions)
     return row
 
 
@@ -224,10 +218,9 @@ def truth_features(scan: SimulatedScan) -> dict[str, float]:
     return features
 
 
-def _scores(found: Prediction) -> dict[str, Any]:
-    assert found.class_logits is not None
-    assert found.class_probabilities is not None
-    assert found.class_votes is not None
+def _scores(found: Prediction | LesionClassification) -> dict[str, Any]:
+    if found.class_logits is None or found.class_probabilities is None or found.class_votes is None:
+        raise ValueError("these weights do not classify")
     row: dict[str, Any] = {}
     for number, name in enumerate(found.class_names):
         row[f"logit_{name}"] = float(found.class_logits[number])
@@ -249,5 +242,5 @@ def describe(metadata: WeightsMetadata) -> Mapping[str, Any]:
         "threshold": metadata.threshold,
         "min_lesion_volume": metadata.min_lesion_volume,
         "calibration": asdict(metadata.calibration),
-        "min_class_probability": metadata.min_class_probability,
+        "naming_limits": metadata.naming_limits,
     }

@@ -20,15 +20,14 @@ from safetensors.torch import load_file, save_file
 from dev.brains import Brain, make_brain, read_brain
 from dev.crops import CropSettings, CropSource
 from dev.sources import SOURCES, source_of
-from msnmo_bids.labelled.sample_file import read_cubes
+from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.distributed import process_group
 from msnmo_bids.training.engine import Trainer
-from msnmo_bids.training.interrupts import TrainingInterrupted
+from msnmo_bids.training.processes import TrainingInterrupted, process_group
 
 logger = logging.getLogger(__name__)
 

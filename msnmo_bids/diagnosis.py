@@ -9,6 +9,7 @@ from typing import Any
 from msnmo_bids.quality.limits import AMBER, RED
 from msnmo_bids.vocabulary import (
     DISAGREEMENT,
+    LOOK_ALIKES,
     LOW_PROBABILITY,
     NO_LESION,
     QUALITY_AMBER,
@@ -46,7 +47,7 @@ def decide(
     *,
     lesions: int,
     quality: Mapping[str, Any],
-    least: float = 0.0,
+    limits: Mapping[str, float | None] | None = None,
     votes: Sequence[Mapping[str, float]] = (),
     distance: float | None = None,
     farthest: float | None = None,
@@ -61,8 +62,9 @@ def decide(
         Number that was found.
     quality : mapping
         ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.measures.quality`.
-    least : float, optional
-        The least probability with which a class is named.
+    limits : mapping of str to float or None, optional
+        The least probability with which a class is named; None: it never is. A class that is not
+        here has no limit.
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
     distance : float, optional
@@ -92,10 +94,20 @@ def decide(
     if not lesions:
         flags.append(NO_LESION)
         reasons.append("No lesion was found, so there is no pattern to classify")
+    elif (least := (limits or {}).get(likeliest, 0.0)) is None:
+        flags.append(LOW_PROBABILITY)
+        if likeliest in LOOK_ALIKES:
+            reasons.append(
+                f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so "
+                "that no disease is named"
+            )
+        else:
+            reasons.append(f"These weights never name {likeliest}: they would be wrong too often")
     elif probabilities[likeliest] < least:
         flags.append(LOW_PROBABILITY)
         reasons.append(
-            f"No class reaches the score of {least:g} from which these weights name a diagnosis"
+            f"{likeliest} has the highest score and is named from {least:g}: more lesions of a "
+            "kind that one disease has and the other lacks would be needed"
         )
     elif others:
         flags.append(DISAGREEMENT)

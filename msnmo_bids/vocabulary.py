@@ -46,6 +46,12 @@ CHANGE_REASONS = {
     "no_difference": "The images of the two visits hardly differ there",
 }
 
+#: Classes that weights may tell from the diseases so as not to name one; they are never named.
+LOOK_ALIKES = {"SVD": "small-vessel disease of age"}
+
+#: What gives the scores of the classes.
+LESION_BRANCH, CONVOLUTIONS = "lesion branch", "convolutions"
+
 QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"

@@ -11,19 +11,23 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from heads import diagnosis, entry
+from heads import CLASSES, VERSION, WEIGHTS, diagnosis, entry
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
-from msnmo_bids.bids.names import derivative_paths, figure_path, report_path, sidecar
+from msnmo_bids.bids.names import derivative_paths, figure_path, report_path
 from msnmo_bids.bids.raw_image import KEY, glance, identify
 from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, sidecar_for
+from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
+from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
+from msnmo_bids.diagnosis import decide
 from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.weights import WeightsMetadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
+from msnmo_bids.workflows.provenance import run_record
 
 # A busy machine is slow; that is not a failure.
 hypothesis_settings.register_profile(
@@ -34,9 +38,8 @@ hypothesis_settings.load_profile("steady")
 # A worker of pytest-xdist ignores Ctrl-C, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CLASSES = ("MS", "NMOSD")
-VERSION = "9.9.9"
-SHA256 = "a" * 64
+TOOL = {"Tool": "none", "Version": "1", "Settings": {}}
+QUALITY = {"Level": "green", "Reasons": [], "Contrast": "FLAIR", "Figures": {}}
 
 
 @pytest.fixture
@@ -64,78 +67,60 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def write_derivatives(settings: ProcessingSettings) -> Callable[..., list[Path]]:
-    """Write what the workflow writes for a scan, with tiny images."""
+@pytest.fixture(scope="session")
+def made_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Path]]:
+    """Make an image of ones on the grid of another one in RAS order, and a figure."""
+    folder = tmp_path_factory.mktemp("made")
 
-    def write(scan: Scan, output_dir: Path, settings: ProcessingSettings = settings) -> list[Path]:
-        paths = derivative_paths(scan.folder, scan.prefix, CLASSES)
-        record = _record(settings, scan)
-        outputs = []
-        for kind, relative in paths.items():
-            if kind == "diagnosis":
-                continue
-            target = output_dir / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if kind == "quality":
-                write_json(target, {"Level": "green"})
-                outputs.append(relative)
-                continue
-            if relative.endswith(".nii.gz"):
-                image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
-                image.header.set_xyzt_units("mm", "sec")
-                nib.save(image, target)
-            elif kind == "lesion_table":
-                row = {"index": 1, "name": "lesion 1", "abbreviation": "L1", "mapping": 7}
-                write_tsv(target, list(LESION_COLUMNS), [row])
-            else:
-                write_tsv(target, list(MORPHOMETRY_COLUMNS), [{"index": 1, "volume_mm3": 12.5}])
-            content = sidecar_for(
-                kind,
-                source=scan.relative,
-                folder=scan.folder,
-                prefix=scan.prefix,
-                record=record,
-            )
-            write_json(output_dir / sidecar(relative), content)
-            outputs += [relative, sidecar(relative)]
-        figure = figure_path(scan.subject, scan.prefix, "lesions")
-        (output_dir / figure).parent.mkdir(parents=True, exist_ok=True)
-        (output_dir / figure).write_text("<svg/>")
-        outputs.append(figure)
-        write_json(output_dir / paths["diagnosis"], {**record, "Outputs": outputs})
-        return [output_dir / relative for relative in outputs]
+    def make(like: Path) -> dict[str, Path]:
+        grid = nib.as_closest_canonical(nib.load(like))
+        ones = nib.Nifti1Image(np.ones(grid.shape, np.uint8), grid.affine)
+        nib.save(ones, folder / "ones.nii")
+        (folder / "figure.svg").write_text("<svg/>")
+        return {"image": folder / "ones.nii", "figure": folder / "figure.svg"}
+
+    return make
+
+
+@pytest.fixture
+def write_derivatives(
+    settings: ProcessingSettings, made_images: Callable[..., dict[str, Path]]
+) -> Callable[..., list[Path]]:
+    """Write a scan's derivatives, all its images of ones; return the files that it lists."""
+
+    def write(
+        scan: Scan,
+        output_dir: Path,
+        settings: ProcessingSettings = settings,
+        metadata: WeightsMetadata = WEIGHTS,
+        version: str = VERSION,
+    ) -> list[Path]:
+        raw_image = identify(scan, glance(scan))
+        stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
+        made = made_images(scan.path)
+        kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
+        results = ScanResults(
+            **dict.fromkeys(kinds, made["image"]),
+            cams=dict.fromkeys(CLASSES, made["image"]),
+            table=[{"index": 1, "volume_mm3": 512.0, "region": "deep"}],
+            summary={"LesionCount": 1, "LesionVolume": 0.512},
+            decision=decide({"MS": 0.75, "NMOSD": 0.25}, lesions=1, quality=QUALITY),
+            skull_stripping={**TOOL, "Tool": "msnmo foreground" if stripped else "deepbet"},
+            bias_correction={**TOOL, "Tool": "antspyx"},
+            quality=QUALITY,
+            figures={"lesions": made["figure"]},
+        )
+        provenance = {
+            **run_record(settings, metadata, version),
+            "Methods": f"Methods (skull stripped: {stripped}).",
+            KEY: raw_image,
+        }
+        written = write_scan_derivatives(
+            scan, results, output_dir=output_dir, provenance=provenance
+        )
+        return [output_dir / path for path in written[:-1]]
 
     return write
-
-
-def _record(settings: ProcessingSettings, scan: Scan) -> dict:
-    stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
-    seen = glance(scan)
-    return {
-        "Sources": [f"bids:raw:{scan.relative}"],
-        "Threshold": settings.threshold,
-        "MinimumLesionVolume": settings.min_lesion_volume,
-        "Model": {"Name": "tiny", "Version": "1", "SHA256": SHA256, "Fingerprint": SHA256},
-        "Device": settings.device,
-        "Precision": settings.precision,
-        "RandomSeed": settings.random_seed,
-        KEY: identify(scan, seen) if seen else {"SkullStripped": scan.skull_stripped},
-        "SkullStripping": {
-            "Tool": "msnmo foreground" if stripped else settings.skull_strip,
-            "Version": "1",
-            "Settings": {},
-        },
-        "BiasCorrection": {"Tool": "antspyx", "Version": "1", "Settings": {}},
-        "Settings": {
-            "device": settings.device,
-            "precision": settings.precision,
-            "threshold": settings.threshold,
-        },
-        "Fingerprint": settings.fingerprint(VERSION, SHA256),
-        "GeneratedBy": {"Name": "msnmo", "Version": VERSION},
-        "Methods": f"Methods (skull stripped: {stripped}).",
-    }
 
 
 @pytest.fixture

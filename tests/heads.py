@@ -14,8 +14,11 @@ import numpy as np
 from PIL import Image
 
 from msnmo_bids.bids.records import ScanRecord, Status
+from msnmo_bids.model.weights import WeightsMetadata
 
 CLASSES = ("MS", "NMOSD")
+#: Of the program and the weights that hand-made derivatives are made by.
+VERSION, WEIGHTS = "9.9.9", WeightsMetadata("tiny", "1", sha256="a" * 64)
 BRAIN_RADII = np.array([60.0, 75.0, 55.0])
 # RAS mm: at the person's left, in front of the middle, above it.
 BLOCK = np.array([[-45.0, -25.0], [18.0, 42.0], [10.0, 30.0]])

@@ -14,7 +14,7 @@ from msnmo_bids.vocabulary import FLAGS
 GOOD: dict[str, Any] = {
     "lesions": 3,
     "quality": {"Level": "green", "Reasons": []},
-    "least": 0.8,
+    "limits": {"MS": 0.8, "NMOSD": 0.8},
     "votes": ({"MS": 0.7, "NMOSD": 0.3}, {"MS": 0.95, "NMOSD": 0.05}),
     "distance": 1.2,
     "farthest": 1.5,
@@ -31,7 +31,8 @@ def test_nothing_against_it() -> None:
     ("change", "flag", "words"),
     [
         ({"lesions": 0}, "no_lesion_found", "No lesion"),
-        ({"least": 0.95}, "no_class_is_probable_enough", "0.95"),
+        ({"limits": {"MS": 0.95}}, "no_class_is_probable_enough", "0.95"),
+        ({"limits": {"MS": None}}, "no_class_is_probable_enough", "never name MS"),
         ({"votes": ({"MS": 0.4, "NMOSD": 0.6},)}, "networks_or_views_disagree", "1 of 1"),
         ({"distance": 1.6}, "unlike_the_training_scans", "1.60"),
         ({"quality": {"Level": "red", "Reasons": ["too dark"]}}, "quality_red", "too dark"),
@@ -45,6 +46,21 @@ def test_each_doubt_withholds_it(change: dict[str, Any], flag: str, words: str) 
     assert flag in FLAGS
 
 
+def test_a_limit_holds_for_its_own_class() -> None:
+    limits = {"MS": 0.95, "NMOSD": 0.6}
+    unlikely = {"MS": 0.3, "NMOSD": 0.7}
+    assert decide(unlikely, **(GOOD | {"limits": limits, "votes": ()})).diagnosis == "NMOSD"
+    assert decide(LIKELY, **(GOOD | {"limits": limits})).diagnosis == INDETERMINATE
+    assert decide(LIKELY, **(GOOD | {"limits": {"NMOSD": None}})).diagnosis == "MS"
+
+
+def test_what_looks_like_a_disease_is_not_named() -> None:
+    old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
+    decision = decide(old, **(GOOD | {"limits": {"SVD": None}, "votes": ()}))
+    assert decision.diagnosis == INDETERMINATE
+    assert "look most like small-vessel disease" in (decision.reason or "")
+
+
 def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:
     amber = {"Level": "amber", "Reasons": []}
     decision = decide(LIKELY, **(GOOD | {"quality": amber, "distance": None}))
@@ -55,7 +71,7 @@ def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:
 def test_a_reason_is_given_exactly_where_none_is_named(
     ms: float, least: float, lesions: int, distance: float
 ) -> None:
-    change = {"least": least, "lesions": lesions, "distance": distance, "votes": ()}
+    change = {"limits": {"MS": least}, "lesions": lesions, "distance": distance, "votes": ()}
     decision = decide({"MS": ms, "NMOSD": 1 - ms}, **(GOOD | change))
     assert (decision.diagnosis == INDETERMINATE) == (decision.reason is not None)
 

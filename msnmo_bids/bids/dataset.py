@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msnmo_bids.bids.change_sidecars import CHANGE_DESCRIPTIONS
-from msnmo_bids.bids.names import CAM_PREFIX, derivative_kinds, io_spec
-from msnmo_bids.bids.sidecars import DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
+from msnmo_bids.bids.names import CAM_PREFIX, class_label, derivative_kinds, io_spec
+from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.version import CODE_URL
@@ -249,7 +248,7 @@ def write_shared_files(
     # Equal to what the lesion lists of the scans say: a sidecar should not override another.
     inherited = {"Description": DESCRIPTIONS["lesion_labels"], "SpatialReference": "orig"}
     write_json(output_dir / "dseg.json", {**inherited, **LESION_COLUMNS})
-    write_descriptions(output_dir, class_names)
+    _write_descriptions(output_dir, class_names)
     write_participants(output_dir)
 
 
@@ -258,16 +257,8 @@ def write_bidsignore(output_dir: Path) -> None:
     write_text(output_dir / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
 
 
-def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
-    """Write ``descriptions.tsv`` and its sidecar: one row for each value of ``desc``.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    class_names : sequence of str
-        Names of the diagnosis classes.
-    """
+def _write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
+    """Write ``descriptions.tsv`` and its sidecar: one row for each value of ``desc``."""
     rows = [
         {"desc_id": "desc-preproc", "description": DESCRIPTIONS["preproc"]},
         {"desc_id": "desc-brain", "description": DESCRIPTIONS["brain_mask"]},
@@ -282,7 +273,7 @@ def write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
         if kind.startswith(CAM_PREFIX):
             name = kind.removeprefix(CAM_PREFIX)
             text = DESCRIPTIONS["cam"].format(class_name=name)
-            rows.append({"desc_id": f"desc-cam{name}", "description": text})
+            rows.append({"desc_id": f"desc-cam{class_label(name)}", "description": text})
     write_tsv(output_dir / "descriptions.tsv", ["desc_id", "description"], rows)
     write_json(output_dir / "descriptions.json", DESCRIPTIONS_SIDECAR)
 
@@ -354,3 +345,29 @@ def shared_files_complete(output_dir: Path) -> bool:
 
 def _data_file(name: str) -> str:
     return files("msnmo_bids.bids").joinpath("data", name).read_text(encoding="utf-8")
+
+
+INTRODUCTION = """\
+# Methods
+
+This text describes how the derivatives were made. Copy it, and cite the papers it names; their
+references are in `CITATION.bib`."""
+DISCLAIMER = """\
+Research use only: not a medical device. The scores do not replace AQP4 or MOG serology; spinal cord
+and optic nerves were not assessed."""
+
+
+def write_citations(output_dir: Path, methods: Iterable[str]) -> None:
+    """Write ``logs/CITATION.md`` and ``logs/CITATION.bib``.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output folder.
+    methods : iterable of str
+        ``Methods`` of the records of scans and comparisons; equal ones are written once.
+    """
+    parts = [INTRODUCTION, *dict.fromkeys(methods), DISCLAIMER]
+    write_text(output_dir / "logs" / "CITATION.md", "\n\n".join(parts) + "\n")
+    references = files("msnmo_bids.bids").joinpath("data", "CITATION.bib")
+    write_text(output_dir / "logs" / "CITATION.bib", references.read_text(encoding="utf-8"))

@@ -103,10 +103,19 @@ def derivative_name(prefix: str, kind: str) -> str:
     KeyError
         If there is no derivative of that kind.
     """
-    # Values of BIDS entities are alphanumeric.
-    class_name = re.sub(r"[^0-9A-Za-z]", "", kind.removeprefix(CAM_PREFIX))
     rule = io_spec()["derivatives"]["cam" if kind.startswith(CAM_PREFIX) else kind]
-    return _name(prefix, rule, class_name=class_name)
+    return _name(prefix, rule, class_name=class_label(kind.removeprefix(CAM_PREFIX)))
+
+
+def class_label(name: str) -> str:
+    """Return a class's name as a BIDS entity has it: letters and digits.
+
+    Examples
+    --------
+    >>> class_label("healthy control")
+    'healthycontrol'
+    """
+    return re.sub(r"[^0-9A-Za-z]", "", name)
 
 
 def prefix_of(name: str, kind: str) -> str:

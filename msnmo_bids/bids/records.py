@@ -124,13 +124,8 @@ class ScanRecord:
 
     @property
     def has_pattern(self) -> bool:
-        """Whether there are lesions, without which the scores stand for nothing."""
-        flags = self.diagnosis.get("Flags") or []
-        return bool(self.diagnosis) and NO_LESION not in flags and self._count != 0
-
-    @property
-    def _count(self) -> int | None:
-        return self.diagnosis.get("LesionCount")
+        """Whether the scores stand for something: for nothing where the decision missed lesions."""
+        return bool(self.diagnosis) and NO_LESION not in (self.diagnosis.get("Flags") or [])
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""The JSON sidecar of every kind of derivative.
+"""The JSON sidecar of every kind of derivative, of scans and of comparisons of visits.
 
 One rule a kind: what it describes, what it was made from, and which parts of the provenance record
 it carries. The record is a mapping with the keys of the diagnosis file (``Threshold``, ``Model``,
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.bids.names import CAM_PREFIX, bids_uri, derivative_name
-from msnmo_bids.vocabulary import LOCATION_NAMES, REGION_RULES
+from msnmo_bids.vocabulary import (
+    CHANGE_REASONS,
+    CHANGES,
+    LESION_BRANCH,
+    LOCATION_NAMES,
+    REGION_RULES,
+)
 
 RAW_DATASET = "raw"
 PREPROCESSING_KEYS = ("SkullStripping", "BiasCorrection")
@@ -51,6 +57,29 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
         "none. The last four are typical of NMOSD",
         "Levels": LOCATION_NAMES,
     },
+    "lateral_ventricle_mm": {
+        "Description": "Least distance to a lateral ventricle; 100: farther, or not in the image",
+        "Units": "mm",
+    },
+    "lower_ventricle_mm": {
+        "Description": "Least distance to the third or fourth ventricle or the aqueduct; 100: "
+        "farther, or not in the image",
+        "Units": "mm",
+    },
+    "cortex_mm": {"Description": "Least depth below the cortex", "Units": "mm"},
+    "long_axis_mm": {
+        "Description": "Longest axis of the ellipsoid with the same second moments",
+        "Units": "mm",
+    },
+    "contribution": {
+        "Description": "What the lesion adds to the margin (the logit of the class with the "
+        "highest score less that of the next, see Margin in the diagnosis file); n/a where the "
+        "weights do not classify lesion by lesion"
+    },
+    "margin_without": {
+        "Description": "The margin of the scan without this lesion, computed again: the other "
+        "lesions count more then"
+    },
     "small": {
         "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
         "Levels": {"0": "no", "1": "yes"},
@@ -67,6 +96,10 @@ DESCRIPTIONS = {
     "cam": "Class activation map for {class_name}, from three scales, each voxel by what it "
     "counts in the pooling: evidence for the class",
 }
+_OF_LESIONS = (
+    "Class activation map for {class_name}: the voxels of a lesion hold what it adds to the logit "
+    "of the class; one voxel of each lesion and the bias add up to it"
+)
 
 
 @dataclass(frozen=True)
@@ -123,11 +156,85 @@ def sidecar_for(
     if general not in _RULES:
         raise ValueError(f"derivatives of the kind '{kind}' have no sidecar")
     rule = _RULES[general]
-    made_from = [f"{folder}/{derivative_name(prefix, other)}" for other in rule.sources]
+    description = DESCRIPTIONS[general]
+    sources = rule.sources
+    if general == "cam" and record.get("Classifier") == LESION_BRANCH:
+        description, sources = _OF_LESIONS, ("lesion_labels",)
+    made_from = [f"{folder}/{derivative_name(prefix, other)}" for other in sources]
     return {
-        "Description": DESCRIPTIONS[general].format(class_name=kind.removeprefix(CAM_PREFIX)),
+        "Description": description.format(class_name=kind.removeprefix(CAM_PREFIX)),
         **rule.fields,
         "Sources": [bids_uri(source, RAW_DATASET), *map(bids_uri, made_from)],
         **(MORPHOMETRY_COLUMNS if kind == "morphometry" else {}),
         **{key: record[key] for key in rule.keys if key in record},
     }
+
+
+CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
+    "index": {"Description": "Number of the lesion at both visits, by decreasing volume"},
+    "change": {"Description": "What became of the lesion", "Levels": CHANGES},
+    "reason": {"Description": "Why it is uncertain", "Levels": CHANGE_REASONS},
+    "volume_earlier_mm3": {
+        "Description": "Volume at the earlier visit, in the half-way space",
+        "Units": "mm^3",
+    },
+    "volume_later_mm3": {
+        "Description": "Volume at the later visit, in the half-way space",
+        "Units": "mm^3",
+    },
+    "area_ratio": {
+        "Description": "Later to earlier area of the great circle of the sphere of equal volume"
+    },
+    "contrast_ratio": {
+        "Description": "Contrast of what appeared or vanished to the tissue around it: at the "
+        "visit without it to that with it (0: it was not there, 1: it was)"
+    },
+    "x_mm": {"Description": "Centroid in the half-way space, to the right", "Units": "mm"},
+    "y_mm": {"Description": "Centroid in the half-way space, to the front", "Units": "mm"},
+    "z_mm": {"Description": "Centroid in the half-way space, upwards", "Units": "mm"},
+    "region": MORPHOMETRY_COLUMNS["region"],
+    "lesions_earlier": {"Description": "Its numbers in the earlier scan's label image"},
+    "lesions_later": {"Description": "Its numbers in the later scan's label image"},
+}
+CHANGE_DESCRIPTIONS = {
+    "flair": "T2-FLAIR without skull, bias-corrected, in the space half-way between two visits",
+    "mask": "Lesions of one visit in the space half-way between two visits",
+    "probability": "Lesion probability of one visit in the space half-way between two visits",
+    "classes": "What became of each lesion between two visits: one value per class",
+    "table": "One row per lesion of either visit: volumes and what became of it",
+    "record": "Change of the lesions between two visits, and what it rests on",
+}
+
+
+def change_sidecar(
+    kind: str, *, sources: list[str], classes: str, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of the sidecar of one file about the change between two visits.
+
+    Parameters
+    ----------
+    kind : {"flair", "mask", "probability", "classes", "table"}
+        What the file holds; ``class_table`` shares the sidecar of ``classes``.
+    sources : list of str
+        BIDS URIs of what it was made from.
+    classes : str
+        Path of the label image of the change classes, which stands for the half-way space.
+    record : mapping
+        Keys of the record that all of them carry.
+
+    Returns
+    -------
+    dict
+        JSON-ready.
+    """
+    content: dict[str, Any] = {"Description": CHANGE_DESCRIPTIONS[kind], "Sources": sources}
+    if kind == "table":
+        return {**content, **CHANGE_COLUMNS, **record}
+    content["SpatialReference"] = bids_uri(classes)
+    if kind == "flair":
+        content["SkullStripped"] = True
+    elif kind == "mask":
+        content["Type"] = "Lesion"
+    elif kind == "classes":
+        content["Classes"] = CHANGES
+    return {**content, **record}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.crossval import CrossvalOptions, cross_validate
+from msnmo_bids.run.session import guard
 from msnmo_bids.training.config import add_training_arguments
 
 PROGRAM = "msnmo-crossval"

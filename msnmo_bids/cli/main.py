@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.options import LEVELS, AppOptions
+from msnmo_bids.run.session import guard
 
 PROGRAM = "msnmo"
 EPILOG = """\

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import OUTPUT, Options, argument, option
+from msnmo_bids.run.session import guard
 
 if TYPE_CHECKING:
     from msnmo_bids.meta.studies import Studies

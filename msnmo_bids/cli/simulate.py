@@ -9,7 +9,6 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import ClassVar
 
-from msnmo_bids.cli.guard import guard
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
 from msnmo_bids.run.checks import check_places
@@ -23,9 +22,10 @@ from msnmo_bids.run.options import (
     list_of,
     option,
 )
+from msnmo_bids.run.session import guard
 
 PROGRAM = "msnmo-simulate"
-DIAGNOSES = ("MS", "NMOSD", "HC")
+DIAGNOSES = ("MS", "NMOSD", "SVD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
 EPILOG = """\

@@ -29,6 +29,8 @@ _OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
+#: Folders of the joint model and of the radiologists' rule.
+REFERENCE, RULE = "joint", "rule"
 #: The positive diagnosis of sensitivity, specificity and ROC, where it is a class.
 POSITIVE = "NMOSD"
 

@@ -1,23 +1,27 @@
-"""ROC curves, calibration and learning curves of a cross-validation (PNG)."""
+"""Figures as files, and those of a cross-validation: ROC curves, calibration, learning curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.classification import calibration_bins, roc_points
-from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults
-from msnmo_bids.evaluation.drawing import figure_file
-from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE, label
+from msnmo_bids.evaluation.crossval import REFERENCE, RULE, CrossValidation, ModelResults
 from msnmo_bids.evaluation.summary import Measure, classified
+from msnmo_bids.evaluation.tables import label
 from msnmo_bids.text import natural_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
 
 #: Okabe and Ito's palette, without its black (the joint model's) and its yellow (pale on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -27,6 +31,38 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _SMOOTH_SHARE = 0.02  # of the steps, for the running mean of a loss
 _POINTS = 600  # of a learning curve that are drawn
 _CALIBRATION_BINS = 5
+
+
+@contextmanager
+def figure_file(size: tuple[float, float], *out: Path) -> Iterator[Figure]:
+    """Give a figure and write it at the end; equal figures are equal files.
+
+    Parameters
+    ----------
+    size : tuple of float
+        Width and height, inches.
+    *out : Path
+        Files, PNG or SVG by their suffix.
+
+    Yields
+    ------
+    Figure
+        To draw on.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({
+            "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "msnmo",
+        })  # fmt: skip
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        for file in out:
+            unnamed = {"Date": None} if file.suffix == ".svg" else None
+            with atomic_path(file) as temporary:
+                figure.savefig(temporary, dpi=DPI, metadata=unnamed)
 
 
 def roc_figure(

@@ -9,15 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_text, write_tsv
-from msnmo_bids.evaluation import sites
 from msnmo_bids.evaluation.crossval import CrossValidation, read_crossval
-from msnmo_bids.evaluation.examples import model_of_cams, read_examples
-from msnmo_bids.evaluation.overlays import activation_figure, overlay_figure
-from msnmo_bids.evaluation.paper_tables import Table, build_tables, label, paper
+from msnmo_bids.evaluation.overlays import (
+    activation_figure,
+    model_of_cams,
+    overlay_figure,
+    read_examples,
+)
 from msnmo_bids.evaluation.plots import calibration_figure, learning_curves, roc_figure
 from msnmo_bids.evaluation.statistics import DRAWS
-from msnmo_bids.evaluation.summary import Measure, summarise
-from msnmo_bids.evaluation.table_files import lines, remarks, write_table
+from msnmo_bids.evaluation.summary import SITE_COLUMNS, Measure, guesses, site_rows, summarise
+from msnmo_bids.evaluation.tables import (
+    Table,
+    build_tables,
+    label,
+    lines,
+    paper,
+    remarks,
+    write_table,
+)
 from msnmo_bids.reports.page import data_uri, render
 from msnmo_bids.version import get_version
 
@@ -93,8 +103,8 @@ def write_evaluation(
     tables = build_tables(found, measures)
     for table in tables:
         write_table(table, out / "tables")
-    by_site = sites.site_rows(found)
-    write_tsv(out / "tables" / "sites.tsv", sites.COLUMNS, by_site)
+    by_site = site_rows(found)
+    write_tsv(out / "tables" / "sites.tsv", SITE_COLUMNS, by_site)
     figures = _draw(found, measures, out / "figures")
     page = out / PAGE
     write_text(page, _page(found, tables, figures, by_site, gaps, notes, draws))
@@ -181,7 +191,7 @@ def _page(
         figures=figures,
         sites=by_site,
         site_model=label(str(by_site[0]["model"])) if by_site else "",
-        guesses=sites.guesses(found),
+        guesses=guesses(found),
         gaps=gaps,
         not_run=not_run,
         notes=notes,

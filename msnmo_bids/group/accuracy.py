@@ -13,13 +13,11 @@ import pandas as pd
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
-from msnmo_bids.evaluation.crossval import CrossValidation, ModelResults, scan_columns
-from msnmo_bids.evaluation.paper_tables import REFERENCE
+from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults, scan_columns
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
-from msnmo_bids.evaluation.sites import guesses
 from msnmo_bids.evaluation.statistics import DRAWS
-from msnmo_bids.evaluation.summary import Measure, classified, summarise
-from msnmo_bids.group.covariates import Covariates
+from msnmo_bids.evaluation.summary import Measure, classified, guesses, summarise
+from msnmo_bids.group.cohort import Covariates
 from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.

@@ -1,40 +1,57 @@
-"""The cohort as its page and its tables see it, and its evaluation."""
+"""The cohort: its scans, and what the raw data set says of each: diagnosis, site, scanner, age."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from msnmo_bids.bids.metadata import Sidecars
+from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.evaluation.crossval import CrossValidation
-from msnmo_bids.evaluation.paper_tables import REFERENCE
-from msnmo_bids.evaluation.statistics import DRAWS
-from msnmo_bids.evaluation.summary import Measure, summarise
-from msnmo_bids.group.accuracy import (
-    Accuracy,
-    accuracy_figures,
-    as_results,
-    limits_of_accuracy,
-    measure_accuracy,
-)
-from msnmo_bids.group.agreement import (
-    Metrics,
-    bland_altman_figure,
-    compare_all,
-    failures_figure,
-    limits_of_agreement,
-    worst_first,
-)
-from msnmo_bids.group.covariates import Covariates
+from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem
-from msnmo_bids.meta.plots import forest_plot
-from msnmo_bids.meta.pooling import analyse
-from msnmo_bids.meta.report import sentences
-from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
+from msnmo_bids.text import Note, merged
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the raw data set's tables.
+
+    Parameters
+    ----------
+    diagnosis, site, age : str
+        Column of ``scans.tsv``, ``sessions.tsv`` or ``participants.tsv``.
+    scanner : str
+        The same; empty: manufacturer, model and field strength from the sidecar.
+    """
+
+    diagnosis: str = "diagnosis"
+    site: str = "site"
+    age: str = "age"
+    scanner: str = ""
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What is known of a scan; None: unknown.
+
+    Parameters
+    ----------
+    diagnosis, site, scanner : str or None
+        As the tables or the sidecar have them.
+    age : float or None
+        Years.
+    """
+
+    diagnosis: str | None = None
+    site: str | None = None
+    scanner: str | None = None
+    age: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,142 +92,117 @@ class Cohort:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Lesion masks against manual ones.
+def read_covariates(
+    bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
+) -> tuple[dict[str, Covariates], list[str]]:
+    """Read what the raw data set says of the scans.
 
     Parameters
     ----------
-    metrics : dict of str to dict
-        By scan, the worst first.
-    problems : dict of str to str
-        Scan -> why it was not compared, for scans with results.
-    measures : dict of str to Measure
-        Over all scans, by metric.
-    limits : tuple of float or None
-        Bias and limits of agreement of the volumes, in ml.
-    """
-
-    metrics: dict[str, Metrics]
-    problems: dict[str, str]
-    measures: dict[str, Measure]
-    limits: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a cohort with known diagnoses or manual masks says of the model.
-
-    Parameters
-    ----------
-    accuracy : Accuracy or None
-        Of the diagnoses.
-    agreement : Agreement or None
-        Of the lesion masks.
-    pooling : list of (str, list of str, Path or None)
-        Of DSC, accuracy, sensitivity and specificity over the sites: measure, paragraphs, and
-        forest plot (SVG) unless no site has a value to pool. Empty with fewer than two sites.
-    figures : dict of str to Path or None
-        PNG files by name.
-    limits : list of str
-        Why the diagnoses are not compared, or not all of them, in sentences.
-    """
-
-    accuracy: Accuracy | None
-    agreement: Agreement | None
-    pooling: list[tuple[str, list[str], Path | None]]
-    figures: dict[str, Path | None]
-    limits: list[str] = field(default_factory=list)
-
-
-def evaluate(
-    cohort: Cohort,
-    output_dir: Path,
-    masks: Mapping[str, Path],
-    no_mask: Mapping[str, str],
-    figures: Path,
-) -> Evaluation:
-    """Evaluate the model on the cohort, as far as diagnoses and manual masks are known.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        All scans.
-    output_dir : Path
-        Output folder.
-    masks : mapping of str to Path
-        Scan -> manual mask.
-    no_mask : mapping of str to str
-        Scan -> why there is none.
-    figures : Path
-        Folder of the figures.
+    bids_dir : Path or None
+        Root of the raw data set.
+    scans : iterable of str
+        Images, POSIX paths from the root.
+    columns : Columns
+        Where things stand.
+    classes : iterable of str
+        Diagnosis classes: a diagnosis that differs from one in case only is that class.
 
     Returns
     -------
-    Evaluation
+    covariates : dict of str to Covariates
+        By scan.
+    notes : list of str
+        What in the tables and sidecars could not be used, or was guessed, one line per kind.
+
+    Raises
+    ------
+    UsageError
+        If the user named a column that no table has.
     """
-    metrics, problems = compare_all(output_dir, cohort.records, masks)
-    found = as_results(
-        cohort.records, cohort.covariates, cohort.classes, cohort.positive, metrics, output_dir
-    )
-    drawn: dict[str, Path | None] = {}
-    accuracy = measure_accuracy(found) if cohort.classes else None
-    if accuracy is not None:
-        drawn |= accuracy_figures(found, accuracy.measures, figures)
-    agreement = None
-    if masks:
-        done = {record.relative for record in cohort.records if record.diagnosis}
-        problems |= {scan: reason for scan, reason in no_mask.items() if scan in done}
-        agreement = _agreement(found, metrics, problems)
-        drawn["failures"] = failures_figure(
-            output_dir,
-            cohort.records,
-            {scan: own.diagnosis for scan, own in cohort.covariates.items()},
-            masks,
-            list(agreement.metrics),
-            figures / "group_failures.png",
+    names = list(scans)
+    if bids_dir is None:
+        return {name: Covariates() for name in names}, []
+    tables, sidecars = Tables(bids_dir, names), Sidecars(bids_dir)
+    notes = _check(tables, names, columns, bids_dir)
+    by_name = {name.casefold(): name for name in classes}
+    found, ages = {}, []
+    for name in names:
+        diagnosis = tables.value(name, columns.diagnosis)
+        scanner = tables.value(name, columns.scanner) if columns.scanner else ""
+        age = tables.value(name, columns.age)
+        found[name] = Covariates(
+            by_name.get(diagnosis.casefold(), diagnosis) or None,
+            tables.value(name, columns.site) or None,
+            (scanner if columns.scanner else _scanner(sidecars.of(name))) or None,
+            _years(age),
         )
-        scans = found.models[REFERENCE].scans
-        drawn["bland_altman"] = bland_altman_figure(scans, figures / "group_bland-altman.png")
-    pooling = _pool(cohort, metrics, figures) if accuracy or agreement else []
-    limits = limits_of_accuracy(found)
-    return Evaluation(accuracy, agreement, pooling, drawn, limits)
+        if age and found[name].age is None:
+            ages.append(Note("ages that are not a number of years, not used", f"{name} '{age}'"))
+    of_sidecars = [note for name in names for note in sidecars.notes(name)]
+    notes += [*tables.notes(names, {*vars(columns).values()}), *ages]
+    for line in merged(notes):  # those of sidecars have been said when the scans were found
+        logger.warning("%s", line)
+    return found, merged([*notes, *of_sidecars])
 
 
-def _agreement(
-    found: CrossValidation, metrics: Mapping[str, Metrics], problems: Mapping[str, str]
-) -> Agreement:
-    scans = found.models[REFERENCE].scans
-    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
-    limits = limits_of_agreement(
-        known["true_volume_ml"].to_numpy(), known["predicted_volume_ml"].to_numpy()
-    )
-    ordered = {scan: metrics[scan] for scan in worst_first(metrics)}
-    measures = summarise(found, REFERENCE, draws=DRAWS, seed=0)
-    return Agreement(ordered, dict(problems), measures, limits)
-
-
-def _pool(
-    cohort: Cohort, metrics: Mapping[str, Metrics], figures: Path
-) -> list[tuple[str, list[str], Path | None]]:
-    """Pool accuracy and DSC over the sites; scans without a site are left out."""
-    rows = []
-    for record in cohort.records:
-        own = cohort.covariates[record.relative]
-        if own.site and record.diagnosis:
-            dsc = metrics.get(record.relative, {}).get("dsc")
-            called = str(record.diagnosis["Diagnosis"])
-            rows.append((own.site, record.subject, dsc, own.diagnosis, called))
-    scans = pd.DataFrame(rows, columns=OF_A_SCAN)
-    if scans[SITE].nunique() < 2:
+def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -> list[Note]:
+    """Name the usual columns that no table has; refuse those that the user named."""
+    standard = vars(Columns())
+    there = set().union(*(tables.columns(name) for name in scans)) if scans else set()
+    lacking = []
+    for kind, name in vars(columns).items():
+        if not name or name in there:
+            continue
+        if name != standard[kind]:
+            problem = tables.participants.problem
+            raise UsageError(
+                f"--{kind}-column: no table has a column '{name}'",
+                file=bids_dir / "participants.tsv",
+                remedy=f"Choose of {', '.join(sorted(there)) or problem or 'none: it is missing'}",
+            )
+        lacking.append(name)
+    if not tables.participants.exists:
+        return [Note("there is no participants.tsv: what it would say is not known")]
+    if tables.participants.problem or not lacking:
         return []
-    made: list[tuple[str, list[str], Path | None]] = []
-    for data in site_studies(scans, classes=cohort.classes, positive=cohort.positive):
-        if data.studies:
-            found = analyse(data)
-            plot = forest_plot(found, figures / f"sites_{data.name.lower()}_forest")
-            made.append((data.measure, sentences(found), plot.with_suffix(".svg")))
-        else:
-            left = " ".join(f"{name}: {reason}." for name, reason in data.left_out)
-            made.append((data.measure, [f"Nothing to pool. {left}"], None))
-    return made
+    options = ", ".join(f"--{name}-column" for name in lacking)
+    others = ", ".join(sorted(there)) or "no others"
+    return [
+        Note(f"no table has these columns (there are: {others}; or use {options})", name)
+        for name in lacking
+    ]
+
+
+def _scanner(metadata: dict) -> str:
+    """Name a scanner by its sidecar.
+
+    Examples
+    --------
+    >>> _scanner({"Manufacturer": "Siemens", "MagneticFieldStrength": 3})
+    'Siemens 3 T'
+    """
+    words = [
+        " ".join(metadata[key].split())
+        for key in ("Manufacturer", "ManufacturersModelName")
+        if metadata.get(key)
+    ]
+    field = metadata.get("MagneticFieldStrength")
+    if field is not None:
+        words.append(f"{field:.2g} T")
+    return " ".join(words)
+
+
+def _years(text: str) -> float | None:
+    """Read an age; ``89+``, as data sets hide great ages, is 89.
+
+    Examples
+    --------
+    >>> _years("89+"), _years("n/a")
+    (89.0, None)
+    """
+    try:
+        value = float(text.removesuffix("+"))
+    except ValueError:
+        return None
+    return value if 0 <= value < 150 else None

@@ -15,7 +15,7 @@ from msnmo_bids.bids.dataset import atomic_path, write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
-from msnmo_bids.evaluation.drawing import DPI
+from msnmo_bids.evaluation.plots import DPI
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
 from msnmo_bids.reports.figures import CONVENTION, flair_panel
 from msnmo_bids.reports.panels import BACKGROUND, ColourBar, Row, draw

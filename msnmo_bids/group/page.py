@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
-from msnmo_bids.evaluation.paper_tables import HEADINGS
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
+from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
-from msnmo_bids.group.cohort import Cohort, Evaluation
-from msnmo_bids.group.cost import step_costs
+from msnmo_bids.group.cohort import Cohort
 from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
+from msnmo_bids.group.evaluation import Evaluation
 from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
@@ -298,3 +299,60 @@ def _agreement_means(evaluation: Evaluation) -> list[tuple[str, tuple[str, str, 
     measures = evaluation.agreement.measures
     metrics = (*segmentation.METRICS, "pooled_dsc")
     return [(HEADINGS[metric][0], cell(metric, measures[metric])) for metric in metrics]
+
+
+class StepCost(NamedTuple):
+    """What a step cost.
+
+    Parameters
+    ----------
+    step : str
+        In words.
+    scans : int
+        Scans in which it was measured.
+    wall_seconds, cpu_seconds : float
+        Medians over them; of all cores.
+    memory_gb : float
+        Largest peak of a process.
+    share : float
+        Of the longest step's median, for a bar.
+    """
+
+    step: str
+    scans: int
+    wall_seconds: float
+    cpu_seconds: float
+    memory_gb: float
+    share: float
+
+
+def step_costs(records: Sequence[ScanRecord]) -> list[StepCost]:
+    """Summarise what processing cost, step by step.
+
+    Parameters
+    ----------
+    records : sequence of ScanRecord
+        Scans; those whose run did not measure it count for nothing.
+
+    Returns
+    -------
+    list of StepCost
+        In the order in which a scan goes through them.
+    """
+    by_step: dict[str, list[dict[str, float]]] = {}
+    for record in records:
+        for step, cost in record.steps.items():
+            by_step.setdefault(step, []).append(cost)
+    wall = {step: median(c["WallSeconds"] for c in costs) for step, costs in by_step.items()}
+    longest = max(wall.values(), default=0) or 1
+    return [
+        StepCost(
+            step=step,
+            scans=len(costs),
+            wall_seconds=wall[step],
+            cpu_seconds=median(cost["CPUSeconds"] for cost in costs),
+            memory_gb=max(cost["MemoryGB"] for cost in costs),
+            share=wall[step] / longest,
+        )
+        for step, costs in by_step.items()
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,39 @@ from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, w
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, class_names, in_order
 from msnmo_bids.evaluation.crossval import positive_class
-from msnmo_bids.group.cohort import Cohort, evaluate
-from msnmo_bids.group.columns import column_dictionary, table_row
-from msnmo_bids.group.covariates import read_covariates
+from msnmo_bids.group.cohort import Cohort, Columns, read_covariates
+from msnmo_bids.group.evaluation import evaluate
 from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_frequency_maps
-from msnmo_bids.group.outliers import outliers
 from msnmo_bids.group.page import page
-from msnmo_bids.group.quality import read_quality
-from msnmo_bids.group.review_list import review_list
-from msnmo_bids.group.settings import GroupSettings
-from msnmo_bids.group.tables import write_tables
+from msnmo_bids.group.review_list import outliers, read_quality, review_list
+from msnmo_bids.group.tables import column_dictionary, table_row, write_tables
 from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
 
 logger = logging.getLogger(__name__)
 
 PHENOTYPE = "msnmo"
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """What the user asks of the group level.
+
+    Parameters
+    ----------
+    columns : Columns
+        Where the raw data set says diagnosis, site, scanner and age.
+    positive : str
+        Positive diagnosis of sensitivity and ROC; empty: NMOSD, or else the last class.
+    masks : mapping of str to Path
+        Scan -> manual lesion mask.
+    no_mask : mapping of str to str
+        Scan -> why it has no manual mask; empty when none were asked for.
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    positive: str = ""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    no_mask: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_group(

@@ -140,7 +140,7 @@ class WriteChanges(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.bids.change_sink import ChangeResults, write_changes
+        from msnmo_bids.bids.changes import ChangeResults, write_changes
 
         given = self.inputs
         found = json.loads(Path(given.table_file).read_text(encoding="utf-8"))

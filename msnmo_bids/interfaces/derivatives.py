@@ -58,7 +58,7 @@ class WriteDerivatives(StepInterface):
             given.class_probabilities,
             lesions=len(measures["Table"]),
             quality=given.quality,
-            least=given.provenance["MinimumClassProbability"],
+            limits=given.provenance["NamingLimits"],
             votes=given.class_votes or (),
             distance=given.distance,
             farthest=given.provenance["MaximumOutOfDistributionScore"],

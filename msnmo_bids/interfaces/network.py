@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ class _PredictInputSpec(BaseInterfaceInputSpec):
     weights = traits.List(
         File(exists=True), minlen=1, mandatory=True, desc="NAME.safetensors; of several the mean"
     )
+    classify = traits.Bool(True, usedefault=True, desc="whether this network gives the class")
     tta = traits.Bool(False, usedefault=True, desc="mean with the mirror image, left to right")
     device = traits.Str("cpu", usedefault=True, desc="cpu, cuda or cuda:N")
     precision = traits.Enum("fp32", "bf16", usedefault=True, desc="arithmetic")
@@ -32,8 +34,8 @@ class _PredictInputSpec(BaseInterfaceInputSpec):
 
 class _PredictOutputSpec(TraitedSpec):
     probability_file = File(exists=True, desc="lesion probability (D, H, W), .npy")
-    cam_file = File(exists=True, desc="class activation maps (K, D, H, W), .npy")
-    class_probabilities = traits.Dict(desc="calibrated probability by class")
+    cam_file = File(exists=True, desc="class activation maps (K, D, H, W), .npy, if wanted")
+    class_probabilities = traits.Dict(desc="calibrated probability by class, if wanted")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
     distance = traits.Either(None, traits.Float, desc="from the training scans")
 
@@ -46,7 +48,7 @@ class Predict(StepInterface):
     Raises
     ------
     MsnmoError
-        If the weights lack one of the tasks, or the network's output is not finite.
+        If the weights lack a task that is wanted, or the network's output is not finite.
     """
 
     input_spec = _PredictInputSpec
@@ -69,23 +71,27 @@ class Predict(StepInterface):
         )
         weights = ", ".join(self.inputs.weights)
         probability = _checked(prediction.probability, "segmentation", weights)
+        probability_file = folder / "probability.npy"
+        np.save(probability_file, probability, allow_pickle=False)
+        outputs = {"probability_file": str(probability_file), "distance": prediction.distance}
+        if not self.inputs.classify:
+            return outputs
         cams = _checked(prediction.cams, "classification", weights)
         values = _checked(prediction.class_probabilities, "classification", weights)
         votes = _checked(prediction.class_votes, "classification", weights)
-
-        def by_class(row: np.ndarray) -> dict[str, float]:
-            return dict(zip(prediction.class_names, row.tolist(), strict=True))
-
-        probability_file, cam_file = folder / "probability.npy", folder / "cams.npy"
-        np.save(probability_file, probability, allow_pickle=False)
+        cam_file = folder / "cams.npy"
         np.save(cam_file, cams, allow_pickle=False)
         return {
-            "probability_file": str(probability_file),
+            **outputs,
             "cam_file": str(cam_file),
-            "class_probabilities": by_class(values),
-            "class_votes": [by_class(vote) for vote in votes],
-            "distance": prediction.distance,
+            "class_probabilities": by_class(prediction.class_names, values),
+            "class_votes": [by_class(prediction.class_names, vote) for vote in votes],
         }
+
+
+def by_class(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Return numbers by the names of the classes."""
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 def _checked(array: np.ndarray | None, task: str, weights: str) -> np.ndarray:

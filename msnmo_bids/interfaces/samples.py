@@ -48,7 +48,7 @@ class WriteSample(StepInterface):
         from msnmo_bids.errors import BadInputError
         from msnmo_bids.interfaces.images import load_array
         from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-        from msnmo_bids.labelled.sample_file import NativeGrid, write_sample_file
+        from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
         from msnmo_bids.preprocessing.cube import CubeTransform
         from msnmo_bids.version import get_version
 

@@ -9,6 +9,7 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.interfaces.network import by_class
 
 
 class _RegionMapInputSpec(BaseInterfaceInputSpec):
@@ -49,10 +50,10 @@ class _SegmentInputSpec(BaseInterfaceInputSpec):
     mask_file = File(exists=True, mandatory=True, desc="brain mask")
     transform_file = File(exists=True, mandatory=True, desc="the cube's box, JSON")
     probability_file = File(exists=True, mandatory=True, desc="probability on the cube, .npy")
-    cam_file = File(exists=True, mandatory=True, desc="CAMs on the cube (K, D, H, W), .npy")
+    cam_file = File(exists=True, desc="CAMs on the cube (K, D, H, W), .npy")
     region_file = File(exists=True, mandatory=True, desc="region codes, .npy")
     mni_file = File(exists=True, mandatory=True, desc="index to MNI mm (4, 4), .npy")
-    class_names = traits.List(traits.Str, mandatory=True, desc="order of the CAMs")
+    class_names = traits.List(traits.Str, desc="order of the CAMs")
     threshold = traits.Float(mandatory=True, desc="lesion above this probability")
     min_volume = traits.Float(mandatory=True, desc="smallest lesion that is kept (mm³)")
 
@@ -61,8 +62,9 @@ class _SegmentOutputSpec(TraitedSpec):
     probability_file = File(exists=True, desc="lesion probability (RAS, float32)")
     lesion_file = File(exists=True, desc="lesion mask (RAS, uint8)")
     label_file = File(exists=True, desc="lesion labels (RAS, int32)")
-    cam_files = traits.Dict(desc="class activation map by class (RAS, float32)")
+    cam_files = traits.Dict(desc="class activation map by class (RAS, float32), where given")
     table_file = File(exists=True, desc="JSON: one row per lesion, summary")
+    descriptor_file = File(exists=True, desc="descriptors (N, D) of the lesions, .npy")
 
 
 class SegmentLesions(StepInterface):
@@ -76,6 +78,7 @@ class SegmentLesions(StepInterface):
         import numpy as np
 
         from msnmo_bids.interfaces.images import load_array, write_like
+        from msnmo_bids.lesions.descriptors import describe_lesions
         from msnmo_bids.lesions.morphometry import measure_lesions
         from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
         from msnmo_bids.lesions.regions import Regions
@@ -100,12 +103,79 @@ class SegmentLesions(StepInterface):
             f"{name}_file": str(write_like(array, flair, folder / f"{name}.nii"))
             for name, array in arrays.items()
         }
-        cams = np.load(self.inputs.cam_file, mmap_mode="r")
         cam_files: dict[str, str] = {}
-        for name, cam in zip(self.inputs.class_names, cams, strict=True):
-            native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
-            cam_files[name] = str(write_like(native, flair, folder / f"cam_{len(cam_files)}.nii"))
-        table_file = folder / "lesions.json"
-        measures = measure_lesions(lesions, regions, affine)
+        if self.inputs.cam_file:
+            cams = np.load(self.inputs.cam_file, mmap_mode="r")
+            for name, cam in zip(self.inputs.class_names, cams, strict=True):
+                native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
+                file = write_like(native, flair, folder / f"cam_{len(cam_files)}.nii")
+                cam_files[name] = str(file)
+        descriptors = describe_lesions(lesions.labels, regions, nib.affines.voxel_sizes(affine))
+        table_file, descriptor_file = folder / "lesions.json", folder / "descriptors.npy"
+        np.save(descriptor_file, descriptors, allow_pickle=False)
+        measures = measure_lesions(lesions, regions, affine, descriptors)
         table_file.write_text(json.dumps(measures), encoding="utf-8")
-        return {**written, "cam_files": cam_files, "table_file": str(table_file)}
+        return {
+            **written,
+            "cam_files": cam_files,
+            "table_file": str(table_file),
+            "descriptor_file": str(descriptor_file),
+        }
+
+
+class _ClassifyInputSpec(BaseInterfaceInputSpec):
+    weights = traits.List(
+        File(exists=True), minlen=1, mandatory=True, desc="NAME.safetensors; of several the mean"
+    )
+    descriptor_file = File(exists=True, mandatory=True, desc="descriptors (N, D), .npy")
+    label_file = File(exists=True, mandatory=True, desc="lesion labels (RAS)")
+    table_file = File(exists=True, mandatory=True, desc="JSON: one row per lesion, summary")
+
+
+class _ClassifyOutputSpec(TraitedSpec):
+    cam_files = traits.Dict(desc="class activation map by class (RAS, float32)")
+    table_file = File(exists=True, desc="JSON: the same with what each lesion adds")
+    class_probabilities = traits.Dict(desc="calibrated probability by class")
+    class_votes = traits.List(traits.Dict, desc="the same of each network")
+
+
+class ClassifyLesions(StepInterface):
+    """Classify a scan by its lesions, and tell what each adds."""
+
+    input_spec = _ClassifyInputSpec
+    output_spec = _ClassifyOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from msnmo_bids.interfaces.images import load_array, write_like
+        from msnmo_bids.model.cam import lesion_activation_maps
+        from msnmo_bids.model.inference import classify_lesions
+
+        found = classify_lesions(np.load(self.inputs.descriptor_file), *self.inputs.weights)
+        label_file = Path(self.inputs.label_file)
+        maps = lesion_activation_maps(load_array(label_file), found.contributions)
+        measures = json.loads(Path(self.inputs.table_file).read_text(encoding="utf-8"))
+        margins = found.margins()
+        for row, adds, without in zip(
+            measures["Table"], margins.contributions, margins.without, strict=True
+        ):
+            row |= {"contribution": float(adds), "margin_without": float(without)}
+        measures["Summary"]["Margin"] = {
+            "Class": margins.first,
+            "Over": margins.second,
+            "Value": margins.margin,
+            "Bias": margins.bias,
+        }
+        table_file = folder / "lesions.json"
+        table_file.write_text(json.dumps(measures), encoding="utf-8")
+        names = found.class_names
+        return {
+            "cam_files": {
+                name: str(write_like(values, label_file, folder / f"cam_{number}.nii"))
+                for number, (name, values) in enumerate(zip(names, maps, strict=True))
+            },
+            "table_file": str(table_file),
+            "class_probabilities": by_class(names, found.class_probabilities),
+            "class_votes": [by_class(names, vote) for vote in found.class_votes],
+        }

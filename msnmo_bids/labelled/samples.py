@@ -1,10 +1,34 @@
-"""A training sample: what the networks see of one scan."""
+"""Training samples, and the file of a prepared scan: cube, lesions, the way back to its own grid.
+
+An ``.npz`` without pickled objects:
+
+========== ==================== =========================================================
+image      (D, H, W) float16    z-scores, background 0: the network's input
+lesions    (D, H, W) uint8      manual lesion mask on the cube; missing without a mask
+brain      (n,) uint8           brain mask on the scan's RAS grid, 8 voxels a byte
+transform  text                 `CubeTransform` as JSON
+zooms      (3,) float           voxel size of the RAS grid (mm)
+record     text                 tools, flags, version: JSON
+========== ==================== =========================================================
+"""
 
 from __future__ import annotations
 
+import json
+import zipfile
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from msnmo_bids.bids.dataset import atomic_path
+from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.preprocessing.cube import CubeTransform, from_cube, labels_to_cube
+
+#: Changes when files of an older form must not be read any more.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -27,3 +51,144 @@ class Sample:
     lesions: np.ndarray | None
     diagnosis: int | None
     name: str = ""
+
+
+@dataclass(frozen=True)
+class NativeGrid:
+    """The grid of a scan in RAS order, and its brain.
+
+    Parameters
+    ----------
+    transform : CubeTransform
+        Where the cube lies on the grid.
+    brain : ndarray, (X, Y, Z), bool
+        Brain mask.
+    zooms : tuple of float, (3,)
+        Voxel size (mm).
+    """
+
+    transform: CubeTransform
+    brain: np.ndarray
+    zooms: tuple[float, float, float]
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel (mm³)."""
+        return float(np.prod(self.zooms))
+
+    def to_native(self, probability: np.ndarray) -> np.ndarray:
+        """Bring a probability back from the cube, as the app does.
+
+        Parameters
+        ----------
+        probability : ndarray, (D, H, W) or (C, D, H, W)
+            On the cube.
+
+        Returns
+        -------
+        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
+            RAS order; trilinear; 0 outside of the brain.
+
+        Raises
+        ------
+        ValueError
+            The probability has another shape than the cube.
+        """
+        return from_cube(probability, self.transform) * self.brain
+
+
+def write_sample_file(
+    target: Path,
+    *,
+    image: np.ndarray,
+    grid: NativeGrid,
+    lesions: np.ndarray | None,
+    record: dict[str, Any],
+) -> None:
+    """Write the file of a prepared scan, whole or not at all.
+
+    Parameters
+    ----------
+    target : Path
+        The ``.npz`` file.
+    image : ndarray, (D, H, W)
+        z-scores.
+    grid : NativeGrid
+        Where the cube comes from.
+    lesions : ndarray, (X, Y, Z), uint8, or None
+        Lesion mask on the scan's RAS grid.
+    record : dict
+        What it was made with; JSON-ready.
+
+    Raises
+    ------
+    ValueError
+        The lesion mask has another shape than the scan.
+    """
+    content: dict[str, Any] = {
+        "image": image.astype(np.float16),
+        "brain": np.packbits(grid.brain),
+        "transform": grid.transform.to_json(),
+        "zooms": np.asarray(grid.zooms, dtype=float),
+        "record": json.dumps(record),
+    }
+    if lesions is not None:
+        if lesions.shape != grid.transform.source_shape:
+            shape = grid.transform.source_shape
+            raise ValueError(f"lesion mask of shape {lesions.shape} for a scan of shape {shape}")
+        content["lesions"] = labels_to_cube(lesions, grid.transform)
+    with atomic_path(target) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **content)
+
+
+def read_cubes(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return image (D, H, W; float16) and lesions (D, H, W; uint8, or None) of a prepared scan.
+
+    Raises
+    ------
+    MsnmoError
+        The file is missing or damaged.
+    """
+    content = _read(file, "image", "lesions")
+    return content["image"], content.get("lesions")
+
+
+def read_grid(file: Path) -> NativeGrid:
+    """Return the grid of a prepared scan.
+
+    Raises
+    ------
+    MsnmoError
+        The file is missing or damaged.
+    """
+    content = _read(file, "transform", "brain", "zooms")
+    transform = CubeTransform.from_json(str(content["transform"]))
+    count = int(np.prod(transform.source_shape))
+    brain = np.unpackbits(content["brain"], count=count).astype(bool)
+    x, y, z = (float(size) for size in content["zooms"])
+    return NativeGrid(transform, brain.reshape(transform.source_shape), (x, y, z))
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return what a prepared scan was made with.
+
+    Raises
+    ------
+    MsnmoError
+        The file is missing or damaged.
+    """
+    return json.loads(str(_read(file, "record")["record"]))
+
+
+def _read(file: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read some of the arrays; a missing one that may be missing is left out."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise MsnmoError(
+            f"this prepared scan cannot be read ({error})",
+            file=file,
+            remedy="Remove the file: the next run prepares the scan again",
+            exit_code=ExitCode.IO_ERROR,
+        ) from error

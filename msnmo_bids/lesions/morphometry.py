@@ -9,15 +9,25 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
 from msnmo_bids.lesions.pipeline import Lesions
 from msnmo_bids.lesions.regions import REGIONS, Regions, assign_regions
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
+#: Columns of the lesion table, and the descriptors that they show (mm).
+SHOWN = {
+    "lateral_ventricle_mm": "lateral_least",
+    "lower_ventricle_mm": "lower_least",
+    "cortex_mm": "cortex_least",
+    "long_axis_mm": "long_axis",
+}
 
 
-def measure_lesions(lesions: Lesions, regions: Regions, affine: np.ndarray) -> dict[str, Any]:
+def measure_lesions(
+    lesions: Lesions, regions: Regions, affine: np.ndarray, descriptors: np.ndarray
+) -> dict[str, Any]:
     """Measure the lesions of a scan and say where they lie.
 
     Parameters
@@ -28,12 +38,15 @@ def measure_lesions(lesions: Lesions, regions: Regions, affine: np.ndarray) -> d
         Of the scan, on the same grid.
     affine : ndarray, (4, 4)
         Index to RAS mm.
+    descriptors : ndarray, (n, D)
+        Of the lesions (:func:`~msnmo_bids.lesions.descriptors.describe_lesions`); the table shows
+        those that a reader understands.
 
     Returns
     -------
     dict
-        JSON-ready. Table: `lesion_table`; Summary: `summary`, and AtlasRegistration: where the scan
-        lies in MNI space.
+        JSON-ready. Table: `lesion_table`, with `SHOWN` of the descriptors; Summary:
+        `summary`, and AtlasRegistration: where the scan lies in MNI space.
     """
     voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
     table = lesion_table(
@@ -43,6 +56,11 @@ def measure_lesions(lesions: Lesions, regions: Regions, affine: np.ndarray) -> d
         affine,
         lesion_locations(lesions.labels, regions.to_mni, voxel_volume),
     )
+    columns = list(DESCRIPTORS)
+    for row, values in zip(table, descriptors, strict=True):
+        row |= {
+            name: round(float(values[columns.index(source)]), 2) for name, source in SHOWN.items()
+        }
     registration = regions.registration(affine)
     return {"Table": table, "Summary": {**summary(table), "AtlasRegistration": registration}}
 

@@ -150,7 +150,11 @@ def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]
     _, atlas, atlas_affine = load_atlas()
     # The arrays' own axes, not the scanner's: slices are tilted to lie as the atlas's do.
     matrix = register_affine(values * brain, zooms, atlas, nib.affines.voxel_sizes(atlas_affine))
-    codes = refine(atlas_on_grid(matrix, values.shape), values, brain, zooms)
+    codes = np.zeros(values.shape, np.int8)
+    [box] = ndimage.find_objects(brain.astype(np.uint8))
+    inside = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    prior = atlas_on_grid(matrix @ inside, values[box].shape)
+    codes[box] = refine(prior, values[box], brain[box], zooms)
     return Regions(codes, atlas_affine @ matrix)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from msnmo_bids.evaluation.drawing import figure_file
+from msnmo_bids.evaluation.plots import figure_file
 from msnmo_bids.meta.pooling import FIXED, MODEL_NAMES, RANDOM, Analysis
 from msnmo_bids.meta.studies import Numbers, Z, rounded
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 #: What the two ways are called in metadata, derivatives and methods texts.
 TEMPERATURE_SCALING = "temperature scaling"
-ISOTONIC_CALIBRATION = "isotonic calibration"
+DIRICHLET_CALIBRATION = "Dirichlet calibration"
 
 
 @dataclass(frozen=True)
@@ -17,58 +17,52 @@ class Calibration:
     """How class probabilities are made of logits.
 
     Either softmax(logits / temperature) (Guo et al. 2017, "On calibration of modern neural
-    networks", ICML), or, for two classes, by a curve that never falls: how often the second class
-    was the true one among scans with such a margin of its logit over that of the first. Where
-    evidence for one class is worth less than as much for the other, no temperature does (isotonic
-    calibration: Zadrozny & Elkan 2002, "Transforming classifier scores into accurate multiclass
-    probability estimates", KDD, 694-699).
+    networks", ICML), or Dirichlet calibration (Kull et al. 2019, "Beyond temperature scaling",
+    NeurIPS): softmax(W ln p + b) with p = softmax(logits). For two classes it is beta calibration
+    (Kull, Silva Filho & Flach 2017, Electronic Journal of Statistics 11:5052-5080). Evidence for
+    one class can so be worth less than as much for another.
 
     Parameters
     ----------
     temperature : float
-        1 leaves the probabilities as they are. Not used with a curve.
+        1 leaves the probabilities as they are. Not used with a matrix.
     method : str
         How this was found.
     data : str
         On which data.
-    margins, chances : tuple of float, (M,)
-        The curve: margins of the logits, rising, and the probability of the second class there;
-        linear between them, constant beyond the first and the last. Empty: none.
+    matrix : tuple of tuple of float, (K, K)
+        W, a row per class. Empty: temperature scaling.
+    offset : tuple of float, (K,)
+        b.
 
     Raises
     ------
     ValueError
-        If the temperature is not above 0, the curve falls, leaves 0 to 1, or its margins do not
-        rise or are not as many as its chances.
+        If the temperature is not above 0, or the matrix is not square or not as large as the
+        offset.
 
     Examples
     --------
     >>> Calibration(temperature=2.0).probabilities(np.array([0.0, 4.0])).round(2).tolist()
     [0.12, 0.88]
-    >>> curve = Calibration(margins=(-1.0, 1.0), chances=(0.1, 0.7))
-    >>> curve.probabilities(np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 9.0]])).round(2).tolist()
-    [[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]
+    >>> beta = Calibration(matrix=((1.0, 0.0), (0.0, 0.5)), offset=(0.0, 0.0))
+    >>> beta.probabilities(np.array([[0.0, 3.0], [3.0, 0.0]])).round(2).tolist()
+    [[0.05, 0.95], [0.81, 0.19]]
     """
 
     temperature: float = 1.0
     method: str = "none"
     data: str = "none"
-    margins: tuple[float, ...] = ()
-    chances: tuple[float, ...] = ()
+    matrix: tuple[tuple[float, ...], ...] = ()
+    offset: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("margins", "chances"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "matrix", tuple(map(tuple, self.matrix)))
+        object.__setattr__(self, "offset", tuple(self.offset))
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
-        if len(self.margins) != len(self.chances):
-            raise ValueError(f"{len(self.margins)} margins, but {len(self.chances)} chances")
-        if any(low >= high for low, high in zip(self.margins, self.margins[1:], strict=False)):
-            raise ValueError(f"margins must rise: {self.margins}")
-        if list(self.chances) != sorted(self.chances):
-            raise ValueError(f"chances must not fall: {self.chances}")
-        if not all(0 <= chance <= 1 for chance in self.chances):
-            raise ValueError(f"chances must be from 0 to 1: {self.chances}")
+        if {len(self.matrix), *map(len, self.matrix)} != {len(self.offset)}:
+            raise ValueError(f"matrix and offset must fit: {self.matrix}, {self.offset}")
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return class probabilities.
@@ -76,7 +70,7 @@ class Calibration:
         Parameters
         ----------
         logits : ndarray, (..., K)
-            As the network gives them; with a curve K is 2.
+            As the network gives them.
 
         Returns
         -------
@@ -84,7 +78,7 @@ class Calibration:
             Sum 1 over the last axis.
         """
         logits = np.asarray(logits, dtype=float)
-        if not self.margins:
+        if not self.matrix:
             return np.asarray(softmax(logits / self.temperature, axis=-1))
-        second = np.interp(logits[..., 1] - logits[..., 0], self.margins, self.chances)
-        return np.stack([1 - second, second], axis=-1)
+        known = log_softmax(logits, axis=-1) @ np.transpose(self.matrix) + self.offset
+        return np.asarray(softmax(known, axis=-1))

@@ -1,9 +1,13 @@
-"""Class activation maps (Eq. 10): where the classification looked, which is the lesion map V."""
+"""Class activation maps (Eq. 10): where the classification looked, which is the lesion map V.
+
+Those of the lesion branch are exact: a lesion's voxels hold what the lesion adds to the logit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -70,6 +74,26 @@ def combined_cam(
         maps = _project(scale, block.expand(len(scale), -1, -1)) * count
         total += F.interpolate(maps, tuple(shape), mode="trilinear")
     return total
+
+
+def lesion_activation_maps(labels: np.ndarray, contributions: np.ndarray) -> np.ndarray:
+    """Return what each lesion adds to each class logit, as maps.
+
+    Parameters
+    ----------
+    labels : ndarray of int, (X, Y, Z)
+        1 to n; 0 elsewhere.
+    contributions : ndarray, (n, K)
+        Of the lesions, in the order of the labels
+        (:meth:`msnmo_bids.model.joint.JointNetwork.forward_lesions`).
+
+    Returns
+    -------
+    ndarray of float32, (K, X, Y, Z)
+        The values of the lesions, one voxel of each, and the bias add up to the logit.
+    """
+    values = np.concatenate([np.zeros((1, contributions.shape[1])), contributions])
+    return np.moveaxis(values.astype(np.float32)[labels], -1, 0)
 
 
 def _project(scale: Tensor, weight: Tensor) -> Tensor:

@@ -14,15 +14,13 @@ from msnmo_bids.model.blocks import (
     linear_float32,
 )
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.model.location import location_channels, location_maps
 
 
 class DiseaseClassification(nn.Module):
     """Class logits from the joint features J.
 
     For an image of 160, with channels in brackets: 80 (64) -> 40 (128) -> 20 (256); each of the
-    three is pooled, 64 + 128 + 256 = 448 values, and the linear layer gives K logits. With
-    ``location_waves`` the location maps are pooled too, as a fourth map at 20.
+    three is pooled, 64 + 128 + 256 = 448 values, and the linear layer gives K logits.
 
     Parameters
     ----------
@@ -40,24 +38,16 @@ class DiseaseClassification(nn.Module):
                 for below, width, stride in zip(inputs, widths, (1, 2, 2), strict=True)
             ]
         )
-        self.location_waves = config.location_waves
-        pooled = sum(widths) + location_channels(config.location_waves)
-        self.head = nn.Linear(pooled, len(config.classes))
+        self.head = nn.Linear(sum(widths), len(config.classes))
         self.pooling = config.pooling
         self.pooling_floor = config.pooling_floor
 
     def forward_features(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Map J ``(B, 32, D/2, H/2, W/2)`` to the feature maps F_i at 1/2, 1/4 and 1/8.
-
-        With ``location_waves`` the location maps at 1/8 follow.
-        """
+        """Map J ``(B, 32, D/2, H/2, W/2)`` to the feature maps F_i at 1/2, 1/4 and 1/8."""
         maps = []
         for block in self.blocks:
             features = block(features)
             maps.append(features)
-        if self.location_waves:
-            location = location_maps(features.shape[2:], self.location_waves, features.device)
-            maps.append(location.expand(len(features), *location.shape))
         return tuple(maps)
 
     def pooling_weights(self, lesions: Tensor | None) -> tuple[Tensor, ...] | None:
@@ -81,8 +71,6 @@ class DiseaseClassification(nn.Module):
             share = halve(share)
             count = share + self.pooling_floor
             counts.append(count / count.mean(dim=(2, 3, 4), keepdim=True))
-        if self.location_waves:
-            counts.append(counts[-1])
         return tuple(counts)
 
     def forward_head(
@@ -102,8 +90,7 @@ class DiseaseClassification(nn.Module):
         Returns
         -------
         Tensor
-            ``(B, K)``, or with `pre_logits` ``(B, 448)``, more with location maps; float32 also
-            under autocast.
+            ``(B, K)``, or with `pre_logits` ``(B, 448)``; float32 also under autocast.
         """
         counts = self.pooling_weights(lesions)
         if counts is None:

@@ -131,10 +131,6 @@ class JointConfig:
     pooling_floor : float
         Added to the lesion probability of every voxel when it weights the pooling, so that a scan
         without lesions is pooled evenly.
-    location_waves : int
-        Cosines along each axis that tell the classifier where the lesions lie
-        (:mod:`msnmo_bids.model.location`); 0, as in the paper: none. They need the pooling
-        weighted by lesions.
     lesion_descriptors : int
         Numbers that describe each lesion to a branch of the classification that reads the lesions
         one by one (:mod:`msnmo_bids.model.lesion_branch`), beside the convolutions or, without the
@@ -195,7 +191,6 @@ class JointConfig:
     classification_activation: str = "leaky_relu"
     pooling: str = "average"
     pooling_floor: float = 1e-3
-    location_waves: int = 0
     lesion_descriptors: int = 0
     lesion_width: int = 64
     lesion_fits: int = 1
@@ -278,11 +273,6 @@ class JointConfig:
         for part in ("local", "segmentation", "classification"):
             _check_choice(self, NORMALIZATION_CHOICES, f"{part}_normalization")
             _check_choice(self, ACTIVATION_CHOICES, f"{part}_activation")
-        if self.location_waves < 0 or (self.location_waves and self.pooling != "lesion"):
-            raise ValueError(
-                f"location_waves={self.location_waves} with pooling={self.pooling!r}: the mean of "
-                "a location over the whole brain tells nothing; use pooling='lesion', or 0"
-            )
         if self.classification_normalization == "instance":
             raise ValueError(
                 "classification_normalization='instance' sets the mean of every feature map, so "

@@ -15,8 +15,8 @@ import numpy as np
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.weights import WeightsMetadata, lesion_weights, load_weights_cached
-from msnmo_bids.preprocessing.cube import Z_SCORE, normalize, resize_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
+from msnmo_bids.preprocessing.cube import Z_SCORE, normalize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,6 +131,126 @@ def predict(
         return _predict_on(cube, files, tta, "cpu", select_precision(precision, "cpu"))
 
 
+@dataclass(frozen=True)
+class LesionClassification:
+    """What the lesion branch says of one scan, mean over networks.
+
+    Parameters
+    ----------
+    class_names : tuple of str
+        Diagnoses in this order.
+    class_probabilities, class_logits : ndarray, (K,) float64
+        Calibrated; and before calibration.
+    class_votes : ndarray, (V, K) float64
+        Calibrated class probabilities of each network.
+    contributions : ndarray, (N, K) float64
+        What each lesion adds to the logits: their sum and the bias are the logits.
+    bias : ndarray, (K,) float64
+        Logits of a scan without lesions.
+    logits_without : ndarray, (N, K) float64
+        Logits of the scan without each of its lesions, computed again: they are not the logits less
+        the contribution, because the other lesions then count more.
+    """
+
+    class_names: tuple[str, ...]
+    class_probabilities: np.ndarray
+    class_logits: np.ndarray
+    class_votes: np.ndarray
+    contributions: np.ndarray
+    bias: np.ndarray
+    logits_without: np.ndarray
+
+    def margins(self) -> LesionMargins:
+        """Return what each lesion does to the lead of the class with the highest score."""
+        first = int(self.class_probabilities.argmax())
+        others = np.arange(len(self.class_names)) != first
+        second = int(np.flatnonzero(others)[self.class_logits[others].argmax()])
+        names = self.class_names
+
+        def lead(logits: np.ndarray) -> np.ndarray:
+            return logits[..., first] - logits[..., second]
+
+        return LesionMargins(
+            names[first],
+            names[second],
+            float(lead(self.class_logits)),
+            float(lead(self.bias)),
+            lead(self.contributions),
+            lead(self.logits_without),
+        )
+
+
+@dataclass(frozen=True)
+class LesionMargins:
+    """The margin: the logit of the class with the highest score, less that of the next.
+
+    Parameters
+    ----------
+    first, second : str
+        Both classes.
+    margin, bias : float
+        Of the scan; and of a scan without lesions.
+    contributions : ndarray, (N,)
+        What each lesion adds: with the bias they add up to the margin.
+    without : ndarray, (N,)
+        The margin of the scan without each of its lesions.
+    """
+
+    first: str
+    second: str
+    margin: float
+    bias: float
+    contributions: np.ndarray
+    without: np.ndarray
+
+
+def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
+    """Classify a scan by its lesions (:mod:`msnmo_bids.model.lesion_branch`).
+
+    Parameters
+    ----------
+    descriptors : ndarray of float32, (N, D)
+        A row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
+    *weights : str or Path
+        ``NAME.safetensors``; of several the mean is taken.
+
+    Returns
+    -------
+    LesionClassification
+
+    Raises
+    ------
+    ValueError
+        If the weights have no lesion branch, or it reads another number of descriptors.
+    WeightsError
+        If the weights cannot be used.
+    """
+    import torch
+
+    rows = torch.from_numpy(np.ascontiguousarray(descriptors, dtype=np.float32))
+    others = ~torch.eye(len(rows), dtype=torch.bool)
+    votes, found = [], []
+    for file in weights:
+        network, metadata = load_weights_cached(file)
+        with torch.inference_mode():
+            logits, parts = network.forward_lesions(rows)
+            bias = network.lesion_branch.bias
+            without = [network.forward_lesions(rows[kept])[0] for kept in others]
+        alone = torch.stack(without) if without else parts
+        found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
+        votes.append(metadata.calibration.probabilities(found[-1][0]))
+    logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
+    return LesionClassification(
+        metadata.class_names,
+        np.mean(votes, axis=0),
+        logits,
+        np.stack(votes),
+        parts,
+        bias,
+        alone,
+    )
+
+
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     """Check that the mean of several networks makes sense.
 
@@ -142,7 +262,8 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     Raises
     ------
     ValueError
-        If they name other classes or take a cube of another shape.
+        If they name other classes, take a cube of another shape, or some classify by the lesions
+        and others do not.
     """
     first = members[0]
     for other in members[1:]:
@@ -155,6 +276,11 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
             raise ValueError(
                 f"{other.name} {other.version} takes a cube of {other.cube_shape}, "
                 f"{first.name} {first.version} of {first.cube_shape}"
+            )
+        if other.lesion_descriptors != first.lesion_descriptors:
+            raise ValueError(
+                f"{other.name} {other.version} and {first.name} {first.version} do not classify "
+                "by the same descriptors of lesions"
             )
 
 
@@ -171,10 +297,9 @@ def _predict_on(
     with torch.inference_mode(), autocast:
         for file in weights:
             network, metadata = load_weights_cached(file, device, precision)
-            lesion_model = load_lesion_network(file, metadata, device, precision)
-            found.append(_run(network, metadata, image, lesion_model))
+            found.append(_run(network, metadata, image))
             if tta:
-                found.append(_mirrored(_run(network, metadata, image.flip(2), lesion_model)))
+                found.append(_mirrored(_run(network, metadata, image.flip(2))))
     return found[0] if len(found) == 1 else _mean(found)
 
 
@@ -205,61 +330,6 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
     )
 
 
-@dataclass(frozen=True)
-class LesionModel:
-    """A network that segments, with what it must know of its input.
-
-    Parameters
-    ----------
-    network : JointNetwork
-        With the segmentation task, in evaluation mode.
-    normalization : {"z-score", "robust"}
-        Of its input.
-    """
-
-    network: JointNetwork
-    normalization: str
-
-    @classmethod
-    def load(cls, file: str | Path, device: str = "cpu", precision: str = "fp32") -> LesionModel:
-        """Load one; parameters and errors are those of ``load_weights_cached``."""
-        network, metadata = load_weights_cached(file, device, precision)
-        return cls(network, metadata.normalization)
-
-    def probability(self, image: Tensor) -> Tensor:
-        """Return the lesion probability of a z-scored volume, ``(1, 1, D, H, W)`` float32."""
-        image = _normalized(image, self.normalization)
-        features = self.network.forward_features(image)
-        return self.network.forward_segmentation(features, image).lesion_probability
-
-
-def load_lesion_network(
-    file: str | Path, metadata: WeightsMetadata, device: str = "cpu", precision: str = "fp32"
-) -> LesionModel | None:
-    """Load the network that the lesion probability comes from, if weights name one.
-
-    Parameters
-    ----------
-    file : str or Path
-        The weights that may name one.
-    metadata : WeightsMetadata
-        Their description.
-    device, precision : str, optional
-        As for :func:`~msnmo_bids.model.weights.load_weights_cached`.
-
-    Returns
-    -------
-    LesionModel or None
-
-    Raises
-    ------
-    WeightsError
-        If it cannot be used.
-    """
-    other = lesion_weights(file, metadata)
-    return None if other is None else LesionModel.load(other, device, precision)
-
-
 def _normalized(image: Tensor, normalization: str) -> Tensor:
     """Normalise the brain of a z-scored volume anew, which is the same as starting from the scan.
 
@@ -278,65 +348,31 @@ def _normalized(image: Tensor, normalization: str) -> Tensor:
     return result
 
 
-def _run(
-    network: JointNetwork,
-    metadata: WeightsMetadata,
-    image: Tensor,
-    lesion_model: LesionModel | None,
-) -> Prediction:
+def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
-    given = image.shape[2:]
-    lesions = None if lesion_model is None else lesion_model.probability(image)
-    if lesions is not None and metadata.classification_shape is not None:
-        image = resized_brain(image, metadata.classification_shape)
     image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
-    cams = logits = probabilities = votes = distance = None
+    lesions = cams = logits = probabilities = votes = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
-    share = 0.0 if metadata.lesion_network is None else metadata.lesion_network.share
-    if share < 1 and network.config.segments:
-        own = network.forward_segmentation(features, image).lesion_probability
-        lesions = own if lesions is None else share * lesions + (1 - share) * resized(own, given)
+    if network.config.segments:
+        lesions = network.forward_segmentation(features, image).lesion_probability
     probability = None if lesions is None else lesions[0, 0].cpu().numpy()
     features = features._replace(segmentation=None)
     if network.config.classifies:
-        lesions = None if lesions is None else resized(lesions, image.shape[2:])
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
         counts = network.classification.pooling_weights(lesions)
-        combined = combined_cam(maps, weight, image.shape[2:], counts)
-        cams = resized(combined, given)[0].cpu().numpy()
+        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]
     return Prediction(
         probability, cams, probabilities, logits, metadata.class_names, votes, distance
     )
-
-
-def resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize ``(B, C, D, H, W)`` to a shape, linearly and anti-aliased (`resize_weights`)."""
-    import torch
-
-    with torch.autocast(volume.device.type, enabled=False):
-        volume = volume.float()
-        for axis, size in enumerate(shape, start=2):
-            if volume.shape[axis] != size:
-                weights = torch.from_numpy(resize_weights(volume.shape[axis], size))
-                sampled = torch.tensordot(weights.to(volume.device), volume, ([1], [axis]))
-                volume = sampled.movedim(0, axis)
-    return volume
-
-
-def resized_brain(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize a volume whose background is 0 so that the background does not darken the rim."""
-    share = resized((image != 0).float(), shape)
-    inside = share >= 0.5
-    return (resized(image, shape) / share.clamp(min=0.5)) * inside
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

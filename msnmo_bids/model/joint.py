@@ -36,11 +36,9 @@ class JointOutput:
     class_logits : Tensor or None
         ``(B, K)``, float32.
     class_features : tuple of Tensor or None
-        F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``;
-        with ``location_waves`` the location maps follow, ``(B, C, D/8, ...)``.
+        F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
     class_weight : Tensor or None
-        Weight of the linear layer, ``(K, 448)`` or ``(K, 448 + C)``: with F_i it gives the class
-        activation maps.
+        Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
     class_pooling : tuple of Tensor or None
         How much each voxel of F_i counts in the pooling, ``(B, 1, ...)`` with a mean of 1; None:
         all alike.
@@ -127,14 +125,14 @@ class JointNetwork(nn.Module):
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
         pre_logits : bool, optional
-            Return the pooled features, ``(B, 448)`` or more with location maps, not the logits.
+            Return the pooled features, ``(B, 448)``, not the logits.
 
         Returns
         -------
         logits : Tensor
             ``(B, K)``.
         maps : tuple of Tensor
-            F_i at 1/2, 1/4 and 1/8; then the location maps, if there are any.
+            F_i at 1/2, 1/4 and 1/8.
 
         Raises
         ------

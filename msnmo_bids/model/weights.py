@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.config import SEGMENTATION, SIDE_MULTIPLE, JointConfig
+from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
 
 if TYPE_CHECKING:
@@ -39,36 +39,6 @@ class WeightsError(MsnmoError, ValueError):
     """Weights that cannot be used; the message names the file and the remedy."""
 
     exit_code = ExitCode.INPUT_MISSING
-
-
-@dataclass(frozen=True)
-class LesionNetwork:
-    """Which weights the lesion probability comes from, alone or beside the joint network's own.
-
-    Parameters
-    ----------
-    file : str
-        Name of the safetensors file, beside the weights that name it.
-    sha256 : str
-        Its hash.
-    share : float
-        Its share in the mean with the joint network's own lesion probability; 1: it alone.
-
-    Raises
-    ------
-    ValueError
-        If the file lies elsewhere, or the share is not above 0 and at most 1.
-    """
-
-    file: str
-    sha256: str
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
-        if Path(self.file).name != self.file:
-            raise ValueError(f"the lesion network must lie beside these weights, not {self.file}")
 
 
 @dataclass(frozen=True)
@@ -93,19 +63,17 @@ class WeightsMetadata:
         Connected lesions below it are dropped (mm³).
     calibration : Calibration
         Of the class probabilities.
-    min_class_probability : float
-        A diagnosis is named only if its probability reaches this; else it is indeterminate.
+    naming_limits : dict of str to float or None
+        A class is named only if its probability reaches its limit; else the scan is indeterminate.
+        None: never; a class that is not here has no limit.
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
         (:mod:`msnmo_bids.model.density`).
-    lesion_network : LesionNetwork or None
-        Weights that give the lesion probability, alone or in a mean with these; threshold and
-        smallest lesion are those that stand here.
-    classification_shape : tuple of int or None
-        What the input and the lesion network's probability are resized to before these weights
-        read them; None: nothing is resized.
+    lesion_descriptors : tuple of str
+        Names of what the lesion branch reads of each lesion
+        (:data:`msnmo_bids.lesions.descriptors.DESCRIPTORS`); empty without a branch.
     trained_on : tuple of str
-        Data sets, with their licences, those of the lesion network included.
+        Data sets, with their licences.
     licence : str
         Of the weights.
     dtype : {"fp16", "bf16", "fp32"}
@@ -125,10 +93,9 @@ class WeightsMetadata:
     threshold: float = LesionCriteria.threshold
     min_lesion_volume: float = LesionCriteria.min_volume
     calibration: Calibration = field(default_factory=Calibration)
-    min_class_probability: float = 0.0
+    naming_limits: dict[str, float | None] = field(default_factory=dict)
     max_distance: float | None = None
-    lesion_network: LesionNetwork | None = None
-    classification_shape: tuple[int, int, int] | None = None
+    lesion_descriptors: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
     dtype: str = "fp32"
@@ -136,19 +103,23 @@ class WeightsMetadata:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        for name in ("class_names", "cube_shape", "trained_on"):
+        for name in ("class_names", "cube_shape", "lesion_descriptors", "trained_on"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
-        if isinstance(self.lesion_network, Mapping):
-            object.__setattr__(self, "lesion_network", LesionNetwork(**self.lesion_network))
-        if self.calibration.margins and len(self.class_names) != 2:
-            raise ValueError(f"a calibration by margins is for two classes: {self.class_names}")
+        if self.calibration.matrix and len(self.calibration.offset) != len(self.class_names):
+            raise ValueError(
+                f"the calibration is for {len(self.calibration.offset)} classes, not for "
+                f"{', '.join(self.class_names)}"
+            )
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
-        if not 0 <= self.min_class_probability <= 1:
+        if set(self.naming_limits) - set(self.class_names) or not all(
+            limit is None or 0 <= limit <= 1 for limit in self.naming_limits.values()
+        ):
             raise ValueError(
-                f"min_class_probability must be from 0 to 1, not {self.min_class_probability}"
+                f"naming_limits must be from 0 to 1, of {', '.join(self.class_names)}: "
+                f"{self.naming_limits}"
             )
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
@@ -157,14 +128,13 @@ class WeightsMetadata:
             raise ValueError(f"normalization must be {known}, not {self.normalization!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.classification_shape is not None:
-            object.__setattr__(self, "classification_shape", tuple(self.classification_shape))
-            if self.lesion_network is None:
-                raise ValueError("classification_shape needs a lesion network")
-        for name in ("cube_shape", "classification_shape"):
-            shape = getattr(self, name)
-            if shape and (len(shape) != 3 or any(side % SIDE_MULTIPLE for side in shape)):
-                raise ValueError(f"{name} must be three multiples of 16, not {shape}")
+        if len(self.cube_shape) != 3 or any(side % SIDE_MULTIPLE for side in self.cube_shape):
+            raise ValueError(f"cube_shape must be three multiples of 16, not {self.cube_shape}")
+
+    @property
+    def classifies_lesions(self) -> bool:
+        """Whether the class comes from the lesions, one by one."""
+        return bool(self.configuration.get("lesion_descriptors"))
 
     @property
     def criteria(self) -> LesionCriteria:
@@ -258,8 +228,11 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
     Raises
     ------
     MsnmoError
-        If a file is missing (66), or the lesion network that they name cannot be used.
+        If a file is missing (66), or they classify by other descriptors of lesions than this
+        version makes.
     """
+    from msnmo_bids.lesions.descriptors import DESCRIPTORS
+
     weights, description = weights_files(path)
     for file in (weights, description):
         if not file.is_file():
@@ -270,46 +243,13 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
                 exit_code=ExitCode.INPUT_MISSING,
             )
     metadata = read_metadata(weights)
-    lesion_weights(weights, metadata)
+    if metadata.classifies_lesions and metadata.lesion_descriptors != tuple(DESCRIPTORS):
+        raise WeightsError(
+            "the lesion branch of these weights reads other descriptors than this version makes",
+            file=description,
+            remedy="Use the version of the program that the weights came with, or other weights",
+        )
     return weights, metadata
-
-
-def lesion_weights(path: str | Path, metadata: WeightsMetadata) -> Path | None:
-    """Return the weights that the lesion probability comes from, without torch.
-
-    Parameters
-    ----------
-    path : str or Path
-        The weights that name them.
-    metadata : WeightsMetadata
-        Their description.
-
-    Returns
-    -------
-    Path or None
-        ``NAME.safetensors``, in the same folder; None if no other weights are named.
-
-    Raises
-    ------
-    WeightsError
-        If they are missing, others than those that were meant, do more than segment, or take
-        another cube.
-    """
-    asked = metadata.lesion_network
-    if asked is None:
-        return None
-    file = Path(path).with_name(asked.file)
-    other = read_metadata(file)
-    problem = None
-    if other.sha256 != asked.sha256:
-        problem = f"these are not the weights that {metadata.name} {metadata.version} asks for"
-    elif tuple(other.configuration.get("tasks", ())) != (SEGMENTATION,) or other.lesion_network:
-        problem = f"a lesion network has the {SEGMENTATION} task, and no other"
-    elif other.cube_shape != metadata.cube_shape:
-        problem = f"they take a cube of {other.cube_shape}, not of {metadata.cube_shape}"
-    if problem:
-        raise WeightsError(problem, file=file, remedy=_GET_AGAIN)
-    return file
 
 
 def save_weights(
@@ -402,7 +342,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=10)  # an ensemble of five folds, each with its lesion network
+@lru_cache(maxsize=10)  # an ensemble of five folds, for the lesions and for what classifies them
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:

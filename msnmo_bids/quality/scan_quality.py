@@ -37,57 +37,26 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
         As :func:`msnmo_bids.quality.measures.quality` gives it.
     """
     image = nib.Nifti1Image.from_filename(raw)
-    values = np.asanyarray(image.dataobj, dtype=np.float32)
-    corrected_values = np.asanyarray(
-        nib.Nifti1Image.from_filename(corrected).dataobj, dtype=np.float32
-    )
-    brain = np.asanyarray(nib.Nifti1Image.from_filename(mask).dataobj) > 0
-    return quality(
-        quality_images(
-            values, corrected_values, brain, nib.affines.voxel_sizes(image.affine), to_mni
-        )
-    )
-
-
-def quality_images(
-    raw: np.ndarray,
-    corrected: np.ndarray,
-    brain: np.ndarray,
-    zooms: np.ndarray,
-    to_mni: np.ndarray,
-) -> QualityImages:
-    """Join a scan with the atlas that lies on it.
-
-    Parameters
-    ----------
-    raw, corrected : ndarray, (X, Y, Z)
-        FLAIR before and after bias correction, RAS.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
-    zooms : ndarray, (3,)
-        Voxel size (mm).
-    to_mni : ndarray, (4, 4)
-        Index to MNI mm.
-
-    Returns
-    -------
-    QualityImages
-    """
+    values, after = (_values(path, np.float32) for path in (raw, corrected))
     _, _, atlas_affine = load_atlas()
-    prior = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni, raw.shape)
-    x, y, z = np.ogrid[tuple(slice(size) for size in raw.shape)]
-    across = to_mni[0, 0] * x + to_mni[0, 1] * y + to_mni[0, 2] * z + to_mni[0, 3]
-    return QualityImages(
-        raw=raw,
-        corrected=corrected,
-        brain=brain,
-        zooms=[float(size) for size in zooms],
+    prior = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni, values.shape)
+    x, y, z = np.ogrid[tuple(slice(size) for size in values.shape)]
+    images = QualityImages(
+        raw=values,
+        corrected=after,
+        brain=_values(mask) > 0,
+        zooms=[float(size) for size in nib.affines.voxel_sizes(image.affine)],
         ventricle=prior[VENTRICLE - 1],
         cortex=prior[CORTEX - 1],
         white=prior[DEEP - 1],
-        across=across,
-        coverage=atlas_coverage(to_mni, raw.shape),
+        across=to_mni[0, 0] * x + to_mni[0, 1] * y + to_mni[0, 2] * z + to_mni[0, 3],
+        coverage=atlas_coverage(to_mni, values.shape),
     )
+    return quality(images)
+
+
+def _values(path: Path, dtype: type | None = None) -> np.ndarray:
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
 
 
 def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:

@@ -71,21 +71,22 @@ def calibration(record: Mapping[str, Any]) -> str:
     Parameters
     ----------
     record : mapping
-        ``Temperature``, ``Margins``, ``Chances``, ``Method`` and ``Data`` of the diagnosis file.
+        ``Temperature``, ``Matrix``, ``Offset``, ``Method`` and ``Data`` of the diagnosis file.
 
     Returns
     -------
     str
         A sentence.
     """
-    temperature, chances = record.get("Temperature"), record.get("Chances") or []
-    uncalibrated = temperature in (None, 1, 1.0) and not chances
+    temperature, matrix = record.get("Temperature"), record.get("Matrix") or []
+    uncalibrated = temperature in (None, 1, 1.0) and not matrix
     if uncalibrated or str(record.get("Method")).lower() == "none":
         return "The class scores were not calibrated."
     value = f"temperature {_number(temperature)}"
-    if chances:
-        limits = f"{_number(min(chances))} to {_number(max(chances))}"
-        value = f"a curve that gives the second class {limits}"
+    if matrix:
+        rows = "; ".join(", ".join(map(_number, row)) for row in matrix)
+        offset = ", ".join(map(_number, record.get("Offset") or []))
+        value = f"matrix {rows}; offset {offset}"
     return (
         f"The class scores were calibrated by {record.get('Method')} ({value}) on "
         f"{record.get('Data')}."
@@ -93,7 +94,7 @@ def calibration(record: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else "an unstated value"
+    return f"{value:.3g}" if isinstance(value, int | float) else "an unstated value"
 
 
 def _numbered(texts: Iterable[str]) -> MethodsText:

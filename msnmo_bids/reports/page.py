@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from msnmo_bids.reports import report_text
 from msnmo_bids.reports.methods import calibration
-from msnmo_bids.vocabulary import flag_text, location_name, region_name
+from msnmo_bids.vocabulary import LOOK_ALIKES, flag_text, location_name, region_name
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
 _SAFE = "/+=:;,.-_~!*'()@$?[]| "
@@ -128,6 +128,20 @@ def number(text: str, digits: int = 1) -> str:
         return text
 
 
+def signed(value: float | str) -> str:
+    """Round a number that can speak for or against something; other texts stay.
+
+    Examples
+    --------
+    >>> signed("0.4249"), signed(-1.5), signed("n/a")
+    ('+0.42', '−1.50', 'n/a')
+    """
+    try:
+        return f"{round(float(value), 2) + 0.0:+.2f}".replace("-", "−")
+    except ValueError:
+        return str(value)
+
+
 def span(ends: Sequence[float | None]) -> str:
     """Format a range that may have one end only.
 
@@ -154,6 +168,7 @@ def _environment() -> Environment:
     here = files("msnmo_bids.reports").joinpath("templates")
     environment.globals.update(
         report_text=report_text,
+        look_alikes=LOOK_ALIKES,
         style=here.joinpath("style.css").read_text(encoding="utf-8"),
         script=here.joinpath("tables.js").read_text(encoding="utf-8"),
         viewer_script=here.joinpath("viewer.js").read_text(encoding="utf-8"),
@@ -161,6 +176,7 @@ def _environment() -> Environment:
     environment.filters.update(
         decimals=decimals,
         number=number,
+        signed=signed,
         span=span,
         probability=probability,
         calibration=calibration,

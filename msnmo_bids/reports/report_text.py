@@ -4,15 +4,16 @@ from __future__ import annotations
 
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
-    "The classifier was trained and evaluated on simulated NMOSD only; no real NMOSD scan was used."
+    "The classifier was trained and evaluated on simulated scans only; no real NMOSD scan was used."
 )
 #: Printed in every report and on the group's page.
 ALWAYS = (
     f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
     NO_REAL_NMOSD,
-    "The pattern score assumes that the cause is MS or NMOSD. "
+    "The pattern score knows no cause but the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",
-    "MOGAD, vascular disease and normal variants are not modelled.",
+    "MOGAD and normal variants are not modelled; vascular disease only where the scores have a "
+    "class for it (SVD), which was simulated and is never named.",
     "Spinal cord and optic nerves were not assessed.",
     "Regions are assigned automatically; they do not show that diagnostic criteria are met.",
 )
@@ -33,6 +34,16 @@ CAM_MEANS = (
     "that a voxel off the lesions counts little. It shows what the network used, not what caused "
     "a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and can lie beside "
     "its lesion. Stronger values than the ends of the scale have their colours."
+)
+LESION_CAM_MEANS = (
+    "What each lesion adds to the logit of a class (pink) or takes from it (green), against the "
+    "mean of the classes: only the difference decides. All voxels of a lesion have its value, and "
+    "the lesions and a constant add up to the logit. It shows what the network used, not what "
+    "caused a lesion."
+)
+EVIDENCE_MEANS = (
+    "In brackets: what the lesion adds to the margin between the two logits. Few lesions count "
+    "less, so what a lesion adds depends on how many there are."
 )
 LESIONS_MEAN = (
     "Outlines follow the voxels' edges. Check that they are on hyperintense lesions, not on "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,54 @@ from msnmo_bids.text import duration
 from msnmo_bids.vocabulary import REGION_NAMES
 
 NOT_MEASURED = "not measured"
+_SPEAKERS = 3  # lesions that are named as speaking for a class, and as many against it
 _SECONDS = ("WallSeconds", "CPUSeconds")
 #: Keys of the diagnosis file that the page shows elsewhere.
 _SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Sites",
-                              "Quality", "Outputs", "Methods",
+                              "Quality", "Outputs", "Methods", "Margin",
                               "Flags", "Diagnosis", "Reason", "LesionCount", "LesionCountSmall",
                               "LesionVolume", "BrainVolume"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Score:
-    """A class and its score, ready to be drawn as a bar."""
+    """A class, its score, and the least score with which it is named, ready to be drawn as a bar.
+
+    Without a limit `least` is 0; None: the class is never named.
+    """
 
     name: str
     value: float
     colour: str
+    least: float | None = 0.0
 
     @property
     def percent(self) -> str:
         """Length of the bar."""
         return f"{100 * min(max(self.value, 0.0), 1.0):.1f}%"
+
+    @property
+    def needed(self) -> str | None:
+        """Where on the bar the limit lies."""
+        return f"{100 * self.least:.1f}%" if self.least else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The lesions that speak most for the class with the highest score, and most against it.
+
+    Parameters
+    ----------
+    name, over : str
+        The class, and the next.
+    speaks_for, against : list of dict
+        Rows of the lesion table, the strongest first, at most three each.
+    """
+
+    name: str
+    over: str
+    speaks_for: list[dict[str, str]]
+    against: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -62,14 +90,9 @@ class ScanView:
     regions: list[tuple[str, int, float]]
     locations: list[tuple[str, int, float, bool]]
     lesions: list[dict[str, str]]
+    evidence: Evidence | None
     quality: Quality
     viewer: Viewer | None
-
-    @property
-    def needed(self) -> str | None:
-        """Where on a bar the score lies from which a diagnosis is named."""
-        score = self.record.diagnosis.get("MinimumClassProbability")
-        return f"{100 * score:.1f}%" if score and self.record.has_pattern else None
 
 
 def scan_sections(page: Participant) -> list[Section]:
@@ -133,8 +156,14 @@ def cost(record: ScanRecord) -> str:
 
 def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int) -> ScanView:
     diagnosis = record.diagnosis
+    limits = (diagnosis.get("NamingLimits") or {}) if record.has_pattern else {}
     scores = [
-        Score(name, float(value), class_colour(classes, name) if record.has_pattern else "#999999")
+        Score(
+            name,
+            float(value),
+            class_colour(classes, name) if record.has_pattern else "#999999",
+            limits.get(name, 0.0),
+        )
         for name, value in (diagnosis.get("Probabilities") or {}).items()
     ]
     figures = {
@@ -142,6 +171,10 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int)
         for kind in ("lesions", "cam", "brainmask", "bias")
     }
     table = output_dir / record.folder / derivative_name(record.prefix, "morphometry")
+    lesions = [
+        {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
+        for row in read_tsv(table).rows
+    ]
     return ScanView(
         record=record,
         scores=scores,
@@ -153,11 +186,22 @@ def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int)
             (*row, row[0] in NMOSD_LOCATIONS)
             for row in _measures(LOCATIONS, diagnosis.get("Sites") or {})
         ],
-        lesions=[
-            {column: row.get(column) or "n/a" for column in MORPHOMETRY_COLUMNS}
-            for row in read_tsv(table).rows
-        ],
+        lesions=lesions,
+        evidence=_evidence(diagnosis.get("Margin"), lesions),
     )
+
+
+def _evidence(
+    margin: Mapping[str, Any] | None, lesions: Sequence[dict[str, str]]
+) -> Evidence | None:
+    """Choose the lesions that speak most for and most against a class."""
+    rows = [row for row in lesions if row["contribution"] != "n/a"]
+    if not margin or not rows:
+        return None
+    rows.sort(key=lambda row: float(row["contribution"]), reverse=True)
+    speaks_for = [row for row in rows[:_SPEAKERS] if float(row["contribution"]) > 0]
+    against = [row for row in rows[: -_SPEAKERS - 1 : -1] if float(row["contribution"]) < 0]
+    return Evidence(margin["Class"], margin["Over"], speaks_for, against)
 
 
 def _quality(folder: Path, prefix: str) -> Quality:

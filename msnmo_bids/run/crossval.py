@@ -42,7 +42,8 @@ class CrossvalOptions(TrainingOptions):
         "train nothing: write tables, figures and page of the folds that are there"
     )
     positive: str | None = option(
-        "positive diagnosis of sensitivity and AUC (default: the last class)", metavar="NAME"
+        "positive diagnosis of sensitivity and AUC (default: NMOSD, else the last class)",
+        metavar="NAME",
     )
 
 
@@ -54,10 +55,10 @@ def cross_validate(options: CrossvalOptions) -> None:
     MsnmoError
         If the options or the data are wrong, or a network could not be trained.
     """
-    models = chosen_models(options.models)
-    positive = options.positive or options.classes[-1]
-    if positive not in options.classes:
-        raise UsageError(f"--positive {positive} is none of {', '.join(options.classes)}")
+    from msnmo_bids.evaluation.crossval import positive_class
+
+    models = _chosen_models(options.models)
+    positive = positive_class(options.positive, options.classes)
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
     config = options.config
@@ -113,23 +114,8 @@ def _train(
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 
 
-def chosen_models(names: Sequence[str]) -> list[str]:
-    """Return the networks of the command line, each once.
-
-    Parameters
-    ----------
-    names : sequence of str
-        ``all``, or names of the registry.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    UsageError
-        If there is no network of a name.
-    """
+def _chosen_models(names: Sequence[str]) -> list[str]:
+    """Return the networks of the command line, ``all`` or names of the registry, each once."""
     known = registry.names()
     chosen = known if "all" in names else names
     for name in chosen:

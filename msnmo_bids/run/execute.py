@@ -17,7 +17,7 @@ from msnmo_bids.bids.resume import remove_old_files
 from msnmo_bids.bids.runs import RunRecord, comparison_entry
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
-from msnmo_bids.run.checks import check_folders, check_within, work_folder
+from msnmo_bids.run.checks import check_folders, check_within, left_over, work_folder
 from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.due_comparisons import (
     due_comparisons,
@@ -27,7 +27,6 @@ from msnmo_bids.run.due_comparisons import (
     why_left_out,
 )
 from msnmo_bids.run.job import WORKFLOWS, Job
-from msnmo_bids.run.leftovers import left_over
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, make_plan, plan_table, with_machine
 from msnmo_bids.run.progress import Progress

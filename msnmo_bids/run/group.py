@@ -25,8 +25,9 @@ from msnmo_bids.run.checks import (
     check_input,
     check_within,
     check_writable,
+    left_over,
+    not_asked_for,
 )
-from msnmo_bids.run.leftovers import left_over, not_asked_for
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.reports import standing
@@ -36,7 +37,7 @@ from msnmo_bids.text import merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
-    from msnmo_bids.group.settings import GroupSettings
+    from msnmo_bids.group.write import GroupSettings
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def _no_results(options: AppOptions) -> MsnmoError:
 
 def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
     """Return what the user asks for, with the manual mask of each scan."""
-    from msnmo_bids.group.settings import Columns, GroupSettings
+    from msnmo_bids.group.cohort import Columns
+    from msnmo_bids.group.write import GroupSettings
     from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 
     columns = Columns(

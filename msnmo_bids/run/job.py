@@ -26,7 +26,7 @@ from msnmo_bids.workflows.work_dir_cleaner import BATCH
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
-    from msnmo_bids.workflows.usage import Usage
+    from msnmo_bids.workflows.resources import Usage
 
 WORKFLOWS = ("msnmo_wf", "visits_wf")
 WORKERS_LOG = "workers.log"
@@ -144,10 +144,10 @@ class Job:
 
     def plugin_args(self) -> dict[str, Any]:
         """Return the arguments of the Nipype plugin."""
-        from msnmo_bids.workflows.gpus import gpu_names
-
         arguments = dict(self.resources.plugin_args)
         if self.resources.plugin == "MultiProc":
+            from msnmo_bids.workflows.plugin import gpu_names
+
             arguments["worker_log"] = str(self.record.folder / WORKERS_LOG)
             arguments["log_level"] = nipype_level(self.options.verbose)
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)

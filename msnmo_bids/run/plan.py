@@ -159,8 +159,7 @@ def make_plan(options: AppOptions) -> Plan:
     """
     found = find_ensemble(options.weights, options.ensemble)
     weights, metadata = tuple(file for file, _ in found), found[0][1]
-    settings = resolve_settings(options, metadata)
-    settings = replace(settings, ensemble=tuple(other.fingerprint for _, other in found[1:]))
+    settings = _resolve_settings(options, metadata, [other for _, other in found[1:]])
     selection = select(options.bids_dir, options)
     expected = expected_of(options, settings, metadata)
     reasons: dict[str, str] = {}
@@ -188,25 +187,13 @@ def expected_of(
     )
 
 
-def resolve_settings(options: AppOptions, metadata: WeightsMetadata) -> ProcessingSettings:
+def _resolve_settings(
+    options: AppOptions, metadata: WeightsMetadata, others: Sequence[WeightsMetadata]
+) -> ProcessingSettings:
     """Return the settings of the run; tools left to the program are chosen from the PATH.
 
-    Parameters
-    ----------
-    options : AppOptions
-        From the command line.
-    metadata : WeightsMetadata
-        Gives threshold and least lesion volume where the command line does not.
-
-    Returns
-    -------
-    ProcessingSettings
-        ``device`` and ``precision`` as on the command line.
-
-    Raises
-    ------
-    MsnmoError
-        If a program that was asked for is not on the PATH (64).
+    Threshold and least lesion volume are those of the weights where the command line has none;
+    ``device`` and ``precision`` are as on the command line. `others` are the ensemble's.
     """
     skull_strip, bias = choose_tools(options)
     threshold, least_volume = options.threshold, options.min_lesion_volume
@@ -221,6 +208,7 @@ def resolve_settings(options: AppOptions, metadata: WeightsMetadata) -> Processi
         threshold=metadata.threshold if threshold is None else threshold,
         min_lesion_volume=metadata.min_lesion_volume if least_volume is None else least_volume,
         tta=options.tta,
+        ensemble=tuple(other.fingerprint for other in others),
         random_seed=options.random_seed,
         deterministic=options.deterministic,
         sloppy=options.sloppy,

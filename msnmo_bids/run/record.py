@@ -90,7 +90,7 @@ def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> N
     total = len(records)
     session.ok = sum(record.status == Status.COMPLETE for record in records)
     session.failed = total - session.ok
-    session.exit_code = exit_code_of(job.codes) if ended_by is None else ended_by
+    session.exit_code = _exit_code_of(job.codes) if ended_by is None else ended_by
     job.record.scans = records
     job.record.write(session.exit_code)
     for record in records:
@@ -161,19 +161,10 @@ def _outcome(job: Job, scan: Scan, failure: Failure | None, *, ended: bool) -> S
     return ScanRecord.of(scan, Status.FAILED, steps=job.steps_of(scan), **problem)
 
 
-def exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
+def _exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
     """Return the exit code of a run from those of its failures.
 
-    Parameters
-    ----------
-    codes : sequence of ExitCode
-        One per failure.
-
-    Returns
-    -------
-    ExitCode
-        0 without failures; 65 when all are bad data; else the code that the other failures have
-        in common, or 1.
+    0 without any; 65 when all are bad data; else the code that the others have in common, or 1.
     """
     others = {code for code in codes if code != ExitCode.BAD_DATA}
     if not codes:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
-from msnmo_bids.bids.citation import write_citations
-from msnmo_bids.bids.dataset import write_shared_files
+from msnmo_bids.bids.dataset import write_citations, write_shared_files
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.raw_image import KEY, why_other_image
 from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
@@ -69,7 +68,7 @@ def write_reports(
             output_dir,
             subject,
             [standing(scan, output_dir, latest) for scan in scans],
-            changes=changes_of_visits(scans, output_dir, latest_compared),
+            changes=_changes_of_visits(scans, output_dir, latest_compared),
             left_out=why_left_out(scans, output_dir),
             settings=_settings(output_dir, plan, scans),
             version=get_version(),
@@ -122,19 +121,12 @@ def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> 
     )  # fmt: skip
 
 
-def changes_of_visits(
+def _changes_of_visits(
     scans: Sequence[Scan], output_dir: Path, latest: Mapping[str, Mapping[str, Any]]
 ) -> list[VisitsRecord]:
     """Return what a report says of the comparisons of a participant's visits, in order.
 
-    Parameters
-    ----------
-    scans : sequence of Scan
-        Of one participant.
-    output_dir : Path
-        Output folder.
-    latest : mapping
-        Latest entry of each comparison in ``run.json``, by its name.
+    `latest` has the latest entry of each comparison in ``run.json``, by its name.
     """
     found = []
     for comparison in possible_comparisons(scans, output_dir):

@@ -16,6 +16,8 @@ from msnmo_bids.run.options import Performance
 logger = logging.getLogger(__name__)
 
 MOST_THREADS = 4
+#: Of the free memory that a run takes.
+SHARE = 0.9
 CGROUP = Path("/sys/fs/cgroup")
 MEMORY_INFORMATION = Path("/proc/meminfo")
 
@@ -149,18 +151,10 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def available_memory_gb(share: float = 0.9) -> float:
-    """Return the memory that a run may use: a share of what is free now, in GB.
+def available_memory_gb() -> float:
+    """Return the memory that a run may use, in GB (10⁹ bytes).
 
-    Parameters
-    ----------
-    share : float
-        Part of it that is taken.
-
-    Returns
-    -------
-    float
-        In GB (10⁹ bytes), within the container's limit.
+    It is `SHARE` of what is free now, within the limits of container and SLURM.
     """
     free = _free_memory()
     with suppress(OSError, ValueError):
@@ -168,7 +162,7 @@ def available_memory_gb(share: float = 0.9) -> float:
         free = min(free, limit)
     with suppress(KeyError, ValueError):  # set by SLURM, in MB
         free = min(free, int(os.environ["SLURM_MEM_PER_NODE"]) * 10**6)
-    return free * share / 1e9
+    return free * SHARE / 1e9
 
 
 def _free_memory() -> int:

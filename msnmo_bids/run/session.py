@@ -1,15 +1,18 @@
-"""One call of a program: where its messages go, its counts, and how it ends."""
+"""One call of a program: where its messages go, its counts, its progress, and how it ends."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
@@ -29,6 +32,7 @@ NIPYPE_LOGGERS = (
 )
 FILE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 KEEP_ALL = logging.CRITICAL + 1
+RESUMES = "Run the same command again: what is complete is kept, it goes on from here"
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
@@ -215,3 +219,80 @@ def nipype_level(verbose: int) -> int:
         Without ``-v`` nothing: what fails is said by this program, in one line per scan.
     """
     return (logging.CRITICAL, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the program to end (SIGTERM, SIGHUP)."""
+
+
+@contextmanager
+def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) -> Iterator[Session]:
+    """Guard a program; every way in which it can end becomes an exit code and a last line.
+
+    Parameters
+    ----------
+    program : str
+        Its name, which begins the last line and names the log.
+    argv : sequence of str or None
+        Arguments without the program's name; those of the process when None.
+    remedy : str, optional
+        What to do after an interruption.
+
+    Yields
+    ------
+    Session
+        With the command line; its ``exit_code`` is right when the block has been left.
+    """
+    session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
+    with session, _signals():
+        try:
+            yield session
+        except SystemExit as end:  # of argparse, which has said why
+            session.exit_code = ExitCode(int(end.code or 0))
+            if session.exit_code == ExitCode.OK:  # --help, --version
+                return
+        except KeyboardInterrupt as interrupt:
+            how = "the system (SIGTERM)" if isinstance(interrupt, Terminated) else "Ctrl-C"
+            logger.error("Interrupted by %s. %s", how, remedy)
+            session.exit_code = exit_code_for(interrupt)
+        except Exception as error:
+            _say(error, session)
+            session.exit_code = exit_code_for(error)
+        logger.info("%s", session.last_line)
+
+
+def _say(error: Exception, session: Session) -> None:
+    problem = error if isinstance(error, MsnmoError) else disk_error(error)
+    if problem is not None:
+        logger.error("%s", problem)
+        logger.debug("Trace of the error", exc_info=True)
+        return
+    logger.error(
+        "Unexpected error: %s: %s. Please report it with the trace in %s",
+        type(error).__name__,
+        " ".join(str(error).split()) or "no message",
+        session.write_crash_file(),
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does; SIGHUP stays ignored under nohup."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # A second signal must not break what the first one started: the record of the run.
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated(number)
+
+    before = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    except ValueError:  # not in the main thread: whoever called this handles signals
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -130,6 +130,13 @@ class Head:
         around = ndimage.uniform_filter(ventricle, round(_SEPTUM_WIDTH / self.spacing))
         return (around > 0.45) & (self.tissue == Tissue.WHITE_MATTER)
 
+    @cached_property
+    def median_plane(self) -> float:
+        """First index of the plane between both lateral ventricles."""
+        ventricle = (self.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(1, 2))
+        across = np.flatnonzero(ventricle)
+        return float(across.mean()) if across.size else (len(ventricle) - 1) / 2
+
     def resampled(self, spacing: float) -> Head:
         """Return the head on a coarser or finer grid (mm), nearest neighbour.
 

@@ -1,14 +1,272 @@
-"""What simulated scans are made of: heads and lesion shapes."""
+"""What simulated scans are made of: heads, and single lesions: real ones of a library, or ovoids.
+
+Lesions of MS do not scatter over the white matter: they gather at the horns, the trigones and the
+bodies of the lateral ventricles, at like places on both sides. A library of real lesions in MNI
+space shows where; an affine registration of tissue maps brings that to each head.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
-from msnmo_bids.simulation.anatomy import Head, load_heads
-from msnmo_bids.simulation.lesion_frequency import with_frequency
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, load_shapes
-from msnmo_bids.simulation.mni_head import mni_head
+import numpy as np
+from scipy import ndimage
+
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.lesions.registration import register_affine
+from msnmo_bids.simulation.anatomy import BRAIN, Head, Tissue, load_heads
+from msnmo_bids.simulation.mni_head import mni_head, mni_tissue
+
+#: Grid of the frequency of lesions in MNI space, and its blur.
+_SPACING = 3.0  # mm
+_BLUR = 4.0  # mm, s.d.
+_LOW, _HIGH = np.array((-93.0, -129.0, -75.0)), np.array((93.0, 93.0, 111.0))  # MNI mm
+_REGISTERED_AT = 2.0  # mm
+_FLUID = (
+    Tissue.LATERAL_VENTRICLE,
+    Tissue.THIRD_VENTRICLE,
+    Tissue.FOURTH_VENTRICLE,
+    Tissue.CSF,
+    Tissue.CHOROID_PLEXUS,
+)
+_GREY = (Tissue.CORTEX, Tissue.DEEP_GREY, Tissue.CEREBELLAR_CORTEX)
+
+#: Real shapes beyond these volumes (mm³) are specks or whole confluent brains.
+SINGLE_LESION_RANGE = (40, 6000)
+#: Largest factor that a real shape is magnified by, along each axis.
+LARGEST_MAGNIFICATION = 1.7
+
+
+@dataclass(frozen=True)
+class LesionFrequency:
+    """How often lesions of MS lie at a place.
+
+    Parameters
+    ----------
+    values : ndarray, (X, Y, Z), float32
+        0 to 1, relative to the most frequent place; the same on both sides.
+    affine : ndarray, (4, 4)
+        Index to MNI mm.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+
+
+def lesion_frequency(lesions: Iterable[np.ndarray]) -> LesionFrequency:
+    """Sum up where lesions lie.
+
+    Parameters
+    ----------
+    lesions : iterable of ndarray, (n, 3)
+        Voxels of each lesion (MNI mm). A lesion counts by the square root of its volume: the few
+        confluent ones, which hold most voxels, shall not be all that is seen.
+
+    Returns
+    -------
+    LesionFrequency
+    """
+    shape = tuple(np.rint((_HIGH - _LOW) / _SPACING).astype(int) + 1)
+    total = np.zeros(shape)
+    for points in lesions:
+        index = np.rint((points - _LOW) / _SPACING).astype(int)
+        inside = ((index >= 0) & (index < shape)).all(axis=1)
+        np.add.at(total, tuple(index[inside].T), len(points) ** -0.5)
+    total = ndimage.gaussian_filter(total + total[::-1], _BLUR / _SPACING)
+    affine = np.diag([_SPACING] * 3 + [1.0])
+    affine[:3, 3] = _LOW
+    return LesionFrequency((total / max(total.max(), 1e-12)).astype(np.float32), affine)
+
+
+def with_frequency(head: Head, frequency: LesionFrequency) -> Head:
+    """Return a head that knows how often lesions of MS lie at its places.
+
+    Parameters
+    ----------
+    head : Head
+        Undeformed.
+    frequency : LesionFrequency
+        In MNI space.
+
+    Returns
+    -------
+    Head
+        With another `Head.frequency`.
+    """
+    matrix = np.linalg.inv(frequency.affine) @ mni_affine(head)
+    values = ndimage.affine_transform(
+        frequency.values, matrix[:3, :3], matrix[:3, 3], head.tissue.shape, order=1
+    )
+    return replace(head, frequency=np.rint(255 * values).clip(0, 255).astype(np.uint8))
+
+
+def mni_affine(head: Head) -> np.ndarray:
+    """Register a head to the MNI152 brain.
+
+    Parameters
+    ----------
+    head : Head
+        Undeformed.
+
+    Returns
+    -------
+    ndarray, (4, 4)
+        Index of the head to MNI mm.
+    """
+    step = max(1, round(_REGISTERED_AT / head.spacing))
+    reference, affine = _reference()
+    mni_zooms = np.linalg.norm(affine[:3, :3], axis=0)
+    found = register_affine(
+        _contrast(head.tissue[::step, ::step, ::step]),
+        (step * head.spacing,) * 3,
+        reference,
+        mni_zooms,
+    )
+    return affine @ found @ np.diag([1 / step] * 3 + [1.0])
+
+
+@cache
+def _reference() -> tuple[np.ndarray, np.ndarray]:
+    tissue, affine = mni_tissue()
+    step = round(_REGISTERED_AT)
+    return _contrast(tissue[::step, ::step, ::step]), affine @ np.diag([step] * 3 + [1.0])
+
+
+def _contrast(tissue: np.ndarray) -> np.ndarray:
+    """Render the brain with the contrast of a T1w image, 0 outside."""
+    brightness = np.zeros(len(Tissue), np.float32)
+    brightness[list(BRAIN)] = 1.0
+    brightness[list(_GREY)] = 0.75
+    brightness[list(_FLUID)] = 0.3
+    return brightness[tissue]
+
+
+@dataclass(frozen=True)
+class ShapeLibrary:
+    """Real lesion shapes, each centred at 0 (mm, RAS).
+
+    Parameters
+    ----------
+    points : tuple of ndarray, (n, 3), float32
+        The 1 mm voxels of each lesion.
+    frequency : LesionFrequency or None
+        How often they lie at a place, when that is known.
+    """
+
+    points: tuple[np.ndarray, ...]
+    frequency: LesionFrequency | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def draw(self, volume: float, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw a shape that need not be magnified much, or its voxels would show.
+
+        Parameters
+        ----------
+        volume : float
+            Volume (mm³) that the shape will be scaled to.
+        rng : numpy.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, (n, 3), float32, or None
+            The shape's 1 mm voxels; None when all of them are too small.
+        """
+        fit = np.flatnonzero(self._sizes * LARGEST_MAGNIFICATION**3 >= volume)
+        return self.points[rng.choice(fit)] if fit.size else None
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return np.array([len(shape) for shape in self.points])
+
+
+def load_shapes(path: Path) -> ShapeLibrary:
+    """Read a library of lesion shapes.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4) from them to
+        MNI mm.
+
+    Returns
+    -------
+    ShapeLibrary
+
+    Raises
+    ------
+    BadInputError
+        When an array is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            voxels, start, affine = stored["voxels"], stored["start"], stored["affine"]
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInputError(
+            f"not a library of lesion shapes ({error})",
+            file=path,
+            remedy="It needs the arrays voxels, start and affine",
+        ) from error
+    place = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
+    lesions = [place[first:last] for first, last in pairwise(start)]
+    low, high = SINGLE_LESION_RANGE
+    points = tuple(one - one.mean(axis=0) for one in lesions if low <= len(one) <= high)
+    return ShapeLibrary(points, lesion_frequency(lesions))
+
+
+def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -> np.ndarray:
+    """Make an ellipsoid with the axis ratios of MS lesions.
+
+    Parameters
+    ----------
+    volume : float
+        Volume (mm³).
+    rng : numpy.random.Generator
+        Source of randomness.
+    elongation : float, optional
+        Factor on the long axis (a streak: 3).
+
+    Returns
+    -------
+    ndarray, (n, 3), float32
+        Half-millimetre lattice points inside, centred at 0 (mm); the long axis is x.
+    """
+    middle = 1 / rng.uniform(1.4, 1.9)
+    minor = 1 / rng.uniform(1.8, 3.2)
+    ratios = np.array([elongation, middle, minor])
+    major = (volume / (4 / 3 * np.pi * ratios.prod())) ** (1 / 3)
+    half = np.maximum(major * ratios, 0.6)
+    reach = np.ceil(half * 2).astype(int)
+    grid = np.stack(
+        np.meshgrid(*(np.arange(-r, r + 1) / 2 for r in reach), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    inside = ((grid / half) ** 2).sum(axis=1) <= 1
+    return grid[inside].astype(np.float32)
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Draw a rotation matrix, uniform over all orientations.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray, (3, 3)
+    """
+    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+    q = q * np.sign(np.diag(r))
+    if np.linalg.det(q) < 0:
+        q[:, 0] = -q[:, 0]
+    return q
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ _RADIATION_REACH = 30
 #: Half the width of the callosum and fornix near the midline (mm).
 _MIDLINE_WIDTH = 10.0
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
+_FLUID = 0.7  # a lesion darker than this, relative to white matter, holds fluid
 _BRIGHTEST = 1.4
 
 
@@ -187,6 +188,8 @@ def flair(
     image = ndimage.gaussian_filter(image, rng.uniform(0.4, 0.8) / spacing)
     brightness = 1 + (lesions.brightness - 1) * rng.uniform(0.85, 1.15)
     texture = 1 + 0.06 * smooth_noise(shape, 3.0 / spacing, rng)
-    brightness = np.maximum(brightness * texture, 0.95 * image)
+    # Lesions are not darker than the tissue; the fluid of a lacune is.
+    least = np.where(lesions.brightness < _FLUID, 0.0, 0.95 * image)
+    brightness = np.maximum(brightness * texture, least)
     contrast = lesions.profile * (brightness - image)
     return np.maximum(image + contrast, 0.0), contrast

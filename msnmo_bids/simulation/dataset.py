@@ -18,10 +18,16 @@ from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
+from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.lesion_placement import draw_load
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
-from msnmo_bids.simulation.truth import LESION_COLUMNS, lesion_table, tissue_table
+from msnmo_bids.simulation.truth import (
+    LESION_COLUMNS,
+    draw_panels,
+    lesion_table,
+    save_contact_sheet,
+    tissue_table,
+)
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
@@ -29,6 +35,7 @@ logger = logging.getLogger(__name__)
 DIAGNOSES = {
     "MS": "multiple sclerosis",
     "NMOSD": "neuromyelitis optica spectrum disorder",
+    "SVD": "small-vessel disease of age",
     "HC": "healthy control",
 }
 #: Scanner units of white matter.
@@ -253,8 +260,6 @@ def write_dataset(
     Path
         ``out``. The truth lies in its ``derivatives/truth``.
     """
-    from msnmo_bids.simulation.contact_sheet import save_contact_sheet
-
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (out, cohort, number, heads[number % len(heads)], shapes)
@@ -288,8 +293,6 @@ def _write_person(
     out: Path, cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None
 ) -> list[tuple[str, np.ndarray]]:
     """Write all files of one person; return the panels of the contact sheet, with titles."""
-    from msnmo_bids.simulation.contact_sheet import draw_panels
-
     previews = []
     for visit in simulate_person(cohort, number, head, shapes):
         _write_image(out, visit, cohort)

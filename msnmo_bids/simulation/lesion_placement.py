@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.anatomy import Head
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.stamping import LesionMap, Stamper
 
 #: Share of the heads with lesions that have hyperintensities of small vessels besides.
@@ -39,7 +40,7 @@ _U_FIBRE_SHARE = 0.4
 _LOAD_SHARES = (0.0, 0.10, 0.25, 0.5, 0.75, 1.0)
 _LOADS = (0.1, 0.8, 1.8, 14.0, 28.5, 70.0)
 #: Share of the people without any lesion of the brain.
-_WITHOUT_LESIONS = {"MS": 0.03, "NMOSD": 1 / 3, "HC": 1.0}
+_WITHOUT_LESIONS = {"MS": 0.03, "NMOSD": 1 / 3, "HC": 1.0, small_vessels.NAME: 0.0}
 #: ln of the number of lesions of MS and of the volume (mm³) of one: mean and s.d. The few over 1 ml
 #: hold most of the load: they and the confluent ones are what the small ones leave of it.
 _LOG_COUNT, _LOG_LOAD = (4.3, 0.9), (2.14, 1.47)
@@ -55,7 +56,7 @@ _U_FIBRE_SHARE_NMOSD = 0.15  # of the juxtacortical ones, so that half of the pe
 #: What becomes of a lesion until the next visit, with its share.
 _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
 #: Mean number of new lesions, and where they appear.
-_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6}
+_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6, small_vessels.NAME: 0.8}
 _NEW_PLACES = {
     "MS": (
         ("periventricular", "deep", "juxtacortical", "pons", "cerebellar"),
@@ -65,6 +66,7 @@ _NEW_PLACES = {
         ("hemispheric", "juxtacortical", "fourth_ventricle", "medulla"),
         (0.5, 0.35, 0.05, 0.1),
     ),
+    small_vessels.NAME: (("vascular", "basal"), (0.8, 0.2)),
 }
 
 #: Where lesions of MS lie: share of the people with one there, share of their lesions, and size
@@ -109,7 +111,7 @@ def draw_load(
     ----------
     rng : numpy.random.Generator
         Source of randomness.
-    diagnosis : {"MS", "NMOSD", "HC"}, optional
+    diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
         Whose load. To train a classifier, draw the loads of all classes as for MS, so that the
         volume alone does not tell them apart.
     without : float, optional
@@ -119,12 +121,14 @@ def draw_load(
     -------
     float
         ml. MS: 0 in 3 of 100 people, else median 14, quartiles 1.8 and 28.5. NMOSD: a third is 0,
-        the rest about 1 ml. HC: 0.
+        the rest about 1 ml. SVD: median 8, quartiles 4 and 16. HC: 0.
     """
     if rng.random() < (_WITHOUT_LESIONS[diagnosis] if without is None else without):
         return 0.0
     if diagnosis == "NMOSD":
         return float(min(rng.lognormal(np.log(1.2), 1.2), 40.0))
+    if diagnosis == small_vessels.NAME:
+        return float(np.clip(rng.lognormal(*small_vessels.LOG_LOAD), 0.3, 60.0))
     return float(np.exp(np.interp(rng.random(), _LOAD_SHARES, np.log(_LOADS))))
 
 
@@ -143,8 +147,8 @@ def place_lesions(
     ----------
     head : Head
         The head.
-    diagnosis : {"MS", "NMOSD", "HC"}
-        Whose lesions.
+    diagnosis : {"MS", "NMOSD", "SVD", "HC"}
+        Whose lesions; SVD is small-vessel disease of age.
     load : float
         Total volume (ml); 0 gives none.
     rng : numpy.random.Generator
@@ -162,6 +166,9 @@ def place_lesions(
     """
     stamper = Stamper(head, rng, shapes)
     if diagnosis == "HC" or load <= 0:
+        return stamper.result()
+    if diagnosis == small_vessels.NAME:
+        small_vessels.fill(stamper, load * 1000.0)
         return stamper.result()
     own, other = (_fill_ms, _fill_nmosd) if diagnosis == "MS" else (_fill_nmosd, _fill_ms)
     if typicality > 0:
@@ -192,7 +199,7 @@ def follow_up(
         The same head.
     before : LesionMap
         Its lesions at the visit before.
-    diagnosis : {"MS", "NMOSD", "HC"}
+    diagnosis : {"MS", "NMOSD", "SVD", "HC"}
         Whose lesions.
     rng : numpy.random.Generator
         Source of randomness.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary, ovoid, random_rotation
+from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.random_fields import smooth_noise
 
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
@@ -32,6 +33,7 @@ _REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes
 _CENTRES_TRIED = 4  # to leave lesions apart that would else merge
 #: Parts of the brainstem as shares of its height.
 _STEM = {"medulla": (0.1, 0.4), "pons": (0.4, 0.7), "midbrain": (0.7, 1.0)}
+_CALLOSUM = 8.0  # mm from the median plane: where it crosses
 _REACH = 14  # voxels that a lesion along the cortex may extend from its centre
 
 
@@ -181,7 +183,7 @@ class Stamper:
             self._candidates[place, gather] = found, sums / sums[-1] if found.size else sums
         return self._candidates[place, gather]
 
-    def _centre(self, place: str, gather: bool) -> np.ndarray | None:
+    def centre(self, place: str, gather: bool = False) -> np.ndarray | None:
         """Draw where to put a lesion (voxel), if possible outside of the lesions that are there."""
         found, weights = self.candidates(place, gather=gather)
         if not found.size:
@@ -201,6 +203,8 @@ class Stamper:
             return self.white & (cortex <= 3 / step) & (lateral > 8 / step)
         if place == "deep":
             return self.white & (lateral > 5 / step) & (cortex > 3 / step)
+        if place == "vascular":
+            return self.white & (lateral > 4 / step) & (cortex > 4 / step) & ~self.near_midline
         if place == "hemispheric":
             return self.white & (lateral > 10 / step) & (cortex > 2 / step)
         if place == "basal":
@@ -216,6 +220,24 @@ class Stamper:
         if place == "corticospinal":
             return self.white & (lateral > 4 / step) & (lateral < 16 / step) & (cortex > 5 / step)
         raise ValueError(f"unknown place {place!r}")
+
+    @cached_property
+    def near_midline(self) -> np.ndarray:
+        """Where the callosum crosses, (X, Y, Z) bool: near the median plane."""
+        away = np.abs(np.arange(len(self.profile)) - self.head.median_plane) * self.spacing
+        return np.broadcast_to((away < _CALLOSUM).reshape(-1, 1, 1), self.profile.shape)
+
+    def is_at(self, place: str, index: np.ndarray) -> bool:
+        """Whether a voxel, (3,) int, belongs to a place."""
+        found, _ = self.candidates(place)
+        flat = int(np.ravel_multi_index(index.tolist(), self.profile.shape))
+        at = int(np.searchsorted(found, flat))
+        return at < len(found) and found[at] == flat
+
+    def hollow(self, brightness: float) -> None:
+        """Give the core of the lesion placed last a brightness relative to white matter."""
+        core = ndimage.binary_erosion(self.labels == self.records[-1].label)
+        self.brightness[core] = brightness
 
     def _stem(self, part: str) -> np.ndarray:
         stem = self.head.tissue == Tissue.BRAINSTEM
@@ -339,13 +361,14 @@ class Stamper:
         elongation: float = 1.0,
         kind: str | None = None,
         gather: bool = False,
+        centre: np.ndarray | None = None,
     ) -> bool:
         """Place one lesion of a volume (mm³) to its rim; False when the head has no such place.
 
-        What `gather` does, `candidates` tells.
+        What `gather` does, `candidates` tells. A centre (voxel) that is given is not drawn.
         """
         volume = max(volume ** (1 / 3) - _WIDENED, 0.7 * volume ** (1 / 3)) ** 3
-        centre = self._centre(place, gather)
+        centre = self.centre(place, gather) if centre is None else centre
         if centre is None:
             return False
         points = None
@@ -386,7 +409,7 @@ class Stamper:
 
     def u_fibre(self, volume: float, *, gather: bool = False) -> bool:
         """Place a lesion (mm³) in the white matter along a fold of the cortex; False if none."""
-        place = self._centre("juxtacortical", gather)
+        place = self.centre("juxtacortical", gather)
         if place is None:
             return False
         shape: tuple[int, ...] = self.profile.shape
@@ -407,13 +430,26 @@ class Stamper:
         self.add(local, box, "u_fibre", soft=0.6)
         return True
 
-    def shell(self, distance: np.ndarray, thickness: float, target: float, kind: str) -> None:
-        """Add a band of varying thickness (mm) along a surface, of about a target volume (mm³)."""
+    def shell(
+        self,
+        distance: np.ndarray,
+        thickness: float,
+        target: float,
+        kind: str,
+        inside: np.ndarray | None = None,
+        rough: float = 1.2,
+    ) -> None:
+        """Add a band of varying thickness (mm) along a surface, of about a target volume (mm³).
+
+        By default it lies in tissue, a confluent one in white matter; a rough one varies in
+        thickness.
+        """
         noise = smooth_noise(self.profile.shape, 14.0 / self.spacing, self.rng)
-        level = distance.astype(np.float32) * DISTANCE_STEP / max(thickness, 1.0) - 1.2 * noise
+        level = distance.astype(np.float32) * DISTANCE_STEP / max(thickness, 1.0) - rough * noise
         if kind == "confluent":
             level -= _GATHERED * np.sqrt(self.head.frequency / np.float32(255))
-        inside = self.white if kind == "confluent" else self.tissue_share > 0.9
+        if inside is None:
+            inside = self.white if kind == "confluent" else self.tissue_share > 0.9
         inside = inside & (distance > 0) & (distance * DISTANCE_STEP < 4 * thickness + 3)
         levels = level[inside]
         if levels.size < 30:

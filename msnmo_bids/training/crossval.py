@@ -17,18 +17,16 @@ import torch
 from torch import nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.evaluation.crossval import SCANS
-from msnmo_bids.evaluation.paper_tables import REFERENCE, RULE
+from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS
 from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.training.checkpoint import CHECKPOINT
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.distributed import Ranks
-from msnmo_bids.training.fitting import Simulation, fit
+from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, participants_of, split_validation
-from msnmo_bids.training.interrupts import TrainingInterrupted
 from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.scoring import (
     choose_examples,
     evaluate_scan,
@@ -36,7 +34,6 @@ from msnmo_bids.training.scoring import (
     write_example,
     write_rows,
 )
-from msnmo_bids.training.site_weights import write_site_weights
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.text import duration
-from msnmo_bids.training.augmentation import augment, random_crop
-from msnmo_bids.training.batches import Batch, collate
+from msnmo_bids.training.batches import Batch, augment, collate, random_crop
 from msnmo_bids.training.checkpoint import (
     CHECKPOINT,
     identity_of,
@@ -32,11 +31,9 @@ from msnmo_bids.training.checkpoint import (
 )
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.curves import Curves
-from msnmo_bids.training.distributed import Ranks
-from msnmo_bids.training.gradients import StepGradients
-from msnmo_bids.training.interrupts import StopSignals, TrainingInterrupted
-from msnmo_bids.training.schedule import Schedule
+from msnmo_bids.training.processes import Ranks, StopSignals, TrainingInterrupted
 from msnmo_bids.training.sources import SampleSource, Stream, generator
+from msnmo_bids.training.steps import Schedule, StepGradients
 from msnmo_bids.training.validation import Best, Validation
 
 logger = logging.getLogger(__name__)

@@ -17,14 +17,14 @@ import numpy as np
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.labelled.sample_file import (
+from msnmo_bids.labelled.samples import (
     FORMAT,
     NativeGrid,
+    Sample,
     read_cubes,
     read_grid,
     read_record,
 )
-from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.geometry import check_flair
@@ -48,7 +48,7 @@ class PreparedScan:
     labelled : LabelledScan
         The scan and what is known of it.
     cube_file : Path
-        See :mod:`msnmo_bids.labelled.sample_file`.
+        See :mod:`msnmo_bids.labelled.samples`.
     """
 
     labelled: LabelledScan

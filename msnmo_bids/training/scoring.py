@@ -17,14 +17,13 @@ from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.evaluation.crossval import SCANS, scan_columns
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks
-from msnmo_bids.labelled.sample_file import NativeGrid
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.samples import NativeGrid, Sample
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
-from msnmo_bids.training.gradients import forward
 from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.steps import forward
 
 #: Volumes of so many test scans are kept for the figures.
 EXAMPLES = 4

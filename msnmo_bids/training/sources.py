@@ -1,19 +1,34 @@
-"""Where the samples of a training come from, and the random numbers of a step.
+"""Where the samples of a training come from: prepared scans, simulated brains, or both mixed.
 
 All randomness is a function of the seed, the step and the process: a training that was killed goes
 on as if nothing had happened, without any state of a generator in its checkpoint.
+
+On few cores a simulator that runs beside the trainer slows both down. So they alternate: one new
+brain replaces the oldest one of a pool every few steps, and each is used for several crops.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Protocol
+from functools import lru_cache
+from typing import Protocol, overload
 
 import numpy as np
 
 from msnmo_bids.labelled.samples import Sample
-from msnmo_bids.training.pool import BrainPool
+from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.lesion_placement import draw_load
+from msnmo_bids.simulation.sample import simulate_scan, training_cube
+from msnmo_bids.training.prepared import PreparedScan
+
+#: Share of brains without lesions: more than among people with MS, for the sake of specificity.
+LESION_FREE_SHARE = 0.1
+#: Name of the class of healthy controls.
+HEALTHY = "HC"
+_BRAIN_LENGTH = 170.0  # mm
 
 
 class Stream(IntEnum):
@@ -182,3 +197,207 @@ class SimulatedSource:
         turn = self._next % len(self.pool.classes) if self.turns else None
         self._next += 1
         return self.pool.draw(rng, turn)
+
+
+def working_spacing(shape: tuple[int, int, int]) -> float:
+    """Return the voxel size (mm) of the heads that samples for a cube are simulated on.
+
+    A little finer than the cube's voxels are on a brain of ordinary length, and not under 1 mm:
+    more would be lost again when the brain is resized to the cube.
+
+    Examples
+    --------
+    >>> [working_spacing((side,) * 3) for side in (96, 112, 160)]
+    [1.5, 1.25, 1.0]
+    """
+    return max(1.0, math.floor(4 * 0.85 * _BRAIN_LENGTH / max(shape)) / 4)
+
+
+class BrainPool:
+    """Simulated brains, the oldest one replaced by `refresh`.
+
+    Parameters
+    ----------
+    assets : SimulationAssets
+        Heads and lesion shapes.
+    shape : tuple of int
+        Shape of the cubes.
+    size : int
+        Number of brains kept.
+    classes : tuple of str
+        Names of the classes, MS and NMOSD among them. Where `HEALTHY` is one too, a brain without
+        lesions is of this class.
+    nmosd_share : float
+        Share of NMOSD-like brains. Both classes draw their total load from the same
+        distribution, so that the volume alone does not tell them apart.
+    lesion_free_share : float, optional
+        Share of brains without lesions.
+    """
+
+    def __init__(
+        self,
+        assets: SimulationAssets,
+        shape: tuple[int, int, int],
+        *,
+        size: int,
+        classes: tuple[str, ...],
+        nmosd_share: float,
+        lesion_free_share: float = LESION_FREE_SHARE,
+    ) -> None:
+        spacing = working_spacing(shape)
+        self.heads = [head.resampled(spacing) for head in assets.heads]
+        self.shapes, self.shape = assets.shapes, shape
+        self.classes, self.nmosd_share = classes, nmosd_share
+        self.lesion_free_share = lesion_free_share
+        self.size = size
+        self.brains: deque[Sample] = deque(maxlen=size)
+
+    def refresh(self, rng: np.random.Generator) -> None:
+        """Simulate one brain and drop the oldest when the pool is full."""
+        diagnosis = "NMOSD" if rng.random() < self.nmosd_share else "MS"
+        head = self.heads[rng.integers(len(self.heads))]
+        load = draw_load(rng, without=self.lesion_free_share)
+        if not load and HEALTHY in self.classes:
+            diagnosis = HEALTHY
+        scan = simulate_scan(head, rng, diagnosis=diagnosis, load=load, shapes=self.shapes)
+        image, lesions = training_cube(scan, rng, self.shape)
+        self.brains.append(Sample(image.astype(np.float16), lesions, self.classes.index(diagnosis)))
+
+    def draw(self, rng: np.random.Generator, diagnosis: int | None = None) -> Sample:
+        """Return one brain of the pool.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        diagnosis : int, optional
+            Only brains of this class, those with a lesion where there are any; of all classes
+            where the pool holds none.
+
+        Returns
+        -------
+        Sample
+        """
+        brains = list(self.brains)
+        if diagnosis is not None:
+            own = [brain for brain in brains if brain.diagnosis == diagnosis]
+            brains = [brain for brain in own if np.any(brain.lesions)] or own or brains
+        return brains[rng.integers(len(brains))]
+
+
+class PreparedSamples(Sequence[Sample]):
+    """The samples of prepared scans; the ones used last are kept in memory.
+
+    Parameters
+    ----------
+    scans : sequence of PreparedScan
+        The scans.
+    classes : sequence of str
+        Names of the classes, in the network's order.
+    keep : int, optional
+        Number of samples in memory: 12 MB each for a cube of 160 voxels per side.
+    """
+
+    def __init__(self, scans: Sequence[PreparedScan], classes: Sequence[str], keep: int = 32):
+        self.scans, self.classes = tuple(scans), tuple(classes)
+        self._load = lru_cache(maxsize=keep)(self._read)
+
+    def __len__(self) -> int:
+        """Return the number of scans."""
+        return len(self.scans)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PreparedSamples: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | PreparedSamples:
+        """Return one sample, or some of the scans as samples that are not loaded yet.
+
+        Raises
+        ------
+        MsnmoError
+            The file of the scan is missing or damaged.
+        """
+        if isinstance(index, slice):
+            keep = self._load.cache_parameters()["maxsize"]
+            return PreparedSamples(self.scans[index], self.classes, keep)
+        return self._load(range(len(self))[index])
+
+    def _read(self, index: int) -> Sample:
+        return self.scans[index].load(self.classes)
+
+
+class SizedSource(SampleSource, Protocol):
+    """A source whose length is the number of scans of an epoch."""
+
+    def __len__(self) -> int: ...
+
+
+class MixedSource:
+    """Samples of two sources: real scans, and simulated brains in a share of the draws.
+
+    Which source gives a sample depends on the generator of that sample alone, so that a resumed
+    training draws what an undisturbed one does.
+
+    Parameters
+    ----------
+    real : source with a length
+        Real scans.
+    simulated : source
+        Simulated brains.
+    simulated_share : float
+        Share of the draws that are simulated, 0 to 1 (1 excluded).
+
+    Raises
+    ------
+    ValueError
+        The share is out of range.
+    """
+
+    def __init__(self, real: SizedSource, simulated: SampleSource, simulated_share: float) -> None:
+        if not 0 <= simulated_share < 1:
+            raise ValueError(
+                f"simulated_share must be at least 0 and below 1, not {simulated_share}"
+            )
+        self.real, self.simulated = real, simulated
+        self.simulated_share = simulated_share
+
+    def __len__(self) -> int:
+        """Return the length of an epoch: it shows each real scan once, on average."""
+        return round(len(self.real) / (1 - self.simulated_share))
+
+    def rebuild(self, step: int) -> None:
+        """Bring about the state that the steps before ``step`` leave."""
+        self.real.rebuild(step)
+        self.simulated.rebuild(step)
+
+    def advance(self, step: int, rng: np.random.Generator) -> None:
+        """Prepare both sources for a step.
+
+        Parameters
+        ----------
+        step : int
+            The step.
+        rng : numpy.random.Generator
+            Of the step; the simulated source comes first, so that it simulates what it would
+            simulate alone (and what its `rebuild` simulates again).
+        """
+        self.simulated.advance(step, rng)
+        self.real.advance(step, rng)
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return a sample.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Of this sample.
+
+        Returns
+        -------
+        Sample
+        """
+        simulated = rng.random() < self.simulated_share
+        return (self.simulated if simulated else self.real).draw(rng)

@@ -15,8 +15,8 @@ from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.losses import JointLoss, LabelCounts
 from msnmo_bids.training.batches import Batch, collate
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.distributed import Ranks
-from msnmo_bids.training.gradients import TERMS, forward, is_out_of_memory, known_terms, no_memory
+from msnmo_bids.training.processes import Ranks
+from msnmo_bids.training.steps import TERMS, forward, is_out_of_memory, known_terms, no_memory
 
 
 class Validation:

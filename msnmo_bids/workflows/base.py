@@ -72,31 +72,7 @@ def init_msnmo_wf(
     workflow = Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(scans, key=lambda scan: (scan.subject, scan.relative))
     for subject, group in groupby(ordered, key=lambda scan: scan.subject):
-        workflow.add_nodes([init_single_subject_wf(subject=subject, scans=list(group), **shared)])
-    return workflow
-
-
-def init_single_subject_wf(
-    *, subject: str, scans: Sequence[Scan], name: str | None = None, **shared: Any
-) -> Workflow:
-    """Build the workflow of one participant: its scans side by side.
-
-    Parameters
-    ----------
-    subject : str
-        Label without ``sub-``.
-    scans : sequence of Scan
-        All of this participant.
-    name : str, optional
-        Name of the workflow; made from the label.
-    **shared
-        As :func:`~msnmo_bids.workflows.scan.init_scan_wf` takes them.
-
-    Returns
-    -------
-    Workflow
-        Without inputs and outputs: its scans read and write files.
-    """
-    workflow = Workflow(name=name or subject_workflow_name(subject))
-    workflow.add_nodes([init_scan_wf(scan=scan, **shared) for scan in scans])
+        person = Workflow(name=subject_workflow_name(subject))
+        person.add_nodes([init_scan_wf(scan=scan, **shared) for scan in group])
+        workflow.add_nodes([person])
     return workflow

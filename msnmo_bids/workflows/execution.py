@@ -16,8 +16,8 @@ from nipype.pipeline.engine import Workflow
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
-from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, step_name
-from msnmo_bids.workflows.usage import Usage
+from msnmo_bids.workflows.resources import Usage
+from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, scan_of, step_name
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,11 @@ def run_workflow(
     -------
     list of Failure
         In the order of the scans; a scan without an entry has all its derivatives.
+
+    Raises
+    ------
+    Exception
+        What `on_event` or `on_usage` raised; it ends the run.
     """
     scans = _scans(workflow, last_node)
     crash_dir = Path(crash_dir).absolute()
@@ -111,39 +116,61 @@ def run_workflow(
     for key, scan in scans.items():
         _prepare_work(Path(workflow.base_dir, *key.split(".")), (stamps or {}).get(scan.prefix))
     _configure(workflow, crash_dir, stop_on_first_crash, poll=0.1 if plugin == "MultiProc" else 2)
-    started: set[str] = set()
-    finished: set[str] = set()
-
-    def status(node: Any, event: str) -> None:
-        if event == "start":
-            started.add(node.fullname)
-        elif node.fullname not in started:  # Nipype's Linear plugin ends what it never ran
-            return
-        if event == "end" and node.name == last_node:
-            finished.add(_scan_key(node.fullname))
-        if on_event is not None:
-            on_event(node.fullname, event, _reason(node) if event == "exception" else "")
-
-    arguments = {**(plugin_args or {}), "status_callback": status}
-    error = _run(workflow, plugin, arguments, on_usage)
+    calls = _Calls(last_node, on_event)
+    arguments = {**(plugin_args or {}), "status_callback": calls.guarded(calls.status)}
+    if on_usage is not None and plugin == "MultiProc":
+        arguments["on_usage"] = calls.guarded(on_usage)
+    error = _run(workflow, plugin, arguments)
+    if calls.error is not None:
+        raise calls.error
     crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
     failures = _failures(crashes, scans)
-    for key in scans.keys() - failures.keys() - finished:
-        failures[key] = _unfinished(
-            scans[key].prefix, error, stop_on_first_crash and bool(failures)
-        )
+    stopped = stop_on_first_crash and bool(failures)
+    for key in scans.keys() - failures.keys() - calls.finished:
+        failures[key] = _unfinished(scans[key].prefix, error, stopped)
     return [failures[key] for key in scans if key in failures] + [
         failure for key, failure in failures.items() if key not in scans
     ]
 
 
-def _run(
-    workflow: Workflow, plugin: str, arguments: dict[str, Any], on_usage: UsageCallback | None
-) -> Exception | None:
+class _Calls:
+    """What Nipype tells of its nodes: the scans that are finished, and who else is told.
+
+    The first error of a callback is kept: Nipype passes on some, and takes others for a node's.
+    """
+
+    def __init__(self, last_node: str, on_event: EventCallback | None) -> None:
+        self._last_node, self._on_event = last_node, on_event
+        self._started: set[str] = set()
+        self.finished: set[str] = set()
+        self.error: Exception | None = None
+
+    def status(self, node: Any, event: str) -> None:
+        if event == "start":
+            self._started.add(node.fullname)
+        elif node.fullname not in self._started:  # Nipype's Linear plugin ends what it never ran
+            return
+        if event == "end" and node.name == self._last_node:
+            self.finished.add(scan_of(node.fullname))
+        if self._on_event is not None:
+            self._on_event(node.fullname, event, _reason(node) if event == "exception" else "")
+
+    def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+
+        return call
+
+
+def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exception | None:
     """Run the graph; Nipype ends a run in which any node failed with an exception of its own."""
     try:
         if plugin == "MultiProc":
-            workflow.run(plugin=WorkerPoolPlugin({**arguments, "on_usage": on_usage}))
+            workflow.run(plugin=WorkerPoolPlugin(arguments))
         else:
             with job_environment(arguments.get("omp_nthreads")):
                 workflow.run(plugin=plugin, plugin_args=arguments)
@@ -192,11 +219,6 @@ def _scans(workflow: Workflow, last_node: str) -> dict[str, _ScanEntry]:
     return entries
 
 
-def _scan_key(fullname: str) -> str:
-    """Return the scan's workflow of a node (``msnmo_wf.subject_wf.scan_wf``)."""
-    return ".".join(fullname.split(".")[:3])
-
-
 def _prepare_work(folder: Path, stamp: str | None) -> None:
     """Empty the work folder of a scan, unless an earlier run worked under the same stamp there."""
     file = folder / STAMP_NAME
@@ -224,7 +246,7 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
     for crash in crashes:
         text = crash.read_text(encoding="utf-8", errors="replace")
         node = _field(text, "Node")
-        key = _scan_key(node)
+        key = scan_of(node)
         error = _error_of(text, node)
         failure = Failure(
             prefix=scans[key].prefix if key in scans else "",

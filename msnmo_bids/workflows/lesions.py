@@ -12,15 +12,35 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.cube import ToCube
 from msnmo_bids.interfaces.network import Predict
-from msnmo_bids.interfaces.segment_lesions import RegionMap, SegmentLesions
+from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, RegionMap, SegmentLesions
+from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.vocabulary import LOOK_ALIKES
 from msnmo_bids.workflows.resources import memory_gb
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
 
-_SCORES = ("class_probabilities", "class_votes", "distance")
+_SCORES = ("class_probabilities", "class_votes")
 _SLOPPY_CUBE = (64, 64, 64)
+#: By whether the lesions are classified: what is said of the scores, and of the maps.
+_TEXT_OF = {
+    False: (
+        " It gave a score for each class as well.",
+        "Class activation maps were summed over the classifier's three scales, each voxel by what "
+        "it counts in the classifier's pooling.",
+    ),
+    True: (
+        "",
+        "A branch of the network classified the scan by its lesions: from the size, shape and "
+        "place of each, and its distances to ventricles and cortex, it made what the lesion adds "
+        "to the score of each class; class activation maps hold that in the lesion's voxels.",
+    ),
+}
+_NORMALIZED = {
+    Z_SCORE: "z-scored over the brain",
+    ROBUST: "normalised by the brain's median and interquartile range",
+}
 _PRECISIONS = {"fp32": "single precision", "bf16": "bfloat16 precision"}
 
 
@@ -38,7 +58,9 @@ def init_lesion_wf(
     ::
 
         inputnode -> to_cube -> network -> segment -> outputnode
-                 \-> regions ------------/
+                 \-> regions ------------/      \-> classify -/
+
+    The node that classifies the lesions is there if the weights do; else the network classifies.
 
     Parameters
     ----------
@@ -81,10 +103,11 @@ def init_lesion_wf(
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
     workflow.__desc__ = _description(settings, metadata, shape)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
-    maps = ["probability_file", "lesion_file", "label_file", "cam_files", "table_file"]
-    outputnode = pe.Node(IdentityInterface(fields=[*maps, *_SCORES, "mni_file"]), name="outputnode")
+    maps = ["probability_file", "lesion_file", "label_file"]
+    fields = [*maps, "cam_files", "table_file", *_SCORES, "distance", "mni_file"]
+    outputnode = pe.Node(IdentityInterface(fields=fields), name="outputnode")
     to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
-    network = _network_node(settings, weights, omp_nthreads)
+    network = _network_node(settings, weights, not metadata.classifies_lesions, omp_nthreads)
     regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
     segment = pe.Node(
         SegmentLesions(
@@ -96,17 +119,27 @@ def init_lesion_wf(
         mem_gb=memory_gb("segment", voxels),
     )
     images = [("in_file", "in_file"), ("mask_file", "mask_file")]
+    if metadata.classifies_lesions:
+        classify = ClassifyLesions(weights=[str(file) for file in weights])
+        scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
+        files = ("descriptor_file", "label_file", "table_file")
+        workflow.connect([(segment, scored, [(name, name) for name in files])])
+    else:
+        scored, mapped = network, segment
+        workflow.connect([(network, segment, [("cam_file", "cam_file")])])
     workflow.connect([
         (inputnode, to_cube, images),
         (inputnode, regions, images),
         (inputnode, segment, images),
         (to_cube, network, [("cube_file", "cube_file")]),
         (to_cube, segment, [("transform_file", "transform_file")]),
-        (network, segment, [("probability_file", "probability_file"), ("cam_file", "cam_file")]),
-        (network, outputnode, [(name, name) for name in _SCORES]),
+        (network, segment, [("probability_file", "probability_file")]),
+        (network, outputnode, [("distance", "distance")]),
+        (scored, outputnode, [(name, name) for name in _SCORES]),
         (regions, segment, [("region_file", "region_file"), ("mni_file", "mni_file")]),
         (regions, outputnode, [("mni_file", "mni_file")]),
         (segment, outputnode, [(name, name) for name in maps]),
+        (mapped, outputnode, [("cam_files", "cam_files"), ("table_file", "table_file")]),
     ])  # fmt: skip
     return workflow
 
@@ -118,35 +151,31 @@ def _description(
     averaged = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
     averaged += ["the image and its mirror image"] if settings.tta else []
     mean = f", mean over {' and '.join(averaged)}" if averaged else ""
-    gave = "a lesion probability for each voxel and a score for each class"
-    if asked := metadata.lesion_network:
-        gave = (
-            "a score for each class, reading the lesion probability that a network of its own for "
-            f"segmentation ({Path(asked.file).stem}) gave for each voxel"
-        )
+    scores, maps = _TEXT_OF[metadata.classifies_lesions]
+    named = [name for name in metadata.class_names if name not in LOOK_ALIKES]
     return (
         f"The brain's bounding box and a margin were resized to {' x '.join(map(str, shape))} "
-        "voxels and z-scored over the brain. A joint network for lesion segmentation and "
-        f"classification of {' and '.join(metadata.class_names)}, implemented after Huang et al. "
+        f"voxels and {_NORMALIZED[metadata.normalization]}. A joint network for lesion "
+        f"segmentation and classification of {' and '.join(named)}, implemented after Huang et al. "
         f"[@joint_model] (weights {metadata.name} {metadata.version}, "
-        f"{_PRECISIONS[settings.precision]}{mean}), gave {gave}. The lesion probability was "
-        "brought back to the scan's own grid (trilinear), masked with the brain and cut at "
-        f"{settings.threshold:g}; connected lesions (26 neighbours) smaller than "
-        f"{settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to candidate "
-        "regions by a probabilistic atlas, registered affinely (robust least squares). Class "
-        "activation maps were summed over the classifier's three scales, each voxel by what it "
-        "counts in the classifier's pooling. "
+        f"{_PRECISIONS[settings.precision]}{mean}), gave a lesion probability for each voxel."
+        f"{scores} The probability was brought back to the scan's own grid (trilinear), masked "
+        f"with the brain and cut at {settings.threshold:g}; connected lesions (26 neighbours) "
+        f"smaller than {settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to "
+        "candidate regions by a probabilistic atlas, registered affinely (robust least squares). "
+        f"{maps} "
     )
 
 
 def _network_node(
-    settings: ProcessingSettings, weights: Sequence[Path], omp_nthreads: int
+    settings: ProcessingSettings, weights: Sequence[Path], classify: bool, omp_nthreads: int
 ) -> pe.Node:
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
     on_gpu = settings.device.startswith("cuda")
     return pe.Node(
         Predict(
             weights=[str(file) for file in weights],
+            classify=classify,
             tta=settings.tta,
             device=settings.device,
             precision=settings.precision,

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -19,12 +19,16 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import write_failure
-from msnmo_bids.workflows.gpus import NAMED, gpu_environment, next_gpu
-from msnmo_bids.workflows.usage import Meter, Usage
+from msnmo_bids.workflows.resources import Meter, Usage
+from msnmo_bids.workflows.steps import scan_of
 
 #: Imported once by the fork server, so that a worker starts in milliseconds.
 PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
 
+#: The variable that says which GPUs a process sees; a process that sees one calls it ``cuda``.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: The GPU of a device that the user named (``cuda:1``): its process sees all, as this one does.
+NAMED = "named"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: With one thread ITK gives the same numbers on every machine, and in every order of the scans:
 #: it fixes the number for good when a process first uses it.
@@ -45,13 +49,13 @@ class WorkerPoolPlugin(MultiProcPlugin):
     plugin_args : dict, optional
         As for ``MultiProc`` (``n_procs``, ``memory_gb``, ``status_callback``), and
 
-        * ``gpus`` : names of the GPUs (:func:`~msnmo_bids.workflows.gpus.gpu_names`). Nodes that
-          ask for a GPU are spread over them, one at a time on each and always in the same
-          process, so that a GPU holds one context, one copy of the weights and the maps of one
-          scan; the other nodes run beside, in processes that see no GPU;
+        * ``gpus`` : names of the GPUs (`gpu_names`). Nodes that ask for a GPU are spread over
+          them, one at a time on each and always in the same process, so that a GPU holds one
+          context, one copy of the weights and the maps of one scan; the other nodes run beside,
+          in processes that see no GPU;
         * ``omp_nthreads`` : threads of a node's numerical libraries;
         * ``on_usage`` : called with the full name of a node that has ended and its
-          :class:`~msnmo_bids.workflows.usage.Usage`;
+          :class:`~msnmo_bids.workflows.resources.Usage`, before the status callback;
         * ``worker_log`` : file that collects what the workers print (discarded without one);
         * ``log_level`` : level of Nipype's loggers in the workers.
     """
@@ -65,6 +69,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self.pool.shutdown()  # never used, and it starts no process before the first task
         self._workers: list[_Worker] = []
         self._news = True
+        self._usage: tuple[str, Usage] | None = None
 
     def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
         """Execute the graph and leave no process behind, however the run ends."""
@@ -106,22 +111,28 @@ class WorkerPoolPlugin(MultiProcPlugin):
             self._news = False
             super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
 
-    def _clear_task(self, taskid: int) -> None:
-        self._news = True
-        super()._clear_task(taskid)
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        answer = self._task_obj[taskid].result()
+        self._usage = (answer or {}).pop("usage", None)
+        return answer
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        self._node_ended()
+        super()._task_finished_cb(jobid, cached=cached)
 
     def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
         """Give the node its trace before the status callback is called: it says what failed."""
+        self._node_ended()
         if result is not None:
             self.procs[jobid]._traceback = result["traceback"]
         return super()._clean_queue(jobid, graph, result=result)
 
-    def _get_result(self, taskid: int) -> dict[str, Any] | None:
-        answer = self._task_obj[taskid].result()
-        told: tuple[str, Usage] | None = (answer or {}).pop("usage", None)
-        if told and (on_usage := self.plugin_args.get("on_usage")):
-            on_usage(*told)
-        return answer
+    def _node_ended(self) -> None:
+        """Tell what the node cost: not in `_get_result`, whose errors Nipype takes for a node's."""
+        self._news = True
+        usage, self._usage = self._usage, None
+        if usage and (on_usage := self.plugin_args.get("on_usage")):
+            on_usage(*usage)
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
         """Put the jobs of the scan that comes first in front; leave out scans for later.
@@ -129,7 +140,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
         A node that needs several processors would otherwise wait until all small nodes of all
         scans are done, and their files would fill the disk.
         """
-        scans = [_scan_of(node) for node in self.procs]
+        scans = [scan_of(node.fullname) for node in self.procs]
         begun: set[str] = set()
         left: set[str] = set()
         for scan, done, pending in zip(scans, self.proc_done, self.proc_pending, strict=True):
@@ -149,11 +160,6 @@ class WorkerPoolPlugin(MultiProcPlugin):
 
     def _postrun_check(self) -> None:
         """Nothing to close: ``run`` ends the workers."""
-
-
-def _scan_of(node: Any) -> str:
-    """Return the node's subject and scan workflow (``msnmo_wf.subject_wf.scan_wf``)."""
-    return ".".join(node.fullname.split(".")[:3])
 
 
 class _Worker:
@@ -329,3 +335,55 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.killpg(0, signal.SIGKILL)
+
+
+def gpu_names(device: str, gpus: Sequence[int]) -> list[str]:
+    """Return the GPUs of a run under the names that CUDA's variable has for them.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    gpus : sequence of int
+        The GPUs behind ``"cuda"``, as torch counts those that this process sees.
+
+    Returns
+    -------
+    list of str
+        One a GPU; empty on the CPU.
+    """
+    if device != "cuda":
+        return [] if device == "cpu" else [NAMED]
+    seen = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return [seen[gpu] if seen else str(gpu) for gpu in gpus] or [NAMED]
+
+
+def gpu_environment(gpu: str | None) -> dict[str, str]:
+    """Return a worker's variables about GPUs; None is for one that shall not see any."""
+    return {} if gpu == NAMED else {VISIBLE: gpu or ""}
+
+
+def next_gpu(gpus: Sequence[str], busy: Collection[str], load: Mapping[str, int]) -> str:
+    """Return the GPU that the next node gets: a free one, the least used first.
+
+    Parameters
+    ----------
+    gpus : sequence of str
+        From `gpu_names`.
+    busy : collection of str
+        Those that a node runs on.
+    load : mapping of str to int
+        Nodes that each has been given so far.
+
+    Returns
+    -------
+    str
+        One of them; where all are busy the least used, whose process the node then waits for.
+
+    Examples
+    --------
+    >>> next_gpu(["0", "1", "2"], busy={"0"}, load={"0": 1, "1": 2, "2": 1})
+    '2'
+    """
+    free = [gpu for gpu in gpus if gpu not in busy] or gpus
+    return min(free, key=lambda gpu: load.get(gpu, 0))

@@ -1,21 +1,45 @@
-"""From a raw FLAIR to the brain, bias-corrected and in RAS order."""
+"""From the raw FLAIR to the preprocessed one: orientation, brain mask, bias field."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+from importlib import metadata
 from typing import TYPE_CHECKING
 
+from nipype.interfaces import fsl
+from nipype.interfaces.ants import N4BiasFieldCorrection
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.interfaces.conform import Conform
+from msnmo_bids.interfaces.masks import ApplyMask, BrainMask, DeepBET, Foreground
+from msnmo_bids.interfaces.n4 import N4AntsPyX, Shrink
+from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
+from msnmo_bids.preprocessing.skullstrip import bet_version
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.bias import init_bias_correction_wf
+from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb
-from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
+
+_SKULL = {
+    "bet": "The skull was removed with the Brain Extraction Tool of FSL{version} [@bet], "
+    "fractional intensity threshold {bet_frac:g}. ",
+    "deepbet": "The skull was removed with deepbet{version}, a convolutional network for brain "
+    "extraction [@deepbet]. ",
+    "skip": "The image came without a skull; its brain mask is what is not background. ",
+}
+_BIAS = {
+    "ants": "Intensity non-uniformity was corrected with N4BiasFieldCorrection [@n4] of "
+    "ANTs{version} [@ants], {fit}. ",
+    "antspyx": "Intensity non-uniformity was corrected with the N4 algorithm [@n4] of ANTs [@ants] "
+    "in the Python package antspyx{version}, {fit}. ",
+    "skip": "Intensity non-uniformity was not corrected. ",
+}
+_FIT = "the field fitted on voxels of about {grid_mm:g} mm and applied to the image's own"
 
 
 def skull_strip_tool(scan: Scan, settings: ProcessingSettings) -> str:
@@ -38,7 +62,6 @@ def init_preprocessing_wf(
     settings: ProcessingSettings,
     voxels: int = 0,
     omp_nthreads: int = 1,
-    name: str = "preprocessing_wf",
 ) -> LiterateWorkflow:
     """Build the workflow that prepares one scan, for a prediction and for a training alike.
 
@@ -54,8 +77,6 @@ def init_preprocessing_wf(
         Number of voxels of the image, for the memory that the nodes ask for.
     omp_nthreads : int
         Threads of one node.
-    name : str
-        Name of the workflow.
 
     Inputs
     ------
@@ -75,7 +96,7 @@ def init_preprocessing_wf(
     skull_stripping, bias_correction
         ``{Tool, Version, Settings}``.
     """
-    workflow = LiterateWorkflow(name=name)
+    workflow = LiterateWorkflow(name="preprocessing_wf")
     workflow.__desc__ = (
         "The T2-FLAIR was reoriented to RAS, and its header's two orientations were made equal. "
     )
@@ -115,3 +136,198 @@ def init_preprocessing_wf(
                                           ("outputnode.tool", "bias_correction")]),
     ])  # fmt: skip
     return workflow
+
+
+def init_skull_strip_wf(
+    *,
+    tool: str,
+    bet_frac: float = 0.5,
+    voxels: int = 0,
+    omp_nthreads: int = 1,
+) -> LiterateWorkflow:
+    """Build the workflow that finds the brain.
+
+    ``bet``: ``inputnode -> bet -> brain_mask -> outputnode`` with Nipype's stock node for FSL;
+    ``deepbet`` and ``skip``: the same with another first node. Whatever the tool, ``brain_mask``
+    checks that the mask holds a plausible brain. Where ``stripped`` says that the image came
+    without a skull, its foreground counts and no tool's mask.
+
+    Parameters
+    ----------
+    tool : {"bet", "deepbet", "skip"}
+        Tool that removes the skull; ``skip`` for an image without one.
+    bet_frac : float
+        BET's fractional intensity threshold, 0 to 1.
+    voxels : int
+        Number of voxels of the image, for the memory that the nodes ask for.
+    omp_nthreads : int
+        Threads of one node.
+
+    Inputs
+    ------
+    in_file
+        FLAIR in RAS order.
+    stripped
+        Whether it came without a skull, as the image itself says.
+
+    Outputs
+    -------
+    mask_file
+        Brain mask on the same grid (uint8).
+    tool
+        ``{Tool, Version, Settings}`` of what made it.
+    flags
+        What is odd about the mask.
+
+    Raises
+    ------
+    ValueError
+        If there is no such tool.
+    """
+    if tool not in _SKULL:
+        raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_SKULL)})")
+    workflow = LiterateWorkflow(name="skull_strip_wf")
+    version = bet_version() if tool == "bet" else metadata.version("deepbet")
+    workflow.__desc__ = _SKULL[tool].format(version=after_name(version), bet_frac=bet_frac)
+    inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
+    inputnode.inputs.stripped = False
+    outputnode = pe.Node(
+        IdentityInterface(fields=["mask_file", "tool", "flags"]), name="outputnode"
+    )
+    brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
+    finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
+    workflow.connect([
+        (inputnode, finder, [("in_file", "in_file")]),
+        (inputnode, brain_mask, [("in_file", "in_file")]),
+        (finder, brain_mask, [("mask_file", "mask_file")]),
+        (brain_mask, outputnode, [("mask_file", "mask_file"), ("tool", "tool"),
+                                  ("flags", "flags")]),
+    ])  # fmt: skip
+    if tool == "bet":
+        settings = {"frac": bet_frac}
+        brain_mask.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
+        workflow.connect(inputnode, "stripped", brain_mask, "stripped")
+        return workflow
+    workflow.connect(finder, "tool", brain_mask, "tool")
+    if tool == "deepbet":
+        workflow.connect(inputnode, "stripped", finder, "stripped")
+    return workflow
+
+
+def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) -> pe.Node:
+    """Return the node that makes the mask."""
+    if tool == "bet":
+        interface = fsl.BET(frac=bet_frac, mask=True, output_type="NIFTI_GZ")
+        return pe.Node(interface, name="bet", mem_gb=memory_gb("bet", voxels))
+    if tool == "deepbet":
+        memory = memory_gb("deepbet", voxels)
+        return pe.Node(DeepBET(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
+    return pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
+
+
+def init_bias_correction_wf(
+    *, tool: str, sloppy: bool = False, voxels: int = 0
+) -> LiterateWorkflow:
+    """Build the workflow that corrects the bias field and applies the brain mask.
+
+    ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
+    ``ants``, with ``n4_antspyx`` in its place for ``antspyx``, and with ``apply_mask`` alone for
+    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in one
+    thread: its sums depend on the number of threads.
+
+    Parameters
+    ----------
+    tool : {"ants", "antspyx", "skip"}
+        Tool that corrects the bias field.
+    sloppy : bool
+        Fewer iterations on a coarser grid, for tests.
+    voxels : int
+        Number of voxels of the image, for the memory that the nodes ask for.
+
+    Inputs
+    ------
+    in_file
+        FLAIR in RAS order.
+    mask_file
+        Brain mask on the same grid.
+
+    Outputs
+    -------
+    out_file
+        Corrected FLAIR, 0 outside of the brain.
+    tool
+        ``{Tool, Version, Settings}`` of what corrected it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such tool.
+    """
+    if tool not in _BIAS:
+        raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_BIAS)})")
+    workflow = LiterateWorkflow(name="bias_correction_wf")
+    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
+    version = ants_version() if tool == "ants" else metadata.version("antspyx")
+    workflow.__desc__ = _BIAS[tool].format(
+        version=after_name(version), fit=_FIT.format(grid_mm=grid_mm)
+    )
+    inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
+    outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
+    apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
+    workflow.connect([
+        (inputnode, apply_mask, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+        (apply_mask, outputnode, [("out_file", "out_file")]),
+    ])  # fmt: skip
+    if tool == "skip":
+        outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
+        return workflow
+    shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
+    n4, (image, mask) = _n4_node(tool, n_iterations)
+    outputnode.inputs.tool = {
+        "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
+        "Version": version,
+        "Settings": {
+            "grid_mm": grid_mm,
+            "n_iterations": n_iterations,
+            "convergence_threshold": CONVERGENCE_THRESHOLD,
+        },
+    }
+    workflow.connect([
+        (inputnode, shrink, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
+        (n4, apply_mask, [("bias_image", "field_file")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, str]]:
+    """Return the node that fits the bias field, and the names of its image and its mask."""
+    resources = {"n_procs": 1, "mem_gb": memory_gb("n4")}
+    if tool == "antspyx":
+        interface = N4AntsPyX(n_iterations=n_iterations)
+        return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
+    interface = N4BiasFieldCorrection(
+        dimension=3,
+        shrink_factor=1,
+        n_iterations=n_iterations,
+        convergence_threshold=CONVERGENCE_THRESHOLD,
+        copy_header=True,
+        save_bias=True,
+    )
+    return pe.Node(interface, name="n4", **resources), ("input_image", "mask_image")
+
+
+def ants_version() -> str:
+    """Return the version that ``N4BiasFieldCorrection`` tells of itself, or ``"unknown"``."""
+    try:
+        told = subprocess.run(
+            ["N4BiasFieldCorrection", "--version"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    found = re.search(r"ANTs Version:\s*v?(\S+)", told)
+    return found.group(1) if found else "unknown"

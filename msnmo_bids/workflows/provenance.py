@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.vocabulary import SIMULATED_ONLY
+from msnmo_bids.vocabulary import CONVOLUTIONS, LESION_BRANCH, SIMULATED_ONLY
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -33,17 +33,18 @@ def run_record(
     dict
         JSON-ready; no times, no run names, no absolute paths.
     """
-    calibration, asked = weights.calibration, weights.lesion_network
+    calibration = weights.calibration
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
-            "Margins": list(calibration.margins),
-            "Chances": list(calibration.chances),
+            "Matrix": [list(row) for row in calibration.matrix],
+            "Offset": list(calibration.offset),
             "Method": calibration.method,
             "Data": calibration.data,
         },
-        "MinimumClassProbability": weights.min_class_probability,
+        "NamingLimits": dict(weights.naming_limits),
         "MaximumOutOfDistributionScore": weights.max_distance,
+        "Classifier": LESION_BRANCH if weights.classifies_lesions else CONVOLUTIONS,
         "Threshold": settings.threshold,
         "MinimumLesionVolume": settings.min_lesion_volume,
         "Model": {
@@ -52,9 +53,6 @@ def run_record(
             "SHA256": weights.sha256,
             "Fingerprint": weights.fingerprint,
             "TrainedOn": list(weights.trained_on),
-            "LesionNetwork": None
-            if asked is None
-            else {"File": asked.file, "SHA256": asked.sha256},
         },
         "Device": settings.device,
         "Precision": settings.precision,

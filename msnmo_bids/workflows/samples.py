@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.pipeline import engine as pe
 
@@ -31,7 +31,6 @@ def init_samples_wf(
     cube_shape: Sequence[int],
     work_dir: Path,
     omp_nthreads: int = 1,
-    name: str = WORKFLOW,
 ) -> pe.Workflow:
     """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
@@ -47,30 +46,24 @@ def init_samples_wf(
         Folder for what is in between.
     omp_nthreads : int
         Threads of one node.
-    name : str
-        Name of the workflow.
 
     Returns
     -------
     Workflow
         For :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
     """
-    workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    workflow = pe.Workflow(name=WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(files, key=lambda labelled: labelled.name)
     groups = groupby(ordered, key=lambda labelled: labelled.dataset)
+    shared: dict[str, Any] = {
+        "settings": settings,
+        "cube_shape": cube_shape,
+        "omp_nthreads": omp_nthreads,
+    }
     for number, (_, group) in enumerate(groups):
         dataset_wf = pe.Workflow(name=f"dataset_{number}_wf")
         dataset_wf.add_nodes(
-            [
-                init_sample_wf(
-                    labelled=labelled,
-                    out_file=files[labelled],
-                    settings=settings,
-                    cube_shape=cube_shape,
-                    omp_nthreads=omp_nthreads,
-                )
-                for labelled in group
-            ]
+            [init_sample_wf(labelled=one, out_file=files[one], **shared) for one in group]
         )
         workflow.add_nodes([dataset_wf])
     return workflow
@@ -89,7 +82,6 @@ def init_sample_wf(
     settings: ProcessingSettings,
     cube_shape: Sequence[int],
     omp_nthreads: int = 1,
-    name: str | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``.
 
@@ -105,8 +97,6 @@ def init_sample_wf(
         Shape of the cube.
     omp_nthreads : int
         Threads of one node.
-    name : str, optional
-        Name of the workflow; `scan_workflow_name` when not given.
 
     Returns
     -------
@@ -114,7 +104,7 @@ def init_sample_wf(
         Without inputs and outputs: it reads and writes files.
     """
     scan = labelled.scan
-    workflow = pe.Workflow(name=name or scan_workflow_name(labelled))
+    workflow = pe.Workflow(name=scan_workflow_name(labelled))
     voxels = voxel_count(scan.path)
     preprocessing_wf = init_preprocessing_wf(
         scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads

@@ -17,6 +17,7 @@ from msnmo_bids.interfaces.report_figures import Figures
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
+from msnmo_bids.vocabulary import LESION_BRANCH
 from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.provenance import methods_text
@@ -123,15 +124,20 @@ def _outputs(*names: str) -> list[tuple[str, str]]:
 
 def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, Any]) -> str:
     """Return what the methods text says of the scores and of when a class is named."""
-    from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION
+    from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION
 
-    least, farthest = (
-        record[key] for key in ("MinimumClassProbability", "MaximumOutOfDistributionScore")
-    )
+    farthest = record["MaximumOutOfDistributionScore"]
+    limits = record["NamingLimits"]
     needed = ["there was a lesion", "the image's quality was not red"]
-    if least > 0:
-        needed.append(f"the score reached {least:g}")
-    if settings.ensemble or settings.tta:
+    if limits:
+        each = [
+            f"{name} never" if least is None else f"{least:g} for {name}"
+            for name, least in limits.items()
+        ]
+        needed.append(f"the score reached its limit ({', '.join(each)})")
+    if record["Classifier"] == LESION_BRANCH and settings.ensemble:
+        needed.append("all networks named it")
+    elif settings.ensemble or settings.tta:
         needed.append("all networks and mirrored views named it")
     if farthest is not None:
         needed.append(
@@ -139,7 +145,7 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
             "its training scans (Mahalanobis distance over the square root of their number)"
         )
     calibrated = calibration(record["Calibration"]).replace(
-        ISOTONIC_CALIBRATION, f"{ISOTONIC_CALIBRATION} [@isotonic_calibration]"
+        DIRICHLET_CALIBRATION, f"{DIRICHLET_CALIBRATION} [@dirichlet_calibration]"
     )
     return (
         f"{calibrated} The class with the highest score was named where "

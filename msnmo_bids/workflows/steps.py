@@ -49,6 +49,15 @@ def subject_workflow_name(subject: str) -> str:
     return f"single_subject_{re.sub(r'[^0-9A-Za-z]', '_', subject)}_wf"
 
 
+def scan_of(node: str) -> str:
+    """Return the scan's workflow of a node, given its full name: the first three parts.
+
+    >>> scan_of("msnmo_wf.single_subject_01_wf.scan_sub_01_wf.lesion_wf.network")
+    'msnmo_wf.single_subject_01_wf.scan_sub_01_wf'
+    """
+    return ".".join(node.split(".")[:3])
+
+
 def step_name(node: str) -> str:
     """Return the human name of a node's step.
 

@@ -68,24 +68,17 @@ def init_visits_wf(
         For :func:`msnmo_bids.workflows.execution.run_workflow`.
     """
     workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
-    subjects = dict.fromkeys(comparison.subject for comparison in comparisons)
-    for subject in subjects:
+    shared: dict[str, Any] = {"output_dir": Path(output_dir).absolute(), "method": method}
+    for subject in dict.fromkeys(one.subject for one in comparisons):
         person = pe.Workflow(name=subject_workflow_name(subject))
-        person.add_nodes(
-            [
-                init_comparison_wf(
-                    comparison=comparison, output_dir=Path(output_dir).absolute(), method=method
-                )
-                for comparison in comparisons
-                if comparison.subject == subject
-            ]
-        )
+        own = [one for one in comparisons if one.subject == subject]
+        person.add_nodes([init_comparison_wf(comparison=one, **shared) for one in own])
         workflow.add_nodes([person])
     return workflow
 
 
 def init_comparison_wf(
-    *, comparison: Comparison, output_dir: Path, method: dict[str, Any], name: str | None = None
+    *, comparison: Comparison, output_dir: Path, method: dict[str, Any]
 ) -> LiterateWorkflow:
     """Build the workflow of one comparison.
 
@@ -99,15 +92,14 @@ def init_comparison_wf(
         Root of the derivatives.
     method : dict
         Version of the program and limits.
-    name : str, optional
-        Name of the workflow; made from the comparison's name.
 
     Outputs
     -------
     out_files
         Paths of all files, relative to ``output_dir``.
     """
-    workflow = LiterateWorkflow(name=name or workflow_name(comparison))
+    name = re.sub(r"[^0-9A-Za-z]", "_", comparison.name)
+    workflow = LiterateWorkflow(name=f"visits_{name}_wf")
     workflow.__desc__ = DESCRIPTION
     visits = {
         which: {
@@ -117,9 +109,8 @@ def init_comparison_wf(
         for which, scan in (("earlier", comparison.earlier), ("later", comparison.later))
     }
     voxels = max(voxel_count(Path(visit["preproc"])) for visit in visits.values())
-    register = pe.Node(
-        RegisterVisits(**visits), name="register", mem_gb=memory_gb("regions", voxels)
-    )
+    needed = memory_gb("regions", voxels)
+    register = pe.Node(RegisterVisits(**visits), name="register", mem_gb=needed)
     compare = pe.Node(
         CompareVisits(**visits, interval_days=comparison.interval_days),
         name="compare",
@@ -143,18 +134,11 @@ def init_comparison_wf(
         mem_gb=memory_gb("derivatives", voxels),
     )
     outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
-    workflow.connect(
-        [
-            (register, compare, [("motion_file", "motion_file")]),
-            (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
-            (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
-            (change_figure, write_changes, [("figure", "figure")]),
-            (write_changes, outputnode, [("out_files", "out_files")]),
-        ]
-    )
+    workflow.connect([
+        (register, compare, [("motion_file", "motion_file")]),
+        (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
+        (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
+        (change_figure, write_changes, [("figure", "figure")]),
+        (write_changes, outputnode, [("out_files", "out_files")]),
+    ])  # fmt: skip
     return workflow
-
-
-def workflow_name(comparison: Comparison) -> str:
-    """Return the name of a comparison's workflow: letters, digits and underscores."""
-    return f"visits_{re.sub(r'[^0-9A-Za-z]', '_', comparison.name)}_wf"

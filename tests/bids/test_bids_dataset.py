@@ -12,13 +12,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msnmo_bids.bids.citation import write_citations
 from msnmo_bids.bids.dataset import (
     CONTAINER_TAG_VARIABLE,
     atomic_path,
     check_is_ours,
     dataset_description,
     shared_files_complete,
+    write_citations,
     write_json,
     write_participants,
     write_shared_files,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from heads import VERSION, WEIGHTS
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.bids.resume import (
@@ -15,7 +16,6 @@ from msnmo_bids.bids.resume import (
 )
 from msnmo_bids.bids.scans import find_scans
 
-VERSION, WEIGHTS = "9.9.9", "a" * 64
 NAMES = (
     "sub-01/anat/sub-01_FLAIR.nii.gz",
     "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz",
@@ -30,7 +30,7 @@ def scans(make_dataset):
 
 @pytest.fixture
 def expected(settings):
-    return Expected(settings, VERSION, WEIGHTS)
+    return Expected(settings, VERSION, WEIGHTS.fingerprint)
 
 
 def test_complete(scans, expected, write_derivatives, tmp_path):
@@ -73,7 +73,7 @@ def test_broken_diagnosis(scans, expected, write_derivatives, tmp_path, content)
         ({"version": "2"}, "made by version 9.9.9"),
         ({"weights": "b" * 64}, "made with other weights"),
         ({"threshold": 0.4}, "made with other settings (threshold was 0.5)"),
-        ({"random_seed": 3}, "made with other settings (unknown)"),
+        ({"random_seed": 3}, "made with other settings (random_seed was 0)"),
         ({"device": "cuda"}, "made with other settings (device was cpu)"),
     ],
 )

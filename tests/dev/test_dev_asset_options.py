@@ -10,7 +10,7 @@ import pytest
 from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.simulation import assets
-from msnmo_bids.simulation.lesion_shapes import ShapeLibrary
+from msnmo_bids.simulation.assets import ShapeLibrary
 
 
 @pytest.fixture

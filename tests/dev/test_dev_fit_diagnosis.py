@@ -11,24 +11,33 @@ from safetensors.torch import load_file
 from scipy.special import expit
 
 from dev import fit_diagnosis
-from dev.detection import COLUMNS, Detection
-from dev.fit_diagnosis import CONFIG, fit_branch, judge, margins, summarise
-from dev.naming import LARGEST_RISK, BetaCalibration, class_limits, named
-from dev.simulated_people import LOG_VOLUME, Person, make_person, people
+from dev.detection import COLUMNS, Detection, healthy_volumes, sensitivity_by_site
+from dev.fit_diagnosis import CONFIG, calibrate, fit_branch, judge, logits_of, summarise
+from dev.naming import LARGEST_RISK, class_limits, fit_calibration, named
+from dev.simulated_people import (
+    CLASSES,
+    LOG_VOLUME,
+    SMALL_VESSELS,
+    Person,
+    make_person,
+    people,
+)
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.simulation.assets import SimulationAssets
 
-LOWER = list(DESCRIPTORS).index("lower_least")
+LOWER, DEEP = (list(DESCRIPTORS).index(name) for name in ("lower_least", "cortex_least"))
 
 
 def person(number: int, *, looked_at: bool = False) -> Person:
-    """Return someone whose lesions lie nearer to the lower ventricles in class 1."""
+    """Return someone whose lesions lie nearer to the lower ventricles in class 1, deep in 2."""
     rng = np.random.default_rng(number)
-    label = -1 if number % 9 == 8 else number % 2
+    label = -1 if number % 9 == 8 else 2 if number % 7 == 4 else number % 2
     rows = rng.normal(size=(0 if label < 0 else rng.integers(2, 9), len(DESCRIPTORS)))
     rows[:, LOG_VOLUME] += 4
-    rows[:, LOWER] -= 4 * label
+    rows[:, LOWER] -= 4 * (label == 1)
+    rows[:, DEEP] += 4 * (label == 2)
     rows = rows.astype(np.float32)
     seen = rng.random(len(rows)) < expit(2 * (rows[:, LOG_VOLUME] - 4))
     false = rng.normal(size=(rng.integers(3), len(DESCRIPTORS))).astype(np.float32)
@@ -42,15 +51,17 @@ def person(number: int, *, looked_at: bool = False) -> Person:
 
 def test_a_person_is_made_once(ball_head, tmp_path):
     assets = SimulationAssets([ball_head])
-    (made,) = people(tmp_path, 1, lambda: assets)
+    ((number, made),) = people(tmp_path, [0], lambda: assets)
+    assert number == 0
     assert made.label == 0
     assert len(made.true) == len(made.seen) > 0
     assert not made.looked_at
     assert not len(made.found)
     assert made.load == pytest.approx(np.exp(made.true[:, LOG_VOLUME]).sum())
-    (again,) = people(tmp_path, 1, pytest.fail)
+    ((_, again),) = people(tmp_path, [0], pytest.fail)
     np.testing.assert_equal(vars(again), vars(made))
     assert make_person(8, assets).label == -1
+    assert make_person(SMALL_VESSELS, assets).label == CLASSES.index("SVD")
 
 
 def test_detection_is_fitted_to_what_was_found():
@@ -60,6 +71,25 @@ def test_detection_is_fitted_to_what_was_found():
     rows = np.zeros((2, len(DESCRIPTORS)))
     rows[:, LOG_VOLUME] = (4, 6)
     assert detection.chance(rows) == pytest.approx([0.5, expit(4)], abs=0.06)
+
+
+def test_what_weights_find_is_told_by_site_and_size():
+    rows = np.zeros((4, len(DESCRIPTORS)), np.float32)
+    names = list(DESCRIPTORS)
+    rows[:, names.index("log_volume")] = np.log([10, 50, 50, 5000])
+    for name in ("lower_least", "lateral_least", "cortex_least"):
+        rows[:, names.index(name)] = 20
+    rows[1, names.index("brainstem")] = 0.9
+    rows[1:3, names.index("lower_least")] = 1
+    one = replace(person(0, looked_at=True), true=rows, seen=np.array([True, True, False, True]))
+    table = sensitivity_by_site([one, replace(one, seen=np.zeros(4, bool))])
+    assert table["brainstem"] == {"14 to 100": (2, 0.5)}
+    assert table["lower ventricles"] == {"14 to 100": (2, 0.0)}
+    assert table["deep"] == {"0 to 14": (2, 0.5), "1000 and above": (2, 0.5)}
+    healthy = [replace(one, label=-1, found=rows[:1]), replace(one, label=-1, found=rows)]
+    found = healthy_volumes([one, *healthy])
+    assert (found["people"], found["under 0.2 ml"]) == (2, 1)
+    assert found["most"] == pytest.approx(5.11)
 
 
 def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_load():
@@ -83,19 +113,12 @@ def test_a_healthy_person_gets_false_lesions_before_any_mask_was_found():
 def test_calibration_finds_the_slopes():
     rng = np.random.default_rng(3)
     margins = rng.normal(scale=3, size=6000)
-    true = BetaCalibration(a=0.4, b=0.9, c=0.3)
-    labels = (rng.random(6000) < true.probabilities(margins)[:, 1]).astype(int)
-    fitted = BetaCalibration.fit(margins, labels)
-    assert (fitted.a, fitted.b, fitted.c) == pytest.approx((0.4, 0.9, 0.3), abs=0.15)
-    rising = fitted.probabilities(np.linspace(-20, 20, 99))[:, 1]
-    assert (np.diff(rising) >= 0).all()
-
-
-def test_platt_is_beta_with_equal_slopes():
-    margins = np.linspace(-5, 5, 11)
-    np.testing.assert_allclose(
-        BetaCalibration(0.7, 0.7, 0.2).log_odds(margins), 0.7 * margins + 0.2
-    )
+    logits = np.stack([np.zeros(6000), margins], axis=1)
+    true = Calibration(matrix=((0.9, 0.0), (0.0, 0.4)), offset=(0.0, 0.3))
+    wanted = true.probabilities(logits)
+    labels = (rng.random(6000) < wanted[:, 1]).astype(int)
+    found = fit_calibration(logits, labels, "these").probabilities(logits)
+    assert np.abs(found - wanted).max() < 0.05
 
 
 def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
@@ -115,14 +138,23 @@ def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
 
 
 def test_people_are_told_apart_by_fits_that_have_not_seen_them():
-    everyone = [person(number, looked_at=True) for number in range(150)]
-    found, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
-    calibration, limits, summary = summarise(everyone, found, counts)
-    assert summary["auc"]["all"] > 0.75
-    assert calibration.a > 0
-    assert limits.shape == (2,)
-    assert summary["people"] == sum(p.label >= 0 for p in everyone)
-    assert set(summary["auc"]) == {"all", "loads of the diseases", "matched loads", "typicality 1"}
+    everyone = [person(number, looked_at=True) for number in range(300)]
+    logits, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
+    labels = np.array([p.label for p in everyone])
+    calibration, limits, probabilities, names = calibrate(logits, counts, labels)
+    assert len(calibration.offset) == len(limits) == len(CLASSES)
+    assert np.isinf(limits[2])
+    assert not (names == 2).any()
+    assert (names[counts == 0] == -1).all()
+    summary = summarise(everyone, counts, probabilities, names)
+    assert summary["auc"]["found"] > 0.75
+    assert summary["people"] == np.isin(labels, (0, 1)).sum()
+    assert set(summary["auc"]) == {
+        "found", "loads of the diseases", "matched loads", "typicality 1"
+    }  # fmt: skip
+    small_vessels = labels == 2
+    own = probabilities[small_vessels, 2].mean()
+    assert own > probabilities[np.isin(labels, (0, 1)), 2].mean() + 0.2
 
 
 def test_a_branch_is_the_mean_of_its_fits():
@@ -136,16 +168,16 @@ def test_a_branch_is_the_mean_of_its_fits():
             {"mean": branch.mean, "deviation": branch.deviation}
             | {f"fits.0.{name}": value for name, value in fit.state_dict().items()}
         )
-        each.append(margins(single, lesions))
+        each.append(logits_of(single, lesions))
     assert not np.allclose(*each)
     np.testing.assert_allclose(
-        margins(branch, lesions), np.mean(each, axis=0), rtol=1e-4, atol=1e-5
+        logits_of(branch, lesions), np.mean(each, axis=0), rtol=1e-4, atol=1e-5
     )
 
 
 def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
     (tmp_path / "people").mkdir()
-    for number in range(45):
+    for number in (*range(45), *range(SMALL_VESSELS, SMALL_VESSELS + 9)):
         np.savez(tmp_path / "people" / f"{number:05d}.npz", **vars(person(number)))
     monkeypatch.setattr(fit_diagnosis, "assets_of", pytest.fail)
     words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
@@ -154,7 +186,8 @@ def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
     fit_diagnosis.main()
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "diagnosis.json").read_text())
-    assert summary["masks"] == "assumed"
+    assert summary["looked_at"] == 0
+    assert summary["limits"]["SVD"] is None
     assert summary["descriptors"] == list(DESCRIPTORS)
     branch = LesionBranch(replace(CONFIG, lesion_fits=2))
     branch.load_state_dict(load_file(tmp_path / "lesion_branch.safetensors"))

@@ -17,6 +17,7 @@ from dev.leave_one_source_out import (
     FoldResult,
     choose,
     score,
+    step_table,
     summarise,
     sweep,
     visit_ratios,
@@ -59,6 +60,15 @@ def test_the_tested_source_does_not_choose() -> None:
     assert choose(grid, ["b"]) == before
     assert before.threshold > 0.22
     assert score(scans[0], before)["dsc"] == 0
+
+
+def test_what_each_step_is_worth_is_told() -> None:
+    """The lesions of a and b need a threshold under .5; a speck of one voxel is dropped by size."""
+    grid = sweep([result("a", "01", 0.4), result("b", "02", 0.4), result("b", "03", 0.4)])
+    table = step_table(grid).set_index("step")["dsc"]
+    assert table.iloc[0] == 0  # only the speck is above .5
+    assert table.iloc[1] == pytest.approx(2 * 64 / (64 + 65))
+    assert table.iloc[2] == 1.0
 
 
 def test_a_person_counts_once_however_many_visits() -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dev.make_weights import ALL, START, Places, Recipe, scoring, store, training
+from dev.make_weights import ALL, START, Places, Recipe, scoring, shipping, store, training
 from dev.sources import SOURCES
+from msnmo_bids.model.weights import default_weights_path
 
 PLACES, RECIPE = Places(Path("/work"), Path("/data")), Recipe()
 COMMANDS = [
     store(PLACES, RECIPE),
     scoring(PLACES),
     *(training(PLACES, RECIPE, name) for name in (START, "1.5T")),
-    ["dev.export_lesions", "run", "--criteria", "summary.json", "--version", "1"],
+    *shipping(PLACES, RECIPE, "1"),
 ]
 
 
@@ -40,3 +41,11 @@ def test_a_fold_leaves_out_its_source_and_begins_with_the_common_start(source):
     assert arguments[arguments.index("--start") + 1].startswith(start[1])
     assert "--prepared" not in start, "the start of a fold may have seen no real scan"
     assert "--without" not in training(PLACES, RECIPE, ALL)
+
+
+def test_each_program_reads_what_the_one_before_writes():
+    lesions, fit, diagnosis = shipping(PLACES, RECIPE, "1")
+    assert lesions[1] == str(PLACES.run(ALL))
+    assert fit[fit.index("--weights") + 1] == lesions[2]
+    assert (diagnosis[1], diagnosis[diagnosis.index("--weights") + 1]) == (fit[1], lesions[2])
+    assert diagnosis[-1] == str(default_weights_path())

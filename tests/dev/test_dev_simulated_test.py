@@ -15,7 +15,6 @@ from dev.simulated_summary import (
     ceiling,
     decide,
     diagnosis_summary,
-    naming_limit,
     segmentation_summary,
 )
 from dev.simulated_test import (
@@ -25,7 +24,7 @@ from dev.simulated_test import (
     simulate_case,
     truth_features,
 )
-from msnmo_bids.evaluation.drawing import figure_file
+from msnmo_bids.evaluation.plots import figure_file
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
@@ -35,6 +34,7 @@ from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import prepared_scan
 
 CLASSES = ("MS", "NMOSD")
+LIMITS = {"MS": 0.7, "NMOSD": 0.7}
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def cases(scores, truth, **columns):
 
 
 def test_every_diagnosis_meets_every_protocol_and_typicality():
-    planned = pd.DataFrame([vars(case) for case in plan_cases(20)])
-    assert planned["number"].tolist() == list(range(60))
+    planned = pd.DataFrame([vars(case) for case in plan_cases(30)])
+    assert planned["number"].tolist() == list(range(90))
     counts = planned.groupby(["diagnosis", "protocol", "typicality"]).size()
-    assert len(counts) == 3 * 5 * 2
+    assert len(counts) == 3 * 5 * 3
     assert set(counts) == {2}
 
 
@@ -81,17 +81,14 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     for case in (sick, sick, healthy):
         rng = np.random.default_rng((5, case.number))
         scan = simulate_case(case, SimulationAssets([ball_head]), rng)
-        row = evaluate_case(case, scan, [weights], rng, tta=True, with_deletion=True)
+        row = evaluate_case(case, scan, [weights], rng, tta=True)
         rows.append(row)
         assert bool(truth_features(scan)) == (case.diagnosis != "HC")
     first, again, without = rows
     assert first == again
     assert first["true_volume_ml"] > 0
     assert first["prob_MS"] + first["prob_NMOSD"] == pytest.approx(1)
-    assert 0 <= first["cam_inside"] <= 1
-    assert np.isfinite([first["fall_without_marked"], first["fall_without_mirrored"]]).all()
     assert without["true_volume_ml"] == 0
-    assert without["cam_inside"] is None
 
 
 def test_lesions_are_those_of_the_criteria_that_come_with_the_weights(ball_head, weights):
@@ -132,33 +129,36 @@ def test_loads_are_matched_when_asked_for():
 def test_a_diagnosis_is_withheld():
     table = cases([0.1, 0.6, 0.9, 0.9, 0.9], "MS", found_count=[1, 1, 1, 0, 1])
     table["agree"] = [True, True, True, True, False]
-    assert decide(table, CLASSES, 0.7).tolist() == ["MS", None, "NMOSD", None, None]
+    assert decide(table, CLASSES, LIMITS).tolist() == ["MS", None, "NMOSD", None, None]
+    never = decide(table, CLASSES, {"MS": 0.7, "NMOSD": None})
+    assert never.tolist() == ["MS", None, None, None, None]
 
 
 def test_summary_of_the_diagnoses():
     truth = ["MS", "MS", "NMOSD", "NMOSD", "HC"]
     table = cases([0.1, 0.8, 0.9, 0.6, 0.5], truth, predicted_volume_ml=[4, 3, 2, 1, 0])
     table["rule"] = ["MS", "MS", "MS", "NMOSD", "NMOSD"]
-    found = diagnosis_summary(table, CLASSES, 0.7)
+    found = diagnosis_summary(table, CLASSES, LIMITS)
     assert found["scans"] == 4
     assert found["auc"] == pytest.approx(0.75)
     assert found["accuracy"] == pytest.approx(0.75)
-    assert found["withheld"] == pytest.approx(0.25)
+    assert found["auc_found"] == pytest.approx(0.75)
+    assert found["named"] == pytest.approx(0.75)
+    assert found["named_by_class"] == {"MS": 1.0, "NMOSD": 0.5}
+    assert found["wrong_by_name"] == {"MS": 0.0, "NMOSD": 0.5}
+    assert found["named_healthy"] == 0.0
     assert found["wrong_of_named"] == pytest.approx(1 / 3)
     assert found["auc_of_volume"] == 1.0
     assert found["accuracy_of_rule"] == pytest.approx(0.75)
-    # Named from 0.9, nothing is wrong; from 0.8, one of three.
-    assert naming_limit(table, CLASSES) == pytest.approx(0.9)
-    assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, 0.7) == {"scans": 0}
+    assert diagnosis_summary(table[table["diagnosis"] == "HC"], CLASSES, LIMITS) == {"scans": 0}
 
 
 def test_summary_of_the_segmentation():
-    table = cases([0.5] * 3, ["MS", "MS", "HC"], dsc=[0.4, 0.6, 1.0], cam_inside=[0.2, None, None])
+    table = cases([0.5] * 3, ["MS", "MS", "HC"], dsc=[0.4, 0.6, 1.0])
     table["true_volume_ml"], table["predicted_volume_ml"] = [1.0, 2.0, 0.0], [1.0, 2.0, 0.3]
     found = segmentation_summary(table)
     assert found["scans"] == 2
     assert found["dsc"] == pytest.approx(0.5)
-    assert found["cam_inside"] == pytest.approx(0.2)
     assert found["healthy_mean_ml"] == found["healthy_largest_ml"] == 0.3
 
 
@@ -172,15 +172,14 @@ def test_ceiling_is_what_the_true_lesions_tell():
     assert ceiling(noise[:35], labels[:35]) is None
 
 
-def test_figure_shows_where_the_limit_lies(tmp_path, drawn_axes):
+def test_figure_shows_risk_and_volumes(tmp_path, drawn_axes):
     table = cases([0.95, 0.9, 0.2, 0.4], ["NMOSD", "MS", "MS", "MS"], dsc=0.5)
     healthy = cases([0.5], ["HC"], true_volume_ml=0.0, predicted_volume_ml=0.3)
     both = pd.concat([table, healthy])
-    assert accuracy_figure(both, CLASSES, 0.75, tmp_path / "a.png").stat().st_size > 10_000
+    assert accuracy_figure(both, CLASSES, tmp_path / "a.png").stat().st_size > 10_000
     reliability, risk, volume, overlap = drawn_axes()
     assert "ECE 0.3" in reliability.get_title()
-    dot = risk.lines[1].get_xydata()
-    np.testing.assert_allclose(dot, [[0.75, 1 / 3]])
+    assert risk.lines[0].get_xydata()[-1].tolist() == [1.0, 0.25]
     assert [line.get_label() for line in volume.lines[1:]] == ["HC", "MS", "NMOSD"]
     assert volume.lines[1].get_ydata().tolist() == [0.3]
     assert "0.50" in overlap.get_title()
@@ -188,7 +187,7 @@ def test_figure_shows_where_the_limit_lies(tmp_path, drawn_axes):
 
 def test_figure_of_healthy_people_alone(tmp_path, drawn_axes):
     healthy = cases([0.5], ["HC"], true_volume_ml=0.0, predicted_volume_ml=0.3, dsc=1.0)
-    accuracy_figure(healthy, CLASSES, 0.75, tmp_path / "a.png")
+    accuracy_figure(healthy, CLASSES, tmp_path / "a.png")
     reliability, risk, volume, _ = drawn_axes()
     assert not reliability.lines
     assert not risk.lines

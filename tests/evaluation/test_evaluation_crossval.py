@@ -11,8 +11,7 @@ import pytest
 
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.evaluation.crossval import read_crossval
-from msnmo_bids.evaluation.sites import guesses, site_rows
-from msnmo_bids.evaluation.summary import METRICS, Measure, compare, summarise
+from msnmo_bids.evaluation.summary import METRICS, Measure, compare, guesses, site_rows, summarise
 
 CLASSES = ("MS", "NMOSD")
 

@@ -14,15 +14,15 @@ from PIL import Image
 
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.evaluation.crossval import read_crossval
-from msnmo_bids.evaluation.examples import read_examples
 from msnmo_bids.evaluation.overlays import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
     TRUE_POSITIVE,
     overlay_figure,
+    read_examples,
 )
-from msnmo_bids.evaluation.paper_tables import paper
 from msnmo_bids.evaluation.report import write_evaluation
+from msnmo_bids.evaluation.tables import paper
 
 NOTE = "All scans are <random> numbers."
 

@@ -21,8 +21,8 @@ from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.group.cost import step_costs
 from msnmo_bids.group.distribution import distribution
+from msnmo_bids.group.page import step_costs
 from msnmo_bids.group.write import write_group
 from msnmo_bids.reports.report_text import ALWAYS
 

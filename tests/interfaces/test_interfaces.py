@@ -15,11 +15,13 @@ from msnmo_bids.interfaces.conform import Conform
 from msnmo_bids.interfaces.images import load_array, write_like
 from msnmo_bids.interfaces.masks import BrainMask
 from msnmo_bids.interfaces.network import Predict, _checked
-from msnmo_bids.interfaces.segment_lesions import SegmentLesions
+from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, SegmentLesions
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import LesionNetwork, WeightsMetadata, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
 from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
 
@@ -87,31 +89,19 @@ def test_what_is_written_is_the_chain_on_the_scans_own_grid(measured):
     assert table["Summary"]["AtlasRegistration"]["Matrix"] == np.eye(4).tolist()
 
 
-def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_path):
+def test_what_the_network_says_is_written(measured, tmp_path):
     """From the two files of weights to the mask of the scan."""
     torch.manual_seed(0)
-    config = JointConfig(pooling="lesion").scaled(0.25)
-    joint = JointNetwork(config).eval()
-    segmenting = JointNetwork(replace(config, tasks=("segmentation",))).eval()
-    side = {"cube_shape": (32, 32, 32)}
-    known = save_weights(tmp_path / "lesions", segmenting, WeightsMetadata("lesions", "1", **side))
-    asked = LesionNetwork("lesions.safetensors", known.sha256)
-    named = WeightsMetadata("joint", "1", lesion_network=asked, **side)
-    save_weights(tmp_path / "joint", joint, named)
+    joint = JointNetwork(JointConfig(pooling="lesion").scaled(0.25)).eval()
+    save_weights(tmp_path / "joint", joint, WeightsMetadata("joint", "1", cube_shape=(32,) * 3))
     np.save(tmp_path / "cube.npy", measured.cube)
     weights = [str(tmp_path / "joint.safetensors")]
     outputs = Predict(cube_file=tmp_path / "cube.npy", weights=weights)._compute(tmp_path)
-
-    image = torch.from_numpy(measured.cube)[None, None]
     with torch.no_grad():
-        probability = segmenting(image).lesion_probability
-        logits, _ = joint.forward_classification(joint.forward_features(image), probability)
-        own = joint(image)
-    scores = np.array([outputs["class_probabilities"][name] for name in config.classes])
-    np.testing.assert_allclose(scores, logits[0].softmax(0).numpy(), atol=1e-5)
-    assert np.abs(scores - own.class_logits[0].softmax(0).numpy()).max() > 1e-4
-
-    lesion = probability[0, 0].numpy()
+        own = joint(torch.from_numpy(measured.cube)[None, None])
+    scores = [outputs["class_probabilities"][name] for name in joint.config.classes]
+    np.testing.assert_allclose(scores, own.class_logits[0].softmax(0).numpy(), atol=1e-5)
+    lesion = own.lesion_probability[0, 0].numpy()
     threshold = round(float(np.quantile(lesion, 0.9)), 3)
     found = np.load(outputs["probability_file"])
     maps, _ = measured(found, np.load(outputs["cam_file"]), threshold=threshold, min_volume=5.0)
@@ -121,6 +111,58 @@ def test_a_lesion_networks_probability_is_written_and_classifies(measured, tmp_p
     np.testing.assert_allclose(maps[0], written.probability, atol=1 / 4096)
     assert (maps[1] != written.mask).mean() < 0.001  # a voxel at the threshold may differ
     assert 0 < written.mask.mean() < 0.5
+    only = Predict(cube_file=tmp_path / "cube.npy", weights=weights, classify=False)
+    assert set(only._compute(tmp_path)) == {"probability_file", "distance"}
+
+
+def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
+    torch.manual_seed(1)
+    config = replace(
+        tiny_config, tasks=("segmentation",), lesion_descriptors=len(DESCRIPTORS), lesion_fits=2
+    )
+    network = JointNetwork(config).eval()
+    network.lesion_branch.standardize(torch.randn(50, len(DESCRIPTORS)) * 20)
+    metadata = WeightsMetadata(
+        "tiny", "1", calibration=Calibration(matrix=((0.7, 0), (0, 0.5)), offset=(0, 0.1))
+    )
+    save_weights(tmp_path / "tiny", network, metadata)
+    probability = np.zeros((32, 32, 32), np.float32)
+    for first in (6, 13, 20):
+        probability[first : first + 3 + first // 10, 10:14, 12:16] = 0.9
+    measured(probability, np.zeros((2, 32, 32, 32)), threshold=0.5, min_volume=0.0)
+    node = ClassifyLesions(
+        weights=[tmp_path / "tiny.safetensors"],
+        **{f"{name}_file": tmp_path / file for name, file in (
+            ("descriptor", "descriptors.npy"), ("label", "label.nii"), ("table", "lesions.json"))},
+    )  # fmt: skip
+    rows = torch.from_numpy(np.load(tmp_path / "descriptors.npy"))
+    outputs = node._compute(tmp_path)
+    content = json.loads(Path(outputs["table_file"]).read_text())
+    table, margin = content["Table"], content["Summary"]["Margin"]
+    assert len(table) == len(rows) == 3
+    labels = load_array(tmp_path / "label.nii")
+    logits, bias = network.forward_lesions(rows)[0], network.lesion_branch.bias
+    for number, name in enumerate(("MS", "NMOSD")):
+        values = load_array(Path(outputs["cam_files"][name]))
+        assert not values[labels == 0].any()
+        each = [set(values[labels == row["index"]].tolist()) for row in table]
+        assert [len(one) for one in each] == [1, 1, 1]
+        total = sum(one.pop() for one in each) + float(bias[number])
+        assert total == pytest.approx(float(logits[number]), abs=1e-5)
+    sign = 1 if margin["Class"] == "NMOSD" else -1
+    assert margin["Value"] == pytest.approx(sign * float(logits[1] - logits[0]), abs=1e-5)
+    added = sum(row["contribution"] for row in table)
+    assert added + margin["Bias"] == pytest.approx(margin["Value"], abs=1e-5)
+    without = network.forward_lesions(rows[1:])[0]
+    assert table[0]["margin_without"] == pytest.approx(
+        sign * float(without[1] - without[0]), abs=1e-5
+    )
+    assert table[0]["margin_without"] != pytest.approx(
+        margin["Value"] - table[0]["contribution"], abs=1e-4
+    )
+    scores = metadata.calibration.probabilities(logits.detach().numpy())
+    assert list(outputs["class_probabilities"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
+    assert outputs["class_votes"] == [outputs["class_probabilities"]]
 
 
 def test_an_array_must_fit_the_grid(tmp_path):

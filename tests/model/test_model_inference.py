@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from msnmo_bids.model import device as device_module
 from msnmo_bids.model import inference
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.cam import combined_cam
+from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
-from msnmo_bids.model.inference import check_ensemble, predict
+from msnmo_bids.model.inference import check_ensemble, classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
+from msnmo_bids.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
+from msnmo_bids.preprocessing.cube import array_to_cube
 
 
 @pytest.fixture
@@ -88,10 +91,10 @@ def test_temperature_softens_the_probabilities(weights, cube):
     assert ratio * 4 == pytest.approx(prediction.class_logits[1] - prediction.class_logits[0])
 
 
-def test_a_calibration_curve_takes_the_place_of_the_temperature(weights, cube):
+def test_a_calibration_matrix_takes_the_place_of_the_temperature(weights, cube):
     network, metadata = load_weights(weights)
-    calibration = Calibration(2.0, margins=(-9.0, 9.0), chances=(0.1, 0.2))
-    changed = weights.with_name("curve.safetensors")
+    calibration = Calibration(2.0, matrix=((0.5, 0), (0, 0.5)), offset=(2, 0))
+    changed = weights.with_name("matrix.safetensors")
     save_weights(changed, network, replace(metadata, calibration=calibration))
     before, after = predict(cube, weights), predict(cube, changed)
     np.testing.assert_array_equal(before.class_logits, after.class_logits)
@@ -259,3 +262,73 @@ def test_bfloat16_without_hardware_warns(monkeypatch, caplog):
 def test_unknown_precision_is_refused():
     with pytest.raises(DeviceError, match="Choose one of auto, bf16, fp32"):
         select_precision("fp16", "cpu")
+
+
+def test_the_network_reads_the_brain_as_its_weights_say(tmp_path, small_network):
+    rng = np.random.default_rng(0)
+    image = rng.normal(100, 10, (40, 44, 36)).astype(np.float32)
+    image[10:20, 10:20, 10:20] += 80  # a heavy load
+    brain = np.zeros(image.shape, bool)
+    brain[4:-4, 4:-4, 4:-4] = True
+    z_scored, robust = (
+        array_to_cube(image, brain, (1, 1, 1), (32, 32, 32), normalization=kind)[0]
+        for kind in ("z-score", "robust")
+    )
+    metadata = WeightsMetadata("robust", "1", cube_shape=(32, 32, 32), normalization="robust")
+    save_weights(tmp_path / "robust", small_network, metadata)
+    with torch.no_grad():
+        wanted, other = (
+            small_network(torch.from_numpy(cube)[None, None]).lesion_probability[0, 0].numpy()
+            for cube in (robust, z_scored)
+        )
+    found = predict(z_scored, tmp_path / "robust.safetensors").probability
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.abs(found - other).max() > 0.01
+
+
+def lesion_weights(folder, name, classes=("MS", "NMOSD"), seed=0):
+    torch.manual_seed(seed)
+    config = JointConfig(
+        tasks=("segmentation",), classes=classes, lesion_descriptors=3, lesion_fits=2
+    ).scaled(0.25)
+    metadata = WeightsMetadata(
+        name, "1", class_names=classes, lesion_descriptors=("log_volume", "x", "y"),
+        calibration=Calibration(2.0, "test", "test"),
+    )  # fmt: skip
+    network = JointNetwork(config).eval()
+    save_weights(folder / name, network, metadata)
+    return folder / f"{name}.safetensors", network
+
+
+@pytest.mark.parametrize("classes", [("MS", "NMOSD"), ("MS", "NMOSD", "HC")])
+def test_lesions_classify_and_say_what_each_adds(tmp_path, classes):
+    rows = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    (one, network), (two, _) = (lesion_weights(tmp_path, f"w{k}", classes, k) for k in range(2))
+    found, other = classify_lesions(rows, one), classify_lesions(rows, two)
+    logits = network.forward_lesions(torch.from_numpy(rows))[0].detach().numpy()
+    np.testing.assert_allclose(found.class_logits, logits, atol=1e-6)
+    np.testing.assert_allclose(found.contributions.sum(0) + found.bias, logits, atol=1e-5)
+    np.testing.assert_allclose(found.class_probabilities, softmax(logits / 2), atol=1e-6)
+    for number in range(5):
+        without = classify_lesions(np.delete(rows, number, axis=0), one).class_logits
+        np.testing.assert_allclose(found.logits_without[number], without, atol=1e-6)
+    margins = found.margins()
+    ordered = sorted(zip(found.class_logits, classes, strict=True), reverse=True)
+    assert (margins.first, margins.second) == (ordered[0][1], ordered[1][1])
+    assert margins.margin == pytest.approx(ordered[0][0] - ordered[1][0])
+    assert margins.contributions.sum() + margins.bias == pytest.approx(margins.margin, abs=1e-5)
+    both = classify_lesions(rows, one, two)
+    np.testing.assert_allclose(both.class_logits, (found.class_logits + other.class_logits) / 2)
+    np.testing.assert_allclose(both.class_votes[1], other.class_probabilities)
+
+
+def test_a_scan_without_lesions_has_the_logits_of_the_bias(tmp_path):
+    found = classify_lesions(np.zeros((0, 3)), lesion_weights(tmp_path, "w")[0])
+    np.testing.assert_array_equal(found.class_logits, found.bias)
+    assert found.contributions.shape == found.logits_without.shape == (0, 2)
+
+
+def test_an_ensemble_classifies_by_the_same_descriptors(tmp_path):
+    first = read_metadata(lesion_weights(tmp_path, "w")[0])
+    with pytest.raises(ValueError, match="do not classify by the same descriptors"):
+        check_ensemble([first, replace(first, lesion_descriptors=())])

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
-    LesionNetwork,
     WeightsError,
     WeightsMetadata,
     default_weights_path,
@@ -49,11 +48,11 @@ def test_the_fingerprint_tells_what_changes_the_derivatives(saved):
     for changes in (
         {"threshold": 0.7},
         {"calibration": Calibration(3.0)},
-        {"min_class_probability": 0.6},
+        {"naming_limits": {"MS": 0.6}},
         {"cube_shape": (64, 64, 64)},
         {"sha256": "0" * 64},
         {"normalization": "robust"},
-        {"lesion_network": LesionNetwork("lesions.safetensors", "0" * 64)},
+        {"lesion_descriptors": ("size",)},
     ):
         assert replace(metadata, **changes).fingerprint != metadata.fingerprint, changes
 
@@ -135,15 +134,17 @@ class _Bomb:
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "not a valid description"),
         (
-            {"class_names": ["MS", "NMOSD", "HC"], "calibration": {"margins": [0], "chances": [1]}},
-            "for two classes",
+            {
+                "class_names": ["MS", "NMOSD", "HC"],
+                "calibration": {"matrix": [[1, 0], [0, 1]], "offset": [0, 0]},
+            },
+            "is for 2 classes, not for MS, NMOSD, HC",
         ),
         ({"cube_shape": [100, 160, 160]}, "three multiples of 16"),
         ({"min_lesion_volume": -1}, "min_lesion_volume must be"),
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
-        ({"lesion_network": {"file": "other.safetensors"}}, "not a valid description"),
-        ({"lesion_network": {"file": "up/a.safetensors", "sha256": ""}}, "must lie beside these"),
-        ({"min_class_probability": 1.5}, "min_class_probability must be"),
+        ({"naming_limits": {"MS": 1.5}}, "naming_limits must be"),
+        ({"naming_limits": {"NMO": 0.5}}, "naming_limits must be"),
         ({"format_version": 99}, "reads format_version 2, not 99"),
         ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),
         ({"threshold": "half"}, "not a valid description"),

@@ -15,8 +15,7 @@ from heads import BLOCK, CLASSES, write_head
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.group.settings import GroupSettings
-from msnmo_bids.group.write import write_group
+from msnmo_bids.group.write import GroupSettings, write_group
 from msnmo_bids.reports.participant import write_participant_report
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -12,14 +12,14 @@ SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
 def test_calibration() -> None:
     assert "temperature 1.5) on simulated" in calibration(diagnosis(SCAN)["Calibration"])
     assert "not calibrated" in calibration({"Temperature": 1.0, "Method": "none"})
-    curve = {
+    matrix = {
         "Temperature": 1.0,
-        "Margins": [-1.0, 1.0],
-        "Chances": [0.05, 0.75],
-        "Method": "isotonic calibration",
+        "Matrix": [[0.51234, 0], [0, 0.25]],
+        "Offset": [0, -0.1],
+        "Method": "Dirichlet calibration",
         "Data": "simulated",
     }
-    assert "(a curve that gives the second class 0.05 to 0.75) on simulated" in calibration(curve)
+    assert "(matrix 0.512, 0; 0, 0.25; offset 0, -0.1) on simulated" in calibration(matrix)
 
 
 def test_citations_are_numbered_in_order_and_all_are_listed() -> None:

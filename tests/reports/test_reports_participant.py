@@ -12,12 +12,13 @@ import pytest
 from heads import entry
 from pages import Page, assert_self_contained
 
-from msnmo_bids.bids.change_sidecars import CHANGE_COLUMNS
 from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.bids.records import ScanRecord, VisitsRecord, read_scan
+from msnmo_bids.bids.sidecars import CHANGE_COLUMNS, MORPHOMETRY_COLUMNS
 from msnmo_bids.reports.participant import write_participant_report
 from msnmo_bids.reports.report_text import ALWAYS, SCORE_MEANS, SCORE_MEANS_NOT
-from msnmo_bids.visits.rates import summary
+from msnmo_bids.visits.compare import summary
 from msnmo_bids.vocabulary import CHANGES
 
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
@@ -136,16 +137,38 @@ def test_indeterminate_with_lesions_strikes_its_numbers(add_results: Add, write:
         "Diagnosis": "indeterminate",
         "Reason": "No class reaches 0.8",
         "Flags": ["no_class_is_probable_enough"],
-        "MinimumClassProbability": 0.8,
+        "NamingLimits": {"MS": 0.8, "NMOSD": 0.6},
     }
     source = write([add_results(ONE, **results)])
     text = Page(source).text
     assert "No class reaches 0.8." in text
     assert "no meaning here: on scans like this one these weights would be wrong" in text
     assert source.count('class="bars void"') == 1
-    assert source.count("left: 80.0%") == 2
+    assert source.count("left: 80.0%") == source.count("left: 60.0%") == 1
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
     assert "0.75" not in summary
+
+
+def test_lesions_that_speak_for_a_class_and_against_it_are_named(
+    add_results: Add, write: Write, output_dir: Path
+) -> None:
+    margin = {"Class": "NMOSD", "Over": "MS", "Value": 1.5, "Bias": -0.25}
+    scan = add_results(ONE, Margin=margin)
+    assert "Why." not in Page(write([scan])).text  # the convolutions tell of no lesion
+    adds = (1.25, 0.5, 0.4, 0.3, -0.2, -0.5)
+    rows = [
+        {"index": k, "volume_mm3": 30.0, "region": "deep", "contribution": value}
+        for k, value in enumerate(adds, start=1)
+    ]
+    path = output_dir / derivative_paths(scan.folder, scan.prefix, ["MS"])["morphometry"]
+    write_tsv(path, list(MORPHOMETRY_COLUMNS), rows)
+    text = " ".join(Page(write([scan])).text.split())
+    assert (
+        "speak most for NMOSD rather than MS: 1 (deep white matter, 30 mm³, +1.25), 2 (deep white "
+        "matter, 30 mm³, +0.50), 3 (deep white matter, 30 mm³, +0.40). Most against it: 6 (deep "
+        "white matter, 30 mm³, −0.50), 5 (deep white matter, 30 mm³, −0.20)."
+    ) in text
+    assert "less that of MS: +1.50, of which −0.25 without any lesion" in text
 
 
 def test_a_named_diagnosis_shows_its_numbers(add_results: Add, write: Write) -> None:
@@ -154,6 +177,13 @@ def test_a_named_diagnosis_shows_its_numbers(add_results: Add, write: Write) -> 
     assert "bars void" not in source
     summary = source[source.index('id="summary"') : source.index('class="scan"')]
     assert "0.75" in summary
+
+
+def test_a_class_that_is_never_named_is_explained(add_results: Add, write: Write) -> None:
+    old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
+    text = Page(write([add_results(ONE, Probabilities=old)])).text
+    assert "SVD: small-vessel disease of age, told apart so that no disease is named" in text
+    assert "small-vessel disease of age, told" not in Page(write([add_results(TWO)])).text
 
 
 def test_regions_lesions_flags_and_provenance_are_there(add_results: Add, write: Write) -> None:

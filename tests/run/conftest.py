@@ -1,40 +1,33 @@
-"""The app with a stand-in for the workflow and the reports, which other tests cover."""
+"""The app with stand-ins for the nodes of the workflow and the group's page."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
-from msnmo_bids.bids.changes import fingerprint, paths_of
+from msnmo_bids.bids.changes import ChangeResults, write_changes
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.main import main
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import BadInputError, ExitCode
+from msnmo_bids.group import write as group_write
 from msnmo_bids.model.probe import Machine
-from msnmo_bids.model.weights import WeightsMetadata, hash_file
+from msnmo_bids.model.weights import WeightsMetadata, hash_file, read_metadata
+from msnmo_bids.reports import participant
 from msnmo_bids.run import execute, plan
+from msnmo_bids.version import get_version
+from msnmo_bids.visits.compare import summary
+from msnmo_bids.workflows import base, execution, visits
+from msnmo_bids.workflows.execution import Failure
+from msnmo_bids.workflows.resources import Usage
 from msnmo_bids.workflows.steps import LAST_NODE
-from msnmo_bids.workflows.usage import Usage
-
-
-@dataclass(frozen=True)
-class Failure:
-    """As the workflow's."""
-
-    prefix: str
-    step: str
-    message: str
-    remedy: str | None = None
-    crash_file: Path | None = None
-    exit_code: ExitCode = ExitCode.FAILURE
 
 
 @dataclass
@@ -69,32 +62,43 @@ class _VisitsGraph:
         self.comparisons, self.arguments = comparisons, arguments
 
 
-def _pretend_comparisons(graph: _VisitsGraph, state: FakeWorkflow) -> list[Failure]:
-    """Write the records of comparisons that do not fail."""
-    out = Path(graph.arguments["output_dir"])
+def _pretend_comparisons(
+    graph: _VisitsGraph, state: FakeWorkflow, made_images: Callable[..., dict[str, Path]]
+) -> list[Failure]:
+    """Write the files of comparisons that do not fail: all images of ones, one lesion is stable."""
     failures = []
+    row = {"index": 1, "change": "stable", "volume_earlier_mm3": 5.0, "volume_later_mm3": 5.0}
     for comparison in graph.comparisons:
         state.compared.append(comparison.name)
         if comparison.name in state.failures:
             failures.append(state.failures[comparison.name])
             continue
-        paths = paths_of(comparison)
-        (out / paths["table"]).write_text("index\n1\n")
-        made_by = fingerprint(comparison, out, graph.arguments["method"])
-        record = {
-            "Fingerprint": made_by,
-            "Outputs": [paths["table"]],
-            "Methods": "Visits were compared.",
-        }
-        (out / paths["record"]).write_text(json.dumps(record))
+        made = made_images(comparison.later.path)
+        parts = ("flair", "mask", "probability")
+        kinds = [f"{visit}_{part}" for visit in ("earlier", "later") for part in parts]
+        found = {**summary([row], comparison.interval_days), "Methods": "Visits were compared."}
+        results = ChangeResults(
+            images=dict.fromkeys([*kinds, "classes"], made["image"]),
+            table=[row],
+            figure=made["figure"],
+            summary=found,
+        )
+        out, method = Path(graph.arguments["output_dir"]), graph.arguments["method"]
+        write_changes(comparison, results, output_dir=out, method=method)
     return failures
 
 
 @pytest.fixture
 def fake(
-    monkeypatch: pytest.MonkeyPatch, write_derivatives: Callable, weights: Path
+    monkeypatch: pytest.MonkeyPatch,
+    write_derivatives: Callable,
+    made_images: Callable[..., dict[str, Path]],
+    weights: Path,
 ) -> FakeWorkflow:
-    """Replace workflow, Nipype's loggers, device probe and reports."""
+    """Replace the workflow's nodes, Nipype's loggers, device probe and the group's page.
+
+    What is written is written by the real writers, and reports by the real ones.
+    """
     state = FakeWorkflow()
 
     def init_msnmo_wf(*, scans: list[Scan], **arguments: Any) -> _Graph:
@@ -105,7 +109,7 @@ def fake(
 
     def run_workflow(graph: _Graph | _VisitsGraph, **arguments: Any) -> list[Failure]:
         if isinstance(graph, _VisitsGraph):
-            return _pretend_comparisons(graph, state)
+            return _pretend_comparisons(graph, state, made_images)
         state.arguments = {**graph.arguments, **arguments}
         state.runs.append([scan.prefix for scan in graph.scans])
         if state.error is not None:
@@ -114,45 +118,37 @@ def fake(
             return []
         return _pretend(graph, state, arguments, write_derivatives)
 
+    real_report = participant.write_participant_report
+
     def write_participant_report(output_dir: Path, subject: str, *rest: Any, **more: Any) -> Path:
         if state.report_error is not None:
             raise state.report_error
         state.reports.append((subject, *rest, more))
-        target = output_dir / f"sub-{subject}.html"
-        target.write_text("<html></html>")
-        return target
+        return real_report(output_dir, subject, *rest, **more)
 
     def write_group(output_dir: Path, scans: list[ScanRecord], **more: Any) -> None:
         state.group.append((scans, more))
 
-    _module(monkeypatch, "workflows.base", init_msnmo_wf=init_msnmo_wf)
-    _module(monkeypatch, "workflows.visits", init_visits_wf=init_visits_wf)
-    _module(monkeypatch, "workflows.execution", run_workflow=run_workflow)
-    _module(monkeypatch, "reports.participant", write_participant_report=write_participant_report)
-    _module(monkeypatch, "group.write", write_group=write_group)
+    for module, stand_in in (
+        (base, init_msnmo_wf),
+        (visits, init_visits_wf),
+        (execution, run_workflow),
+        (participant, write_participant_report),
+        (group_write, write_group),
+    ):
+        name = stand_in.__name__
+        real = getattr(module, name)  # a call that does not fit the real one is an error
+        monkeypatch.setattr(module, name, create_autospec(real, side_effect=stand_in))
     monkeypatch.setattr(execute, "route_nipype", lambda verbose: None)
     monkeypatch.setattr(plan, "probe", lambda *_: Machine("cpu", "fp32"))
     monkeypatch.setattr(execute, "set_environment", lambda folder: None)
     return state
 
 
-def _module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
-    package, _, last = name.rpartition(".")
-    module = ModuleType(f"msnmo_bids.{name}")
-    vars(module).update(content)
-    monkeypatch.setitem(sys.modules, f"msnmo_bids.{name}", module)
-    parent = sys.modules.get(f"msnmo_bids.{package}")
-    if parent is not None:
-        monkeypatch.setattr(parent, last, module, raising=False)
-
-
 def _pretend(
     graph: _Graph, state: FakeWorkflow, arguments: dict[str, Any], write: Callable
 ) -> list[Failure]:
     """Send the events and write the derivatives of a run."""
-    from msnmo_bids.model.weights import read_metadata
-    from msnmo_bids.version import get_version
-
     failures = []
     for scan in graph.scans:
         node = f"msnmo_wf.single_subject_{scan.subject}_wf.scan_{scan.node_name}_wf"
@@ -172,16 +168,14 @@ def _pretend(
             if arguments["stop_on_first_crash"]:
                 break
             continue
-        settings = graph.arguments["settings"]
-        output_dir = Path(graph.arguments["output_dir"])
-        write(scan, output_dir, settings)
         metadata = read_metadata(graph.arguments["weights"][0])
-        target = output_dir / scan.folder / f"{scan.prefix}_desc-msnmo_diagnosis.json"
-        content = json.loads(target.read_text())
-        content["Fingerprint"] = settings.fingerprint(get_version(), metadata.fingerprint)
-        content["GeneratedBy"]["Version"] = get_version()
-        content["Model"] |= {"SHA256": metadata.sha256, "Fingerprint": metadata.fingerprint}
-        target.write_text(json.dumps(content))
+        output_dir = Path(graph.arguments["output_dir"])
+        try:
+            write(scan, output_dir, graph.arguments["settings"], metadata, get_version())
+        except BadInputError as error:
+            step, code = "checking the image", error.exit_code
+            failures.append(Failure(scan.prefix, step, error.problem, exit_code=code))
+            continue
         arguments["on_event"](f"{node}.{LAST_NODE}", "end")
     return failures
 

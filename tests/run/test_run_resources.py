@@ -39,15 +39,15 @@ def test_memory_within_all_limits(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "MEMORY_INFORMATION", tmp_path / "meminfo")
     monkeypatch.setattr(resources, "CGROUP", tmp_path)
     monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
-    assert resources.available_memory_gb(1.0) == pytest.approx(8.192)
+    assert resources.available_memory_gb() == pytest.approx(0.9 * 8.192)
     (tmp_path / "memory.max").write_text("max\n")
-    assert resources.available_memory_gb(1.0) == pytest.approx(8.192)
+    assert resources.available_memory_gb() == pytest.approx(0.9 * 8.192)
     (tmp_path / "memory.max").write_text("4000000000\n")
-    assert resources.available_memory_gb(0.5) == pytest.approx(2.0)
+    assert resources.available_memory_gb() == pytest.approx(0.9 * 4.0)
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "3000")
-    assert resources.available_memory_gb(1.0) == pytest.approx(3.0)
+    assert resources.available_memory_gb() == pytest.approx(0.9 * 3.0)
     monkeypatch.setattr(resources, "MEMORY_INFORMATION", tmp_path / "nothing")
-    assert resources.available_memory_gb(1.0) > 0
+    assert resources.available_memory_gb() > 0
 
 
 def test_cores_within_the_limit_of_the_container(monkeypatch, tmp_path):

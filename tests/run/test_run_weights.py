@@ -7,7 +7,7 @@ import json
 import pytest
 
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.model.weights import WeightsMetadata
+from msnmo_bids.model.weights import WeightsError, WeightsMetadata, find_weights
 from msnmo_bids.run.plan import find_ensemble
 
 
@@ -26,3 +26,13 @@ def test_weights_of_an_ensemble_must_be_there_and_go_together(tmp_path):
         find_ensemble(main, others)
     with pytest.raises(MsnmoError, match=r"missing\.safetensors.*--ensemble"):
         find_ensemble(main, [tmp_path / "missing.safetensors"])
+
+
+def test_a_branch_that_reads_other_descriptors_is_refused(tmp_path):
+    described = WeightsMetadata(
+        "old", "1", configuration={"lesion_descriptors": 2}, lesion_descriptors=("size", "place")
+    )
+    (tmp_path / "old.json").write_text(json.dumps(described.to_dict()))
+    (tmp_path / "old.safetensors").touch()
+    with pytest.raises(WeightsError, match="reads other descriptors"):
+        find_weights(tmp_path / "old.safetensors")

@@ -10,14 +10,14 @@ from scipy import stats
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue, head_from_tissue
-from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
-from msnmo_bids.simulation.lesion_shapes import (
+from msnmo_bids.simulation.assets import (
     LARGEST_MAGNIFICATION,
     ShapeLibrary,
     load_shapes,
     ovoid,
     random_rotation,
 )
+from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.stamping import RIM, Stamper
 
 DRAWS = 4000

@@ -23,6 +23,7 @@ from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
+from msnmo_bids.training.fitting import calibrate
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
     choose_examples,
@@ -31,7 +32,6 @@ from msnmo_bids.training.scoring import (
     rule_row,
     write_example,
 )
-from msnmo_bids.training.site_weights import calibrate
 
 CLASSES = ("MS", "NMOSD")
 CRITERIA = LesionCriteria()
@@ -214,6 +214,27 @@ def test_crossval_from_scans_to_page(site, tmp_path):
     again.unlink()
     assert crossval_command.main(command) == ExitCode.OK
     assert {path for path, then in done.items() if path.stat().st_mtime_ns != then} == {again}
+
+
+def test_crossval_of_three_classes(site, tmp_path):
+    """With healthy controls as the last class: the positive diagnosis is still NMOSD."""
+    for number in range(8, 12):
+        site.add(f"{number:02}", "HC", data=brain(number), site="centre 1")
+    out = tmp_path / "out"
+    command = [str(site.root), str(out), "--models", "joint", "--folds", "2", "--classes", "MS",
+               "NMOSD", "HC", "-w", str(tmp_path / "work"), *QUICK]  # fmt: skip
+    assert crossval_command.main(command) == ExitCode.OK
+    rows = []
+    for fold in ("fold-1", "fold-2"):
+        table = (out / "models" / "joint" / fold / "scans.tsv").open()
+        rows += list(csv.DictReader(table, delimiter="\t"))
+        weights = out / "models" / "joint" / fold / "weights.safetensors"
+        assert read_metadata(weights).class_names == ("MS", "NMOSD", "HC")
+    assert [row["diagnosis"] for row in rows].count("HC") == 4
+    for row in rows:
+        assert sum(float(row[f"prob_{name}"]) for name in ("MS", "NMOSD", "HC")) == pytest.approx(1)
+    assert not (out / "models" / "rule").exists()  # which knows MS and NMOSD only
+    assert "NMOSD against the rest" in (out / "crossval.html").read_text()
 
 
 def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, monkeypatch):

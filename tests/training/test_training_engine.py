@@ -19,8 +19,8 @@ from msnmo_bids.training import checkpoint, engine
 from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.curves import Curves, read_curves
-from msnmo_bids.training.distributed import Ranks
 from msnmo_bids.training.engine import Trainer, trained_parameters
+from msnmo_bids.training.processes import Ranks
 from msnmo_bids.training.sources import EpochSource
 
 

@@ -1,20 +1,27 @@
-"""Sources of samples: shuffled scans, simulated brains, batches."""
+"""Sources of samples: scans in epochs, simulated brains, both mixed; random numbers of a step."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import make_samples
 
-from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.training.batches import collate
-from msnmo_bids.training.pool import BrainPool
-from msnmo_bids.training.sources import EpochSource, SimulatedSource, Stream, generator
+from msnmo_bids.training.sources import (
+    BrainPool,
+    EpochSource,
+    MixedSource,
+    PreparedSamples,
+    SimulatedSource,
+    Stream,
+    generator,
+)
+
+CUBE = np.zeros((2, 2, 2), np.float16)
 
 
 def test_generators_differ_by_purpose_and_position():
@@ -120,20 +127,166 @@ def test_classes_take_turns():
     assert drawn == [1, 0] * 6
 
 
-def test_a_batch_tells_what_is_known():
-    samples = make_samples(4)
-    batch = collate(samples)
-    assert batch.image.shape == batch.mask.shape == (4, 1, 16, 16, 16)
-    assert batch.image.dtype == torch.float32
-    assert batch.has_mask.tolist() == [True, True, False, True]
-    assert batch.has_diagnosis.tolist() == [True, True, True, False]
-    assert len(batch.part(1, 3)) == 2
-    assert batch.part(1, 3).has_mask.tolist() == [True, False]
-    np.testing.assert_array_equal(batch.mask[1, 0], samples[1].lesions)
-    few = collate(samples, classify_without_lesions=False)
-    assert few.has_diagnosis.tolist() == [False, True, True, False]  # the first mask is empty
+def make_pool(head, size=2, nmosd_share=0.5, **more) -> BrainPool:
+    return BrainPool(
+        SimulationAssets([head]),
+        (32, 32, 32),
+        size=size,
+        nmosd_share=nmosd_share,
+        **{"classes": ("MS", "NMOSD"), **more},
+    )
 
 
-def test_shapes_of_a_batch_must_agree():
-    with pytest.raises(BadInputError, match=r"sub-00: is \(32, 32, 32\).*one shape"):
-        collate([*make_samples(1), *make_samples(1, side=32)])
+def test_refresh_simulates_and_drops_the_oldest(ball_head):
+    pool = make_pool(ball_head)
+    for seed in range(3):
+        pool.refresh(np.random.default_rng(seed))
+    again = make_pool(ball_head, size=1)
+    again.refresh(np.random.default_rng(2))
+    assert len(pool.brains) == 2
+    newest = pool.brains[-1]
+    np.testing.assert_array_equal(newest.image, again.brains[0].image)
+    assert newest.image.dtype == np.float16
+    assert newest.image.shape == newest.lesions.shape == (32, 32, 32)
+    assert np.isfinite(newest.image).all()
+    brain = newest.image[newest.image != 0].astype(np.float32)
+    assert abs(brain.mean()) < 0.01
+    assert brain.std() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("share", "label"), [(0.0, 0), (1.0, 1)])
+def test_class_labels_follow_the_order_of_the_classes(ball_head, share, label):
+    pool = make_pool(ball_head, nmosd_share=share)
+    pool.refresh(np.random.default_rng(0))
+    assert pool.brains[0].diagnosis == label
+
+
+@pytest.mark.parametrize(("share", "label"), [(0.0, 1), (1.0, 2)])
+def test_a_brain_without_lesions_is_healthy_where_that_is_a_class(ball_head, share, label):
+    pool = make_pool(
+        ball_head, nmosd_share=1.0, classes=("MS", "NMOSD", "HC"), lesion_free_share=share
+    )
+    pool.refresh(np.random.default_rng(0))
+    (only,) = pool.brains
+    assert only.diagnosis == label
+    assert only.lesions.any() == (label == 1)
+    assert pool.draw(np.random.default_rng(0), label) is only
+
+
+def test_a_class_is_drawn_with_lesions_where_the_pool_has_it(ball_head):
+    pool = make_pool(ball_head, size=4)
+    empty = np.zeros((4, 4, 4), np.uint8)
+    full = np.ones_like(empty)
+    image = np.zeros(empty.shape, np.float16)
+    brains = [Sample(image, full, 0), Sample(image, empty, 1), Sample(image, full, 1)]
+    pool.brains.extend(brains)
+    rng = np.random.default_rng(0)
+    assert all(pool.draw(rng, 1) is brains[2] for _ in range(20))
+    assert {id(pool.draw(rng)) for _ in range(50)} == {id(brain) for brain in brains}
+    pool.brains.pop()
+    assert all(pool.draw(rng, 1) is brains[1] for _ in range(20))  # none of it has lesions
+    pool.brains.pop()
+    assert pool.draw(rng, 1) is brains[0]  # better than none
+
+
+@dataclass
+class Scan:
+    """Stands for a prepared scan and counts how often it is read."""
+
+    name: str
+    loaded: list[str] = field(default_factory=list)
+
+    def load(self, classes) -> Sample:
+        self.loaded.append(self.name)
+        return Sample(CUBE, None, classes.index("NMOSD"), self.name)
+
+
+class Source:
+    """Gives its name and the draw's random number, and notes what was asked."""
+
+    def __init__(self, name: str, calls: list, length: int = 10) -> None:
+        self.name, self.calls, self.length = name, calls, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def rebuild(self, step):
+        self.calls.append((self.name, "rebuild", step))
+
+    def advance(self, step, rng):
+        self.calls.append((self.name, "advance", step, rng.random()))
+
+    def draw(self, rng):
+        return Sample(CUBE, None, None, f"{self.name} {rng.random():.6f}")
+
+
+def mixed(share: float, **options) -> MixedSource:
+    calls: list = []
+    return MixedSource(Source("real", calls, **options), Source("simulated", calls), share)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_the_share_of_simulated_samples(share):
+    source = mixed(share)
+    rng = np.random.default_rng(1)
+    names = [source.draw(rng).name.split()[0] for _ in range(2000)]
+    assert names.count("simulated") / 2000 == pytest.approx(share, abs=0.03)
+
+
+def test_a_draw_depends_on_its_generator_alone():
+    undisturbed, resumed = mixed(0.5), mixed(0.5)
+    drawn = [undisturbed.draw(np.random.default_rng((7, n))).name for n in range(30)]
+    later = [resumed.draw(np.random.default_rng((7, n))).name for n in range(20, 30)]
+    assert later == drawn[20:]
+    assert {name.split()[0] for name in drawn} == {"real", "simulated"}
+
+
+def test_both_sources_follow_the_steps_and_the_simulator_comes_first():
+    source = mixed(0.5)
+    source.rebuild(4)
+    source.advance(4, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    assert sorted(source.real.calls[:2]) == [("real", "rebuild", 4), ("simulated", "rebuild", 4)]
+    assert source.real.calls[2:] == [
+        ("simulated", "advance", 4, rng.random()),
+        ("real", "advance", 4, rng.random()),
+    ]
+
+
+@pytest.mark.parametrize(("share", "length"), [(0.0, 12), (0.5, 24), (0.75, 48)])
+def test_an_epoch_has_room_for_all_real_scans(share, length):
+    assert len(mixed(share, length=12)) == length
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2])
+def test_a_wrong_share_is_refused(share):
+    with pytest.raises(ValueError, match="simulated_share"):
+        mixed(share)
+
+
+def test_scans_are_read_when_they_are_needed_and_few_are_kept():
+    loaded: list[str] = []
+    scans = [Scan(f"s{n}", loaded) for n in range(4)]
+    samples = PreparedSamples(scans, ("MS", "NMOSD"), keep=2)
+    assert len(samples) == 4
+    assert loaded == []
+    assert samples[1] is samples[1]
+    assert (samples[1].name, samples[1].diagnosis) == ("s1", 1)
+    assert samples[-1].name == "s3"
+    assert loaded == ["s1", "s3"]
+    assert samples[1].name == "s1"  # used last: s3 goes before it
+    assert samples[0].name == "s0"
+    assert samples[1].name == "s1"
+    assert loaded == ["s1", "s3", "s0"]
+    assert samples[3].name == "s3"
+    assert loaded == ["s1", "s3", "s0", "s3"]
+    with pytest.raises(IndexError):
+        samples[4]
+
+
+def test_a_part_of_the_scans_is_as_lazy():
+    loaded: list[str] = []
+    samples = PreparedSamples([Scan(f"s{n}", loaded) for n in range(4)], ("NMOSD",))
+    part = samples[1:3]
+    assert loaded == []
+    assert [sample.name for sample in part] == ["s1", "s2"]

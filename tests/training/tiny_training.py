@@ -19,8 +19,8 @@ from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.distributed import Ranks, process_group
 from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.processes import Ranks, process_group
 from msnmo_bids.training.sources import EpochSource
 
 NETWORK = JointConfig(

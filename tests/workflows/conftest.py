@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -69,6 +70,26 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     metadata = WeightsMetadata(name="tiny", version="0", trained_on=("simulated scans",))
     save_weights(path, JointNetwork(config), metadata)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lesion_weights(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """Return the same with a random branch that classifies the lesions."""
+    import torch
+
+    from msnmo_bids.lesions.descriptors import DESCRIPTORS
+    from msnmo_bids.model.joint import JointNetwork
+    from msnmo_bids.model.weights import load_weights, save_weights
+
+    torch.manual_seed(4)
+    network, metadata = load_weights(weights)
+    config = replace(
+        network.config, tasks=("segmentation",), lesion_descriptors=len(DESCRIPTORS), lesion_fits=2
+    )
+    path = tmp_path_factory.mktemp("weights") / "tiny-lesions.safetensors"
+    described = replace(metadata, lesion_descriptors=tuple(DESCRIPTORS))
+    save_weights(path, JointNetwork(config), described)
     return path
 
 

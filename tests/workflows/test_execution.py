@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.workflows.execution import Failure, run_workflow
-from msnmo_bids.workflows.usage import Usage
+from msnmo_bids.workflows.resources import Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
 
@@ -160,6 +162,45 @@ def test_few_scans_are_under_way_at_once(tmp_path):
     run(tmp_path, dict.fromkeys("abcdef", "pass"), plugin_args=arguments, on_event=follow)
     assert len(ended) == 12
     assert most == 2
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Fail what takes longer, even if it waits for ever."""
+
+    def end(*_: object) -> None:
+        pytest.fail(f"still running after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("callback", ["on_usage", "on_event"])
+@pytest.mark.parametrize("act", ["pass", "bad"])
+def test_an_error_of_a_callback_ends_the_run(tmp_path, callback, act):
+    called: list[str] = []
+
+    def fail(node: str, event: object, _reason: str = "") -> None:
+        if "scan_b_wf" in node and event != "start":
+            called.append(node)
+            raise ZeroDivisionError("of the callback")
+
+    with deadline(60), pytest.raises(ZeroDivisionError, match="of the callback"):
+        run(
+            tmp_path,
+            {"a": "pass", "b": act, "c": "pass"},
+            plugin_args={"n_procs": 1},
+            **{callback: fail},
+        )
+    assert len(called) == 1
+    done = {path.parent.parent.name for path in (tmp_path / "work").rglob("result_*.pklz")}
+    assert "scan_a_wf" in done
+    assert "scan_c_wf" not in done
 
 
 def test_no_process_outlives_a_run(tmp_path):

@@ -12,15 +12,18 @@ import pytest
 from nipype.interfaces import ants, fsl
 from phantoms import AFFINE, head
 
-from msnmo_bids.model.calibration import ISOTONIC_CALIBRATION, Calibration
-from msnmo_bids.model.weights import LesionNetwork, read_metadata
+from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
+from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.base import init_msnmo_wf
-from msnmo_bids.workflows.bias import ants_version, init_bias_correction_wf
+from msnmo_bids.workflows.preprocessing import (
+    ants_version,
+    init_bias_correction_wf,
+    init_skull_strip_wf,
+)
 from msnmo_bids.workflows.provenance import run_record
 from msnmo_bids.workflows.scan import init_scan_wf
-from msnmo_bids.workflows.skullstrip import init_skull_strip_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {
@@ -197,23 +200,37 @@ def test_the_methods_text_says_what_ran(
     assert set(CITATION.findall(text)) <= set(bibliography())
 
 
-def test_the_methods_text_tells_of_a_lesion_network(make_scan, settings, weights, tmp_path):
-    asked = LesionNetwork("lesions.safetensors", "0" * 64)
-    told = text_of(make_scan(), settings, weights, tmp_path, lesion_network=asked)
-    assert "a network of its own for segmentation (lesions) gave for each voxel." in told
-    plain = text_of(make_scan(), settings, weights, tmp_path)
-    assert "gave a lesion probability for each voxel and a score for each class." in plain
-
-
 def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weights, tmp_path):
-    curve = Calibration(1.0, ISOTONIC_CALIBRATION, "simulated", (-1.0, 1.0), (0.05, 0.75))
-    limits = {"min_class_probability": 0.8, "max_distance": 1.5, "calibration": curve}
+    matrix = ((0.5, 0.0), (0.0, 0.25))
+    fitted = Calibration(1.0, DIRICHLET_CALIBRATION, "simulated", matrix, (0.0, 0.1))
+    naming = {"MS": 0.8, "NMOSD": None}
+    limits = {"naming_limits": naming, "max_distance": 1.5, "calibration": fitted}
     text = text_of(make_scan(), settings, weights, tmp_path, **limits)
-    assert "isotonic calibration [@isotonic_calibration] (a curve" in text
-    assert "quality was not red, the score reached 0.8 and the network's features" in text
+    assert (
+        "Dirichlet calibration [@dirichlet_calibration] (matrix 0.5, 0; 0, 0.25; offset 0, 0.1)"
+        in text
+    )
+    assert "the score reached its limit (0.8 for MS, NMOSD never) and the network's" in text
     assert "no farther than 1.5" in text
     plain = text_of(make_scan(), settings, weights, tmp_path)
     assert plain.endswith("where there was a lesion and the image's quality was not red.")
+
+
+def test_lesions_are_classified_by_a_node_of_its_own(
+    make_scan, settings, weights, tmp_path, lesion_weights
+):
+    workflow = build([make_scan()], settings, lesion_weights, tmp_path)
+    assert steps_of(workflow) >= {"lesion_wf.classify"}
+    wf = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf")
+    assert not wf.get_node("network").interface.inputs.classify
+    assert "It gave a score for each class as well." in text_of(
+        make_scan(), settings, weights, tmp_path
+    )
+    plain = build([make_scan()], settings, weights, tmp_path / "plain")
+    assert not any("classify" in step for step in steps_of(plain))
+    text = text_of(make_scan(), settings, lesion_weights, tmp_path)
+    assert "A branch of the network classified the scan by its lesions" in text
+    assert set(CITATION.findall(text)) <= set(bibliography())
 
 
 @pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])
