@@ -1,4 +1,4 @@
-"""The files and names that ``docs/architecture.md`` and ``docs/developing.md`` send a reader to."""
+"""The files and names that ``docs/architecture.md`` and ``docs/developing.md`` name are there."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import OUTPUT, Options, argument, option
 from msnmo_bids.run.session import guard
@@ -61,9 +61,8 @@ class MetaOptions(Options):
     )  # fmt: skip
     site_column: str | None = option(
         "of folders: pool over the sites in this column (default: over the folders; over 'site' "
-        "with one folder)",
-        metavar="NAME",
-    )
+        "with one folder)", metavar="NAME",
+    )  # fmt: skip
     model: str = option("model of a cross-validation", default="joint", metavar="NAME")
     positive: str | None = option(
         "of folders: positive diagnosis of sensitivity (default: NMOSD, else the last class)",
@@ -103,12 +102,11 @@ def _meta(options: MetaOptions) -> None:
     poolings, sources, notes = _of_folders(options) if options.reads else _of_table(options)
     if not any(data.studies for data in poolings):
         reasons = [f"{name}: {why}" for data in poolings for name, why in data.left_out]
-        raise MsnmoError(
+        raise BadInputError(
             f"there is nothing to pool ({'; '.join(reasons[:5]) or 'no scan has a result'})",
             file=options.inputs[0],
             remedy="Diagnoses in participants.tsv or manual masks are needed, or effects and their "
             "errors in a table",
-            exit_code=ExitCode.BAD_DATA,
         )
     page = write_meta(options.output_dir, poolings, sources=sources, notes=notes)
     logger.info("Tables, figures and page: %s", page)
@@ -120,10 +118,10 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
     if len(options.inputs) > 1:
         remedy = "Put their lines into one table"
         raise UsageError("several tables cannot be pooled at once", remedy=remedy)
-    example = str(options.inputs[0]) == EXAMPLE
-    file = PUBLISHED if example else options.inputs[0]
-    source = sidecar(file)["Source"] if example else str(file)
-    return read_studies(file, options.subgroups), [source], []
+    file = options.inputs[0]
+    if str(file) == EXAMPLE:
+        return read_studies(PUBLISHED, options.subgroups), [sidecar(PUBLISHED)["Source"]], []
+    return read_studies(file, options.subgroups), [str(file)], []
 
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
@@ -140,12 +138,9 @@ def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[st
     notes = [
         f"Positive diagnosis of sensitivity and specificity: {positive}.",
         f"The weights that ship with msnmo: {NO_REAL_NMOSD[0].lower()}{NO_REAL_NMOSD[1:]}",
-    ]
-    for found in results:
-        whence = (
-            f"Whether the scans of {found.folder} are real or simulated says {found.page} there."
-        )
-        notes.append(whence)
+        *(f"Whether the scans of {found.folder} are real or simulated says {found.page} there."
+          for found in results),
+    ]  # fmt: skip
     studies = pooled_folders(results, positive=positive, by_site=column is not None)
     return studies, [str(folder) for folder in options.inputs], notes
 

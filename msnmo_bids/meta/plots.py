@@ -44,9 +44,8 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
     size = label_width + 7.2, _ROW * len(lines) + (1.35 if published else 1.05)
     files = stem.with_suffix(".svg"), stem.with_suffix(".png")
     with figure_file(size, *files) as figure:
-        names, axes, results = figure.subplots(
-            1, 3, sharey=True, gridspec_kw={"width_ratios": (label_width, 4.2, 3.0), "wspace": 0}
-        )
+        widths: dict[str, Any] = {"width_ratios": (label_width, 4.2, 3.0), "wspace": 0}
+        names, axes, results = figure.subplots(1, 3, sharey=True, gridspec_kw=widths)
         style: dict[str, Any] = {"ha": "right", "va": "center", "size": _SIZE}
         for y, line in enumerate(lines):
             bold = "bold" if line.kind in ("heading", "chosen") else "normal"
@@ -75,11 +74,8 @@ def forest_plot(found: Analysis, stem: Path, column: str | None = None) -> Path:
 
 def _lines(found: Analysis, column: str | None) -> list[_Line]:
     data, pooled = found.data, found.pooled
-    weights = dict(zip(data.studies, pooled.weights[pooled.model], strict=True))
-    studies = {
-        name: _Line(name, "study", data.numbers(own), weights[name])
-        for name, own in data.studies.items()
-    }
+    weighted = zip(data.studies.items(), pooled.weights[pooled.model], strict=True)
+    studies = {name: _Line(name, "study", data.numbers(its), own) for (name, its), own in weighted}
     lines = [] if column else list(studies.values())
     for value, own in found.subgroups[column].items() if column else ():
         lines.append(_Line(f"{column}: {value}", "heading"))
@@ -128,10 +124,8 @@ def funnel_plot(found: Analysis, stem: Path) -> Path:
         ordered = sorted(data.studies.items(), key=lambda item: item[1].effect)
         for number, (name, study) in enumerate(ordered if len(ordered) <= 30 else ()):
             sign, side = (1, "bottom") if number % 2 else (-1, "top")
-            axes.annotate(
-                name, study, xytext=(3, 7 * sign), textcoords="offset points",
-                fontsize=7, rotation=35 * sign, va=side, rotation_mode="anchor",
-            )  # fmt: skip
+            axes.annotate(name, study, xytext=(3, 7 * sign), textcoords="offset points", size=7,
+                          rotation=35 * sign, va=side, rotation_mode="anchor")  # fmt: skip
         axes.set(ylim=(top, 0), ylabel="standard error" + (" (logit)" if data.logit else ""))
         axes.set(xlabel=data.measure, xmargin=0.12)
         if data.logit:

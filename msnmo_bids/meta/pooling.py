@@ -19,16 +19,14 @@ I2_LIMIT = 0.5
 ALPHA = 0.05
 FIXED, RANDOM = "fixed", "random"
 MODEL_NAMES = {FIXED: "Fixed effect", RANDOM: "Random effects"}
-RULE = (
-    f"random effects (DerSimonian and Laird) where I² is at least {I2_LIMIT:.0%} and p < {ALPHA}, "
-    "else a fixed effect"
-).replace("%", " %")
+RULE = (f"random effects (DerSimonian and Laird) where I² is at least {100 * I2_LIMIT:.0f} % and "
+        f"p < {ALPHA}, else a fixed effect")  # fmt: skip
 _EQUAL = 1e-6  # relative range of standard errors that count as equal
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """What one pooling of k studies has found; p and I² (0 to 1) are None for one study.
+    """What one pooling of k studies has found.
 
     Parameters
     ----------
@@ -38,12 +36,12 @@ class Pooled:
         By model: `FIXED` (inverse variance), `RANDOM` (DerSimonian and Laird 1986). Weights are
         shares that add up to 1.
     q, df, p, i2 : float, int, float or None, float or None
-        Cochran's Q, with k - 1 degrees of freedom; its p by the chi-squared distribution; I².
-    tau2 : float
-        Variance between the studies by DerSimonian and Laird, not below 0.
-    prediction : tuple of float or None, (2,)
-        Where the true effect of a new study is expected (95 %): t distribution with k - 2 degrees
-        of freedom (Higgins et al. 2009). None for fewer than three studies.
+        Cochran's Q, with k - 1 degrees of freedom; its p by the chi-squared distribution; I², 0 to
+        1. p and I² are None for one study.
+    tau2, prediction : float, (float, float) or None
+        Variance between the studies by DerSimonian and Laird, not below 0; where the true effect
+        of a new study is expected (95 %), by the t distribution with k - 2 degrees of freedom
+        (Higgins et al. 2009), None for fewer than three studies.
     """
 
     studies: int
@@ -59,9 +57,7 @@ class Pooled:
     @property
     def model(self) -> str:
         """The model by the paper's rule: random effects when I² >= 50 % and p < 0.05."""
-        if self.i2 is None or self.p is None:
-            return FIXED
-        return RANDOM if self.i2 >= I2_LIMIT and self.p < ALPHA else FIXED
+        return RANDOM if (self.i2 or 0) >= I2_LIMIT and (self.p or 0) < ALPHA else FIXED
 
     @property
     def chosen(self) -> Estimate:
@@ -75,18 +71,15 @@ class Analysis:
 
     Parameters
     ----------
-    data, pooled : Studies, Pooled
-        What was pooled; all of them pooled.
+    data, pooled, egger : Studies, Pooled, (float, float) or str
+        What was pooled; all of them pooled; what `egger` returns.
     without : dict of str to Pooled
         All but the one named; empty for one study.
     subgroups : dict of str to dict of str to Pooled
         By column that has at least two values, and by value: the studies that have it.
     between : dict of str to dict of str to Pooled
         By column and model, the subgroups' estimates pooled: its Q, p and I² are those between
-        them. `FIXED`, as the paper has it; `RANDOM`, each subgroup with its own tau², is not there
-        where one has a single study, and so no tau².
-    egger : (float, float) or str
-        What `egger` returns.
+        them. `RANDOM`, each subgroup with its own tau², lacks where one has a single study.
     """
 
     data: Studies
@@ -105,23 +98,15 @@ def analyse(data: Studies) -> Analysis:
     for column in data.columns:
         members = table[table[column] != ""].groupby(column, sort=False)
         if len(members) > 1:
-            own = {str(value): pool(rows) for value, rows in members}
-            models = [FIXED] if members.size().min() < 2 else [FIXED, RANDOM]
-            groups[column] = own
-            between[column] = {
-                model: pool(pd.DataFrame([found.estimates[model] for found in own.values()]))
-                for model in models
-            }
+            own = groups[column] = {str(value): pool(rows) for value, rows in members}
+            models = MODEL_NAMES if members.size().min() > 1 else (FIXED,)
+            estimates = {name: [group.estimates[name] for group in own.values()] for name in models}
+            between[column] = {name: pool(pd.DataFrame(its)) for name, its in estimates.items()}
     return Analysis(data, pool(table), without, groups, between, egger(table))
 
 
 def pool(table: pd.DataFrame) -> Pooled:
-    """Pool studies by inverse variance and by DerSimonian and Laird.
-
-    Parameters
-    ----------
-    table : DataFrame, (k, ...)
-        Columns ``effect`` and ``se``.
+    """Pool the rows of a table, by its columns ``effect`` and ``se``.
 
     Raises
     ------
@@ -156,11 +141,6 @@ def pool(table: pd.DataFrame) -> Pooled:
 
 def egger(table: pd.DataFrame) -> tuple[float, float] | str:
     """Test a funnel plot's asymmetry by regression (Egger et al. 1997).
-
-    Parameters
-    ----------
-    table : DataFrame, (k, ...)
-        As for `pool`.
 
     Returns
     -------

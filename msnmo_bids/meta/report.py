@@ -20,7 +20,7 @@ from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
 PAGE, TEXT = "meta.html", "meta.txt"
-_NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TIE = 1e-7  # a half may be rounded either way
 _ABOUT = json.loads(Path(__file__).with_name("data").joinpath("tables.json").read_text("utf-8"))
 #: Name of each table, and the description of each of its columns.
@@ -66,7 +66,7 @@ def write_meta(
         text = render(
             f"{name}.j2", sections=sections, sources=sources, notes=notes, tables=TABLES,
             empty=[data for data in poolings if not data.studies], rule=RULE,
-            version=get_version(), data_uri=data_uri, **IN_WORDS,
+            version=get_version(), data_uri=data_uri, rounded=rounded,
         )  # fmt: skip
         write_text(out / name, text)
     return out / PAGE
@@ -74,33 +74,9 @@ def write_meta(
 
 def sentences(found: Analysis) -> list[str]:
     """Return paragraphs that say what was pooled, how, and with which result."""
-    text = render("findings.txt.j2", found=found, rule=RULE, model_names=MODEL_NAMES, **IN_WORDS)
+    words = {"rule": RULE, "model_names": MODEL_NAMES, "rounded": rounded}
+    text = render("findings.txt.j2", found=found, **words)
     return [" ".join(block.split()) for block in text.split("\n\n") if block.strip()]
-
-
-def heterogeneity(pooled: Pooled) -> str:
-    """Write Q, I² and tau² of at least two studies."""
-    return (
-        f"Q = {rounded(pooled.q)} (df = {pooled.df}, {p_text(pooled.p)}), "
-        f"I² = {rounded(100 * (pooled.i2 or 0))} %, tau² = {rounded(pooled.tau2, 3)}"
-    )
-
-
-def egger_text(found: Analysis) -> str:
-    """Write the result of Egger's test."""
-    if isinstance(found.egger, str):
-        return f"not estimable ({found.egger})"
-    return f"intercept {rounded(found.egger[0])}, {p_text(found.egger[1])}"
-
-
-def p_text(p: float | None) -> str:
-    """Write a p-value: ``p = 0.042``, but ``p < 0.001`` for what is less."""
-    return f"p = {p:.3f}" if p is not None and p >= 0.001 else "p < 0.001"
-
-
-#: What the templates call.
-IN_WORDS = {"rounded": rounded, "heterogeneity": heterogeneity, "egger_text": egger_text,
-            "p_text": p_text}  # fmt: skip
 
 
 def checks(found: Analysis) -> list[Check]:
@@ -111,76 +87,66 @@ def checks(found: Analysis) -> list[Check]:
     data, pooled = found.data, found.pooled
     estimates = {MODEL_NAMES[model]: own for model, own in pooled.estimates.items()}
     estimates |= {f"Without {name}": own.chosen for name, own in found.without.items()}
-    computed = {"Q": [pooled.q], "tau²": [pooled.tau2], "I² (%)": [100 * (pooled.i2 or 0.0)]}
-    for column, groups in found.subgroups.items():
-        computed[f"Q between {column}"] = [found.between[column][FIXED].q]
-        for value, own in groups.items():
-            estimates[f"Subgroup {column}: {value}"] = own.estimates[FIXED]
-    computed |= {what: list(data.numbers(estimate)) for what, estimate in estimates.items()}
+    estimates |= {f"Subgroup {column}: {value}": own.estimates[FIXED]
+                  for column, groups in found.subgroups.items()
+                  for value, own in groups.items()}  # fmt: skip
+    computed = {what: list(data.numbers(estimate)) for what, estimate in estimates.items()}
+    computed |= {"Q": [pooled.q], "tau²": [pooled.tau2], "I² (%)": [100 * (pooled.i2 or 0.0)]}
+    computed |= {f"Q between {name}": [own[FIXED].q] for name, own in found.between.items()}
     return [_check(what, text, computed.get(what, [])) for what, text in data.printed.items()]
 
 
 def _check(what: str, text: str, values: list[float]) -> Check:
-    printed = [(number[0], len(number[1] or "")) for number in _NUMBER.finditer(text)]
+    printed = _NUMBER.findall(text)
     if len(printed) != len(values):
         return Check(what, text, "n/a", False, "not a result of this analysis")
-    pairs = list(zip(values, printed, strict=True))
-    ours = [rounded(value, digits) for value, (_, digits) in pairs]
-    wrong = [(own, number) for own, (value, (number, digits)) in zip(ours, pairs, strict=True)
-             if abs(value - float(number)) > 0.5 * 10.0**-digits + _TIE]  # fmt: skip
-    dropped = any(
-        own[:k] + own[k + 1 :] == number for own, number in wrong for k in range(len(own))
-    )
-    words = iter(ours)
-    computed = _NUMBER.sub(lambda _: next(words), text)
-    return Check(what, text, computed, not wrong, "a digit was dropped in print" if dropped else "")
+    digits = [len(number.partition(".")[2]) for number in printed]
+    ours = list(map(rounded, values, digits))
+    wrong = [(own, its) for own, value, its, k in zip(ours, values, printed, digits, strict=True)
+             if abs(value - float(its)) > 0.5 * 10.0**-k + _TIE]  # fmt: skip
+    dropped = any(own[:k] + own[k + 1 :] == its for own, its in wrong for k in range(len(own)))
+    hint, words = "a digit was dropped in print" if dropped else "", iter(ours)
+    return Check(what, text, _NUMBER.sub(lambda _: next(words), text), not wrong, hint)
 
 
 def table_rows(found: Analysis) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each of `TABLES`: numbers in full; missing ones are None or lack."""
-    data = found.data
+    data, pooled = found.data, found.pooled
     if isinstance(found.egger, str):
         egger: dict[str, Any] = {"egger_reason": found.egger}
     else:
         egger = {"egger_intercept": found.egger[0], "egger_p": found.egger[1]}
-    overall = [row | egger for row in _by_model(data, found.pooled)]
-    if found.pooled.prediction:
-        low, high = map(data.shown, found.pooled.prediction)
+    overall = [row | egger for row in _by_model(data, pooled)]
+    if pooled.prediction:
+        low, high = map(data.shown, pooled.prediction)
         overall[1] |= {"prediction_low": low, "prediction_high": high}
     groups: list[dict[str, Any]] = []
     for column, own in found.subgroups.items():
         for value, group in own.items():
-            groups += [{"column": column, "value": value, **row} for row in _by_model(data, group)]
+            groups += _by_model(data, group, column=column, value=value)
         total = sum(group.studies for group in own.values())
         for model, test in found.between[column].items():
             groups.append({"column": column, "value": "between", "studies": total, "model": model,
                            "q": test.q, "df": test.df, "p": test.p, "i2": test.i2})  # fmt: skip
-    without = [{"without": name, **row} for name, own in found.without.items()
-               for row in _by_model(data, own)]  # fmt: skip
-    tables = {"studies": _studies(found), "pooled": overall, "subgroups": groups,
-              "leave-one-out": without}  # fmt: skip
-    return {
-        name: [{"measure": data.measure, **row} for row in rows] for name, rows in tables.items()
-    }
-
-
-def _studies(found: Analysis) -> list[dict[str, Any]]:
-    data = found.data
-    rows: list[dict[str, Any]] = [
-        {"study": name, "subjects": None if np.isnan(people) else int(people),
-         **{f"weight_{model}": own[k] for model, own in found.pooled.weights.items()},
+    without = [row for name, own in found.without.items()
+               for row in _by_model(data, own, without=name)]  # fmt: skip
+    people = data.pooled["subjects"]
+    studies = [
+        {"study": name, "subjects": None if np.isnan(people[name]) else int(people[name]),
+         **{f"weight_{model}": own[k] for model, own in pooled.weights.items()},
          **data.numbers(study)._asdict()}
-        for k, ((name, study), people) in enumerate(
-            zip(data.studies.items(), data.pooled["subjects"], strict=True))
+        for k, (name, study) in enumerate(data.studies.items())
     ]  # fmt: skip
-    return rows + [{"study": name, "left_out": reason} for name, reason in data.left_out]
+    studies += [{"study": name, "left_out": reason} for name, reason in data.left_out]
+    rows = (studies, overall, groups, without)
+    return {name: [{"measure": data.measure, **row} for row in own]
+            for name, own in zip(TABLES, rows, strict=True)}  # fmt: skip
 
 
-def _by_model(data: Studies, pooled: Pooled) -> list[dict[str, Any]]:
+def _by_model(data: Studies, pooled: Pooled, **about: str) -> list[dict[str, Any]]:
     """Return a row of the fixed effect and one of random effects."""
-    common = {name: getattr(pooled, name) for name in ("studies", "q", "df", "p", "i2", "tau2")}
-    return [{**common, "model": model, "chosen": "yes" if model == pooled.model else "no",
-             **data.numbers(estimate)._asdict()}
+    return [{**about, **vars(pooled), **data.numbers(estimate)._asdict(), "model": model,
+             "chosen": "yes" if model == pooled.model else "no"}
             for model, estimate in pooled.estimates.items()]  # fmt: skip
 
 

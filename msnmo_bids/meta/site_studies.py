@@ -47,8 +47,8 @@ def site_studies(
     Returns
     -------
     list of Studies
-        DSC: mean of the people (%) with s.d. / √n, without sites of fewer than `MIN_SUBJECTS`
-        people (their s.d. says too little to weigh them) and of equal values. Accuracy, sensitivity
+        DSC: mean of the people (%) and its standard error, without sites of fewer than
+        `MIN_SUBJECTS` people (too few to weigh them) and of equal values. Accuracy, sensitivity
         and specificity: shares on the logit scale. A person counts with the mean of the scans.
     """
     known = scans["truth"].isin(classes)
@@ -66,35 +66,32 @@ def site_studies(
     made = []
     for measure, value in values.items():
         by_scan = scans.assign(value=value.astype(float)).dropna(subset="value")
-        people = by_scan.groupby([SITE, "subject"])["value"].mean()
-        if people.empty:
+        people = by_scan.groupby([SITE, "subject"])["value"].mean().groupby(SITE)
+        if not len(people):
             continue
-        table = (_means if measure == DSC else _shares)(people.groupby(SITE), sites.index)
+        found = people.agg(["mean", "sem", "sum", "size"]).reindex(sites.index, fill_value=0)
+        table = _pooled(found, shares=measure != DSC).join(sites)
         notes = (note,) if unnamed and measure != DSC else ()
-        made.append(Studies(measure, table.join(sites), measure != DSC, noun, notes))
+        made.append(Studies(measure, table, measure != DSC, noun, notes))
     return made
 
 
-def _means(people: pd.api.typing.SeriesGroupBy, sites: pd.Index) -> pd.DataFrame:
-    count = people.size().reindex(sites, fill_value=0)
-    found = pd.DataFrame({"effect": people.mean(), "se": people.std()}, sites)
-    found["se"] /= np.sqrt(count.clip(lower=1))
+def _pooled(found: pd.DataFrame, *, shares: bool) -> pd.DataFrame:
+    """Return what `Studies.table` has besides subgroups, of the people's values by site."""
+    count, effect, se = found["size"], found["mean"], found["sem"]
     too_few = "too few subjects: " + count.astype(str) + f", at least {MIN_SUBJECTS} needed"
-    equal = np.where(found["se"] <= 1e-9, "all subjects have the same value: no standard error", "")
-    return found.assign(subjects=count, left_out=too_few.where(count < MIN_SUBJECTS, equal))
-
-
-def _shares(people: pd.api.typing.SeriesGroupBy, sites: pd.Index) -> pd.DataFrame:
-    count = people.size().reindex(sites, fill_value=0)
-    effect, se = log_odds(people.sum().reindex(sites, fill_value=0.0), count)
-    left_out = np.where(count < 1, "no subjects", "")
+    equal = np.where(se <= 1e-9, "all subjects have the same value: no standard error", "")
+    left_out = too_few.where(count < MIN_SUBJECTS, equal)
+    if shares:
+        effect, se = log_odds(found["sum"], count)
+        left_out = np.where(count < 1, "no subjects", "")
     return pd.DataFrame({"effect": effect, "se": se, "subjects": count, "left_out": left_out})
 
 
 class Results(NamedTuple):
-    """The ``scans`` of an output folder, as `site_studies` takes them; ``page`` says what they are.
+    """The ``scans`` of an output folder, and the ``classes``, as `site_studies` takes them.
 
-    ``classes``: diagnoses that the model knows.
+    ``page`` says what they are.
     """
 
     folder: Path
@@ -108,10 +105,8 @@ def read_results(folder: Path, *, model: str, site_column: str | None) -> Result
 
     Parameters
     ----------
-    model : str
-        Which model of a cross-validation.
-    site_column : str or None
-        Column that says a scan's site; None: all of one site.
+    model, site_column : str, str or None
+        Which model of a cross-validation; column that says a scan's site (None: all of one site).
 
     Raises
     ------
@@ -141,15 +136,13 @@ def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) 
     names = [found.folder.resolve().name for found in results]
     if len(set(names)) < len(names):
         names = [str(found.folder) for found in results]
-    parts = []
-    for name, found in zip(names, results, strict=True):
-        scans = found.scans
-        if not by_site:
-            scans = scans.assign(site=name)
-        elif len(results) > 1:
-            scans = scans.assign(site=f"{name}: " + scans[SITE], folder=name)
-        parts.append(scans)
-    scans, noun = pd.concat(parts, ignore_index=True), SITE if by_site else "folder"
+    scans = pd.concat([found.scans for found in results], keys=names, names=["folder", None])
+    scans = scans.reset_index("folder").reset_index(drop=True)
+    folder, noun = scans.pop("folder"), SITE if by_site else "folder"
+    if not by_site:
+        scans[SITE] = folder
+    elif len(results) > 1:
+        scans = scans.assign(site=folder + ": " + scans[SITE], folder=folder)
     return site_studies(scans, classes=all_classes(results), positive=positive, noun=noun)
 
 
@@ -163,13 +156,12 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
         problem = f"a cross-validation has no column '{site_column}'"
         remedy = f"Its sites are in the column {SITE}: --site-column {SITE}"
         raise BadInputError(problem, file=folder, remedy=remedy)
-    tables = sorted(folder.glob(f"models/*/fold-*/{SCANS}"))
-    there = dict.fromkeys(table.parents[1].name for table in tables)
-    if model not in there:
+    tables = {file.parents[1].name: file for file in sorted(folder.glob(f"models/*/*/{SCANS}"))}
+    if model not in tables:
         problem = f"no fold of the model '{model}' was tested"
-        remedy = f"Choose --model of {', '.join(there) or 'those that were run'}"
+        remedy = f"Choose --model of {', '.join(tables) or 'those that were run'}"
         raise MsnmoError(problem, file=folder, remedy=remedy, exit_code=ExitCode.INPUT_MISSING)
-    classes = _classes(read_tsv(tables[0]).columns, "prob_")
+    classes = _classes(read_tsv(tables[model]).columns, "prob_")
     found = read_crossval(folder, classes=classes, positive=classes[-1])
     table = found.models[model].scans
     called = classified(found, table)["called"].map(dict(enumerate(classes)))
@@ -178,7 +170,8 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
 
 
 def _group(folder: Path, site_column: str | None) -> Results:
-    table = folder / io_spec()["reports"]["group_table"]
+    names = io_spec()["reports"]
+    table = folder / names["group_table"]
     rows = pd.DataFrame(list(read_tsv(table).rows))
     needed = {"participant_id", "scan", "status", "diagnosis", *filter(None, [site_column])}
     if lacking := sorted(needed - set(rows)):
@@ -193,9 +186,7 @@ def _group(folder: Path, site_column: str | None) -> Results:
         "truth": rows.get(_KNOWN, MISSING),
         "called": rows["diagnosis"],
     })  # fmt: skip
-    return Results(
-        folder, io_spec()["reports"]["group_page"], _classes(map(str, rows), "probability_"), scans
-    )
+    return Results(folder, names["group_page"], _classes(map(str, rows), "probability_"), scans)
 
 
 def _classes(columns: Iterable[str], prefix: str) -> tuple[str, ...]:

@@ -29,10 +29,6 @@ SHARES = tuple(f"{name} (%)" for name in ("DSC", "PPV", "TPR", "ACC", "SN", "SP"
 #: The studies that Daqqaq et al. pooled; beside it (``.json``) what their paper prints.
 PUBLISHED = Path(__file__).with_name("data") / "meta-analysis.tsv"
 NO_MEASURE = "Effect"
-COLUMNS_NEEDED = (
-    "Give 'study' and either 'effect' with 'se', with 'ci_low' and 'ci_high', or with 'sd' and "
-    "'subjects'; or 'events' and 'total', separated by tabs"
-)
 _ABOVE_0 = ("se", "sd", "subjects", "total")
 _NUMBERS = (*_ABOVE_0, "effect", "ci_low", "ci_high", "events")
 _OF_A_STUDY = ("effect", "se", "subjects", "left_out")
@@ -68,10 +64,8 @@ class Studies:
         pooled, empty where it can. All others are subgroup columns, empty when unknown.
     logit : bool
         Whether effects are logits of shares; they are shown in percent, others as they are.
-    noun : str
-        What a study is: ``study``, ``site`` or ``folder``.
-    notes : tuple of str
-        What else a reader must know of them: sentences.
+    noun, notes : str, tuple of str
+        What a study is (``study``, ``site``, ``folder``); sentences that a reader must know.
     printed : mapping of str to str
         What a paper prints for them, by the names of `msnmo_bids.meta.report.checks`.
     """
@@ -91,8 +85,7 @@ class Studies:
     @property
     def studies(self) -> dict[str, Estimate]:
         """The studies that are pooled, by name."""
-        pairs = self.pooled[["effect", "se"]].to_numpy().tolist()
-        return {name: Estimate(*pair) for name, pair in zip(self.pooled.index, pairs, strict=True)}
+        return {name: Estimate(*pair) for name, *pair in self.pooled[["effect", "se"]].itertuples()}
 
     @property
     def left_out(self) -> list[tuple[str, str]]:
@@ -120,17 +113,16 @@ class Studies:
 
         None as well for studies that have a paper of their own.
         """
-        about = None if self.printed else sidecar(PUBLISHED)["Reference"].get(self.measure)
-        if about is None:
+        about = sidecar(PUBLISHED)["Reference"].get(self.measure)
+        if about is None or self.printed:
             return None
         numbers = Numbers(about["effect"], about["low"], about["high"])
         return "{}: {:.2f} [{:.2f}, {:.2f}]".format(about["label"], *numbers), numbers
 
     def shown(self, value: float) -> float:
-        """Return what is on the scale of the pooling on that of the measure.
+        """Return what is on the scale of the pooling on that of the measure (%, for logits).
 
-        Percent for logits, else `value`; not beyond 0 and 100 for the measures in `SHARES`, whose
-        intervals by the normal distribution know no ends.
+        Not beyond 0 and 100 for `SHARES`, whose intervals by the normal distribution know no ends.
         """
         if self.logit:
             return float(100 / (1 + np.exp(-value)))
@@ -149,12 +141,8 @@ class Studies:
 def log_odds(right: pd.Series, total: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Return the logits of shares, ln(right / wrong), and their errors, √(1 / right + 1 / wrong).
 
-    Parameters
-    ----------
-    right, total : Series of float, (k,)
-        People judged right (a person of several scans may count in part), and all people. Where
-        right or wrong is 0, `CORRECTION` is added to both: a logit needs it, and the share is then
-        not the one observed.
+    A person of several scans may count in part. Where right or wrong is 0, `CORRECTION` is added
+    to both: a logit needs it, and the share is then not the one observed.
     """
     wrong = total - right
     extra = CORRECTION * (np.minimum(right, wrong) < 1e-9)
@@ -180,10 +168,8 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
     Parameters
     ----------
     file : Path
-        Tab-separated. Columns: ``study``; ``measure`` (heading with its unit, such as
-        ``DSC (%)``); ``effect`` with ``se``, with ``ci_low`` and ``ci_high`` (95 %), or with
-        ``sd`` and ``subjects``; or ``events`` and ``total``, which are pooled as logits. What the
-        file beside it (``.json``) has as ``Printed``, by measure, is `Studies.printed`.
+        Tab-separated; ``msnmo-meta --help`` lists the columns. What the file beside it
+        (``.json``) has as ``Printed``, by measure, is `Studies.printed`.
     columns : sequence of str, optional
         Subgroup columns; by default all others in which studies share values, but not all.
 
@@ -217,13 +203,13 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
 def sidecar(file: Path) -> dict[str, Any]:
     """Return what the JSON file beside a table holds; empty without one, an error if it is none."""
     beside = file.with_suffix(".json")
+    if not beside.exists():
+        return {}
     try:
         content, notes = read_json(beside)
-    except FileNotFoundError:
-        return {}
     except ValueError as error:
-        remedy = "Correct it or remove it"
-        raise BadInputError(f"no JSON ({error})", file=beside, remedy=remedy) from error
+        problem, remedy = f"no JSON ({error})", "Correct it or remove it"
+        raise BadInputError(problem, file=beside, remedy=remedy) from error
     for note in notes:
         logger.warning("%s: %s", beside, note)
     return content if isinstance(content, dict) else {}
@@ -244,7 +230,9 @@ def _read(file: Path) -> pd.DataFrame:
     for wrong, problem, remedy in (
         (read.problem, f"no text table ({read.problem})", "Save it as tab-separated text (UTF-8)"),
         ("study" not in read.columns or not effects,
-         f"columns are missing; there are {', '.join(read.columns)}", COLUMNS_NEEDED),
+         f"columns are missing; there are {', '.join(read.columns)}",
+         "Give 'study' and either 'effect' with 'se', with 'ci_low' and 'ci_high', or with 'sd' "
+         "and 'subjects'; or 'events' and 'total', separated by tabs"),
         (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
         (uneven, f"line {uneven} has another number of cells than the header",
          "Write n/a in empty cells, and one tab between two cells"),
@@ -261,9 +249,6 @@ def _read(file: Path) -> pd.DataFrame:
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers of a table, NaN where missing; raise an error for what cannot be."""
     known = texts[list(_NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
-    effect, low, high, events, total = (
-        known[name] for name in ("effect", "ci_low", "ci_high", "events", "total")
-    )
     for column, wrong, problem, remedy in (
         ("study", texts["study"] == "", "the name is missing", "Name every study"),
         ("study", texts.duplicated(["measure", "study"]),
@@ -273,10 +258,11 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
            "Write a number, or n/a") for name in _NUMBERS),
         *((name, known[name] <= 0, f"{{{name}}} is not above 0", "Correct it, or write n/a")
           for name in _ABOVE_0),
-        ("ci_low", low >= high, "{ci_low} is not below ci_high, {ci_high}", "Correct them"),
-        ("effect", (effect < low) | (effect > high), "{effect} is not in its interval",
+        ("ci_low", known.eval("ci_low >= ci_high"), "{ci_low} is not below ci_high, {ci_high}",
          "Correct them"),
-        ("events", (events < 0) | (events > total) | (total % 1 > 0),
+        ("effect", known.eval("effect < ci_low or effect > ci_high"),
+         "{effect} is not in its interval", "Correct them"),
+        ("events", known.eval("events < 0 or events > total or total % 1 > 0"),
          "{events} of {total} is not a share", "Write how many of how many"),
     ):  # fmt: skip
         for line, row in texts[wrong].iterrows():
@@ -287,15 +273,13 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
 
 def _effects(known: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Return what `Studies.table` has besides subgroups, and whether effects are logits."""
-    effect, subjects = known["effect"], known["subjects"]
-    no_effect = "it has no effect"
-    no_error = "it has neither standard error, interval nor s.d. and number of subjects"
+    effect, subjects, no_effect = known["effect"], known["subjects"], "it has no effect"
     if logit := bool(effect.isna().all()):
-        subjects = known["total"]
+        subjects, no_effect = known["total"], "it has no effect, or no events and total"
         effect, se = log_odds(known["events"], subjects)
-        no_effect = "it has no effect, or no events and total"
     else:
         se = known["se"].fillna((known["ci_high"] - known["ci_low"]) / (2 * Z))
         se = se.fillna(known["sd"] / np.sqrt(subjects))
+    no_error = "it has neither standard error, interval nor s.d. and number of subjects"
     why = np.select([effect.isna(), se.isna()], [no_effect, no_error], "")
     return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, why), strict=True))), logit

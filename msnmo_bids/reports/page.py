@@ -160,7 +160,7 @@ def span(ends: Sequence[float | None]) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("msnmo_bids.reports"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
+        autoescape=select_autoescape(disabled_extensions=("txt.j2",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

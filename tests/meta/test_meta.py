@@ -375,6 +375,8 @@ def test_program(tmp_path, capsys):
     page = (out / "meta.html").read_text()
     assert "a digit was dropped in print" in page
     assert 'src="data:image/png' in page
+    assert "df = 7, p &lt; 0.001" in page
+    assert "p < 0.001" not in page
     assert "http" not in page.replace("http-equiv", "")
 
 
