@@ -76,12 +76,12 @@ def _pretend_comparisons(
         made = made_images(comparison.later.path)
         parts = ("flair", "mask", "probability")
         kinds = [f"{visit}_{part}" for visit in ("earlier", "later") for part in parts]
-        found = {**summary([row], comparison.interval_days), "Methods": "Visits were compared."}
+        said = {"Flags": [], "Methods": "Visits were compared."}
         results = ChangeResults(
             images=dict.fromkeys([*kinds, "classes"], made["image"]),
             table=[row],
             figure=made["figure"],
-            summary=found,
+            summary={**summary([row], comparison.interval_days), **said},
         )
         out, method = Path(graph.arguments["output_dir"]), graph.arguments["method"]
         write_changes(comparison, results, output_dir=out, method=method)
