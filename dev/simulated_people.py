@@ -139,7 +139,7 @@ def _rows(
     else:
         criteria = read_metadata(weights).criteria
         cube, brain, transform = prepared_scan(scan, rng, read_metadata(weights).cube_shape)
-        found = predict(cube, weights).probability
+        found = predict(cube, weights, precision="auto").probability
         assert found is not None, "the weights segment"
         probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, criteria).labels
