@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.names import io_spec
@@ -80,11 +79,12 @@ def _pooled(found: pd.DataFrame, *, shares: bool) -> pd.DataFrame:
     """Return what `Studies.table` has besides subgroups, of the people's values by site."""
     count, effect, se = found["size"], found["mean"], found["sem"]
     too_few = "too few subjects: " + count.astype(str) + f", at least {MIN_SUBJECTS} needed"
-    equal = np.where(se <= 1e-9, "all subjects have the same value: no standard error", "")
+    equal = pd.Series("", se.index)
+    equal[se <= 1e-9] = "all subjects have the same value: no standard error"
     left_out = too_few.where(count < MIN_SUBJECTS, equal)
     if shares:
         effect, se = log_odds(found["sum"], count)
-        left_out = np.where(count < 1, "no subjects", "")
+        left_out = pd.Series("no subjects", count.index).where(count < 1, "")
     return pd.DataFrame({"effect": effect, "se": se, "subjects": count, "left_out": left_out})
 
 
