@@ -59,6 +59,7 @@ def process(scan: Scan, weights: Path, metadata: WeightsMetadata, out: Path, wor
         region_file=str(work / "regions.npy"), mni_file=str(work / "to_mni.npy"),
         class_names=list(metadata.class_names), threshold=threshold, min_volume=0.0,
     )._compute(work)  # fmt: skip
+    del found["descriptor_file"]  # of what classifies lesions
     settings = ProcessingSettings("skip", "skip", threshold=threshold, min_lesion_volume=0.0)
     keys = ("class_probabilities", "class_votes", "distance")
     WriteDerivatives(
