@@ -46,6 +46,7 @@ def fold_weights(run: Path, criteria: LesionCriteria, fit: Path, out: Path) -> P
     network = with_branch(load_network(run), load_file(fit / "lesion_branch.safetensors"), said)
     metadata = replace(
         WeightsMetadata(f"without-{run.name}", "fold", cube_shape=CUBE_SHAPE, normalization=ROBUST),
+        class_names=tuple(said["classes"]),
         threshold=criteria.threshold,
         min_lesion_volume=criteria.min_volume,
         calibration=Calibration(**said["calibration"]),

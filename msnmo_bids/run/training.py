@@ -32,6 +32,7 @@ from msnmo_bids.training.config import TrainingConfig, read_network_settings
 if TYPE_CHECKING:
     from torch import nn
 
+    from msnmo_bids.model.weights import WeightsMetadata
     from msnmo_bids.training.fitting import Simulation
     from msnmo_bids.training.prepared import PreparedScan
     from msnmo_bids.training.processes import Ranks
@@ -318,8 +319,9 @@ def _fit(
     from msnmo_bids.training.scoring import evaluate_scan, write_rows
 
     torch.manual_seed(config.seed)
-    network = _network(options, entry)
-    scans = usable(data.scans, entry.tasks)
+    network, initial = _network(options, entry)
+    tasks: tuple[str, ...] = network.tasks  # type: ignore[assignment]
+    scans = usable(data.scans, tasks)
     training, validation = divide(scans, options.validation_share, seed=config.seed)
     if not training:
         raise UsageError("no scan has a label that this network needs", file=options.bids_dir)
@@ -342,20 +344,23 @@ def _fit(
         write_rows(rows, out / "validation", 0, classes)
         write_site_weights(
             file, network, name=f"msnmo-{options.model}", training=training, validation=validation,
-            criteria=criteria, config=config, device=ranks.device,
+            criteria=criteria, config=config, device=ranks.device, initial=initial,
         )  # fmt: skip
     return file
 
 
-def _network(options: TrainOptions, entry: registry.Entry) -> nn.Module:
+def _network(
+    options: TrainOptions, entry: registry.Entry
+) -> tuple[nn.Module, WeightsMetadata | None]:
+    """Return the network to train, with the description of the weights that it starts from."""
     if options.initial_weights is None:
-        return entry.build(options.classes, options.width)
+        return entry.build(options.classes, options.width), None
     from msnmo_bids.model.weights import default_weights_path, load_weights
 
     shipped = str(options.initial_weights) == SHIPPED
     file = default_weights_path() if shipped else options.initial_weights
     network, metadata = load_weights(file)
-    if options.classes != metadata.class_names:
+    if options.classes != metadata.class_names and not metadata.classifies_lesions:
         raise UsageError(
             f"these weights name {', '.join(metadata.class_names)}, not "
             f"{', '.join(options.classes)}",
@@ -367,4 +372,4 @@ def _network(options: TrainOptions, entry: registry.Entry) -> nn.Module:
             "--initial-weights brings its network: --model, --width and --network-config do not go "
             "with it"
         )
-    return network.train()
+    return network.train(), metadata

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +169,7 @@ def write_site_weights(
     criteria: LesionCriteria,
     config: TrainingConfig,
     device: str = "cpu",
+    initial: WeightsMetadata | None = None,
 ) -> bool:
     """Write weights for ``--weights`` of the app; say whether any were written.
 
@@ -187,6 +188,9 @@ def write_site_weights(
         What counts as a lesion, and how it was trained.
     device : str, optional
         Where the network is.
+    initial : WeightsMetadata, optional
+        Of the weights that the training started from: a branch that classifies lesions was not
+        trained, and keeps its calibration and limits.
     """
     if not isinstance(network, JointNetwork):
         return False
@@ -202,6 +206,13 @@ def write_site_weights(
         trained_on=_data_sets(training),
         licence="as the data that they were trained on",
     )
+    if initial is not None and initial.classifies_lesions:
+        metadata = replace(
+            metadata,
+            calibration=initial.calibration,
+            naming_limits=initial.naming_limits,
+            lesion_descriptors=initial.lesion_descriptors,
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     save_weights(file, network, metadata, dtype="fp32")
     return True

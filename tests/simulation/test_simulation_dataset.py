@@ -139,7 +139,7 @@ def test_people(dataset):
     assert tuple(table.diagnosis) == COHORT.diagnoses
     assert table.age.between(18, 75).all()
     levels = json.loads((dataset / "participants.json").read_text())["diagnosis"]["Levels"]
-    assert set(levels) == {"MS", "NMOSD", "HC"}
+    assert set(levels) == {"MS", "NMOSD", "SVD", "HC"}
     visits = pd.read_csv(dataset / "sub-01" / "sub-01_sessions.tsv", sep="\t")
     assert list(visits.session_id) == ["ses-1", "ses-2"]
     assert visits.acq_time.is_monotonic_increasing

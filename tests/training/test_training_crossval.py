@@ -16,11 +16,14 @@ from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
+from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
-from msnmo_bids.model.inference import predict
-from msnmo_bids.model.joint import JointOutput
-from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.inference import classify_lesions, predict
+from msnmo_bids.model.joint import JointNetwork, JointOutput
+from msnmo_bids.model.weights import WeightsMetadata, find_weights, read_metadata, save_weights
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import divide, usable
 from msnmo_bids.training.fitting import calibrate
@@ -315,3 +318,32 @@ def test_initial_weights_bring_their_network(site, tmp_path):
                "--initial-weights", "shipped", *QUICK]  # fmt: skip
     assert train_command.main(command) == ExitCode.USAGE
     assert "--width" in (tmp_path / "out" / "msnmo-train.log").read_text()
+
+
+def test_a_branch_that_classifies_lesions_goes_through_a_training_as_it_is(site, tmp_path):
+    torch.manual_seed(0)
+    config = JointConfig(
+        tasks=("segmentation",), classes=(*CLASSES, "SVD"), lesion_descriptors=len(DESCRIPTORS)
+    ).scaled(0.125)
+    described = WeightsMetadata(
+        "start", "1", class_names=config.classes, cube_shape=(32, 32, 32),
+        calibration=Calibration(2.0, "test", "test"), naming_limits={"MS": 0.9},
+        lesion_descriptors=tuple(DESCRIPTORS),
+    )  # fmt: skip
+    start = tmp_path / "start.safetensors"
+    save_weights(start, JointNetwork(config), described)
+    command = [str(site.root), str(tmp_path / "out"), "-w", str(tmp_path / "work"),
+               "--initial-weights", str(start), "--learning-rate", "1e-2",
+               *(a for a in QUICK if a not in ("--width", "0.125"))]  # fmt: skip
+    assert train_command.main(command) == ExitCode.OK
+    trained = tmp_path / "out" / "msnmo-joint.safetensors"
+    _, metadata = find_weights(trained)
+    for name in ("calibration", "naming_limits", "lesion_descriptors", "class_names"):
+        assert getattr(metadata, name) == getattr(described, name)
+    rows = np.random.default_rng(0).normal(size=(3, len(DESCRIPTORS))).astype(np.float32)
+    before, after = (classify_lesions(rows, file) for file in (start, trained))
+    np.testing.assert_allclose(before.class_logits, after.class_logits, atol=1e-5)
+    cube = np.random.default_rng(1).normal(size=(32, 32, 32)).astype(np.float32)
+    assert not np.allclose(
+        predict(cube, start).probability, predict(cube, trained).probability, atol=1e-4
+    )
