@@ -311,6 +311,7 @@ def test_training_gives_weights_that_the_app_reads(site, tmp_path):
         predict(cube, file) for file in (weights, tmp_path / "more" / "msnmo-joint.safetensors")
     )
     assert np.allclose(first.probability, second.probability, atol=1e-4)
+    check_that_a_branch_goes_through_a_training_as_it_is(site, tmp_path)
 
 
 def test_initial_weights_bring_their_network(site, tmp_path):
@@ -320,7 +321,8 @@ def test_initial_weights_bring_their_network(site, tmp_path):
     assert "--width" in (tmp_path / "out" / "msnmo-train.log").read_text()
 
 
-def test_a_branch_that_classifies_lesions_goes_through_a_training_as_it_is(site, tmp_path):
+def check_that_a_branch_goes_through_a_training_as_it_is(site, tmp_path):
+    """What classifies lesions is not trained; scans are prepared already."""
     torch.manual_seed(0)
     config = JointConfig(
         tasks=("segmentation",), classes=(*CLASSES, "SVD"), lesion_descriptors=len(DESCRIPTORS)
@@ -332,11 +334,11 @@ def test_a_branch_that_classifies_lesions_goes_through_a_training_as_it_is(site,
     )  # fmt: skip
     start = tmp_path / "start.safetensors"
     save_weights(start, JointNetwork(config), described)
-    command = [str(site.root), str(tmp_path / "out"), "-w", str(tmp_path / "work"),
+    command = [str(site.root), str(tmp_path / "branch"), "-w", str(tmp_path / "work"),
                "--initial-weights", str(start), "--learning-rate", "1e-2",
                *(a for a in QUICK if a not in ("--width", "0.125"))]  # fmt: skip
     assert train_command.main(command) == ExitCode.OK
-    trained = tmp_path / "out" / "msnmo-joint.safetensors"
+    trained = tmp_path / "branch" / "msnmo-joint.safetensors"
     _, metadata = find_weights(trained)
     for name in ("calibration", "naming_limits", "lesion_descriptors", "class_names"):
         assert getattr(metadata, name) == getattr(described, name)
