@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dev.simulated_summary import LARGEST_RISK, nameable, risk_coverage
+from dev.naming import LARGEST_RISK
+from dev.simulated_summary import nameable, risk_coverage
 from msnmo_bids.evaluation.classification import (
     calibration_bins,
     calibration_error,

@@ -14,9 +14,6 @@ from msnmo_bids.evaluation.classification import (
     roc_area,
 )
 
-#: Largest share of wrong diagnoses among those that are named.
-LARGEST_RISK = 0.05
-
 
 def decide(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]

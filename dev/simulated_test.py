@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dev.simulated_people import corrected_regions
+from dev.simulated_people import HEALTHY, SICK, corrected_regions
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.descriptors import describe_lesions
@@ -31,7 +31,6 @@ from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_
 FIRST_SEED = 777_000
 ANY_PROTOCOL = "any"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SICK, HEALTHY = ("MS", "NMOSD"), "HC"
 _TYPICALITIES = (1.0, 0.8, 0.6)
 
 
