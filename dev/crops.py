@@ -40,6 +40,9 @@ class CropSettings:
         Share of the crops from simulated brains.
     on_lesion : float
         Crops around a lesion, where there is one.
+    emptied : float
+        Crops whose lesions are taken out: what a simulated brain's lesions add is subtracted, those
+        of a real head are filled with the tissue around them.
     carried : float
         Real lesions of another person carried over to the same place.
     added : float
@@ -59,6 +62,7 @@ class CropSettings:
     side: int = 64
     simulated: float = 0.3
     on_lesion: float = 0.7
+    emptied: float = 0.25
     carried: float = 0.35
     added: float = 0.3
     faded: float = 0.35
@@ -117,15 +121,19 @@ class CropSource:
             brain = _any(scans, rng)
         window = _Window(brain, settings, rng)
         image, lesions, inside, contrast = window.take_brain(brain)
-        if contrast is not None:
-            image = _at_level(image, lesions, contrast, rng)
-        elif rng.random() < settings.faded:
-            image = _faded(image, lesions, inside, rng)
-        if person is None or rng.random() >= settings.added:
-            if self.real and rng.random() < settings.carried:
-                image, lesions = self._carry(image, lesions, inside, window, person, rng)
+        if rng.random() < settings.emptied:
+            image = _emptied(image, lesions, inside, contrast, rng)
+            lesions = torch.zeros_like(lesions)
         else:
-            image, lesions = self._add(image, lesions, inside, window, rng)
+            if contrast is not None:
+                image = _at_level(image, lesions, contrast, rng)
+            elif rng.random() < settings.faded:
+                image = _faded(image, lesions, inside, rng)
+            if person is None or rng.random() >= settings.added:
+                if self.real and rng.random() < settings.carried:
+                    image, lesions = self._carry(image, lesions, inside, window, person, rng)
+            else:
+                image, lesions = self._add(image, lesions, inside, window, rng)
         if rng.random() < settings.leaked:
             image, inside = _leak(image, inside, rng)
         image, lesions = _degrade(image, lesions, settings, rng)
@@ -269,6 +277,29 @@ def _centre(brain: Brain, on_lesion: float, rng: np.random.Generator) -> np.ndar
         if brain.image[tuple(place)] != 0:
             return place
     return shape // 2
+
+
+def _emptied(
+    image: Tensor,
+    lesions: Tensor,
+    inside: Tensor,
+    contrast: Tensor | None,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Take the lesions out of a crop."""
+    if contrast is not None:
+        return image - contrast
+    near = (_smooth(lesions, 5) > 0.02) & inside
+    clean = (inside & ~near & (image > -0.5)).float()
+    if not near.any() or clean.sum() < 100:
+        return image
+    weight = _smooth(clean, 13)
+    level = torch.where(weight > 0.01, _smooth(image * clean, 13) / weight.clamp(min=0.01),
+                        image[clean > 0].median())  # fmt: skip
+    spread = (image - level)[clean > 0].std() * _noise_field(image.shape, 3, rng)
+    share = _smooth(near.float(), 3)
+    filled = torch.minimum(level + 0.7 * spread, image + 0.3)
+    return torch.where(near, image + share * (filled - image), image)
 
 
 def _at_level(image: Tensor, lesions: Tensor, contrast: Tensor, rng: np.random.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
-from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
+from msnmo_bids.simulation.acquisition import PRESETS, Protocol, random_protocol
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import (
@@ -110,7 +110,7 @@ def make_person(number: int, assets: SimulationAssets, weights: Path | None = No
     matched = bool(number // 2 % 2)
     if number >= SMALL_VESSELS:
         healthy, diagnosis = False, CLASSES[-1]
-    protocol = _PROTOCOLS[number // 4 % len(_PROTOCOLS)] or random_protocol(rng)
+    protocol = protocol_of(number // 4, rng)
     typicality = float(rng.choice(_TYPICALITIES))
     loads_of = str(rng.choice(SICK)) if matched else diagnosis
     head = assets.heads[int(rng.integers(len(assets.heads)))]
@@ -126,6 +126,11 @@ def make_person(number: int, assets: SimulationAssets, weights: Path | None = No
         **rows, label=label, typicality=typicality, matched=matched, head=head.name,
         looked_at=weights is not None,
     )  # fmt: skip
+
+
+def protocol_of(number: int, rng: np.random.Generator) -> Protocol:
+    """Return the protocol whose turn it is: the presets, and as often ones drawn freely."""
+    return _PROTOCOLS[number % len(_PROTOCOLS)] or random_protocol(rng)
 
 
 def _rows(

@@ -15,11 +15,11 @@ from dev.crops import CropSettings, CropSource
 
 SIDE = 32
 PLAIN = CropSettings(
-    side=SIDE, simulated=0, on_lesion=1, carried=0, added=0, faded=0, leaked=0, thick=0,
+    side=SIDE, simulated=0, on_lesion=1, emptied=0, carried=0, added=0, faded=0, leaked=0, thick=0,
     blurred=0, sharpened=0, contrast=0, noise=0, bias=0,
 )  # fmt: skip
 ALL = CropSettings(
-    side=SIDE, simulated=0.5, carried=1, added=0.5, faded=1, leaked=1, thick=1,
+    side=SIDE, simulated=0.5, emptied=0.3, carried=1, added=0.5, faded=1, leaked=1, thick=1,
     blurred=1, sharpened=1, contrast=1, noise=1, bias=1,
 )  # fmt: skip
 
@@ -46,6 +46,20 @@ def test_lesions_of_a_plain_crop_are_where_the_image_is_bright() -> None:
         assert sample.image.shape == sample.lesions.shape == (SIDE,) * 3
         assert sample.lesions.any()
         np.testing.assert_array_equal(sample.lesions > 0, sample.image > 1.55)
+
+
+@pytest.mark.parametrize(("people", "simulated"), [([[LEFT]], []), ([], [SIMULATED])])
+def test_an_emptied_crop_shows_the_same_tissue_without_lesions(people, simulated) -> None:
+    settings = replace(PLAIN, simulated=1.0 - len(people), mirrored=0)
+    with_lesions, empty = (
+        CropSource(people, simulated, replace(settings, emptied=share)) for share in (0, 1)
+    )
+    for seed in range(8):
+        before, after = (s.draw(np.random.default_rng(seed)) for s in (with_lesions, empty))
+        assert before.lesions.any()
+        assert not after.lesions.any()
+        assert after.image.max() < 0.7 < before.image.max()
+        np.testing.assert_array_equal(after.image != 0, before.image != 0)
 
 
 def test_what_stripping_leaves_in_is_a_bright_rim_of_the_brain() -> None:
