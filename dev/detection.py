@@ -19,7 +19,6 @@ _INDEX = [list(DESCRIPTORS).index(name) for name in COLUMNS]
 #: periventricular 51, infratentorial 29, lower ependyma and medulla 24, confluent all).
 _COEFFICIENTS, _INTERCEPT = (0.8, 0.03, -0.3, -0.7, -1.2, -1.0), -2.8
 _FALSE_PER_SCAN = 2.0
-_LITTLE = 0.2  # ml
 _LIKE_LOAD = 0.1  # false lesions come from this share of the people, those with the nearest loads
 
 
@@ -64,13 +63,6 @@ def sensitivity_by_site(people: Sequence[Person]) -> dict[str, dict[str, tuple[i
                 size = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and above"
                 table[site][size] = int(inside.sum()), round(float(seen[inside].mean()), 3)
     return table
-
-
-def healthy_volumes(people: Sequence[Person]) -> dict[str, float]:
-    """Tell what weights mark in healthy people: how many, how many under 0.2 ml, and most (ml)."""
-    marked = [float(np.exp(p.found[:, LOG_VOLUME]).sum() / 1000) for p in people if p.label < 0]
-    under = sum(volume < _LITTLE for volume in marked)
-    return {"people": len(marked), "under 0.2 ml": under, "most": max(marked, default=0.0)}
 
 
 @dataclass(frozen=True)

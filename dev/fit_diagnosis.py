@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 
 from dev.asset_options import add_asset_options, assets_of
-from dev.detection import Detection, healthy_volumes, sensitivity_by_site
+from dev.detection import Detection, sensitivity_by_site
 from dev.naming import class_limits, fit_calibration, named
 from dev.simulated_people import CLASSES, SICK, SMALL_VESSELS, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
@@ -282,7 +282,6 @@ def main() -> None:
             [shown[k] for k in judged], counts[judged], probabilities[judged], names[judged]
         )
         summary["sensitivity"] = sensitivity_by_site(looked_at)
-        summary["healthy"] = healthy_volumes(looked_at)
     branch = fit_branch(shown, detection, options.fits, options.epochs, seed=FOLDS)
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,13 @@ def add_results(tmp_path: Path) -> Callable[..., ScanRecord]:
         return read_scan(output_dir, scan)
 
     return add
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks are tiny: one thread each, whatever the test before has set."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

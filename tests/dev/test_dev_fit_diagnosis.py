@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from scipy.special import expit
 
 from dev import fit_diagnosis
-from dev.detection import COLUMNS, Detection, healthy_volumes, sensitivity_by_site
+from dev.detection import COLUMNS, Detection, sensitivity_by_site
 from dev.fit_diagnosis import CONFIG, calibrate, fit_branch, judge, logits_of, summarise
 from dev.naming import LARGEST_RISK, class_limits, fit_calibration, named
 from dev.simulated_people import (
@@ -86,10 +86,6 @@ def test_what_weights_find_is_told_by_site_and_size():
     assert table["brainstem"] == {"14 to 100": (2, 0.5)}
     assert table["lower ventricles"] == {"14 to 100": (2, 0.0)}
     assert table["deep"] == {"0 to 14": (2, 0.5), "1000 and above": (2, 0.5)}
-    healthy = [replace(one, label=-1, found=rows[:1]), replace(one, label=-1, found=rows)]
-    found = healthy_volumes([one, *healthy])
-    assert (found["people"], found["under 0.2 ml"]) == (2, 1)
-    assert found["most"] == pytest.approx(5.11)
 
 
 def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_load():

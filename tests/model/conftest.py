@@ -1,4 +1,4 @@
-"""Small networks and volumes; everything runs on one thread of the CPU."""
+"""Small networks and volumes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ from msnmo_bids.model.joint import JointNetwork
 @pytest.fixture(autouse=True)
 def _reproducible():
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
