@@ -58,19 +58,10 @@ def classification_metrics(
 
 
 def roc_area(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve.
+    """Return the area under the ROC curve, 0.5 by chance; a tie counts half.
 
-    Parameters
-    ----------
-    labels : ndarray, (N,)
-        1 (or true) for the positive class, 0 for the rest; both occur.
-    scores : ndarray, (N,)
-        Larger for the positive class; a tie counts half.
-
-    Returns
-    -------
-    float
-        0.5 is chance.
+    `labels` (N,) are 1 (or true) for the positive class, 0 for the rest, and both occur; `scores`
+    (N,) are larger for the positive class.
 
     Examples
     --------
@@ -81,25 +72,6 @@ def roc_area(labels: np.ndarray, scores: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores))
-
-
-def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners of the ROC curve.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, (N,)
-        As for `roc_area`.
-
-    Returns
-    -------
-    false_positive_rate, true_positive_rate : ndarray
-        1 - SP and SN, from (0, 0) to (1, 1).
-    """
-    from sklearn.metrics import roc_curve
-
-    false_positives, true_positives, _ = roc_curve(labels, scores)
-    return false_positives, true_positives
 
 
 def calibration_bins(
@@ -132,17 +104,8 @@ def calibration_bins(
 def calibration_error(labels: np.ndarray, scores: np.ndarray, *, bins: int = BINS) -> float:
     """Return the expected calibration error (Guo et al. 2017) of the positive class.
 
-    Parameters
-    ----------
-    labels, scores : ndarray, (N,)
-        As for `calibration_bins`.
-    bins : int, optional
-        Number of bins.
-
-    Returns
-    -------
-    float
-        Mean distance of probability and observed share, weighted by the scans of the bins.
+    It is the mean distance of probability and observed share, weighted by the scans of the bins;
+    arguments as for `calibration_bins`.
     """
     mean_score, observed, count = calibration_bins(labels, scores, bins=bins)
     return float(np.average(np.abs(mean_score - observed), weights=count))

@@ -3,7 +3,7 @@
 ::
 
     OUT/folds.tsv                           participant_id dataset site diagnosis fold
-    OUT/models/<name>/fold-<k>/scans.tsv    one row a test scan, columns of `scan_columns`
+    OUT/models/<name>/fold-<k>/scans.tsv    one row per test scan, columns of `scan_columns`
     OUT/models/<name>/fold-<k>/curves.csv   the training
     OUT/models/<name>/fold-<k>/examples/    volumes for the figures
 """
@@ -40,17 +40,6 @@ POSITIVE = "NMOSD"
 
 def positive_class(asked: str | None, classes: Sequence[str]) -> str:
     """Return the positive diagnosis: the one asked for, else `POSITIVE`, else the last class.
-
-    Parameters
-    ----------
-    asked : str or None
-        ``--positive``; None or empty: not given.
-    classes : sequence of str
-        Diagnoses that the model knows; at least one.
-
-    Returns
-    -------
-    str
 
     Raises
     ------
@@ -137,10 +126,8 @@ class CrossValidation:
         Its folder.
     plan : DataFrame
         One row per subject: columns of ``folds.tsv`` and ``subject``.
-    classes : tuple of str
-        Diagnoses, in the order of the networks.
-    positive : str
-        The positive one.
+    classes, positive : tuple of str, str
+        Diagnoses, in the order of the networks; the positive one.
     models : dict of str to ModelResults
         By name.
     """
@@ -158,16 +145,7 @@ class CrossValidation:
 
 
 def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossValidation:
-    """Read the cross-validation in a folder.
-
-    Parameters
-    ----------
-    out : Path
-        Its folder.
-    classes : sequence of str
-        Diagnoses, in the order of the networks.
-    positive : str
-        One of them.
+    """Read the cross-validation in a folder; classes are in the order of the networks.
 
     Raises
     ------

@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation
-from msnmo_bids.evaluation.plots import DPI
 from msnmo_bids.evaluation.tables import label
-from msnmo_bids.reports.figures import (
-    CONVENTION,
-    activation_panel,
-    activation_reach,
-    flair_panel,
-)
+from msnmo_bids.reports.figures import CONVENTION, activation_panel, activation_reach
 from msnmo_bids.reports.panels import (
-    BACKGROUND,
     FIGURE_WIDTH,
     FOOT_HEIGHT,
     GAP,
@@ -32,8 +24,17 @@ from msnmo_bids.reports.panels import (
     Panel,
     Row,
     draw,
+    save_png,
 )
-from msnmo_bids.reports.slices import Box, Volume, bounding_box, fullest, section, window
+from msnmo_bids.reports.slices import (
+    Box,
+    Volume,
+    bounding_box,
+    flair_panel,
+    fullest,
+    section,
+    window,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +184,7 @@ def overlay_figure(examples: Sequence[Example], models: Sequence[str], out: Path
         rows.append(Row(_case(number, example), panels))
     figure = draw(rows, "")
     _legend(figure)
-    return save_panels(figure, out)
+    return save_png(figure, out)
 
 
 def activation_figure(
@@ -220,7 +221,7 @@ def activation_figure(
             drawn = activation_panel(panel, values, shown, truth, bar)
             panels.append(replace(drawn, note=f"for {name}"))
         rows.append(Row(_case(number, example), panels))
-    return save_panels(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
+    return save_png(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
 
 
 def _case(number: int, example: Example) -> str:
@@ -276,10 +277,3 @@ def _legend(figure: Figure) -> None:
             [x + 0.08], [y], marker="s", ms=8, ls="", mec=colour, mfc="none" if hollow else colour
         )
         axes.text(x + 0.22, y, meaning, va="center", fontsize=9, color=TEXT_COLOUR)
-
-
-def save_panels(figure: Figure, out: Path) -> Path:
-    """Save a figure of :func:`msnmo_bids.reports.panels.draw` as PNG."""
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=DPI, facecolor=BACKGROUND)
-    return out

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.classification import calibration_bins, roc_points
+from msnmo_bids.evaluation.classification import calibration_bins
 from msnmo_bids.evaluation.crossval import (
     CURVES,
     REFERENCE,
@@ -22,13 +22,12 @@ from msnmo_bids.evaluation.crossval import (
 )
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import label
+from msnmo_bids.reports.panels import DPI
 from msnmo_bids.text import natural_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-DPI = 150
 
 #: Okabe and Ito's palette, without its black (the joint model's) and its yellow (pale on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -42,19 +41,9 @@ _CALIBRATION_BINS = 5
 
 @contextmanager
 def figure_file(size: tuple[float, float], *out: Path) -> Iterator[Figure]:
-    """Give a figure and write it at the end; equal figures are equal files.
+    """Give a figure of `size` (inches) and write it at the end, as PNG or SVG by the suffix.
 
-    Parameters
-    ----------
-    size : tuple of float
-        Width and height, inches.
-    *out : Path
-        Files, PNG or SVG by their suffix.
-
-    Yields
-    ------
-    Figure
-        To draw on.
+    Equal figures are equal files.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -85,6 +74,8 @@ def roc_figure(
     Models without probabilities are left out; the rule is a point. `measures`, by model and metric,
     give the areas in the legend. None when there is nothing to draw.
     """
+    from sklearn.metrics import roc_curve
+
     drawn = _with_both_classes(found, models)
     if not drawn:
         return None
@@ -92,7 +83,7 @@ def roc_figure(
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":", label="chance")
         for number, (model, scans) in enumerate(drawn.items()):
-            rates = roc_points(scans["positive"].to_numpy(), scans["score"].to_numpy())
+            rates = roc_curve(scans["positive"].to_numpy(), scans["score"].to_numpy())[:2]
             text = f"{label(model)}, AUC {measures[model]['auc'].text(digits=2)}"
             if model == RULE:
                 text = f"{label(model)}: one point"

@@ -52,7 +52,7 @@ def compare_masks(
     zooms : sequence of float, (3,)
         Voxel size (mm).
     min_lesion_volume : float, optional
-        As for `lesion_wise` (mm³).
+        Lesions smaller than this are counted in neither mask (mm³).
 
     Returns
     -------
@@ -110,22 +110,13 @@ def lesion_wise(
     *,
     min_lesion_volume: float = LesionCriteria.min_volume,
 ) -> dict[str, float | None]:
-    """Count found and false lesions.
+    """Count found and false lesions of masks (X, Y, Z), with arguments as for `compare_masks`.
 
     Lesions are connected by 26 neighbours. A true lesion is found, and a predicted one is true,
     when one of its voxels lies in the other mask; small components of the other mask count too.
     F1 is the harmonic mean of the found share of the true lesions (TPR) and the true share of the
     predicted ones (1 - FPR), as in the MSSEG challenge (Commowick et al. 2018); where one of these
     has no value, it is the other one.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool, (X, Y, Z)
-        Masks.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    min_lesion_volume : float, optional
-        Lesions smaller than this are counted in neither mask (mm³).
 
     Returns
     -------
@@ -145,14 +136,7 @@ def lesion_wise(
 def surface_distances(
     truth: np.ndarray, prediction: np.ndarray, zooms: Sequence[float]
 ) -> dict[str, float | None]:
-    """Measure how far the masks' surfaces are apart (MONAI).
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool, (X, Y, Z)
-        Masks.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    """Measure how far the surfaces of two masks (X, Y, Z), bool, are apart (MONAI).
 
     Returns
     -------
@@ -181,17 +165,8 @@ def pooled(
 ) -> dict[str, float | None]:
     """Compare all scans as if they were one, each voxel weighted by its volume.
 
-    Parameters
-    ----------
-    true_volumes, predicted_volumes : iterable of float
-        Lesion volume of each scan, both in one unit.
-    dsc : iterable of float
-        DSC of each scan; with the volumes it gives the volume that both masks share.
-
-    Returns
-    -------
-    dict of str to float or None
-        dsc, ppv, tpr, vd over the sums, by the rules for one scan.
+    Of each scan the lesion volumes, in one unit, and the DSC, which gives with them the volume that
+    both masks share. Returns dsc, ppv, tpr and vd over the sums, by the rules for one scan.
     """
     true, found = np.fromiter(true_volumes, float), np.fromiter(predicted_volumes, float)
     both = float((np.fromiter(dsc, float) * (true + found) / 2).sum())
@@ -205,10 +180,7 @@ def pooled(
 
 
 def _hit(
-    mask: np.ndarray,
-    other: np.ndarray,
-    zooms: Sequence[float],
-    min_lesion_volume: float,
+    mask: np.ndarray, other: np.ndarray, zooms: Sequence[float], min_lesion_volume: float
 ) -> tuple[int, int]:
     """Return how many lesions of a mask the other one meets, and how many there are."""
     labels = label_lesions(mask, float(np.prod(zooms)), min_lesion_volume)

@@ -20,15 +20,7 @@ _UNDEFINED_SHARE = 0.05  # of the draws may be without a value
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, or why there is none.
-
-    Parameters
-    ----------
-    low, high : float or None
-        Its ends.
-    reason : str
-        Why they are None; empty otherwise.
-    """
+    """A confidence interval; where its ends are None, the reason."""
 
     low: float | None = None
     high: float | None = None
@@ -66,14 +58,10 @@ def subject_weights(
 
     Parameters
     ----------
-    subjects : sequence of str, (N,)
-        Person of each scan.
-    strata : sequence of str, (N,)
-        Diagnosis of each scan; that of a person's first scan counts.
-    draws : int, optional
-        Number of draws.
-    seed : int, optional
-        Equal seeds give equal draws.
+    subjects, strata : sequence of str, (N,)
+        Person and diagnosis of each scan; the diagnosis of a person's first scan counts.
+    draws, seed : int, optional
+        Number of draws; equal seeds give equal draws.
 
     Returns
     -------
@@ -95,19 +83,9 @@ def subject_weights(
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean of a scan's values in each draw; n/a scans are left out.
+    """Return the mean of the values (N,) in each draw (draws,), NaN where a draw has none.
 
-    Parameters
-    ----------
-    values : ndarray, (N,)
-        NaN: n/a.
-    weights : ndarray, (draws, N)
-        From `subject_weights`.
-
-    Returns
-    -------
-    ndarray, (draws,)
-        NaN where a draw has no value.
+    Scans whose value is NaN are left out; the weights (draws, N) are of `subject_weights`.
     """
     valid = ~np.isnan(values)
     total = weights[:, valid].sum(axis=1)
@@ -116,7 +94,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_roc_area(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve in each draw.
+    """Return the area under the ROC curve in each draw; NaN where it has one class only.
 
     Parameters
     ----------
@@ -126,11 +104,6 @@ def weighted_roc_area(labels: np.ndarray, scores: np.ndarray, weights: np.ndarra
         Larger for the positive class.
     weights : ndarray, (draws, N)
         From `subject_weights`.
-
-    Returns
-    -------
-    ndarray, (draws,)
-        NaN where a draw has one class only.
     """
     positive, negative = weights[:, labels].astype(float), weights[:, ~labels].astype(float)
     pairs = positive.sum(axis=1) * negative.sum(axis=1)

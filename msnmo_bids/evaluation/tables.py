@@ -69,20 +69,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of results.
+    """A table of results: a row per model, a column per metric.
 
-    Parameters
-    ----------
-    name : str
-        Stem of its files.
-    title : str
-        Above the table.
-    metrics : tuple of str
-        Columns.
-    rows : list of Row
-        Models.
-    note : str
-        Under the table.
+    ``name`` is the stem of its files, ``title`` stands above it, ``note`` under it.
     """
 
     name: str
@@ -106,12 +95,9 @@ class Table:
 
 @lru_cache(maxsize=1)
 def paper() -> dict[str, Any]:
-    """Return rows, columns and numbers of the paper's tables.
+    """Return what the paper's tables hold.
 
-    Returns
-    -------
-    dict
-        ``Models``: label and numbers (%) by model; ``Tables``: title, metrics and models by number.
+    ``Models``: label and numbers (%) by model; ``Tables``: title, metrics and models by number.
     """
     file = files("msnmo_bids.evaluation") / "data" / "paper.json"
     return json.loads(file.read_text(encoding="utf-8"))
@@ -125,20 +111,9 @@ def label(model: str) -> str:
 def build_tables(
     found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]]
 ) -> list[Table]:
-    """Fill the paper's tables, and two with every metric of every model.
+    """Fill the paper's tables, 3 to 9, and two with every metric of every model.
 
-    Parameters
-    ----------
-    found : CrossValidation
-        All results.
-    measures : mapping of str to mapping of str to Measure
-        By model and metric.
-
-    Returns
-    -------
-    list of Table
-        ``table-3`` to ``table-9``, then ``segmentation`` and ``classification``. p-values are
-        corrected within each table and metric.
+    `measures` are by model and metric. p-values are corrected within each table and metric.
     """
     tables = [
         _table(
@@ -307,22 +282,20 @@ def _latex(table: Table) -> str:
         for number, line in enumerate(lines(table, row)):
             name = "" if number else line[0]
             body.append(" & ".join(map(_tex, [name, *line[1:]])) + r" \\")
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_tex(table.title)}}}",
-            rf"\begin{{tabular}}{{ll{'r' * (len(table.headings) - 2)}}}",
-            r"\toprule",
-            " & ".join(map(_tex, table.headings)) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par\footnotesize {_tex(remark)}" for remark in remarks(table)),
-            r"\end{table}",
-            "",
-        ]
-    )
+    whole = [
+        r"\begin{table}",
+        rf"\caption{{{_tex(table.title)}}}",
+        rf"\begin{{tabular}}{{ll{'r' * (len(table.headings) - 2)}}}",
+        r"\toprule",
+        " & ".join(map(_tex, table.headings)) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\footnotesize {_tex(remark)}" for remark in remarks(table)),
+        r"\end{table}",
+    ]
+    return "\n".join(whole) + "\n"
 
 
 def _tex(text: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.raw_tables import Tables
-from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem
 from msnmo_bids.text import Note, merged
@@ -91,6 +92,16 @@ class Cohort:
     columns: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
 
+    @cached_property
+    def done(self) -> list[ScanRecord]:
+        """Scans with results."""
+        return [record for record in self.records if record.status == Status.COMPLETE]
+
+    @property
+    def with_diagnoses(self) -> bool:
+        """Whether the raw data set says any scan's diagnosis."""
+        return any(own.diagnosis for own in self.covariates.values())
+
 
 def read_covariates(
     bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
@@ -99,10 +110,8 @@ def read_covariates(
 
     Parameters
     ----------
-    bids_dir : Path or None
-        Root of the raw data set.
-    scans : iterable of str
-        Images, POSIX paths from the root.
+    bids_dir, scans : Path or None, iterable of str
+        Root of the raw data set; images, POSIX paths from there.
     columns : Columns
         Where things stand.
     classes : iterable of str

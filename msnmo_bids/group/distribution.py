@@ -1,11 +1,16 @@
-"""Small plots for the group's page: one dot per scan, by group or by age, on a logarithmic axis."""
+"""The lesion load on the group's page: one dot per scan, by group or by age, on a log axis."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.group.cohort import Cohort
+from msnmo_bids.reports.page import class_colour
 
 WIDTH = 560
 LEFT, RIGHT, TOP, FOOT = 168, 16, 12, 44
@@ -13,6 +18,12 @@ LANE = 58
 SCATTER_HEIGHT = 260
 NAME_LENGTH = 22  # letters of a group's name that have room
 TICKS = (0.1, 1, 10, 100, 1000, 10000)
+VOLUME_FLOOR_ML, COUNT_FLOOR = 0.01, 0.5
+#: Groups of a distribution; the rest is put together.
+GROUPS = 12
+OTHERS, UNKNOWN = "others", "not known"
+_PLAIN = "#4c6a83"
+_VOLUME = "Lesion volume (ml)"
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,82 @@ class Plot:
     ticks: list[tuple[float, str]]
 
 
+def plots(
+    cohort: Cohort, groups: Sequence[str], colours: Mapping[str, str]
+) -> list[Plot | Scatter]:
+    """Lay out the distributions of the lesion load over the scans with results.
+
+    They are by the known diagnosis, site, scanner and age, where any of the scans has these, and by
+    the model's pattern, one of `groups`.
+    """
+    covariates, found = cohort.covariates, cohort.done
+    made: list[Plot | Scatter] = []
+    for by, name in (
+        ("diagnosis in participants.tsv", "diagnosis"),
+        ("site", "site"),
+        ("scanner", "scanner"),
+    ):
+        names = {r.relative: getattr(covariates[r.relative], name) for r in found}
+        if any(names.values()):
+            order = cohort.classes if name == "diagnosis" else []
+            made.append(_volumes(found, _fewer(names, order), by, cohort.classes))
+    if any(covariates[r.relative].age is not None for r in found):
+        made.append(_by_age(cohort))
+    of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
+    for title, key, floor, label in (
+        (_VOLUME, "LesionVolume", VOLUME_FLOOR_ML, "≤ 0.01"),
+        ("Lesions", "LesionCount", COUNT_FLOOR, "0"),
+    ):
+        known, by = _values(found, key, of_model, groups), "the model's pattern"
+        made.append(distribution(title, known, colours, by=by, floor=floor, floor_label=label))
+    return [plot for plot in made if isinstance(plot, Scatter) or plot.lanes]
+
+
+def _volumes(
+    found: Sequence[ScanRecord], names: Mapping[str, str], by: str, classes: list[str]
+) -> Plot:
+    groups = list(dict.fromkeys(names.values()))
+    groups.sort(key=lambda name: (name in (OTHERS, UNKNOWN), name not in classes, name))
+    values = _values(found, "LesionVolume", names, groups)
+    colours = {name: class_colour(classes, name) if name in classes else _PLAIN for name in groups}
+    return distribution(
+        _VOLUME, values, colours, by=by, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01"
+    )
+
+
+def _by_age(cohort: Cohort) -> Scatter:
+    points: dict[str, list[tuple[str, float, float]]] = {}
+    for record in cohort.done:
+        own = cohort.covariates[record.relative]
+        volume = record.diagnosis["LesionVolume"]
+        if own.age is not None and volume is not None:
+            name = own.diagnosis or UNKNOWN
+            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
+    points = dict(sorted(points.items()))
+    colours = {name: class_colour(cohort.classes, name) for name in points}
+    return over_age(_VOLUME, points, colours, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01")
+
+
+def _values(
+    found: Sequence[ScanRecord], key: str, names: Mapping[str, str], groups: Sequence[str]
+) -> dict[str, list[tuple[str, float]]]:
+    values: dict[str, list[tuple[str, float]]] = {name: [] for name in groups}
+    for record in found:
+        if record.diagnosis[key] is not None:
+            values[names[record.relative]].append((record.prefix, float(record.diagnosis[key])))
+    return values
+
+
+def _fewer(names: Mapping[str, str | None], order: Sequence[str]) -> dict[str, str]:
+    """Keep the most frequent groups; the rest become `OTHERS`, and what is missing `UNKNOWN`."""
+    common = [name for name, _ in Counter(n for n in names.values() if n).most_common(GROUPS)]
+    kept = {*common, *order}
+    return {
+        scan: UNKNOWN if not name else name if name in kept else OTHERS
+        for scan, name in names.items()
+    }
+
+
 def distribution(
     title: str,
     groups: Mapping[str, Sequence[tuple[str, float]]],
@@ -81,27 +168,18 @@ def distribution(
     floor: float,
     floor_label: str,
 ) -> Plot:
-    """Lay out a distribution by group.
+    """Lay out a distribution by group; dots that would cover each other are moved by a fixed rule.
 
     Parameters
     ----------
-    title : str
-        Quantity and unit.
+    title, by : str
+        Quantity and unit; what the groups are.
     groups : mapping of str to sequence of (str, float)
         Group -> names and values; empty groups are left out.
     colours : mapping of str to str
         Group -> colour.
-    by : str
-        What the groups are.
-    floor : float
-        Values below it, 0 above all, are drawn at the axis' left end.
-    floor_label : str
-        What stands there.
-
-    Returns
-    -------
-    Plot
-        The same for the same input: dots that would cover each other are moved by a fixed rule.
+    floor, floor_label : float, str
+        Values below it, 0 above all, are drawn at the axis' low end; what stands there.
     """
     filled = {name: values for name, values in groups.items() if values}
     largest = max((value for values in filled.values() for _, value in values), default=1.0)
@@ -132,15 +210,7 @@ def over_age(
     floor: float,
     floor_label: str,
 ) -> Scatter:
-    """Lay out a quantity over the age.
-
-    Parameters
-    ----------
-    groups : mapping of str to sequence of (str, float, float)
-        Group -> names, ages (years) and values; empty groups are left out.
-    title, colours, floor, floor_label
-        As for `distribution`.
-    """
+    """Lay out a quantity over the age, as `distribution`; `groups` have names, ages and values."""
     filled = {name: points for name, points in groups.items() if points}
     ages = [age for points in filled.values() for _, age, _ in points] or [0.0]
     top = _top(max((v for points in filled.values() for *_, v in points), default=1.0), floor)

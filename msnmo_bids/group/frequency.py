@@ -1,4 +1,4 @@
-"""How often a place is lesion: maps of a cohort in MNI space, one a diagnosis."""
+"""How often a place is lesion: maps of a cohort in MNI space, one per diagnosis."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
-from msnmo_bids.evaluation.overlays import save_panels
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
-from msnmo_bids.reports.figures import CONVENTION, flair_panel
-from msnmo_bids.reports.panels import ColourBar, Row, draw
-from msnmo_bids.reports.slices import Volume, bounding_box, evenly, section, window
+from msnmo_bids.reports.figures import CONVENTION
+from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
+from msnmo_bids.reports.slices import (
+    Volume,
+    bounding_box,
+    evenly,
+    flair_panel,
+    section,
+    window,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +178,7 @@ def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | 
             panels.append(replace(panel, heat=heat))
         number = maps[name][1]
         rows.append(Row(f"{name}: {number} {'people' if number != 1 else 'person'}", panels))
-    return save_panels(draw(rows, CONVENTION, bar), out)
+    return save_png(draw(rows, CONVENTION, bar), out)
 
 
 def _registration(record: ScanRecord) -> np.ndarray | None:

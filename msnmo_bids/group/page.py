@@ -17,20 +17,14 @@ from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import HEADINGS
 from msnmo_bids.group.accuracy import NO_RESULT
 from msnmo_bids.group.cohort import Cohort
-from msnmo_bids.group.distribution import Plot, Scatter, distribution, over_age
+from msnmo_bids.group.distribution import plots
 from msnmo_bids.group.evaluation import Evaluation
 from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.group.tables import shown_name
 from msnmo_bids.reports.page import class_colour, data_uri, render
 
-VOLUME_FLOOR_ML, COUNT_FLOOR = 0.01, 0.5
 #: Rows of the list of what to look at first, and of others beside; the tables hold all.
 SHOWN = 100
-#: Groups of a distribution; the rest is put together.
-GROUPS = 12
-OTHERS, UNKNOWN = "others", "not known"
-_PLAIN = "#4c6a83"
-_VOLUME = "Lesion volume (ml)"
 
 
 def page(
@@ -40,166 +34,113 @@ def page(
     map_figure: Path | None,
     *,
     version: str,
-    by_reference: bool,
 ) -> str:
-    """Write the page out.
+    """Write the page out: HTML that asks for nothing from elsewhere.
 
     Parameters
     ----------
-    cohort : Cohort
-        All scans.
-    evaluation : Evaluation
-        What is known of the model's errors.
+    cohort, evaluation : Cohort, Evaluation
+        All scans; what is known of the model's errors.
     maps : mapping of str to (Path, int)
         Lesion frequency maps and their number of people, by class.
     map_figure : Path or None
         Their figure.
     version : str
         Version of the program.
-    by_reference : bool
-        Whether the maps' classes are the raw data set's.
-
-    Returns
-    -------
-    str
-        HTML that asks for nothing from elsewhere.
     """
-    records = cohort.records
-    found = [record for record in records if record.status == Status.COMPLETE]
     groups = [*cohort.classes, INDETERMINATE]
-    groups += sorted({str(r.diagnosis["Diagnosis"]) for r in found} - set(groups))
+    groups += sorted({str(r.diagnosis["Diagnosis"]) for r in cohort.done} - set(groups))
     colours = {name: class_colour(cohort.classes, name) for name in groups}
-    shown = {item: data_uri(file) for item, file in evaluation.figures.items() if file}
     return render(
         "group.html.j2",
-        records=list(zip(records, cohort.rows, strict=True)),
-        report_path=report_path,
-        link=link,
-        classes=cohort.classes,
+        **_overview(cohort, groups),
+        **_scans(cohort),
+        **_accuracy(cohort, evaluation),
+        **_masks(cohort, evaluation),
         colours=colours,
-        reference=any(own.diagnosis for own in cohort.covariates.values()),
-        with_site=any(own.site for own in cohort.covariates.values()),
-        covariates=cohort.covariates,
-        filters=_filters(cohort),
-        count={s: sum(r.status == s for r in records) for s in Status},
-        participants=len({record.subject for record in records}),
-        common=_common_flags(found),
-        decisions=[(g, sum(r.diagnosis["Diagnosis"] == g for r in found)) for g in groups],
-        review_list=_review_list(cohort),
-        notes=cohort.notes + ([] if evaluation.accuracy else evaluation.limits),
-        quality=cohort.quality,
-        quality_counts=Counter(colour for colour, _ in cohort.quality.values()),
-        plots=plots(cohort, found, groups, colours),
-        accuracy=evaluation.accuracy,
-        limits=evaluation.limits,
-        confusion_columns=[*cohort.classes, INDETERMINATE, NO_RESULT],
-        accuracy_rows=_measures(evaluation),
-        accuracy_heads=[HEADINGS[metric][0] for metric in classification.METRICS],
-        disagreeing=_disagreeing(cohort),
-        positive=cohort.positive,
-        draws=DRAWS,
-        agreement=evaluation.agreement,
-        agreement_rows=_agreement_rows(cohort, evaluation),
-        agreement_means=_agreement_means(evaluation),
-        segmentation_metrics=segmentation.METRICS,
-        headings=HEADINGS,
-        figures=shown,
+        plots=plots(cohort, groups, colours),
+        figures={item: data_uri(file) for item, file in evaluation.figures.items() if file},
+        maps=maps,
+        map_uri=data_uri(map_figure) if map_figure else None,
+        by_reference=cohort.with_diagnoses,
         pooling=[
             (measure, texts, data_uri(figure) if figure else None)
             for measure, texts, figure in evaluation.pooling
         ],
-        maps=maps,
-        map_uri=data_uri(map_figure) if map_figure else None,
-        by_reference=by_reference,
-        groups=groups,
+        costs=step_costs(cohort.done),
         columns=cohort.columns,
-        costs=step_costs(found),
+        headings=HEADINGS,
+        link=link,
         shown_rows=SHOWN,
-        version=version,
         table_name=io_spec()["reports"]["group_table"],
+        version=version,
     )
+
+
+def _overview(cohort: Cohort, groups: Sequence[str]) -> dict[str, Any]:
+    """Return the numbers at the top, and what to look at first."""
+    records = cohort.records
+    named = [record.diagnosis["Diagnosis"] for record in cohort.done]
+    return {
+        "participants": len({record.subject for record in records}),
+        "count": {s: sum(record.status == s for record in records) for s in Status},
+        "decisions": [(name, named.count(name)) for name in groups],
+        "quality": cohort.quality,
+        "quality_counts": Counter(colour for colour, _ in cohort.quality.values()),
+        "review_list": _review_list(cohort),
+    }
+
+
+def _scans(cohort: Cohort) -> dict[str, Any]:
+    """Return what the table of all scans shows, and its filters."""
+    return {
+        "records": list(zip(cohort.records, cohort.rows, strict=True)),
+        "classes": cohort.classes,
+        "covariates": cohort.covariates,
+        "reference": cohort.with_diagnoses,
+        "with_site": any(own.site for own in cohort.covariates.values()),
+        "filters": _filters(cohort),
+        "common": _common_flags(cohort.done),
+    }
+
+
+def _accuracy(cohort: Cohort, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the part on the diagnoses shows; without accuracy its limits are notes."""
+    return {
+        "accuracy": evaluation.accuracy,
+        "notes": cohort.notes + ([] if evaluation.accuracy else evaluation.limits),
+        "limits": evaluation.limits,
+        "positive": cohort.positive,
+        "draws": DRAWS,
+        "confusion_columns": [*cohort.classes, INDETERMINATE, NO_RESULT],
+        "accuracy_heads": [HEADINGS[metric][0] for metric in classification.METRICS],
+        "accuracy_rows": _measures(evaluation),
+        "disagreeing": _disagreeing(cohort),
+    }
+
+
+def _masks(cohort: Cohort, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the part on the lesion masks shows."""
+    agreement, rows, means = evaluation.agreement, [], []
+    if agreement is not None:
+        by_name = {record.relative: record for record in cohort.records}
+        rows = [(by_name[scan], row) for scan, row in agreement.metrics.items()]
+        means = [
+            (HEADINGS[metric][0], cell(metric, agreement.measures[metric]))
+            for metric in (*segmentation.METRICS, "pooled_dsc")
+        ]
+    return {
+        "agreement": agreement,
+        "agreement_rows": rows,
+        "agreement_means": means,
+        "segmentation_metrics": segmentation.METRICS,
+    }
 
 
 def link(record: ScanRecord) -> str:
     """Return where a scan's results stand: the participant's page, at the scan if it has any."""
     place = f"#{record.prefix}" if record.diagnosis else ""
     return report_path(record.subject) + place
-
-
-def plots(
-    cohort: Cohort, found: Sequence[ScanRecord], groups: Sequence[str], colours: Mapping[str, str]
-) -> list[Plot | Scatter]:
-    """Lay out the distributions of the lesion load over the scans with results, `found`.
-
-    They are by the known diagnosis, site, scanner and age, where any of the scans has these, and by
-    the model's pattern, one of `groups`.
-    """
-    covariates = cohort.covariates
-    made: list[Plot | Scatter] = []
-    for by, name in (
-        ("diagnosis in participants.tsv", "diagnosis"),
-        ("site", "site"),
-        ("scanner", "scanner"),
-    ):
-        names = {r.relative: getattr(covariates[r.relative], name) for r in found}
-        if any(names.values()):
-            order = cohort.classes if name == "diagnosis" else []
-            made.append(_volumes(found, _fewer(names, order), by, cohort.classes))
-    if any(covariates[r.relative].age is not None for r in found):
-        made.append(_by_age(cohort, found))
-    of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
-    for title, key, floor, label in (
-        (_VOLUME, "LesionVolume", VOLUME_FLOOR_ML, "≤ 0.01"),
-        ("Lesions", "LesionCount", COUNT_FLOOR, "0"),
-    ):
-        known, by = _values(found, key, of_model, groups), "the model's pattern"
-        made.append(distribution(title, known, colours, by=by, floor=floor, floor_label=label))
-    return [plot for plot in made if isinstance(plot, Scatter) or plot.lanes]
-
-
-def _volumes(
-    found: Sequence[ScanRecord], names: Mapping[str, str], by: str, classes: list[str]
-) -> Plot:
-    groups = list(dict.fromkeys(names.values()))
-    groups.sort(key=lambda name: (name in (OTHERS, UNKNOWN), name not in classes, name))
-    values = _values(found, "LesionVolume", names, groups)
-    colours = {name: class_colour(classes, name) if name in classes else _PLAIN for name in groups}
-    return distribution(
-        _VOLUME, values, colours, by=by, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01"
-    )
-
-
-def _by_age(cohort: Cohort, found: Sequence[ScanRecord]) -> Scatter:
-    points: dict[str, list[tuple[str, float, float]]] = {}
-    for record in found:
-        own = cohort.covariates[record.relative]
-        volume = record.diagnosis["LesionVolume"]
-        if own.age is not None and volume is not None:
-            name = own.diagnosis or UNKNOWN
-            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
-    points = dict(sorted(points.items()))
-    colours = {name: class_colour(cohort.classes, name) for name in points}
-    return over_age(_VOLUME, points, colours, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01")
-
-
-def _values(
-    found: Sequence[ScanRecord], key: str, names: Mapping[str, str], groups: Sequence[str]
-) -> dict[str, list[tuple[str, float]]]:
-    values: dict[str, list[tuple[str, float]]] = {name: [] for name in groups}
-    for record in found:
-        if record.diagnosis[key] is not None:
-            values[names[record.relative]].append((record.prefix, float(record.diagnosis[key])))
-    return values
-
-
-def _fewer(names: Mapping[str, str | None], order: Sequence[str]) -> dict[str, str]:
-    """Keep the most frequent groups; the rest become `OTHERS`, and what is missing `UNKNOWN`."""
-    common = [name for name, _ in Counter(n for n in names.values() if n).most_common(GROUPS)]
-    kept = {*common, *order}
-    return {
-        scan: UNKNOWN if not name else name if name in kept else OTHERS
-        for scan, name in names.items()
-    }
 
 
 def _common_flags(found: Sequence[ScanRecord]) -> list[str]:
@@ -272,36 +213,10 @@ def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
     ]
 
 
-def _agreement_rows(cohort: Cohort, evaluation: Evaluation) -> list[tuple[ScanRecord, Any]]:
-    if evaluation.agreement is None:
-        return []
-    by_name = {record.relative: record for record in cohort.records}
-    return [(by_name[scan], row) for scan, row in evaluation.agreement.metrics.items()]
-
-
-def _agreement_means(evaluation: Evaluation) -> list[tuple[str, tuple[str, str, str]]]:
-    if evaluation.agreement is None:
-        return []
-    measures = evaluation.agreement.measures
-    metrics = (*segmentation.METRICS, "pooled_dsc")
-    return [(HEADINGS[metric][0], cell(metric, measures[metric])) for metric in metrics]
-
-
 class StepCost(NamedTuple):
-    """What a step cost.
+    """What a step cost: medians of seconds (processor time: of all cores) over the scans measured.
 
-    Parameters
-    ----------
-    step : str
-        In words.
-    scans : int
-        Scans in which it was measured.
-    wall_seconds, cpu_seconds : float
-        Medians over them; of all cores.
-    memory_gb : float
-        Largest peak of a process.
-    share : float
-        Of the longest step's median, for a bar.
+    ``memory_gb`` is the largest peak of a process, ``share`` that of the longest step's median.
     """
 
     step: str

@@ -88,18 +88,40 @@ def write_group(
         If a column or the positive class does not exist.
     """
     asked = settings or GroupSettings()
-    records = in_order(scans)
+    cohort = _cohort(output_dir, in_order(scans), bids_dir, asked, notes)
+    figures = output_dir / io_spec()["reports"]["group_figures"]
+    evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
+    for limit in evaluation.limits:
+        logger.warning("%s", limit)
+    maps = _frequency_maps(output_dir, cohort)
+    map_figure = frequency_figure(maps, figures / "group_frequency.png")
+    written = write_tables(output_dir, cohort, evaluation)
+    written += _write_phenotype(output_dir, cohort)
+    write_bidsignore(output_dir)
+    target = output_dir / io_spec()["reports"]["group_page"]
+    with atomic_path(target) as temporary:
+        text = page(cohort, evaluation, maps, map_figure, version=version)
+        temporary.write_text(text, encoding="utf-8")
+    return [*written, *(path for path, _ in maps.values()), target]
+
+
+def _cohort(
+    output_dir: Path,
+    records: list[ScanRecord],
+    bids_dir: Path | None,
+    asked: GroupSettings,
+    notes: Sequence[str],
+) -> Cohort:
+    """Gather all scans, `records` in order, and what is known of them."""
     classes = class_names(records)
     covariates, unused = read_covariates(
         bids_dir, [r.relative for r in records], asked.columns, classes
     )
     apart, quality = outliers(records), read_quality(output_dir, records)
-    columns = column_dictionary(classes, covariates.values())
     rows = [
         table_row(r, classes, covariates[r.relative], apart.get(r.relative, ())) for r in records
     ]
-    figures = output_dir / io_spec()["reports"]["group_figures"]
-    cohort = Cohort(
+    return Cohort(
         records=records,
         classes=classes,
         positive=positive_class(asked.positive, classes) if classes else asked.positive,
@@ -107,47 +129,24 @@ def write_group(
         review_list=review_list(records, apart, quality),
         quality=quality,
         rows=rows,
-        columns=columns,
+        columns=column_dictionary(classes, covariates.values()),
         notes=[*notes, *unused],
     )
-    evaluation = evaluate(cohort, output_dir, asked.masks, asked.no_mask, figures)
-    for limit in evaluation.limits:
-        logger.warning("%s", limit)
-    by_reference = any(own.diagnosis for own in covariates.values())
-    meaning = "Classes: the raw data set's diagnosis." if by_reference else "Classes: the model's."
-    maps = write_frequency_maps(
-        output_dir,
-        group_by_class(records, _classes_of(cohort, by_reference)),
-        meaning=f"{meaning} {NO_REAL_NMOSD}",
-    )
-    map_figure = frequency_figure(maps, figures / "group_frequency.png")
-
-    written = write_tables(output_dir, cohort, evaluation)
-    written += _write_phenotype(output_dir, records, rows, columns)
-    write_bidsignore(output_dir)
-    target = output_dir / io_spec()["reports"]["group_page"]
-    with atomic_path(target) as temporary:
-        text = page(
-            cohort, evaluation, maps, map_figure, version=version, by_reference=by_reference
-        )
-        temporary.write_text(text, encoding="utf-8")
-    return [*written, *(path for path, _ in maps.values()), target]
 
 
-def _classes_of(cohort: Cohort, by_reference: bool) -> dict[str, str]:
-    """Return the class of each scan with results: the raw data set's, or the model's."""
-    if by_reference:
-        known = ((r.relative, cohort.covariates[r.relative].diagnosis) for r in cohort.records)
-        return {scan: name for scan, name in known if name}
-    return {r.relative: str(r.diagnosis["Diagnosis"]) for r in cohort.records if r.diagnosis}
+def _frequency_maps(output_dir: Path, cohort: Cohort) -> dict[str, tuple[Path, int]]:
+    """Write a map for each diagnosis of the raw data set; without any, of the model."""
+    if cohort.with_diagnoses:
+        meaning = "Classes: the raw data set's diagnosis."
+        known = {scan: own.diagnosis for scan, own in cohort.covariates.items() if own.diagnosis}
+    else:
+        meaning = "Classes: the model's."
+        known = {r.relative: str(r.diagnosis["Diagnosis"]) for r in cohort.records if r.diagnosis}
+    groups = group_by_class(cohort.records, known)
+    return write_frequency_maps(output_dir, groups, meaning=f"{meaning} {NO_REAL_NMOSD}")
 
 
-def _write_phenotype(
-    output_dir: Path,
-    records: Sequence[ScanRecord],
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, Mapping[str, Any]],
-) -> list[Path]:
+def _write_phenotype(output_dir: Path, cohort: Cohort) -> list[Path]:
     """Write one row per scan; the second scan of a participant goes to a second file, and so on.
 
     BIDS has ``participant_id`` as the index of a phenotype table: twice the same value is an error
@@ -156,7 +155,7 @@ def _write_phenotype(
     folder = output_dir / "phenotype"
     tables: list[list[Mapping[str, Any]]] = []
     seen: Counter[str] = Counter()
-    for record, row in zip(records, rows, strict=True):
+    for record, row in zip(cohort.records, cohort.rows, strict=True):
         if seen[record.subject] == len(tables):
             tables.append([])
         tables[seen[record.subject]].append(row)
@@ -165,8 +164,8 @@ def _write_phenotype(
     written = []
     for number, table in enumerate(tables, start=1):
         name = PHENOTYPE if number == 1 else f"{PHENOTYPE}_scan{number}"
-        write_tsv(folder / f"{name}.tsv", list(columns), table)
-        write_json(folder / f"{name}.json", {**_measurement(number, len(tables)), **columns})
+        write_tsv(folder / f"{name}.tsv", list(cohort.columns), table)
+        write_json(folder / f"{name}.json", {**_measurement(number, len(tables)), **cohort.columns})
         written += [folder / f"{name}.tsv", folder / f"{name}.json"]
     for old in sorted(folder.glob(f"{PHENOTYPE}*.*")):
         if old not in written:

@@ -106,7 +106,7 @@ class ChangeFigure(StepInterface):
     output_spec = _ChangeFigureOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.reports.change_figure import change_figure
+        from msnmo_bids.reports.figures import change_figure
 
         images = {kind: Path(path) for kind, path in self.inputs.images.items()}
         table = json.loads(Path(self.inputs.table_file).read_text(encoding="utf-8"))["Table"]

@@ -1,14 +1,15 @@
-"""The figures of a scan: brain mask, bias field, lesions, class activation.
+"""The figures of a scan (brain mask, bias field, lesions, class activation), and of two visits.
 
-Plain functions from files to an SVG file. Every figure is in neurological convention (the person's
-left is on the left), says so, and keeps the scan's own voxels and proportions.
+Plain functions from files to an SVG file, `out`, which they return. Every figure is in neurological
+convention (the person's left is on the left), says so, and keeps the voxels' proportions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,21 +26,29 @@ from msnmo_bids.reports.panels import (
 from msnmo_bids.reports.slices import (
     OBLIQUE_DEGREES,
     PLANES,
-    SIDES,
     Box,
     Volume,
     bounding_box,
     evenly,
+    flair_panel,
     fullest,
     load_ras,
-    position_mm,
     section,
-    section_size,
     spread,
     window,
 )
+from msnmo_bids.vocabulary import CHANGES
 
 CONVENTION = "Neurological convention: the person's left is on the left (L)."
+#: Okabe and Ito's palette, bright on a dark brain; what changed most first.
+CHANGE_COLOURS = {
+    "new": "#D55E00",
+    "enlarging": "#E69F00",
+    "vanished": "#009E73",
+    "shrinking": "#56B4E9",
+    "uncertain": "#F0E442",
+    "stable": "#BBBBBB",
+}
 BIAS_COLOURS = "cividis"
 STRIP_LENGTH = 6
 STRIP_GAP_MM = 6.0
@@ -47,26 +56,14 @@ TAGGED_LESIONS = 9
 CAM_PIXELS = 96
 CAM_OPACITY = 0.8
 CAM_BACKGROUND = 0.65
-AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
+CHANGES_DRAWN = ("new", "enlarging", "vanished", "shrinking")
+CHANGE_ROWS = 6
+CHANGE_OPACITY = 0.65
+CHANGE_MM = 60.0  # side of the square around a changed lesion
 
 
 def brain_mask_figure(flair: Path, mask: Path, out: Path) -> Path:
-    """Draw the brain mask's outline over the image with its skull.
-
-    Parameters
-    ----------
-    flair : Path
-        Raw FLAIR, or any image on the mask's grid.
-    mask : Path
-        Brain mask.
-    out : Path
-        SVG file.
-
-    Returns
-    -------
-    Path
-        `out`.
-    """
+    """Draw the brain mask's outline over the raw FLAIR, or any image on the mask's grid."""
     volume = load_ras(flair)
     brain = load_ras(mask).data > 0.5
     head = volume.data > 0.08 * np.percentile(volume.data, 99)
@@ -89,21 +86,9 @@ def brain_mask_figure(flair: Path, mask: Path, out: Path) -> Path:
 
 
 def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
-    """Draw the image before and after the bias field's correction, and the field between them.
+    """Draw the FLAIR before and after the bias field's correction, and the field between them.
 
-    Parameters
-    ----------
-    raw : Path
-        FLAIR before the correction.
-    preproc : Path
-        FLAIR after it, on the same grid, 0 outside the brain.
-    out : Path
-        SVG file.
-
-    Returns
-    -------
-    Path
-        `out`.
+    Both are on one grid; `preproc` is 0 outside the brain.
     """
     before, after = load_ras(raw), load_ras(preproc)
     brain = (after.data > 0) & (before.data > 0)
@@ -137,23 +122,9 @@ def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
 
 
 def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
-    """Draw the lesions over the FLAIR at the sections that show most lesion.
+    """Draw the lesions over the FLAIR (0 outside the brain) at the sections with most lesion.
 
-    Parameters
-    ----------
-    preproc : Path
-        FLAIR, 0 outside the brain.
-    mask : Path
-        Lesion mask.
-    labels : Path
-        Label image of the connected lesions; the largest ones get their number.
-    out : Path
-        SVG file.
-
-    Returns
-    -------
-    Path
-        `out`.
+    Of the connected lesions, `labels`, the largest get their number.
     """
     volume = load_ras(preproc)
     lesions = load_ras(mask).data > 0.5
@@ -185,20 +156,13 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
 
     Parameters
     ----------
-    preproc : Path
-        FLAIR, 0 outside the brain.
-    lesion_mask : Path
-        Lesion mask, drawn as an outline.
+    preproc, lesion_mask : Path
+        FLAIR, 0 outside the brain; lesion mask, drawn as an outline.
     cams : mapping of str to Path
         Class activation map of each class; one row per class, one colour scale for all. Where there
         are several, their mean is taken from each: what all classes share decides nothing.
     out : Path
         SVG file.
-
-    Returns
-    -------
-    Path
-        `out`.
     """
     volume = load_ras(preproc)
     lesions = load_ras(lesion_mask).data > 0.5
@@ -226,54 +190,90 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     return save_svg(draw(rows, _foot(volume), bar), out)
 
 
-def flair_panel(
-    volume: Volume, plane: str, index: int, box: Box, limits: tuple[float, float]
-) -> Panel:
-    """Return a section of an image in grey.
+def change_figure(
+    images: Mapping[str, Path],
+    table: Sequence[Mapping[str, Any]],
+    names: tuple[str, str],
+    out: Path,
+) -> Path:
+    """Draw the earlier visit, the later one and the classes of change in one section each.
 
     Parameters
     ----------
-    volume : Volume
-        FLAIR.
-    plane : {"axial", "coronal", "sagittal"}
-        Direction of the cut.
-    index : int
-        Voxel index across it.
-    box : Box
-        Part that is shown.
-    limits : tuple of float
-        Values that are black and white.
-
-    Returns
-    -------
-    Panel
-        With its position (mm) as note.
+    images : mapping of str to Path
+        ``earlier_flair``, ``later_flair`` and ``classes``, in the half-way space.
+    table : sequence of mapping
+        One row per lesion, with its class, volumes and centroid.
+    names : tuple of str
+        The visits, the earlier one first.
+    out : Path
+        SVG file.
     """
-    values = section(volume.data, plane, index, box)
-    grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
-    note = f"{AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
-    return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
+    volumes = [load_ras(images[f"{which}_flair"]) for which in ("earlier", "later")]
+    classes = load_ras(images["classes"]).data.astype(np.uint8)
+    whole = bounding_box((volumes[0].data > 0) & (volumes[1].data > 0), volumes[0].zooms)
+    limits = [window(volume.data[volume.data > 0]) for volume in volumes]
+
+    def row(title: str, index: int, box: Box) -> Row:
+        panels = []
+        for volume, limit, name in zip(volumes, limits, names, strict=True):
+            panel = flair_panel(volume, "axial", index, box, limit)
+            panels.append(replace(panel, note=f"{name}, {panel.note}"))
+        heat = _change_colours(section(classes, "axial", index, box))
+        return Row(title, [*panels, replace(panels[1], heat=heat, note="change")])
+
+    most = np.count_nonzero(classes, axis=(0, 1))
+    first = int(np.argmax(most)) if most.any() else (whole.start[2] + whole.stop[2]) // 2
+    rows = [row("All lesions", first, whole)]
+    to_index = np.linalg.inv(volumes[0].affine)
+    for lesion in _most_changed(table):
+        place = to_index @ [lesion["x_mm"], lesion["y_mm"], lesion["z_mm"], 1]
+        centre = np.rint(place[:3]).astype(int)
+        before, after = (lesion[f"volume_{which}_mm3"] for which in ("earlier", "later"))
+        title = f"Lesion {lesion['index']}, {lesion['change']}: {before:.0f} to {after:.0f} mm³"
+        rows.append(row(title, int(centre[2]), _around(centre, volumes[0], whole)))
+    return save_svg(draw(rows, f"{CONVENTION} Half-way space, 1 mm."), out)
+
+
+def _most_changed(table: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the lesions to show: by class, the largest difference of volume first."""
+
+    def rank(row: Mapping[str, Any]) -> tuple[int, float]:
+        difference = abs(row["volume_later_mm3"] - row["volume_earlier_mm3"])
+        return CHANGES_DRAWN.index(row["change"]), -difference
+
+    changed = [row for row in table if row["change"] in CHANGES_DRAWN]
+    return sorted(changed, key=rank)[:CHANGE_ROWS]
+
+
+def _around(centre: np.ndarray, volume: Volume, whole: Box) -> Box:
+    """Return a square box around a place, inside the volume."""
+    half = round(CHANGE_MM / 2 / volume.zooms[0])
+    start, stop = list(whole.start), list(whole.stop)
+    for axis in (0, 1):
+        size = volume.data.shape[axis]
+        first = int(np.clip(centre[axis] - half, 0, max(size - 2 * half, 0)))
+        start[axis], stop[axis] = first, min(first + 2 * half, size)
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _change_colours(classes: np.ndarray) -> np.ndarray:
+    """Return RGBA of the classes of change of a section, from 1; 0 is transparent."""
+    from matplotlib.colors import to_rgba
+
+    lookup = np.zeros((len(CHANGES) + 1, 4))
+    for value, change in enumerate(CHANGES, start=1):
+        lookup[value] = to_rgba(CHANGE_COLOURS[change], CHANGE_OPACITY)
+    return lookup[classes]
 
 
 def activation_panel(
     panel: Panel, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray, bar: ColourBar
 ) -> Panel:
-    """Lay class activation and the lesions' outlines over a section.
+    """Lay class activation, the stronger the less transparent, and outlines over a section.
 
-    Parameters
-    ----------
-    panel : Panel
-        FLAIR.
-    values : ndarray, (rows, columns)
-        Class activation; the stronger, the less transparent.
-    brain, lesions : ndarray of bool, (rows, columns)
-        Where activation is shown, and what is outlined.
-    bar : ColourBar
-        From -reach to reach.
-
-    Returns
-    -------
-    Panel
+    `values`, `brain` (where activation is shown) and `lesions` (outlined) are (rows, columns);
+    `bar` goes from -reach to reach.
     """
     heat = bar.rgba(values)
     heat[..., 3] = np.clip(np.abs(values) / bar.high, 0, 1) * CAM_OPACITY * brain

@@ -16,17 +16,7 @@ _FIELD = re.compile(r"(\w+) = \{(.*)\},?$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Reference:
-    """One entry of the bibliography.
-
-    Parameters
-    ----------
-    key : str
-        As in ``CITATION.bib``.
-    text : str
-        Authors, title, journal, year.
-    doi : str
-        Without the resolver's address.
-    """
+    """An entry of ``CITATION.bib``: key, text (authors to year), DOI without resolver."""
 
     key: str
     text: str
@@ -44,16 +34,8 @@ class MethodsText:
 def methods(records: Mapping[str, Mapping[str, Any]]) -> MethodsText:
     """Gather the methods texts of the scans and comparisons of a report.
 
-    Parameters
-    ----------
-    records : mapping of str to mapping
-        Name of a scan or of a comparison -> its record, with the text under ``Methods``. What was
-        processed alike shares a paragraph.
-
-    Returns
-    -------
-    MethodsText
-        Empty when there are no records with a text.
+    `records`, by name of a scan or comparison, have the text under ``Methods``. What was processed
+    alike shares a paragraph; there is none without a text.
     """
     names: dict[str, list[str]] = {}
     for name, record in records.items():
@@ -66,17 +48,9 @@ def methods(records: Mapping[str, Mapping[str, Any]]) -> MethodsText:
 
 
 def calibration(record: Mapping[str, Any]) -> str:
-    """Say in a sentence how class scores were calibrated.
+    """Say in a sentence how class scores were calibrated, by that part of the diagnosis file.
 
-    Parameters
-    ----------
-    record : mapping
-        ``Temperature``, ``Matrix``, ``Offset``, ``Method`` and ``Data`` of the diagnosis file.
-
-    Returns
-    -------
-    str
-        A sentence.
+    Its keys are ``Temperature``, ``Matrix``, ``Offset``, ``Method`` and ``Data``.
     """
     temperature, matrix = record.get("Temperature"), record.get("Matrix") or []
     uncalibrated = temperature in (None, 1, 1.0) and not matrix
@@ -115,13 +89,7 @@ def _numbered(texts: Iterable[str]) -> MethodsText:
 
 @lru_cache(maxsize=1)
 def bibliography() -> dict[str, Reference]:
-    """Read the references that ship with the program (``bids/data/CITATION.bib``).
-
-    Returns
-    -------
-    dict
-        Key -> reference.
-    """
+    """Read the references that ship with the program (``bids/data/CITATION.bib``), by key."""
     source = files("msnmo_bids.bids").joinpath("data", "CITATION.bib").read_text(encoding="utf-8")
     references = {}
     for key, body in _ENTRY.findall(source):

@@ -23,37 +23,17 @@ _CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00")
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; everything is escaped that is not marked as safe.
+    """Fill a file of ``templates/``; everything is escaped that is not marked as safe.
 
-    Parameters
-    ----------
-    template : str
-        File name in ``templates/``.
-    **values
-        What the template names.
-
-    Returns
-    -------
-    str
-        A whole HTML page that asks for nothing from elsewhere.
+    A whole page asks for nothing from elsewhere.
     """
     return _environment().get_template(template).render(**values)
 
 
 def class_colour(names: list[str], name: str) -> str:
-    """Return the colour of a diagnosis class; grey for what is not a class.
+    """Return the colour (CSS) of one of all classes; grey for what is not a class.
 
-    Parameters
-    ----------
-    names : list of str
-        All classes, in the network's order.
-    name : str
-        The class.
-
-    Returns
-    -------
-    str
-        Colour for CSS; the palette is safe with colour vision deficiencies.
+    The palette is safe with colour vision deficiencies.
     """
     if name not in names:
         return "#777777"
@@ -61,20 +41,10 @@ def class_colour(names: list[str], name: str) -> str:
 
 
 def data_uri(figure: Path) -> str | None:
-    """Return a figure as a data URI.
+    """Return a figure, SVG or PNG, as a data URI; None when the file is missing.
 
     As an image of its own an SVG's identifiers cannot clash with those of another figure, and no
     script in it would run.
-
-    Parameters
-    ----------
-    figure : Path
-        SVG, or PNG by its suffix.
-
-    Returns
-    -------
-    str or None
-        None when the file is missing.
     """
     try:
         if figure.suffix == ".png":

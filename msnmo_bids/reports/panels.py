@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msnmo_bids.bids.dataset import atomic_path
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -34,6 +36,7 @@ NOTE_HEIGHT = 0.19
 FOOT_HEIGHT = 0.34
 BAR_HEIGHT = 0.50
 
+DPI = 150  # of PNG files
 MAX_PIXELS = 400
 RC_PARAMS: dict[Any, Any] = {
     "svg.hashsalt": "msnmo",
@@ -104,7 +107,7 @@ class Row:
 
     @property
     def scale(self) -> float:
-        """Inches a mm when the panels fill the figure's width."""
+        """Inches per mm when the panels fill the figure's width."""
         room = FIGURE_WIDTH - GAP * (len(self.panels) + 1)
         return room / sum(panel.size_mm[1] for panel in self.panels)
 
@@ -151,21 +154,9 @@ class ColourBar:
 
 
 def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure:
-    """Draw rows of panels, each row as wide as the figure.
+    """Draw rows of panels, each as wide as the figure, with a colour bar and a line below them.
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        From top to bottom.
-    foot : str
-        What the figure's reader must know, such as the convention of left and right.
-    bar : ColourBar, optional
-        Drawn below the rows.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        With one pair of axes, in inches from the top left corner, and no state in pyplot.
+    The figure has one pair of axes, in inches from the top left corner, and no state in pyplot.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -189,20 +180,7 @@ def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure
 
 
 def save_svg(figure: Figure, out: Path) -> Path:
-    """Write a figure as SVG without date, so that equal figures are equal files.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        As :func:`draw` returns it.
-    out : Path
-        Its folder is made when needed.
-
-    Returns
-    -------
-    Path
-        `out`.
-    """
+    """Write a figure of :func:`draw` as SVG without date, so that equal figures are equal files."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -217,21 +195,18 @@ def save_svg(figure: Figure, out: Path) -> Path:
     return out
 
 
+def save_png(figure: Figure, out: Path) -> Path:
+    """Write a figure of :func:`draw` as PNG."""
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=DPI, facecolor=BACKGROUND)
+    return out
+
+
 def shrink(image: np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Average blocks of pixels until no side is longer than `max_pixels`.
 
-    Parameters
-    ----------
-    image : ndarray, shape (rows, columns) or (rows, columns, channels)
-        Picture.
-    max_pixels : int
-        Longest side.
-
-    Returns
-    -------
-    ndarray
-        Of the same range of values. Incomplete blocks at the end are filled with the border, so
-        that the picture is stretched by less than one block.
+    The picture is (rows, columns) or (rows, columns, channels) and keeps its range of values.
+    Incomplete blocks at the end are filled with the border: it is stretched by less than one.
     """
     factor = [max(1, -(-size // max_pixels)) for size in image.shape[:2]]
     if factor == [1, 1]:
@@ -316,7 +291,7 @@ def _edges(mask: np.ndarray) -> np.ndarray:
 
 
 def _runs(mask: np.ndarray) -> np.ndarray:
-    """Return a rectangle a run of pixels in a row, as (4 corners, 2: x and y, runs)."""
+    """Return a rectangle per run of pixels in a row, as (4 corners, 2: x and y, runs)."""
     steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(steps == 1)
     stops = np.nonzero(steps == -1)[1]

@@ -14,9 +14,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from msnmo_bids.reports.panels import Panel
+
 PLANES = ("axial", "coronal", "sagittal")
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 SIDES = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
+_AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 OBLIQUE_DEGREES = 3.0
 
 
@@ -62,37 +65,18 @@ class Box:
 
 
 def load_ras(path: Path) -> Volume:
-    """Read an image and put its axes in the order right, forward, up.
+    """Read an image as float32 and put its axes in the order right, forward, up.
 
-    Parameters
-    ----------
-    path : Path
-        NIfTI image; a fourth axis of length one is dropped.
-
-    Returns
-    -------
-    Volume
-        float32, scaled values.
+    A fourth axis of length one is dropped.
     """
     image = nib.as_closest_canonical(nib.squeeze_image(nib.load(path)))
     return Volume(np.asarray(image.dataobj, dtype=np.float32), image.affine)
 
 
 def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 5.0) -> Box:
-    """Return the box around a mask; the whole array when the mask is empty.
+    """Return the box around a mask, (X, Y, Z), of voxels of `zooms` mm, with a margin.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        What to surround.
-    zooms : tuple of float
-        Voxel size (mm).
-    margin_mm : float
-        Added on every side, inside the array.
-
-    Returns
-    -------
-    Box
+    It stays inside the array, and is the whole of it when the mask is empty.
     """
     if not mask.any():
         return Box((0, 0, 0), mask.shape)
@@ -116,7 +100,7 @@ def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
     plane : {"axial", "coronal", "sagittal"}
         Direction of the cut.
     index : int
-        Voxel index along the axis across the plane, in the whole volume.
+        Voxel index across the plane, in the whole volume.
     box : Box
         Part of the section that is kept.
 
@@ -138,6 +122,16 @@ def section_size(zooms: tuple[float, ...], plane: str, box: Box) -> tuple[float,
     return height, width
 
 
+def flair_panel(
+    volume: Volume, plane: str, index: int, box: Box, limits: tuple[float, float]
+) -> Panel:
+    """Return a section in grey, with its position (mm) as note; `limits` are black and white."""
+    values = section(volume.data, plane, index, box)
+    grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    note = f"{_AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
+    return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
+
+
 def position_mm(volume: Volume, plane: str, index: int) -> float:
     """Return where a section cuts its RAS axis (mm), in the middle of the volume."""
     centre = (np.array(volume.data.shape) - 1) / 2
@@ -146,19 +140,7 @@ def position_mm(volume: Volume, plane: str, index: int) -> float:
 
 
 def fullest(mask: np.ndarray, plane: str, fallback: np.ndarray) -> int:
-    """Return the index of the section that shows most of a mask.
-
-    Parameters
-    ----------
-    mask, fallback : ndarray of bool, shape (X, Y, Z)
-        Where `mask` is empty the fullest section of `fallback` is taken.
-    plane : str
-        Direction of the cut.
-
-    Returns
-    -------
-    int
-    """
+    """Return the index of the section with most of a mask; of `fallback` where it is empty."""
     area = area_per_section(mask, plane)
     return int(np.argmax(area if area.any() else area_per_section(fallback, plane)))
 
@@ -170,25 +152,10 @@ def area_per_section(mask: np.ndarray, plane: str) -> np.ndarray:
 
 
 def spread(mask: np.ndarray, fallback: np.ndarray, plane: str, count: int, gap: int) -> list[int]:
-    """Choose several sections that show most of a mask and are not too close to each other.
+    """Choose `count` sections, at least `gap` voxels apart, that show most of a mask, increasing.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        What to show.
-    fallback : ndarray of bool, shape (X, Y, Z)
-        Sections evenly over this one fill up what the mask leaves free.
-    plane : str
-        Direction of the cut.
-    count : int
-        Number of sections.
-    gap : int
-        Smallest distance between two of them (voxels).
-
-    Returns
-    -------
-    list of int
-        Increasing; fewer than `count` when there is no room.
+    Sections evenly over `fallback` fill up what the mask leaves free; there are fewer where there
+    is no room.
     """
     area = area_per_section(mask, plane)
     by_area = [int(k) for k in np.argsort(-area, kind="stable") if area[k]]
@@ -200,23 +167,9 @@ def spread(mask: np.ndarray, fallback: np.ndarray, plane: str, count: int, gap: 
 
 
 def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list[int]:
-    """Return the indices of sections at equal distances through a mask.
+    """Return the indices of sections at equal distances through a mask, increasing, each once.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        What to cut.
-    plane : str
-        Direction of the cut.
-    count : int
-        Number of sections.
-    trim : float
-        Fraction of the extent that is left out at either end; a single section is in the middle.
-
-    Returns
-    -------
-    list of int
-        Increasing, without repetition.
+    The share `trim` of the extent is left out at either end; a single section is in the middle.
     """
     where = np.flatnonzero(area_per_section(mask, plane))
     if not len(where):
@@ -233,17 +186,8 @@ def window(values: np.ndarray, low: float = 0.5, high: float = 99.8) -> tuple[fl
     where the median would be brighter than mid-grey, the lower end is raised until it is not, but
     not above the darkest tenth.
 
-    Parameters
-    ----------
-    values : ndarray
-        Voxel values, for example those in the brain.
-    low, high : float
-        Percentiles shown black (or below it) and white.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end; never equal.
+    `low` and `high` are the percentiles shown black (or below it) and white; the ends are never
+    equal.
     """
     if not values.size:
         return 0.0, 1.0

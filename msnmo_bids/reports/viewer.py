@@ -63,22 +63,10 @@ class Viewer:
         return sum(len(text) for text in texts)
 
 
-def scan_viewer(output_dir: Path, record: ScanRecord, budget: int = PAGE_BUDGET) -> Viewer | None:
-    """Pack a scan for the viewer, coarser if it would be too large.
+def scan_viewer(output_dir: Path, record: ScanRecord, budget: int) -> Viewer | None:
+    """Pack a scan with results for the viewer; coarser, if it would exceed `budget` characters.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    record : ScanRecord
-        A scan with results.
-    budget : int
-        Most characters.
-
-    Returns
-    -------
-    Viewer or None
-        None when an image is missing or cannot be read.
+    None when an image is missing or cannot be read.
     """
     classes = list(record.diagnosis.get("Probabilities") or {})
     paths = derivative_paths(record.folder, record.prefix, classes)

@@ -13,10 +13,13 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from msnmo_bids.lesions.mask import CONNECTIVITY_26
-from msnmo_bids.visits.rule import DEFAULT_RULE, ChangeRule
+from msnmo_bids.visits.rule import DEFAULT_RULE
 
 #: Share of a lesion within the border's width of another from which they are the same, moved.
 _SHARE_NEAR = 0.5
+_RING = 6  # voxels (mm) around a lesion whose tissue it is compared with
+_RING_INNER = 2
+_LEAST_CONTRAST = 0.05  # of the brain's median; what is no brighter is not a lesion to compare
 
 
 def match_lesions(earlier: np.ndarray, later: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -105,13 +108,9 @@ class Visit:
 
 
 def classify(
-    labels: np.ndarray,
-    earlier: Visit,
-    later: Visit,
-    width: np.ndarray,
-    rule: ChangeRule = DEFAULT_RULE,
+    labels: np.ndarray, earlier: Visit, later: Visit, width: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Say of each lesion what became of it.
+    """Say of each lesion what became of it, by `DEFAULT_RULE`.
 
     Parameters
     ----------
@@ -121,8 +120,6 @@ def classify(
         The two visits.
     width : ndarray, (3,)
         Uncertainty of a border along each axis (mm).
-    rule : ChangeRule
-        Limits.
 
     Returns
     -------
@@ -149,13 +146,8 @@ def classify(
             (earlier.brain[box], later.brain[box]),
             (images[0][box], images[1][box] / gain),
         )
-        rows.append({"index": number, **_judge(cut, float(np.mean(width)), rule)})
+        rows.append({"index": number, **_judge(cut, float(np.mean(width)))})
     return rows
-
-
-_RING = 6  # voxels (mm) around a lesion whose tissue it is compared with
-_RING_INNER = 2
-_LEAST_CONTRAST = 0.05  # of the brain's median; what is no brighter is not a lesion to compare
 
 
 @dataclass(frozen=True)
@@ -170,7 +162,7 @@ class _Lesion:
     images: tuple[np.ndarray, np.ndarray]
 
 
-def _judge(lesion: _Lesion, width: float, rule: ChangeRule) -> dict[str, Any]:
+def _judge(lesion: _Lesion, width: float) -> dict[str, Any]:
     """Return the change of one lesion with what it rests on."""
     before, after = lesion.own & lesion.earlier, lesion.own & lesion.later
     volumes = float(np.count_nonzero(before)), float(np.count_nonzero(after))
@@ -186,36 +178,35 @@ def _judge(lesion: _Lesion, width: float, rule: ChangeRule) -> dict[str, Any]:
     changed = (after & ~before) if grows else (before & ~after)
     if changed.any():
         row["contrast_ratio"] = _contrast_ratio(lesion, changed, with_lesion=int(grows))
-    if min(volumes) < rule.remnant_share * max(volumes):
+    if min(volumes) < DEFAULT_RULE.remnant_share * max(volumes):
         row["change"] = "new" if grows else "vanished"
-        row["reason"] = _doubt(lesion, max(volumes), int(not grows), row["contrast_ratio"], rule)
+        row["reason"] = _doubt(lesion, max(volumes), int(not grows), row["contrast_ratio"])
         if row["reason"]:
             row["change"] = "uncertain"
-    elif _beyond_border(before, after, width, rule):
+    elif _beyond_border(before, after, width):
         ratio = row["contrast_ratio"]
-        if ratio is not None and ratio < rule.grown_share:
+        if ratio is not None and ratio < DEFAULT_RULE.grown_share:
             row["change"] = "enlarging" if grows else "shrinking"
     return row
 
 
-def _doubt(
-    lesion: _Lesion, volume: float, without: int, ratio: float | None, rule: ChangeRule
-) -> str:
+def _doubt(lesion: _Lesion, volume: float, without: int, ratio: float | None) -> str:
     """Say why a lesion that was found at one visit only may be there at both; empty if it may not.
 
     `without` is the visit (0 or 1) at which it was not found.
     """
-    if volume < rule.least_volume:
+    if volume < DEFAULT_RULE.least_volume:
         return "small"
-    if lesion.brains[without][lesion.own].mean() < rule.covered_share:
+    if lesion.brains[without][lesion.own].mean() < DEFAULT_RULE.covered_share:
         return "not_covered"
-    if ratio is None or ratio >= rule.visible_share:
+    if ratio is None or ratio >= DEFAULT_RULE.visible_share:
         return "no_difference"
     return ""
 
 
-def _beyond_border(before: np.ndarray, after: np.ndarray, width: float, rule: ChangeRule) -> bool:
+def _beyond_border(before: np.ndarray, after: np.ndarray, width: float) -> bool:
     """Say whether two outlines of a lesion differ by more than test-retest explains."""
+    rule = DEFAULT_RULE
     small, large = sorted((float(np.count_nonzero(before)), float(np.count_nonzero(after))))
     explained = rule.border_share * width * (_surface(before) + _surface(after)) / 2
     if large - small < max(rule.least_volume, explained):

@@ -17,8 +17,11 @@ from msnmo_bids.lesions.mask import rounded
 from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.visits.changes import Visit, classify, match_lesions
 from msnmo_bids.visits.halfway import HalfwaySpace, border_width, halfway_space, resample
-from msnmo_bids.visits.rule import DEFAULT_RULE, ChangeRule
 from msnmo_bids.vocabulary import CHANGES
+
+DAYS_A_YEAR = 365.25
+#: Over a shorter time the error of two segmentations, divided by it, is not a rate (days).
+SHORTEST_INTERVAL = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,9 @@ class VisitFiles:
 
 
 @dataclass(frozen=True)
-class ResampledVisit:
-    """One visit in the half-way space: arrays (X, Y, Z) of its shape."""
+class ResampledVisit(Visit):
+    """A visit with lesion probabilities and labels, in the half-way space, (X, Y, Z) each."""
 
-    flair: np.ndarray
-    brain: np.ndarray
-    lesions: np.ndarray
     probability: np.ndarray
     labels: np.ndarray
 
@@ -81,7 +81,7 @@ class Changes:
     numbers, classes : ndarray, (X, Y, Z)
         Of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
     table : list of dict
-        One mapping a lesion.
+        One mapping per lesion.
     sizes_differ : bool
         Whether a side of the two scans' voxels differs by more than a fifth.
     """
@@ -98,17 +98,17 @@ class Changes:
 
 
 def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
-    """Register two visits rigidly.
-
-    Parameters
-    ----------
-    earlier, later : VisitFiles
-        The two visits; their FLAIR must not be empty.
+    """Register two visits rigidly, without random numbers; their FLAIR must not be empty.
 
     Returns
     -------
     ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one. No random number is drawn.
+        Scanner mm of the earlier visit to those of the later one.
+
+    Raises
+    ------
+    ValueError
+        If an image is empty.
     """
     images = [
         nib.as_closest_canonical(nib.Nifti1Image.from_filename(visit.flair))
@@ -123,26 +123,10 @@ def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
     return motion
 
 
-def compare(
-    earlier: VisitFiles,
-    later: VisitFiles,
-    motion: np.ndarray,
-    rule: ChangeRule = DEFAULT_RULE,
-) -> Changes:
+def compare(earlier: VisitFiles, later: VisitFiles, motion: np.ndarray) -> Changes:
     """Bring two visits to the half-way space, match their lesions and say what changed.
 
-    Parameters
-    ----------
-    earlier, later : VisitFiles
-        The two visits.
-    motion : ndarray, (4, 4)
-        From :func:`find_motion`.
-    rule : ChangeRule
-        How much a lesion must change to count as changed.
-
-    Returns
-    -------
-    Changes
+    `motion` is that of :func:`find_motion`.
     """
     grids = [nib.Nifti1Image.from_filename(visit.brain) for visit in (earlier, later)]
     brains = [(np.asanyarray(grid.dataobj) > 0, grid.affine) for grid in grids]
@@ -151,7 +135,7 @@ def compare(
     second = _resampled(later, space, space.to_later)
     width = border_width([affine for _, affine in brains], space)
     numbers = match_lesions(first.lesions, second.lesions, width)
-    rows = classify(numbers, _visit(first), _visit(second), width, rule)
+    rows = classify(numbers, first, second, width)
     regions = [_regions(visit) for visit in (earlier, later)]
     places = _centroids(numbers, len(rows), space.affine)
     values = np.zeros(len(rows) + 1, dtype=np.uint8)
@@ -177,19 +161,9 @@ def halfway_images(changes: Changes) -> dict[str, np.ndarray]:
 
 
 def describe(changes: Changes, interval_days: float | None) -> dict[str, Any]:
-    """Return what the record says of a comparison: sums, rates, motion and limits.
+    """Return what the record says of a comparison, ready for JSON: sums, rates and motion.
 
-    Parameters
-    ----------
-    changes : Changes
-        From :func:`compare`.
-    interval_days : float or None
-        Time between the visits, if known.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
+    `interval_days` is the time between the visits, None where it is not known.
     """
     turn = Rotation.from_matrix(changes.motion[:3, :3]).magnitude()
     centre = changes.space.affine @ [*(np.array(changes.space.shape) / 2), 1]
@@ -224,10 +198,6 @@ def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> 
     )
 
 
-def _visit(visit: ResampledVisit) -> Visit:
-    return Visit(visit.flair, visit.brain, visit.lesions)
-
-
 def _sizes_differ(affines: Sequence[np.ndarray]) -> bool:
     one, other = (np.sort(nib.affines.voxel_sizes(affine)) for affine in affines)
     return bool((np.abs(one - other) > 0.2 * np.minimum(one, other)).any())
@@ -252,10 +222,9 @@ def _regions(visit: VisitFiles) -> dict[int, str]:
 
 
 def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:
-    """Return the lesion's numbers in both scans' label images, and its region.
+    """Return a lesion's numbers in both scans' label images, `own` at its voxels, and its region.
 
-    `own` are the labels of its voxels at each visit.
-    Of the regions of all its parts the one of the largest, at the later visit if it is there.
+    Of the regions of all its parts that of the largest, at the later visit if it is there.
     """
     found: dict[str, Any] = {"region": None}
     for which, voxels, names in zip(("earlier", "later"), own, regions, strict=True):
@@ -268,20 +237,8 @@ def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> 
     return found
 
 
-DAYS_A_YEAR = 365.25
-#: Over a shorter time the error of two segmentations, divided by it, is not a rate (days).
-SHORTEST_INTERVAL = 60.0
-
-
 def summary(table: Sequence[dict[str, Any]], interval_days: float | None) -> dict[str, Any]:
-    """Sum a table of changes up.
-
-    Parameters
-    ----------
-    table : sequence of dict
-        From :func:`msnmo_bids.visits.compare.compare`.
-    interval_days : float or None
-        Time between the visits; None when it is not known.
+    """Sum up the table of :func:`compare`; `interval_days` is None where it is not known.
 
     Returns
     -------

@@ -49,10 +49,7 @@ class ChangeRule:
 
     def record(self) -> dict[str, float]:
         """Return the limits for a sidecar."""
-        return {
-            "".join(map(str.capitalize, name.split("_"))): value
-            for name, value in asdict(self).items()
-        }
+        return {name.title().replace("_", ""): value for name, value in asdict(self).items()}
 
 
 DEFAULT_RULE = ChangeRule()

@@ -1,4 +1,4 @@
-"""A scan's section of its participant's page, and the record of how its results were made."""
+"""What a participant's page shows of a scan, and the record of how its results were made."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.locations import LOCATIONS, NMOSD_LOCATIONS
 from msnmo_bids.quality.limits import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
-from msnmo_bids.reports.sections import Participant, Section, make_section
-from msnmo_bids.reports.viewer import PAGE_BUDGET, Viewer, scan_viewer
+from msnmo_bids.reports.viewer import Viewer, scan_viewer
 from msnmo_bids.text import duration
 from msnmo_bids.vocabulary import REGION_NAMES
 
@@ -73,7 +72,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Quality:
-    """The quality table: level and contrast of the image, and one row a figure."""
+    """Level and contrast of the image; a row per figure: limit, value, level."""
 
     level: str
     contrast: str
@@ -95,53 +94,13 @@ class ScanView:
     viewer: Viewer | None
 
 
-def scan_sections(page: Participant) -> list[Section]:
-    """Show each scan with results."""
-    return [
-        make_section(
-            "scan.html.j2",
-            record.prefix,
-            record.title,
-            view=_view(page.output_dir, record, page.classes, PAGE_BUDGET // len(page.done)),
-        )
-        for record in page.done
-    ]
-
-
-def provenance_section(page: Participant) -> list[Section]:
-    """Show how each scan's results were made, and the settings of this run."""
-    made = [
-        (
-            record.title,
-            flatten({k: v for k, v in record.diagnosis.items() if k not in _SHOWN_ELSEWHERE}),
-            cost(record),
-        )
-        for record in page.done
-    ]
-    return [
-        make_section(
-            "provenance.html.j2",
-            "provenance",
-            "Provenance",
-            scans=made,
-            settings=flatten(page.settings),
-            version=page.version,
-        )
-    ]
+def provenance(record: ScanRecord) -> list[tuple[str, str]]:
+    """Return name and value of what the diagnosis file says and the page shows nowhere else."""
+    return flatten({k: v for k, v in record.diagnosis.items() if k not in _SHOWN_ELSEWHERE})
 
 
 def cost(record: ScanRecord) -> str:
-    """Say in one line what processing a scan cost; empty where that was not measured.
-
-    Parameters
-    ----------
-    record : ScanRecord
-        Of the scan.
-
-    Returns
-    -------
-    str
-    """
+    """Say in one line what processing a scan cost; empty where that was not measured."""
     if not record.steps:
         return ""
     wall, cpu = (sum(step[key] for step in record.steps.values()) for key in _SECONDS)
@@ -154,7 +113,8 @@ def cost(record: ScanRecord) -> str:
     )
 
 
-def _view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int) -> ScanView:
+def scan_view(output_dir: Path, record: ScanRecord, classes: list[str], budget: int) -> ScanView:
+    """Gather what the page shows of a scan with results; the viewer has `budget` characters."""
     diagnosis = record.diagnosis
     limits = (diagnosis.get("NamingLimits") or {}) if record.has_pattern else {}
     scores = [
@@ -229,19 +189,7 @@ def _measures(
 
 
 def flatten(content: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """Turn nested settings into rows of a table.
-
-    Parameters
-    ----------
-    content : mapping
-        JSON-like.
-    above : str
-        Name of what it is part of.
-
-    Returns
-    -------
-    list of (str, str)
-        Name and value.
+    """Turn nested settings, part of what is named `above`, into name and value of table rows.
 
     Examples
     --------
