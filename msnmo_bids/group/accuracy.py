@@ -16,7 +16,7 @@ from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults, scan_columns
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
 from msnmo_bids.evaluation.summary import Measure, classified, guesses, summarise
-from msnmo_bids.group.cohort import Covariates
+from msnmo_bids.group.cohort import Cohort
 from msnmo_bids.text import listed, natural_key
 
 #: Only scans for which the model names a diagnosis.
@@ -55,12 +55,7 @@ class Accuracy:
 
 
 def as_results(
-    records: Sequence[ScanRecord],
-    covariates: Mapping[str, Covariates],
-    classes: Sequence[str],
-    positive: str,
-    comparisons: Mapping[str, Mapping[str, float | None]],
-    out: Path,
+    cohort: Cohort, comparisons: Mapping[str, Mapping[str, float | None]], out: Path
 ) -> CrossValidation:
     """Put the cohort into the form that `msnmo_bids.evaluation` measures.
 
@@ -71,9 +66,9 @@ def as_results(
         A scan without lesions has no pattern, and so no probabilities; its metrics are those of
         `segmentation.compare_masks` in `comparisons`.
     """
-    rows = []
-    for record in records:
-        known = covariates[record.relative]
+    classes, rows = cohort.classes, []
+    for record in cohort.records:
+        known = cohort.covariates[record.relative]
         row: dict[str, Any] = {
             "dataset": "",
             "participant_id": f"sub-{record.subject}",
@@ -93,14 +88,14 @@ def as_results(
     measured = [*segmentation.METRICS, *segmentation.VOLUMES]
     measured += classification.probability_columns(classes)
     table[measured] = table[measured].astype(float)
-    parts = {REFERENCE: table, NAMED: table[table["called_as"].isin(list(classes))]}
+    parts = {REFERENCE: table, NAMED: table[table["called_as"].isin(classes)]}
     sites = sorted(set(table["site"]), key=natural_key)
     if len(sites) > 1:
         parts |= {f"Site {site}": table[table["site"] == site] for site in sites}
     models = {name: ModelResults(name, part, {}) for name, part in parts.items()}
     people = table.drop_duplicates("subject")
     plan = people[["participant_id", "dataset", "site", "diagnosis", "fold", "subject"]]
-    return CrossValidation(out, plan, tuple(classes), positive, models)
+    return CrossValidation(out, plan, tuple(classes), cohort.positive, models)
 
 
 def called(record: ScanRecord) -> str:

@@ -39,15 +39,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Covariates:
-    """What is known of a scan; None: unknown.
-
-    Parameters
-    ----------
-    diagnosis, site, scanner : str or None
-        As the tables or the sidecar have them.
-    age : float or None
-        Years.
-    """
+    """What the tables and the sidecar say of a scan, the age in years; None: unknown."""
 
     diagnosis: str | None = None
     site: str | None = None

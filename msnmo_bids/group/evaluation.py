@@ -17,7 +17,7 @@ from msnmo_bids.errors import MsnmoError
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation
 from msnmo_bids.evaluation.overlays import CASES, Example, overlay_figure
 from msnmo_bids.evaluation.plots import figure_file
-from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.evaluation.segmentation import VOLUMES, compare_masks
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.group.accuracy import (
     Accuracy,
@@ -98,18 +98,13 @@ def worst_first(metrics: Mapping[str, Metrics]) -> list[str]:
 
 
 def failures_figure(
-    output_dir: Path,
-    records: Sequence[ScanRecord],
-    diagnoses: Mapping[str, str | None],
-    masks: Mapping[str, Path],
-    worst: Sequence[str],
-    out: Path,
+    cohort: Cohort, output_dir: Path, masks: Mapping[str, Path], worst: Sequence[str], out: Path
 ) -> Path | None:
     """Draw the scans with the lowest DSC: FLAIR, manual mask, what was found, missed and false.
 
     Of `worst`, scans from the worst on, the first `CASES` are drawn (PNG); None without a scan.
     """
-    by_name = {record.relative: record for record in records}
+    by_name = {record.relative: record for record in cohort.records}
     examples = []
     for scan in worst[:CASES]:
         record = by_name[scan]
@@ -118,23 +113,16 @@ def failures_figure(
         brain = flair.data > 0
         truth = np.asarray(read_lesion_mask(masks[scan]).dataobj) > 0
         found = load_ras(folder / derivative_name(record.prefix, "lesion_mask")).data > 0
-        name = diagnoses.get(scan) or "n/a"
+        name = cohort.covariates[scan].diagnosis or "n/a"
         examples.append(Example(record.prefix, name, flair, brain, truth, {REFERENCE: found}))
     return overlay_figure(examples, [REFERENCE], out)
 
 
 def limits_of_agreement(true: np.ndarray, found: np.ndarray) -> tuple[float, float, float] | None:
-    """Return the mean difference of volumes and its limits of agreement (Bland and Altman 1986).
+    """Return the mean difference of volumes (N,) and its limits of agreement.
 
-    Parameters
-    ----------
-    true, found : ndarray, (N,)
-        Volumes by hand and by the model.
-
-    Returns
-    -------
-    bias, low, high : float
-        Mean of found - true, and it -/+ 1.96 s.d.; None with fewer than three scans.
+    These are the mean of `found` (by the model) - `true` (by hand), and it -/+ 1.96 s.d. (Bland and
+    Altman 1986); None with fewer than three scans.
 
     Examples
     --------
@@ -154,18 +142,17 @@ def bland_altman_figure(
 ) -> Path | None:
     """Draw the difference of the volumes over their mean, with `limits_of_agreement` (PNG).
 
-    The scans have ``true_volume_ml`` and ``predicted_volume_ml``; None without limits.
+    The scans have the columns `VOLUMES`; None without limits.
     """
     if limits is None:
         return None
-    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
-    true, found = (known[f"{name}_volume_ml"].to_numpy() for name in ("true", "predicted"))
+    known = scans.dropna(subset=list(VOLUMES))
+    true, found = (known[name].to_numpy() for name in VOLUMES)
     with figure_file((7.2, 4.6), out) as figure:
         axes = figure.subplots()
         axes.scatter((true + found) / 2, found - true, s=22, alpha=0.7, color="#0072B2", lw=0)
-        for value, name, line in zip(
-            limits, ("mean", "− 1.96 s.d.", "+ 1.96 s.d."), ("-", "--", "--"), strict=True
-        ):
+        names = ("mean", "− 1.96 s.d.", "+ 1.96 s.d.")
+        for value, name, line in zip(limits, names, ("-", "--", "--"), strict=True):
             axes.axhline(value, color="0.4", lw=1, ls=line)
             axes.annotate(
                 f"{name}: {value:.2f}", (1, value), xycoords=("axes fraction", "data"),
@@ -242,9 +229,7 @@ def evaluate(
         Scan -> manual mask; scan -> why there is none.
     """
     metrics, problems = compare_all(output_dir, cohort.records, masks)
-    found = as_results(
-        cohort.records, cohort.covariates, cohort.classes, cohort.positive, metrics, output_dir
-    )
+    found = as_results(cohort, metrics, output_dir)
     drawn: dict[str, Path | None] = {}
     accuracy = measure_accuracy(found) if cohort.classes else None
     if accuracy is not None:
@@ -255,12 +240,7 @@ def evaluate(
         problems |= {scan: reason for scan, reason in no_mask.items() if scan in done}
         agreement = _agreement(found, metrics, problems)
         drawn["failures"] = failures_figure(
-            output_dir,
-            cohort.records,
-            {scan: own.diagnosis for scan, own in cohort.covariates.items()},
-            masks,
-            list(agreement.metrics),
-            figures / "group_failures.png",
+            cohort, output_dir, masks, list(agreement.metrics), figures / "group_failures.png"
         )
         scans = found.models[REFERENCE].scans
         drawn["bland_altman"] = bland_altman_figure(
@@ -274,11 +254,8 @@ def evaluate(
 def _agreement(
     found: CrossValidation, metrics: Mapping[str, Metrics], problems: Mapping[str, str]
 ) -> Agreement:
-    scans = found.models[REFERENCE].scans
-    known = scans.dropna(subset=["true_volume_ml", "predicted_volume_ml"])
-    limits = limits_of_agreement(
-        known["true_volume_ml"].to_numpy(), known["predicted_volume_ml"].to_numpy()
-    )
+    known = found.models[REFERENCE].scans.dropna(subset=list(VOLUMES))
+    limits = limits_of_agreement(*(known[name].to_numpy() for name in VOLUMES))
     ordered = {scan: metrics[scan] for scan in worst_first(metrics)}
     measures = summarise(found, REFERENCE)
     return Agreement(ordered, dict(problems), measures, limits)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import write_json
-from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
+from msnmo_bids.bids.names import bids_uri, class_label, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
@@ -52,12 +52,7 @@ def group_by_class(
 
 
 def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
-    """Bring a scan's lesion mask to the atlas's grid (nearest neighbour).
-
-    Returns
-    -------
-    ndarray of bool, (X, Y, Z)
-        On the atlas's 2 mm grid.
+    """Bring a scan's lesion mask (bool) to the atlas's 2 mm grid, by nearest neighbour.
 
     Raises
     ------
@@ -108,19 +103,8 @@ def write_frequency_maps(
 ) -> dict[str, tuple[Path, int]]:
     """Write, for each class, the share of the people who have a lesion at each place.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder; maps of an earlier run are removed.
-    groups : mapping of str to sequence of ScanRecord
-        One scan per person, by class.
-    meaning : str
-        What the classes are, for the sidecar.
-
-    Returns
-    -------
-    dict of str to (Path, int)
-        NIfTI file and number of people by class.
+    The groups have one scan per person; `meaning` says in the sidecar what the classes are. Returns
+    NIfTI file and number of people by class. Maps of an earlier run are removed.
     """
     *_, affine = load_atlas()
     written: dict[str, tuple[Path, int]] = {}
@@ -136,7 +120,8 @@ def write_frequency_maps(
             used.append(record)
         if total is None:
             continue
-        path = output_dir / f"group_space-{MNI_SPACE}_res-2_label-L_desc-{_label(name)}_map.nii.gz"
+        label = class_label(name) or "other"
+        path = output_dir / f"group_space-{MNI_SPACE}_res-2_label-L_desc-{label}_map.nii.gz"
         image = nib.Nifti1Image(total / np.float32(len(used)), affine)
         image.set_sform(affine, 4)
         image.set_qform(affine, 4)
@@ -201,14 +186,3 @@ def _about(name: str, records: Sequence[ScanRecord], meaning: str) -> dict:
         "Resolution": "2 mm isotropic",
         "Sources": sources,
     }
-
-
-def _label(name: str) -> str:
-    """Return a class's name as the value of an entity.
-
-    Examples
-    --------
-    >>> _label("healthy control")
-    'healthycontrol'
-    """
-    return "".join(letter for letter in name if letter.isascii() and letter.isalnum()) or "other"

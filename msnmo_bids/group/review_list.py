@@ -38,17 +38,7 @@ _SUFFIX = "_quality.json"
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A scan to look at.
-
-    Parameters
-    ----------
-    kind : str
-        Key of `KINDS`.
-    record : ScanRecord
-        The scan.
-    reason : str
-        Why, in one line.
-    """
+    """A scan to look at, for a reason (one line) of a kind (key of `KINDS`)."""
 
     kind: str
     record: ScanRecord
@@ -62,14 +52,7 @@ def review_list(
 ) -> list[ReviewItem]:
     """List the scans to look at first, by kind, then by scan; one stands there once for each kind.
 
-    Parameters
-    ----------
-    records : sequence of ScanRecord
-        All scans, in order.
-    outliers : mapping of str to sequence of str
-        Scan -> reasons.
-    quality : mapping of str to (str, sequence of str)
-        Scan -> ``green``, ``amber`` or ``red``, and why.
+    By scan, `outliers` have reasons, and `quality` has ``green``, ``amber`` or ``red``, and why.
     """
     found = []
     for record in records:
@@ -89,16 +72,9 @@ def review_list(
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that is compared over the cohort.
+    """Something of the diagnosis file that is compared over the cohort.
 
-    Parameters
-    ----------
-    key : str
-        Key of the diagnosis file.
-    title, unit : str
-        In words.
-    scale : callable
-        To a scale on which values are about symmetric, and it says nothing about zeros.
+    ``scale`` brings it to a scale on which values are about symmetric.
     """
 
     key: str
@@ -203,12 +179,9 @@ def _number(value: float) -> str:
 def read_quality(
     output_dir: Path, records: Sequence[ScanRecord]
 ) -> dict[str, tuple[str, list[str]]]:
-    """Read the quality checks as the participant level has written them.
+    """Read the quality checks as the participant level has written them: colour and reasons.
 
-    Returns
-    -------
-    dict of str to (str, list of str)
-        Colour (green, amber, red) and reasons by scan; scans without a check are left out.
+    Colours are green, amber or red, by scan; scans without a check are left out.
     """
     found = {}
     for record in records:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_json, write_tsv
-from msnmo_bids.bids.names import io_spec, sidecar
+from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation import classification, segmentation
@@ -21,12 +21,12 @@ from msnmo_bids.group.review_list import KINDS
 from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 from msnmo_bids.vocabulary import REGION_NAMES
 
-#: What the raw data set says: column of the table, attribute of `Covariates`, dictionary.
+Dictionary = dict[str, dict[str, Any]]
+
+_DIAGNOSIS = {"Description": "Diagnosis in the tables of the raw data set"}
+#: What the raw data set says: column of the table, attribute of `Covariates`, description.
 _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
-    "participants_diagnosis": (
-        "diagnosis",
-        {"Description": "Diagnosis in the tables of the raw data set"},
-    ),
+    "participants_diagnosis": ("diagnosis", _DIAGNOSIS),
     "site": ("site", {"Description": "Site in the tables of the raw data set"}),
     "scanner": (
         "scanner",
@@ -34,8 +34,6 @@ _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "age": ("age", {"Description": "Age in the tables of the raw data set", "Units": "year"}),
 }
-
-Dictionary = dict[str, dict[str, Any]]
 
 _SCAN: Dictionary = {
     "participant_id": {"Description": "Label of the participant"},
@@ -112,23 +110,10 @@ def column_dictionary(classes: Sequence[str], covariates: Iterable[Covariates]) 
 def table_row(
     record: ScanRecord, classes: Sequence[str], covariates: Covariates, outlier: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the row of one scan in the table of all scans.
+    """Return the row of one scan in the table of all scans, by column.
 
-    Parameters
-    ----------
-    record : ScanRecord
-        The scan.
-    classes : sequence of str
-        Diagnosis classes of the whole table.
-    covariates : Covariates
-        What the raw data set says.
-    outlier : sequence of str
-        Why the scan stands apart.
-
-    Returns
-    -------
-    dict
-        Column -> value; None and missing columns become ``n/a``.
+    None and missing columns become ``n/a``. `classes` are those of the whole table, `outlier` says
+    why the scan stands apart.
     """
     row: dict[str, Any] = {
         **_which(record),
@@ -175,18 +160,15 @@ def _which(record: ScanRecord) -> dict[str, Any]:
 
 
 def write_tables(output_dir: Path, cohort: Cohort, evaluation: Evaluation) -> list[Path]:
-    """Write all tables; those of an earlier run that are not written now are removed.
+    """Write all tables with their dictionaries; return their paths.
 
-    Returns
-    -------
-    list of Path
-        Table and dictionary of each.
+    Those of an earlier run that are not written now are removed.
     """
     written: list[Path] = []
     for path, columns, rows in _tables(output_dir, cohort, evaluation):
         write_tsv(path, list(columns), rows)
-        write_json(path.with_name(sidecar(path.name)), columns)
-        written += [path, path.with_name(sidecar(path.name))]
+        write_json(path.with_suffix(".json"), columns)
+        written += [path, path.with_suffix(".json")]
     for old in output_dir.glob("group_*.tsv"):
         if old not in written:
             old.unlink()
@@ -224,14 +206,14 @@ def _confusion(
 ) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns: Dictionary = {
         "site": {"Description": f"Site; {ALL_SITES}: all together"},
-        "diagnosis": {"Description": "Diagnosis in the tables of the raw data set"},
+        "diagnosis": _DIAGNOSIS,
+        **{
+            name: {"Description": f"Scans that the model calls {name}. {NO_REAL_NMOSD}"}
+            for name in classes
+        },
+        INDETERMINATE: {"Description": "Scans for which it names no diagnosis"},
+        "no_result": {"Description": "Scans that failed or were not processed"},
     }
-    columns |= {
-        name: {"Description": f"Scans that the model calls {name}. {NO_REAL_NMOSD}"}
-        for name in classes
-    }
-    columns[INDETERMINATE] = {"Description": "Scans for which it names no diagnosis"}
-    columns["no_result"] = {"Description": "Scans that failed or were not processed"}
     rows = [
         {"site": site, "diagnosis": name, **numbers, "no_result": numbers[NO_RESULT]}
         for site, name, numbers in accuracy.confusion
