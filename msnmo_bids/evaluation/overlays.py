@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,12 +86,9 @@ class Example:
 
 
 def read_examples(found: CrossValidation) -> list[Example]:
-    """Read the examples of all models; those of one scan become one.
+    """Read the examples of all models that have a manual mask; those of one scan become one.
 
-    Returns
-    -------
-    list of Example
-        With a manual mask; those that most models have first, then by name, the diagnoses in turn.
+    Those that most models have come first, then by name, the diagnoses in turn.
 
     Raises
     ------
@@ -106,11 +104,11 @@ def read_examples(found: CrossValidation) -> list[Example]:
         (example for example in examples.values() if example.truth.any()),
         key=lambda e: (-len(e.predictions), -len(e.cams), e.name),
     )
-    turn: dict[str, int] = {}
+    turn: Counter[str] = Counter()
     places = []
     for example in ordered:
-        turn[example.diagnosis] = turn.get(example.diagnosis, -1) + 1
         places.append((turn[example.diagnosis], example.diagnosis))
+        turn[example.diagnosis] += 1
     return [ordered[k] for k in sorted(range(len(ordered)), key=places.__getitem__)]
 
 

@@ -42,14 +42,7 @@ U_FIBRE_SOLIDITY = 0.65
 
 @dataclass(frozen=True)
 class Signs:
-    """What the rule looks at, as lists of lesion labels.
-
-    Parameters
-    ----------
-    body, temporal, dawson, u_fibre : tuple of int
-        Lesions at the body of a lateral ventricle, in an inferior temporal lobe, with the shape of
-        Dawson's finger, along a U-fibre.
-    """
+    """What the rule looks at (see the module), as the labels of the lesions that show it."""
 
     body: tuple[int, ...] = ()
     temporal: tuple[int, ...] = ()
@@ -112,14 +105,10 @@ def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray)
 
 
 def is_dawsons_finger(points: np.ndarray, ventricle: np.ndarray) -> bool:
-    """Say whether a lesion is long and stands on the ventricle.
+    """Say whether a lesion that touches the ventricle is long and stands on it.
 
-    Parameters
-    ----------
-    points : ndarray, (N, 3)
-        Voxels of a lesion that touches the ventricle (mm).
-    ventricle : ndarray, (M, 3)
-        Voxels of the bodies of both lateral ventricles (mm; x < 0 is left).
+    `points` (N, 3) are its voxels, `ventricle` (M, 3) those of the bodies of both lateral
+    ventricles (mm; x < 0 is left).
     """
     lengths, axes = principal_axes(points)
     if lengths[0] < ELONGATION * lengths[1]:
@@ -137,14 +126,9 @@ def is_dawsons_finger(points: np.ndarray, ventricle: np.ndarray) -> bool:
 
 
 def is_u_fibre(voxels: np.ndarray, zooms: Sequence[float] | np.ndarray) -> bool:
-    """Say whether a lesion is long, thin and curved.
+    """Say whether a juxtacortical lesion is long, thin and curved.
 
-    Parameters
-    ----------
-    voxels : ndarray of int, (N, 3)
-        Indices of a juxtacortical lesion's voxels.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    `voxels` (N, 3) are indices, `zooms` (3,) the voxel size (mm).
     """
     lesion = np.zeros(np.ptp(voxels, axis=0) + 3, dtype=bool)
     lesion[tuple((voxels - voxels.min(axis=0) + 1).T)] = True
@@ -174,12 +158,7 @@ def solidity(voxels: np.ndarray) -> float:
 
 
 def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lengths and directions of a cloud's principal axes.
-
-    Parameters
-    ----------
-    points : ndarray, (N, 3)
-        At least two (mm).
+    """Return the lengths and directions of the principal axes of points (N, 3), at least two (mm).
 
     Returns
     -------

@@ -98,11 +98,8 @@ def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> 
 def classified(found: CrossValidation, scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans that have a diagnosis of the classes and probabilities.
 
-    Returns
-    -------
-    DataFrame
-        Besides: ``label`` (index of the true class), ``called`` (that of the predicted one),
-        ``positive`` (whether the true class is the positive one) and ``score`` (its probability).
+    Further columns: ``label`` (index of the true class), ``called`` (that of the predicted one),
+    ``positive`` (whether the true class is the positive one) and ``score`` (its probability).
     """
     columns = probability_columns(found.classes)
     kept = scans[scans["diagnosis"].isin(found.classes) & scans[columns].notna().all(axis=1)]
@@ -206,13 +203,10 @@ def _pooled_dsc(scans: pd.DataFrame) -> Statistic:
 
 
 def site_rows(found: CrossValidation) -> list[dict[str, Any]]:
-    """Count subjects and scans by data set, site and diagnosis, with a model's results in each.
+    """Count subjects and scans by data set, site and diagnosis: a row of `SITE_COLUMNS` each.
 
-    Returns
-    -------
-    list of dict
-        By `SITE_COLUMNS`. Subjects are those of the plan; scans, mean DSC and ACC (0 to 1, None
-        without a scan) those of the joint model, else of the first one.
+    Subjects are those of the plan; scans, mean DSC and ACC (0 to 1, None without a scan) those of
+    the joint model, else of the first one.
     """
     model = REFERENCE if REFERENCE in found.models else next(iter(found.models))
     scans = found.models[model].scans

@@ -103,10 +103,7 @@ class Results(NamedTuple):
 def read_results(folder: Path, *, model: str, site_column: str | None) -> Results:
     """Read the scans of an output folder of ``msnmo-crossval`` or of the app's group level.
 
-    Parameters
-    ----------
-    model, site_column : str, str or None
-        Which model of a cross-validation; column that says a scan's site (None: all of one site).
+    `model` is one of a cross-validation, `site_column` says a scan's site (None: all of one site).
 
     Raises
     ------

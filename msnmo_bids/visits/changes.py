@@ -115,7 +115,7 @@ def classify(
     Parameters
     ----------
     labels : ndarray, (X, Y, Z)
-        From :func:`~msnmo_bids.visits.changes.match_lesions`, voxels of 1 mm³.
+        From :func:`match_lesions`, voxels of 1 mm³.
     earlier, later : Visit
         The two visits.
     width : ndarray, (3,)

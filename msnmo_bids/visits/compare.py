@@ -30,10 +30,9 @@ class VisitFiles:
 
     Parameters
     ----------
-    flair, brain, mask, probability, labels : Path
-        Preprocessed FLAIR, brain mask, lesion mask, lesion probability and lesion labels.
-    morphometry : Path
-        Table of the lesions, for their regions.
+    flair, brain, mask, probability, labels, morphometry : Path
+        Preprocessed FLAIR, brain mask, lesion mask, lesion probability, lesion labels; table of the
+        lesions, for their regions.
     """
 
     flair: Path
@@ -211,10 +210,7 @@ def _centroids(numbers: np.ndarray, count: int, affine: np.ndarray) -> list[list
     if not count:
         return []
     centres = ndimage.center_of_mass(numbers > 0, numbers, np.arange(1, count + 1))
-    return [
-        [float(value) for value in place]
-        for place in nib.affines.apply_affine(affine, np.asarray(centres))
-    ]
+    return nib.affines.apply_affine(affine, np.asarray(centres)).tolist()
 
 
 def _regions(visit: VisitFiles) -> dict[int, str]:

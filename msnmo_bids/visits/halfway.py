@@ -47,14 +47,7 @@ def square_root(motion: np.ndarray) -> np.ndarray:
     Half of the rotation's angle about the same axis, and the translation s with
     ``(sqrt(R) + 1) s = t``.
 
-    Parameters
-    ----------
-    motion : ndarray, (4, 4)
-        Rotation and translation, multiplies column vectors.
-
-    Returns
-    -------
-    ndarray, (4, 4)
+    Motions are (4, 4) and multiply column vectors.
 
     Examples
     --------
@@ -83,10 +76,6 @@ def halfway_space(
         Brain mask (X, Y, Z) and affine (4, 4; index to scanner mm) of each visit.
     motion : ndarray, (4, 4)
         Scanner mm of the earlier visit to those of the later one; rigid.
-
-    Returns
-    -------
-    HalfwaySpace
 
     Raises
     ------
@@ -118,7 +107,7 @@ def resample(
     *,
     order: int = 1,
 ) -> np.ndarray:
-    """Bring an image of a visit to the half-way space, 0 outside of the image.
+    """Bring an image of a visit to the half-way space, as float32, 0 outside of the image.
 
     Parameters
     ----------
@@ -126,17 +115,10 @@ def resample(
         Values on the visit's own grid.
     affine : ndarray, (4, 4)
         Index of that grid to scanner mm.
-    space : HalfwaySpace
-        The grid to fill.
-    to_visit : ndarray, (4, 4)
-        Half-way mm to the visit's scanner mm: one of the space's two.
+    space, to_visit : HalfwaySpace, ndarray, (4, 4)
+        The grid to fill; half-way mm to the visit's scanner mm, one of the space's two.
     order : {0, 1}
         1: trilinear; 0: nearest neighbour, for labels.
-
-    Returns
-    -------
-    ndarray, float32
-        Of the space's shape.
     """
     matrix = np.linalg.inv(affine) @ to_visit @ space.affine
     values = np.asarray(array, dtype=np.float32)
@@ -146,21 +128,10 @@ def resample(
 
 
 def border_width(affines: Sequence[np.ndarray], space: HalfwaySpace) -> np.ndarray:
-    """Return how far off a lesion's border may be along each axis of the half-way space.
+    """Return how far off (mm) a lesion's border may be along each axis of the half-way space, (3,).
 
-    Half of a voxel of the coarser image and half a millimetre for the registration.
-
-    Parameters
-    ----------
-    affines : sequence of ndarray, (4, 4)
-        Of the images as acquired.
-    space : HalfwaySpace
-        Whose axes are meant.
-
-    Returns
-    -------
-    ndarray, (3,)
-        mm.
+    Half of a voxel of the coarser image, by the affines (4, 4) of both as acquired, and half a
+    millimetre for the registration.
     """
     ways = (np.linalg.inv(space.to_earlier), np.linalg.inv(space.to_later))
     sizes = [
