@@ -62,7 +62,6 @@ def page(
         figures={item: data_uri(file) for item, file in evaluation.figures.items() if file},
         maps=maps,
         map_uri=data_uri(map_figure) if map_figure else None,
-        by_reference=cohort.with_diagnoses,
         pooling=[
             (measure, texts, data_uri(figure) if figure else None)
             for measure, texts, figure in evaluation.pooling

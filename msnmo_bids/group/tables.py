@@ -23,22 +23,54 @@ from msnmo_bids.vocabulary import REGION_NAMES
 
 Dictionary = dict[str, dict[str, Any]]
 
-_DIAGNOSIS = {"Description": "Diagnosis in the tables of the raw data set"}
+
+def _about(description: str, unit: str = "") -> dict[str, Any]:
+    """Describe a column as a BIDS sidecar does."""
+    return {"Description": description, **({"Units": unit} if unit else {})}
+
+
+_SCAN: Dictionary = {
+    "participant_id": _about("Label of the participant"),
+    "session_id": _about("Label of the session; n/a without sessions"),
+    "scan": _about("The raw FLAIR, relative to the raw data set"),
+}
+_STATUS: Dictionary = {
+    "status": {
+        "Description": "What became of the scan",
+        "Levels": {
+            Status.COMPLETE: "Processed",
+            Status.FAILED: "Processing failed; see reason",
+            Status.PENDING: "Not processed",
+        },
+    },
+    "reason": _about("Why there is no result, or no diagnosis; n/a otherwise"),
+}
+_DIAGNOSIS = _about("Diagnosis in the tables of the raw data set")
 #: What the raw data set says: column of the table, attribute of `Covariates`, description.
 _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "participants_diagnosis": ("diagnosis", _DIAGNOSIS),
-    "site": ("site", {"Description": "Site in the tables of the raw data set"}),
+    "site": ("site", _about("Site in the tables of the raw data set")),
     "scanner": (
         "scanner",
-        {"Description": "Scanner: manufacturer, model and field strength of the raw sidecar"},
+        _about("Scanner: manufacturer, model and field strength of the raw sidecar"),
     ),
-    "age": ("age", {"Description": "Age in the tables of the raw data set", "Units": "year"}),
+    "age": ("age", _about("Age in the tables of the raw data set", "year")),
 }
-
-_SCAN: Dictionary = {
-    "participant_id": {"Description": "Label of the participant"},
-    "session_id": {"Description": "Label of the session; n/a without sessions"},
-    "scan": {"Description": "The raw FLAIR, relative to the raw data set"},
+_LOAD: Dictionary = {
+    "lesion_count": _about("Connected lesions (26 neighbours)"),
+    "lesion_count_small": _about("Those of them smaller than 14 mm^3 (3 mm across)"),
+    "lesion_volume_ml": _about("Volume of all lesions", "mL"),
+    "brain_volume_ml": _about("Volume of the brain mask", "mL"),
+}
+_FURTHER: Dictionary = {
+    # Without a unit: the validator takes a column with one for numbers.
+    "voxel_size_mm": _about("Voxel size of the raw image along its axes, in mm"),
+    "flags": _about("What to know of this scan, separated by commas"),
+    "outlier": _about("Why the scan stands apart from the cohort; n/a otherwise"),
+    "threshold": _about("Lesion probability above which a voxel is lesion"),
+    "weights": _about("Name and version of the network's weights"),
+    "weights_sha256": _about("SHA-256 of the weights"),
+    "software_version": _about("Version of msnmo"),
 }
 _UNITS = {"hd95": "mm", "assd": "mm", "true_volume_ml": "mL", "predicted_volume_ml": "mL"}
 _VOLUMES = {
@@ -52,59 +84,30 @@ def column_dictionary(classes: Sequence[str], covariates: Iterable[Covariates]) 
 
     What the raw data set says of no scan has no column. The form is that of a BIDS sidecar.
     """
-    columns: Dictionary = {
-        **_SCAN,
-        "status": {
-            "Description": "What became of the scan",
-            "Levels": {
-                Status.COMPLETE: "Processed",
-                Status.FAILED: "Processing failed; see reason",
-                Status.PENDING: "Not processed",
-            },
-        },
-        "reason": {"Description": "Why there is no result, or no diagnosis; n/a otherwise"},
-        "diagnosis": {
-            "Description": "Pattern that the lesions resemble most, given that the cause is one of "
-            f"the classes. {NO_REAL_NMOSD}",
-            "Levels": {
-                **{name: f"Pattern of {name}" for name in classes},
-                INDETERMINATE: "No diagnosis named; see reason",
-            },
-        },
+    named = {name: f"Pattern of {name}" for name in classes}
+    pattern = {
+        "Description": "Pattern that the lesions resemble most, given that the cause is one of "
+        f"the classes. {NO_REAL_NMOSD}",
+        "Levels": {**named, INDETERMINATE: "No diagnosis named; see reason"},
     }
     known = list(covariates)
-    for column, (name, about) in _OF_THE_RAW_DATA.items():
-        if any(getattr(own, name) is not None for own in known):
-            columns[column] = about
+    columns = {**_SCAN, **_STATUS, "diagnosis": pattern} | {
+        column: about
+        for column, (name, about) in _OF_THE_RAW_DATA.items()
+        if any(getattr(own, name) is not None for own in known)
+    }
     for name in classes:
-        columns[f"probability_{name}"] = {
-            "Description": f"Score of the class {name}; the scores of a scan add up to 1. Not to "
-            "be read where lesion_count is 0"
-        }
-    columns |= {
-        "lesion_count": {"Description": "Connected lesions (26 neighbours)"},
-        "lesion_count_small": {"Description": "Those of them smaller than 14 mm^3 (3 mm across)"},
-        "lesion_volume_ml": {"Description": "Volume of all lesions", "Units": "mL"},
-        "brain_volume_ml": {"Description": "Volume of the brain mask", "Units": "mL"},
-    }
+        columns[f"probability_{name}"] = _about(
+            f"Score of the class {name}; the scores of a scan add up to 1. Not to be read where "
+            "lesion_count is 0"
+        )
+    columns |= _LOAD
     for region, title in REGION_NAMES.items():
-        columns[f"{region}_count"] = {"Description": f"Lesions in the candidate region: {title}"}
-        columns[f"{region}_volume_ml"] = {
-            "Description": f"Volume of the lesions in the candidate region: {title}",
-            "Units": "mL",
-        }
-    return columns | {
-        "voxel_size_mm": {
-            # Without "Units": the validator takes a column with a unit for numbers.
-            "Description": "Voxel size of the raw image along its axes, in mm",
-        },
-        "flags": {"Description": "What to know of this scan, separated by commas"},
-        "outlier": {"Description": "Why the scan stands apart from the cohort; n/a otherwise"},
-        "threshold": {"Description": "Lesion probability above which a voxel is lesion"},
-        "weights": {"Description": "Name and version of the network's weights"},
-        "weights_sha256": {"Description": "SHA-256 of the weights"},
-        "software_version": {"Description": "Version of msnmo"},
-    }
+        columns[f"{region}_count"] = _about(f"Lesions in the candidate region: {title}")
+        columns[f"{region}_volume_ml"] = _about(
+            f"Volume of the lesions in the candidate region: {title}", "mL"
+        )
+    return columns | _FURTHER
 
 
 def table_row(
@@ -192,7 +195,7 @@ def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns = {
         **_SCAN,
         "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
-        "reason": {"Description": "In words"},
+        "reason": _about("In words"),
     }
     rows = [
         {**_which(item.record), "kind": item.kind, "reason": item.reason}
@@ -205,14 +208,11 @@ def _confusion(
     classes: Sequence[str], accuracy: Accuracy
 ) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns: Dictionary = {
-        "site": {"Description": f"Site; {ALL_SITES}: all together"},
+        "site": _about(f"Site; {ALL_SITES}: all together"),
         "diagnosis": _DIAGNOSIS,
-        **{
-            name: {"Description": f"Scans that the model calls {name}. {NO_REAL_NMOSD}"}
-            for name in classes
-        },
-        INDETERMINATE: {"Description": "Scans for which it names no diagnosis"},
-        "no_result": {"Description": "Scans that failed or were not processed"},
+        **{name: _about(f"Scans that the model calls {name}. {NO_REAL_NMOSD}") for name in classes},
+        INDETERMINATE: _about("Scans for which it names no diagnosis"),
+        "no_result": _about("Scans that failed or were not processed"),
     }
     rows = [
         {"site": site, "diagnosis": name, **numbers, "no_result": numbers[NO_RESULT]}
@@ -223,10 +223,10 @@ def _confusion(
 
 def _accuracy(accuracy: Accuracy) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns: Dictionary = {
-        "scans_of": {
-            "Description": f"Which scans: {ALL_SITES} with a score, those with a named diagnosis, "
-            f"or those of a site. {NO_REAL_NMOSD}"
-        }
+        "scans_of": _about(
+            f"Which scans: {ALL_SITES} with a score, those with a named diagnosis, or those of a "
+            f"site. {NO_REAL_NMOSD}"
+        )
     }
     for metric in classification.METRICS:
         columns |= _measure_columns(metric)
@@ -247,11 +247,11 @@ def shown_name(model: str) -> str:
 def _measure_columns(metric: str) -> Dictionary:
     name = short_name(metric)
     return {
-        metric: {"Description": f"{name}, 0 to 1"},
-        f"{metric}_low": {"Description": f"{name}: lower end of the 95 % interval"},
-        f"{metric}_high": {"Description": f"{name}: upper end of the 95 % interval"},
-        f"{metric}_scans": {"Description": f"{name}: scans"},
-        f"{metric}_subjects": {"Description": f"{name}: people"},
+        metric: _about(f"{name}, 0 to 1"),
+        f"{metric}_low": _about(f"{name}: lower end of the 95 % interval"),
+        f"{metric}_high": _about(f"{name}: upper end of the 95 % interval"),
+        f"{metric}_scans": _about(f"{name}: scans"),
+        f"{metric}_subjects": _about(f"{name}: people"),
     }
 
 
@@ -272,10 +272,8 @@ def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, lis
     columns: Dictionary = dict(_SCAN)
     for metric in (*segmentation.METRICS, *segmentation.VOLUMES):
         title = _VOLUMES.get(metric) or short_name(metric)
-        columns[metric] = {"Description": f"{title}, on the scan's own grid"}
-        if metric in _UNITS:
-            columns[metric]["Units"] = _UNITS[metric]
-    columns["reason"] = {"Description": "Why the scan was not compared; n/a otherwise"}
+        columns[metric] = _about(f"{title}, on the scan's own grid", _UNITS.get(metric, ""))
+    columns["reason"] = _about("Why the scan was not compared; n/a otherwise")
     rows = []
     by_name = {record.relative: record for record in cohort.records}
     for scan in [*agreement.metrics, *agreement.problems]:
