@@ -29,18 +29,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Test:
-    """A paired, two-sided test, or why there is none.
+    """A paired, two-sided test over ``subjects``, people with a value of both models.
 
-    Parameters
-    ----------
-    p : float or None
-        p-value.
-    subjects : int
-        People with a value of both models.
-    difference : float or None
-        First model minus second: of the mean (DSC) or of the area (AUC).
-    reason : str
-        Why p is None; empty otherwise.
+    ``difference`` is first model minus second, of the mean (DSC) or of the area (AUC). Where p is
+    None, ``reason`` says why.
     """
 
     __test__ = False  # for pytest
@@ -49,6 +41,13 @@ class Test:
     subjects: int = 0
     difference: float | None = None
     reason: str = ""
+
+
+def too_few(people: int) -> str:
+    """Say that an interval or a test needs more people; empty where there are enough."""
+    if people >= MIN_SUBJECTS:
+        return ""
+    return f"too few subjects: {people}, at least {MIN_SUBJECTS} needed"
 
 
 def subject_weights(
@@ -94,16 +93,10 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_roc_area(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve in each draw; NaN where it has one class only.
+    """Return the area under the ROC curve in each draw, (draws,); NaN where it has one class only.
 
-    Parameters
-    ----------
-    labels : ndarray of bool, (N,)
-        The positive class.
-    scores : ndarray, (N,)
-        Larger for the positive class.
-    weights : ndarray, (draws, N)
-        From `subject_weights`.
+    `labels` (N,) are true for the positive class, `scores` (N,) larger for it; the weights
+    (draws, N) are of `subject_weights`.
     """
     positive, negative = weights[:, labels].astype(float), weights[:, ~labels].astype(float)
     pairs = positive.sum(axis=1) * negative.sum(axis=1)
@@ -120,23 +113,12 @@ def bootstrap_interval(
 ) -> Interval:
     """Return a percentile interval (coverage: `LEVEL`) of a bootstrap of the subjects.
 
-    Parameters
-    ----------
-    subjects, strata : sequence of str, (N,)
-        As for `subject_weights`: the scans that have a value.
-    statistic : callable
-        From weights ``(draws, N)`` to values ``(draws,)``.
-    draws : int, optional
-        As for `subject_weights`.
-
-    Returns
-    -------
-    Interval
-        Without ends when there are fewer than `MIN_SUBJECTS` people.
+    `subjects` and `strata` (N,) are those of the scans that have a value, as for `subject_weights`;
+    `statistic` goes from weights (draws, N) to values (draws,). The interval has no ends when there
+    are fewer than `MIN_SUBJECTS` people.
     """
-    people = len(set(subjects))
-    if people < MIN_SUBJECTS:
-        return Interval(reason=f"too few subjects: {people}, at least {MIN_SUBJECTS} needed")
+    if reason := too_few(len(set(subjects))):
+        return Interval(reason=reason)
     values = statistic(subject_weights(subjects, strata, draws=draws))
     undefined = np.isnan(values)
     if undefined.mean() > _UNDEFINED_SHARE:
@@ -149,27 +131,16 @@ def bootstrap_interval(
 def wilcoxon_test(first: np.ndarray, second: np.ndarray, subjects: Sequence[str]) -> Test:
     """Test whether two models differ in a metric such as DSC: Wilcoxon's signed-rank test.
 
-    Equal values are ranked and then left out (Pratt 1959). Several scans of a person are averaged.
-
-    Parameters
-    ----------
-    first, second : ndarray, (N,)
-        Metric of each scan by the two models; NaN: n/a.
-    subjects : sequence of str, (N,)
-        Person of each scan.
-
-    Returns
-    -------
-    Test
-        p = 1 where all values are equal.
+    Equal values are ranked and then left out (Pratt 1959); p = 1 where all are equal. Several scans
+    of a person are averaged. `first` and `second` (N,) are the metric of each scan, NaN: n/a.
     """
     from scipy.stats import wilcoxon
 
     valid = ~(np.isnan(first) | np.isnan(second))
     people = np.asarray(subjects, dtype=str)[valid]
     difference = _subject_means((first - second)[valid], people)
-    if too_few := _too_few(difference.size):
-        return too_few
+    if reason := too_few(difference.size):
+        return Test(subjects=difference.size, reason=reason)
     mean = float(difference.mean())
     difference = np.where(np.abs(difference) < 1e-12, 0.0, difference)
     if not difference.any():
@@ -183,29 +154,17 @@ def delong_test(
 ) -> Test:
     """Test whether the areas under two ROC curves of the same people differ (DeLong et al. 1988).
 
-    Several scans of a person are averaged: the test takes the people for independent.
-
-    Parameters
-    ----------
-    labels : ndarray of bool, (N,)
-        The positive class.
-    first, second : ndarray, (N,)
-        Scores of each scan by the two models; NaN: n/a.
-    subjects : sequence of str, (N,)
-        Person of each scan.
-
-    Returns
-    -------
-    Test
-        p = 1 where both models rank alike. Without p when a class has fewer than two people.
+    Several scans of a person are averaged: the test takes the people for independent. `labels` (N,)
+    are true for the positive class, `first` and `second` (N,) the scores of each scan, NaN: n/a.
+    p = 1 where both models rank alike; there is none when a class has fewer than two people.
     """
     from scipy.stats import norm
 
     valid = ~(np.isnan(first) | np.isnan(second))
     people = np.asarray(subjects, dtype=str)[valid]
     truth = _subject_means(labels[valid].astype(float), people) > 0.5
-    if too_few := _too_few(truth.size):
-        return too_few
+    if reason := too_few(truth.size):
+        return Test(subjects=truth.size, reason=reason)
     if min(truth.sum(), (~truth).sum()) < 2:
         return Test(subjects=truth.size, reason="fewer than two subjects of a class")
     scores = np.stack([_subject_means(values[valid], people) for values in (first, second)])
@@ -221,21 +180,10 @@ def delong_test(
 
 
 def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return areas under ROC curves and their covariance (DeLong et al. 1988).
+    """Return areas under ROC curves, (M,), and their covariance, (M, M) (DeLong et al. 1988).
 
-    Parameters
-    ----------
-    labels : ndarray of bool, (N,)
-        The positive class; at least two people of either.
-    scores : ndarray, (M, N)
-        Scores of M models.
-
-    Returns
-    -------
-    areas : ndarray, (M,)
-        Areas.
-    covariance : ndarray, (M, M)
-        S10 / m + S01 / n of the paper's Eq. 5.
+    `labels` (N,) are true for the positive class, with at least two people of either; `scores`
+    (M, N) are of M models. The covariance is S10 / m + S01 / n of the paper's Eq. 5.
     """
     wins = np.stack([_wins(row[labels], row[~labels]) for row in scores])
     of_positives, of_negatives = wins.mean(axis=2), wins.mean(axis=1)
@@ -272,11 +220,3 @@ def _subject_means(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     if not values.size:
         return values
     return np.bincount(person.ravel(), weights=values) / np.bincount(person.ravel())
-
-
-def _too_few(people: int) -> Test | None:
-    if people >= MIN_SUBJECTS:
-        return None
-    return Test(
-        subjects=people, reason=f"too few subjects: {people}, at least {MIN_SUBJECTS} needed"
-    )

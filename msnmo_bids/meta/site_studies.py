@@ -13,7 +13,7 @@ from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
-from msnmo_bids.evaluation.statistics import MIN_SUBJECTS
+from msnmo_bids.evaluation.statistics import too_few
 from msnmo_bids.evaluation.summary import classified
 from msnmo_bids.meta.studies import Studies, log_odds
 
@@ -78,10 +78,9 @@ def site_studies(
 def _pooled(found: pd.DataFrame, *, shares: bool) -> pd.DataFrame:
     """Return what `Studies.table` has besides subgroups, of the people's values by site."""
     count, effect, se = found["size"], found["mean"], found["sem"]
-    too_few = "too few subjects: " + count.astype(str) + f", at least {MIN_SUBJECTS} needed"
-    equal = pd.Series("", se.index)
-    equal[se <= 1e-9] = "all subjects have the same value: no standard error"
-    left_out = too_few.where(count < MIN_SUBJECTS, equal)
+    left_out = count.map(too_few)
+    equal = (left_out == "") & (se <= 1e-9)
+    left_out[equal] = "all subjects have the same value: no standard error"
     if shares:
         effect, se = log_odds(found["sum"], count)
         left_out = pd.Series("no subjects", count.index).where(count < 1, "")
