@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from msnmo_bids.bids.dataset import write_text, write_tsv
 from msnmo_bids.evaluation.crossval import CrossValidation, read_crossval
 from msnmo_bids.evaluation.overlays import (
+    Example,
     activation_figure,
     model_of_cams,
     overlay_figure,
@@ -33,23 +34,22 @@ from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
 PAGE = "crossval.html"
+AREAS = "Over all test scans; in brackets the 95 % interval of the area."
+OVERLAY = (
+    "Red: true positive; green: false positive; yellow: false negative. Whatever is inside the "
+    "outline belongs to the manual mask. The axial section with most lesion."
+)
+ACTIVATION = (
+    "Pink speaks for the class, green against it, against the mean of the classes. It shows what "
+    "the network used, not what caused a lesion."
+)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of the page.
+    """A figure (PNG) with its caption, and whether it needs the page's whole width."""
 
-    Parameters
-    ----------
-    file : Path
-        PNG.
-    title, text : str
-        Caption.
-    wide : bool
-        Whether it needs the page's whole width.
-    """
-
-    file: Path
+    file: Path | None
     title: str
     text: str
     wide: bool = False
@@ -57,7 +57,7 @@ class Shown:
     @property
     def uri(self) -> str | None:
         """The file as a data URI."""
-        return data_uri(self.file)
+        return data_uri(self.file) if self.file else None
 
 
 def write_evaluation(
@@ -74,10 +74,8 @@ def write_evaluation(
     ----------
     out : Path
         Folder of the cross-validation, as `msnmo_bids.evaluation.crossval` describes it.
-    classes : sequence of str
-        Diagnoses, in the order of the networks.
-    positive : str
-        The positive one (NMOSD in the paper).
+    classes, positive : sequence of str, str
+        Diagnoses, in the order of the networks; the positive one (NMOSD in the paper).
     notes : sequence of str
         What the page's reader must know of the data: which are simulated, whether any real NMOSD
         was used. They stand at its top.
@@ -114,56 +112,46 @@ def _draw(
     found: CrossValidation, measures: Mapping[str, Mapping[str, Measure]], folder: Path
 ) -> list[Shown]:
     """Draw all figures for which there are data."""
-    baselines, ablations = (_models_of(*numbers) for numbers in (("4",), ("6", "7", "8", "9")))
-    others = [name for name in found.models if name not in paper()["Models"]]
     examples = read_examples(found)
-    figures: list[Shown] = []
+    baselines, ablations = _models_of("4"), _models_of("6", "7", "8", "9")
+    baselines += [name for name in found.models if name not in paper()["Models"]]
+    over = "Joint model and classifiers"
+    roc = roc_figure(found, baselines, measures, folder / "figure-9_roc.png", title=over)
+    over = "Joint model and its ablations"
+    ablated = roc_figure(found, ablations, measures, folder / "figure-11_roc.png", title=over)
+    drawn = [
+        Shown(roc, "ROC curves of the classifiers (Fig. 9 of the paper)", AREAS),
+        Shown(ablated, "ROC curves of the ablations (Fig. 11)", AREAS),
+        Shown(
+            calibration_figure(found, baselines, folder / "calibration.png"),
+            "Calibration",
+            f"Share of {found.positive} among scans of about equal probability, in five bins.",
+        ),
+        *_draw_examples(found, examples, folder),
+        Shown(
+            learning_curves(found, folder / "learning-curves.png"),
+            "Learning curves",
+            "Running mean of the training loss of each fold; dashed with dots: validation. Losses "
+            "of models with other tasks are not comparable.",
+            wide=True,
+        ),
+    ]
+    return [shown for shown in drawn if shown.file is not None]
 
-    def add(file: Path | None, title: str, text: str, wide: bool = False) -> None:
-        if file is not None:
-            figures.append(Shown(file, title, text, wide))
 
-    curves_mean = "Over all test scans; in brackets the 95 % interval of the area."
-    add(
-        roc_figure(found, [*baselines, *others], measures, folder / "figure-9_roc.png",
-                   title="Joint model and classifiers"),
-        "ROC curves of the classifiers (Fig. 9 of the paper)", curves_mean,
-    )  # fmt: skip
-    add(
-        roc_figure(found, ablations, measures, folder / "figure-11_roc.png",
-                   title="Joint model and its ablations"),
-        "ROC curves of the ablations (Fig. 11)", curves_mean,
-    )  # fmt: skip
-    add(
-        calibration_figure(found, [*baselines, *others], folder / "calibration.png"),
-        "Calibration",
-        f"Share of {found.positive} among scans of about equal probability, in five bins.",
-    )
-    colours = (
-        "Red: true positive; green: false positive; yellow: false negative. Whatever is inside "
-        "the outline belongs to the manual mask. The axial section with most lesion."
-    )
+def _draw_examples(
+    found: CrossValidation, examples: list[Example], folder: Path
+) -> Iterator[Shown]:
+    """Draw what models found in the example scans, and where the classifier looked."""
     for stem, number, title in (
         ("figure-8_overlay", "3", "Lesions found by the segmentation methods (Fig. 8)"),
         ("figure-10_overlay", "5", "Lesions found with and without classification (Fig. 10)"),
     ):
         models = [name for name in _models_of(number) if name in found.models]
-        add(overlay_figure(examples, models, folder / f"{stem}.png"), title, colours)
+        yield Shown(overlay_figure(examples, models, folder / f"{stem}.png"), title, OVERLAY)
     if (model := model_of_cams(examples)) is not None:
-        add(
-            activation_figure(examples, model, found.classes, folder / "figure-12_cam.png"),
-            "Class activation beside the manual mask (Fig. 12)",
-            "Pink speaks for the class, green against it, against the mean of the classes. It "
-            "shows what the network used, not what caused a lesion.",
-        )
-    add(
-        learning_curves(found, folder / "learning-curves.png"),
-        "Learning curves",
-        "Running mean of the training loss of each fold; dashed with dots: validation. Losses of "
-        "models with other tasks are not comparable.",
-        wide=True,
-    )
-    return figures
+        file = activation_figure(examples, model, found.classes, folder / "figure-12_cam.png")
+        yield Shown(file, "Class activation beside the manual mask (Fig. 12)", ACTIVATION)
 
 
 def _models_of(*numbers: str) -> list[str]:

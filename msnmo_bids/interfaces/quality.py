@@ -30,7 +30,7 @@ class Quality(StepInterface):
     def _compute(self, folder: Path) -> dict[str, Any]:
         import numpy as np
 
-        from msnmo_bids.quality.scan_quality import scan_quality
+        from msnmo_bids.quality.measures import scan_quality
 
         given = self.inputs
         raw, preproc, mask = (

@@ -47,8 +47,9 @@ def site_studies(
     -------
     list of Studies
         DSC: mean of the people (%) and its standard error, without sites of fewer than
-        `MIN_SUBJECTS` people (too few to weigh them) and of equal values. Accuracy, sensitivity
-        and specificity: shares on the logit scale. A person counts with the mean of the scans.
+        DSC: mean of the people (%) and its standard error, without sites of equal values or of too
+        few people to weigh them (`too_few`). Accuracy, sensitivity and specificity: shares on the
+        logit scale. A person counts with the mean of the scans.
     """
     known = scans["truth"].isin(classes)
     judged = scans[known & scans["called"].isin(classes)]

@@ -1,4 +1,4 @@
-"""Figures of one scan, measured on the image and its brain mask, and judged.
+"""The quality of a scan: figures measured on its images and its brain mask, and judged.
 
 Where a tissue is (white matter, cortex, ventricles) an atlas says that was brought to the scan.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.lesions.regions import CORTEX, DEEP, VENTRICLE, atlas_on_grid, load_atlas
 from msnmo_bids.quality.limits import LEVELS, LIMITS, RED
 
+_BRAIN_PRIOR = 0.5
+_EVERY = 7  # voxels of the atlas's brain are enough for its coverage
 _WHITE_PRIOR = 0.8  # share of deep white and grey matter in the atlas, to be taken as such
 _CORTEX_PRIOR = 0.45
 _VENTRICLE_PRIOR = 0.3
@@ -60,13 +65,55 @@ class QualityImages:
     coverage: float
 
 
-def quality(images: QualityImages) -> dict[str, Any]:
-    """Measure a scan and judge it by `LIMITS`.
+def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> dict[str, Any]:
+    """Measure and judge a scan from its files, as `quality` does.
 
     Parameters
     ----------
-    images : QualityImages
-        The scan.
+    raw, corrected, mask : Path
+        FLAIR as it came, FLAIR after bias correction, and brain mask, RAS, on the same grid.
+    to_mni : ndarray, (4, 4)
+        Index of the scan to MNI mm, from :func:`msnmo_bids.lesions.regions.locate_regions`.
+    """
+    image = nib.Nifti1Image.from_filename(raw)
+    values, after = (_values(path, np.float32) for path in (raw, corrected))
+    _, _, atlas_affine = load_atlas()
+    prior = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni, values.shape)
+    x, y, z = np.ogrid[tuple(slice(size) for size in values.shape)]
+    images = QualityImages(
+        raw=values,
+        corrected=after,
+        brain=_values(mask) > 0,
+        zooms=[float(size) for size in nib.affines.voxel_sizes(image.affine)],
+        ventricle=prior[VENTRICLE - 1],
+        cortex=prior[CORTEX - 1],
+        white=prior[DEEP - 1],
+        across=to_mni[0, 0] * x + to_mni[0, 1] * y + to_mni[0, 2] * z + to_mni[0, 3],
+        coverage=atlas_coverage(to_mni, values.shape),
+    )
+    return quality(images)
+
+
+def _values(path: Path, dtype: type | None = None) -> np.ndarray:
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
+
+
+def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return which share of the atlas's brain lies within a scan's field of view.
+
+    `to_mni` (4, 4) brings an index of the scan, of that shape, to MNI mm.
+    """
+    maps, _, atlas_affine = load_atlas()
+    places = nib.affines.apply_affine(
+        np.linalg.inv(to_mni) @ atlas_affine,
+        np.argwhere(maps.sum(axis=0) > _BRAIN_PRIOR)[::_EVERY],
+    )
+    within = (places > -0.5) & (places < np.asarray(shape) - 0.5)
+    return float(within.all(axis=1).mean())
+
+
+def quality(images: QualityImages) -> dict[str, Any]:
+    """Measure a scan and judge it by `LIMITS`.
 
     Returns
     -------
@@ -97,17 +144,7 @@ def quality(images: QualityImages) -> dict[str, Any]:
 
 
 def contrast(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what the contrast looks like.
-
-    Parameters
-    ----------
-    figures : mapping
-        ``Figures`` of `quality`.
-
-    Returns
-    -------
-    {"FLAIR", "T1w", "T2w", "unknown"}
-    """
+    """Say what the contrast looks like by the figures of `quality`: FLAIR, T1w, T2w or unknown."""
     fluid, bright, grey = (
         figures[name]["Value"] for name in ("FluidToWhite", "BrightFluid", "GreyToWhite")
     )
@@ -122,18 +159,7 @@ def contrast(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def measure(images: QualityImages) -> dict[str, float | None]:
-    """Measure all figures of `LIMITS`.
-
-    Parameters
-    ----------
-    images : QualityImages
-        The scan.
-
-    Returns
-    -------
-    dict
-        Value by name; None for what this image does not tell.
-    """
+    """Measure all figures of `LIMITS`, by name; None for what this image does not tell."""
     sizes = sorted(float(size) for size in images.zooms)
     voxel_ml = float(np.prod(images.zooms)) / 1000
     values: dict[str, float | None] = {
@@ -183,20 +209,8 @@ def loose_share(brain: np.ndarray) -> float | None:
 def ghost(raw: np.ndarray, brain: np.ndarray, white: float) -> float | None:
     """Return how bright the air beside the brain's slices is, relative to white matter.
 
-    Parameters
-    ----------
-    raw : ndarray, (X, Y, Z)
-        FLAIR as it came.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
-    white : float
-        White matter.
-
-    Returns
-    -------
-    float or None
-        95th percentile; None where there is no skull, or where the scanner or a defacing program
-        set the air to 0.
+    It is the 95th percentile in the raw FLAIR; None where there is no skull, or where the scanner
+    or a defacing program set the air to 0. Image and mask are (X, Y, Z).
     """
     beside = brain.any(axis=(0, 1))
     head = ndimage.binary_fill_holes(ndimage.binary_opening(raw > _HEAD * white))
@@ -212,19 +226,8 @@ def bias_field_detail(raw: np.ndarray, corrected: np.ndarray, brain: np.ndarray)
 
     A coil's field is smooth. A mass, an infarct or heavy motion leave a bump in the field that N4
     finds, and are flattened with it: then they are no longer bright in the corrected image.
-
-    Parameters
-    ----------
-    raw, corrected : ndarray, (X, Y, Z)
-        FLAIR before and after bias correction.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
-
-    Returns
-    -------
-    float or None
-        Standard deviation of the field's logarithm after a cubic polynomial was taken off; None
-        where the brain is too small.
+    Returned is the standard deviation of the field's logarithm after a cubic polynomial was taken
+    off; None where the brain is too small. The images and the mask are (X, Y, Z).
     """
     inside = brain & (raw > 0) & (corrected > 0)
     if np.count_nonzero(inside) < _FEW_VOXELS:

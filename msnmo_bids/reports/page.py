@@ -56,8 +56,8 @@ def data_uri(figure: Path) -> str | None:
     return "data:image/svg+xml," + quote(re.sub(r"\s+", " ", text[max(start, 0) :]), safe=_SAFE)
 
 
-def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
-    """Format a number with a fixed number of decimals; what is not a number becomes ``missing``.
+def decimals(value: Any, digits: int = 2) -> str:
+    """Format a number with a fixed number of decimals; what is not a number becomes ``n/a``.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def decimals(value: Any, digits: int = 2, missing: str = "n/a") -> str:
     ('3.14', 'n/a')
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.{digits}f}" if is_number else missing
+    return f"{value:.{digits}f}" if is_number else "n/a"
 
 
 def probability(value: Any) -> str:

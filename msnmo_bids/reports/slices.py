@@ -21,6 +21,7 @@ AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 SIDES = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 _AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 OBLIQUE_DEGREES = 3.0
+WINDOW_PERCENTILES = (0.5, 10, 50, 99.8)  # black, darkest tenth, median, white
 
 
 @dataclass(frozen=True)
@@ -179,19 +180,18 @@ def evenly(mask: np.ndarray, plane: str, count: int, trim: float = 0.12) -> list
     return sorted({round(k) for k in np.linspace(first + inset, last - inset, count)})
 
 
-def window(values: np.ndarray, low: float = 0.5, high: float = 99.8) -> tuple[float, float]:
+def window(values: np.ndarray) -> tuple[float, float]:
     """Return the grey-value window of an image from robust percentiles of some of its voxels.
 
     Fluid is so much darker than tissue on FLAIR that tissue would be squeezed into the bright end:
     where the median would be brighter than mid-grey, the lower end is raised until it is not, but
     not above the darkest tenth.
 
-    `low` and `high` are the percentiles shown black (or below it) and white; the ends are never
-    equal.
+    The values may be those in the brain; the ends are never equal.
     """
     if not values.size:
         return 0.0, 1.0
-    bottom, tenth, median, top = map(float, np.percentile(values, [low, 10, 50, high]))
+    bottom, tenth, median, top = map(float, np.percentile(values, WINDOW_PERCENTILES))
     raised = min(2 * median - top, tenth)
     if bottom < raised < top:
         bottom = raised
