@@ -28,7 +28,7 @@ from dev.detection import Detection, sensitivity_by_site
 from dev.naming import class_limits, fit_calibration, named
 from dev.simulated_people import CLASSES, SICK, SMALL_VESSELS, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
-from msnmo_bids.evaluation.classification import calibration_error, roc_area
+from msnmo_bids.evaluation.metrics import calibration_error, roc_area
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SEGMENTATION, JointConfig

@@ -27,7 +27,7 @@ from scipy import ndimage
 from dev.pictures import draw
 from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.segmentation import compare_masks, dice
+from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions

@@ -24,7 +24,7 @@ import pandas as pd
 from nibabel.processing import resample_from_to
 
 from dev.sources import labelled_data, source_of
-from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.labelled.scans import LabelledScan
 

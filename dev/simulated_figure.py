@@ -11,7 +11,7 @@ import pandas as pd
 
 from dev.naming import LARGEST_RISK
 from dev.simulated_summary import nameable, risk_coverage
-from msnmo_bids.evaluation.classification import (
+from msnmo_bids.evaluation.metrics import (
     calibration_bins,
     calibration_error,
 )

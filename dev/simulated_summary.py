@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.evaluation.classification import (
+from msnmo_bids.evaluation.metrics import (
     calibration_error,
     probability_columns,
     roc_area,

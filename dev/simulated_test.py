@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from dev.simulated_people import HEALTHY, SICK, corrected_regions
+from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.evaluation.rule import rule_diagnosis
-from msnmo_bids.evaluation.segmentation import compare_masks, dice
 from msnmo_bids.lesions.descriptors import describe_lesions
 from msnmo_bids.lesions.pipeline import find_lesions
 from msnmo_bids.model.inference import LesionClassification, Prediction, classify_lesions, predict
@@ -171,7 +171,7 @@ def evaluate_case(
     Returns
     -------
     dict
-        A row: the case, the measures of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`,
+        A row: the case, the measures of :func:`~msnmo_bids.evaluation.metrics.compare_masks`,
         ``dsc_0.3`` ..., volumes (ml), ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all
         networks and views name one class, and what `with_rule` asks for.
     """

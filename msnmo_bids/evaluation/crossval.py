@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
-from msnmo_bids.evaluation import segmentation
-from msnmo_bids.evaluation.classification import probability_columns
+from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, probability_columns
 from msnmo_bids.text import natural_key
 
 IDENTITY = ("dataset", "participant_id", "session_id", "scan")
@@ -59,7 +58,7 @@ def positive_class(asked: str | None, classes: Sequence[str]) -> str:
 
 def scan_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of a fold's ``scans.tsv``, for diagnoses of these names."""
-    measured = [*segmentation.METRICS, *segmentation.VOLUMES]
+    measured = [*MASK_METRICS, *VOLUMES]
     return [*_OF_A_SCAN, *measured, *probability_columns(classes)]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.classification import calibration_bins
 from msnmo_bids.evaluation.crossval import (
     CURVES,
     REFERENCE,
@@ -20,6 +19,7 @@ from msnmo_bids.evaluation.crossval import (
     ModelResults,
     read_curves,
 )
+from msnmo_bids.evaluation.metrics import calibration_bins
 from msnmo_bids.evaluation.summary import Measure, classified
 from msnmo_bids.evaluation.tables import label
 from msnmo_bids.reports.panels import DPI

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.evaluation import classification, segmentation
-from msnmo_bids.evaluation.classification import classification_metrics, probability_columns
 from msnmo_bids.evaluation.crossval import MISSING, REFERENCE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.metrics import (
+    CLASS_METRICS,
+    MASK_METRICS,
+    VOLUMES,
+    classification_metrics,
+    pooled,
+    probability_columns,
+)
 from msnmo_bids.evaluation.statistics import (
     DRAWS,
     Interval,
@@ -25,7 +31,7 @@ from msnmo_bids.evaluation.statistics import (
 
 #: DSC, PPV, TPR and VD over the voxels of all scans together.
 POOLED = ("pooled_dsc", "pooled_ppv", "pooled_tpr", "pooled_vd")
-METRICS = (*segmentation.METRICS, *POOLED, *classification.METRICS)
+METRICS = (*MASK_METRICS, *POOLED, *CLASS_METRICS)
 
 SITE_COLUMNS = ("dataset", "site", "diagnosis", "subjects", "scans", "model", "dsc", "dsc_scans",
                 "acc", "acc_scans")  # fmt: skip
@@ -141,11 +147,11 @@ def _mean_of_folds(
 
 
 def _value(found: CrossValidation, scans: pd.DataFrame, metric: str) -> float | None:
-    if metric in segmentation.METRICS:
+    if metric in MASK_METRICS:
         return float(scans[metric].mean())
     if metric in POOLED:
-        true, predicted = (scans[name] for name in segmentation.VOLUMES)
-        return segmentation.pooled(true, predicted, scans["dsc"])[metric.removeprefix("pooled_")]
+        true, predicted = (scans[name] for name in VOLUMES)
+        return pooled(true, predicted, scans["dsc"])[metric.removeprefix("pooled_")]
     measures = classification_metrics(
         scans["label"].to_numpy(),
         scans[probability_columns(found.classes)].to_numpy(),
@@ -161,11 +167,11 @@ def _with_value(
     found: CrossValidation, scans: pd.DataFrame, metric: str
 ) -> tuple[pd.DataFrame, Statistic | None]:
     """Return the scans that a metric is over, and its value in each draw of a bootstrap."""
-    if metric in segmentation.METRICS:
+    if metric in MASK_METRICS:
         scans = scans[scans[metric].notna()]
         return scans, _mean_of(scans[metric])
     if metric in POOLED:
-        scans = scans[scans[["dsc", *segmentation.VOLUMES]].notna().all(axis=1)]
+        scans = scans[scans[["dsc", *VOLUMES]].notna().all(axis=1)]
         return scans, _pooled_dsc(scans) if metric == "pooled_dsc" else None
     scans = classified(found, scans)
     if metric == "sn":
@@ -191,7 +197,7 @@ def _mean_of(values: pd.Series) -> Statistic:
 
 
 def _pooled_dsc(scans: pd.DataFrame) -> Statistic:
-    both = scans[list(segmentation.VOLUMES)].sum(axis=1).to_numpy(dtype=float)
+    both = scans[list(VOLUMES)].sum(axis=1).to_numpy(dtype=float)
     shared = scans["dsc"].to_numpy() * both
 
     def statistic(weights: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_text, write_tsv
-from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import MISSING, REFERENCE, CrossValidation
+from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS
 from msnmo_bids.evaluation.statistics import Test, holm
 from msnmo_bids.evaluation.summary import POOLED, Measure, compare
 
@@ -124,8 +124,8 @@ def build_tables(
     ]  # fmt: skip
     every = [*paper()["Models"], *(name for name in measures if name not in paper()["Models"])]
     for name, metrics in (
-        ("segmentation", (*segmentation.METRICS, *POOLED)),
-        ("classification", classification.METRICS),
+        ("segmentation", (*MASK_METRICS, *POOLED)),
+        ("classification", CLASS_METRICS),
     ):
         there = [m for m in every if m in measures and any(measures[m][k].scans for k in metrics)]
         title = f"All metrics of {name}, all models"

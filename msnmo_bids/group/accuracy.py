@@ -12,8 +12,8 @@ import pandas as pd
 
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation, ModelResults, scan_columns
+from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, probability_columns
 from msnmo_bids.evaluation.plots import calibration_figure, roc_figure
 from msnmo_bids.evaluation.summary import Measure, classified, guesses, summarise
 from msnmo_bids.group.cohort import Cohort
@@ -64,7 +64,7 @@ def as_results(
     CrossValidation
         Models `REFERENCE`, `NAMED` and ``Site <name>`` for each of several sites, all in one fold.
         A scan without lesions has no pattern, and so no probabilities; its metrics are those of
-        `segmentation.compare_masks` in `comparisons`.
+        `compare_masks` in `comparisons`.
     """
     classes, rows = cohort.classes, []
     for record in cohort.records:
@@ -85,8 +85,8 @@ def as_results(
         rows.append(row | dict(comparisons.get(record.relative, {})))
     columns = [*scan_columns(classes), "subject", "called_as"]
     table = pd.DataFrame(rows, columns=columns, index=[row["scan"] for row in rows])
-    measured = [*segmentation.METRICS, *segmentation.VOLUMES]
-    measured += classification.probability_columns(classes)
+    measured = [*MASK_METRICS, *VOLUMES]
+    measured += probability_columns(classes)
     table[measured] = table[measured].astype(float)
     parts = {REFERENCE: table, NAMED: table[table["called_as"].isin(classes)]}
     sites = sorted(set(table["site"]), key=natural_key)

@@ -15,9 +15,9 @@ from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.evaluation.crossval import REFERENCE, CrossValidation
+from msnmo_bids.evaluation.metrics import VOLUMES, compare_masks
 from msnmo_bids.evaluation.overlays import CASES, Example, overlay_figure
 from msnmo_bids.evaluation.plots import figure_file
-from msnmo_bids.evaluation.segmentation import VOLUMES, compare_masks
 from msnmo_bids.evaluation.summary import Measure, summarise
 from msnmo_bids.group.accuracy import (
     Accuracy,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation import classification, segmentation
+from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS
 from msnmo_bids.evaluation.statistics import DRAWS
 from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import HEADINGS
@@ -112,7 +112,7 @@ def _accuracy(cohort: Cohort, evaluation: Evaluation) -> dict[str, Any]:
         "positive": cohort.positive,
         "draws": DRAWS,
         "confusion_columns": [*cohort.classes, INDETERMINATE, NO_RESULT],
-        "accuracy_heads": [HEADINGS[metric][0] for metric in classification.METRICS],
+        "accuracy_heads": [HEADINGS[metric][0] for metric in CLASS_METRICS],
         "accuracy_rows": _measures(evaluation),
         "disagreeing": _disagreeing(cohort),
     }
@@ -126,13 +126,13 @@ def _masks(cohort: Cohort, evaluation: Evaluation) -> dict[str, Any]:
         rows = [(by_name[scan], row) for scan, row in agreement.metrics.items()]
         means = [
             (HEADINGS[metric][0], cell(metric, agreement.measures[metric]))
-            for metric in (*segmentation.METRICS, "pooled_dsc")
+            for metric in (*MASK_METRICS, "pooled_dsc")
         ]
     return {
         "agreement": agreement,
         "agreement_rows": rows,
         "agreement_means": means,
-        "segmentation_metrics": segmentation.METRICS,
+        "segmentation_metrics": MASK_METRICS,
     }
 
 
@@ -183,7 +183,7 @@ def _measures(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str, st
     return [
         (
             shown_name(name),
-            [cell(metric, measures[metric]) for metric in classification.METRICS],
+            [cell(metric, measures[metric]) for metric in CLASS_METRICS],
         )
         for name, measures in evaluation.accuracy.measures.items()
     ]

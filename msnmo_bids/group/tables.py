@@ -10,8 +10,8 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation import classification, segmentation
 from msnmo_bids.evaluation.crossval import REFERENCE
+from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES
 from msnmo_bids.evaluation.summary import Measure
 from msnmo_bids.evaluation.tables import short_name
 from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
@@ -228,12 +228,12 @@ def _accuracy(accuracy: Accuracy) -> tuple[Dictionary, list[dict[str, Any]]]:
             f"site. {NO_REAL_NMOSD}"
         )
     }
-    for metric in classification.METRICS:
+    for metric in CLASS_METRICS:
         columns |= _measure_columns(metric)
     rows = []
     for name, measures in accuracy.measures.items():
         row: dict[str, Any] = {"scans_of": shown_name(name)}
-        for metric in classification.METRICS:
+        for metric in CLASS_METRICS:
             row |= _measure_cells(metric, measures[metric])
         rows.append(row)
     return columns, rows
@@ -270,7 +270,7 @@ def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
 
 def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, list[dict[str, Any]]]:
     columns: Dictionary = dict(_SCAN)
-    for metric in (*segmentation.METRICS, *segmentation.VOLUMES):
+    for metric in (*MASK_METRICS, *VOLUMES):
         title = _VOLUMES.get(metric) or short_name(metric)
         columns[metric] = _about(f"{title}, on the scan's own grid", _UNITS.get(metric, ""))
     columns["reason"] = _about("Why the scan was not compared; n/a otherwise")

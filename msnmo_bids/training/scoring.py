@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from msnmo_bids.bids.dataset import atomic_path, write_tsv
-from msnmo_bids.evaluation.classification import probability_columns
 from msnmo_bids.evaluation.crossval import SCANS, scan_columns
+from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
 from msnmo_bids.evaluation.rule import rule_diagnosis
-from msnmo_bids.evaluation.segmentation import compare_masks
 from msnmo_bids.labelled.samples import NativeGrid, Sample
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.lesions.regions import locate_regions
@@ -124,7 +123,7 @@ def compare_lesions(
     labels : ndarray of int32, (X, Y, Z)
         Lesions that were found, numbered.
     measures : dict
-        Of :func:`~msnmo_bids.evaluation.segmentation.compare_masks`; empty without a manual mask.
+        Of :func:`~msnmo_bids.evaluation.metrics.compare_masks`; empty without a manual mask.
     """
     labels = find_lesions(grid.to_native(probability), grid.voxel_volume, criteria).labels
     if scan.labelled.mask is None:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.evaluation.crossval import scan_columns
-from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.evaluation.metrics import compare_masks
 
 CLASSES = ("MS", "NMOSD")
 SHAPE = (18, 20, 16)

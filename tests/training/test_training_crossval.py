@@ -14,7 +14,7 @@ from msnmo_bids.cli import crossval as crossval_command
 from msnmo_bids.cli import train as train_command
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import scan_columns
-from msnmo_bids.evaluation.segmentation import compare_masks
+from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
