@@ -107,19 +107,7 @@ class Selection:
 
 
 def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list[str]:
-    """Return the participants of a data set, or the ones asked for.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    labels : sequence of str, optional
-        Labels asked for, with or without ``sub-``.
-
-    Returns
-    -------
-    list of str
-        Sorted labels without ``sub-``.
+    """Return the participants of a data set, or the ones asked for, sorted, without ``sub-``.
 
     Raises
     ------
@@ -163,11 +151,6 @@ def find_scans(
     database_dir : Path, optional
         pybids' database: read when it is there, made when not.
 
-    Returns
-    -------
-    Selection
-        Scans, participants, and participants without FLAIR.
-
     Raises
     ------
     MsnmoError
@@ -197,20 +180,10 @@ def find_scans(
 
 
 def read_filters(path: Path) -> dict[str, Any]:
-    """Read a BIDS filter file and return its part for FLAIR.
+    """Read a BIDS filter file and return its part for FLAIR: entities and values as in the file.
 
-    The file has the form that fMRIPrep uses: one object a query, here ``flair``; ``null`` means
+    The file has the form that fMRIPrep uses: one object per query, here ``flair``; ``null`` means
     that the entity is absent, ``"*"`` that it has any value. Other queries are ignored.
-
-    Parameters
-    ----------
-    path : Path
-        JSON file.
-
-    Returns
-    -------
-    dict
-        Entities and their values, as in the file.
 
     Raises
     ------
@@ -290,12 +263,8 @@ def _as_on_disk(
 ) -> tuple[set[str], set[str]]:
     """Compare a database with the data set as it is now, and name what differs.
 
-    Returns
-    -------
-    indexed : set of str
-        What the database knows and is still there.
-    unknown : set of str
-        Participants with scans that it does not know.
+    Return what the database knows and is still there, and the participants with scans that it does
+    not know.
     """
     folders = (bids_dir / f"sub-{subject}" for subject in subjects)
     there = {
@@ -426,12 +395,10 @@ def _of_sessions(
     return [scan for scan in scans if scan.session in wanted]
 
 
-def _unknown(what: str, missing: list[str], existing: list[str], shown: int = 20) -> MsnmoError:
-    there = ", ".join(existing[:shown]) or "none"
-    more = f" and {len(existing) - shown} more" if len(existing) > shown else ""
+def _unknown(what: str, missing: list[str], existing: list[str]) -> MsnmoError:
     return MsnmoError(
         f"no such {what}: {', '.join(missing)}",
-        remedy=f"There are: {there}{more}",
+        remedy=f"There are: {listed(existing, shown=20) or 'none'}",
         exit_code=ExitCode.NOTHING_SELECTED,
     )
 

@@ -143,18 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
-    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis a person.
+    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis per person.
 
-    Parameters
-    ----------
-    text : str
-        ``"MS,NMOSD"``, taken in turn, or ``"MS:2,HC:1"``, with numbers.
-    participants : int or None
-        Number of people; with numbers in `text` it may only repeat their sum.
-
-    Returns
-    -------
-    tuple of str
+    With numbers in `text`, `participants` may only repeat their sum.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What all nodes of msnmo share: how they report a failure that a user can act on."""
+"""What all nodes share: how a failure is reported, and the images that they hand to each other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from nipype.interfaces.base import Bunch, SimpleInterface
 
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.preprocessing.geometry import with_equal_forms
 
 FAILURE_FILE = "failure.json"
 
@@ -36,15 +39,7 @@ class StepInterface(SimpleInterface):
 
 
 def write_failure(folder: Path, error: MsnmoError) -> None:
-    """Write an error beside the node that met it.
-
-    Parameters
-    ----------
-    folder : Path
-        The node's working directory.
-    error : MsnmoError
-        What went wrong.
-    """
+    """Write an error into the working directory of the node that met it."""
     record = {
         "problem": error.problem,
         "file": error.file,
@@ -67,3 +62,28 @@ def read_failure(folder: Path) -> MsnmoError | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def load_array(path: Path, dtype: type | None = None) -> np.ndarray:
+    """Return an image's values, (X, Y, Z), in its own dtype unless one is given."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
+
+
+def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:
+    """Write an array, (X, Y, Z), its dtype kept, on the grid of another image; return `out`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    grid = nib.Nifti1Image.from_filename(reference)
+    if array.shape != grid.shape[:3]:
+        raise ValueError(f"an array of shape {array.shape} does not fit {reference} {grid.shape}")
+    return write_array(array, grid.affine, out)
+
+
+def write_array(array: np.ndarray, affine: np.ndarray, out: Path) -> Path:
+    """Write an array, (X, Y, Z), its dtype kept, with an affine, (4, 4), index to mm."""
+    nib.save(with_equal_forms(array, affine), out)
+    return out

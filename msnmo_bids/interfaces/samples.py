@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.interfaces.base import StepInterface, load_array
+from msnmo_bids.labelled.lesion_masks import read_lesion_mask
+from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
+from msnmo_bids.preprocessing.cube import CubeTransform
+from msnmo_bids.version import get_version
 
 
 class _WriteSampleInputSpec(BaseInterfaceInputSpec):
@@ -42,16 +49,6 @@ class WriteSample(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import nibabel as nib
-        import numpy as np
-
-        from msnmo_bids.errors import BadInputError
-        from msnmo_bids.interfaces.images import load_array
-        from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-        from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
-        from msnmo_bids.preprocessing.cube import CubeTransform
-        from msnmo_bids.version import get_version
-
         given = self.inputs
         mask_file = Path(given.mask_file)
         sizes = nib.affines.voxel_sizes(nib.Nifti1Image.from_filename(mask_file).affine)

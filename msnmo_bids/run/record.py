@@ -63,18 +63,11 @@ def write_configuration(job: Job, command: Sequence[str]) -> None:
 
 
 def finish(job: Job, session: Session, *, ended_by: ExitCode | None = None) -> None:
-    """Write the record of a run; say what failed.
+    """Write the record of a run; say what failed. The session gets counts and exit code.
 
-    Parameters
-    ----------
-    job : Job
-        The run.
-    session : Session
-        Gets the final counts and the exit code.
-    ended_by : ExitCode, optional
-        Why the run ended before its end (interrupted, an unexpected error). Then scans without
-        result have not failed: they are pending, the next run processes them and writes their
-        reports.
+    `ended_by` says why the run ended before its end (interrupted, an unexpected error). Then scans
+    without result have not failed: they are pending, the next run processes them and writes their
+    reports.
     """
     scans = job.plan.selection.scans
     _settle(job, scans, ended=ended_by is not None)

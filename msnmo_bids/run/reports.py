@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
-from msnmo_bids.bids.dataset import write_citations, write_shared_files
+from msnmo_bids.bids.dataset import read_record, write_citations, write_shared_files
 from msnmo_bids.bids.names import io_spec, report_path
-from msnmo_bids.bids.raw_image import KEY, why_other_image
-from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, read_scan
-from msnmo_bids.bids.resume import diagnosis_path, read_diagnosis
-from msnmo_bids.bids.runs import latest_comparisons, latest_records, read_runs, with_steps
+from msnmo_bids.bids.records import (
+    ScanRecord,
+    Status,
+    VisitsRecord,
+    latest_comparisons,
+    latest_records,
+    read_runs,
+    read_scan,
+    with_steps,
+)
+from msnmo_bids.bids.resume import RAW_IMAGE, diagnosis_path, read_diagnosis, why_other_image
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.run.due_comparisons import possible_comparisons, why_left_out
-from msnmo_bids.run.plan import Plan
+from msnmo_bids.run.plan import Plan, possible_comparisons, why_left_out
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
 
@@ -43,18 +47,8 @@ def write_reports(
 ) -> None:
     """Write the participants' reports, from what is on disk and what failed.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    plan : Plan
-        Scans of the data set and settings.
-    subjects : iterable of str
-        Labels without ``sub-``.
-    now : sequence of ScanRecord
-        What this run says of its scans, which no ``run.json`` holds yet.
-    compared : sequence of dict
-        Its entries of comparisons, likewise.
+    `now` and `compared` are what this run says of its scans and comparisons, which no ``run.json``
+    holds yet.
     """
     from msnmo_bids.reports.participant import write_participant_report
 
@@ -87,34 +81,22 @@ def _methods(output_dir: Path) -> Iterator[str]:
         io_spec()["changes"]["both"]["record"]["suffix"],
     ):
         for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
-            with suppress(OSError, ValueError):
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(record, dict) and isinstance(record.get("Methods"), str):
-                    yield record["Methods"]
+            methods = (read_record(path) or {}).get("Methods")
+            if isinstance(methods, str):
+                yield methods
 
 
 def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:
     """Return how a scan stands now.
 
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-    latest : mapping
-        From :func:`msnmo_bids.bids.runs.latest_records`.
-
-    Returns
-    -------
-    ScanRecord
-        Pending where the results are those of another raw image than the one that is there now.
+    It is pending where the results are those of another raw image than the one that is there now.
+    `latest` is from :func:`msnmo_bids.bids.records.latest_records`.
     """
     known = replace(latest.get(scan.relative, ScanRecord.of(scan)), notes=tuple(scan.notes))
     record = read_scan(output_dir, known)
     if record.status != Status.COMPLETE:
         return record
-    reason = why_other_image(scan, record.diagnosis.get(KEY))
+    reason = why_other_image(scan, record.diagnosis.get(RAW_IMAGE))
     return record if reason is None else replace(
         record, status=Status.PENDING, message=reason,
         remedy="Run the participant level again", diagnosis={},
@@ -165,19 +147,9 @@ def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, 
 
 
 def stale_reports(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
-    """Return the participants whose report is missing or older than what it reports.
+    """Return the participants whose report is missing or older than what it reports, in order.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    scans : sequence of Scan
-        All that the reports are about.
-
-    Returns
-    -------
-    list of str
-        Labels without ``sub-``, in the order of the scans.
+    `scans` are all that the reports are about.
     """
     subjects = dict.fromkeys(scan.subject for scan in scans)
     return [

@@ -182,15 +182,7 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
 
 @dataclass(frozen=True)
 class SiteData:
-    """The prepared scans of one or several data sets.
-
-    Parameters
-    ----------
-    scans : list of PreparedScan
-        What can be used.
-    notes : tuple of str
-        What a reader of the results must know of the data.
-    """
+    """The prepared scans of one or several data sets, and what a reader must know of them."""
 
     scans: list[PreparedScan]
     notes: tuple[str, ...]
@@ -198,11 +190,6 @@ class SiteData:
 
 def gather(options: TrainingOptions) -> SiteData:
     """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
-
-    Returns
-    -------
-    SiteData
-        At least one scan.
 
     Raises
     ------

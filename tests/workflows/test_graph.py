@@ -16,14 +16,13 @@ from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
-from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.preprocessing import (
     ants_version,
     init_bias_correction_wf,
     init_skull_strip_wf,
 )
 from msnmo_bids.workflows.provenance import run_record
-from msnmo_bids.workflows.scan import init_scan_wf
+from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {

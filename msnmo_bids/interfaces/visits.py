@@ -1,4 +1,4 @@
-"""Register two visits, compare them, draw and write what changed."""
+"""Nodes that register two visits, compare them, draw and write what changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.bids.changes import ChangeResults, write_changes
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.interfaces.base import StepInterface, write_array
+from msnmo_bids.visits.compare import (
+    VisitFiles,
+    compare,
+    describe,
+    find_motion,
+    halfway_images,
+)
 
 
 class _RegisterVisitsInputSpec(BaseInterfaceInputSpec):
@@ -33,11 +43,6 @@ class RegisterVisits(StepInterface):
     output_spec = _RegisterVisitsOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import numpy as np
-
-        from msnmo_bids.errors import BadInputError
-        from msnmo_bids.visits.compare import VisitFiles, find_motion
-
         visits = [VisitFiles.of(visit) for visit in (self.inputs.earlier, self.inputs.later)]
         try:
             motion = find_motion(*visits)
@@ -69,11 +74,6 @@ class CompareVisits(StepInterface):
     output_spec = _CompareVisitsOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import numpy as np
-
-        from msnmo_bids.interfaces.images import write_array
-        from msnmo_bids.visits.compare import VisitFiles, compare, describe, halfway_images
-
         changes = compare(
             VisitFiles.of(self.inputs.earlier),
             VisitFiles.of(self.inputs.later),
@@ -140,8 +140,6 @@ class WriteChanges(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.bids.changes import ChangeResults, write_changes
-
         given = self.inputs
         found = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
         results = ChangeResults(
