@@ -19,6 +19,7 @@ STEP_NAMES = {
     "network": "lesion segmentation and classification",
     "regions": "brain regions",
     "segment": "lesion measurement",
+    "classify": "classification of the lesions",
     "quality": "quality of the image",
     "figures": "figures",
     "write_derivatives": "writing the derivatives",

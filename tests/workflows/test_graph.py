@@ -220,6 +220,7 @@ def test_lesions_are_classified_by_a_node_of_its_own(
 ):
     workflow = build([make_scan()], settings, lesion_weights, tmp_path)
     assert steps_of(workflow) >= {"lesion_wf.classify"}
+    assert {step_name(name) for name in steps_of(workflow)} <= set(STEP_NAMES.values())
     wf = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf")
     assert not wf.get_node("network").interface.inputs.classify
     assert "It gave a score for each class as well." in text_of(
