@@ -158,6 +158,25 @@ class Folders:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Assets:
+    """What simulated brains are made of."""
+
+    TITLE: ClassVar[str] = "what simulated brains are made of"
+
+    anatomy: Path | None = option(
+        "folder of whole-head label maps with FreeSurfer labels (default: one head, built from "
+        "the MNI tissue maps)",
+        metavar="FOLDER",
+        type=Path,
+    )
+    lesion_shapes: Path | None = option(
+        "library of real lesion shapes, .npz (default: procedural shapes)",
+        metavar="FILE",
+        type=Path,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Performance:
     """Cores, memory, Nipype plugin and device."""
 

@@ -14,6 +14,7 @@ from msnmo_bids.model import registry
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.run.checks import work_folder
 from msnmo_bids.run.options import (
+    Assets,
     Folders,
     Options,
     Performance,
@@ -88,7 +89,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulated:
+class Simulated(Assets):
     """Simulated brains beside the real ones."""
 
     TITLE: ClassVar[str] = "simulated brains beside the real ones"
@@ -98,16 +99,6 @@ class Simulated:
         default=0.0,
         metavar="SHARE",
         type=between(0, 0.95),
-    )
-    anatomy: Path | None = option(
-        "whole-head label maps with FreeSurfer labels (default: one head of the MNI maps)",
-        metavar="FOLDER",
-        type=Path,
-    )
-    lesion_shapes: Path | None = option(
-        "library of real lesion shapes, .npz (default: procedural shapes)",
-        metavar="FILE",
-        type=Path,
     )
 
     def simulation(self, cache: Path | None) -> Simulation | None:
@@ -271,7 +262,9 @@ def train(options: TrainOptions) -> None:
         If the options or the data are wrong.
     """
     config = options.config
-    entry = _entry(options, read_network_settings(options.network_config))
+    entry = network_entry(
+        options.model, read_network_settings(options.network_config), options.network_config
+    )
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.processes import process_group
 
@@ -283,11 +276,14 @@ def train(options: TrainOptions) -> None:
         logger.info("Weights: %s", _fit(options, config, entry, data, ranks))
 
 
-def _entry(options: TrainOptions, settings: dict[str, dict[str, Any]]) -> registry.Entry:
+def network_entry(
+    model: str, settings: Mapping[str, Mapping[str, Any]], file: Path | None
+) -> registry.Entry:
+    """Return a network with the settings of a file, or refuse them before scans are prepared."""
     try:
-        return registry.entry(options.model).adapted(settings["network"], settings["loss"])
+        return registry.entry(model).adapted(settings["network"], settings["loss"])
     except ValueError as error:
-        raise UsageError(str(error), file=options.network_config) from error
+        raise UsageError(str(error), file=file) from error
 
 
 def _fit(
