@@ -7,6 +7,7 @@ whole, with the same content, so that it does not matter which one comes last.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,10 @@ from msnmo_bids.bids.names import CAM_PREFIX, class_label, derivative_kinds, io_
 from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.text import Note
 from msnmo_bids.version import CODE_URL
+
+logger = logging.getLogger(__name__)
 
 DATA = files("msnmo_bids.bids") / "data"
 NAME = "msnmo"
@@ -155,6 +159,33 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def check_description(bids_dir: Path) -> None:
+    """Name what is wrong with ``dataset_description.json``; a list in it stops pybids.
+
+    Raises
+    ------
+    MsnmoError
+        If it holds a list or a single value (16).
+    """
+    file = bids_dir / "dataset_description.json"
+    try:
+        content, notes = read_json(file)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        notes = [Note(f"cannot be read ({error}), ignored")]
+    else:
+        if not isinstance(content, dict):
+            raise MsnmoError(
+                "does not hold fields in braces",
+                file=file,
+                remedy='Write {"Name": "...", "BIDSVersion": "1.10.0"}',
+                exit_code=ExitCode.INVALID_BIDS,
+            )
+    for note in notes:
+        logger.warning("%s: %s", file.name, note)
 
 
 def dataset_description(output_dir: Path, bids_dir: Path, version: str) -> dict[str, Any]:

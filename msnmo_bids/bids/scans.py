@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.dataset import subject_folders
+from msnmo_bids.bids.dataset import check_description, subject_folders
 from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.text_files import read_json
@@ -159,7 +159,7 @@ def find_scans(
     """
     bids_dir = bids_dir.absolute()
     subjects = select_subjects(bids_dir, participants)
-    _check_description(bids_dir)
+    check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None, database_dir)
     indexed = set(_query(layout, {}))
     unknown: set[str] = set()
@@ -209,27 +209,6 @@ def read_filters(path: Path) -> dict[str, Any]:
         if entity in filters and filters[entity] != io_spec()["queries"]["flair"][entity]:
             raise UsageError(f"cannot change the {entity} of the query 'flair'", file=path)
     return filters
-
-
-def _check_description(bids_dir: Path) -> None:
-    """Name a description of the data set that cannot be read; a list in it stops pybids."""
-    file = bids_dir / "dataset_description.json"
-    try:
-        content, notes = read_json(file)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        notes = [Note(f"cannot be read ({error}), ignored")]
-    else:
-        if not isinstance(content, dict):
-            raise MsnmoError(
-                "does not hold fields in braces",
-                file=file,
-                remedy='Write {"Name": "...", "BIDSVersion": "1.10.0"}',
-                exit_code=ExitCode.INVALID_BIDS,
-            )
-    for note in notes:
-        logger.warning("%s: %s", file.name, note)
 
 
 def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None) -> BIDSLayout:
