@@ -64,9 +64,9 @@ def read_failure(folder: Path) -> MsnmoError | None:
         return None
 
 
-def load_array(path: Path, dtype: type | None = None) -> np.ndarray:
-    """Return an image's values, (X, Y, Z), in its own dtype unless one is given."""
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
+def load_array(path: Path) -> np.ndarray:
+    """Return an image's values, (X, Y, Z), in its own dtype."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
 
 
 def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:

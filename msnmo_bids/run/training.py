@@ -21,7 +21,9 @@ from msnmo_bids.run.options import (
     Preprocessing,
     at_least,
     between,
+    file_option,
     flag,
+    folder_option,
     option,
 )
 from msnmo_bids.run.plan import choose_tools
@@ -50,11 +52,9 @@ class Data:
     data: tuple[Path, ...] = option(
         "more BIDS data sets", default=(), nargs="+", metavar="FOLDER", type=Path
     )
-    labels: Path | None = option(
+    labels: Path | None = folder_option(
         "folder of the lesion masks, from each data set's root "
-        "(default: derivatives/manual, else derivatives/truth)",
-        metavar="FOLDER",
-        type=Path,
+        "(default: derivatives/manual, else derivatives/truth)"
     )
     classes: tuple[str, ...] = option(
         "diagnoses, as in the column 'diagnosis' of participants.tsv (default: MS NMOSD)",
@@ -68,16 +68,11 @@ class Data:
         metavar="N",
         type=at_least(32),
     )
-    cache_dir: Path | None = option(
-        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)",
-        metavar="FOLDER",
-        type=Path,
+    cache_dir: Path | None = folder_option(
+        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)"
     )
-    work_dir: Path | None = option(
-        "intermediate results (default: 'work' in the current folder)",
-        "-w",
-        metavar="FOLDER",
-        type=Path,
+    work_dir: Path | None = folder_option(
+        "intermediate results (default: 'work' in the current folder)", "-w"
     )
     validation_share: float = option(
         "share of the people that are not trained on, but choose the best weights; 0: none",
@@ -120,11 +115,9 @@ class Network:
         metavar="FACTOR",
         type=between(0.05, 4),
     )
-    network_config: Path | None = option(
+    network_config: Path | None = file_option(
         "YAML or JSON with settings of the joint model and of its losses: "
-        "{network: {pooling: lesion}, loss: {bce_weight: 1}}",
-        metavar="FILE",
-        type=Path,
+        "{network: {pooling: lesion}, loss: {bce_weight: 1}}"
     )
     threshold: float = option(
         "lesion probability above which a voxel is lesion",
@@ -245,11 +238,9 @@ class TrainOptions(TrainingOptions):
     TITLE: ClassVar[str] = "what to train"
 
     model: str = option(f"network: {', '.join(OWN)}", default="joint", choices=OWN, metavar="NAME")
-    initial_weights: Path | None = option(
+    initial_weights: Path | None = file_option(
         f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of this "
-        "version; network and classes are theirs (default: random)",
-        metavar="FILE",
-        type=Path,
+        "version; network and classes are theirs (default: random)"
     )
 
 
