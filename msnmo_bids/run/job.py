@@ -18,8 +18,7 @@ from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, expected_of
-from msnmo_bids.run.resources import Resources
-from msnmo_bids.run.session import nipype_level
+from msnmo_bids.run.resources import WORKERS_LOG, Resources
 from msnmo_bids.workflows.steps import (
     BATCH,
     VISITS_WORKFLOW,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from msnmo_bids.workflows.resources import Usage
 
 WORKFLOWS = (WORKFLOW, VISITS_WORKFLOW)
-WORKERS_LOG = "workers.log"
 
 
 @dataclass
@@ -137,12 +135,10 @@ class Job:
 
     def plugin_args(self) -> dict[str, Any]:
         """Return the arguments of the Nipype plugin."""
-        arguments = dict(self.resources.plugin_args)
+        arguments = self.resources.with_log(self.record.folder, self.options.verbose)
         if self.resources.plugin == "MultiProc":
             from msnmo_bids.workflows.plugin import gpu_names
 
-            arguments["worker_log"] = str(self.record.folder / WORKERS_LOG)
-            arguments["log_level"] = nipype_level(self.options.verbose)
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.run.options import Performance
+from msnmo_bids.run.session import nipype_level
 
 logger = logging.getLogger(__name__)
 
+WORKERS_LOG = "workers.log"
 MOST_THREADS = 4
 #: Of the free memory that a run takes.
 SHARE = 0.9
@@ -29,6 +31,13 @@ class Resources:
     plugin: str
     omp_nthreads: int
     plugin_args: dict[str, Any] = field(default_factory=dict)
+
+    def with_log(self, folder: Path, verbose: int) -> dict[str, Any]:
+        """Return the plugin's arguments; what workers print goes to a file in a folder."""
+        if self.plugin != "MultiProc":
+            return dict(self.plugin_args)
+        log = {"worker_log": str(folder / WORKERS_LOG), "log_level": nipype_level(verbose)}
+        return {**self.plugin_args, **log}
 
 
 def choose_resources(options: Performance) -> Resources:

@@ -28,7 +28,7 @@ from msnmo_bids.run.options import (
 )
 from msnmo_bids.run.plan import choose_tools
 from msnmo_bids.run.resources import choose_resources, set_environment
-from msnmo_bids.run.session import nipype_level, route_nipype
+from msnmo_bids.run.session import route_nipype
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import TrainingConfig, read_network_settings
 
@@ -195,10 +195,6 @@ def gather(options: TrainingOptions) -> SiteData:
     found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
     for line in describe(found).splitlines():
         logger.info("%s", line)
-    plugin_args = dict(resources.plugin_args)
-    if resources.plugin == "MultiProc":
-        plugin_args["worker_log"] = str(work_dir / "workers.log")
-        plugin_args["log_level"] = nipype_level(options.verbose)
     prepared, found = prepare_scans(
         found,
         cache_dir=options.cache_dir or options.output_dir / "prepared",
@@ -212,7 +208,7 @@ def gather(options: TrainingOptions) -> SiteData:
         ),
         cube_shape=(options.cube_side,) * 3,
         plugin=resources.plugin,
-        plugin_args=plugin_args,
+        plugin_args=resources.with_log(work_dir, options.verbose),
         omp_nthreads=resources.omp_nthreads,
     )
     table, _ = write_found(found, options.output_dir)
