@@ -37,6 +37,7 @@ from msnmo_bids.run.resources import check_plugin, choose_resources, set_environ
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
+from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS, step_name
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
@@ -136,8 +137,6 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
 
 def _process_participants(job: Job, session: Session) -> None:
     """Process participants batch by batch; wait for those that another run works on."""
-    from msnmo_bids.workflows.steps import LAST_NODE, step_name
-
     route_nipype(job.options.verbose)
     progress = Progress(job.scan_names, last_node=LAST_NODE, step_name=step_name)
     busy = job.plan.touched
@@ -185,7 +184,6 @@ def _process_batch(job: Job, session: Session, progress: Progress, subjects: Seq
 def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     """Run the workflow over scans; failures are gathered in the job."""
     from msnmo_bids.workflows.scan import init_msnmo_wf
-    from msnmo_bids.workflows.steps import LAST_NODE
 
     for scan in scans:
         remove_old_files(scan, job.output_dir)
@@ -210,7 +208,6 @@ def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) ->
     """Compare the visits of participants; failures are gathered in the job."""
     tidy_comparisons(subjects, scans, job.output_dir)
     if missing := due_comparisons(scans, (), job.output_dir):
-        from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
         from msnmo_bids.workflows.visits import init_visits_wf
 
         logger.info("%d comparisons of visits to make", len(missing))

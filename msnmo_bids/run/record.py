@@ -19,14 +19,12 @@ from msnmo_bids.errors import ExitCode, disk_error
 from msnmo_bids.run.job import Job
 from msnmo_bids.run.reports import stale_reports, write_methods, write_reports
 from msnmo_bids.run.session import Session
+from msnmo_bids.workflows.steps import STOPPED, WAITING
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
 
 logger = logging.getLogger(__name__)
-
-#: Step of scans that were not begun, because the run stopped at its first failure.
-WAITING = "waiting"
 
 
 def write_configuration(job: Job, command: Sequence[str]) -> None:
@@ -145,8 +143,7 @@ def _outcome(job: Job, scan: Scan, failure: Failure | None, *, ended: bool) -> S
     elif ended:
         return ScanRecord.of(scan, Status.PENDING, message=reason)
     elif job.stopped:
-        message = "not processed, because the run stopped at the first failure"
-        problem = {"step": WAITING, "message": message, "remedy": "Run again"}
+        problem = {"step": WAITING, "message": STOPPED, "remedy": "Run again"}
     else:
         message = f"no derivatives at the end of the run: {reason}"
         problem = {"step": "workflow", "message": message, "remedy": "Run again"}

@@ -17,7 +17,15 @@ from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.resources import Usage
-from msnmo_bids.workflows.steps import BATCH, LAST_NODE, PROGRAMS, scan_of, step_name
+from msnmo_bids.workflows.steps import (
+    BATCH,
+    LAST_NODE,
+    PROGRAMS,
+    STOPPED,
+    WAITING,
+    scan_of,
+    step_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -303,8 +311,7 @@ def _last_line(text: str) -> str:
 
 def _unfinished(prefix: str, error: Exception | None, stopped: bool) -> Failure:
     if stopped:
-        message = "not processed, because the run stopped at the first failure"
-        return Failure(prefix, "waiting", message, "Run again without --stop-on-first-crash")
+        return Failure(prefix, WAITING, STOPPED, "Run again without --stop-on-first-crash")
     reason = _exception(str(error)) if error is not None else "the run ended before it"
     return Failure(prefix, "workflow", f"not finished: {reason}", "Run again: it resumes here")
 

@@ -39,6 +39,8 @@ PROGRAMS = {
     ),
 }
 
+#: Step and message of what was not begun, because the run stopped at its first failure.
+WAITING, STOPPED = "waiting", "not processed, because the run stopped at the first failure"
 #: The node whose end completes a scan; a comparison of two visits.
 LAST_NODE, LAST_NODE_OF_VISITS = "write_derivatives", "write_changes"
 #: The workflow of a run, of its comparisons of visits; their folders in the work folder.
