@@ -144,8 +144,8 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
 
     @property
     def reads(self) -> tuple[Path, ...]:
-        """All data sets."""
-        return (*super().reads, *self.data)
+        """All data sets, and the label maps."""
+        return (*super().reads, *self.data, *([self.anatomy] if self.anatomy else ()))
 
     @property
     def writes(self) -> dict[str, Path | None]:
