@@ -172,11 +172,7 @@ class ChangeResults:
 
 
 def write_changes(
-    comparison: Comparison,
-    results: ChangeResults,
-    *,
-    output_dir: Path,
-    method: Mapping[str, Any],
+    comparison: Comparison, results: ChangeResults, *, output_dir: Path, method: Mapping[str, Any]
 ) -> list[str]:
     """Write everything about the change between two visits, the record last.
 

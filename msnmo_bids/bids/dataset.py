@@ -220,11 +220,7 @@ def _container() -> dict[str, str] | None:
     if not tag:
         return None
     apptainer = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    return {
-        "Type": "apptainer" if apptainer else "docker",
-        "Tag": tag,
-        "URI": f"docker://{tag}",
-    }
+    return {"Type": "apptainer" if apptainer else "docker", "Tag": tag, "URI": f"docker://{tag}"}
 
 
 def write_shared_files(

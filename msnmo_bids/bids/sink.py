@@ -22,12 +22,7 @@ from msnmo_bids.bids.names import (
     sidecar,
 )
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.sidecars import (
-    LESION_COLUMNS,
-    MORPHOMETRY_COLUMNS,
-    RAW_DATASET,
-    sidecar_for,
-)
+from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, RAW_DATASET, sidecar_for
 from msnmo_bids.diagnosis import Decision
 from msnmo_bids.preprocessing.nifti_file import open_nifti
 
@@ -91,11 +86,7 @@ class ScanResults:
 
 
 def write_scan_derivatives(
-    scan: Scan,
-    results: ScanResults,
-    *,
-    output_dir: Path,
-    provenance: Mapping[str, Any],
+    scan: Scan, results: ScanResults, *, output_dir: Path, provenance: Mapping[str, Any]
 ) -> list[str]:
     """Write every derivative of one scan with its sidecar; return all paths, the diagnosis last.
 

@@ -12,13 +12,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from msnmo_bids.bids.changes import ChangeResults, write_changes
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.interfaces.base import StepInterface, write_array
-from msnmo_bids.visits.compare import (
-    VisitFiles,
-    compare,
-    describe,
-    find_motion,
-    halfway_images,
-)
+from msnmo_bids.visits.compare import VisitFiles, compare, describe, find_motion, halfway_images
 
 
 class _RegisterVisitsInputSpec(BaseInterfaceInputSpec):

@@ -212,10 +212,7 @@ def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) ->
 
         logger.info("%d comparisons of visits to make", len(missing))
         workflow = init_visits_wf(
-            comparisons=missing,
-            output_dir=job.output_dir,
-            work_dir=job.work_dir,
-            method=method(),
+            comparisons=missing, output_dir=job.output_dir, work_dir=job.work_dir, method=method()
         )
         stamps = {one.name: fingerprint(one, job.output_dir, method()) for one in missing}
         job.comparison_failures += _run(job, workflow, LAST_NODE_OF_VISITS, stamps)

@@ -30,10 +30,7 @@ from msnmo_bids.version import get_version
 def write_shared(bids_dir: Path, output_dir: Path, plan: Plan) -> None:
     """Write the files at the top of the output folder."""
     write_shared_files(
-        output_dir,
-        bids_dir=bids_dir,
-        version=get_version(),
-        class_names=plan.metadata.class_names,
+        output_dir, bids_dir=bids_dir, version=get_version(), class_names=plan.metadata.class_names
     )
 
 

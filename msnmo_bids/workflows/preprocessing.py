@@ -73,11 +73,7 @@ def looks_for_skull(scan: Scan, settings: ProcessingSettings) -> bool:
 
 
 def init_preprocessing_wf(
-    *,
-    scan: Scan,
-    settings: ProcessingSettings,
-    voxels: int = 0,
-    omp_nthreads: int = 1,
+    *, scan: Scan, settings: ProcessingSettings, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
     """Build the workflow that prepares one scan, for a prediction and for a training alike.
 
@@ -132,11 +128,7 @@ def init_preprocessing_wf(
 
 
 def init_skull_strip_wf(
-    *,
-    tool: str,
-    bet_frac: float = 0.5,
-    voxels: int = 0,
-    omp_nthreads: int = 1,
+    *, tool: str, bet_frac: float = 0.5, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
     """Build the workflow that finds the brain.
 

@@ -12,12 +12,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
-from msnmo_bids.interfaces.visits import (
-    ChangeFigure,
-    CompareVisits,
-    RegisterVisits,
-    WriteChanges,
-)
+from msnmo_bids.interfaces.visits import ChangeFigure, CompareVisits, RegisterVisits, WriteChanges
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
@@ -44,11 +39,7 @@ less than {DEFAULT_RULE.grown_share:.0%} of its contrast at the other visit.
 
 
 def init_visits_wf(
-    *,
-    comparisons: Sequence[Comparison],
-    output_dir: Path,
-    work_dir: Path,
-    method: dict[str, Any],
+    *, comparisons: Sequence[Comparison], output_dir: Path, work_dir: Path, method: dict[str, Any]
 ) -> pe.Workflow:
     """Build the workflow that compares visits: one per participant, in it one per comparison.
 
