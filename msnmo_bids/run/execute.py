@@ -31,8 +31,15 @@ from msnmo_bids.run.plan import (
     with_machine,
 )
 from msnmo_bids.run.progress import Progress
-from msnmo_bids.run.record import close_batch, finish, write_configuration
-from msnmo_bids.run.reports import stale_reports, write_methods, write_reports, write_shared
+from msnmo_bids.run.record import (
+    close_batch,
+    finish,
+    stale_reports,
+    write_configuration,
+    write_methods,
+    write_reports,
+    write_shared,
+)
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged

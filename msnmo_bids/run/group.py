@@ -31,7 +31,7 @@ from msnmo_bids.run.checks import (
 )
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
-from msnmo_bids.run.reports import standing
+from msnmo_bids.run.record import standing
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session
 from msnmo_bids.text import merged

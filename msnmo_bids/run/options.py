@@ -31,18 +31,10 @@ def argument(text: str, **how: Any) -> Any:
 
 
 def option(text: str, *names: str, default: Any = None, **how: Any) -> Any:
-    """Return a field that is an option.
+    """Return a field that is an option; its name is ``--`` and the field's with dashes.
 
-    Parameters
-    ----------
-    text : str
-        Its help.
-    *names : str
-        Other names than the field's own, which is ``--`` and the name with dashes.
-    default : object
-        Value where the option is not given.
-    **how
-        As of argparse's ``add_argument``; a ``type`` raises ValueError with what is wrong.
+    `names` are others, `how` is as of argparse's ``add_argument``; a ``type`` raises ValueError
+    with what is wrong.
     """
     return field(default=default, metadata={"help": text, "names": names, **how})
 
