@@ -8,7 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import Bunch, SimpleInterface
+from nipype.interfaces.base import BaseInterfaceInputSpec, Bunch, File, SimpleInterface, traits
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
@@ -36,6 +36,30 @@ class StepInterface(SimpleInterface):
             write_failure(folder, error)
             raise
         return runtime
+
+
+class BrainInputSpec(BaseInterfaceInputSpec):
+    """What the steps on a brain need."""
+
+    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+
+
+class LastInputSpec(BaseInterfaceInputSpec):
+    """What the last node of a scan says of it (:mod:`msnmo_bids.workflows.execution`)."""
+
+    prefix = traits.Str(mandatory=True, desc="name of the scan, or of the comparison")
+    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
+
+
+class PreprocessedInputSpec(LastInputSpec):
+    """What the preprocessing says of a scan."""
+
+    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
+    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
+    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
 
 
 def write_failure(folder: Path, error: MsnmoError) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.interfaces.base import StepInterface, load_array, write_like
+from msnmo_bids.interfaces.base import BrainInputSpec, StepInterface, load_array, write_like
 from msnmo_bids.lesions.descriptors import describe_lesions
 from msnmo_bids.lesions.morphometry import measure_lesions
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
@@ -114,11 +114,6 @@ def _checked(array: np.ndarray | None, task: str, weights: str) -> np.ndarray:
     return array
 
 
-class _RegionMapInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask")
-
-
 class _RegionMapOutputSpec(TraitedSpec):
     region_file = File(exists=True, desc="region codes, int8 (X, Y, Z), .npy")
     mni_file = File(exists=True, desc="index to MNI mm (4, 4), .npy")
@@ -127,7 +122,7 @@ class _RegionMapOutputSpec(TraitedSpec):
 class RegionMap(StepInterface):
     """Anatomical regions on the grid of the FLAIR."""
 
-    input_spec = _RegionMapInputSpec
+    input_spec = BrainInputSpec
     output_spec = _RegionMapOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
@@ -141,9 +136,7 @@ class RegionMap(StepInterface):
         return {"region_file": str(region_file), "mni_file": str(mni_file)}
 
 
-class _SegmentInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+class _SegmentInputSpec(BrainInputSpec):
     transform_file = File(exists=True, mandatory=True, desc="the cube's box, JSON")
     probability_file = File(exists=True, mandatory=True, desc="probability on the cube, .npy")
     cam_file = File(exists=True, desc="CAMs on the cube (K, D, H, W), .npy")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
-from msnmo_bids.interfaces.base import StepInterface, load_array, write_like
+from msnmo_bids.interfaces.base import BrainInputSpec, StepInterface, load_array, write_like
 from msnmo_bids.preprocessing.bias import apply_field, n4_antspyx, shrink
 from msnmo_bids.preprocessing.cube import to_cube
 from msnmo_bids.preprocessing.geometry import conform
@@ -99,9 +99,7 @@ class Foreground(StepInterface):
         return {"mask_file": str(mask), "tool": dict(tool)}
 
 
-class _BrainMaskInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask of any tool")
+class _BrainMaskInputSpec(BrainInputSpec):
     tool = traits.Dict(mandatory=True, desc="{Tool, Version, Settings} of that tool")
     stripped = traits.Bool(
         False, usedefault=True, desc="the image came without its skull: no tool's mask counts"
@@ -136,9 +134,7 @@ class BrainMask(StepInterface):
         return {"mask_file": str(mask), "tool": tool, "flags": flags}
 
 
-class _ShrinkInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+class _ShrinkInputSpec(BrainInputSpec):
     grid_mm = traits.Range(1.0, 32.0, mandatory=True, desc="voxel side of the coarse grid, mm")
 
 
@@ -190,9 +186,7 @@ class N4AntsPyX(StepInterface):
         return {"bias_image": str(field)}
 
 
-class _ApplyMaskInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+class _ApplyMaskInputSpec(BrainInputSpec):
     field_file = File(exists=True, desc="bias field to divide by, on any grid; none if not given")
 
 
@@ -213,9 +207,7 @@ class ApplyMask(StepInterface):
         return {"out_file": str(out_file)}
 
 
-class _ToCubeInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+class _ToCubeInputSpec(BrainInputSpec):
     shape = traits.List(traits.Int, mandatory=True, minlen=3, maxlen=3, desc="voxels per side")
 
 

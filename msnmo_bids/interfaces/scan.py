@@ -12,7 +12,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from msnmo_bids.bids.resume import RAW_IMAGE, identify
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.interfaces.base import PreprocessedInputSpec, StepInterface
 from msnmo_bids.quality.scan_quality import scan_quality
 
 
@@ -74,15 +74,12 @@ class Figures(StepInterface):
         return {"figures": {kind: str(path) for kind, path in out.items()}}
 
 
-class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
+class _WriteDerivativesInputSpec(PreprocessedInputSpec):
     scan = traits.Any(mandatory=True, desc="the raw FLAIR (Scan)")
     raw_image = traits.Either(None, traits.Dict, desc="its size and time before it was read")
-    prefix = traits.Str(mandatory=True, desc="name of the raw FLAIR without suffix")
-    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     provenance = traits.Dict(mandatory=True, desc="what all scans of the run share")
     preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
     lesion_file = File(exists=True, mandatory=True, desc="lesion mask (RAS)")
     probability_file = File(exists=True, mandatory=True, desc="lesion probability (RAS)")
     label_file = File(exists=True, mandatory=True, desc="lesion labels (RAS)")
@@ -91,10 +88,6 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     class_probabilities = traits.Dict(mandatory=True, desc="by class")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
     distance = traits.Either(None, traits.Float, desc="from the training scans")
-    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
-    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
     quality = traits.Dict(mandatory=True, desc="level, reasons, contrast and figures")
     figures = traits.Dict(desc="SVG file by kind")
 

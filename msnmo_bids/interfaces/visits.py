@@ -11,7 +11,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 
 from msnmo_bids.bids.changes import ChangeResults, write_changes
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.interfaces.base import StepInterface, write_array
+from msnmo_bids.interfaces.base import LastInputSpec, StepInterface, write_array
 from msnmo_bids.visits.compare import VisitFiles, compare, describe, find_motion, halfway_images
 
 
@@ -110,10 +110,8 @@ class ChangeFigure(StepInterface):
         return {"figure": str(out)}
 
 
-class _WriteChangesInputSpec(BaseInterfaceInputSpec):
+class _WriteChangesInputSpec(LastInputSpec):
     comparison = traits.Any(mandatory=True, desc="the two scans (Comparison)")
-    prefix = traits.Str(mandatory=True, desc="name of the comparison")
-    native_file = traits.Str(mandatory=True, desc="the later raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     method = traits.Dict(mandatory=True, desc="version of the program and limits")
     methods_text = traits.Str(mandatory=True, desc="how visits were compared, in sentences")
