@@ -67,14 +67,9 @@ def decide(
         here has no limit.
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
-    distance : float, optional
-        Of the scan from the training scans (:mod:`msnmo_bids.model.density`).
-    farthest : float, optional
-        The largest distance with which a class is named.
-
-    Returns
-    -------
-    Decision
+    distance, farthest : float, optional
+        Of the scan from the training scans (:mod:`msnmo_bids.model.density`), and the largest with
+        which a class is named.
     """
     probabilities = _rounded(probabilities)
     likeliest = _likeliest(probabilities)
@@ -90,33 +85,44 @@ def decide(
         reasons.append(
             f"The scan is unlike the training scans (distance {distance:.2f}, limit {farthest:.2f})"
         )
-    others = sum(_likeliest(vote) != likeliest for vote in votes)
     if not lesions:
         flags.append(NO_LESION)
         reasons.append("No lesion was found, so there is no pattern to classify")
-    elif (least := (limits or {}).get(likeliest, 0.0)) is None:
-        flags.append(LOW_PROBABILITY)
-        if likeliest in LOOK_ALIKES:
-            reasons.append(
-                f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so "
-                "that no disease is named"
-            )
-        else:
-            reasons.append(f"These weights never name {likeliest}: they would be wrong too often")
-    elif probabilities[likeliest] < least:
-        flags.append(LOW_PROBABILITY)
-        reasons.append(
+    elif doubt := _doubt(probabilities, likeliest, limits or {}, votes):
+        flags.append(doubt[0])
+        reasons.append(doubt[1])
+    reason = ". ".join(reasons) or None
+    return Decision(INDETERMINATE if reason else likeliest, reason, probabilities, tuple(flags))
+
+
+def _doubt(
+    probabilities: Mapping[str, float],
+    likeliest: str,
+    limits: Mapping[str, float | None],
+    votes: Sequence[Mapping[str, float]],
+) -> tuple[str, str] | None:
+    """Return why the scores do not allow to name the likeliest class: a flag and a sentence."""
+    least = limits.get(likeliest, 0.0)
+    if least is None and likeliest in LOOK_ALIKES:
+        return LOW_PROBABILITY, (
+            f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so that no "
+            "disease is named"
+        )
+    if least is None:
+        return LOW_PROBABILITY, (
+            f"These weights never name {likeliest}: they would be wrong too often"
+        )
+    if probabilities[likeliest] < least:
+        return LOW_PROBABILITY, (
             f"{likeliest} has the highest score and is named from {least:g}: more lesions of a "
             "kind that one disease has and the other lacks would be needed"
         )
-    elif others:
-        flags.append(DISAGREEMENT)
-        reasons.append(
+    if others := sum(_likeliest(vote) != likeliest for vote in votes):
+        return DISAGREEMENT, (
             f"{others} of {len(votes)} networks or mirrored views name another class than their"
             " mean"
         )
-    reason = ". ".join(reasons) or None
-    return Decision(INDETERMINATE if reason else likeliest, reason, probabilities, tuple(flags))
+    return None
 
 
 def _likeliest(probabilities: Mapping[str, float]) -> str:

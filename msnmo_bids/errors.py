@@ -106,15 +106,7 @@ _SAID = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.
 def disk_error(error: BaseException) -> MsnmoError | None:
     """Return what a user can do about a disk, a permission or a missing folder.
 
-    Parameters
-    ----------
-    error : BaseException
-        What was raised; what it was raised from counts too.
-
-    Returns
-    -------
-    MsnmoError or None
-        None where the error is of another kind.
+    What the error was raised from counts too; None where it is of another kind.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -74,19 +74,10 @@ class ProcessingSettings:
     sloppy: bool = False
 
     def fingerprint(self, version: str, weights: str) -> str:
-        """Return a SHA-256 of the settings, the program's version and the weights.
+        """Return a SHA-256 (hexadecimal) of the settings, the program's version and the weights.
 
-        Parameters
-        ----------
-        version : str
-            Version of the program.
-        weights : str
-            Fingerprint of the weights: of their tensors and of what describes them.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits; equal for runs that give equal derivatives.
+        `weights` is their fingerprint: of their tensors and of what describes them. It is equal for
+        runs that give equal derivatives.
         """
         content = {**asdict(self), "version": version, "weights": weights}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -86,17 +86,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it.
-
-    Parameters
-    ----------
-    seconds : float
-        Time in seconds.
-
-    Returns
-    -------
-    str
-        With one unit, or two for hours.
+    """Return a time in seconds as a person says it: with one unit, or two for hours.
 
     Examples
     --------

@@ -10,13 +10,7 @@ CODE_URL = "https://github.com/msnmo/msnmo"
 
 @lru_cache(maxsize=1)
 def get_version() -> str:
-    """Return the version of a checkout (its file ``version``) or of the installed package.
-
-    Returns
-    -------
-    str
-        For example ``"0.1.0"``.
-    """
+    """Return the version of a checkout (its file ``version``) or of the installed package."""
     in_checkout = Path(__file__).resolve().parent.parent / "version"
     if in_checkout.is_file():
         return in_checkout.read_text(encoding="utf-8").strip()

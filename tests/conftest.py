@@ -18,8 +18,8 @@ from hypothesis import settings as hypothesis_settings
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
 from msnmo_bids.bids.names import derivative_paths, figure_path, report_path
-from msnmo_bids.bids.raw_image import KEY, glance, identify
 from msnmo_bids.bids.records import ScanRecord, read_scan
+from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
@@ -114,7 +114,7 @@ def write_derivatives(
         provenance = {
             **run_record(settings, metadata, version),
             "Methods": f"Methods (skull stripped: {stripped}).",
-            KEY: raw_image,
+            RAW_IMAGE: raw_image,
         }
         written = write_scan_derivatives(
             scan, results, output_dir=output_dir, provenance=provenance

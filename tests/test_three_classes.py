@@ -16,16 +16,14 @@ from pages import Page
 from site_data import Site, brain
 
 from msnmo_bids.bids.dataset import write_shared_files
-from msnmo_bids.bids.raw_image import glance
 from msnmo_bids.bids.records import ScanRecord, read_scan
+from msnmo_bids.bids.resume import glance
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.group.write import write_group
-from msnmo_bids.interfaces.conform import Conform
-from msnmo_bids.interfaces.cube import ToCube
-from msnmo_bids.interfaces.derivatives import WriteDerivatives
-from msnmo_bids.interfaces.images import write_like
-from msnmo_bids.interfaces.network import Predict
-from msnmo_bids.interfaces.segment_lesions import SegmentLesions
+from msnmo_bids.interfaces.base import write_like
+from msnmo_bids.interfaces.lesions import Predict, SegmentLesions
+from msnmo_bids.interfaces.preprocessing import Conform, ToCube
+from msnmo_bids.interfaces.scan import WriteDerivatives
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.reports.participant import write_participant_report

@@ -20,11 +20,15 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.comparisons import Comparison
-from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
+from msnmo_bids.bids.dataset import atomic_path, read_record, write_json, write_tsv, writing
 from msnmo_bids.bids.names import bids_uri, change_paths, derivative_name, io_spec, sidecar
-from msnmo_bids.bids.raw_image import KEY, why_other_image
-from msnmo_bids.bids.resume import TEMPORARY_NAME, diagnosis_path, read_diagnosis
-from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.resume import (
+    RAW_IMAGE,
+    TEMPORARY_NAME,
+    diagnosis_path,
+    read_diagnosis,
+    why_other_image,
+)
 from msnmo_bids.bids.sidecars import (
     CHANGE_COLUMNS,
     CHANGE_DESCRIPTIONS,
@@ -33,7 +37,6 @@ from msnmo_bids.bids.sidecars import (
     change_sidecar,
 )
 from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
-from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.vocabulary import CHANGES
@@ -51,22 +54,7 @@ def paths_of(comparison: Comparison) -> dict[str, str]:
 
 
 def fingerprint(comparison: Comparison, output_dir: Path, method: Mapping[str, Any]) -> str:
-    """Return a SHA-256 of what the files of a comparison depend on.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        Two scans with derivatives.
-    output_dir : Path
-        Output folder.
-    method : mapping
-        Version of the program and limits.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
+    """Return a SHA-256 (hexadecimal) of what the files of a comparison depend on."""
     content = {
         "method": method,
         "order": [comparison.order_by, comparison.interval_days, *map(str, comparison.notes)],
@@ -89,7 +77,7 @@ def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
         record = read_diagnosis(scan, output_dir)
         if record is None:
             return f"{scan.prefix} has no derivatives"
-        if reason := why_other_image(scan, record.get(KEY)):
+        if reason := why_other_image(scan, record.get(RAW_IMAGE)):
             return f"{scan.prefix}: {reason}"
         records.append(record)
     if _made_by(records[0]) != _made_by(records[1]):
@@ -108,13 +96,8 @@ def _made_by(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def read_changes(comparison: Comparison, output_dir: Path) -> dict[str, Any] | None:
     """Return the record of a comparison, None when it is missing or broken."""
-    try:
-        text = (output_dir / paths_of(comparison)["record"]).read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError):
-        return None
-    complete = isinstance(content, dict) and isinstance(content.get("Outputs"), list)
-    return content if complete else None
+    content = read_record(output_dir / paths_of(comparison)["record"])
+    return content if content and isinstance(content.get("Outputs"), list) else None
 
 
 def is_compared(comparison: Comparison, output_dir: Path, method: Mapping[str, Any]) -> bool:
@@ -143,16 +126,7 @@ def change_files(subject: str, output_dir: Path) -> Iterator[Path]:
 
 
 def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> int:
-    """Remove all files about changes of a participant but those of some comparisons.
-
-    Parameters
-    ----------
-    subject : str
-        Label without ``sub-``.
-    kept : iterable of Comparison
-        Complete ones.
-    output_dir : Path
-        Output folder.
+    """Remove all files about changes of a participant but those of some complete comparisons.
 
     Returns
     -------
@@ -198,24 +172,9 @@ class ChangeResults:
 
 
 def write_changes(
-    comparison: Comparison,
-    results: ChangeResults,
-    *,
-    output_dir: Path,
-    method: Mapping[str, Any],
+    comparison: Comparison, results: ChangeResults, *, output_dir: Path, method: Mapping[str, Any]
 ) -> list[str]:
     """Write everything about the change between two visits, the record last.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        The two scans.
-    results : ChangeResults
-        What was found.
-    output_dir : Path
-        Root of the derivatives.
-    method : mapping
-        Version of the program and limits.
 
     Returns
     -------
@@ -229,7 +188,7 @@ def write_changes(
     """
     paths = paths_of(comparison)
     made_by = fingerprint(comparison, output_dir, method)
-    try:
+    with writing("the change between visits", output_dir / comparison.later.folder):
         for kind, image in results.images.items():
             loaded = nib.Nifti1Image.from_filename(image)
             array = np.asanyarray(loaded.dataobj).astype(_DTYPES[_kind(kind)])
@@ -241,13 +200,6 @@ def write_changes(
         written |= _write_sidecars(comparison, paths, output_dir, results.summary)
         record = _record(comparison, results.summary, made_by, sorted(written))
         write_json(output_dir / paths["record"], record)
-    except OSError as error:
-        raise MsnmoError(
-            f"the change between visits cannot be written ({error.strerror or error})",
-            file=error.filename or output_dir / comparison.later.folder,
-            remedy="Make room or get write permission there, then run again",
-            exit_code=ExitCode.IO_ERROR,
-        ) from error
     return [*sorted(written), paths["record"]]
 
 
@@ -281,17 +233,14 @@ def _write_sidecars(
             ]
         else:
             scan = comparison.earlier if kind.startswith("earlier") else comparison.later
-            sources = [_uri(scan, own[_kind(kind)])]
+            name = derivative_name(scan.prefix, own[_kind(kind)])
+            sources = [bids_uri(f"{scan.folder}/{name}")]
         content = change_sidecar(
             _kind(kind), sources=sources, classes=paths["classes"], record=carried
         )
         write_json(output_dir / sidecar(path), content)
         written.add(sidecar(path))
     return written
-
-
-def _uri(scan: Scan, kind: str) -> str:
-    return bids_uri(f"{scan.folder}/{derivative_name(scan.prefix, kind)}")
 
 
 def _record(

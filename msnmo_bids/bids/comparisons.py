@@ -74,21 +74,12 @@ class Comparison:
 
 
 def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
-    """Pair the scans of consecutive visits.
+    """Pair the scans of consecutive visits, by participant and series, in the order of the visits.
 
     Scans of one participant with the same name but for the session are a series; each is compared
     with the one before it in its series. A visit that is in no series is compared with the visit
-    before it (the first one with that after it), by the two scans whose names differ least.
-
-    Parameters
-    ----------
-    scans : iterable of Scan
-        Of any participants; those without a session are passed over.
-
-    Returns
-    -------
-    list of Comparison
-        By participant and series, in the order of the visits.
+    before it (the first one with that after it), by the two scans whose names differ least. Scans
+    without a session are passed over.
     """
     by_subject: dict[str, list[Scan]] = defaultdict(list)
     for scan in scans:
@@ -108,14 +99,10 @@ def left_out(scans: Iterable[Scan], found: Iterable[Comparison]) -> list[Note]:
     Parameters
     ----------
     scans : iterable of Scan
-        All of the participants in question, with and without results.
+        All of the participants in question, with and without results; only those participants who
+        have several visits are named.
     found : iterable of Comparison
         From `comparisons`, of those with results.
-
-    Returns
-    -------
-    list of Note
-        About those participants who have several visits.
     """
     used = {scan for one in found for scan in (one.earlier, one.later)}
     people = {scan.subject for scan in used}

@@ -7,6 +7,7 @@ whole, with the same content, so that it does not matter which one comes last.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,12 @@ from msnmo_bids.bids.names import CAM_PREFIX, class_label, derivative_kinds, io_
 from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.text import Note
 from msnmo_bids.version import CODE_URL
 
+logger = logging.getLogger(__name__)
+
+DATA = files("msnmo_bids.bids") / "data"
 NAME = "msnmo"
 BIDS_VERSION = "1.10.0"
 TEMPORARY_PREFIX = ".tmp-msnmo-"
@@ -44,18 +49,8 @@ DESCRIPTIONS_SIDECAR = {
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path whose file replaces ``target`` at the end, or vanishes on an error.
 
-    The temporary name is hidden, in the same folder, and ends as ``target`` does, because
-    nibabel and others choose the format by it.
-
-    Parameters
-    ----------
-    target : Path
-        The file to write; its folder is made when it is missing.
-
-    Yields
-    ------
-    Path
-        Where to write.
+    The temporary name is hidden, in the same folder (made when it is missing), and ends as
+    ``target`` does, because nibabel and others choose the format by it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
@@ -73,15 +68,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file atomically (UTF-8), unless it has that content already.
-
-    Parameters
-    ----------
-    target : Path
-        File to write.
-    text : str
-        Its content.
-    """
+    """Write a text file atomically (UTF-8), unless it has that content already."""
     with suppress(OSError, UnicodeDecodeError):
         if target.read_text(encoding="utf-8") == text:
             return
@@ -92,27 +79,15 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write a JSON file atomically: two spaces, UTF-8, keys in the order given.
 
-    Parameters
-    ----------
-    target : Path
-        File to write.
-    content : object
-        JSON-ready; not-a-number is an error, because JSON has none.
+    Not-a-number is an error, because JSON has none.
     """
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_tsv(target: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table atomically, as BIDS wants tables: tab-separated, ``n/a`` where a value lacks.
+    """Write a table atomically, as BIDS wants tables: tab-separated, in the order of `columns`.
 
-    Parameters
-    ----------
-    target : Path
-        File to write.
-    columns : sequence of str
-        Column names, in order.
-    rows : sequence of mapping
-        One mapping a row; a missing key, None or an empty text becomes ``n/a``.
+    A missing key, None or an empty text of a row becomes ``n/a``.
     """
     lines = ["\t".join(columns)]
     lines += ["\t".join(_cell(row.get(column)) for column in columns) for row in rows]
@@ -124,13 +99,37 @@ def _cell(value: Any) -> str:
     return text or "n/a"
 
 
-def check_is_ours(output_dir: Path) -> None:
-    """Refuse an output folder that holds another program's data set.
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Say in a user's words that something cannot be written into a folder.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder; it may not exist yet.
+    Raises
+    ------
+    MsnmoError
+        In the place of an OSError (74).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MsnmoError(
+            f"{what} cannot be written ({error.strerror or error})",
+            file=error.filename or folder,
+            remedy="Make room or get write permission there, then run again",
+            exit_code=ExitCode.IO_ERROR,
+        ) from error
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file of ours, None when it is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def check_is_ours(output_dir: Path) -> None:
+    """Refuse an output folder that holds another program's data set; it may not exist yet.
 
     Raises
     ------
@@ -154,18 +153,7 @@ def check_is_ours(output_dir: Path) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of ``dataset_description.json``; empty when it is missing or broken.
-
-    Parameters
-    ----------
-    folder : Path
-        Root of a data set.
-
-    Returns
-    -------
-    dict
-        Its keys and values.
-    """
+    """Return the content of ``dataset_description.json``; empty when it is missing or broken."""
     try:
         content, _ = read_json(folder / "dataset_description.json")
     except (OSError, ValueError):
@@ -173,23 +161,38 @@ def read_description(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def check_description(bids_dir: Path) -> None:
+    """Name what is wrong with ``dataset_description.json``; a list in it stops pybids.
+
+    Raises
+    ------
+    MsnmoError
+        If it holds a list or a single value (16).
+    """
+    file = bids_dir / "dataset_description.json"
+    try:
+        content, notes = read_json(file)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        notes = [Note(f"cannot be read ({error}), ignored")]
+    else:
+        if not isinstance(content, dict):
+            raise MsnmoError(
+                "does not hold fields in braces",
+                file=file,
+                remedy='Write {"Name": "...", "BIDSVersion": "1.10.0"}',
+                exit_code=ExitCode.INVALID_BIDS,
+            )
+    for note in notes:
+        logger.warning("%s: %s", file.name, note)
+
+
 def dataset_description(output_dir: Path, bids_dir: Path, version: str) -> dict[str, Any]:
     """Return the content of ``dataset_description.json``.
 
     ``DatasetLinks.raw`` is a relative URI reference from the output folder to the input: both may
     be moved together, and ``bids:raw:`` URIs stay valid.
-
-    Parameters
-    ----------
-    output_dir, bids_dir : Path
-        Root folders of the output and of the input.
-    version : str
-        Version of the program.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
     """
     raw = read_description(bids_dir)
     link = quote(Path(os.path.relpath(bids_dir.resolve(), output_dir.resolve())).as_posix())
@@ -217,32 +220,18 @@ def _container() -> dict[str, str] | None:
     if not tag:
         return None
     apptainer = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    return {
-        "Type": "apptainer" if apptainer else "docker",
-        "Tag": tag,
-        "URI": f"docker://{tag}",
-    }
+    return {"Type": "apptainer" if apptainer else "docker", "Tag": tag, "URI": f"docker://{tag}"}
 
 
 def write_shared_files(
     output_dir: Path, *, bids_dir: Path, version: str, class_names: Sequence[str]
 ) -> None:
-    """Write everything at the top of the output folder except reports and group tables.
-
-    Parameters
-    ----------
-    output_dir, bids_dir : Path
-        Root folders of the output and of the input.
-    version : str
-        Version of the program.
-    class_names : sequence of str
-        Names of the diagnosis classes.
-    """
+    """Write everything at the top of the output folder except reports and group tables."""
     write_json(
         output_dir / "dataset_description.json", dataset_description(output_dir, bids_dir, version)
     )
     write_bidsignore(output_dir)
-    write_text(output_dir / "README.md", _data_file("README.md"))
+    write_text(output_dir / "README.md", DATA.joinpath("README.md").read_text(encoding="utf-8"))
     lesion = {"index": 1, "name": "Lesion", "abbreviation": "L", "mapping": 7}
     write_tsv(output_dir / "dseg.tsv", list(lesion), [lesion])
     # Equal to what the lesion lists of the scans say: a sidecar should not override another.
@@ -284,11 +273,6 @@ def write_participants(output_dir: Path) -> None:
     Another run may add a folder at the same time: the folders are listed again after writing, and
     the group level writes the table once more. Without any folder there is no table: one without
     rows is an error to the validator.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
     """
     for _ in range(5):
         labels = subject_folders(output_dir)
@@ -304,18 +288,7 @@ def write_participants(output_dir: Path) -> None:
 
 
 def subject_folders(folder: Path) -> list[str]:
-    """Return the labels of the ``sub-*`` folders of a data set, sorted.
-
-    Parameters
-    ----------
-    folder : Path
-        Root of a data set.
-
-    Returns
-    -------
-    list of str
-        Labels without ``sub-``.
-    """
+    """Return the labels (without ``sub-``) of the ``sub-*`` folders of a data set, sorted."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.name.removeprefix("sub-")
@@ -325,26 +298,11 @@ def subject_folders(folder: Path) -> list[str]:
 
 
 def shared_files_complete(output_dir: Path) -> bool:
-    """Say whether all files of :func:`write_shared_files` are there.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-
-    Returns
-    -------
-    bool
-        False when one is missing.
-    """
+    """Say whether all files of :func:`write_shared_files` are there."""
     expected = set(io_spec()["shared"])
     if not subject_folders(output_dir):
         expected -= set(PARTICIPANT_FILES)
     return all((output_dir / name).is_file() for name in expected)
-
-
-def _data_file(name: str) -> str:
-    return files("msnmo_bids.bids").joinpath("data", name).read_text(encoding="utf-8")
 
 
 INTRODUCTION = """\
@@ -360,14 +318,9 @@ and optic nerves were not assessed."""
 def write_citations(output_dir: Path, methods: Iterable[str]) -> None:
     """Write ``logs/CITATION.md`` and ``logs/CITATION.bib``.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    methods : iterable of str
-        ``Methods`` of the records of scans and comparisons; equal ones are written once.
+    `methods` are those of the records of scans and comparisons; equal ones are written once.
     """
     parts = [INTRODUCTION, *dict.fromkeys(methods), DISCLAIMER]
     write_text(output_dir / "logs" / "CITATION.md", "\n\n".join(parts) + "\n")
-    references = files("msnmo_bids.bids").joinpath("data", "CITATION.bib")
-    write_text(output_dir / "logs" / "CITATION.bib", references.read_text(encoding="utf-8"))
+    references = DATA.joinpath("CITATION.bib").read_text(encoding="utf-8")
+    write_text(output_dir / "logs" / "CITATION.bib", references)

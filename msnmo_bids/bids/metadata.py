@@ -43,17 +43,9 @@ class Sidecars:
         self._content = cache(self._read)
 
     def of(self, relative: str) -> dict[str, Any]:
-        """Return the metadata of an image.
+        """Return what all sidecars that apply to an image say; `FIELDS` have their types.
 
-        Parameters
-        ----------
-        relative : str
-            POSIX path of the image from the root.
-
-        Returns
-        -------
-        dict
-            Keys and values of all sidecars that apply; those of `FIELDS` have their types.
+        `relative` is the image's POSIX path from the root.
         """
         metadata: dict[str, Any] = {}
         for sidecar in self._that_apply(relative):
@@ -107,19 +99,12 @@ class Sidecars:
 
 
 def as_type(value: Any, kind: type) -> tuple[Any, str]:
-    """Return a value as the type that it must have, where there is but one way to read it.
-
-    Parameters
-    ----------
-    value : object
-        As a JSON file has it.
-    kind : type
-        ``bool``, ``float`` or ``str``.
+    """Return a value of a JSON file as the type that it must have, if it can be read but one way.
 
     Returns
     -------
     value : object
-        None where it cannot be read.
+        None where it cannot be read as `kind` (``bool``, ``float`` or ``str``).
     problem : str
         What is wrong, and what was done; empty when nothing is.
 

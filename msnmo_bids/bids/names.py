@@ -30,13 +30,7 @@ JSON_KINDS = ("quality", "diagnosis")
 
 @lru_cache(maxsize=1)
 def io_spec() -> dict[str, Any]:
-    """Return the content of ``io_spec.json``: queries, entity order, names.
-
-    Returns
-    -------
-    dict
-        Keys ``queries``, ``entity_order``, ``derivatives``, ``figures`` and ``reports``.
-    """
+    """Return the content of ``io_spec.json``: queries, entity order, names."""
     text = files("msnmo_bids.bids").joinpath("io_spec.json").read_text(encoding="utf-8")
     return json.loads(text)
 
@@ -44,15 +38,7 @@ def io_spec() -> dict[str, Any]:
 def derivative_kinds(class_names: Iterable[str]) -> list[str]:
     """Return the keys of :func:`derivative_paths`, in the order in which files are written.
 
-    Parameters
-    ----------
-    class_names : iterable of str
-        Names of the diagnosis classes, for example ``["MS", "NMOSD"]``.
-
-    Returns
-    -------
-    list of str
-        ``preproc``, ``brain_mask``, …, one ``cam_<CLASS>`` a class, and ``diagnosis`` last.
+    ``preproc``, ``brain_mask``, …, one ``cam_<CLASS>`` per class, and ``diagnosis`` last.
     """
     kinds: list[str] = []
     for kind in io_spec()["derivatives"]:
@@ -71,11 +57,6 @@ def derivative_paths(scan_folder: str, prefix: str, class_names: Iterable[str]) 
         Name of the source image without ``_FLAIR.nii.gz``, all its entities kept.
     class_names : iterable of str
         Names of the diagnosis classes.
-
-    Returns
-    -------
-    dict of str to str
-        Keys as :func:`derivative_kinds`; values relative to the output folder.
     """
     return {
         kind: f"{scan_folder}/{derivative_name(prefix, kind)}"
@@ -84,24 +65,10 @@ def derivative_paths(scan_folder: str, prefix: str, class_names: Iterable[str]) 
 
 
 def derivative_name(prefix: str, kind: str) -> str:
-    """Return the file name of one derivative.
+    """Return the file name of one derivative, its entities in the order that BIDS asks for.
 
-    Parameters
-    ----------
-    prefix : str
-        Name of the source image without ``_FLAIR.nii.gz``.
-    kind : str
-        One of :func:`derivative_kinds`.
-
-    Returns
-    -------
-    str
-        Name with its entities in the order that BIDS asks for.
-
-    Raises
-    ------
-    KeyError
-        If there is no derivative of that kind.
+    `prefix` is the source image's name without ``_FLAIR.nii.gz``, `kind` one of
+    :func:`derivative_kinds`; any other is a KeyError.
     """
     rule = io_spec()["derivatives"]["cam" if kind.startswith(CAM_PREFIX) else kind]
     return _name(prefix, rule, class_name=class_label(kind.removeprefix(CAM_PREFIX)))
@@ -121,17 +88,7 @@ def class_label(name: str) -> str:
 def prefix_of(name: str, kind: str) -> str:
     """Return the source image's name from a derivative's: what `derivative_name` was given.
 
-    Parameters
-    ----------
-    name : str
-        File name of a derivative.
-    kind : str
-        One of :func:`derivative_kinds` that adds the entity ``desc`` alone.
-
-    Returns
-    -------
-    str
-        Without ``_FLAIR.nii.gz``.
+    `kind` is one that adds the entity ``desc`` alone.
 
     Examples
     --------
@@ -147,24 +104,10 @@ def prefix_of(name: str, kind: str) -> str:
 
 
 def truth_name(prefix: str, kind: str) -> str:
-    """Return the file name of one truth of a simulated scan.
+    """Return the file name of a truth of a simulated scan, a key of ``truth`` in ``io_spec.json``.
 
-    Parameters
-    ----------
-    prefix : str
-        Name of the simulated image without ``_FLAIR.nii.gz``.
-    kind : {"lesion_mask", "lesion_labels", "lesion_table", "brain_mask", "tissue", "tissue_table"}
-        Which truth.
-
-    Returns
-    -------
-    str
-        For example ``"sub-01_space-orig_label-L_desc-truth_mask.nii.gz"``.
-
-    Raises
-    ------
-    KeyError
-        If there is no truth of that kind.
+    For example ``"sub-01_space-orig_label-L_desc-truth_mask.nii.gz"``; `prefix` is the simulated
+    image's name without ``_FLAIR.nii.gz``.
     """
     return _name(prefix, io_spec()["truth"][kind])
 
@@ -216,23 +159,7 @@ def _name(prefix: str, rule: Mapping[str, Any], **values: str) -> str:
 
 
 def sidecar(path: str) -> str:
-    """Return the JSON sidecar's path of a NIfTI or TSV file.
-
-    Parameters
-    ----------
-    path : str
-        Path that ends in ``.nii.gz``, ``.nii`` or ``.tsv``.
-
-    Returns
-    -------
-    str
-        The same path with ``.json`` instead.
-
-    Raises
-    ------
-    ValueError
-        If a file of that kind has no sidecar.
-    """
+    """Return the path of a file's JSON sidecar; ValueError for what is not NIfTI or TSV."""
     for extension in (".nii.gz", ".nii", ".tsv"):
         if path.endswith(extension):
             return path.removesuffix(extension) + ".json"
@@ -242,24 +169,7 @@ def sidecar(path: str) -> str:
 def figure_path(subject: str, prefix: str, kind: str) -> str:
     """Return the path of one figure of a scan.
 
-    Parameters
-    ----------
-    subject : str
-        Subject label without ``sub-``.
-    prefix : str
-        Name of the source image without ``_FLAIR.nii.gz``.
-    kind : {"brainmask", "bias", "lesions", "cam"}
-        What the figure shows.
-
-    Returns
-    -------
-    str
-        For example ``"sub-01/figures/sub-01_desc-lesions_FLAIR.svg"``.
-
-    Raises
-    ------
-    ValueError
-        If there is no figure of that kind.
+    `kind` is ``"brainmask"``, ``"bias"``, ``"lesions"`` or ``"cam"``; any other is a ValueError.
     """
     spec = io_spec()["figures"]
     if kind not in spec["kinds"]:
@@ -269,35 +179,14 @@ def figure_path(subject: str, prefix: str, kind: str) -> str:
 
 
 def report_path(subject: str) -> str:
-    """Return the path of a participant's report.
-
-    Parameters
-    ----------
-    subject : str
-        Subject label without ``sub-``.
-
-    Returns
-    -------
-    str
-        For example ``"sub-01.html"``.
-    """
+    """Return the path of a participant's report, for example ``sub-01.html``."""
     return io_spec()["reports"]["participant"].format(subject=subject)
 
 
 def bids_uri(relative: str, dataset: str = "") -> str:
-    """Return the BIDS URI of a file.
+    """Return the BIDS URI of a file, for example ``"bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"``.
 
-    Parameters
-    ----------
-    relative : str
-        POSIX path relative to the root of its data set.
-    dataset : str
-        Name of the data set in ``DatasetLinks``; empty for the data set itself.
-
-    Returns
-    -------
-    str
-        For example ``"bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"``.
+    `dataset` is a name in ``DatasetLinks``; empty for the data set itself.
     """
     return f"bids:{dataset}:{relative}"
 

@@ -63,19 +63,8 @@ class Rows:
     def value(self, name: str, column: str, session: str | None = None) -> str:
         """Return a cell; where there are several rows, what all say that say something.
 
-        Parameters
-        ----------
-        name : str
-            Label of the folder, or name of the image.
-        column : str
-            The column.
-        session : str, optional
-            Rows of this session come first, in a table with one row per session.
-
-        Returns
-        -------
-        str
-            Empty when no row says it, or when the rows contradict each other.
+        In a table with one row per session, the rows of `session` come first. Empty when no row
+        says it, or when the rows contradict each other. `name` is that of a folder or an image.
         """
         rows = self._of.get(name, [])
         wanted = spelling(session or "")
@@ -141,20 +130,10 @@ class Tables:
         self._scans = cache(self._read_scans)
 
     def value(self, relative: str, column: str) -> str:
-        """Return what is known of a scan.
+        """Return what is known of a scan (POSIX path from the root); empty when no table says it.
 
-        Parameters
-        ----------
-        relative : str
-            The image, POSIX path from the root.
-        column : str
-            Column of ``scans.tsv`` of its session or participant, else of ``sessions.tsv``, else
-            of ``participants.tsv``.
-
-        Returns
-        -------
-        str
-            Empty when no table says it.
+        The column of ``scans.tsv`` of its session or participant counts, else of ``sessions.tsv``,
+        else of ``participants.tsv``.
         """
         session = _session(relative)
         found = (rows.value(name, column, session) for rows, name in self.sources(relative))
@@ -182,7 +161,7 @@ class Tables:
         return [*found, (self.participants, subject.removeprefix("sub-"))]
 
     def notes(self, scans: Iterable[str], columns: Collection[str]) -> list[Note]:
-        """Say what in the tables could not be used for some scans.
+        """Say what in the tables could not be used for some scans; to be merged.
 
         Parameters
         ----------
@@ -190,11 +169,6 @@ class Tables:
             Images, POSIX paths from the root; their values have been asked for.
         columns : collection of str
             Columns that matter: a table without them is passed over, unless it cannot be read.
-
-        Returns
-        -------
-        list of Note
-            To be merged.
         """
         used: dict[Rows, list[str]] = {}
         for scan in scans:
@@ -267,14 +241,7 @@ def spelling(label: str) -> str:
 
 
 def match_labels(labels: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Match the labels of a table with those of the folders.
-
-    Parameters
-    ----------
-    labels : iterable of str
-        Of the table.
-    known : collection of str
-        Of the folders.
+    """Match the labels of a table with the `known` ones of the folders.
 
     Returns
     -------

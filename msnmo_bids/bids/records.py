@@ -1,21 +1,28 @@
-"""What became of a scan or of a comparison of visits, from the runs' records and on disk."""
+"""What became of scans and of comparisons of visits: on disk, and in ``logs/<run id>/run.json``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.comparisons import BY_LABELS
+from msnmo_bids.bids.dataset import read_record, write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
 from msnmo_bids.bids.scans import SCAN_NAME, Scan
 from msnmo_bids.bids.sidecars import RAW_DATASET
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.text import natural_key
 from msnmo_bids.vocabulary import NO_LESION
+
+logger = logging.getLogger(__name__)
 
 NOT_PROCESSED = "not processed yet"
 #: Field -> its key in ``run.json``.
@@ -192,25 +199,12 @@ class VisitsRecord:
 def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
     """Return a scan's record as it stands on disk: this decides on its status.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    record : ScanRecord
-        What the latest run said of it; pending where none did.
-
-    Returns
-    -------
-    ScanRecord
-        Complete exactly when the diagnosis file can be read, which is then in `diagnosis`.
+    It is complete exactly when the diagnosis file can be read, which is then in `diagnosis`;
+    `record` is what the latest run said of it, pending where none did.
     """
     path = output_dir / record.folder / derivative_name(record.prefix, "diagnosis")
     if path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            content = None
-        if isinstance(content, dict) and content:
+        if content := read_record(path):
             return replace(record, status=Status.COMPLETE, step="", message="", remedy="",
                            crash_file="", diagnosis={**_EMPTY, **content})  # fmt: skip
         return replace(record, status=Status.FAILED, step="report", crash_file="",
@@ -224,16 +218,8 @@ def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
 def scans_with_results(output_dir: Path) -> list[ScanRecord]:
     """Find every scan that has a diagnosis file, whatever the raw data set holds now.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-
-    Returns
-    -------
-    list of ScanRecord
-        Sorted by path, not read yet (:func:`read_scan`); the raw image's name is supposed to end
-        in ``.nii.gz``.
+    They are sorted by path and not read yet (:func:`read_scan`); the raw image's name is supposed
+    to end in ``.nii.gz``.
     """
     found = []
     for path in sorted(output_dir.glob("sub-*/**/anat/*_diagnosis.json")):
@@ -269,3 +255,106 @@ def class_names(scans: Iterable[ScanRecord]) -> list[str]:
     for scan in scans:
         names.update(dict.fromkeys(scan.diagnosis.get("Probabilities") or {}))
     return list(names)
+
+
+def new_run_id() -> str:
+    """Return a new run's name, ``"20260131-142501_1f0c9a7e"``: UTC time and random digits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class RunRecord:
+    """One participant run: its settings, and what became of its scans and comparisons."""
+
+    output_dir: Path
+    version: str
+    settings: dict[str, Any]
+    run_id: str = field(default_factory=new_run_id)
+    started: str = field(default_factory=_now)
+    scans: list[ScanRecord] = field(default_factory=list)
+    no_flair: list[str] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run's log, configuration and crash files."""
+        return self.output_dir / "logs" / self.run_id
+
+    def write(self, exit_code: int) -> Path:
+        """Write ``run.json`` atomically."""
+        target = self.folder / "run.json"
+        content = {
+            "RunId": self.run_id,
+            "Started": self.started,
+            "Finished": _now(),
+            "Version": self.version,
+            "Settings": self.settings,
+            "Scans": [scan.entry() for scan in self.scans],
+            "NoFLAIR": self.no_flair,
+            "Comparisons": self.comparisons,
+            "ExitCode": int(exit_code),
+        }
+        write_json(target, content)
+        return target
+
+
+def comparison_entry(name: str, status: Status, **problem: str) -> dict[str, Any]:
+    """Return the entry of a comparison of two visits in ``run.json``, JSON-ready.
+
+    `problem` has ``step``, ``message``, ``remedy`` and ``crash_file`` of a failure, as for a scan.
+    """
+    keys = {"Step": "step", "Message": "message", "Remedy": "remedy", "CrashFile": "crash_file"}
+    said = {key: problem.get(what) or None for key, what in keys.items()}
+    return {"Comparison": name, "Status": status, **said}
+
+
+def latest_comparisons(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the latest entry of every comparison, by its name."""
+    return {
+        entry["Comparison"]: entry
+        for run in runs
+        for entry in run.get("Comparisons") or []
+        if isinstance(entry, dict) and "Comparison" in entry
+    }
+
+
+def read_runs(output_dir: Path) -> list[dict[str, Any]]:
+    """Read the records of all runs, oldest first, by the time when they finished.
+
+    A broken record is left out with a warning.
+    """
+    runs = []
+    for path in sorted((output_dir / "logs").glob("*/run.json")):
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(run["Scans"], list):
+                raise TypeError("its scans are not a list")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s: the record of the run cannot be read (%s)", path, error)
+            continue
+        runs.append(run)
+    return sorted(runs, key=lambda run: (str(run.get("Finished")), str(run.get("RunId"))))
+
+
+def latest_records(runs: Sequence[dict[str, Any]]) -> dict[str, ScanRecord]:
+    """Return what the latest run that tried a scan says of it, by the scan's path in the input."""
+    latest: dict[str, ScanRecord] = {}
+    for run in runs:
+        for entry in run["Scans"]:
+            with suppress(TypeError, ValueError, AttributeError):  # not an entry of ours
+                record = ScanRecord.from_entry(entry)
+                if record.status != Status.PENDING:
+                    latest[record.relative] = with_steps(record, latest)
+    return latest
+
+
+def with_steps(record: ScanRecord, latest: Mapping[str, ScanRecord]) -> ScanRecord:
+    """Keep what processing a scan cost when a later run found it complete."""
+    before = latest.get(record.relative)
+    if before is None or record.steps or record.status != Status.COMPLETE:
+        return record
+    return replace(record, steps=before.steps)

@@ -1,4 +1,4 @@
-"""What an earlier run completed, and what it left behind.
+"""What an earlier run completed and left behind, and of which raw image.
 
 A scan's diagnosis file is written last. A scan is complete when that file is there, carries the
 fingerprint of the same version, weights and settings, was made from the raw image that is there
@@ -7,16 +7,19 @@ now, and all outputs that it lists are there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
+from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, read_record
 from msnmo_bids.bids.names import (
     JSON_KINDS,
     derivative_kinds,
@@ -25,15 +28,23 @@ from msnmo_bids.bids.names import (
     io_spec,
     sidecar,
 )
-from msnmo_bids.bids.raw_image import KEY, why_other_image
 from msnmo_bids.bids.records import NOT_PROCESSED
 from msnmo_bids.bids.scans import Scan
+from msnmo_bids.errors import BadInputError
 from msnmo_bids.settings import ProcessingSettings
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_NAME = re.compile(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-")
 ANY_CLASS = "ANYCLASS"
+#: Key in the diagnosis file: size, time of change and checksum of the raw image, and what was used
+#: of its sidecar.
+RAW_IMAGE = "RawImage"
+CHANGED = "the raw image changed"
+SIDECAR_CHANGED = "its sidecar now says something else about the skull"
+NOT_RECORDED = "its diagnosis file does not say which image it is about"
+#: Smaller files may be those that git-annex and git-lfs put in the place of an image.
+_SMALL = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,8 @@ class Expected:
 
     Parameters
     ----------
-    settings : ProcessingSettings
-        Settings of this run.
-    version : str
-        Version of the program.
-    weights : str
-        Fingerprint of the weights (``WeightsMetadata.fingerprint``).
+    settings, version, weights
+        Of this run: settings, version of the program, ``WeightsMetadata.fingerprint``.
     open_settings : tuple of str
         Settings that the user left to the program and that depend on the machine (``device``,
         ``precision``): what an earlier run chose for them is as good. So a run on another machine
@@ -60,80 +67,24 @@ class Expected:
     open_settings: tuple[str, ...] = ()
 
     def fingerprint(self, recorded: dict[str, Any]) -> str:
-        """Return the fingerprint that a complete scan must have.
-
-        Parameters
-        ----------
-        recorded : dict
-            The settings that the scan's diagnosis file records.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits.
-        """
+        """Return the fingerprint that a complete scan must have, given its recorded settings."""
         chosen = {name: recorded[name] for name in self.open_settings if name in recorded}
         settings = replace(self.settings, **chosen)
         return settings.fingerprint(self.version, self.weights)
 
 
 def diagnosis_path(scan: Scan, output_dir: Path) -> Path:
-    """Return the path of a scan's diagnosis file.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-
-    Returns
-    -------
-    Path
-        It may not exist.
-    """
+    """Return the path of a scan's diagnosis file, which may not exist."""
     return output_dir / scan.folder / derivative_name(scan.prefix, "diagnosis")
 
 
 def read_diagnosis(scan: Scan, output_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a scan's diagnosis file, None when it is missing or broken.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-
-    Returns
-    -------
-    dict or None
-        Keys as written by the workflow.
-    """
-    try:
-        content = json.loads(diagnosis_path(scan, output_dir).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    """Return the content of a scan's diagnosis file, None when it is missing or broken."""
+    return read_record(diagnosis_path(scan, output_dir))
 
 
 def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | None:
-    """Say why a scan must be run.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-    expected : Expected
-        Version, weights and settings of this run.
-
-    Returns
-    -------
-    str or None
-        The reason in a few words, None when the scan is complete.
-    """
+    """Say in a few words why a scan must be run; None when it is complete."""
     path = diagnosis_path(scan, output_dir)
     if not path.exists():
         unfinished = next(old_files(scan, output_dir), None) is not None
@@ -145,7 +96,7 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
     recorded = recorded if isinstance(recorded, dict) else {}
     if record.get("Fingerprint") != expected.fingerprint(recorded):
         return _difference(record, recorded, expected)
-    if reason := why_other_image(scan, record.get(KEY)):
+    if reason := why_other_image(scan, record.get(RAW_IMAGE)):
         return reason
     for output in record["Outputs"]:
         file = output_dir / output
@@ -171,22 +122,10 @@ def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expe
 
 
 def old_files(scan: Scan, output_dir: Path) -> Iterator[Path]:
-    """Find all derivatives, figures and half-written files of a scan.
+    """Find all derivatives, figures and half-written files of a scan, the diagnosis file first.
 
     Only names that this program gives to this very scan match: ``sub-01`` is also the beginning
     of the names of ``sub-01_acq-3d``.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-
-    Yields
-    ------
-    Path
-        The diagnosis file first, then the others, each existing.
     """
     diagnosis = diagnosis_path(scan, output_dir)
     if diagnosis.exists():
@@ -207,18 +146,6 @@ def remove_old_files(scan: Scan, output_dir: Path) -> int:
     """Remove all derivatives of a scan, its diagnosis first: from then on it is incomplete.
 
     Folders that are empty then go too: a participant without any result has no folder.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    output_dir : Path
-        Output folder.
-
-    Returns
-    -------
-    int
-        Number of files removed.
     """
     count = 0
     for file in old_files(scan, output_dir):
@@ -251,3 +178,79 @@ def _any_of(names: list[str]) -> re.Pattern[str]:
 
 def _figure_kinds() -> list[str]:
     return io_spec()["figures"]["kinds"]
+
+
+def glance(scan: Scan) -> dict[str, Any] | None:
+    """Return what of a raw image can be told without reading it.
+
+    Returns
+    -------
+    dict or None
+        ``Size`` (bytes), ``Modified`` (UTC) and ``SkullStripped`` (as the sidecar has it); None
+        where the image is missing or its content is elsewhere (git-annex, git-lfs).
+    """
+    try:
+        found = scan.path.stat()
+    except OSError:
+        return None
+    if found.st_size < _SMALL and not _has_content(scan.path):
+        return None
+    changed = datetime.fromtimestamp(found.st_mtime_ns / 1e9, UTC)
+    return {
+        "Size": found.st_size,
+        "Modified": changed.isoformat(timespec="microseconds"),
+        "SkullStripped": scan.skull_stripped,
+    }
+
+
+def _has_content(path: Path) -> bool:
+    from msnmo_bids.preprocessing.nifti_file import read_content
+
+    try:
+        read_content(path)
+    except BadInputError:
+        return False
+    return True
+
+
+def identify(scan: Scan, seen: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the diagnosis file says of the raw image: a glance at it, and its ``SHA256``.
+
+    Raises
+    ------
+    BadInputError
+        If the image was changed since it was `seen` (:func:`glance`, before it was read).
+    """
+    now = glance(scan)
+    if now is None or now != seen:
+        raise BadInputError(
+            "the raw image was changed while it was processed", file=scan.path, remedy="Run again"
+        )
+    return {**now, "SHA256": _checksum(scan.path, now["Size"], now["Modified"])}
+
+
+def why_other_image(scan: Scan, recorded: Any) -> str | None:
+    """Say why derivatives are not those of the raw image that is there now, in a few words.
+
+    None where they are, or where the image's content is elsewhere, so that nobody can tell.
+    `recorded` is ``RawImage`` of the diagnosis file. A checksum is computed only where size or
+    time differ.
+    """
+    if not isinstance(recorded, Mapping):
+        return NOT_RECORDED
+    if recorded.get("SkullStripped") != scan.skull_stripped:
+        return SIDECAR_CHANGED
+    now = glance(scan)
+    if now is None or all(recorded.get(key) == value for key, value in now.items()):
+        return None
+    if recorded.get("Size") != now["Size"]:
+        return CHANGED
+    same = recorded.get("SHA256") == _checksum(scan.path, now["Size"], now["Modified"])
+    return None if same else CHANGED
+
+
+@cache
+def _checksum(path: Path, _size: int, _modified: str) -> str:
+    """Return a file's SHA-256, computed once as long as size and time stay."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.dataset import subject_folders
+from msnmo_bids.bids.dataset import check_description, subject_folders
 from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.text_files import read_json
@@ -107,19 +107,7 @@ class Selection:
 
 
 def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list[str]:
-    """Return the participants of a data set, or the ones asked for.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    labels : sequence of str, optional
-        Labels asked for, with or without ``sub-``.
-
-    Returns
-    -------
-    list of str
-        Sorted labels without ``sub-``.
+    """Return the participants of a data set, or the ones asked for, sorted, without ``sub-``.
 
     Raises
     ------
@@ -163,11 +151,6 @@ def find_scans(
     database_dir : Path, optional
         pybids' database: read when it is there, made when not.
 
-    Returns
-    -------
-    Selection
-        Scans, participants, and participants without FLAIR.
-
     Raises
     ------
     MsnmoError
@@ -176,7 +159,7 @@ def find_scans(
     """
     bids_dir = bids_dir.absolute()
     subjects = select_subjects(bids_dir, participants)
-    _check_description(bids_dir)
+    check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None, database_dir)
     indexed = set(_query(layout, {}))
     unknown: set[str] = set()
@@ -197,20 +180,10 @@ def find_scans(
 
 
 def read_filters(path: Path) -> dict[str, Any]:
-    """Read a BIDS filter file and return its part for FLAIR.
+    """Read a BIDS filter file and return its part for FLAIR: entities and values as in the file.
 
-    The file has the form that fMRIPrep uses: one object a query, here ``flair``; ``null`` means
+    The file has the form that fMRIPrep uses: one object per query, here ``flair``; ``null`` means
     that the entity is absent, ``"*"`` that it has any value. Other queries are ignored.
-
-    Parameters
-    ----------
-    path : Path
-        JSON file.
-
-    Returns
-    -------
-    dict
-        Entities and their values, as in the file.
 
     Raises
     ------
@@ -236,27 +209,6 @@ def read_filters(path: Path) -> dict[str, Any]:
         if entity in filters and filters[entity] != io_spec()["queries"]["flair"][entity]:
             raise UsageError(f"cannot change the {entity} of the query 'flair'", file=path)
     return filters
-
-
-def _check_description(bids_dir: Path) -> None:
-    """Name a description of the data set that cannot be read; a list in it stops pybids."""
-    file = bids_dir / "dataset_description.json"
-    try:
-        content, notes = read_json(file)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        notes = [Note(f"cannot be read ({error}), ignored")]
-    else:
-        if not isinstance(content, dict):
-            raise MsnmoError(
-                "does not hold fields in braces",
-                file=file,
-                remedy='Write {"Name": "...", "BIDSVersion": "1.10.0"}',
-                exit_code=ExitCode.INVALID_BIDS,
-            )
-    for note in notes:
-        logger.warning("%s: %s", file.name, note)
 
 
 def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None) -> BIDSLayout:
@@ -290,12 +242,8 @@ def _as_on_disk(
 ) -> tuple[set[str], set[str]]:
     """Compare a database with the data set as it is now, and name what differs.
 
-    Returns
-    -------
-    indexed : set of str
-        What the database knows and is still there.
-    unknown : set of str
-        Participants with scans that it does not know.
+    Return what the database knows and is still there, and the participants with scans that it does
+    not know.
     """
     folders = (bids_dir / f"sub-{subject}" for subject in subjects)
     there = {
@@ -426,12 +374,10 @@ def _of_sessions(
     return [scan for scan in scans if scan.session in wanted]
 
 
-def _unknown(what: str, missing: list[str], existing: list[str], shown: int = 20) -> MsnmoError:
-    there = ", ".join(existing[:shown]) or "none"
-    more = f" and {len(existing) - shown} more" if len(existing) > shown else ""
+def _unknown(what: str, missing: list[str], existing: list[str]) -> MsnmoError:
     return MsnmoError(
         f"no such {what}: {', '.join(missing)}",
-        remedy=f"There are: {there}{more}",
+        remedy=f"There are: {listed(existing, shown=20) or 'none'}",
         exit_code=ExitCode.NOTHING_SELECTED,
     )
 

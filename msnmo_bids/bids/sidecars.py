@@ -126,29 +126,19 @@ _RULES = {
 def sidecar_for(
     kind: str, *, source: str, folder: str, prefix: str, record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of the sidecar of one derivative.
+    """Return the content of the sidecar of one derivative, JSON-ready.
 
     Parameters
     ----------
     kind : str
         A key of :func:`msnmo_bids.bids.names.derivative_paths`, except those that are JSON files
-        themselves. ``lesion_table`` and ``lesion_labels`` share one file and one content.
+        themselves (ValueError). ``lesion_table`` and ``lesion_labels`` share one file.
     source : str
         The raw FLAIR, POSIX path relative to the root of its data set.
     folder, prefix : str
         Folder of the scan in the output, and name of the source without ``_FLAIR.nii.gz``.
     record : mapping
         Provenance, with the keys of the diagnosis file.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
-
-    Raises
-    ------
-    ValueError
-        If derivatives of that kind have no sidecar.
     """
     general = {"lesion_table": "lesion_labels"}.get(kind, kind)
     if kind.startswith(CAM_PREFIX):
@@ -221,11 +211,6 @@ def change_sidecar(
         Path of the label image of the change classes, which stands for the half-way space.
     record : mapping
         Keys of the record that all of them carry.
-
-    Returns
-    -------
-    dict
-        JSON-ready.
     """
     content: dict[str, Any] = {"Description": CHANGE_DESCRIPTIONS[kind], "Sources": sources}
     if kind == "table":

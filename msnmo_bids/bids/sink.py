@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv
+from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv, writing
 from msnmo_bids.bids.names import (
     CAM_PREFIX,
     JSON_KINDS,
@@ -22,14 +22,8 @@ from msnmo_bids.bids.names import (
     sidecar,
 )
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.bids.sidecars import (
-    LESION_COLUMNS,
-    MORPHOMETRY_COLUMNS,
-    RAW_DATASET,
-    sidecar_for,
-)
+from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, RAW_DATASET, sidecar_for
 from msnmo_bids.diagnosis import Decision
-from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.nifti_file import open_nifti
 
 #: Index of "lesion" in BIDS' list of common tissue labels.
@@ -92,34 +86,14 @@ class ScanResults:
 
 
 def write_scan_derivatives(
-    scan: Scan,
-    results: ScanResults,
-    *,
-    output_dir: Path,
-    provenance: Mapping[str, Any],
+    scan: Scan, results: ScanResults, *, output_dir: Path, provenance: Mapping[str, Any]
 ) -> list[str]:
-    """Write every derivative of one scan with its sidecar.
+    """Write every derivative of one scan with its sidecar; return all paths, the diagnosis last.
 
     Images have the shape and the affine of the raw FLAIR and qform equal to sform. The lesion mask
     is the written probability above the threshold, voxel by voxel. The diagnosis file is written
-    last: where it is, all the others are. Two runs write the same bytes.
-
-    Parameters
-    ----------
-    scan : Scan
-        The raw FLAIR, whose grid all outputs are on.
-    results : ScanResults
-        What the workflow found.
-    output_dir : Path
-        Root of the derivatives.
-    provenance : mapping
-        The keys of the diagnosis file that are the same for all scans
-        (:func:`msnmo_bids.workflows.provenance.run_record`).
-
-    Returns
-    -------
-    list of str
-        Paths of all files, relative to ``output_dir``, the diagnosis last.
+    last: where it is, all the others are. Two runs write the same bytes. `provenance` holds what
+    the diagnosis files of a run share (:func:`msnmo_bids.workflows.provenance.run_record`).
 
     Raises
     ------
@@ -133,7 +107,7 @@ def write_scan_derivatives(
         "SkullStripping": dict(results.skull_stripping),
         "BiasCorrection": dict(results.bias_correction),
     }
-    try:
+    with writing("the derivatives", output_dir / scan.folder):
         written = _write_images(scan, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
         written += _write_sidecars(scan, paths, output_dir, record)
@@ -141,13 +115,6 @@ def write_scan_derivatives(
         written += _copy_figures(scan, results.figures, output_dir)
         diagnosis = _diagnosis(scan, results, record, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
-    except OSError as error:
-        raise MsnmoError(
-            f"the derivatives cannot be written ({error.strerror or error})",
-            file=error.filename or output_dir / scan.folder,
-            remedy="Make room or get write permission there, then run again",
-            exit_code=ExitCode.IO_ERROR,
-        ) from error
     return [*sorted(set(written)), paths["diagnosis"]]
 
 
@@ -163,12 +130,13 @@ def _write_images(
 ) -> list[str]:
     from msnmo_bids.preprocessing.geometry import to_native
 
+    labels = np.int16 if len(results.table) <= np.iinfo(np.int16).max else np.int32
     images: dict[str, tuple[Path, type]] = {
         "preproc": (results.preproc, np.float32),
         "brain_mask": (results.brain_mask, np.uint8),
         "lesion_probability": (results.lesion_probability, np.float32),
         "lesion_mask": (results.lesion_mask, np.uint8),
-        "lesion_labels": (results.lesion_labels, _label_type(len(results.table))),
+        "lesion_labels": (results.lesion_labels, labels),
     }
     images |= {f"{CAM_PREFIX}{name}": (path, np.float32) for name, path in results.cams.items()}
     for kind, (path, dtype) in images.items():
@@ -178,10 +146,6 @@ def _write_images(
         image = to_native(array.astype(dtype), scan.path, results.orientation)
         write_nifti(image, output_dir / paths[kind])
     return [paths[kind] for kind in images]
-
-
-def _label_type(count: int) -> type:
-    return np.int16 if count <= np.iinfo(np.int16).max else np.int32
 
 
 def _write_tables(

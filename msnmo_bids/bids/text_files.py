@@ -72,14 +72,7 @@ class Table:
 def read_tsv(path: Path) -> Table:
     """Read a table as BIDS has them: tabs, a header, quotation marks are characters.
 
-    Parameters
-    ----------
-    path : Path
-        It may be missing: a table without columns.
-
-    Returns
-    -------
-    Table
+    A missing file is a table without columns.
     """
     try:
         content = path.read_bytes()
@@ -117,12 +110,7 @@ def _table(lines: list[str], notes: tuple[Note, ...]) -> Table:
 
 
 def decode(content: bytes) -> tuple[str, bool]:
-    """Turn bytes into text: by the mark at their begin, else UTF-8, UTF-16 or Latin-1.
-
-    Parameters
-    ----------
-    content : bytes
-        Of a whole file.
+    """Turn the bytes of a whole file into text: by their mark, else UTF-8, UTF-16 or Latin-1.
 
     Returns
     -------
@@ -158,11 +146,6 @@ def decode(content: bytes) -> tuple[str, bool]:
 def read_json(path: Path) -> tuple[Any, list[Note]]:
     """Read a JSON file that a user wrote.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
     Returns
     -------
     content : object
@@ -172,10 +155,8 @@ def read_json(path: Path) -> tuple[Any, list[Note]]:
 
     Raises
     ------
-    OSError
-        If it cannot be opened.
-    ValueError
-        If it is not JSON; the message says where.
+    OSError, ValueError
+        If it cannot be opened; if it is not JSON: the message says where.
     """
     text, guessed = decode(path.read_bytes())
     notes = [Note(GUESSED)] if guessed else []

@@ -30,13 +30,6 @@ def validate_bids(bids_dir: Path, participants: Sequence[str] | None = None) -> 
     Unreadable images do not count (each scan is checked and reported by itself), and neither do
     files of participants that were not asked for. Headers are not validated for the same reason.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    participants : sequence of str, optional
-        Labels asked for.
-
     Raises
     ------
     MsnmoError

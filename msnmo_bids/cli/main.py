@@ -38,15 +38,6 @@ def build_parser() -> Parser[AppOptions]:
 def parse_args(words: Sequence[str]) -> AppOptions:
     """Parse the command line.
 
-    Parameters
-    ----------
-    words : sequence of str
-        Arguments without the program's name.
-
-    Returns
-    -------
-    AppOptions
-
     Raises
     ------
     SystemExit
@@ -71,17 +62,9 @@ def parse_args(words: Sequence[str]) -> AppOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
+    """Run the program and return its exit code; the last line of the log says the same in words.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; those of the process when not given.
-
-    Returns
-    -------
-    int
-        Exit code. The last line of the log says the same in words.
+    `argv` are the arguments without the program's name; those of the process when not given.
     """
     with guard(PROGRAM, argv) as session:
         session.ok = session.failed = 0

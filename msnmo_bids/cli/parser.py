@@ -22,19 +22,10 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser, Generic[T]):
-    """A parser of a class of options.
+    """A parser of a class of frozen options (:mod:`msnmo_bids.run.options`).
 
     Without abbreviations; every option with a dash in its name also takes underscores; an option
     given twice is an error; ``~`` is expanded in paths. Wrong usage ends with its exit code (64).
-
-    Parameters
-    ----------
-    program : str
-        Its name.
-    options : type
-        Class of frozen options (:mod:`msnmo_bids.run.options`).
-    description, epilog : str
-        Text above and below the help.
     """
 
     def __init__(self, program: str, options: type[T], description: str, epilog: str) -> None:
@@ -71,15 +62,7 @@ class Parser(argparse.ArgumentParser, Generic[T]):
     def options(self, words: Sequence[str]) -> T:
         """Return the options that a command line gives.
 
-        Parameters
-        ----------
-        words : sequence of str
-            Arguments without the program's name.
-
-        Returns
-        -------
-        T
-            Lists are tuples; arguments that are not fields are in its field ``others``.
+        Lists are tuples; arguments that are not fields are in the field ``others``.
 
         Raises
         ------

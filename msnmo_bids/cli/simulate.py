@@ -14,6 +14,7 @@ from msnmo_bids.errors import UsageError
 from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import (
     OUTPUT,
+    Assets,
     Options,
     argument,
     at_least,
@@ -71,17 +72,6 @@ class People:
         metavar="SHARE",
         type=between(0, 1),
     )
-    anatomy: Path | None = option(
-        "folder of whole-head label maps with FreeSurfer labels (default: one head, built from "
-        "the MNI tissue maps)",
-        metavar="FOLDER",
-        type=Path,
-    )
-    lesion_shapes: Path | None = option(
-        "library of real lesion shapes, .npz (default: procedural shapes)",
-        metavar="FILE",
-        type=Path,
-    )
     seed: int = option("random seed", default=0, metavar="N", type=at_least(0))
     n_cpus: int = option("people side by side", default=1, metavar="N", type=at_least(1))
 
@@ -103,7 +93,7 @@ class Scans:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulateOptions(Options, Scans, People):
+class SimulateOptions(Options, Scans, Assets, People):
     """The options of ``msnmo-simulate``."""
 
     TITLE: ClassVar[str] = ""
@@ -143,18 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
-    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis a person.
+    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis per person.
 
-    Parameters
-    ----------
-    text : str
-        ``"MS,NMOSD"``, taken in turn, or ``"MS:2,HC:1"``, with numbers.
-    participants : int or None
-        Number of people; with numbers in `text` it may only repeat their sum.
-
-    Returns
-    -------
-    tuple of str
+    With numbers in `text`, `participants` may only repeat their sum.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Nipype nodes: thin wrappers around plain functions."""
+"""Nipype nodes: thin wrappers around plain functions, in modules named as the workflows'."""

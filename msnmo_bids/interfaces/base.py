@@ -1,4 +1,4 @@
-"""What all nodes of msnmo share: how they report a failure that a user can act on."""
+"""What all nodes share: how a failure is reported, and the images that they hand to each other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import Bunch, SimpleInterface
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, Bunch, File, SimpleInterface, traits
 
 from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.preprocessing.geometry import with_equal_forms
 
 FAILURE_FILE = "failure.json"
 
@@ -35,16 +38,32 @@ class StepInterface(SimpleInterface):
         return runtime
 
 
-def write_failure(folder: Path, error: MsnmoError) -> None:
-    """Write an error beside the node that met it.
+class BrainInputSpec(BaseInterfaceInputSpec):
+    """What the steps on a brain need."""
 
-    Parameters
-    ----------
-    folder : Path
-        The node's working directory.
-    error : MsnmoError
-        What went wrong.
-    """
+    in_file = File(exists=True, mandatory=True, desc="FLAIR (RAS)")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
+
+
+class LastInputSpec(BaseInterfaceInputSpec):
+    """What the last node of a scan says of it (:mod:`msnmo_bids.workflows.execution`)."""
+
+    prefix = traits.Str(mandatory=True, desc="name of the scan, or of the comparison")
+    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
+
+
+class PreprocessedInputSpec(LastInputSpec):
+    """What the preprocessing says of a scan."""
+
+    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
+    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
+    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
+    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
+
+
+def write_failure(folder: Path, error: MsnmoError) -> None:
+    """Write an error into the working directory of the node that met it."""
     record = {
         "problem": error.problem,
         "file": error.file,
@@ -67,3 +86,28 @@ def read_failure(folder: Path) -> MsnmoError | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Return an image's values, (X, Y, Z), in its own dtype."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+
+
+def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:
+    """Write an array, (X, Y, Z), its dtype kept, on the grid of another image; return `out`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    grid = nib.Nifti1Image.from_filename(reference)
+    if array.shape != grid.shape[:3]:
+        raise ValueError(f"an array of shape {array.shape} does not fit {reference} {grid.shape}")
+    return write_array(array, grid.affine, out)
+
+
+def write_array(array: np.ndarray, affine: np.ndarray, out: Path) -> Path:
+    """Write an array, (X, Y, Z), its dtype kept, with an affine, (4, 4), index to mm."""
+    nib.save(with_equal_forms(array, affine), out)
+    return out

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, traits
 
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.interfaces.base import PreprocessedInputSpec, StepInterface, load_array
+from msnmo_bids.labelled.lesion_masks import read_lesion_mask
+from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
+from msnmo_bids.preprocessing.cube import CubeTransform
+from msnmo_bids.version import get_version
 
 
-class _WriteSampleInputSpec(BaseInterfaceInputSpec):
-    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
-    prefix = traits.Str(mandatory=True, desc="name of the scan among all data sets")
+class _WriteSampleInputSpec(PreprocessedInputSpec):
     lesion_file = traits.Str(desc="manual lesion mask, as it came")
     cube_file = File(exists=True, mandatory=True, desc="network input (D, H, W), .npy")
     transform_file = File(exists=True, mandatory=True, desc="the box that the cube shows, JSON")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
-    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
-    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
     out_file = traits.Str(mandatory=True, desc="file to write, .npz")
 
 
@@ -42,16 +42,6 @@ class WriteSample(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import nibabel as nib
-        import numpy as np
-
-        from msnmo_bids.errors import BadInputError
-        from msnmo_bids.interfaces.images import load_array
-        from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-        from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
-        from msnmo_bids.preprocessing.cube import CubeTransform
-        from msnmo_bids.version import get_version
-
         given = self.inputs
         mask_file = Path(given.mask_file)
         sizes = nib.affines.voxel_sizes(nib.Nifti1Image.from_filename(mask_file).affine)

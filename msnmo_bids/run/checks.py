@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from msnmo_bids.bids.dataset import check_is_ours, read_description, subject_folders
-from msnmo_bids.bids.raw_image import glance
 from msnmo_bids.bids.records import ScanRecord, scans_with_results
-from msnmo_bids.bids.resume import diagnosis_path
+from msnmo_bids.bids.resume import diagnosis_path, glance
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.run.options import OUTPUT, WORK, Folders
@@ -69,12 +68,7 @@ def check_places(options: Places) -> None:
 def check_within(output_dir: Path, names: Iterable[str]) -> None:
     """Check the folders in an output folder that are there already: others may own them.
 
-    Parameters
-    ----------
-    output_dir : Path
-        Output folder.
-    names : iterable of str
-        Paths of folders in it; of one that is missing, the one in which it will be made counts.
+    Of a folder in `names` that is missing, the one in which it will be made counts.
 
     Raises
     ------
@@ -153,12 +147,7 @@ def _real(folder: Path) -> Path:
 def check_writable(folder: Path, what: str) -> None:
     """Prove that files can be written into a folder; one that is missing is missing afterwards.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-    what : str
-        What to call it.
+    `what` is what a message calls it.
 
     Raises
     ------
@@ -184,15 +173,10 @@ def check_writable(folder: Path, what: str) -> None:
 
 
 def work_folder(options: Folders) -> Path:
-    """Return the work folder of a run, made and writable.
+    """Return the work folder of a run, absolute, made and writable.
 
     Without ``--work-dir`` it is ``work`` in the current folder, as with fMRIPrep; where that
     cannot be written (a container's root, a shared folder) or lies in the input, a temporary one.
-
-    Returns
-    -------
-    Path
-        Absolute.
     """
     folder = (options.work_dir or Path("work")).resolve()
     try:
@@ -228,16 +212,7 @@ NOT_ASKED = (
 def left_over(bids_dir: Path, output_dir: Path, scans: Iterable[Scan]) -> list[Note]:
     """Name the results that belong to nothing in the input, and those that cannot be checked.
 
-    Parameters
-    ----------
-    bids_dir, output_dir : Path
-        Root folders of the input and of the output.
-    scans : iterable of Scan
-        Those that a run is about.
-
-    Returns
-    -------
-    list of Note
+    `scans` are those that a run is about.
     """
     if not output_dir.is_dir():
         return []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.model import registry
 from msnmo_bids.run.options import at_least, flag, option
-from msnmo_bids.run.training import SiteData, TrainingOptions, gather
+from msnmo_bids.run.training import SiteData, TrainingOptions, gather, network_entry
 from msnmo_bids.training.config import TrainingConfig, read_network_settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def cross_validate(options: CrossvalOptions) -> None:
     config = options.config
     settings = read_network_settings(options.network_config)
     for model in models:
-        _check(model, settings)
+        network_entry(model, settings, options.network_config)
     data = gather(options)
     from msnmo_bids.training.folds import get_folds
 
@@ -124,11 +124,3 @@ def _chosen_models(names: Sequence[str]) -> list[str]:
                 f"there is no network '{name}'", remedy=f"Choose of {', '.join(known)}"
             )
     return list(dict.fromkeys(chosen))
-
-
-def _check(model: str, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse settings of network and losses before any scan is prepared."""
-    try:
-        registry.entry(model).adapted(settings["network"], settings["loss"])
-    except ValueError as error:
-        raise UsageError(f"--network-config: {error}") from error

@@ -11,31 +11,40 @@ from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.changes import fingerprint, why_not_comparable
 from msnmo_bids.bids.dataset import shared_files_complete
-from msnmo_bids.bids.raw_image import glance
-from msnmo_bids.bids.records import NOT_PROCESSED, Status
-from msnmo_bids.bids.resume import remove_old_files
-from msnmo_bids.bids.runs import RunRecord, comparison_entry
+from msnmo_bids.bids.records import NOT_PROCESSED, RunRecord, Status, comparison_entry
+from msnmo_bids.bids.resume import glance, remove_old_files
 from msnmo_bids.bids.scans import Scan, select_subjects
 from msnmo_bids.bids.validator import validate_bids
 from msnmo_bids.run.checks import check_folders, check_within, left_over, work_folder
 from msnmo_bids.run.claims import Claims
-from msnmo_bids.run.due_comparisons import (
+from msnmo_bids.run.job import Job
+from msnmo_bids.run.options import AppOptions
+from msnmo_bids.run.plan import (
+    Plan,
     due_comparisons,
+    make_plan,
     method,
+    plan_table,
     possible_comparisons,
     tidy_comparisons,
     why_left_out,
+    with_machine,
 )
-from msnmo_bids.run.job import WORKFLOWS, Job
-from msnmo_bids.run.options import AppOptions
-from msnmo_bids.run.plan import Plan, make_plan, plan_table, with_machine
 from msnmo_bids.run.progress import Progress
-from msnmo_bids.run.record import close_batch, finish, write_configuration
-from msnmo_bids.run.reports import stale_reports, write_methods, write_reports, write_shared
+from msnmo_bids.run.record import (
+    close_batch,
+    finish,
+    stale_reports,
+    write_configuration,
+    write_methods,
+    write_reports,
+    write_shared,
+)
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
+from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS, step_name
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
@@ -96,15 +105,8 @@ def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
 def process(options: AppOptions, plan: Plan, session: Session) -> None:
     """Process the scans of a plan; the session gets log, counts and exit code.
 
-    Parameters
-    ----------
-    plan : Plan
-        With at least one scan or comparison to run, device and precision resolved.
-
-    Raises
-    ------
-    BaseException
-        What ended the run before its end, after its record has been written.
+    The plan has at least one scan or comparison to run, device and precision resolved. What ends
+    the run before its end is raised after the record has been written.
     """
     resources = choose_resources(options)
     work_dir = work_folder(options)
@@ -142,8 +144,6 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
 
 def _process_participants(job: Job, session: Session) -> None:
     """Process participants batch by batch; wait for those that another run works on."""
-    from msnmo_bids.workflows.steps import LAST_NODE, step_name
-
     route_nipype(job.options.verbose)
     progress = Progress(job.scan_names, last_node=LAST_NODE, step_name=step_name)
     busy = job.plan.touched
@@ -190,8 +190,7 @@ def _process_batch(job: Job, session: Session, progress: Progress, subjects: Seq
 
 def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     """Run the workflow over scans; failures are gathered in the job."""
-    from msnmo_bids.workflows.base import init_msnmo_wf
-    from msnmo_bids.workflows.steps import LAST_NODE
+    from msnmo_bids.workflows.scan import init_msnmo_wf
 
     for scan in scans:
         remove_old_files(scan, job.output_dir)
@@ -202,7 +201,6 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
         output_dir=job.output_dir,
         work_dir=job.work_dir,
         omp_nthreads=job.resources.omp_nthreads,
-        name=WORKFLOWS[0],
     )
     made_by = job.plan.settings.fingerprint(job.record.version, job.plan.metadata.fingerprint)
     stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
@@ -217,16 +215,11 @@ def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) ->
     """Compare the visits of participants; failures are gathered in the job."""
     tidy_comparisons(subjects, scans, job.output_dir)
     if missing := due_comparisons(scans, (), job.output_dir):
-        from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
         from msnmo_bids.workflows.visits import init_visits_wf
 
         logger.info("%d comparisons of visits to make", len(missing))
         workflow = init_visits_wf(
-            comparisons=missing,
-            output_dir=job.output_dir,
-            work_dir=job.work_dir,
-            method=method(),
-            name=WORKFLOWS[1],
+            comparisons=missing, output_dir=job.output_dir, work_dir=job.work_dir, method=method()
         )
         stamps = {one.name: fingerprint(one, job.output_dir, method()) for one in missing}
         job.comparison_failures += _run(job, workflow, LAST_NODE_OF_VISITS, stamps)
@@ -252,8 +245,7 @@ def _run(
     on_usage: UsageCallback | None = None,
 ) -> list[Failure]:
     """Run a workflow, each item's work folder removed when it is done."""
-    from msnmo_bids.workflows.execution import run_workflow
-    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner
+    from msnmo_bids.workflows.execution import WorkDirCleaner, run_workflow
 
     cleaner = WorkDirCleaner(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
 

@@ -13,11 +13,12 @@ from msnmo_bids.bids.records import (
     ScanRecord,
     Status,
     in_order,
+    latest_records,
+    read_runs,
     read_scan,
     scans_with_results,
     source_of,
 )
-from msnmo_bids.bids.runs import latest_records, read_runs
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.run.checks import (
@@ -30,7 +31,7 @@ from msnmo_bids.run.checks import (
 )
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import select
-from msnmo_bids.run.reports import standing
+from msnmo_bids.run.record import standing
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session
 from msnmo_bids.text import merged
@@ -45,13 +46,8 @@ logger = logging.getLogger(__name__)
 def run_group(options: AppOptions, session: Session) -> None:
     """Run the group level, from the output folder alone where the input has no scans (any more).
 
-    Parameters
-    ----------
-    options : AppOptions
-        From the command line.
-    session : Session
-        Gets the number of scans with results; scans without are rows with ``n/a``, not failures
-        of this level.
+    The session gets the number of scans with results; scans without are rows with ``n/a``, not
+    failures of this level.
 
     Raises
     ------

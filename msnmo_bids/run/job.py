@@ -11,25 +11,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.bids.records import RunRecord, ScanRecord
 from msnmo_bids.bids.resume import why_incomplete
-from msnmo_bids.bids.runs import RunRecord
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, expected_of
-from msnmo_bids.run.resources import Resources
-from msnmo_bids.run.session import nipype_level
-from msnmo_bids.workflows.steps import subject_workflow_name
-from msnmo_bids.workflows.work_dir_cleaner import BATCH
+from msnmo_bids.run.resources import WORKERS_LOG, Resources
+from msnmo_bids.workflows.steps import (
+    BATCH,
+    VISITS_WORKFLOW,
+    WORKFLOW,
+    step_name,
+    subject_workflow_name,
+)
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
     from msnmo_bids.workflows.resources import Usage
 
-WORKFLOWS = ("msnmo_wf", "visits_wf")
-WORKERS_LOG = "workers.log"
+WORKFLOWS = (WORKFLOW, VISITS_WORKFLOW)
 
 
 @dataclass
@@ -38,22 +40,14 @@ class Job:
 
     Parameters
     ----------
-    options : AppOptions
-        From the command line.
-    plan : Plan
-        With device and precision resolved.
+    options, plan, work_dir, resources
+        What it was asked to do, device and precision resolved, and where and how it runs.
     record : RunRecord
         What will be written to ``run.json``.
-    work_dir : Path
-        Work folder.
-    resources : Resources
-        Plugin and threads.
     claims : Claims
         The participants that this run works on now.
-    failures : list of Failure
-        Of all batches so far.
-    comparison_failures : list of Failure
-        Of comparisons of visits; ``prefix`` is the comparison's name.
+    failures, comparison_failures : list of Failure
+        Of all batches so far; ``prefix`` is the scan's or the comparison's name.
     usage : dict
         Name of a scan -> step -> what it cost.
     outcomes : dict of str to ScanRecord
@@ -93,10 +87,7 @@ class Job:
     def claim(self, subjects: Sequence[str]) -> tuple[list[str], list[str]]:
         """Claim participants with as many scans to run as one workflow takes.
 
-        Returns
-        -------
-        mine, held : list of str
-            Those claimed, and those that another run works on.
+        Return those claimed, and those that another run works on.
         """
         waiting = Counter(scan.subject for scan in self.plan.to_run)
         mine: list[str] = []
@@ -144,12 +135,10 @@ class Job:
 
     def plugin_args(self) -> dict[str, Any]:
         """Return the arguments of the Nipype plugin."""
-        arguments = dict(self.resources.plugin_args)
+        arguments = self.resources.with_log(self.record.folder, self.options.verbose)
         if self.resources.plugin == "MultiProc":
             from msnmo_bids.workflows.plugin import gpu_names
 
-            arguments["worker_log"] = str(self.record.folder / WORKERS_LOG)
-            arguments["log_level"] = nipype_level(self.options.verbose)
             arguments["gpus"] = gpu_names(self.plan.settings.device, self.plan.gpus)
         return arguments
 
@@ -160,8 +149,6 @@ class Job:
 
     def take_usage(self, node: str, usage: Usage) -> None:
         """Take down what a node cost, given its full name."""
-        from msnmo_bids.workflows.steps import step_name
-
         scan = next((part for part in node.split(".") if part in self.scan_names), None)
         if scan is not None:  # else it belongs to no scan alone
             steps, step = self.usage.setdefault(self.scan_names[scan], {}), step_name(node)

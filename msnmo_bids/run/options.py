@@ -31,18 +31,10 @@ def argument(text: str, **how: Any) -> Any:
 
 
 def option(text: str, *names: str, default: Any = None, **how: Any) -> Any:
-    """Return a field that is an option.
+    """Return a field that is an option; its name is ``--`` and the field's with dashes.
 
-    Parameters
-    ----------
-    text : str
-        Its help.
-    *names : str
-        Other names than the field's own, which is ``--`` and the name with dashes.
-    default : object
-        Value where the option is not given.
-    **how
-        As of argparse's ``add_argument``; a ``type`` raises ValueError with what is wrong.
+    `names` are others, `how` is as of argparse's ``add_argument``; a ``type`` raises ValueError
+    with what is wrong.
     """
     return field(default=default, metadata={"help": text, "names": names, **how})
 
@@ -50,6 +42,16 @@ def option(text: str, *names: str, default: Any = None, **how: Any) -> Any:
 def flag(text: str, *names: str) -> Any:
     """Return a field that is true when its option is given."""
     return option(text, *names, default=False, action="store_true")
+
+
+def folder_option(text: str, *names: str) -> Any:
+    """Return a field that is an option with a folder."""
+    return option(text, *names, metavar="FOLDER", type=Path)
+
+
+def file_option(text: str, *names: str) -> Any:
+    """Return a field that is an option with a file."""
+    return option(text, *names, metavar="FILE", type=Path)
 
 
 def label_of(prefix: str) -> Callable[[str], str]:
@@ -158,6 +160,21 @@ class Folders:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Assets:
+    """What simulated brains are made of."""
+
+    TITLE: ClassVar[str] = "what simulated brains are made of"
+
+    anatomy: Path | None = folder_option(
+        "folder of whole-head label maps with FreeSurfer labels (default: one head, built from "
+        "the MNI tissue maps)"
+    )
+    lesion_shapes: Path | None = file_option(
+        "library of real lesion shapes, .npz (default: procedural shapes)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Performance:
     """Cores, memory, Nipype plugin and device."""
 
@@ -179,11 +196,9 @@ class Performance:
         metavar="MB",
         type=at_least(1),
     )
-    use_plugin: Path | None = option(
+    use_plugin: Path | None = file_option(
         "Nipype plugin file, YAML or JSON (for example for SLURM); replaces --nprocs and --mem-mb",
         "--nipype-plugin-file",
-        metavar="FILE",
-        type=Path,
     )
     device: str = option(
         "where the network computes; auto: CUDA if it works, else the CPU",
@@ -244,18 +259,14 @@ class WhichScans:
         metavar="LABEL|PATTERN",
         type=name_or_pattern,
     )
-    bids_filter_file: Path | None = option(
-        'JSON file with pybids filters, as {"flair": {"acquisition": "3d", "run": null}}',
-        metavar="FILE",
-        type=Path,
+    bids_filter_file: Path | None = file_option(
+        'JSON file with pybids filters, as {"flair": {"acquisition": "3d", "run": null}}'
     )
     skip_bids_validation: bool = flag(
         "do not run the BIDS validator on the input", "--skip-bids-validator"
     )
-    bids_database_dir: Path | None = option(
-        "pybids database: used if it exists, else made; remove it when the input changes",
-        metavar="FOLDER",
-        type=Path,
+    bids_database_dir: Path | None = folder_option(
+        "pybids database: used if it exists, else made; remove it when the input changes"
     )
     assume_orientation: str | None = option(
         "of images whose header has no valid qform or sform: where their axes run to, such as LAS "
@@ -278,10 +289,8 @@ class Inference:
         default="auto",
         choices=PRECISION_CHOICES,
     )
-    weights: Path | None = option(
-        "weights of the network, .safetensors (default: those of this version)",
-        metavar="FILE",
-        type=Path,
+    weights: Path | None = file_option(
+        "weights of the network, .safetensors (default: those of this version)"
     )
     ensemble: tuple[Path, ...] = option(
         "further weights, such as those of the folds of msnmo-crossval: the mean of all is taken, "
@@ -328,12 +337,10 @@ class WhatToRun:
     dry_run: bool = flag("show what would run, as a table")
     reports_only: bool = flag("only write the participants' reports again, from what is there")
     stop_on_first_crash: bool = flag("start nothing more after the first failure")
-    work_dir: Path | None = option(
+    work_dir: Path | None = folder_option(
         "intermediate results; a scan's are removed when it succeeds, and kept when it fails or "
         "with -vv (default: 'work' in the current folder)",
         "-w",
-        metavar="FOLDER",
-        type=Path,
     )
     clean_workdir: bool = flag("before running, remove what earlier runs left in the work folder")
     sloppy: bool = flag("fast and poor: for tests only, never for results")
@@ -363,11 +370,9 @@ class GroupLevel:
         "positive diagnosis of sensitivity and ROC (default: NMOSD, else the last class)",
         metavar="NAME",
     )
-    labels: Path | None = option(
+    labels: Path | None = folder_option(
         "manual lesion masks to compare with, from the root of the input, for example "
-        "derivatives/manual",
-        metavar="FOLDER",
-        type=Path,
+        "derivatives/manual"
     )
 
 

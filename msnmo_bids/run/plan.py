@@ -1,25 +1,26 @@
-"""From the command line to what will be done: weights, settings, scans to run and why."""
+"""From the command line to what will be done: weights, settings, scans to run and to compare."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.comparisons import Comparison
-from msnmo_bids.bids.resume import Expected, why_incomplete
+from msnmo_bids.bids.changes import is_compared, remove_stale, why_not_comparable
+from msnmo_bids.bids.comparisons import Comparison, comparisons, left_out
+from msnmo_bids.bids.resume import Expected, diagnosis_path, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.model.probe import probe
-from msnmo_bids.run.due_comparisons import due_comparisons
 from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned, merged
 from msnmo_bids.version import get_version
+from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
@@ -83,12 +84,7 @@ class Plan:
 
 
 def select(bids_dir: Path, asked: WhichScans) -> Selection:
-    """Find the scans that the command line asks for, and name participants without any.
-
-    Returns
-    -------
-    Selection
-        At least one scan.
+    """Find the scans that the command line asks for, at least one; name participants without any.
 
     Raises
     ------
@@ -147,10 +143,7 @@ def _matches(scan: Scan, pattern: str) -> bool:
 def make_plan(options: AppOptions) -> Plan:
     """Decide what to run; nothing heavy is imported and nothing is written.
 
-    Returns
-    -------
-    Plan
-        Settings have ``device`` and ``precision`` as on the command line (maybe ``auto``).
+    Settings have ``device`` and ``precision`` as on the command line (maybe ``auto``).
 
     Raises
     ------
@@ -218,11 +211,6 @@ def _resolve_settings(
 def choose_tools(options: Preprocessing) -> tuple[str, str]:
     """Return the tools for skull and bias field; ``auto`` looks for programs on the PATH.
 
-    Returns
-    -------
-    skull_strip, bias_correction : str
-        As in `ProcessingSettings`.
-
     Raises
     ------
     MsnmoError
@@ -271,14 +259,7 @@ def with_machine(plan: Plan) -> Plan:
 def find_ensemble(
     main: Path | None, others: Sequence[Path] = ()
 ) -> list[tuple[Path, WeightsMetadata]]:
-    """Find the weights, and those of ``--ensemble``.
-
-    Parameters
-    ----------
-    main : Path or None
-        The main weights; None: those of this version.
-    others : sequence of Path
-        Further ones.
+    """Find the weights (None: those of this version), and those of ``--ensemble``.
 
     Returns
     -------
@@ -303,19 +284,69 @@ def find_ensemble(
     return found
 
 
-def plan_table(plan: Plan) -> str:
-    """Return the plan as a table for ``--dry-run``.
+def method() -> dict[str, Any]:
+    """Return what a comparison depends on besides its scans: version and limits."""
+    return {"version": get_version(), "spacing": SPACING_MM, **DEFAULT_RULE.record()}
 
-    Parameters
-    ----------
-    plan : Plan
-        From :func:`make_plan`.
 
-    Returns
-    -------
-    str
-        One line per scan: what happens and why; then the settings.
+def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Comparison]:
+    """Return the comparisons of the scans that have derivatives, in order.
+
+    A scan without derivatives is passed over: its neighbours are compared.
     """
+    done = [scan for scan in scans if diagnosis_path(scan, output_dir).is_file()]
+    return comparisons(done)
+
+
+def why_left_out(scans: Sequence[Scan], output_dir: Path) -> list[str]:
+    """Name the visits and scans that are in no comparison, and why; one line per kind."""
+    return merged(left_out(scans, possible_comparisons(scans, output_dir)))
+
+
+def due_comparisons(
+    scans: Sequence[Scan], running: Container[str], output_dir: Path
+) -> tuple[Comparison, ...]:
+    """Return the comparisons to make when some scans have been run.
+
+    `scans` are all of the participants in question, `running` the relative paths of those to run.
+    """
+
+    def runs(scan: Scan) -> bool:
+        return scan.relative in running
+
+    there = [scan for scan in scans if runs(scan) or diagnosis_path(scan, output_dir).is_file()]
+    limits = method()
+    return tuple(
+        comparison
+        for comparison in comparisons(there)
+        if runs(comparison.earlier)
+        or runs(comparison.later)
+        or (
+            why_not_comparable(comparison, output_dir) is None
+            and not is_compared(comparison, output_dir, limits)
+        )
+    )
+
+
+def tidy_comparisons(subjects: Iterable[str], scans: Iterable[Scan], output_dir: Path) -> None:
+    """Remove what earlier runs left of comparisons that are not complete now.
+
+    Those of `scans` are kept if they are complete.
+    """
+    limits = method()
+    complete = [
+        comparison
+        for comparison in possible_comparisons(scans, output_dir)
+        if why_not_comparable(comparison, output_dir) is None
+        and is_compared(comparison, output_dir, limits)
+    ]
+    for subject in subjects:
+        own = [comparison for comparison in complete if comparison.subject == subject]
+        remove_stale(subject, own, output_dir)
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the plan for ``--dry-run``: a line per scan, what happens and why; the settings."""
     rows = [("scan", "action", "why", "skull")]
     for scan in plan.selection.scans:
         reason = plan.reasons.get(scan.relative)

@@ -59,16 +59,9 @@ class Progress:
         return len(self._started) - len(self.done) - len(self.failed)
 
     def on_event(self, node: str, event: str, reason: str = "") -> None:
-        """Take note of what a node does.
+        """Take note of what a node (its full name) does: ``"start"``, ``"end"`` or ``"exception"``.
 
-        Parameters
-        ----------
-        node : str
-            Full name, for example ``"msnmo_wf.sub_01_wf.scan_sub_01_wf.conform"``.
-        event : {"start", "end", "exception"}
-            What happens to it.
-        reason : str, optional
-            The problem of an exception.
+        `reason` is the problem of an exception.
         """
         parts = node.split(".")
         scan = next((part for part in parts if part in self._names), None)

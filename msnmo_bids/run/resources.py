@@ -12,9 +12,11 @@ from typing import Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.run.options import Performance
+from msnmo_bids.run.session import nipype_level
 
 logger = logging.getLogger(__name__)
 
+WORKERS_LOG = "workers.log"
 MOST_THREADS = 4
 #: Of the free memory that a run takes.
 SHARE = 0.9
@@ -24,21 +26,18 @@ MEMORY_INFORMATION = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Resources:
-    """How the workflow is run.
-
-    Parameters
-    ----------
-    plugin : str
-        Nipype plugin.
-    plugin_args : dict
-        Its arguments.
-    omp_nthreads : int
-        Threads of one node.
-    """
+    """How the workflow is run: Nipype plugin, its arguments, and threads of one node."""
 
     plugin: str
     omp_nthreads: int
     plugin_args: dict[str, Any] = field(default_factory=dict)
+
+    def with_log(self, folder: Path, verbose: int) -> dict[str, Any]:
+        """Return the plugin's arguments; what workers print goes to a file in a folder."""
+        if self.plugin != "MultiProc":
+            return dict(self.plugin_args)
+        log = {"worker_log": str(folder / WORKERS_LOG), "log_level": nipype_level(verbose)}
+        return {**self.plugin_args, **log}
 
 
 def choose_resources(options: Performance) -> Resources:
@@ -46,11 +45,6 @@ def choose_resources(options: Performance) -> Resources:
 
     The default number of threads does not depend on the number of scans: a run that resumes must
     compute exactly as the run that it completes.
-
-    Returns
-    -------
-    Resources
-        For the workflow.
 
     Raises
     ------
@@ -77,19 +71,7 @@ def choose_resources(options: Performance) -> Resources:
 
 
 def read_plugin_file(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read a Nipype plugin file.
-
-    Parameters
-    ----------
-    path : Path
-        YAML or JSON with ``plugin`` and, if need be, ``plugin_args``.
-
-    Returns
-    -------
-    plugin : str
-        Name of the plugin.
-    plugin_args : dict
-        Its arguments.
+    """Read a Nipype plugin file: YAML or JSON with ``plugin`` and perhaps ``plugin_args``.
 
     Raises
     ------
@@ -114,13 +96,6 @@ def read_plugin_file(path: Path) -> tuple[str, dict[str, Any]]:
 def check_plugin(resources: Resources, work_dir: Path) -> None:
     """Check that the plugin can use the work folder.
 
-    Parameters
-    ----------
-    resources : Resources
-        From :func:`choose_resources`.
-    work_dir : Path
-        Work folder of the run.
-
     Raises
     ------
     UsageError
@@ -135,13 +110,7 @@ def check_plugin(resources: Resources, work_dir: Path) -> None:
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use (affinity and container limit).
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Return the number of cores that this process may use (affinity and container limit)."""
     with suppress(AttributeError, OSError):
         cores = len(os.sched_getaffinity(0))
         with suppress(OSError, ValueError):
@@ -177,10 +146,8 @@ def _free_memory() -> int:
 def settle_user(work_dir: Path | None) -> None:
     """Do without a home folder and a temporary one, which a user that nobody knows may not have.
 
-    Parameters
-    ----------
-    work_dir : Path or None
-        From the command line; takes the temporary files where no usual place can be written.
+    `work_dir`, from the command line, takes the temporary files where no usual place can be
+    written.
 
     Raises
     ------
@@ -211,11 +178,6 @@ def set_environment(work_dir: Path) -> None:
 
     No version check over the network, no file outside of the work folder where the home folder is
     missing or read-only (containers run by any user id).
-
-    Parameters
-    ----------
-    work_dir : Path
-        Work folder of the run.
     """
     os.environ.update(
         NO_ET="1",

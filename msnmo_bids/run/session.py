@@ -38,15 +38,7 @@ RESUMES = "Run the same command again: what is complete is kept, it goes on from
 def exit_code_for(error: BaseException) -> ExitCode:
     """Return the exit code of a run that an exception ended.
 
-    Parameters
-    ----------
-    error : BaseException
-        What was raised.
-
-    Returns
-    -------
-    ExitCode
-        75 for an interrupt, 74 for a place that cannot be used, 1 for what was not expected.
+    75 for an interrupt, 74 for a place that cannot be used, 1 for what was not expected.
     """
     if isinstance(error, MsnmoError):
         return error.exit_code
@@ -81,14 +73,7 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 class Session:
-    """One call of a program; a context in which its messages are shown.
-
-    Parameters
-    ----------
-    program : str
-        Its name.
-    command : sequence of str
-        The command line without it.
+    """One call of a program with its command line; a context in which its messages are shown.
 
     Attributes
     ----------
@@ -174,13 +159,10 @@ class Session:
         return f"{self.program}: {word}{counts}"
 
     def write_crash_file(self) -> str:
-        """Write the trace of the exception that is being handled.
+        """Write the trace of the exception that is being handled, and return where it is.
 
-        Returns
-        -------
-        str
-            Where it is: ``crash-<program>.txt`` in the log's folder, or in a temporary one where
-            there is no log; where that cannot be written, the trace itself.
+        That is ``crash-<program>.txt`` in the log's folder, or in a temporary one where there is no
+        log; where that cannot be written, the trace itself is returned.
         """
         trace = f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}"
         try:
@@ -206,17 +188,9 @@ def route_nipype(verbose: int) -> None:
 
 
 def nipype_level(verbose: int) -> int:
-    """Return the level of Nipype's loggers, here and in its worker processes.
+    """Return the level of Nipype's loggers, here and in its worker processes, by the ``-v`` given.
 
-    Parameters
-    ----------
-    verbose : int
-        How often the user gave ``-v``.
-
-    Returns
-    -------
-    int
-        Without ``-v`` nothing: what fails is said by this program, in one line per scan.
+    Without ``-v`` nothing: what fails is said by this program, in one line per scan.
     """
     return (logging.CRITICAL, logging.INFO, logging.DEBUG)[min(verbose, 2)]
 
@@ -241,7 +215,7 @@ def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) ->
     Yields
     ------
     Session
-        With the command line; its ``exit_code`` is right when the block has been left.
+        Its ``exit_code`` is right when the block has been left.
     """
     session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
     with session, _signals():

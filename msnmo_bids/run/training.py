@@ -14,18 +14,21 @@ from msnmo_bids.model import registry
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.run.checks import work_folder
 from msnmo_bids.run.options import (
+    Assets,
     Folders,
     Options,
     Performance,
     Preprocessing,
     at_least,
     between,
+    file_option,
     flag,
+    folder_option,
     option,
 )
 from msnmo_bids.run.plan import choose_tools
 from msnmo_bids.run.resources import choose_resources, set_environment
-from msnmo_bids.run.session import nipype_level, route_nipype
+from msnmo_bids.run.session import route_nipype
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import TrainingConfig, read_network_settings
 
@@ -49,11 +52,9 @@ class Data:
     data: tuple[Path, ...] = option(
         "more BIDS data sets", default=(), nargs="+", metavar="FOLDER", type=Path
     )
-    labels: Path | None = option(
+    labels: Path | None = folder_option(
         "folder of the lesion masks, from each data set's root "
-        "(default: derivatives/manual, else derivatives/truth)",
-        metavar="FOLDER",
-        type=Path,
+        "(default: derivatives/manual, else derivatives/truth)"
     )
     classes: tuple[str, ...] = option(
         "diagnoses, as in the column 'diagnosis' of participants.tsv (default: MS NMOSD)",
@@ -67,16 +68,11 @@ class Data:
         metavar="N",
         type=at_least(32),
     )
-    cache_dir: Path | None = option(
-        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)",
-        metavar="FOLDER",
-        type=Path,
+    cache_dir: Path | None = folder_option(
+        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)"
     )
-    work_dir: Path | None = option(
-        "intermediate results (default: 'work' in the current folder)",
-        "-w",
-        metavar="FOLDER",
-        type=Path,
+    work_dir: Path | None = folder_option(
+        "intermediate results (default: 'work' in the current folder)", "-w"
     )
     validation_share: float = option(
         "share of the people that are not trained on, but choose the best weights; 0: none",
@@ -88,7 +84,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulated:
+class Simulated(Assets):
     """Simulated brains beside the real ones."""
 
     TITLE: ClassVar[str] = "simulated brains beside the real ones"
@@ -98,16 +94,6 @@ class Simulated:
         default=0.0,
         metavar="SHARE",
         type=between(0, 0.95),
-    )
-    anatomy: Path | None = option(
-        "whole-head label maps with FreeSurfer labels (default: one head of the MNI maps)",
-        metavar="FOLDER",
-        type=Path,
-    )
-    lesion_shapes: Path | None = option(
-        "library of real lesion shapes, .npz (default: procedural shapes)",
-        metavar="FILE",
-        type=Path,
     )
 
     def simulation(self, cache: Path | None) -> Simulation | None:
@@ -129,11 +115,9 @@ class Network:
         metavar="FACTOR",
         type=between(0.05, 4),
     )
-    network_config: Path | None = option(
+    network_config: Path | None = file_option(
         "YAML or JSON with settings of the joint model and of its losses: "
-        "{network: {pooling: lesion}, loss: {bce_weight: 1}}",
-        metavar="FILE",
-        type=Path,
+        "{network: {pooling: lesion}, loss: {bce_weight: 1}}"
     )
     threshold: float = option(
         "lesion probability above which a voxel is lesion",
@@ -160,8 +144,8 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
 
     @property
     def reads(self) -> tuple[Path, ...]:
-        """All data sets."""
-        return (*super().reads, *self.data)
+        """All data sets, and the label maps."""
+        return (*super().reads, *self.data, *([self.anatomy] if self.anatomy else ()))
 
     @property
     def writes(self) -> dict[str, Path | None]:
@@ -182,15 +166,7 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
 
 @dataclass(frozen=True)
 class SiteData:
-    """The prepared scans of one or several data sets.
-
-    Parameters
-    ----------
-    scans : list of PreparedScan
-        What can be used.
-    notes : tuple of str
-        What a reader of the results must know of the data.
-    """
+    """The prepared scans of one or several data sets, and what a reader must know of them."""
 
     scans: list[PreparedScan]
     notes: tuple[str, ...]
@@ -198,11 +174,6 @@ class SiteData:
 
 def gather(options: TrainingOptions) -> SiteData:
     """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
-
-    Returns
-    -------
-    SiteData
-        At least one scan.
 
     Raises
     ------
@@ -224,10 +195,6 @@ def gather(options: TrainingOptions) -> SiteData:
     found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
     for line in describe(found).splitlines():
         logger.info("%s", line)
-    plugin_args = dict(resources.plugin_args)
-    if resources.plugin == "MultiProc":
-        plugin_args["worker_log"] = str(work_dir / "workers.log")
-        plugin_args["log_level"] = nipype_level(options.verbose)
     prepared, found = prepare_scans(
         found,
         cache_dir=options.cache_dir or options.output_dir / "prepared",
@@ -241,7 +208,7 @@ def gather(options: TrainingOptions) -> SiteData:
         ),
         cube_shape=(options.cube_side,) * 3,
         plugin=resources.plugin,
-        plugin_args=plugin_args,
+        plugin_args=resources.with_log(work_dir, options.verbose),
         omp_nthreads=resources.omp_nthreads,
     )
     table, _ = write_found(found, options.output_dir)
@@ -267,11 +234,9 @@ class TrainOptions(TrainingOptions):
     TITLE: ClassVar[str] = "what to train"
 
     model: str = option(f"network: {', '.join(OWN)}", default="joint", choices=OWN, metavar="NAME")
-    initial_weights: Path | None = option(
+    initial_weights: Path | None = file_option(
         f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of this "
-        "version; network and classes are theirs (default: random)",
-        metavar="FILE",
-        type=Path,
+        "version; network and classes are theirs (default: random)"
     )
 
 
@@ -284,7 +249,9 @@ def train(options: TrainOptions) -> None:
         If the options or the data are wrong.
     """
     config = options.config
-    entry = _entry(options, read_network_settings(options.network_config))
+    entry = network_entry(
+        options.model, read_network_settings(options.network_config), options.network_config
+    )
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.processes import process_group
 
@@ -296,11 +263,14 @@ def train(options: TrainOptions) -> None:
         logger.info("Weights: %s", _fit(options, config, entry, data, ranks))
 
 
-def _entry(options: TrainOptions, settings: dict[str, dict[str, Any]]) -> registry.Entry:
+def network_entry(
+    model: str, settings: Mapping[str, Mapping[str, Any]], file: Path | None
+) -> registry.Entry:
+    """Return a network with the settings of a file, or refuse them before scans are prepared."""
     try:
-        return registry.entry(options.model).adapted(settings["network"], settings["loss"])
+        return registry.entry(model).adapted(settings["network"], settings["loss"])
     except ValueError as error:
-        raise UsageError(str(error), file=options.network_config) from error
+        raise UsageError(str(error), file=file) from error
 
 
 def _fit(

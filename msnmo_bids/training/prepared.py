@@ -274,9 +274,8 @@ def _run(
     execute: dict[str, Any],
 ) -> dict[str, str]:
     """Run the workflow in batches; return why scans failed, by their names."""
-    from msnmo_bids.workflows.execution import run_workflow
+    from msnmo_bids.workflows.execution import WorkDirCleaner, batches, run_workflow
     from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
-    from msnmo_bids.workflows.work_dir_cleaner import WorkDirCleaner, batches
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):

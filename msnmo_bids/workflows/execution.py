@@ -1,15 +1,15 @@
-"""Run the workflow and say in one line per scan what failed."""
+"""Run the workflow, say in one line per scan what failed, and keep the work folder small."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nipype.pipeline.engine import Workflow
 
@@ -17,12 +17,21 @@ from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.resources import Usage
-from msnmo_bids.workflows.steps import LAST_NODE, PROGRAMS, scan_of, step_name
+from msnmo_bids.workflows.steps import (
+    BATCH,
+    LAST_NODE,
+    PROGRAMS,
+    STOPPED,
+    WAITING,
+    scan_of,
+    step_name,
+)
 
 logger = logging.getLogger(__name__)
 
 EventCallback = Callable[[str, str, str], None]
 UsageCallback = Callable[[str, Usage], None]
+_T = TypeVar("_T")
 
 #: In a scan's work folder: what its steps depend on.
 STAMP_NAME = "made-from.txt"
@@ -37,12 +46,9 @@ class Failure:
     ----------
     prefix : str
         The scan (its name without suffix); empty when no scan is to blame.
-    step : str
-        What was being done, in words ("skull stripping").
-    message : str
-        The problem in one line, the file first where there is one.
-    remedy : str or None
-        What the user can do.
+    step, message, remedy : str
+        What was being done, in words ("skull stripping"); the problem in one line, the file first
+        where there is one; what the user can do.
     crash_file : Path or None
         Nipype's crash file with the trace.
     exit_code : ExitCode
@@ -72,33 +78,21 @@ def run_workflow(
     """Run every node of the workflow and collect the failures.
 
     ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`; any other
-    Nipype plugin by Nipype itself. What an interrupted run left in the work folder of a scan is
-    used only under the same stamp: Nipype's cache knows neither the program's version nor the
-    content of weights and raw images, so that its results could be stale.
+    Nipype plugin by Nipype itself. Nipype's cache knows neither the program's version nor the
+    content of weights and raw images: what an interrupted run left is used only under the same
+    stamp.
 
     Parameters
     ----------
-    workflow : Workflow
-        What :func:`~msnmo_bids.workflows.base.init_msnmo_wf` returned.
-    plugin : str
-        Name of the Nipype plugin.
-    plugin_args : dict, optional
-        Its arguments.
-    on_event : callable, optional
-        Called with the full name of a node, ``"start"``, ``"end"`` or ``"exception"``, and, for
-        the last, the problem as far as it is known.
-    on_usage : callable, optional
-        Called with the full name of a node that has ended and what it cost; ``MultiProc`` only.
-    stop_on_first_crash : bool
-        Start nothing more after the first failure.
+    on_event, on_usage : callable, optional
+        Called with the full name of a node, ``"start"``, ``"end"`` or ``"exception"``, and the
+        problem of the last as far as it is known; and with what a node cost (``MultiProc`` only).
     crash_dir : Path
-        Folder for Nipype's crash files (``*.txt``); made when it is needed.
+        Folder for Nipype's crash files; made when it is needed.
     last_node : str
-        Name of the node whose end completes a scan; its inputs ``prefix`` and ``native_file`` say
-        which scan that is.
+        The node whose end completes a scan; its inputs ``prefix`` and ``native_file`` name it.
     stamps : mapping of str to str, optional
-        What the steps of a scan depend on, by its `prefix`. Steps that an earlier run has done
-        under the same stamp are not done again.
+        What the steps of a scan depend on, by its `prefix`.
 
     Returns
     -------
@@ -128,9 +122,7 @@ def run_workflow(
     stopped = stop_on_first_crash and bool(failures)
     for key in scans.keys() - failures.keys() - calls.finished:
         failures[key] = _unfinished(scans[key].prefix, error, stopped)
-    return [failures[key] for key in scans if key in failures] + [
-        failure for key, failure in failures.items() if key not in scans
-    ]
+    return [failures[key] for key in dict.fromkeys([*scans, *failures]) if key in failures]
 
 
 class _Calls:
@@ -319,7 +311,42 @@ def _last_line(text: str) -> str:
 
 def _unfinished(prefix: str, error: Exception | None, stopped: bool) -> Failure:
     if stopped:
-        message = "not processed, because the run stopped at the first failure"
-        return Failure(prefix, "waiting", message, "Run again without --stop-on-first-crash")
+        return Failure(prefix, WAITING, STOPPED, "Run again without --stop-on-first-crash")
     reason = _exception(str(error)) if error is not None else "the run ended before it"
     return Failure(prefix, "workflow", f"not finished: {reason}", "Run again: it resumes here")
+
+
+def batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield a sequence in parts of at most `BATCH`, in order."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+class WorkDirCleaner:
+    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
+
+    The end of `last_node` completes a scan; with `keep` nothing is removed.
+    """
+
+    def __init__(self, work_dir: Path, *, last_node: str, keep: bool = False) -> None:
+        self._work_dir, self._last_node, self._keep = work_dir, last_node, keep
+        self._done: list[Path] = []
+
+    def on_event(self, node: str, event: str) -> None:
+        """Clean up what was done before; note what is done now.
+
+        Nipype may still look at a node's folder while it reports its end, so a folder is removed
+        at the next event.
+        """
+        self.clean()
+        *scan, name = node.split(".")
+        if event == "end" and name == self._last_node and not self._keep:
+            self._done.append(self._work_dir.joinpath(*scan))
+
+    def clean(self) -> None:
+        """Remove the folders of scans that are done."""
+        while self._done:
+            folder = self._done.pop()
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the participant's folder, when this was its last scan
+                folder.parent.rmdir()

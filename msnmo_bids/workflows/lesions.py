@@ -10,18 +10,21 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.cube import ToCube
-from msnmo_bids.interfaces.network import Predict
-from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, RegionMap, SegmentLesions
+from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict, RegionMap, SegmentLesions
+from msnmo_bids.interfaces.preprocessing import ToCube
 from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import LOOK_ALIKES
 from msnmo_bids.workflows.resources import memory_gb
+from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
 
+_MAPS = ("probability_file", "lesion_file", "label_file")
+_EXPLAINED = ("cam_files", "table_file")
 _SCORES = ("class_probabilities", "class_votes")
+_OUTPUTS = [*_MAPS, *_EXPLAINED, *_SCORES, "distance", "mni_file"]
 _SLOPPY_CUBE = (64, 64, 64)
 #: By whether the lesions are classified: what is said of the scores, and of the maps.
 _TEXT_OF = {
@@ -49,9 +52,8 @@ def init_lesion_wf(
     settings: ProcessingSettings,
     weights: Sequence[Path],
     metadata: WeightsMetadata,
-    voxels: int = 0,
-    omp_nthreads: int = 1,
-    name: str = "lesion_wf",
+    voxels: int,
+    omp_nthreads: int,
 ) -> LiterateWorkflow:
     r"""Build the workflow that runs the joint network and measures what it finds.
 
@@ -62,84 +64,47 @@ def init_lesion_wf(
 
     The node that classifies the lesions is there if the weights do; else the network classifies.
 
-    Parameters
-    ----------
-    settings : ProcessingSettings
-        With device and precision resolved (no ``auto``).
-    weights : sequence of Path
-        ``NAME.safetensors``; of several the mean is taken.
-    metadata : WeightsMetadata
-        What is known of the first.
-    voxels : int
-        Number of voxels of the image, for the memory that the nodes ask for.
-    omp_nthreads : int
-        Threads of one node.
-    name : str
-        Name of the workflow.
-
     Inputs
     ------
-    in_file
-        Preprocessed FLAIR (RAS).
-    mask_file
-        Brain mask on the same grid.
+    in_file, mask_file
+        Preprocessed FLAIR and brain mask (RAS).
 
     Outputs
     -------
-    probability_file, lesion_file, label_file
-        Lesion probability, mask and labels (RAS).
-    cam_files
-        Class activation map by class (RAS).
-    table_file
-        One row per lesion and their summary (JSON).
-    class_probabilities, class_votes
-        By class; and the same of each network and view.
-    distance
-        From the training scans; None when the weights hold no density.
-    mni_file
-        Index of the scan to MNI mm (.npy).
+    probability_file, lesion_file, label_file, cam_files, mni_file
+        On the scan's grid (RAS), the maps by class; and its index to MNI mm, (4, 4).
+    table_file, class_probabilities, class_votes, distance
+        As the nodes give them (`msnmo_bids.interfaces.lesions`).
     """
-    workflow = LiterateWorkflow(name=name)
+    workflow = LiterateWorkflow(name="lesion_wf")
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
     workflow.__desc__ = _description(settings, metadata, shape)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
-    maps = ["probability_file", "lesion_file", "label_file"]
-    fields = [*maps, "cam_files", "table_file", *_SCORES, "distance", "mni_file"]
-    outputnode = pe.Node(IdentityInterface(fields=fields), name="outputnode")
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, not metadata.classifies_lesions, omp_nthreads)
     regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
-    segment = pe.Node(
-        SegmentLesions(
-            class_names=list(metadata.class_names),
-            threshold=settings.threshold,
-            min_volume=settings.min_lesion_volume,
-        ),
-        name="segment",
-        mem_gb=memory_gb("segment", voxels),
-    )
-    images = [("in_file", "in_file"), ("mask_file", "mask_file")]
+    segment = _segment_node(settings, metadata, voxels)
     if metadata.classifies_lesions:
         classify = ClassifyLesions(weights=[str(file) for file in weights])
         scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
-        files = ("descriptor_file", "label_file", "table_file")
-        workflow.connect([(segment, scored, [(name, name) for name in files])])
+        workflow.connect([(segment, scored, same("descriptor_file", "label_file", "table_file"))])
     else:
         scored, mapped = network, segment
-        workflow.connect([(network, segment, [("cam_file", "cam_file")])])
+        workflow.connect([(network, segment, same("cam_file"))])
     workflow.connect([
-        (inputnode, to_cube, images),
-        (inputnode, regions, images),
-        (inputnode, segment, images),
-        (to_cube, network, [("cube_file", "cube_file")]),
-        (to_cube, segment, [("transform_file", "transform_file")]),
-        (network, segment, [("probability_file", "probability_file")]),
-        (network, outputnode, [("distance", "distance")]),
-        (scored, outputnode, [(name, name) for name in _SCORES]),
-        (regions, segment, [("region_file", "region_file"), ("mni_file", "mni_file")]),
-        (regions, outputnode, [("mni_file", "mni_file")]),
-        (segment, outputnode, [(name, name) for name in maps]),
-        (mapped, outputnode, [("cam_files", "cam_files"), ("table_file", "table_file")]),
+        (inputnode, to_cube, same("in_file", "mask_file")),
+        (inputnode, regions, same("in_file", "mask_file")),
+        (inputnode, segment, same("in_file", "mask_file")),
+        (to_cube, network, same("cube_file")),
+        (to_cube, segment, same("transform_file")),
+        (network, segment, same("probability_file")),
+        (network, outputnode, same("distance")),
+        (scored, outputnode, same(*_SCORES)),
+        (regions, segment, same("region_file", "mni_file")),
+        (regions, outputnode, same("mni_file")),
+        (segment, outputnode, same(*_MAPS)),
+        (mapped, outputnode, same(*_EXPLAINED)),
     ])  # fmt: skip
     return workflow
 
@@ -165,6 +130,15 @@ def _description(
         "candidate regions by a probabilistic atlas, registered affinely (robust least squares). "
         f"{maps} "
     )
+
+
+def _segment_node(settings: ProcessingSettings, metadata: WeightsMetadata, voxels: int) -> pe.Node:
+    segment = SegmentLesions(
+        class_names=list(metadata.class_names),
+        threshold=settings.threshold,
+        min_volume=settings.min_lesion_volume,
+    )
+    return pe.Node(segment, name="segment", mem_gb=memory_gb("segment", voxels))
 
 
 def _network_node(

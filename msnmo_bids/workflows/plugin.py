@@ -253,13 +253,7 @@ def _kill_group(pid: int | None) -> None:
 
 @contextmanager
 def job_environment(threads: int | None) -> Iterator[None]:
-    """Let a cluster's jobs inherit what the workers here are given: both compute alike.
-
-    Parameters
-    ----------
-    threads : int or None
-        Threads of a node's numerical libraries.
-    """
+    """Let a cluster's jobs inherit what the workers here are given: both compute alike."""
     with _variables(_ITK_THREADS), _thread_limits(threads):
         yield
 
@@ -338,19 +332,9 @@ def _end_with_parent() -> None:
 
 
 def gpu_names(device: str, gpus: Sequence[int]) -> list[str]:
-    """Return the GPUs of a run under the names that CUDA's variable has for them.
+    """Return the GPUs of a run under the names that CUDA's variable has for them; none on the CPU.
 
-    Parameters
-    ----------
-    device : str
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    gpus : sequence of int
-        The GPUs behind ``"cuda"``, as torch counts those that this process sees.
-
-    Returns
-    -------
-    list of str
-        One a GPU; empty on the CPU.
+    `gpus` are those behind ``"cuda"``, as torch counts those that this process sees.
     """
     if device != "cuda":
         return [] if device == "cpu" else [NAMED]
@@ -364,21 +348,9 @@ def gpu_environment(gpu: str | None) -> dict[str, str]:
 
 
 def next_gpu(gpus: Sequence[str], busy: Collection[str], load: Mapping[str, int]) -> str:
-    """Return the GPU that the next node gets: a free one, the least used first.
+    """Return the GPU that the next node gets: a free one, of these (else of all) the least used.
 
-    Parameters
-    ----------
-    gpus : sequence of str
-        From `gpu_names`.
-    busy : collection of str
-        Those that a node runs on.
-    load : mapping of str to int
-        Nodes that each has been given so far.
-
-    Returns
-    -------
-    str
-        One of them; where all are busy the least used, whose process the node then waits for.
+    Where all are busy, the node waits for its process. `load` counts the nodes that each was given.
 
     Examples
     --------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import fsl
 from nipype.interfaces.ants import N4BiasFieldCorrection
@@ -13,14 +13,20 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.conform import Conform
-from msnmo_bids.interfaces.masks import ApplyMask, BrainMask, DeepBET, Foreground
-from msnmo_bids.interfaces.n4 import N4AntsPyX, Shrink
+from msnmo_bids.interfaces.preprocessing import (
+    ApplyMask,
+    BrainMask,
+    Conform,
+    DeepBET,
+    Foreground,
+    N4AntsPyX,
+    Shrink,
+)
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
 from msnmo_bids.preprocessing.skullstrip import bet_version
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.provenance import after_name
 from msnmo_bids.workflows.resources import memory_gb
+from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
@@ -39,7 +45,17 @@ _BIAS = {
     "in the Python package antspyx{version}, {fit}. ",
     "skip": "Intensity non-uniformity was not corrected. ",
 }
+_OUTPUTS = ["raw_file", "info", "mask_file", "mask_flags", "preproc_file", "skull_stripping",
+            "bias_correction"]  # fmt: skip
 _FIT = "the field fitted on voxels of about {grid_mm:g} mm and applied to the image's own"
+
+
+def _described(texts: dict[str, str], tool: str, version: str, **values: Any) -> str:
+    """Return what the methods text says of a tool; an unknown version is left out."""
+    if tool not in texts:
+        raise ValueError(f"unknown tool {tool!r} (there are {', '.join(texts)})")
+    after_name = "" if version == "unknown" else f" {version}"
+    return texts[tool].format(version=after_name, **values)
 
 
 def skull_strip_tool(scan: Scan, settings: ProcessingSettings) -> str:
@@ -57,38 +73,17 @@ def looks_for_skull(scan: Scan, settings: ProcessingSettings) -> bool:
 
 
 def init_preprocessing_wf(
-    *,
-    scan: Scan,
-    settings: ProcessingSettings,
-    voxels: int = 0,
-    omp_nthreads: int = 1,
+    *, scan: Scan, settings: ProcessingSettings, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
     """Build the workflow that prepares one scan, for a prediction and for a training alike.
 
-    ``conform -> skull_strip_wf -> bias_correction_wf``
-
-    Parameters
-    ----------
-    scan : Scan
-        The raw FLAIR.
-    settings : ProcessingSettings
-        With the tools resolved (no ``auto``).
-    voxels : int
-        Number of voxels of the image, for the memory that the nodes ask for.
-    omp_nthreads : int
-        Threads of one node.
-
-    Inputs
-    ------
-    flair
-        The raw FLAIR (set from ``scan``).
+    ``conform -> skull_strip_wf -> bias_correction_wf``; the tools in the settings are resolved (no
+    ``auto``), and `voxels` of the image tell how much memory the nodes ask for.
 
     Outputs
     -------
-    raw_file
-        FLAIR in RAS order, as it came.
-    info
-        Geometry of the raw image and its flags.
+    raw_file, info
+        FLAIR in RAS order, as it came; geometry of the raw image and its flags.
     mask_file, mask_flags
         Brain mask on the same grid, and what is odd about it.
     preproc_file
@@ -103,16 +98,11 @@ def init_preprocessing_wf(
     look = looks_for_skull(scan, settings)
     if look:
         workflow.__desc__ += "Images that came without a skull were found and not stripped again. "
-    inputnode = pe.Node(IdentityInterface(fields=["flair"]), name="inputnode")
-    inputnode.inputs.flair = str(scan.path)
-    fields = ["raw_file", "info", "mask_file", "mask_flags", "preproc_file", "skull_stripping",
-              "bias_correction"]  # fmt: skip
-    outputnode = pe.Node(IdentityInterface(fields=fields), name="outputnode")
-    conform = pe.Node(
-        Conform(orientation=settings.assume_orientation, look_for_skull=look),
-        name="conform",
-        mem_gb=memory_gb("conform", voxels),
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
+    check = Conform(
+        in_file=str(scan.path), orientation=settings.assume_orientation, look_for_skull=look
     )
+    conform = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
     skull_strip_wf = init_skull_strip_wf(
         tool=skull_strip_tool(scan, settings),
         bet_frac=settings.bet_frac,
@@ -123,7 +113,6 @@ def init_preprocessing_wf(
         tool=settings.bias_correction, sloppy=settings.sloppy, voxels=voxels
     )
     workflow.connect([
-        (inputnode, conform, [("flair", "in_file")]),
         (conform, skull_strip_wf, [("out_file", "inputnode.in_file"),
                                    ("stripped", "inputnode.stripped")]),
         (conform, bias_correction_wf, [("out_file", "inputnode.in_file")]),
@@ -139,11 +128,7 @@ def init_preprocessing_wf(
 
 
 def init_skull_strip_wf(
-    *,
-    tool: str,
-    bet_frac: float = 0.5,
-    voxels: int = 0,
-    omp_nthreads: int = 1,
+    *, tool: str, bet_frac: float = 0.5, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
     """Build the workflow that finds the brain.
 
@@ -155,40 +140,25 @@ def init_skull_strip_wf(
     Parameters
     ----------
     tool : {"bet", "deepbet", "skip"}
-        Tool that removes the skull; ``skip`` for an image without one.
+        ``skip`` for an image without a skull; any other is a ValueError.
     bet_frac : float
         BET's fractional intensity threshold, 0 to 1.
-    voxels : int
-        Number of voxels of the image, for the memory that the nodes ask for.
-    omp_nthreads : int
-        Threads of one node.
 
     Inputs
     ------
-    in_file
-        FLAIR in RAS order.
-    stripped
-        Whether it came without a skull, as the image itself says.
+    in_file, stripped
+        FLAIR in RAS order; whether it came without a skull, as the image itself says.
 
     Outputs
     -------
-    mask_file
-        Brain mask on the same grid (uint8).
+    mask_file, flags
+        Brain mask on the same grid (uint8); what is odd about it.
     tool
         ``{Tool, Version, Settings}`` of what made it.
-    flags
-        What is odd about the mask.
-
-    Raises
-    ------
-    ValueError
-        If there is no such tool.
     """
-    if tool not in _SKULL:
-        raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_SKULL)})")
     workflow = LiterateWorkflow(name="skull_strip_wf")
     version = bet_version() if tool == "bet" else metadata.version("deepbet")
-    workflow.__desc__ = _SKULL[tool].format(version=after_name(version), bet_frac=bet_frac)
+    workflow.__desc__ = _described(_SKULL, tool, version, bet_frac=bet_frac)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
     inputnode.inputs.stripped = False
     outputnode = pe.Node(
@@ -197,11 +167,10 @@ def init_skull_strip_wf(
     brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
     finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
     workflow.connect([
-        (inputnode, finder, [("in_file", "in_file")]),
-        (inputnode, brain_mask, [("in_file", "in_file")]),
-        (finder, brain_mask, [("mask_file", "mask_file")]),
-        (brain_mask, outputnode, [("mask_file", "mask_file"), ("tool", "tool"),
-                                  ("flags", "flags")]),
+        (inputnode, finder, same("in_file")),
+        (inputnode, brain_mask, same("in_file")),
+        (finder, brain_mask, same("mask_file")),
+        (brain_mask, outputnode, same("mask_file", "tool", "flags")),
     ])  # fmt: skip
     if tool == "bet":
         settings = {"frac": bet_frac}
@@ -238,18 +207,14 @@ def init_bias_correction_wf(
     Parameters
     ----------
     tool : {"ants", "antspyx", "skip"}
-        Tool that corrects the bias field.
+        Any other is a ValueError.
     sloppy : bool
         Fewer iterations on a coarser grid, for tests.
-    voxels : int
-        Number of voxels of the image, for the memory that the nodes ask for.
 
     Inputs
     ------
-    in_file
-        FLAIR in RAS order.
-    mask_file
-        Brain mask on the same grid.
+    in_file, mask_file
+        FLAIR in RAS order, and its brain mask.
 
     Outputs
     -------
@@ -257,43 +222,31 @@ def init_bias_correction_wf(
         Corrected FLAIR, 0 outside of the brain.
     tool
         ``{Tool, Version, Settings}`` of what corrected it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such tool.
     """
-    if tool not in _BIAS:
-        raise ValueError(f"unknown tool {tool!r} (there are {', '.join(_BIAS)})")
     workflow = LiterateWorkflow(name="bias_correction_wf")
     grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
-    workflow.__desc__ = _BIAS[tool].format(
-        version=after_name(version), fit=_FIT.format(grid_mm=grid_mm)
-    )
+    workflow.__desc__ = _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
     apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
     workflow.connect([
-        (inputnode, apply_mask, [("in_file", "in_file"), ("mask_file", "mask_file")]),
-        (apply_mask, outputnode, [("out_file", "out_file")]),
+        (inputnode, apply_mask, same("in_file", "mask_file")),
+        (apply_mask, outputnode, same("out_file")),
     ])  # fmt: skip
     if tool == "skip":
         outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
         return workflow
     shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
     n4, (image, mask) = _n4_node(tool, n_iterations)
+    fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
     outputnode.inputs.tool = {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
         "Version": version,
-        "Settings": {
-            "grid_mm": grid_mm,
-            "n_iterations": n_iterations,
-            "convergence_threshold": CONVERGENCE_THRESHOLD,
-        },
+        "Settings": {**fitted, "convergence_threshold": CONVERGENCE_THRESHOLD},
     }
     workflow.connect([
-        (inputnode, shrink, [("in_file", "in_file"), ("mask_file", "mask_file")]),
+        (inputnode, shrink, same("in_file", "mask_file")),
         (shrink, n4, [("out_file", image), ("mask_file", mask)]),
         (n4, apply_mask, [("bias_image", "field_file")]),
     ])  # fmt: skip

@@ -17,23 +17,12 @@ if TYPE_CHECKING:
 def run_record(
     settings: ProcessingSettings, weights: WeightsMetadata, version: str
 ) -> dict[str, Any]:
-    """Return the keys of the diagnosis file that are the same for all scans of a run.
+    """Return the keys of the diagnosis file that are the same for all scans of a run, JSON-ready.
 
-    Parameters
-    ----------
-    settings : ProcessingSettings
-        Settings of the run.
-    weights : WeightsMetadata
-        What is known of the weights.
-    version : str
-        Version of the program.
-
-    Returns
-    -------
-    dict
-        JSON-ready; no times, no run names, no absolute paths.
+    There are no times, no run names and no absolute paths among them.
     """
-    calibration = weights.calibration
+    calibration, data = weights.calibration, weights.trained_on
+    simulated_only = bool(data) and all("simulat" in name.lower() for name in data)
     return {
         "Calibration": {
             "Temperature": calibration.temperature,
@@ -60,41 +49,14 @@ def run_record(
         "Settings": asdict(settings),
         "Fingerprint": settings.fingerprint(version, weights.fingerprint),
         "GeneratedBy": {"Name": "msnmo", "Version": version},
-        "Flags": [SIMULATED_ONLY] if simulated_only(weights) else [],
+        "Flags": [SIMULATED_ONLY] if simulated_only else [],
     }
-
-
-def simulated_only(weights: WeightsMetadata) -> bool:
-    """Say whether all data that the weights were trained on were simulated."""
-    return bool(weights.trained_on) and all(
-        "simulat" in data.lower() for data in weights.trained_on
-    )
 
 
 def methods_text(workflow: LiterateWorkflow) -> str:
     """Return what a workflow and those in it say of themselves, for the records.
 
-    The methods of the reports and of ``logs/CITATION.md`` are this text and nothing else.
-
-    Parameters
-    ----------
-    workflow : LiterateWorkflow
-        Of one scan or of one comparison, with its parts connected.
-
-    Returns
-    -------
-    str
-        Sentences; papers as ``[@key]``, with the keys of ``CITATION.bib``.
+    The methods of the reports and of ``logs/CITATION.md`` are this text and nothing else; papers
+    stand in it as ``[@key]``, with the keys of ``CITATION.bib``. The parts must be connected.
     """
     return " ".join(workflow.visit_desc().split())
-
-
-def after_name(version: str) -> str:
-    """Return a tool's version as it stands after its name; nothing for an unknown one.
-
-    Examples
-    --------
-    >>> after_name("6.0.7"), after_name("unknown")
-    (' 6.0.7', '')
-    """
-    return "" if version == "unknown" else f" {version}"

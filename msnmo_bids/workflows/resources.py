@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 #: Memory that a worker keeps once it has run a network (GB).
 _WORKER = 0.7
@@ -37,19 +36,7 @@ _USUAL_VOXELS = 256 * 256 * 160
 
 
 def memory_gb(node: str, voxels: int = _USUAL_VOXELS) -> float:
-    """Return the peak memory of a worker that runs a node.
-
-    Parameters
-    ----------
-    node : str
-        Kind of node.
-    voxels : int
-        Number of voxels of the raw image.
-
-    Returns
-    -------
-    float
-        GB.
+    """Return the peak memory (GB) of a worker that runs a kind of node, by the image's voxels.
 
     >>> memory_gb("quality", 10_000_000)
     1.3
@@ -78,21 +65,11 @@ _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 @dataclass(frozen=True)
 class Usage:
-    """What a node cost.
-
-    Parameters
-    ----------
-    wall_seconds : float
-        From its start to its end.
-    cpu_seconds : float
-        Of all cores, with the programs that it started.
-    memory_gb : float
-        Peak of its process, what was loaded there before included (GB of 10^9 bytes).
-    """
+    """What a node cost."""
 
     wall_seconds: float
-    cpu_seconds: float
-    memory_gb: float
+    cpu_seconds: float  #: Of all cores, with the programs that it started.
+    memory_gb: float  #: Peak of its process, what was there before included (10^9 bytes).
 
     def entry(self) -> dict[str, float]:
         """Return the figures by their keys in ``run.json``, rounded."""
@@ -127,12 +104,7 @@ class Meter:
         self._began, self._cpu = time.monotonic(), _cpu_seconds()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop; ``usage`` holds the figures."""
         self.usage = Usage(
             wall_seconds=time.monotonic() - self._began,

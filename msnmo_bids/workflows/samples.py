@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.pipeline import engine as pe
 
-from msnmo_bids.interfaces.cube import ToCube
+from msnmo_bids.interfaces.preprocessing import ToCube
 from msnmo_bids.interfaces.samples import WriteSample
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
     from msnmo_bids.labelled.scans import LabelledScan
@@ -34,23 +35,16 @@ def init_samples_wf(
 ) -> pe.Workflow:
     """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
+    It is for :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
+
     Parameters
     ----------
     files : mapping of LabelledScan to Path
-        What to prepare, and the file to write for each.
+        What to prepare, and the file to write for each (``.npz``).
     settings : ProcessingSettings
         With the tools resolved (no ``auto``).
     cube_shape : sequence of int, (3,)
         Shape of the cubes.
-    work_dir : Path
-        Folder for what is in between.
-    omp_nthreads : int
-        Threads of one node.
-
-    Returns
-    -------
-    Workflow
-        For :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(files, key=lambda labelled: labelled.name)
@@ -81,28 +75,9 @@ def init_sample_wf(
     out_file: Path,
     settings: ProcessingSettings,
     cube_shape: Sequence[int],
-    omp_nthreads: int = 1,
+    omp_nthreads: int,
 ) -> pe.Workflow:
-    """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``.
-
-    Parameters
-    ----------
-    labelled : LabelledScan
-        The scan and its mask.
-    out_file : Path
-        File to write (``.npz``).
-    settings : ProcessingSettings
-        With the tools resolved (no ``auto``).
-    cube_shape : sequence of int, (3,)
-        Shape of the cube.
-    omp_nthreads : int
-        Threads of one node.
-
-    Returns
-    -------
-    Workflow
-        Without inputs and outputs: it reads and writes files.
-    """
+    """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``."""
     scan = labelled.scan
     workflow = pe.Workflow(name=scan_workflow_name(labelled))
     voxels = voxel_count(scan.path)
@@ -125,12 +100,9 @@ def init_sample_wf(
     workflow.connect([
         (preprocessing_wf, to_cube, [("outputnode.preproc_file", "in_file"),
                                      ("outputnode.mask_file", "mask_file")]),
-        (preprocessing_wf, write_sample, [("outputnode.mask_file", "mask_file"),
-                                          ("outputnode.mask_flags", "mask_flags"),
-                                          ("outputnode.info", "info"),
-                                          ("outputnode.skull_stripping", "skull_stripping"),
-                                          ("outputnode.bias_correction", "bias_correction")]),
-        (to_cube, write_sample, [("cube_file", "cube_file"),
-                                 ("transform_file", "transform_file")]),
+        (preprocessing_wf, write_sample,
+         same("mask_file", "mask_flags", "info", "skull_stripping", "bias_correction",
+              of="outputnode.")),
+        (to_cube, write_sample, same("cube_file", "transform_file")),
     ])  # fmt: skip
     return workflow

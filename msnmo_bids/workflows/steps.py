@@ -1,4 +1,4 @@
-"""The steps of the work on a scan as a person reads them."""
+"""The names of workflows, nodes and connections, and the steps as a person reads them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ STEP_NAMES = {
     "network": "lesion segmentation and classification",
     "regions": "brain regions",
     "segment": "lesion measurement",
+    "classify": "classification of the lesions",
     "quality": "quality of the image",
     "figures": "figures",
     "write_derivatives": "writing the derivatives",
@@ -38,10 +39,14 @@ PROGRAMS = {
     ),
 }
 
-#: The node whose end completes a scan.
-LAST_NODE = "write_derivatives"
-#: The node whose end completes a comparison of two visits.
-LAST_NODE_OF_VISITS = "write_changes"
+#: Step and message of what was not begun, because the run stopped at its first failure.
+WAITING, STOPPED = "waiting", "not processed, because the run stopped at the first failure"
+#: The node whose end completes a scan; a comparison of two visits.
+LAST_NODE, LAST_NODE_OF_VISITS = "write_derivatives", "write_changes"
+#: The workflow of a run, of its comparisons of visits; their folders in the work folder.
+WORKFLOW, VISITS_WORKFLOW = "msnmo_wf", "visits_wf"
+#: The most scans of one workflow: Nipype's bookkeeping grows with the square of the nodes.
+BATCH = 250
 
 
 def subject_workflow_name(subject: str) -> str:
@@ -59,15 +64,18 @@ def scan_of(node: str) -> str:
 
 
 def step_name(node: str) -> str:
-    """Return the human name of a node's step.
-
-    Parameters
-    ----------
-    node : str
-        A node's name, or its full name with the workflows before it.
+    """Return what a node does, in words, from its name or its full name.
 
     >>> step_name("msnmo_wf.sub_01_wf.scan_sub_01_wf.conform")
     'checking the image'
     """
     name = node.rsplit(".", 1)[-1]
     return STEP_NAMES.get(name, name.replace("_", " "))
+
+
+def same(*names: str, of: str = "") -> list[tuple[str, str]]:
+    """Connect outputs with the inputs of the same names, of a workflow with ``of="outputnode."``.
+
+    Each connection needs a list of its own: Nipype empties it when it flattens the graph.
+    """
+    return [(f"{of}{name}", name) for name in names]

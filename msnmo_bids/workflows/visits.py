@@ -7,22 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
-from msnmo_bids.interfaces.compare_visits import (
-    ChangeFigure,
-    CompareVisits,
-    RegisterVisits,
-    WriteChanges,
-)
+from msnmo_bids.interfaces.visits import ChangeFigure, CompareVisits, RegisterVisits, WriteChanges
 from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 from msnmo_bids.workflows.provenance import methods_text
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
-from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS, subject_workflow_name
+from msnmo_bids.workflows.steps import (
+    LAST_NODE_OF_VISITS,
+    VISITS_WORKFLOW,
+    same,
+    subject_workflow_name,
+)
 
 DESCRIPTION = f"""\
 Consecutive visits of a participant were registered rigidly, by a robust least-squares fit of the
@@ -40,12 +39,7 @@ less than {DEFAULT_RULE.grown_share:.0%} of its contrast at the other visit.
 
 
 def init_visits_wf(
-    *,
-    comparisons: Sequence[Comparison],
-    output_dir: Path,
-    work_dir: Path,
-    method: dict[str, Any],
-    name: str = "visits_wf",
+    *, comparisons: Sequence[Comparison], output_dir: Path, work_dir: Path, method: dict[str, Any]
 ) -> pe.Workflow:
     """Build the workflow that compares visits: one per participant, in it one per comparison.
 
@@ -53,21 +47,12 @@ def init_visits_wf(
     ----------
     comparisons : sequence of Comparison
         Scans that have their derivatives.
-    output_dir : Path
-        Root of the derivatives.
-    work_dir : Path
-        Folder for what is in between.
+    output_dir, work_dir : Path
+        Root of the derivatives; folder for what is in between.
     method : dict
         Version of the program and limits, as the records' fingerprints have them.
-    name : str
-        Name of the workflow.
-
-    Returns
-    -------
-    Workflow
-        For :func:`msnmo_bids.workflows.execution.run_workflow`.
     """
-    workflow = pe.Workflow(name=name, base_dir=str(Path(work_dir).absolute()))
+    workflow = pe.Workflow(name=VISITS_WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     shared: dict[str, Any] = {"output_dir": Path(output_dir).absolute(), "method": method}
     for subject in dict.fromkeys(one.subject for one in comparisons):
         person = pe.Workflow(name=subject_workflow_name(subject))
@@ -83,20 +68,6 @@ def init_comparison_wf(
     """Build the workflow of one comparison.
 
     ``register -> compare -> change_figure -> write_changes``
-
-    Parameters
-    ----------
-    comparison : Comparison
-        The two scans.
-    output_dir : Path
-        Root of the derivatives.
-    method : dict
-        Version of the program and limits.
-
-    Outputs
-    -------
-    out_files
-        Paths of all files, relative to ``output_dir``.
     """
     name = re.sub(r"[^0-9A-Za-z]", "_", comparison.name)
     workflow = LiterateWorkflow(name=f"visits_{name}_wf")
@@ -133,12 +104,10 @@ def init_comparison_wf(
         name=LAST_NODE_OF_VISITS,
         mem_gb=memory_gb("derivatives", voxels),
     )
-    outputnode = pe.Node(IdentityInterface(fields=["out_files"]), name="outputnode")
     workflow.connect([
-        (register, compare, [("motion_file", "motion_file")]),
-        (compare, change_figure, [("images", "images"), ("table_file", "table_file")]),
-        (compare, write_changes, [("images", "images"), ("table_file", "table_file")]),
-        (change_figure, write_changes, [("figure", "figure")]),
-        (write_changes, outputnode, [("out_files", "out_files")]),
+        (register, compare, same("motion_file")),
+        (compare, change_figure, same("images", "table_file")),
+        (compare, write_changes, same("images", "table_file")),
+        (change_figure, write_changes, same("figure")),
     ])  # fmt: skip
     return workflow

@@ -25,7 +25,7 @@ from msnmo_bids.bids.dataset import (
     write_text,
     write_tsv,
 )
-from msnmo_bids.bids.runs import RunRecord
+from msnmo_bids.bids.records import RunRecord
 from msnmo_bids.bids.scans import find_scans
 from msnmo_bids.errors import ExitCode, MsnmoError
 

@@ -73,10 +73,11 @@ def test_what_is_in_between_is_not_in_the_input_either(name, option, raw, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["train", "crossval"])
-def test_a_second_data_set_is_an_input_too(name, raw, make_dataset, capsys):
+@pytest.mark.parametrize("option", ["--data", "--anatomy"])
+def test_other_folders_that_are_read_are_inputs_too(name, option, raw, make_dataset, capsys):
     other = make_dataset(name="other")
     before = sorted(other.rglob("*"))
-    assert run(name, raw, other / "out", "--data", other) == 64
+    assert run(name, raw, other / "out", option, other) == 64
     said_once(capsys, f"in the input ({other})")
     assert sorted(other.rglob("*")) == before
 

@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import FAILURE_FILE, read_failure, write_failure
-from msnmo_bids.interfaces.conform import Conform
-from msnmo_bids.interfaces.images import load_array, write_like
-from msnmo_bids.interfaces.masks import BrainMask
-from msnmo_bids.interfaces.network import Predict, _checked
-from msnmo_bids.interfaces.segment_lesions import ClassifyLesions, SegmentLesions
+from msnmo_bids.interfaces.base import (
+    FAILURE_FILE,
+    load_array,
+    read_failure,
+    write_failure,
+    write_like,
+)
+from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict, SegmentLesions, _checked
+from msnmo_bids.interfaces.preprocessing import BrainMask, Conform
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.model.calibration import Calibration

@@ -24,7 +24,8 @@ from msnmo_bids.reports import participant
 from msnmo_bids.run import execute, plan
 from msnmo_bids.version import get_version
 from msnmo_bids.visits.compare import summary
-from msnmo_bids.workflows import base, execution, visits
+from msnmo_bids.workflows import execution, visits
+from msnmo_bids.workflows import scan as scan_workflow
 from msnmo_bids.workflows.execution import Failure
 from msnmo_bids.workflows.resources import Usage
 from msnmo_bids.workflows.steps import LAST_NODE
@@ -130,7 +131,7 @@ def fake(
         state.group.append((scans, more))
 
     for module, stand_in in (
-        (base, init_msnmo_wf),
+        (scan_workflow, init_msnmo_wf),
         (visits, init_visits_wf),
         (execution, run_workflow),
         (participant, write_participant_report),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.runs import read_runs
+from msnmo_bids.bids.records import read_runs
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.run.resources import MOST_THREADS
 

@@ -13,8 +13,8 @@ import pytest
 from phantoms import head
 
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.execution import run_workflow
+from msnmo_bids.workflows.scan import init_msnmo_wf
 
 
 def run(scans, settings, weights, tmp_path: Path, out: str = "out", **options):

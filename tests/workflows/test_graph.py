@@ -16,14 +16,13 @@ from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
-from msnmo_bids.workflows.base import init_msnmo_wf
 from msnmo_bids.workflows.preprocessing import (
     ants_version,
     init_bias_correction_wf,
     init_skull_strip_wf,
 )
 from msnmo_bids.workflows.provenance import run_record
-from msnmo_bids.workflows.scan import init_scan_wf
+from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {
@@ -221,6 +220,7 @@ def test_lesions_are_classified_by_a_node_of_its_own(
 ):
     workflow = build([make_scan()], settings, lesion_weights, tmp_path)
     assert steps_of(workflow) >= {"lesion_wf.classify"}
+    assert {step_name(name) for name in steps_of(workflow)} <= set(STEP_NAMES.values())
     wf = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf")
     assert not wf.get_node("network").interface.inputs.classify
     assert "It gave a score for each class as well." in text_of(

@@ -20,7 +20,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.interfaces.images import write_like
+from msnmo_bids.interfaces.base import write_like
 from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform
 

@@ -1,4 +1,4 @@
-"""The last node of a scan: decide on a diagnosis, and write the derivatives."""
+"""The last nodes of a scan: its quality, the report's figures, the decision, the derivatives."""
 
 from __future__ import annotations
 
@@ -6,20 +6,80 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.bids.resume import RAW_IMAGE, identify
+from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
+from msnmo_bids.diagnosis import decide
+from msnmo_bids.interfaces.base import PreprocessedInputSpec, StepInterface
+from msnmo_bids.quality.measures import scan_quality
 
 
-class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
+class _QualityInputSpec(BaseInterfaceInputSpec):
+    raw_file = File(exists=True, mandatory=True, desc="conformed FLAIR")
+    preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    mni_file = File(exists=True, mandatory=True, desc="index to MNI mm (4, 4), .npy")
+
+
+class _QualityOutputSpec(TraitedSpec):
+    quality = traits.Dict(desc="level, reasons, contrast and figures")
+
+
+class Quality(StepInterface):
+    """Figures of quality with green, amber and red."""
+
+    input_spec = _QualityInputSpec
+    output_spec = _QualityOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        given = self.inputs
+        raw, preproc, mask = (
+            Path(path) for path in (given.raw_file, given.preproc_file, given.mask_file)
+        )
+        return {"quality": scan_quality(raw, preproc, mask, np.load(given.mni_file))}
+
+
+class _FiguresInputSpec(BaseInterfaceInputSpec):
+    raw_file = File(exists=True, mandatory=True, desc="conformed FLAIR")
+    preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    lesion_file = File(exists=True, mandatory=True, desc="lesion mask")
+    label_file = File(exists=True, mandatory=True, desc="lesion labels")
+    cam_files = traits.Dict(mandatory=True, desc="class activation map by class")
+
+
+class _FiguresOutputSpec(TraitedSpec):
+    figures = traits.Dict(desc="SVG file by kind: brainmask, bias, lesions, cam")
+
+
+class Figures(StepInterface):
+    """Draw brain mask, bias correction, lesions and class activation maps."""
+
+    input_spec = _FiguresInputSpec
+    output_spec = _FiguresOutputSpec
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from msnmo_bids.reports import figures
+
+        raw, preproc = Path(self.inputs.raw_file), Path(self.inputs.preproc_file)
+        lesions, labels = Path(self.inputs.lesion_file), Path(self.inputs.label_file)
+        cams = {name: Path(path) for name, path in self.inputs.cam_files.items()}
+        out = {kind: folder / f"{kind}.svg" for kind in ("brainmask", "bias", "lesions", "cam")}
+        figures.brain_mask_figure(raw, Path(self.inputs.mask_file), out["brainmask"])
+        figures.bias_figure(raw, preproc, out["bias"])
+        figures.lesions_figure(preproc, lesions, labels, out["lesions"])
+        figures.cam_figure(preproc, lesions, cams, out["cam"])
+        return {"figures": {kind: str(path) for kind, path in out.items()}}
+
+
+class _WriteDerivativesInputSpec(PreprocessedInputSpec):
     scan = traits.Any(mandatory=True, desc="the raw FLAIR (Scan)")
     raw_image = traits.Either(None, traits.Dict, desc="its size and time before it was read")
-    prefix = traits.Str(mandatory=True, desc="name of the raw FLAIR without suffix")
-    native_file = traits.Str(mandatory=True, desc="raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     provenance = traits.Dict(mandatory=True, desc="what all scans of the run share")
     preproc_file = File(exists=True, mandatory=True, desc="preprocessed FLAIR (RAS)")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask (RAS)")
     lesion_file = File(exists=True, mandatory=True, desc="lesion mask (RAS)")
     probability_file = File(exists=True, mandatory=True, desc="lesion probability (RAS)")
     label_file = File(exists=True, mandatory=True, desc="lesion labels (RAS)")
@@ -28,10 +88,6 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     class_probabilities = traits.Dict(mandatory=True, desc="by class")
     class_votes = traits.List(traits.Dict, desc="the same of each network and view")
     distance = traits.Either(None, traits.Float, desc="from the training scans")
-    skull_stripping = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    bias_correction = traits.Dict(mandatory=True, desc="{Tool, Version, Settings}")
-    info = traits.Dict(mandatory=True, desc="what the check of the raw image found")
-    mask_flags = traits.List(traits.Str, desc="what is odd about the brain mask")
     quality = traits.Dict(mandatory=True, desc="level, reasons, contrast and figures")
     figures = traits.Dict(desc="SVG file by kind")
 
@@ -48,10 +104,6 @@ class WriteDerivatives(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.bids.raw_image import KEY, identify
-        from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
-        from msnmo_bids.diagnosis import decide
-
         given = self.inputs
         measures = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
         decision = decide(
@@ -83,7 +135,7 @@ class WriteDerivatives(StepInterface):
         )
         provenance = {
             **given.provenance,
-            KEY: identify(given.scan, given.raw_image),
+            RAW_IMAGE: identify(given.scan, given.raw_image),
             "Intensities": given.info.get("intensities"),
         }
         written = write_scan_derivatives(

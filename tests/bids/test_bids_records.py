@@ -3,8 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from msnmo_bids.bids.records import ScanRecord, Status
-from msnmo_bids.bids.runs import RunRecord, latest_records, new_run_id, read_runs
+from msnmo_bids.bids.records import (
+    RunRecord,
+    ScanRecord,
+    Status,
+    latest_records,
+    new_run_id,
+    read_runs,
+)
 from msnmo_bids.bids.scans import find_scans
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.runs import read_runs
+from msnmo_bids.bids.records import read_runs
 from msnmo_bids.errors import ExitCode
 
 NAMES = [f"sub-01/ses-{k}/anat/sub-01_ses-{k}_FLAIR.nii.gz" for k in (1, 2, 3)]

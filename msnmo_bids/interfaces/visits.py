@@ -1,4 +1,4 @@
-"""Register two visits, compare them, draw and write what changed."""
+"""Nodes that register two visits, compare them, draw and write what changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.bids.changes import ChangeResults, write_changes
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.interfaces.base import LastInputSpec, StepInterface, write_array
+from msnmo_bids.visits.compare import VisitFiles, compare, describe, find_motion, halfway_images
 
 
 class _RegisterVisitsInputSpec(BaseInterfaceInputSpec):
@@ -33,11 +37,6 @@ class RegisterVisits(StepInterface):
     output_spec = _RegisterVisitsOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import numpy as np
-
-        from msnmo_bids.errors import BadInputError
-        from msnmo_bids.visits.compare import VisitFiles, find_motion
-
         visits = [VisitFiles.of(visit) for visit in (self.inputs.earlier, self.inputs.later)]
         try:
             motion = find_motion(*visits)
@@ -69,11 +68,6 @@ class CompareVisits(StepInterface):
     output_spec = _CompareVisitsOutputSpec
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import numpy as np
-
-        from msnmo_bids.interfaces.images import write_array
-        from msnmo_bids.visits.compare import VisitFiles, compare, describe, halfway_images
-
         changes = compare(
             VisitFiles.of(self.inputs.earlier),
             VisitFiles.of(self.inputs.later),
@@ -116,10 +110,8 @@ class ChangeFigure(StepInterface):
         return {"figure": str(out)}
 
 
-class _WriteChangesInputSpec(BaseInterfaceInputSpec):
+class _WriteChangesInputSpec(LastInputSpec):
     comparison = traits.Any(mandatory=True, desc="the two scans (Comparison)")
-    prefix = traits.Str(mandatory=True, desc="name of the comparison")
-    native_file = traits.Str(mandatory=True, desc="the later raw FLAIR")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     method = traits.Dict(mandatory=True, desc="version of the program and limits")
     methods_text = traits.Str(mandatory=True, desc="how visits were compared, in sentences")
@@ -140,8 +132,6 @@ class WriteChanges(StepInterface):
     always_run = True
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from msnmo_bids.bids.changes import ChangeResults, write_changes
-
         given = self.inputs
         found = json.loads(Path(given.table_file).read_text(encoding="utf-8"))
         results = ChangeResults(
