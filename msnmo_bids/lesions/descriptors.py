@@ -16,10 +16,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from msnmo_bids.lesions.locations import LOCATIONS
 from msnmo_bids.lesions.regions import (
     CORTEX,
     FOURTH_VENTRICLE,
+    LOCATIONS,
     OUTSIDE,
     STRUCTURES,
     VENTRICLE,

@@ -10,9 +10,14 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
-from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
 from msnmo_bids.lesions.pipeline import Lesions
-from msnmo_bids.lesions.regions import REGIONS, Regions, assign_regions
+from msnmo_bids.lesions.regions import (
+    LOCATIONS,
+    REGIONS,
+    Regions,
+    assign_regions,
+    lesion_locations,
+)
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
