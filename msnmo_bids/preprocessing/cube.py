@@ -51,18 +51,7 @@ class CubeTransform:
         return np.subtract(self.stop, self.start) / np.asarray(self.cube_shape, dtype=float)
 
     def affine(self, source_affine: np.ndarray) -> np.ndarray:
-        """Return the affine of the cube's voxels.
-
-        Parameters
-        ----------
-        source_affine : ndarray, (4, 4)
-            Source index to RAS mm; multiplies column vectors.
-
-        Returns
-        -------
-        ndarray, (4, 4)
-            Cube index to RAS mm.
-        """
+        """Return the affine (4, 4) of cube index to RAS mm, given that of source index to RAS mm."""
         to_source = np.diag([*self.scale, 1.0])
         to_source[:3, 3] = np.asarray(self.start) + self.scale / 2 - 0.5
         return np.asarray(source_affine, dtype=float) @ to_source
@@ -79,22 +68,9 @@ class CubeTransform:
 
 
 def to_cube(
-    image: Path,
-    mask: Path,
-    *,
-    shape: Sequence[int] = CUBE_SHAPE,
-    margin_mm: float = MARGIN_MM,
+    image: Path, mask: Path, *, shape: Sequence[int] = CUBE_SHAPE
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Make the network's input from an image and its brain mask.
-
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask (non-zero = brain) on the same RAS grid.
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin around the brain's bounding box (mm).
+    """Make the network's input from an image and its brain mask on the same RAS grid.
 
     Returns
     -------
@@ -118,7 +94,7 @@ def to_cube(
     values = np.asanyarray(flair.dataobj, dtype=np.float32)
     inside = np.asanyarray(brain.dataobj) > 0
     try:
-        return array_to_cube(values, inside, flair.header.get_zooms()[:3], shape, margin_mm)
+        return array_to_cube(values, inside, flair.header.get_zooms()[:3], shape)
     except ValueError as error:
         raise BadInputError(
             str(error), file=image, remedy="Check the brain mask and the image"
@@ -131,29 +107,13 @@ def array_to_cube(
     zooms: Sequence[float],
     shape: Sequence[int] = CUBE_SHAPE,
     margin_mm: float = MARGIN_MM,
-    normalization: str = Z_SCORE,
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Crop to the brain, resize and normalise an array (the arithmetic of `to_cube`).
-
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z)
-        FLAIR intensities, RAS order.
-    mask : ndarray, (X, Y, Z)
-        Brain (true or above 0).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin around the brain's bounding box (mm).
-    normalization : {"z-score", "robust"}
-        See `normalize`.
+    """Crop to the brain, resize and z-score an array: `resize_brain` and `normalize`.
 
     Returns
     -------
     cube : ndarray of float32, ``shape``
-        Normalised; background exactly 0.
+        z-scores; background exactly 0.
     transform : CubeTransform
         Where the cube lies on the source grid.
 
@@ -163,7 +123,7 @@ def array_to_cube(
         The mask is empty or the brain is constant.
     """
     cube, is_brain, transform = resize_brain(image, mask, zooms, shape, margin_mm)
-    cube[is_brain] = normalize(cube[is_brain], normalization)
+    cube[is_brain] = normalize(cube[is_brain])
     return cube, transform
 
 
@@ -181,8 +141,16 @@ def resize_brain(
 
     Parameters
     ----------
-    image, mask, zooms, shape, margin_mm
-        As for `array_to_cube`.
+    image : ndarray, (X, Y, Z)
+        FLAIR intensities, RAS order.
+    mask : ndarray, (X, Y, Z)
+        Brain (true or above 0).
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    shape : sequence of int, (3,)
+        Shape of the cube.
+    margin_mm : float
+        Margin around the brain's bounding box (mm), as for `brain_box`.
 
     Returns
     -------
@@ -254,16 +222,8 @@ def brain_box(
 ) -> CubeTransform:
     """Return the bounding box of a mask with a margin, as a cube's transform.
 
-    Parameters
-    ----------
-    mask : ndarray, (X, Y, Z)
-        Brain (true or above 0).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin (mm), rounded up to whole voxels. The box is never clipped at the image's border.
+    Parameters are those of `resize_brain`. The margin (mm) is rounded up to whole voxels; the box
+    is never clipped at the image's border.
 
     Raises
     ------
@@ -283,19 +243,9 @@ def brain_box(
 
 
 def labels_to_cube(labels: np.ndarray, transform: CubeTransform) -> np.ndarray:
-    """Resize a label map (a lesion mask) to the cube by nearest neighbour.
+    """Resize a label map, (X, Y, Z) on the source grid, to the cube by nearest neighbour.
 
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        Labels on the source grid; the dtype is kept.
-    transform : CubeTransform
-        From `array_to_cube` or `brain_box`.
-
-    Returns
-    -------
-    ndarray, ``transform.cube_shape``
-        Labels; 0 outside of the source image.
+    The dtype is kept; the cube is 0 outside of the source image.
     """
     cube = labels
     for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
@@ -349,20 +299,10 @@ def from_cube(array: np.ndarray, transform: CubeTransform, order: int = 1) -> np
 
 
 def resize_weights(n_in: int, n_out: int) -> np.ndarray:
-    """Return the matrix that resizes one axis linearly, anti-aliased where it shrinks.
+    """Return the matrix, (n_out, n_in) float32, that resizes one axis linearly.
 
-    The kernel is a triangle as wide as the larger voxel (two-sided), normalised; where the axis
-    grows it is linear interpolation.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Samples before and after.
-
-    Returns
-    -------
-    ndarray of float32, (n_out, n_in)
-        Rows add up to 1.
+    The kernel is a triangle as wide as the larger voxel (two-sided), so that shrinking is
+    anti-aliased; where the axis grows it is linear interpolation. Rows add up to 1.
 
     Examples
     --------
