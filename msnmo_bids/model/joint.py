@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from msnmo_bids.model.classification import DiseaseClassification
+from msnmo_bids.model.classification import DiseaseClassification, LesionGuidance
 from msnmo_bids.model.config import (
     CLASSIFICATION,
     INPUT_CHANNELS,
@@ -17,7 +17,6 @@ from msnmo_bids.model.config import (
     JointConfig,
 )
 from msnmo_bids.model.density import FeatureDensity, feature_statistics
-from msnmo_bids.model.guidance import LesionGuidance
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
 from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
@@ -114,7 +113,7 @@ class JointNetwork(nn.Module):
         return self.segmentation(features.segmentation, image)
 
     def forward_classification(
-        self, features: SharedFeatures, lesions: Tensor | None = None, pre_logits: bool = False
+        self, features: SharedFeatures, lesions: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Classify (Eq. 6-9).
 
@@ -124,8 +123,6 @@ class JointNetwork(nn.Module):
             Of `forward_features`; f_cls is read.
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
-        pre_logits : bool, optional
-            Return the pooled features, ``(B, 448)``, not the logits.
 
         Returns
         -------
@@ -143,12 +140,12 @@ class JointNetwork(nn.Module):
             raise ValueError("this model was built without the classification task")
         if not self.config.needs_lesions:
             maps = self.classification.forward_features(features.classification)
-            return self.classification.forward_head(maps, pre_logits=pre_logits), maps
+            return self.classification.forward_head(maps), maps
         if lesions is None:
             raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
         lesions = lesions.detach() if self.config.guidance_detach else lesions
         maps = self.classification.forward_features(self.guidance(features.classification, lesions))
-        return self.classification.forward_head(maps, lesions, pre_logits), maps
+        return self.classification.forward_head(maps, lesions), maps
 
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """Classify by the lesions that were made of M_lesion.
@@ -209,7 +206,7 @@ class JointNetwork(nn.Module):
             maps = self.forward_segmentation(features, image)
         output = {} if maps is None else maps._asdict()
         if classifies:
-            lesions = None if maps is None else maps.lesion_logits.float().sigmoid()
+            lesions = None if maps is None else maps.lesion_probability
             logits, class_features = self.forward_classification(features, lesions)
             output |= {"class_logits": logits, "class_features": class_features}
             output["class_weight"] = self.classification.head.weight
