@@ -114,7 +114,7 @@ class ClassificationBaseline(nn.Module):
 def build_baseline(
     network: str, classes: int = 2, width: float = 1.0, normalization: str = "batch"
 ) -> SegmentationBaseline | ClassificationBaseline:
-    """Build a published network with random weights.
+    """Build a published network with random weights, of the interface of `JointNetwork`.
 
     Parameters
     ----------
@@ -126,11 +126,6 @@ def build_baseline(
         Factor of the numbers of channels (`scale_channels`).
     normalization : {"batch", "instance", "group"}, optional
         ``"batch"`` is the published one; the others take its place.
-
-    Returns
-    -------
-    SegmentationBaseline or ClassificationBaseline
-        With the interface of `JointNetwork`.
 
     Raises
     ------

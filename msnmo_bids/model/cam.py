@@ -77,7 +77,9 @@ def combined_cam(
 
 
 def lesion_activation_maps(labels: np.ndarray, contributions: np.ndarray) -> np.ndarray:
-    """Return what each lesion adds to each class logit, as maps.
+    """Return what each lesion adds to each class logit, as maps, (K, X, Y, Z) float32.
+
+    The values of the lesions, one voxel of each, and the bias add up to the logit.
 
     Parameters
     ----------
@@ -86,11 +88,6 @@ def lesion_activation_maps(labels: np.ndarray, contributions: np.ndarray) -> np.
     contributions : ndarray, (n, K)
         Of the lesions, in the order of the labels
         (:meth:`msnmo_bids.model.joint.JointNetwork.forward_lesions`).
-
-    Returns
-    -------
-    ndarray of float32, (K, X, Y, Z)
-        The values of the lesions, one voxel of each, and the bias add up to the logit.
     """
     values = np.concatenate([np.zeros((1, contributions.shape[1])), contributions])
     return np.moveaxis(values.astype(np.float32)[labels], -1, 0)

@@ -51,12 +51,7 @@ class Machine(NamedTuple):
 
 
 def probe(device: str, precision: str) -> Machine:
-    """Choose device, precision and GPUs.
-
-    Parameters
-    ----------
-    device, precision : str
-        As on the command line; ``"auto"`` leaves them to the program.
+    """Choose device, precision and GPUs; ``"auto"`` leaves them to the program.
 
     Raises
     ------
@@ -78,7 +73,6 @@ def probe(device: str, precision: str) -> Machine:
 
 
 def _probe(device: str, precision: str) -> Machine:
-    """Choose device, precision and GPUs, in a process of its own."""
     warnings: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
@@ -96,19 +90,10 @@ def _speed(precision: str) -> int:
 
 
 def select_device(requested: str = "auto") -> str:
-    """Return a device that really computes.
+    """Return a device that really computes: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
-    Parameters
-    ----------
-    requested : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-
-    Returns
-    -------
-    str
-        ``"cpu"``, or ``"cuda"`` or ``"cuda:N"`` as requested. ``"auto"`` takes CUDA where a
-        small product comes out right there, and otherwise the CPU, with a warning if there is a
-        CUDA device that does not work.
+    It is the requested one. ``"auto"`` takes CUDA where a small product comes out right there, and
+    otherwise the CPU, with a warning if there is a CUDA device that does not work.
 
     Raises
     ------
@@ -136,13 +121,10 @@ def select_device(requested: str = "auto") -> str:
 
 
 def working_gpus() -> tuple[int, ...]:
-    """Return the GPUs that compute and have room for a volume.
+    """Return the GPUs that compute and have room for a volume, as torch numbers them.
 
-    Returns
-    -------
-    tuple of int
-        Their numbers as torch counts them; empty without any. Each other one costs a warning that
-        says what is wrong with it, unless none works: `select_device` says it then.
+    Each other one costs a warning that says what is wrong with it, unless none works:
+    `select_device` says it then.
     """
     import torch
 
@@ -155,19 +137,9 @@ def working_gpus() -> tuple[int, ...]:
 
 
 def select_precision(requested: str = "auto", device: str = "cpu") -> str:
-    """Return the arithmetic for a device.
+    """Return the arithmetic, ``"bf16"`` or ``"fp32"``, for a device of `select_device`.
 
-    Parameters
-    ----------
-    requested : {"auto", "bf16", "fp32"}
-        ``"auto"`` takes bfloat16 where the hardware has it.
-    device : str
-        As `select_device` returns it.
-
-    Returns
-    -------
-    {"bf16", "fp32"}
-        What to compute with.
+    ``"auto"`` takes bfloat16 where the hardware has it.
 
     Raises
     ------

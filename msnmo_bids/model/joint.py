@@ -229,17 +229,10 @@ def check_tasks(wanted: Sequence[str] | None, built: Sequence[str]) -> Sequence[
 def check_image(image: Tensor, shortest: int = SIDE_MULTIPLE) -> None:
     """Refuse an image that is not ``(B, INPUT_CHANNELS, D, H, W)``, or has wrong sides.
 
-    Parameters
-    ----------
-    image : Tensor
-        Input of a network.
-    shortest : int, optional
-        Length that a side must have at least (voxels).
-
     Raises
     ------
     ValueError
-        With the shape of the image.
+        With the shape of the image: a side is not a multiple of 16, or below `shortest` (voxels).
     """
     sides = image.shape[2:]
     wrong = any(side % SIDE_MULTIPLE or side < shortest for side in sides)

@@ -142,17 +142,7 @@ class JointLoss(nn.Module):
     def count(
         self, mask: Tensor, diagnosis: Tensor, has_mask: Tensor, has_diagnosis: Tensor
     ) -> LabelCounts:
-        """Count the labels of a batch, for the shares of its parts.
-
-        Parameters
-        ----------
-        mask, diagnosis, has_mask, has_diagnosis : Tensor
-            As in `forward`.
-
-        Returns
-        -------
-        LabelCounts
-        """
+        """Count the labels of a batch, as in `forward`, for the shares of its parts."""
         lesioned = _lesioned(mask) & has_mask
         classes = has_diagnosis.float()
         if self.config.class_weights is not None:
@@ -171,19 +161,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Return 1 - Dice (Eq. 13), averaged over the samples; with ``bce_weight`` the DiceCE.
 
-    Parameters
-    ----------
-    logits, mask : Tensor
-        ``(B, 1, D, H, W)``.
-    config : LossConfig
-        Smoothing, weight of the cross entropy, what to do with empty masks.
-    shares : LabelCounts, optional
-        Of a part of a larger batch, as in :meth:`JointLoss.forward`.
-
-    Returns
-    -------
-    Tensor
-        Scalar.
+    `logits` and `mask` are ``(B, 1, D, H, W)``; `shares` are those of a part of a larger batch, as
+    in :meth:`JointLoss.forward`.
     """
     from monai.losses import DiceLoss
 

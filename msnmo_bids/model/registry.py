@@ -86,12 +86,7 @@ class Entry:
     def adapted(self, network: Mapping[str, Any], loss: Mapping[str, Any]) -> Entry:
         """Return the same row of the tables with other settings; what makes the row stays.
 
-        Parameters
-        ----------
-        network : mapping
-            Settings of `JointConfig`; baselines have none of them.
-        loss : mapping
-            Settings of `LossConfig`.
+        They are of `JointConfig` (baselines have none of them) and of `LossConfig`.
 
         Raises
         ------

@@ -51,7 +51,7 @@ class CubeTransform:
         return np.subtract(self.stop, self.start) / np.asarray(self.cube_shape, dtype=float)
 
     def affine(self, source_affine: np.ndarray) -> np.ndarray:
-        """Return the affine (4, 4) of cube index to RAS mm, given that of source index to RAS mm."""
+        """Return the affine (4, 4) from cube index to RAS mm, by that from the source index."""
         to_source = np.diag([*self.scale, 1.0])
         to_source[:3, 3] = np.asarray(self.start) + self.scale / 2 - 0.5
         return np.asarray(source_affine, dtype=float) @ to_source
