@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class FeatureDensity(nn.Module):
-    """A multivariate normal distribution of `count` values per scan, as tensors of the weights' file."""
+    """A normal distribution of `count` values per scan, as tensors that the weights' file holds."""
 
     mean: Tensor
     whitening: Tensor
@@ -24,7 +24,7 @@ class FeatureDensity(nn.Module):
         self.register_buffer("whitening", torch.eye(count))
 
     def fit(self, statistics: Tensor) -> None:
-        """Set mean and covariance from `feature_statistics` of a training, ``(N, count)``, N above 1."""
+        """Set mean and covariance from `feature_statistics`, (N, count), of a training's scans."""
         from sklearn.covariance import LedoitWolf
         from sklearn.preprocessing import StandardScaler
 
@@ -40,15 +40,15 @@ class FeatureDensity(nn.Module):
     def forward(self, statistics: Tensor) -> Tensor:
         """Return the distance, ``(B,)``, of the statistics of scans, ``(B, count)``, from the mean.
 
-        It is the Mahalanobis distance over the square root of `count`: about 1 for scans like those of
-        `fit`.
+        It is the Mahalanobis distance over the square root of `count`: about 1 for scans like those
+        of `fit`.
         """
         offset = (statistics.float() - self.mean) @ self.whitening.T
         return offset.square().mean(dim=1).sqrt()
 
 
 def feature_statistics(maps: Tensor, image: Tensor) -> Tensor:
-    """Return means, then standard deviations, of each channel over the brain: ``(B, 2 * C)``, float32.
+    """Return mean and standard deviation of each channel over the brain.
 
     Parameters
     ----------
@@ -56,6 +56,11 @@ def feature_statistics(maps: Tensor, image: Tensor) -> Tensor:
         ``(B, C, d, h, w)``.
     image : Tensor
         ``(B, 1, D, H, W)``; the brain is where it is not 0.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 2 * C)``, float32: the means, then the standard deviations.
     """
     share = F.interpolate((image != 0).float(), maps.shape[2:], mode="area")
     share = share / share.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)

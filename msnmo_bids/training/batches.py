@@ -152,12 +152,8 @@ class Batch:
 def collate(samples: Sequence[Sample], *, classify_without_lesions: bool = True) -> Batch:
     """Lay samples side by side, on the CPU.
 
-    Parameters
-    ----------
-    samples : sequence of Sample
-        Of one shape.
-    classify_without_lesions : bool, optional
-        If false, the diagnosis of a sample whose mask is empty counts as unknown.
+    Unless `classify_without_lesions`, the diagnosis of a sample whose mask is empty counts as
+    unknown.
 
     Raises
     ------

@@ -294,16 +294,7 @@ class MixedSource:
     """Samples of two sources: real scans, and simulated brains in a share of the draws.
 
     Which source gives a sample depends on the generator of that sample alone, so that a resumed
-    training draws what an undisturbed one does.
-
-    Parameters
-    ----------
-    real : source with a length
-        Real scans.
-    simulated : source
-        Simulated brains.
-    simulated_share : float
-        Share of the draws that are simulated, 0 to 1 (1 excluded).
+    training draws what an undisturbed one does. The share is from 0 to 1 (1 excluded).
 
     Raises
     ------
@@ -324,7 +315,7 @@ class MixedSource:
         return round(len(self.real) / (1 - self.simulated_share))
 
     def rebuild(self, step: int) -> None:
-        """Bring about the state that the steps before ``step`` leave."""
+        """Bring both sources to the state that the steps before ``step`` leave."""
         self.real.rebuild(step)
         self.simulated.rebuild(step)
 

@@ -62,23 +62,12 @@ class StepGradients:
         self.part = config.batch_size
 
     def compute(self, batch: Batch, seed: int) -> dict[str, float]:
-        """Set the gradients of the trained parameters (scaled, with fp16).
+        """Set the gradients of the trained parameters (scaled, with fp16); return the losses.
 
         When memory runs out, the step is computed again in parts of half the size, and all steps
-        after it too.
-
-        Parameters
-        ----------
-        batch : Batch
-            This process's samples of the step.
-        seed : int
-            Of the network's own randomness, such as dropout.
-
-        Returns
-        -------
-        dict
-            The losses of the whole step, by the names of `TERMS`; without those that no sample has
-            the labels for.
+        after it too. `batch` has this process's samples; `seed` is of the network's own randomness,
+        such as dropout. The losses are those of the whole step, by the names of `TERMS`, without
+        those that no sample has the labels for.
 
         Raises
         ------
@@ -140,16 +129,7 @@ def known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]
 def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> Any:
     """Compute a network's output, with autocast where the precision asks for it.
 
-    Parameters
-    ----------
-    network : callable
-        As the networks of :mod:`msnmo_bids.model`.
-    image : Tensor
-        ``(B, 1, D, H, W)``.
-    tasks : sequence of str or None
-        What to compute.
-    precision : {"fp32", "bf16", "fp16"}
-        What to compute with.
+    `image` is ``(B, 1, D, H, W)``, `tasks` as the networks of :mod:`msnmo_bids.model` take it.
     """
     dtype = _DTYPES.get(precision)
     with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
@@ -218,12 +198,8 @@ class Schedule:
     def step_done(self, steps_done: int, terms: Mapping[str, float]) -> None:
         """Take note of the losses of a step, and lower the rate after an epoch on a plateau.
 
-        Parameters
-        ----------
-        steps_done : int
-            Number of steps done, this one included.
-        terms : mapping of str to float
-            The weighted terms of its loss; without those that it had no labels for.
+        `steps_done` counts this step too; `terms` are the weighted ones of its loss, without those
+        that it had no labels for.
         """
         for name, value in terms.items():
             total, number = self.epoch.get(name, (0.0, 0))

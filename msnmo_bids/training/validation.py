@@ -148,16 +148,9 @@ class Best:
         return 0 < self.patience <= self.without_improvement
 
     def update(self, step: int, measures: Mapping[str, float], weights: dict[str, Tensor]) -> None:
-        """Compare a validation with the best one before.
+        """Compare a validation, of `Validation.measure`, with the best one before.
 
-        Parameters
-        ----------
-        step : int
-            Steps done.
-        measures : mapping
-            Of `Validation.measure`.
-        weights : dict
-            Copied to the CPU if they are the best.
+        The weights are copied to the CPU if they are the best.
 
         Raises
         ------
