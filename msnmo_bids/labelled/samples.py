@@ -77,17 +77,10 @@ class NativeGrid:
         return float(np.prod(self.zooms))
 
     def to_native(self, probability: np.ndarray) -> np.ndarray:
-        """Bring a probability back from the cube, as the app does.
+        """Bring a probability, (D, H, W) or (C, D, H, W), back from the cube, as the app does.
 
-        Parameters
-        ----------
-        probability : ndarray, (D, H, W) or (C, D, H, W)
-            On the cube.
-
-        Returns
-        -------
-        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
-            RAS order; trilinear; 0 outside of the brain.
+        The result is float32, (X, Y, Z) or (C, X, Y, Z) in RAS order: trilinear, and 0 outside of
+        the brain.
 
         Raises
         ------
@@ -105,12 +98,12 @@ def write_sample_file(
     lesions: np.ndarray | None,
     record: dict[str, Any],
 ) -> None:
-    """Write the file of a prepared scan, whole or not at all.
+    """Write the ``.npz`` file of a prepared scan, whole or not at all.
 
     Parameters
     ----------
     target : Path
-        The ``.npz`` file.
+        The file.
     image : ndarray, (D, H, W)
         z-scores.
     grid : NativeGrid
