@@ -45,7 +45,7 @@ _LESION_ABOVE = 0.5
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A file that shows lesions, by its name: its suffix, ``"mask"`` or ``"dseg"``, and its entities."""
+    """A file that shows lesions, by its name: suffix ``"mask"`` or ``"dseg"``, and all entities."""
 
     path: Path
     suffix: str

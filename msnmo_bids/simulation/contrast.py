@@ -46,20 +46,15 @@ _CAP_REACH = 20
 _RADIATION_REACH = 30
 #: Half the width of the callosum and fornix near the midline (mm).
 _MIDLINE_WIDTH = 10.0
-#: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _FLUID = 0.7  # a lesion darker than this, relative to white matter, holds fluid
+#: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
 
 
 def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
-    """Draw the mean intensity of each tissue.
+    """Draw the mean intensity of each tissue, relative to white matter: (tissues,), float32.
 
     With `free` beyond the measured ranges, still darker than lesions.
-
-    Returns
-    -------
-    ndarray, (tissues,), float32
-        Relative to white matter.
     """
     means = np.array([rng.uniform(*TISSUE_RANGE[t]) for t in Tissue], dtype=np.float32)
     if free:
@@ -144,18 +139,9 @@ def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.nd
 def flair(
     head: Head, lesions: LesionMap, rng: np.random.Generator, *, free: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render the FLAIR image of a head before its acquisition.
+    """Render the FLAIR image of a (deformed) head with its lesions before its acquisition.
 
-    Parameters
-    ----------
-    head : Head
-        The (deformed) head.
-    lesions : LesionMap
-        Its lesions.
-    rng : numpy.random.Generator
-        Source of randomness.
-    free : bool, optional
-        Free tissue means; by default in one sample of five.
+    `free` tissue means are taken by default in one sample of five.
 
     Returns
     -------

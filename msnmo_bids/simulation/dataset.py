@@ -175,18 +175,9 @@ def scanner_units(scan: SimulatedScan) -> np.ndarray:
 def simulate_person(
     cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None = None
 ) -> Iterator[Visit]:
-    """Simulate all visits of one person of a cohort, in order.
+    """Simulate all visits of a person, counted from 0, of a cohort in order.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        The cohort.
-    number : int
-        Of the person, from 0.
-    head : Head
-        Undeformed anatomy.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
+    The head is an undeformed one; `shapes` are real lesion shapes.
     """
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))

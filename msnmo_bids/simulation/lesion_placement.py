@@ -299,7 +299,7 @@ def _typical_of_nmosd(stamper: Stamper, target: float) -> None:
         volume = min(target, float(rng.uniform(30, 500)))
         if place.endswith("ventricle") and rng.random() < _SHEET_SHARE:
             part = min(target * rng.uniform(0.2, 0.5), 2500.0)
-            stamper.shell(stamper.to_lower(place), 1.5, part, "ependymal")
+            stamper.shell(stamper.places.to_lower(place), 1.5, part, "ependymal")
         else:
             long = 2.0 if place in ("medulla", "area_postrema") else 1.0
             stamper.lesion(place, volume, soft=0.8, elongation=long)

@@ -155,7 +155,7 @@ def simulate_visits(
     load : float, optional
         Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
-        Acquisition of each visit, taken in turn; drawn by default, independently of the diagnosis.
+        Of each visit, taken in turn; drawn by default, independently of the diagnosis.
     shapes : ShapeLibrary, optional
         Real lesion shapes.
     limits : DeformationRange, optional
@@ -192,7 +192,6 @@ def _acquire(
     load: float,
     rng: np.random.Generator,
 ) -> SimulatedScan:
-    """Sample the ideal image and its truth on the grid of a protocol."""
     spacing = moved.spacing
     image, zooms = sample_grid(ideal, spacing, protocol)
     share, _ = sample_grid(lesions.profile, spacing, protocol)
@@ -219,12 +218,7 @@ def _acquire(
 
 
 def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
-    """Make a brain mask with the errors of skull stripping: rims, leaks, and cut cortex.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), bool
-    """
+    """Make a brain mask, (X, Y, Z) bool, with errors of skull stripping: leaks, cut cortex."""
     shape = scan.image.shape
     scale = 25.0 / float(scan.zooms.min())
     offset = rng.uniform(-1.0, 2.0) + rng.uniform(0.0, 1.2) * smooth_noise(shape, scale, rng)
@@ -253,16 +247,9 @@ def _skull_base(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
 def prepared_scan(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
-    """Prepare a simulated scan as the app prepares a real one.
+    """Prepare a simulated scan as the app prepares a real one, for a cube of a shape.
 
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
-    shape : tuple of int
-        Shape of the cube.
+    From `rng` come errors of skull stripping, what is left of the bias field, and the margin.
 
     Returns
     -------

@@ -31,20 +31,7 @@ _CORE = 0.4  # brightness of a lacune's fluid, relative to white matter
 
 
 def aged(head: Head, rng: np.random.Generator) -> Head:
-    """Return a head with wider lateral ventricles.
-
-    Parameters
-    ----------
-    head : Head
-        The head.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Head
-        What lies beside the lateral ventricles became fluid, as wide all around.
-    """
+    """Return a head with wider lateral ventricles: what lies beside them became fluid."""
     wider = rng.uniform(*_WIDER) / DISTANCE_STEP
     beside = (head.tissue == Tissue.WHITE_MATTER) | (head.tissue == Tissue.DEEP_GREY)
     away = np.abs(np.arange(len(beside)) - head.median_plane) * head.spacing
@@ -59,7 +46,7 @@ def fill(stamper: Stamper, target: float) -> None:
     """Place the lesions of a person up to a volume (mm³)."""
     rng, before = stamper.rng, stamper.filled
     band = target * rng.uniform(*_BAND_SHARE)
-    inside = stamper.white & ~stamper.near_midline
+    inside = stamper.places.white & ~stamper.places.near_midline
     stamper.shell(
         stamper.head.to_lateral,
         rng.uniform(2.0, 5.0),
@@ -107,4 +94,4 @@ def _mirrored(stamper: Stamper, centre: np.ndarray) -> np.ndarray | None:
     place[0] = 2 * stamper.head.median_plane - place[0]
     index = np.round(place).astype(int)
     inside = ((index >= 0) & (index < stamper.profile.shape)).all()
-    return place if inside and stamper.is_at("vascular", index) else None
+    return place if inside and stamper.places.is_at("vascular", index) else None
