@@ -88,20 +88,9 @@ class Person:
 
 
 def make_person(number: int, assets: SimulationAssets, weights: Path | None = None) -> Person:
-    """Simulate a person.
+    """Simulate a person; `weights` find lesions.
 
-    Parameters
-    ----------
-    number : int
-        Decides on everything; diagnoses, protocols and kinds of load take turns.
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    weights : Path, optional
-        What finds the lesions.
-
-    Returns
-    -------
-    Person
+    The number decides on everything; diagnoses, protocols and kinds of load take turns.
     """
     rng = np.random.default_rng((SEED, number))
     healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1
