@@ -10,7 +10,6 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
-from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.acquisition import (
     Protocol,
     bias_field,
@@ -21,7 +20,7 @@ from msnmo_bids.simulation.acquisition import (
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.contrast import flair
-from msnmo_bids.simulation.deformation import DeformationRange, deform
+from msnmo_bids.simulation.deformation import DeformationRange, aged, deform
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
@@ -171,8 +170,8 @@ def simulate_visits(
     moved = deform(head, rng, limits)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.
     contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
-    if diagnosis == small_vessels.NAME:
-        moved = small_vessels.aged(moved, rng)
+    if diagnosis == "SVD":
+        moved = aged(moved, rng)
     lesions = place_lesions(moved, diagnosis, load, rng, shapes, typicality=typicality)
     for visit, protocol in enumerate(drawn):
         if visit:
