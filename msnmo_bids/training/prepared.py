@@ -186,15 +186,7 @@ def prepare_scans(
     found : Found
         The same without the scans that could not be prepared and the masks that could not be read.
     """
-    files: dict[LabelledScan, Path] = {}
-    left_out: list[LeftOut] = []
-    for scan in found.scans:
-        try:
-            labelled, file = _planned(scan, Path(cache_dir).absolute(), settings, cube_shape)
-        except BadInputError as error:
-            left_out.append(_left_out(scan, error.problem))
-        else:
-            files[labelled] = file
+    files, left_out = _plan(found, Path(cache_dir).absolute(), settings, cube_shape)
     _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
     logger.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
@@ -216,6 +208,22 @@ def prepare_scans(
             _warn(prepared[-1])
     scans = tuple(scan.labelled for scan in prepared)
     return prepared, Found(scans, (*found.left_out, *left_out), found.notes)
+
+
+def _plan(
+    found: Found, cache_dir: Path, settings: ProcessingSettings, cube_shape: Sequence[int]
+) -> tuple[dict[LabelledScan, Path], list[LeftOut]]:
+    """Return the file to write of each scan, and the scans that cannot be read."""
+    files: dict[LabelledScan, Path] = {}
+    left_out: list[LeftOut] = []
+    for scan in found.scans:
+        try:
+            labelled, file = _planned(scan, cache_dir, settings, cube_shape)
+        except BadInputError as error:
+            left_out.append(_left_out(scan, error.problem))
+        else:
+            files[labelled] = file
+    return files, left_out
 
 
 def _planned(
