@@ -182,20 +182,11 @@ def resize_brain(
 
 
 def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
-    """Shift and scale the intensities of a brain.
+    """Shift and scale the intensities of a brain's voxels, (n,) of any unit, to float32.
 
-    Parameters
-    ----------
-    values : ndarray, (n,)
-        Intensities of the brain's voxels, any unit.
-    normalization : {"z-score", "robust"}
-        ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1.
-        ``"robust"``: median 0, and the interquartile range that of a normal distribution of
-        standard deviation 1, so that a heavy lesion load moves neither.
-
-    Returns
-    -------
-    ndarray of float32, (n,)
+    ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1. ``"robust"``:
+    median 0, and the interquartile range that of a normal distribution of standard deviation 1, so
+    that a heavy lesion load moves neither.
 
     Raises
     ------
@@ -257,42 +248,28 @@ def labels_to_cube(labels: np.ndarray, transform: CubeTransform) -> np.ndarray:
     return np.ascontiguousarray(cube)
 
 
-def from_cube(array: np.ndarray, transform: CubeTransform, order: int = 1) -> np.ndarray:
-    """Bring a cube back to the source's RAS grid.
+def from_cube(array: np.ndarray, transform: CubeTransform) -> np.ndarray:
+    """Bring a cube, (D, H, W) or (C, D, H, W), back to the source's RAS grid, trilinearly.
 
-    Parameters
-    ----------
-    array : ndarray, (D, H, W) or (C, D, H, W)
-        Values on the cube.
-    transform : CubeTransform
-        From `to_cube`.
-    order : {0, 1}
-        0 nearest neighbour (labels, dtype kept), 1 trilinear (probabilities; float32). Source
-        voxel centres outside of the outermost cube centres take the nearest value.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z) or (C, X, Y, Z)
-        Values on the source grid; 0 outside of the box.
+    The result is float32, (X, Y, Z) or (C, X, Y, Z); 0 outside of the box. Source voxel centres
+    outside of the outermost cube centres take the nearest value.
 
     Raises
     ------
     ValueError
-        Shape or order is wrong.
+        The shape is not the cube's.
     """
     spatial = tuple(array.shape[-3:])
     if array.ndim not in (3, 4) or spatial != transform.cube_shape:
         raise ValueError(f"array of shape {array.shape} for a cube of {transform.cube_shape}")
-    if order not in (0, 1):
-        raise ValueError(f"order must be 0 or 1, not {order}")
     if array.ndim == 4:
-        return np.stack([from_cube(channel, transform, order) for channel in array])
+        return np.stack([from_cube(channel, transform) for channel in array])
     window = _window(transform)
-    values = array if order == 0 else np.asarray(array, dtype=np.float32)
+    values = np.asarray(array, dtype=np.float32)
     for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
         positions = _centres(transform.cube_shape[axis], stop - start)
         positions = positions[window[axis].start - start : window[axis].stop - start]
-        values = _sample(values, positions, axis, order)
+        values = _sample(values, positions, axis)
     result = np.zeros(transform.source_shape, dtype=values.dtype)
     result[window] = values
     return result
@@ -326,10 +303,8 @@ def _resize(window: np.ndarray, transform: CubeTransform) -> np.ndarray:
     return window
 
 
-def _sample(values: np.ndarray, positions: np.ndarray, axis: int, order: int) -> np.ndarray:
+def _sample(values: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:
     positions = positions.clip(0, values.shape[axis] - 1)
-    if order == 0:
-        return np.take(values, np.rint(positions).astype(int), axis=axis)
     below = np.floor(positions).astype(int)
     above = np.minimum(below + 1, values.shape[axis] - 1)
     fraction = (positions - below).astype(np.float32)
