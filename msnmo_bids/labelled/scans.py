@@ -37,10 +37,8 @@ class LabelledScan:
     ----------
     dataset : str
         Name of the data set's folder, with folders above it where two have the same name.
-    subject : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
+    subject, session : str, str or None
+        Labels without ``sub-`` and ``ses-``.
     site : str
         Where it was scanned.
     diagnosis : str or None
@@ -75,20 +73,10 @@ class LabelledScan:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A scan or a participant that is not used, and why.
+    """A scan, a participant or a whole data set that is not used, and why, in one line.
 
-    Parameters
-    ----------
-    dataset : str
-        As in `LabelledScan`.
-    subject : str
-        Label without ``sub-``; empty when the whole data set is left out.
-    session : str or None
-        Label without ``ses-``.
-    name : str
-        ``"sub-01_ses-1"``; empty when it is not a scan.
-    reason : str
-        In plain words, in one line.
+    The subject is empty when the whole data set is left out, the name (``"sub-01_ses-1"``) when it
+    is not a scan.
     """
 
     dataset: str

@@ -21,21 +21,11 @@ CLASSES = JointConfig.classes
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """A published network, as :mod:`msnmo_bids.model.baselines` builds it.
+    """A published network for one task, as :mod:`msnmo_bids.model.baselines` builds it.
 
-    Parameters
-    ----------
-    network : str
-        Which one: a key of `msnmo_bids.model.baselines.BUILDERS`.
-    tasks : tuple of str
-        The one task that it has.
-    normalization : {"instance", "group", "batch"}
-        In place of the published batch normalisation, which one or two scans per batch do not feed;
-        ``"batch"`` leaves it. The defaults are what the joint model has in the same task.
-    classes : tuple of str
-        Names of the diagnoses; a segmentation ignores them.
-    width : float
-        Factor of the numbers of channels.
+    The normalisation takes the place of the published batch normalisation, which one or two scans
+    per batch do not feed; ``"batch"`` leaves it. A segmentation ignores the classes; the width is a
+    factor of the numbers of channels.
     """
 
     network: str
@@ -55,16 +45,12 @@ class Entry:
 
     Parameters
     ----------
-    name : str
-        In commands and folders.
-    label : str
-        The paper's name of the row.
+    name, label : str
+        In commands and folders; the paper's name of the row.
     tables : tuple of int
         Tables of the paper that have the row.
-    config : JointConfig or BaselineConfig
-        Architecture.
-    loss : LossConfig
-        Losses; what a network lacks adds nothing.
+    config, loss
+        Architecture and losses; what a network lacks adds nothing.
 
     Examples
     --------

@@ -122,20 +122,9 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan and its place in the data set.
+    """A scan and its place in the data set; person and visit are counted from 0.
 
-    Parameters
-    ----------
-    number, session : int
-        Of the person and of the visit, from 0.
-    prefix : str
-        ``"sub-01"`` or ``"sub-01_ses-1"``.
-    folder : str
-        Folder of the image in the data set.
-    scan : SimulatedScan
-        The scan.
-    geometry : Geometry
-        How it lies in the scanner.
+    The prefix is ``"sub-01"`` or ``"sub-01_ses-1"``, the folder that of the image in the data set.
     """
 
     number: int

@@ -43,18 +43,8 @@ _T = TypeVar("_T", bound=OfPerson)
 class Participant:
     """What the folds are stratified by.
 
-    Parameters
-    ----------
-    dataset, subject : str
-        Data set and label.
-    site : str
-        Where most of the scans were made; of several, the first by name.
-    diagnosis : str
-        Name of the class, or `NO_DIAGNOSIS`.
-    scans : int
-        Number of scans.
-    with_mask : bool
-        Whether any of them has a lesion mask.
+    The site is where most of the scans were made (of several, the first by name), the diagnosis a
+    class or `NO_DIAGNOSIS`; `with_mask` says whether any scan has a lesion mask.
     """
 
     dataset: str
@@ -72,15 +62,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold each participant is tested in.
-
-    Parameters
-    ----------
-    number : int
-        How many folds there are; they count from 1.
-    of : mapping of (dataset, subject) to int
-        Fold by participant.
-    """
+    """Which fold, counted from 1, each participant is tested in, and how many folds there are."""
 
     number: int
     of: Mapping[Person, int]

@@ -105,13 +105,7 @@ def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 class Curves:
-    """Writes ``curves.csv`` and ``curves.png`` into a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        It must exist.
-    """
+    """Writes ``curves.csv`` and ``curves.png`` into a folder, which must exist."""
 
     def __init__(self, folder: Path) -> None:
         self.table, self.figure = folder / CURVES, folder / FIGURE

@@ -25,24 +25,11 @@ _CPU_MESSAGES = ("not enough memory", "can't allocate memory", "cannot allocate 
 
 
 class StepGradients:
-    """Computes the loss of a step and its gradient, over parts and processes.
+    """Computes the loss of a step and its gradient for the parameters, over parts and processes.
 
     The loss is that of all samples of the step, in all parts and processes, as one batch: each term
     is the mean over the samples that have its label, wherever they are. So accumulation, more
     processes and smaller parts change nothing (but for batch normalisation, which sees the part).
-
-    Parameters
-    ----------
-    network : Module
-        Its gradients are set.
-    loss : JointLoss
-        The losses.
-    parameters : list of Parameter
-        What is trained.
-    config : TrainingConfig
-        Tasks, batch size, precision.
-    ranks : Ranks
-        The processes.
     """
 
     def __init__(
@@ -159,21 +146,9 @@ class Schedule:
 
     The plateau is that of :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (without threshold,
     its patience one less than `plateau_epochs`) on the mean loss of the epochs, with the rate as a
-    function of step and state, so that warm-up goes with it.
-
-    Parameters
-    ----------
-    config : TrainingConfig
-        Kind of the schedule and its numbers.
-    steps : int
-        Steps of the whole training.
-    steps_per_epoch : int
-        Steps of an epoch.
-
-    Notes
-    -----
-    The mean loss of an epoch is the sum of the means of its terms, each over the steps that had the
-    labels for it: else an epoch with fewer labels would seem better.
+    function of step and state, so that warm-up goes with it. That mean is the sum of the means of
+    its terms, each over the steps that had the labels for it: else an epoch with fewer labels would
+    seem better.
     """
 
     def __init__(self, config: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
