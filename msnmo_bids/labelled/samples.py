@@ -5,7 +5,7 @@ An ``.npz`` without pickled objects:
 ========== ==================== =========================================================
 image      (D, H, W) float16    z-scores, background 0: the network's input
 lesions    (D, H, W) uint8      manual lesion mask on the cube; missing without a mask
-brain      (n,) uint8           brain mask on the scan's RAS grid, 8 voxels a byte
+brain      (n,) uint8           brain mask on the scan's RAS grid, 8 voxels per byte
 transform  text                 `CubeTransform` as JSON
 zooms      (3,) float           voxel size of the RAS grid (mm)
 record     text                 tools, flags, version: JSON

@@ -19,7 +19,7 @@ class SwinBlock(nn.Module):
 
     ``x + Attention(LN(x))`` within windows, then ``x + MLP(LN(x))``, whose hidden width is
     `mlp_ratio` times the channels of a token. A shifted block rolls the grid by half a window (of
-    `window_size` tokens a side), so that tokens of neighbouring windows meet.
+    `window_size` tokens per side), so that tokens of neighbouring windows meet.
 
     Sides that are not a multiple of the window are padded at their end; no real token attends a
     padded one. For an image of 160 the grid is 10x10x10, which is 2x2x2 windows of 5x5x5 and no
@@ -88,7 +88,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend within each window: ``(B * N, T, C)`` of N windows a sample, T tokens a window.
+        """Attend within each window: ``(B * N, T, C)`` of N windows, T tokens per window.
 
         `mask`, ``(N, T, T)`` of bool, says whether the second token may be attended by the first.
         """

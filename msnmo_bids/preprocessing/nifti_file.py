@@ -159,7 +159,7 @@ def _decompress(path: Path, content: bytes) -> tuple[bytes, int]:
 
 
 def _gzip_members(content: bytes) -> tuple[bytes, int]:
-    """Decompress the members of a gzip stream up to the first thing that is none."""
+    """Decompress the members of a gzip stream up to the first thing that is not one."""
     parts: list[bytes] = []
     rest = content
     while rest[:2] == _GZIP_MAGIC:

@@ -151,7 +151,8 @@ class Head:
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""
-        return Head(*maps, affine=affine, name=self.name)
+        tissue, lateral, lower, cortex, surface, frequency = maps
+        return Head(tissue, lateral, lower, cortex, surface, frequency, affine, self.name)
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
@@ -287,7 +288,7 @@ def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
 def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
     """Read all label maps, ``*.nii.gz`` or ``*.nii``, cropped to the surroundings of the brain.
 
-    `cache` keeps the prepared heads, since the distances take seconds a head.
+    `cache` keeps the prepared heads, since the distances take seconds per head.
 
     Raises
     ------
@@ -300,8 +301,11 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
                 *maps, affine = (stored[f"arr_{i}"] for i in range(6))
-            unknown = np.zeros_like(maps[0])
-            heads.append(Head(*maps, frequency=unknown, affine=affine, name=_stem(path)))
+            tissue, lateral, lower, cortex, surface = maps
+            unknown = np.zeros_like(tissue)
+            heads.append(
+                Head(tissue, lateral, lower, cortex, surface, unknown, affine, _stem(path))
+            )
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:

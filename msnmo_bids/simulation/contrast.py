@@ -2,7 +2,7 @@
 
 Means follow FLAIR intensity ratios measured on real scans; in a share of the samples they are
 drawn freely, so that a network does not rely on one contrast. Structures that look like lesions
-and are none (ventricular caps and rims, haze and streaks of the optic radiation, bright splenium
+and are not (ventricular caps and rims, haze and streaks of the optic radiation, bright splenium
 and fornix, bright insula, flow in the ventricles and cisterns, choroid plexus) are drawn
 independently of the lesions.
 """
@@ -65,7 +65,7 @@ def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
 
 
 def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> None:
-    """Brighten what looks like a lesion and is none, in place."""
+    """Brighten what looks like a lesion and is not one, in place."""
     shape, tissue, spacing = image.shape, head.tissue, head.spacing
     fine, coarse = (smooth_noise(shape, scale / spacing, rng) for scale in (9.0, 22.0))
     white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
