@@ -105,7 +105,7 @@ class JointLoss(nn.Module):
             `mask`, `diagnosis` were given for.
         shares : LabelCounts, optional
             What this part of a larger batch has of its labels: the losses of all parts, and their
-            gradients, then add up to those of the batch computed at once. Default: it is not a part.
+            gradients, then add up to those of the batch computed at once. Default: all of it.
 
         Returns
         -------
