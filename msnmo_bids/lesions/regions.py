@@ -116,19 +116,14 @@ class Regions(NamedTuple):
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.
 
+    No random number is drawn: equal input gives equal output.
+
     Parameters
     ----------
-    values : ndarray, (X, Y, Z)
-        FLAIR, RAS order.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
+    values, brain : ndarray, (X, Y, Z)
+        FLAIR, RAS order, and brain mask (bool).
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    Regions
-        No random number is drawn: equal input gives equal output.
 
     Raises
     ------
@@ -158,28 +153,21 @@ def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def refine(
     prior: np.ndarray, values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]
 ) -> np.ndarray:
-    """Turn atlas probabilities into region codes, the ventricles by the scan's dark fluid.
+    """Turn atlas probabilities into region codes of `Regions`, the ventricles by dark fluid.
 
     Fluid is ventricle where it joins, through fluid in the atlas's wider reach, a place that the
-    atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci
-    beside it are not. The rim of half-filled voxels belongs to them, so that a lesion at the
-    wall touches them.
+    atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci beside
+    it are not. The rim of half-filled voxels belongs to them, so that a lesion at the wall touches
+    them.
 
     Parameters
     ----------
     prior : ndarray, (5, X, Y, Z)
         Probabilities of the `ATLAS_MAPS` on the scan's grid.
-    values : ndarray, (X, Y, Z)
-        FLAIR.
-    brain : ndarray, (X, Y, Z), bool
-        Brain mask.
+    values, brain : ndarray, (X, Y, Z)
+        FLAIR, and brain mask (bool).
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), int8
-        Codes as in `Regions`.
     """
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
@@ -203,25 +191,18 @@ def refine(
 def assign_regions(
     labels: np.ndarray, region_codes: np.ndarray, zooms: Sequence[float]
 ) -> dict[int, str]:
-    """Assign each lesion to one region.
+    """Assign each lesion to one region, by its label.
 
-    A lesion is periventricular when it touches a lateral or the third ventricle after dilation
-    by one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a
-    fifth of it and its neighbourhood is cortex; else deep.
+    A lesion is periventricular when it touches a lateral or the third ventricle after dilation by
+    one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a fifth
+    of it and its neighbourhood is cortex; else deep.
 
     Parameters
     ----------
-    labels : ndarray, (X, Y, Z)
-        1 to n.
-    region_codes : ndarray, (X, Y, Z)
-        Codes of `Regions`.
+    labels, region_codes : ndarray, (X, Y, Z)
+        1 to n; codes of `Regions`.
     zooms : sequence of float, (3,)
         Voxel size (mm); axes with thick slices are not dilated across.
-
-    Returns
-    -------
-    dict
-        Region of each label.
     """
     structure = _neighbours(_reach(zooms))
     assigned: dict[int, str] = {}
@@ -323,21 +304,10 @@ NMOSD_LOCATIONS = tuple(name for name, location in LOCATIONS.items() if location
 def lesion_locations(
     labels: np.ndarray, to_mni: np.ndarray, voxel_volume: float
 ) -> dict[int, dict[str, float]]:
-    """Find the locations at which each lesion lies.
+    """Find the locations at which each lesion, 1 to n of the labels, (X, Y, Z), lies.
 
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        1 to n.
-    to_mni : ndarray, (4, 4)
-        Index to MNI mm.
-    voxel_volume : float
-        Volume of a voxel (mm³).
-
-    Returns
-    -------
-    dict
-        For each label the volume (mm³) within each location at which it lies; empty at none.
+    `to_mni`, (4, 4), brings the index to MNI mm; the volumes of a voxel, and within each location
+    at which a lesion lies (none: empty), are in mm³.
     """
     found: dict[int, dict[str, float]] = {}
     for number, box in enumerate(ndimage.find_objects(labels), start=1):

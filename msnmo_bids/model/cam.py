@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 def class_activation_maps(
     features: Sequence[Tensor], weight: Tensor, class_index: int | Tensor
 ) -> list[Tensor]:
-    """Return V_i = sum_k F_ik * w_ik^c for each scale (Eq. 10).
+    """Return V_i = sum_k F_ik * w_ik^c for each scale (Eq. 10): ``(B, 1, D_i, H_i, W_i)``, float32.
 
     Parameters
     ----------
@@ -26,11 +26,6 @@ def class_activation_maps(
         Of the linear layer, ``(K, sum of C_i)``; the blocks are in the order of `features`.
     class_index : int or Tensor
         The class c; one for all samples, or ``(B,)``.
-
-    Returns
-    -------
-    list of Tensor
-        V_i, ``(B, 1, D_i, H_i, W_i)``, float32.
 
     Notes
     -----

@@ -148,14 +148,10 @@ class JointNetwork(nn.Module):
         return self.classification.forward_head(maps, lesions), maps
 
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify by the lesions that were made of M_lesion.
+        """Classify by the lesions made of M_lesion, a row of descriptors each, ``(N, D)``.
 
-        No gradient reaches the segmentation: descriptors are made of labels, outside the network.
-
-        Parameters
-        ----------
-        descriptors : Tensor
-            ``(N, D)``, a row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
+        No gradient reaches the segmentation: descriptors (:mod:`msnmo_bids.lesions.descriptors`)
+        are made of labels, outside the network.
 
         Returns
         -------
@@ -178,7 +174,7 @@ class JointNetwork(nn.Module):
         return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 
     def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> JointOutput:
-        """Segment and classify.
+        """Segment and classify; what was not computed is None.
 
         Parameters
         ----------
@@ -187,11 +183,6 @@ class JointNetwork(nn.Module):
         tasks : sequence of {"segmentation", "classification"}, optional
             What to compute; default: all that the model was built for. A classification guided
             by lesions computes the segmentation in any case.
-
-        Returns
-        -------
-        JointOutput
-            None in the fields of what was not computed.
 
         Raises
         ------

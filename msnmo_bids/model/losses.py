@@ -48,14 +48,9 @@ class LabelCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The overall loss and its parts, unweighted; a part that no sample can give is 0.
+    """The overall loss (Eq. 14) and its parts (Eq. 13, 12, 11), unweighted scalars.
 
-    Parameters
-    ----------
-    total : Tensor
-        Scalar, Eq. 14; carries the gradient even where all parts are 0.
-    segmentation, classification, cross : Tensor
-        Scalars of Eq. 13, 12, 11.
+    A part that no sample can give is 0; the total carries the gradient even where all parts are 0.
     """
 
     total: Tensor
@@ -193,22 +188,10 @@ def cross_task_loss(
 ) -> Tensor:
     """Return sum_i eta_i * mean((S_i - V_i)^2) over the kept samples (Eq. 11).
 
-    Parameters
-    ----------
-    output : JointOutput
-        S_i of 1/8, 1/4, 1/2 are its first three ``scale_logits``; V_i come from the first three of
-        its ``class_features`` in the opposite order.
-    diagnosis : Tensor
-        ``(B,)``: c, the true class.
-    kept : Tensor
-        ``(B,)`` of bool: samples with a diagnosis and a mask that is not empty.
-    config : LossConfig
-        eta and the activation of both maps.
-
-    Returns
-    -------
-    Tensor
-        Scalar; 0 if no sample is kept or a task is missing.
+    S_i of 1/8, 1/4, 1/2 are the first three ``scale_logits``; V_i come from the first three
+    ``class_features`` in the opposite order. `diagnosis`, ``(B,)``, is c, the true class; `kept`,
+    ``(B,)`` of bool, are the samples with a diagnosis and a mask that is not empty. 0 if no sample
+    is kept or a task is missing.
     """
     features, scales = output.class_features, output.scale_logits
     if features is None or scales is None or output.class_weight is None or not kept.any():

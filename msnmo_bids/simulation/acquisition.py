@@ -69,17 +69,9 @@ def random_protocol(rng: np.random.Generator) -> Protocol:
 def sample_grid(
     volume: np.ndarray, spacing: float, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample a volume of isotropic voxels on the grid of a protocol.
+    """Sample an ideal volume, (X, Y, Z) of isotropic voxels (mm), on the grid of a protocol.
 
-    Parameters
-    ----------
-    volume : ndarray, (X, Y, Z), float32
-        The ideal volume.
-    spacing : float
-        Its voxel size (mm).
-    protocol : Protocol
-        The protocol; a box profile of its thickness across the slices, in the plane one of the
-        voxel's size.
+    The slices have a box profile of the protocol's thickness, in the plane one of the voxel's size.
 
     Returns
     -------
