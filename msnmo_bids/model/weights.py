@@ -72,14 +72,10 @@ class WeightsMetadata:
     lesion_descriptors : tuple of str
         Names of what the lesion branch reads of each lesion
         (:data:`msnmo_bids.lesions.descriptors.DESCRIPTORS`); empty without a branch.
-    trained_on : tuple of str
-        Data sets, with their licences.
-    licence : str
-        Of the weights.
-    dtype : {"fp16", "bf16", "fp32"}
-        Of the stored tensors, which are compared with it; filled by `save_weights`.
-    sha256 : str
-        Of the safetensors file; filled by `save_weights`.
+    trained_on, licence : tuple of str, str
+        Data sets, with their licences; licence of the weights.
+    dtype, sha256 : str
+        Of the stored tensors, which are compared with them; filled by `save_weights`.
     format_version : int
         Of this description.
     """
