@@ -81,12 +81,9 @@ def _probe(device: str, precision: str) -> Machine:
     chosen = "cuda" if gpus else select_device(device)
     # One precision for all scans: that of the oldest GPU.
     devices = [f"cuda:{gpu}" for gpu in gpus] or [chosen]
-    arithmetic = min((select_precision(precision, each) for each in devices), key=_speed)
+    slowest_first = ("fp32", "bf16")
+    arithmetic = min((select_precision(precision, d) for d in devices), key=slowest_first.index)
     return Machine(chosen, arithmetic, gpus, tuple(dict.fromkeys(warnings)))
-
-
-def _speed(precision: str) -> int:
-    return ("fp32", "bf16").index(precision)
 
 
 def select_device(requested: str = "auto") -> str:

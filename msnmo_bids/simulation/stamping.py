@@ -189,7 +189,8 @@ class Stamper:
         if volume > 2500 and self.rng.random() < 0.2:
             hole = self.rng.uniform(0.05, 0.25)
         stamp = Stamp(local, box, soft, max(level, 1.25), hole)
-        record = LesionRecord(kind, self._place(box), volume, self._next(), self.change)
+        label = 1 + max((record.label for record in self.records), default=0)
+        record = LesionRecord(kind, self._place(box), volume, label, self.change)
         self._blend(profile, stamp, record)
 
     def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
@@ -233,9 +234,6 @@ class Stamper:
         centre = [(s.start + s.stop - 1) / 2 for s in box]
         x, y, z = self.head.affine[:3, :3] @ centre + self.head.affine[:3, 3]
         return float(x), float(y), float(z)
-
-    def _next(self) -> int:
-        return 1 + max((record.label for record in self.records), default=0)
 
     def lesion(
         self,
