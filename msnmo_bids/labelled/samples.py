@@ -105,9 +105,7 @@ def write_sample_file(
     target : Path
         The file.
     image : ndarray, (D, H, W)
-        z-scores.
-    grid : NativeGrid
-        Where the cube comes from.
+        z-scores; `grid` says where the cube lies on the scan.
     lesions : ndarray, (X, Y, Z), uint8, or None
         Lesion mask on the scan's RAS grid.
     record : dict

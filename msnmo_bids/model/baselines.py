@@ -114,12 +114,10 @@ class ClassificationBaseline(nn.Module):
 def build_baseline(
     network: str, classes: int = 2, width: float = 1.0, normalization: str = "batch"
 ) -> SegmentationBaseline | ClassificationBaseline:
-    """Build a published network with random weights, of the interface of `JointNetwork`.
+    """Build a published network, a key of `BUILDERS`, with random weights.
 
     Parameters
     ----------
-    network : str
-        A key of `BUILDERS`.
     classes : int, optional
         Number of diagnoses, two or more; a segmentation ignores it.
     width : float, optional

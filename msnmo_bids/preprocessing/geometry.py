@@ -102,14 +102,9 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
 
 
 def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedGeometry:
-    """Write a raw FLAIR in RAS axis order, its background 0, with equal qform and sform.
+    """Write a raw FLAIR in RAS axis order (float32), its background 0, with equal qform and sform.
 
-    Parameters
-    ----------
-    path, out : Path
-        Raw FLAIR, and RAS image to write (float32).
-    orientation : str, optional
-        Axis codes to assume where the header has no valid form.
+    `orientation` are axis codes to assume where the header has no valid form.
 
     Returns
     -------

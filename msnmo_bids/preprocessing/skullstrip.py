@@ -61,16 +61,10 @@ class MaskReport(TypedDict):
 
 
 def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
-    """Write a brain mask by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
+    """Write a brain mask (uint8) by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
 
-    Parameters
-    ----------
-    image : Path
-        RAS image with skull, any voxel size (deepbet resizes the brain's box itself).
-    mask : Path
-        Mask to write (uint8, the image's grid).
-    n_threads : int
-        CPU threads.
+    The image is in RAS order with its skull, of any voxel size: deepbet resizes the brain's box
+    itself.
 
     Raises
     ------

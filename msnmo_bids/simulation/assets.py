@@ -218,16 +218,10 @@ class SimulationAssets:
 def load_assets(
     anatomy: Path | None, shapes: Path | None = None, cache: Path | None = None
 ) -> SimulationAssets:
-    """Read heads and lesion shapes.
+    """Read heads of a folder of whole-head label maps, and a library of lesion shapes (.npz).
 
-    Parameters
-    ----------
-    anatomy : Path or None
-        Folder of whole-head label maps; None: the one head built from the MNI maps.
-    shapes : Path or None
-        Library of lesion shapes (.npz); None: ovoids.
-    cache : Path, optional
-        Folder for prepared heads.
+    Without the first there is the one head built from the MNI maps, without the second there are
+    ovoids. `cache` is a folder for prepared heads.
 
     Raises
     ------

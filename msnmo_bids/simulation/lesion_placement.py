@@ -156,7 +156,7 @@ def place_lesions(
     *,
     typicality: float = 1.0,
 ) -> LesionMap:
-    """Fill a head with lesions up to a total load.
+    """Fill a head with lesions of a diagnosis up to a total load (ml); 0 gives none.
 
     Parameters
     ----------
@@ -164,10 +164,6 @@ def place_lesions(
         The head.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}
         Whose lesions; SVD is small-vessel disease of age.
-    load : float
-        Total volume (ml); 0 gives none.
-    rng : numpy.random.Generator
-        Source of randomness.
     shapes : ShapeLibrary, optional
         Real lesion shapes; without it ovoids are made.
     typicality : float, optional

@@ -85,9 +85,9 @@ def fit(
     Parameters
     ----------
     network : Module
-        Of `msnmo_bids.model.registry`; returned with the weights to use, in evaluation mode.
-    loss, config
-        Losses, and how to train.
+        Returned with the weights to use, in evaluation mode.
+    loss, config, ranks
+        Losses, how to train, and the processes that train together.
     training, validation : sequence of PreparedScan
         Of different people.
     out : Path
@@ -96,8 +96,6 @@ def fit(
         Names of the classes, in the network's order.
     simulation : Simulation, optional
         Simulated brains beside the real ones.
-    ranks : Ranks, optional
-        The processes that train together.
 
     Raises
     ------

@@ -71,14 +71,10 @@ def evaluate_scan(
     ----------
     network : Module
         ``forward(image, tasks=None) -> JointOutput``; on `device`, in evaluation mode.
-    scan : PreparedScan
-        The scan.
     classes : sequence of str
         Names of the classes, in the network's order.
     criteria : LesionCriteria
         What counts as a lesion.
-    device, precision : str, optional
-        Where and how to compute.
     with_volumes : bool, optional
         Keep the volumes for the figures.
 
