@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from dev.asset_options import add_asset_options, assets_of
-from dev.simulated_figure import accuracy_figure
 from dev.simulated_summary import (
+    accuracy_figure,
     ceiling,
     diagnosis_summary,
     segmentation_summary,

@@ -41,13 +41,7 @@ _FILES = ("FILE", "FOLDER")
 
 
 def descriptor() -> dict[str, Any]:
-    """Return the descriptor of the BIDS App.
-
-    Returns
-    -------
-    dict
-        JSON-ready, by version 0.5 of the schema.
-    """
+    """Return the descriptor of the BIDS App, JSON-ready, by version 0.5 of the schema."""
     parser = build_parser()
     actions = [
         action

@@ -23,24 +23,12 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.lesions.mask import CONNECTIVITY_26
+from msnmo_bids.lesions.pipeline import CONNECTIVITY_26
 
 
 @dataclass(frozen=True)
 class Brain:
-    """A brain on its cube; the arrays are those of the module's docstring.
-
-    Parameters
-    ----------
-    image, lesions : ndarray, (D, H, W)
-        Normalised FLAIR and lesion mask.
-    centres : ndarray, (n, 3)
-        A voxel of each lesion.
-    sizes : ndarray, (n,)
-        Voxels of each lesion.
-    contrast : ndarray or None
-        What the lesions add to the image, (D, H, W).
-    """
+    """A brain on its cube; the arrays are those of the module's docstring."""
 
     image: np.ndarray
     lesions: np.ndarray
@@ -71,17 +59,7 @@ def write_brain(target: Path, brain: Brain) -> None:
 
 
 def read_brain(file: Path) -> Brain:
-    """Open a brain; its arrays are mapped, so that a crop reads only what it shows.
-
-    Parameters
-    ----------
-    file : Path
-        What `write_brain` wrote.
-
-    Returns
-    -------
-    Brain
-    """
+    """Open what `write_brain` wrote, its arrays mapped: a crop reads only what it shows."""
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(file) as archive, file.open("rb") as stream:
         for member in archive.infolist():

@@ -16,16 +16,7 @@ from msnmo_bids.diagnosis import INDETERMINATE
 def summary(bids_dir: Path, output_dir: Path) -> Iterator[str]:
     """Say in one line per person what was found, and in a last one which pages to open.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        A data set of ``msnmo-simulate``.
-    output_dir : Path
-        Output folder, after the group level.
-
-    Yields
-    ------
-    str
+    `bids_dir` is a data set of ``msnmo-simulate``, `output_dir` has the group level.
     """
     truth = {
         row["participant_id"]: row["diagnosis"]

@@ -35,17 +35,9 @@ _SIZES = (0.0, 14.0, 100.0, 1000.0, np.inf)  # mm³
 
 
 def sensitivity_by_site(people: Sequence[Person]) -> dict[str, dict[str, tuple[int, float]]]:
-    """Tell which true lesions weights find, at least in part.
+    """Tell which true lesions of people whom weights have looked at are found, at least in part.
 
-    Parameters
-    ----------
-    people : sequence of Person
-        Whom weights have looked at.
-
-    Returns
-    -------
-    dict of str to dict
-        Site -> range of volumes (mm³) -> number of lesions, and share of them that is found.
+    Site -> range of volumes (mm³) -> number of lesions, and share of them that is found.
     """
     rows = np.concatenate([person.true for person in people])
     seen = np.concatenate([person.seen for person in people])

@@ -25,20 +25,10 @@ from msnmo_bids.model.weights import load_weights, save_weights
 def with_branch(
     old: JointNetwork, branch: Mapping[str, Tensor], fit: Mapping[str, Any]
 ) -> JointNetwork:
-    """Return the network without what classified, and with a branch.
+    """Return a network that segments without what classified, and with a branch.
 
-    Parameters
-    ----------
-    old : JointNetwork
-        With the segmentation task.
-    branch : mapping of str to Tensor
-        What ``dev.fit_diagnosis`` wrote as ``lesion_branch.safetensors``.
-    fit : mapping
-        Its ``diagnosis.json``.
-
-    Returns
-    -------
-    JointNetwork
+    `branch` and `fit` are what ``dev.fit_diagnosis`` wrote as ``lesion_branch.safetensors`` and
+    ``diagnosis.json``.
     """
     config = replace(
         old.config,

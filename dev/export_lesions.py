@@ -1,22 +1,33 @@
 """Write a trained segmentation path for the app: ``python -m dev.export_lesions RUN OUT``.
 
-OUT, ``NAME.safetensors``, and its description segment only: ``dev.fit_diagnosis`` looks at people
-with them, and ``dev.export_diagnosis`` adds what classifies.
+OUT, ``NAME.safetensors``, and its description segment only, with the density of their features:
+from what distance on a scan is unlike those of training. ``dev.fit_diagnosis`` looks at people with
+them, and ``dev.export_diagnosis`` adds what classifies.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from dev.density import with_density
+import numpy as np
+import torch
+
+from dev.brains import read_brain
 from dev.leave_one_source_out import load_network
+from dev.train_lesions import real_brains
 from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST
 
 NAME = "msnmo-joint"
+#: Share of the brains that lie within the limit, each by a density without its group.
+WITHIN = 0.99
+GROUPS = 5
 TRAINED_ON = (
     "T2-FLAIR simulated from 20 whole-head label maps of the SynthSeg project (Apache-2.0) and "
     "from lesion shapes of the Slicer LesionSimulator extension (Apache-2.0); no real scan of "
@@ -27,6 +38,51 @@ TRAINED_ON = (
     "Bashiri; MIT License)",
     "1 person with MS of the MSLesSeg database (Guarnera et al., Scientific Data 12:920, 2025)",
 )
+
+
+def with_density(
+    network: JointNetwork, store: Path, prepared: Path, count: int
+) -> tuple[JointNetwork, float]:
+    """Fit the density to simulated brains and to the real ones.
+
+    Parameters
+    ----------
+    network : JointNetwork
+        Segments; as trained on all sources.
+    store, prepared : Path
+        Simulated brains (``dev.simulated_store``), the first `count` of them, and prepared real
+        scans.
+
+    Returns
+    -------
+    network : JointNetwork
+        The same with a density.
+    limit : float
+        Distance within which `WITHIN` of the brains lie.
+    """
+    files = sorted(store.glob("*.npz"))[:count]
+    people, _ = real_brains(prepared, None)
+    images = [read_brain(file).image for file in files]
+    images += [scan.image for scans in people for scan in scans]
+    groups = np.arange(len(images)) % GROUPS
+    whole = JointNetwork(replace(network.config, density=True)).eval()
+    whole.load_state_dict(whole.state_dict() | network.state_dict())
+    statistics = torch.cat(list(_statistics(whole, images)))
+    distances = np.zeros(len(images))
+    for group in range(GROUPS):
+        inside = groups == group
+        whole.density.fit(statistics[~inside])
+        distances[inside] = whole.density(statistics[inside]).numpy()
+    whole.density.fit(statistics)
+    return whole, float(np.quantile(distances, WITHIN))
+
+
+def _statistics(network: JointNetwork, images: Iterable[np.ndarray]) -> Iterable[torch.Tensor]:
+    for values in images:
+        image = torch.from_numpy(np.asarray(values, np.float32))[None, None]
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            yield network.forward_statistics(network.forward_features(image), image)
 
 
 def main() -> None:

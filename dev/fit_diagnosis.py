@@ -65,10 +65,6 @@ def fit_branch(
         Whose mean the branch is; they differ in their start and in the order of the people.
     epochs, seed : int
         How long, and which random numbers.
-
-    Returns
-    -------
-    LesionBranch
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -29,8 +29,7 @@ from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.labelled.samples import read_cubes
-from msnmo_bids.lesions.mask import CONNECTIVITY_26, rounded
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.pipeline import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.preprocessing.cube import ROBUST, normalize

@@ -50,15 +50,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of a making.
-
-    Parameters
-    ----------
-    work : Path
-        Where everything is kept that is made on the way.
-    data : Path
-        Real data sets, label maps and lesion shapes.
-    """
+    """Folders of what is made on the way, and of real data, label maps and lesion shapes."""
 
     work: Path
     data: Path

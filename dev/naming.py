@@ -16,21 +16,10 @@ _OFF_DIAGONAL = 1e-3  # weight of the squares of what is off the diagonal
 
 
 def fit_calibration(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibration:
-    """Fit a Dirichlet calibration by cross entropy.
+    """Fit a Dirichlet calibration, what is off the diagonal held small (Kull et al. 2019).
 
-    Parameters
-    ----------
-    logits : ndarray, (N, K)
-        Of people whom no fit has seen.
-    labels : ndarray of int, (N,)
-        True classes.
-    data : str
-        What to call these people.
-
-    Returns
-    -------
-    Calibration
-        What is off the diagonal is held small (Kull et al. 2019).
+    By the cross entropy of the logits, (N, K), of people whom no fit has seen and their true
+    classes, (N,); `data` is what to call these people.
     """
     known = log_softmax(logits, axis=1)
     classes = known.shape[1]
@@ -58,20 +47,11 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibr
 
 
 def class_limits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Find from which probability on each class may be named.
+    """Find from which probability each class may be named: (K,).
 
-    Parameters
-    ----------
-    probabilities : ndarray, (N, K)
-        Calibrated, of people whom no fit has seen.
-    labels : ndarray of int, (N,)
-        True classes.
-
-    Returns
-    -------
-    ndarray, (K,)
-        The lowest limit at which the upper confidence bound (Clopper & Pearson 1934, one-sided) of
-        the share of wrong names is `LARGEST_RISK` or less; infinite if there is none.
+    It is the lowest limit at which the upper confidence bound (Clopper & Pearson 1934, one-sided)
+    of the share of wrong names is `LARGEST_RISK` or less; infinite if there is none. The
+    probabilities, (N, K), are calibrated, of people whom no fit has seen, with true classes (N,).
     """
     limits = np.full(probabilities.shape[1], np.inf)
     for number, column in enumerate(probabilities.T):

@@ -18,17 +18,7 @@ SLICES = 8
 def disagreeing_slices(truth: np.ndarray, found: np.ndarray, count: int = SLICES) -> list[int]:
     """Choose the axial slices with most voxels in one mask only, far enough from each other.
 
-    Parameters
-    ----------
-    truth, found : ndarray of bool, (X, Y, Z)
-        Masks, RAS order.
-    count : int, optional
-        How many slices at most.
-
-    Returns
-    -------
-    list of int
-        From the top of the head down.
+    The masks are bool, (X, Y, Z) in RAS order; the slices are named from the top of the head down.
     """
     apart = max(truth.shape[2] // (4 * count), 1)
     left = (truth != found).sum(axis=(0, 1)).astype(float)
@@ -41,18 +31,9 @@ def disagreeing_slices(truth: np.ndarray, found: np.ndarray, count: int = SLICES
 
 
 def draw(image: np.ndarray, truth: np.ndarray, found: np.ndarray, title: str, target: Path) -> None:
-    """Draw the slices of a scan.
+    """Draw the slices of a scan: the FLAIR, background 0, and masks, all (X, Y, Z) in RAS order.
 
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z)
-        FLAIR, RAS order; background 0.
-    truth, found : ndarray, (X, Y, Z)
-        Masks on its grid.
-    title : str
-        Name and figures of the scan.
-    target : Path
-        Image file to write.
+    The title has its name and figures.
     """
     truth, found = truth > 0, found > 0
     slices = disagreeing_slices(truth, found) or [image.shape[2] // 2]

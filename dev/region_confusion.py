@@ -19,8 +19,13 @@ import numpy as np
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
-from msnmo_bids.lesions.regions import REGIONS, assign_regions, locate_regions
+from msnmo_bids.lesions.regions import (
+    LOCATIONS,
+    REGIONS,
+    assign_regions,
+    lesion_locations,
+    locate_regions,
+)
 
 
 def main() -> None:

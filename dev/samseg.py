@@ -35,19 +35,9 @@ FIGURES = ("dsc", "ppv", "tpr", "lesion_f1", "true_volume_ml", "predicted_volume
 
 
 def lesion_mask(segmentation: Path, grid: nib.Nifti1Image) -> np.ndarray:
-    """Return SAMSEG's lesions on the grid of a manual mask.
+    """Return SAMSEG's lesions (``seg.mgz``) on the grid of a manual mask: (X, Y, Z), uint8.
 
-    Parameters
-    ----------
-    segmentation : Path
-        ``seg.mgz``.
-    grid : Nifti1Image
-        The manual mask, (X, Y, Z).
-
-    Returns
-    -------
-    ndarray of uint8, (X, Y, Z)
-        0 and 1; nearest neighbours.
+    Nearest neighbours.
     """
     labels = nib.MGHImage.from_filename(segmentation)
     mask = nib.Nifti1Image((np.asarray(labels.dataobj) == LESION).astype(np.uint8), labels.affine)

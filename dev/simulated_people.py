@@ -17,8 +17,7 @@ import numpy as np
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
-from msnmo_bids.lesions.mask import label_lesions
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions, label_lesions
 from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
@@ -89,20 +88,9 @@ class Person:
 
 
 def make_person(number: int, assets: SimulationAssets, weights: Path | None = None) -> Person:
-    """Simulate a person.
+    """Simulate a person; `weights` find lesions.
 
-    Parameters
-    ----------
-    number : int
-        Decides on everything; diagnoses, protocols and kinds of load take turns.
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    weights : Path, optional
-        What finds the lesions.
-
-    Returns
-    -------
-    Person
+    The number decides on everything; diagnoses, protocols and kinds of load take turns.
     """
     rng = np.random.default_rng((SEED, number))
     healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1

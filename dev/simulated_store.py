@@ -29,21 +29,7 @@ _BIAS_CORRECTED = (0.3, 1.0)
 
 
 def simulate_brain(number: int, assets: SimulationAssets, side: int) -> Brain:
-    """Simulate one brain on a cube.
-
-    Parameters
-    ----------
-    number : int
-        Number of the brain: the same number gives the same brain.
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    side : int
-        Side of the cube (voxels).
-
-    Returns
-    -------
-    Brain
-    """
+    """Simulate a brain on a cube of a side (voxels); the same number gives the same brain."""
     rng = np.random.default_rng((SEED, number))
     diagnosis = "NMOSD" if rng.random() < _NMOSD_SHARE else "MS"
     of = diagnosis if rng.random() < _OWN_LOAD_SHARE else "MS"

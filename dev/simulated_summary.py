@@ -1,38 +1,37 @@
-"""Summarise what weights say of simulated test scans (`dev.simulated_test`)."""
+"""Summarise and picture what weights say of simulated test scans (`dev.simulated_test`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from dev.naming import LARGEST_RISK
 from msnmo_bids.evaluation.metrics import (
+    calibration_bins,
     calibration_error,
     probability_columns,
     roc_area,
 )
+from msnmo_bids.evaluation.plots import COLOURS, figure_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BINS = 5
+_LEAST_ML = 0.01  # where scans without a lesion are drawn, on the logarithmic axes
+_GREY = "#77828C"  # of those without a disease
 
 
 def decide(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
 ) -> np.ndarray:
-    """Return the diagnosis that the app names, or None where it withholds one.
+    """Return the class that the app names for each row of `evaluate_case`, or None.
 
-    Parameters
-    ----------
-    cases : DataFrame
-        Rows of `evaluate_case`.
-    classes : sequence of str
-        Names of the classes.
-    limits : mapping of str to float or None
-        A class is named from this probability; None: never; without a limit always.
-
-    Returns
-    -------
-    ndarray of object, (N,)
-        Name of a class, or None.
+    A class is named from its limit; with None it is never named, and without a limit always.
     """
     named, confidence = _likeliest(cases, classes)
     least = np.array([np.inf if (x := limits.get(n, 0.0)) is None else x for n in named])
@@ -45,24 +44,12 @@ def decide(
 def diagnosis_summary(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Summarise the diagnoses of some cases.
+    """Summarise the diagnoses of some rows of `evaluate_case`; the classes are MS and NMOSD.
 
-    Parameters
-    ----------
-    cases : DataFrame
-        Rows of `evaluate_case`; of the healthy ones only the share that is named is told.
-    classes : sequence of str
-        MS and NMOSD, in the network's order.
-    limits : mapping of str to float or None
-        As for `decide`.
-
-    Returns
-    -------
-    dict
-        Counts; AUC of the network's scores for all cases with disease, and for those with a lesion
-        found; accuracy; expected calibration error; share that is named, of each class too; share
-        of the named ones that is wrong, of each name too; AUC of the found volume alone (the better
-        direction); accuracy of the rule where it was applied; share of the healthy that is named.
+    Counts; AUC of the network's scores for all cases with disease, and for those with a lesion
+    found; accuracy; expected calibration error; share that is named, of each class too; share of
+    the named ones that is wrong, of each name too; AUC of the found volume alone (the better
+    direction); accuracy of the rule where it was applied; share of the healthy that is named.
     """
     sick = cases[cases["diagnosis"].isin(list(classes))]
     if sick.empty:
@@ -102,11 +89,8 @@ def diagnosis_summary(
 def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Judge the likeliest class of the cases with disease that only a limit keeps from a name.
 
-    Parameters
-    ----------
-    cases, classes
-        As for `diagnosis_summary`. Cases without a found lesion, or on which networks or views
-        disagree, are not named anyway and left out.
+    Cases without a found lesion, or on which networks or views disagree, are not named anyway and
+    left out.
 
     Returns
     -------
@@ -122,17 +106,9 @@ def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, n
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
-    """Summarise the segmentation.
+    """Summarise the segmentation of rows of `evaluate_case`, healthy ones among them.
 
-    Parameters
-    ----------
-    cases : DataFrame
-        Rows of `evaluate_case`, healthy ones among them.
-
-    Returns
-    -------
-    dict
-        Means over the scans with lesions; marked volume of the healthy ones (ml), mean and largest.
+    Means over the scans with lesions; marked volume of the healthy ones (ml), mean and largest.
     """
     sick, healthy = cases[cases["true_volume_ml"] > 0], cases[cases["diagnosis"] == "HC"]
     columns = [name for name in map(str, cases) if name.startswith("dsc_")]
@@ -146,30 +122,19 @@ def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
     return summary
 
 
-def ceiling(features: pd.DataFrame, labels: np.ndarray, *, seed: int = 0) -> float | None:
+def ceiling(features: pd.DataFrame, labels: np.ndarray) -> float | None:
     """Estimate the AUC that the priors themselves allow: from the true lesions, by kind.
 
-    Parameters
-    ----------
-    features : DataFrame
-        Rows of `truth_features`.
-    labels : ndarray of int, (N,)
-        0 and 1.
-    seed : int, optional
-        Of the random forest.
-
-    Returns
-    -------
-    float or None
-        AUC of a random forest in five folds; None with fewer than ten scans of a class.
+    It is that of a random forest on `truth_features` in five folds; None with fewer than ten scans
+    of a class (0 or 1).
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     if np.bincount(labels, minlength=2).min() < 10:
         return None
-    forest = RandomForestClassifier(300, random_state=seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    forest = RandomForestClassifier(300, random_state=0)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
     table = features.fillna(0.0).to_numpy()
     scores = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1]
     return roc_area(labels, scores)
@@ -221,3 +186,85 @@ def _share(which: np.ndarray) -> float | None:
 def _mean(column: pd.Series) -> float | None:
     values = pd.to_numeric(column, errors="coerce").dropna()
     return float(values.mean()) if len(values) else None
+
+
+def accuracy_figure(cases: pd.DataFrame, classes: Sequence[str], out: Path) -> Path:
+    """Draw reliability, risk and coverage, found against true volume, and DSC against volume.
+
+    `cases` are rows of `dev.simulated_test.evaluate_case`, healthy ones among them; `out`, a PNG or
+    SVG file, is returned.
+    """
+    sick = cases[cases["diagnosis"].isin(list(classes))]
+    with figure_file((9.0, 8.0), out) as figure:
+        reliability, risk, volume, overlap = figure.subplots(2, 2).flat
+        if len(sick):
+            _draw_reliability(reliability, sick, classes)
+            _draw_risk(risk, sick, classes)
+        colours = dict(zip(classes, COLOURS, strict=False))
+        _draw_volumes(volume, cases, colours)
+        _draw_overlap(overlap, cases[cases["true_volume_ml"] > 0], colours)
+        figure.suptitle(f"{len(cases)} simulated scans", fontsize=11)
+    return out
+
+
+def _draw_reliability(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) -> None:
+    label = (sick["diagnosis"] == classes[1]).to_numpy().astype(int)
+    score = sick[f"prob_{classes[1]}"].to_numpy(dtype=float)
+    mean, observed, count = calibration_bins(label, score, bins=_BINS)
+    spread = 1.96 * np.sqrt(observed * (1 - observed) / count)
+    axes.plot([0, 1], [0, 1], color="0.55", lw=1, ls=":")
+    axes.errorbar(mean, observed, yerr=spread, color="k", marker="o", capsize=3, lw=1)
+    for x, y, number in zip(mean, observed, count, strict=True):
+        axes.annotate(str(number), (x, y), xytext=(6, -12), textcoords="offset points", fontsize=8)
+    error = calibration_error(label, score)
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        title=f"Reliability (ECE {error:.2f})",
+        xlabel=f"probability of {classes[1]}",
+        ylabel=f"share that is {classes[1]}",
+    )
+
+
+def _draw_risk(axes: Axes, sick: pd.DataFrame, classes: Sequence[str]) -> None:
+    correct, confidence = nameable(sick, classes)
+    if len(correct):
+        _, coverage, risk = risk_coverage(correct, confidence)
+        coverage = coverage * len(correct) / len(sick)
+        axes.step(coverage, risk, where="post", color="k", lw=1)
+    axes.axhline(LARGEST_RISK, color="0.55", lw=1, ls=":")
+    axes.set(
+        xlim=(0, 1.02),
+        ylim=(-0.02, 1.02),
+        title="Risk and coverage",
+        xlabel="share of the scans that is named",
+        ylabel="share of these that is wrong",
+    )
+
+
+def _draw_volumes(axes: Axes, cases: pd.DataFrame, colours: dict[str, str]) -> None:
+    ends = np.array([_LEAST_ML, 200.0])
+    axes.fill_between(ends, ends / 2, ends * 2, color="0.93", lw=0)
+    axes.plot(ends, ends, color="0.55", lw=1, ls=":")
+    for name, part in cases.groupby("diagnosis"):
+        true = part["true_volume_ml"].clip(lower=_LEAST_ML)
+        found = part["predicted_volume_ml"].clip(lower=_LEAST_ML)
+        axes.plot(
+            true, found, "o", ms=4, alpha=0.6, color=colours.get(str(name), _GREY), label=name
+        )
+    axes.legend(frameon=False, fontsize=8)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        title="Lesion volume (grey: half to twice the true one)",
+        xlabel=f"true (ml; none at {_LEAST_ML})",
+        ylabel="found (ml)",
+    )
+
+
+def _draw_overlap(axes: Axes, lesioned: pd.DataFrame, colours: dict[str, str]) -> None:
+    for name, part in lesioned.groupby("diagnosis"):
+        colour = colours.get(str(name), _GREY)
+        axes.plot(part["true_volume_ml"], part["dsc"], "o", ms=4, alpha=0.6, color=colour)
+    mean = f", mean {lesioned['dsc'].mean():.2f}" if len(lesioned) else ""
+    axes.set(xscale="log", ylim=(0, 1), title=f"DSC{mean}", xlabel="true (ml)", ylabel="DSC")

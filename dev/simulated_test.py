@@ -57,17 +57,9 @@ class Case:
 
 
 def plan_cases(each: int) -> Iterator[Case]:
-    """Plan a test: the diagnoses, the protocols and how typical the lesions are take turns.
+    """Plan a test: diagnoses, protocols and how typical the lesions are take turns.
 
-    Parameters
-    ----------
-    each : int
-        Number of scans of each diagnosis.
-
-    Yields
-    ------
-    Case
-        ``3 * each``.
+    There are `each` cases of each of the three diagnoses.
     """
     protocols = (*PRESETS, ANY_PROTOCOL)
     for turn in range(each):
@@ -87,23 +79,9 @@ def simulate_case(
     *,
     matched: bool = False,
 ) -> SimulatedScan:
-    """Simulate the scan of a case.
+    """Simulate the scan of a case; a person with MS or NMOSD has lesions.
 
-    Parameters
-    ----------
-    case : Case
-        What to simulate.
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    rng : numpy.random.Generator
-        Of this case.
-    matched : bool, optional
-        Of `load_of`.
-
-    Returns
-    -------
-    SimulatedScan
-        A person with MS or NMOSD has lesions.
+    `rng` is the case's own, `matched` is of `load_of`.
     """
     head = assets.heads[int(rng.integers(len(assets.heads)))]
     any_protocol = case.protocol == ANY_PROTOCOL
@@ -118,22 +96,10 @@ def simulate_case(
 
 
 def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) -> float:
-    """Draw the lesion load of a person.
+    """Draw the lesion load of a person (ml), above 0 for a sick one.
 
-    Parameters
-    ----------
-    diagnosis : {"MS", "NMOSD", "HC"}
-        Of the person.
-    rng : numpy.random.Generator
-        Source of randomness.
-    matched : bool, optional
-        Draw that of a sick person as for MS or as for NMOSD, whichever the disease, so that the
-        volume tells nothing, be it large or small.
-
-    Returns
-    -------
-    float
-        ml (:func:`~msnmo_bids.simulation.lesion_placement.draw_load`); above 0 for a sick person.
+    With `matched` that of a sick person is drawn as for MS or as for NMOSD, whichever the disease,
+    so that the volume tells nothing, be it large or small.
     """
     as_of = str(rng.choice(SICK)) if matched else diagnosis
     return draw_load(rng, as_of, without=0.0) if diagnosis != HEALTHY else 0.0
@@ -149,31 +115,12 @@ def evaluate_case(
     precision: str = "fp32",
     with_rule: bool = False,
 ) -> dict[str, Any]:
-    """Apply weights to a simulated scan and compare what they say with the truth.
+    """Apply weights (of several the mean) to a simulated scan and compare them with the truth.
 
-    Parameters
-    ----------
-    case : Case
-        The case.
-    scan : SimulatedScan
-        Its scan.
-    weights : sequence of Path
-        ``NAME.safetensors``; of several the mean is taken.
-    rng : numpy.random.Generator
-        Source of randomness: errors of skull stripping.
-    tta : bool, optional
-        Mean with the mirror image.
-    precision : {"fp32", "bf16", "auto"}, optional
-        Arithmetic of the networks.
-    with_rule : bool, optional
-        Apply the radiologists' rule to the lesions that were found.
-
-    Returns
-    -------
-    dict
-        A row: the case, the measures of :func:`~msnmo_bids.evaluation.metrics.compare_masks`,
-        ``dsc_0.3`` ..., volumes (ml), ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all
-        networks and views name one class, and what `with_rule` asks for.
+    `rng` is for errors of skull stripping. A row has the case, the measures of
+    :func:`~msnmo_bids.evaluation.metrics.compare_masks`, ``dsc_0.3`` ..., volumes (ml),
+    ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all networks and views name one class,
+    and with `with_rule` what the radiologists' rule says of the lesions found.
     """
     metadata = read_metadata(weights[0])
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)

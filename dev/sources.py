@@ -20,34 +20,14 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def labelled_data(data: Path) -> Found:
-    """Find the real scans that have a lesion mask.
-
-    Parameters
-    ----------
-    data : Path
-        Folder of the data sets.
-
-    Returns
-    -------
-    Found
-    """
+    """Find the real scans in the data sets of a folder that have a lesion mask."""
     names = sorted({name for source in SOURCES.values() for name in source})
     found = find_labelled_scans([data / name for name in names], classes=("MS", "NMOSD"))
     return Found(tuple(scan for scan in found.scans if scan.mask is not None), found.left_out)
 
 
 def source_of(dataset: str, subject: str) -> str:
-    """Name the source of a person.
-
-    Parameters
-    ----------
-    dataset, subject : str
-        Name of the data set and label of the participant.
-
-    Returns
-    -------
-    str
-        A key of `SOURCES`.
+    """Name the source, a key of `SOURCES`, of a person in a data set.
 
     Raises
     ------

@@ -32,7 +32,7 @@ ROWS = (
 )
 #: What a room must not know: the network works on arrays, the rest of the house on files.
 UNKNOWN = {
-    "model": ("nibabel", "nipype", "msnmo_bids.lesions.regions", "msnmo_bids.lesions.locations"),
+    "model": ("nibabel", "nipype", "msnmo_bids.lesions.regions"),
     "lesions": ("nipype", "torch"),
     "preprocessing": ("nipype",),
     "run": ("argparse",),

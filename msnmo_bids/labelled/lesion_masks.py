@@ -45,17 +45,7 @@ _LESION_ABOVE = 0.5
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A file that shows lesions, by its name.
-
-    Parameters
-    ----------
-    path : Path
-        The image.
-    suffix : {"mask", "dseg"}
-        What its name ends in.
-    entities : dict of str to str
-        All of its name.
-    """
+    """A file that shows lesions, by its name: suffix ``"mask"`` or ``"dseg"``, and all entities."""
 
     path: Path
     suffix: str
@@ -73,14 +63,9 @@ class MaskFile:
 
 
 class LesionMasks:
-    """The lesion masks of one data set; its folder of labels is listed once.
+    """The lesion masks of one data set; its folder of labels, which may be missing, is listed once.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the labels; it may be missing.
-    scans : sequence of Scan
-        All FLAIR scans of the data set: a mask that fits several of them belongs to none.
+    Of all FLAIR `scans` of the data set: a mask that fits several of them belongs to none.
     """
 
     def __init__(self, folder: Path, scans: Sequence[Scan]) -> None:
@@ -144,12 +129,9 @@ def parse_mask_name(path: Path) -> MaskFile | None:
 
 
 def read_lesion_mask(path: Path) -> nib.Nifti1Image:
-    """Read a lesion mask, label map or probability in RAS order.
+    """Read a lesion mask, label map or probability: (X, Y, Z) uint8 in RAS order.
 
-    Returns
-    -------
-    nib.Nifti1Image
-        (X, Y, Z), uint8: 1 where the value is above 0.5.
+    1 where the value is above 0.5.
 
     Raises
     ------

@@ -5,7 +5,7 @@ An ``.npz`` without pickled objects:
 ========== ==================== =========================================================
 image      (D, H, W) float16    z-scores, background 0: the network's input
 lesions    (D, H, W) uint8      manual lesion mask on the cube; missing without a mask
-brain      (n,) uint8           brain mask on the scan's RAS grid, 8 voxels a byte
+brain      (n,) uint8           brain mask on the scan's RAS grid, 8 voxels per byte
 transform  text                 `CubeTransform` as JSON
 zooms      (3,) float           voxel size of the RAS grid (mm)
 record     text                 tools, flags, version: JSON
@@ -77,17 +77,10 @@ class NativeGrid:
         return float(np.prod(self.zooms))
 
     def to_native(self, probability: np.ndarray) -> np.ndarray:
-        """Bring a probability back from the cube, as the app does.
+        """Bring a probability, (D, H, W) or (C, D, H, W), back from the cube, as the app does.
 
-        Parameters
-        ----------
-        probability : ndarray, (D, H, W) or (C, D, H, W)
-            On the cube.
-
-        Returns
-        -------
-        ndarray of float32, (X, Y, Z) or (C, X, Y, Z)
-            RAS order; trilinear; 0 outside of the brain.
+        The result is float32, (X, Y, Z) or (C, X, Y, Z) in RAS order: trilinear, and 0 outside of
+        the brain.
 
         Raises
         ------
@@ -105,16 +98,14 @@ def write_sample_file(
     lesions: np.ndarray | None,
     record: dict[str, Any],
 ) -> None:
-    """Write the file of a prepared scan, whole or not at all.
+    """Write the ``.npz`` file of a prepared scan, whole or not at all.
 
     Parameters
     ----------
     target : Path
-        The ``.npz`` file.
+        The file.
     image : ndarray, (D, H, W)
-        z-scores.
-    grid : NativeGrid
-        Where the cube comes from.
+        z-scores; `grid` says where the cube lies on the scan.
     lesions : ndarray, (X, Y, Z), uint8, or None
         Lesion mask on the scan's RAS grid.
     record : dict

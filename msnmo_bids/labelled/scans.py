@@ -1,4 +1,4 @@
-"""The scans of a site's own BIDS data sets, and what is known of them.
+"""The scans of a site's own BIDS data sets, and what is known of them, also as a table.
 
 Diagnosis: column ``diagnosis`` of ``scans.tsv``, else of ``sessions.tsv``, else of
 ``participants.tsv``, compared with the classes whatever the case. Site: column ``site``, likewise,
@@ -12,16 +12,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from msnmo_bids.bids.dataset import read_description
+from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
 from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
-from msnmo_bids.text import merged
+from msnmo_bids.text import aligned, merged
 
 _DIAGNOSIS, _SITE = "diagnosis", "site"
+COLUMNS = ("dataset", "participant_id", "session_id", "scan", "site", "diagnosis", "mask", "used",
+           "reason")  # fmt: skip
 
 Person = tuple[str, str]
 
@@ -34,10 +37,8 @@ class LabelledScan:
     ----------
     dataset : str
         Name of the data set's folder, with folders above it where two have the same name.
-    subject : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
+    subject, session : str, str or None
+        Labels without ``sub-`` and ``ses-``.
     site : str
         Where it was scanned.
     diagnosis : str or None
@@ -72,20 +73,10 @@ class LabelledScan:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A scan or a participant that is not used, and why.
+    """A scan, a participant or a whole data set that is not used, and why, in one line.
 
-    Parameters
-    ----------
-    dataset : str
-        As in `LabelledScan`.
-    subject : str
-        Label without ``sub-``; empty when the whole data set is left out.
-    session : str or None
-        Label without ``ses-``.
-    name : str
-        ``"sub-01_ses-1"``; empty when it is not a scan.
-    reason : str
-        In plain words, in one line.
+    The subject is empty when the whole data set is left out, the name (``"sub-01_ses-1"``) when it
+    is not a scan.
     """
 
     dataset: str
@@ -130,11 +121,6 @@ def find_labelled_scans(
     labels : Path, optional
         Folder of the lesion masks, absolute or from each data set's root; the first of
         `LABEL_FOLDERS` that is there when not given.
-
-    Returns
-    -------
-    Found
-        At least one scan.
 
     Raises
     ------
@@ -266,15 +252,7 @@ def _label_folder(root: Path, labels: Path | None) -> Path:
 
 
 class _Participants:
-    """The tables of one data set.
-
-    Parameters
-    ----------
-    root : Path
-        Root of the data set.
-    classes : sequence of str
-        Names of the classes.
-    """
+    """The tables of one data set."""
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -289,7 +267,8 @@ class _Participants:
         value = self._tables.value(scan.relative, _DIAGNOSIS)
         table = self._tables.participants
         if not value and (table.problem or not table.exists):
-            return None, f"no participants.tsv that can be read{_brackets(table.problem)}"
+            problem = f" ({table.problem})" if table.problem else ""
+            return None, f"no participants.tsv that can be read{problem}"
         if not value and _DIAGNOSIS not in table.columns:
             return None, "no column 'diagnosis' in participants.tsv"
         if not value and scan.subject not in table:
@@ -312,5 +291,105 @@ class _Participants:
         return merged(self._tables.notes(scans, (_DIAGNOSIS, _SITE)))
 
 
-def _brackets(text: str) -> str:
-    return f" ({text})" if text else ""
+def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
+    """Write one row per scan (``data.tsv``) and the counts in words (``data.txt``)."""
+    table, text = folder / "data.tsv", folder / "data.txt"
+    write_tsv(table, COLUMNS, found_rows(found))
+    write_text(text, describe(found))
+    return table, text
+
+
+def found_rows(found: Found) -> list[dict[str, Any]]:
+    """Return one row of `COLUMNS` per scan or participant: what is used, then what is left out.
+
+    ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a scan is left out, or what is
+    missing of one that is used.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            **_who(scan, scan.scan.prefix),
+            "site": scan.site,
+            "diagnosis": scan.diagnosis,
+            "mask": "yes" if scan.mask else "no",
+            "used": "yes",
+            "reason": "; ".join(scan.notes),
+        }
+        for scan in found.scans
+    ]
+    rows += [{**_who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
+    return rows
+
+
+def describe(found: Found) -> str:
+    """Say in a few lines what was found for each diagnosis, site and session."""
+    scans = found.scans
+    people = len({scan.person for scan in scans})
+    masks = sum(scan.mask is not None for scan in scans)
+    both = sum(scan.mask is not None and scan.diagnosis is not None for scan in scans)
+    lines = [
+        f"{_count(len(scans), 'scan')} of {_count(people, 'person', 'people')}: "
+        f"{sum(scan.diagnosis is not None for scan in scans)} with a diagnosis, "
+        f"{masks} with a lesion mask, {both} with both",
+        "",
+        *aligned(_count_rows(found)),
+    ]
+    if found.left_out:
+        reasons = Counter(out.reason for out in found.left_out)
+        lines += ["", f"Left out: {len(found.left_out)}"]
+        lines += [f"  {number} x {reason}" for reason, number in reasons.most_common()]
+    if found.notes:
+        lines += ["", "Tables:", *(f"  {note}" for note in found.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _count_rows(found: Found) -> list[tuple[str, ...]]:
+    """Count people, scans and masks by diagnosis, site and session."""
+    header = ("diagnosis", "site", "session", "people", "scans", "masks")
+    groups: dict[tuple[str, str, str], list[LabelledScan]] = {}
+    for scan in found.scans:
+        key = (scan.diagnosis or "unknown", scan.site, scan.session or "n/a")
+        groups.setdefault(key, []).append(scan)
+    rows: list[tuple[str, ...]] = [header]
+    for key, group in sorted(groups.items()):
+        people = {scan.person for scan in group}
+        masks = sum(scan.mask is not None for scan in group)
+        rows.append((*key, str(len(people)), str(len(group)), str(masks)))
+    return rows
+
+
+def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+    return {
+        "dataset": entry.dataset,
+        "participant_id": f"sub-{entry.subject}" if entry.subject else None,
+        "session_id": f"ses-{entry.session}" if entry.session else None,
+        "scan": name,
+    }
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def notes_on(found: Found) -> tuple[str, ...]:
+    """Say which scans are simulated, and which diagnosis no real one has, in sentences."""
+    scans = found.scans
+    simulated = {root for root in {scan.scan.bids_dir for scan in scans} if is_simulated(root)}
+    real = [scan for scan in scans if scan.scan.bids_dir not in simulated]
+    notes = []
+    if count := len(scans) - len(real):
+        notes.append(
+            f"{count} of {len(scans)} scans are simulated: what is measured on them says nothing "
+            "about patients."
+        )
+    diagnoses = {scan.diagnosis for scan in scans if scan.diagnosis}
+    unseen = sorted(diagnoses - {scan.diagnosis for scan in real})
+    notes += [f"There is no real scan of {diagnosis} among them." for diagnosis in unseen]
+    return tuple(notes)
+
+
+def is_simulated(root: Path) -> bool:
+    """Say whether the simulator made a data set."""
+    makers = read_description(root).get("GeneratedBy")
+    return isinstance(makers, list) and any(
+        isinstance(maker, dict) and maker.get("Name") == "msnmo-simulate" for maker in makers
+    )

@@ -16,10 +16,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from msnmo_bids.lesions.locations import LOCATIONS
 from msnmo_bids.lesions.regions import (
     CORTEX,
     FOURTH_VENTRICLE,
+    LOCATIONS,
     OUTSIDE,
     STRUCTURES,
     VENTRICLE,
@@ -67,7 +67,7 @@ _ATLAS_CORE = 0.5  # of a structure's highest probability: where the atlas itsel
 
 
 def describe_lesions(labels: np.ndarray, regions: Regions, zooms: Sequence[float]) -> np.ndarray:
-    """Describe each lesion of a scan.
+    """Describe each lesion of a scan: (n, 27), float32, a row per lesion, columns `DESCRIPTORS`.
 
     Parameters
     ----------
@@ -77,11 +77,6 @@ def describe_lesions(labels: np.ndarray, regions: Regions, zooms: Sequence[float
         Of the scan, on the same grid.
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    ndarray of float32, (n, 27)
-        A row per lesion, in the order of the labels; columns are `DESCRIPTORS`.
 
     Raises
     ------

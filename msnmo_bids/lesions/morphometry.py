@@ -10,9 +10,14 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
-from msnmo_bids.lesions.locations import LOCATIONS, lesion_locations
 from msnmo_bids.lesions.pipeline import Lesions
-from msnmo_bids.lesions.regions import REGIONS, Regions, assign_regions
+from msnmo_bids.lesions.regions import (
+    LOCATIONS,
+    REGIONS,
+    Regions,
+    assign_regions,
+    lesion_locations,
+)
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0
@@ -32,10 +37,8 @@ def measure_lesions(
 
     Parameters
     ----------
-    lesions : Lesions
-        Of the scan.
-    regions : Regions
-        Of the scan, on the same grid.
+    lesions, regions : Lesions, Regions
+        Of the scan, on one grid.
     affine : ndarray, (4, 4)
         Index to RAS mm.
     descriptors : ndarray, (n, D)
@@ -76,10 +79,8 @@ def lesion_table(
 
     Parameters
     ----------
-    labels : ndarray, (X, Y, Z)
-        1 to n.
-    probability : ndarray, (X, Y, Z)
-        Lesion probability.
+    labels, probability : ndarray, (X, Y, Z)
+        1 to n; lesion probability.
     regions : mapping of int to str
         Region of each label.
     affine : ndarray, (4, 4)
@@ -122,28 +123,16 @@ def lesion_table(
 
 
 def summary(table: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum a lesion table up.
+    """Sum a `lesion_table` up, regions and locations without lesions too.
 
-    Parameters
-    ----------
-    table : list of dict
-        From `lesion_table`.
-
-    Returns
-    -------
-    dict
-        LesionCount, LesionCountSmall, LesionVolume (ml), Regions: Count and Volume (ml) of each
-        region, and Sites: Count of the lesions at each location and Volume (ml) of what of them is
-        there; also of those without lesions.
+    LesionCount, LesionCountSmall, LesionVolume (ml), Regions: Count and Volume (ml) of each region,
+    and Sites: Count of the lesions at each location and Volume (ml) of what of them is there.
     """
-    regions = {region: {"Count": 0, "Volume": 0.0} for region in REGIONS}
+    regions: dict[str, Any] = {name: {"Count": 0, "Volume": 0.0} for name in REGIONS}
+    locations: dict[str, Any] = {name: {"Count": 0, "Volume": 0.0} for name in LOCATIONS}
     for row in table:
         regions[row["region"]]["Count"] += 1
         regions[row["region"]]["Volume"] += row["volume_mm3"] / 1000
-    locations: dict[str, dict[str, Any]] = {
-        location: {"Count": 0, "Volume": 0.0} for location in LOCATIONS
-    }
-    for row in table:
         for location, volume in row["sites"].items():
             locations[location]["Count"] += 1
             locations[location]["Volume"] += volume / 1000

@@ -1,4 +1,7 @@
-"""From a lesion probability to lesions: the one chain of app, cross-validation and benchmarks."""
+"""From a lesion probability to lesions: the one chain of app, cross-validation and benchmarks.
+
+The options read their defaults here, so numpy and scipy are imported only where they compute.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
+
+#: Probabilities are kept in steps of 1 / 4096: exact in float32, and the files stay small.
+PROBABILITY_STEPS = 4096
+#: Structure of the lesions of `scipy.ndimage.label`: all 26 neighbours of a voxel.
+CONNECTIVITY_26 = (((True,) * 3,) * 3,) * 3
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,6 @@ def find_lesions(probability: np.ndarray, voxel_volume: float, criteria: LesionC
     criteria : LesionCriteria
         What counts as a lesion.
 
-    Returns
-    -------
-    Lesions
-
     Examples
     --------
     A lesion of two voxels, and one that is too small:
@@ -86,10 +90,48 @@ def find_lesions(probability: np.ndarray, voxel_volume: float, criteria: LesionC
     """
     import numpy as np
 
-    from msnmo_bids.lesions.mask import PROBABILITY_STEPS, label_lesions, rounded
-
     probability = rounded(probability)
     labels = label_lesions(probability > criteria.threshold, voxel_volume, criteria.min_volume)
     highest = np.float32(np.floor(criteria.threshold * PROBABILITY_STEPS) / PROBABILITY_STEPS)
     written = np.where(labels > 0, probability, np.minimum(probability, highest))
     return Lesions(written, (labels > 0).astype(np.uint8), labels)
+
+
+def label_lesions(mask: np.ndarray, voxel_volume: float, min_volume: float) -> np.ndarray:
+    """Label the connected lesions of a mask and drop specks.
+
+    Parameters
+    ----------
+    mask : ndarray, (X, Y, Z)
+        Lesion where not 0.
+    voxel_volume, min_volume : float
+        Volume of a voxel, and of the smallest lesion that is kept (mm³).
+
+    Returns
+    -------
+    ndarray of int32, (X, Y, Z)
+        1 to n by decreasing volume, ties in the order of the array; 0 elsewhere.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    components, count = ndimage.label(mask, structure=CONNECTIVITY_26)
+    volumes = np.bincount(components.ravel(), minlength=count + 1)[1:] * voxel_volume
+    order = np.argsort(-volumes, kind="stable")
+    kept = order[volumes[order] >= min_volume - 1e-9]
+    renumbered = np.zeros(count + 1, dtype=np.int32)
+    renumbered[kept + 1] = np.arange(1, kept.size + 1)
+    return renumbered[components]
+
+
+def rounded(probability: np.ndarray) -> np.ndarray:
+    """Clip a probability to 0 .. 1 and round it to steps of 1 / 4096 (float32).
+
+    >>> import numpy as np
+    >>> float(rounded(np.array([0.50001]))[0])
+    0.5
+    """
+    import numpy as np
+
+    steps = np.rint(np.clip(probability, 0, 1) * PROBABILITY_STEPS)
+    return (steps / PROBABILITY_STEPS).astype(np.float32)

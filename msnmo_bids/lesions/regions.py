@@ -1,4 +1,4 @@
-"""Where a lesion lies: periventricular, infratentorial, juxtacortical or deep.
+"""Where a lesion lies: its region, and locations within it such as the corpus callosum.
 
 A probabilistic atlas, averaged from whole-head label maps in MNI space, is brought to the scan by
 an affine registration of FLAIR to FLAIR; the scan's own dark fluid then corrects the ventricles.
@@ -8,8 +8,10 @@ An affine map does not follow the folds of a cortex, so regions are approximate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -45,6 +47,10 @@ _PRIOR_REACH = 0.08  # and from there on to where it gives it this
 _CORTEX_SHARE = 0.2  # of a lesion and its neighbourhood in the cortex, to be juxtacortical
 _THICK = 2.5  # voxels longer than this (mm) are not dilated across
 
+#: A lesion lies at a location with this much of it there (mm³: a sphere of 3 mm) or with a half; at
+#: one that passes through tissue in which lesions of any kind lie, with a half.
+LEAST_VOLUME, LEAST_SHARE = 14.0, 0.5
+
 
 @lru_cache(maxsize=1)
 def load_structures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,17 +75,7 @@ def load_structures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the atlas.
-
-    Returns
-    -------
-    maps : ndarray, (5, X, Y, Z), float32
-        Probability of the `ATLAS_MAPS`.
-    flair : ndarray, (X, Y, Z), float32
-        Mean FLAIR contrast of the brain, 0 outside.
-    affine : ndarray, (4, 4)
-        Index to MNI mm.
-    """
+    """Return the atlas as `load_structures`, with the probability of the `ATLAS_MAPS` (5)."""
     structures, flair, affine = load_structures()
     by_name = dict(zip(STRUCTURES, structures, strict=True))
     maps = [sum(by_name[name] for name in names) for names in ATLAS_MAPS.values()]
@@ -102,18 +98,10 @@ class Regions(NamedTuple):
     to_mni: np.ndarray
 
     def registration(self, affine: np.ndarray) -> dict[str, Any]:
-        """Return where the scan lies in MNI space, for its diagnosis file.
+        """Return where the scan, of an affine (4, 4) from index to RAS mm, lies in MNI space.
 
-        Parameters
-        ----------
-        affine : ndarray, (4, 4)
-            Index of the scan to RAS mm.
-
-        Returns
-        -------
-        dict
-            JSON-ready: Space, and Matrix from RAS mm of the scan to mm in that space, whatever the
-            order of the image's axes.
+        JSON-ready, for the diagnosis file: Space, and Matrix from RAS mm of the scan to mm in that
+        space, whatever the order of the image's axes.
 
         Examples
         --------
@@ -128,19 +116,14 @@ class Regions(NamedTuple):
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.
 
+    No random number is drawn: equal input gives equal output.
+
     Parameters
     ----------
-    values : ndarray, (X, Y, Z)
-        FLAIR, RAS order.
-    brain : ndarray of bool, (X, Y, Z)
-        Brain mask.
+    values, brain : ndarray, (X, Y, Z)
+        FLAIR, RAS order, and brain mask (bool).
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    Regions
-        No random number is drawn: equal input gives equal output.
 
     Raises
     ------
@@ -159,55 +142,32 @@ def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]
 
 
 def atlas_on_grid(matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Sample the atlas's probabilities on a scan's grid.
+    """Sample the atlas's probabilities on the grid of a scan: (5, X, Y, Z), float32.
 
-    Parameters
-    ----------
-    matrix : ndarray, (4, 4)
-        Index of the scan to index of the atlas.
-    shape : sequence of int, (3,)
-        Shape of the scan.
-
-    Returns
-    -------
-    ndarray, (5, X, Y, Z), float32
+    `matrix`, (4, 4), brings the scan's index to the atlas's; `shape` is the scan's, (X, Y, Z).
     """
-    maps, _, _ = load_atlas()
-    return np.stack(
-        [
-            ndimage.affine_transform(
-                m, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1
-            )
-            for m in maps
-        ]
-    )
+    way = {"matrix": matrix[:3, :3], "offset": matrix[:3, 3], "output_shape": tuple(shape)}
+    return np.stack([ndimage.affine_transform(m, order=1, **way) for m in load_atlas()[0]])
 
 
 def refine(
     prior: np.ndarray, values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]
 ) -> np.ndarray:
-    """Turn atlas probabilities into region codes, the ventricles by the scan's dark fluid.
+    """Turn atlas probabilities into region codes of `Regions`, the ventricles by dark fluid.
 
     Fluid is ventricle where it joins, through fluid in the atlas's wider reach, a place that the
-    atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci
-    beside it are not. The rim of half-filled voxels belongs to them, so that a lesion at the
-    wall touches them.
+    atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci beside
+    it are not. The rim of half-filled voxels belongs to them, so that a lesion at the wall touches
+    them.
 
     Parameters
     ----------
     prior : ndarray, (5, X, Y, Z)
         Probabilities of the `ATLAS_MAPS` on the scan's grid.
-    values : ndarray, (X, Y, Z)
-        FLAIR.
-    brain : ndarray, (X, Y, Z), bool
-        Brain mask.
+    values, brain : ndarray, (X, Y, Z)
+        FLAIR, and brain mask (bool).
     zooms : sequence of float, (3,)
         Voxel size (mm).
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), int8
-        Codes as in `Regions`.
     """
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
@@ -231,25 +191,18 @@ def refine(
 def assign_regions(
     labels: np.ndarray, region_codes: np.ndarray, zooms: Sequence[float]
 ) -> dict[int, str]:
-    """Assign each lesion to one region.
+    """Assign each lesion to one region, by its label.
 
-    A lesion is periventricular when it touches a lateral or the third ventricle after dilation
-    by one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a
-    fifth of it and its neighbourhood is cortex; else deep.
+    A lesion is periventricular when it touches a lateral or the third ventricle after dilation by
+    one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a fifth
+    of it and its neighbourhood is cortex; else deep.
 
     Parameters
     ----------
-    labels : ndarray, (X, Y, Z)
-        1 to n.
-    region_codes : ndarray, (X, Y, Z)
-        Codes of `Regions`.
+    labels, region_codes : ndarray, (X, Y, Z)
+        1 to n; codes of `Regions`.
     zooms : sequence of float, (3,)
         Voxel size (mm); axes with thick slices are not dilated across.
-
-    Returns
-    -------
-    dict
-        Region of each label.
     """
     structure = _neighbours(_reach(zooms))
     assigned: dict[int, str] = {}
@@ -280,3 +233,103 @@ def _reach(zooms: Sequence[float]) -> tuple[int, ...]:
 
 def _neighbours(reach: Sequence[int]) -> np.ndarray:
     return np.ones([2 * steps + 1 for steps in reach], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place within the regions: a tube around a line in MNI space.
+
+    The tube is wide enough for what an affine registration misses. A lesion can lie at several
+    locations, and lies in its region all the same.
+
+    Parameters
+    ----------
+    line : tuple of (float, float, float)
+        Points (MNI mm) that straight lines join.
+    radius : float
+        Distance from the line that belongs to the location (mm).
+    half_width : float
+        Distance across the midsagittal plane that is free (mm): a sheet instead of a tube.
+    both_sides : bool
+        Whether the mirrored line belongs to it too.
+    nmosd : bool
+        Whether the location is typical of NMOSD.
+    with_half : bool
+        Whether a lesion must have half of itself there, however large it is.
+    """
+
+    line: tuple[tuple[float, float, float], ...]
+    radius: float
+    half_width: float = 0.0
+    both_sides: bool = False
+    nmosd: bool = True
+    with_half: bool = False
+
+    def holds(self, places: np.ndarray) -> np.ndarray:
+        """Say which places, (..., 3) in MNI mm, lie in the location: bool, (...)."""
+        points = np.array(places, dtype=float)
+        if self.both_sides:
+            points[..., 0] = np.abs(points[..., 0])
+        across = points[..., 0]
+        points[..., 0] = np.sign(across) * np.maximum(np.abs(across) - self.half_width, 0)
+        line = np.array(self.line)
+        nearest = [_distance(points, start, end) for start, end in pairwise(line)]
+        return np.min(nearest, axis=0) <= self.radius
+
+
+LOCATIONS = {
+    "corpus_callosum": Location(
+        ((0, 22, -4), (0, 29, 6), (0, 20, 20), (0, 0, 26), (0, -22, 25), (0, -36, 16), (0, -37, 8)),
+        radius=6.0,
+        half_width=9.0,
+        nmosd=False,
+    ),
+    "periaqueductal_fourth_ventricle": Location(
+        ((0, -29, -4), (0, -34, -14), (0, -39, -24), (0, -43, -34), (0, -43, -44)), radius=9.0
+    ),
+    "area_postrema": Location(((0, -42, -48), (0, -43, -56)), radius=6.0),
+    "hypothalamus_third_ventricle": Location(
+        ((0, 2, -10), (0, -5, -6), (0, -14, 0), (0, -25, 1)), radius=8.0
+    ),
+    "corticospinal_tract": Location(
+        ((34, -24, 54), (27, -22, 32), (23, -19, 10), (15, -17, -12), (7, -23, -32), (4, -36, -54)),
+        radius=5.0,
+        both_sides=True,
+        with_half=True,
+    ),
+}
+NMOSD_LOCATIONS = tuple(name for name, location in LOCATIONS.items() if location.nmosd)
+
+
+def lesion_locations(
+    labels: np.ndarray, to_mni: np.ndarray, voxel_volume: float
+) -> dict[int, dict[str, float]]:
+    """Find the locations at which each lesion, 1 to n of the labels, (X, Y, Z), lies.
+
+    `to_mni`, (4, 4), brings the index to MNI mm; the volumes of a voxel, and within each location
+    at which a lesion lies (none: empty), are in mm³.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        index = np.argwhere(labels[box] == number) + [part.start for part in box]
+        places = nib.affines.apply_affine(to_mni, index)
+        volumes = {
+            name: float(np.count_nonzero(location.holds(places))) * voxel_volume
+            for name, location in LOCATIONS.items()
+        }
+        half = LEAST_SHARE * len(index) * voxel_volume
+        found[number] = {
+            name: volume
+            for name, volume in volumes.items()
+            if volume >= (half if LOCATIONS[name].with_half else min(LEAST_VOLUME, half)) > 0
+        }
+    return found
+
+
+def _distance(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the distance of points (..., 3) from the line between two points."""
+    along = end - start
+    share = np.clip((points - start) @ along / (along @ along), 0, 1)
+    return np.linalg.norm(points - start - share[..., None] * along, axis=-1)

@@ -33,7 +33,7 @@ def register_affine(
     *,
     rigid: bool = False,
 ) -> np.ndarray:
-    """Find the affine map from one brain to another.
+    """Find the affine map, (4, 4), from the index of one brain to that of another.
 
     Minimises ``sum w(r) r^2`` with ``r = moving(A x + t) - (gain * fixed(x) + offset)`` over the
     fixed image's samples x in and around the brain, with Geman-McClure weights w; gain and offset
@@ -47,11 +47,6 @@ def register_affine(
         Voxel sizes (mm).
     rigid : bool
         Only turn and shift (in mm): the same brain at another visit.
-
-    Returns
-    -------
-    ndarray, (4, 4)
-        Index of the fixed image to index of the moving image.
 
     Raises
     ------

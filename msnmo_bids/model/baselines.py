@@ -114,23 +114,16 @@ class ClassificationBaseline(nn.Module):
 def build_baseline(
     network: str, classes: int = 2, width: float = 1.0, normalization: str = "batch"
 ) -> SegmentationBaseline | ClassificationBaseline:
-    """Build a published network with random weights.
+    """Build a published network, a key of `BUILDERS`, with random weights.
 
     Parameters
     ----------
-    network : str
-        A key of `BUILDERS`.
     classes : int, optional
         Number of diagnoses, two or more; a segmentation ignores it.
     width : float, optional
         Factor of the numbers of channels (`scale_channels`).
     normalization : {"batch", "instance", "group"}, optional
         ``"batch"`` is the published one; the others take its place.
-
-    Returns
-    -------
-    SegmentationBaseline or ClassificationBaseline
-        With the interface of `JointNetwork`.
 
     Raises
     ------

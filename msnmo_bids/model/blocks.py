@@ -25,20 +25,6 @@ def build_activation(style: Style) -> nn.Module:
 def build_normalization(channels: int, style: Style) -> nn.Module:
     """Return the normalisation of a style for `channels` feature maps.
 
-    Parameters
-    ----------
-    channels : int
-        Number of feature maps.
-    style : Style
-        Of the subnetwork.
-
-    Returns
-    -------
-    nn.Module
-        With learnable scale and offset.
-
-    Notes
-    -----
     An instance normalisation is a group normalisation with groups of one channel. It is built so
     because ``nn.InstanceNorm3d`` copies a channels-last tensor and refuses a single voxel.
     """
@@ -55,15 +41,6 @@ class ConvUnit(nn.Sequential):
 
     ``(B, in_channels, D, H, W)`` becomes ``(B, out_channels, D/stride, H/stride, W/stride)`` for
     sides that the stride divides.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Number of feature maps.
-    style : Style
-        Normalisation and activation.
-    stride : int, optional
-        Of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, style: Style, stride: int = 1) -> None:

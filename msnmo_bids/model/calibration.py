@@ -65,18 +65,7 @@ class Calibration:
             raise ValueError(f"matrix and offset must fit: {self.matrix}, {self.offset}")
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return class probabilities.
-
-        Parameters
-        ----------
-        logits : ndarray, (..., K)
-            As the network gives them.
-
-        Returns
-        -------
-        ndarray of float64, (..., K)
-            Sum 1 over the last axis.
-        """
+        """Return class probabilities, float64 with the sum 1, of the network's logits, (..., K)."""
         logits = np.asarray(logits, dtype=float)
         if not self.matrix:
             return np.asarray(softmax(logits / self.temperature, axis=-1))

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 def class_activation_maps(
     features: Sequence[Tensor], weight: Tensor, class_index: int | Tensor
 ) -> list[Tensor]:
-    """Return V_i = sum_k F_ik * w_ik^c for each scale (Eq. 10).
+    """Return V_i = sum_k F_ik * w_ik^c for each scale (Eq. 10): ``(B, 1, D_i, H_i, W_i)``, float32.
 
     Parameters
     ----------
@@ -26,11 +26,6 @@ def class_activation_maps(
         Of the linear layer, ``(K, sum of C_i)``; the blocks are in the order of `features`.
     class_index : int or Tensor
         The class c; one for all samples, or ``(B,)``.
-
-    Returns
-    -------
-    list of Tensor
-        V_i, ``(B, 1, D_i, H_i, W_i)``, float32.
 
     Notes
     -----
@@ -77,7 +72,9 @@ def combined_cam(
 
 
 def lesion_activation_maps(labels: np.ndarray, contributions: np.ndarray) -> np.ndarray:
-    """Return what each lesion adds to each class logit, as maps.
+    """Return what each lesion adds to each class logit, as maps, (K, X, Y, Z) float32.
+
+    The values of the lesions, one voxel of each, and the bias add up to the logit.
 
     Parameters
     ----------
@@ -86,11 +83,6 @@ def lesion_activation_maps(labels: np.ndarray, contributions: np.ndarray) -> np.
     contributions : ndarray, (n, K)
         Of the lesions, in the order of the labels
         (:meth:`msnmo_bids.model.joint.JointNetwork.forward_lesions`).
-
-    Returns
-    -------
-    ndarray of float32, (K, X, Y, Z)
-        The values of the lesions, one voxel of each, and the bias add up to the logit.
     """
     values = np.concatenate([np.zeros((1, contributions.shape[1])), contributions])
     return np.moveaxis(values.astype(np.float32)[labels], -1, 0)

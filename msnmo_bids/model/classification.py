@@ -1,4 +1,4 @@
-"""Disease classification subnetwork (Eq. 6): three residual blocks, pooling, one linear layer."""
+"""Classification of the disease: lesion guidance (Eq. 7-9), residual blocks, pooling (Eq. 6)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,67 @@ from msnmo_bids.model.blocks import (
     linear_float32,
 )
 from msnmo_bids.model.config import JointConfig
+
+LESION_START = (8.0, -4.0)
+"""Gain and offset of f_P for ``guidance_start="lesion"``: alpha is 0.02 at P=0, 0.98 at P=1."""
+
+
+class LesionGuidance(nn.Module):
+    """Joint features J ``(B, C, D/2, H/2, W/2)`` of P ``(B, 1, D, H, W)`` and D (as J).
+
+    For an image of 160, P is ``(B, 1, 160, 160, 160)``, D and J are ``(B, 32, 80, 80, 80)``:
+
+    * alpha = sigmoid(f_P(P)), f_P of stride 2: ``(B, 1, 80, 80, 80)`` (Eq. 7);
+    * D' = alpha * D (Eq. 8);
+    * J = f1x1(concat(f3x3(P), f3x3(D'))), stride 2 on P and 1 on D': ``64 -> 32`` (Eq. 9).
+
+    Parameters
+    ----------
+    config : JointConfig
+        ``guidance`` chooses the whole module (``"full"``) or a variant of Table 8: ``"dot"``,
+        J = D'; ``"concat"``, Eq. 9 with D for D'; ``"add"``, J = f3x3(P) + D; ``"none"``, J = D.
+        ``guidance_gate``, ``guidance_attention``, ``guidance_start`` shape alpha and D'.
+    """
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        width = config.shared_channels
+        self.gate = config.guidance_gate
+        self.attention = config.guidance_attention
+        self.attends = config.guidance in ("dot", "full")
+        self.fuses = config.guidance in ("concat", "full")
+        self.adds = config.guidance == "add"
+        if self.attends:
+            self.attention_conv = build_convolution(1, 1, 2)
+            if config.guidance_start == "lesion":
+                gain, offset = LESION_START
+                kernel, bias = self.attention_conv.weight, self.attention_conv.bias
+                nn.init.constant_(kernel, gain / kernel.numel())
+                nn.init.constant_(bias, offset)  # type: ignore[arg-type]
+        if self.fuses or self.adds:
+            self.lesion_conv = build_convolution(1, width, 2)
+        if self.fuses:
+            self.feature_conv = build_convolution(width, width)
+            self.fusion_conv = build_convolution(2 * width, width, kernel=1)
+
+    def forward(self, features: Tensor, lesions: Tensor) -> Tensor:
+        """Join D (`features`) and P (`lesions`, the lesion probability) to J."""
+        if self.attends:
+            alpha = self.attention_map(lesions)
+            features = features * (alpha if self.gate == "alpha" else 1 + alpha).to(features.dtype)
+        if self.adds:
+            return features + self.lesion_conv(lesions)
+        if self.fuses:
+            parts = [self.lesion_conv(lesions), self.feature_conv(features)]
+            return self.fusion_conv(torch.cat(parts, dim=1))
+        return features
+
+    def attention_map(self, lesions: Tensor) -> Tensor:
+        """Return alpha (Eq. 7): ``(B, 1, D, H, W)`` to ``(B, 1, D/2, H/2, W/2)``."""
+        logits = self.attention_conv(lesions)
+        if self.attention == "softmax":
+            return logits.flatten(1).softmax(dim=1).reshape(logits.shape)
+        return logits.sigmoid()
 
 
 class DiseaseClassification(nn.Module):
@@ -51,18 +112,10 @@ class DiseaseClassification(nn.Module):
         return tuple(maps)
 
     def pooling_weights(self, lesions: Tensor | None) -> tuple[Tensor, ...] | None:
-        """Return how much each voxel counts in the pooling.
+        """Return how much each voxel of the F_i counts in the pooling; None: all voxels alike.
 
-        Parameters
-        ----------
-        lesions : Tensor or None
-            Lesion probability ``(B, 1, D, H, W)``.
-
-        Returns
-        -------
-        tuple of Tensor or None
-            For each of the maps of `forward_features`, ``(B, 1, D_i, H_i, W_i)`` with a mean of 1;
-            None: all voxels count alike.
+        From the lesion probability, ``(B, 1, D, H, W)``, to ``(B, 1, D_i, H_i, W_i)`` with a mean
+        of 1 for each of the maps of `forward_features`.
         """
         if self.pooling != "lesion" or lesions is None:
             return None
@@ -73,24 +126,10 @@ class DiseaseClassification(nn.Module):
             counts.append(count / count.mean(dim=(2, 3, 4), keepdim=True))
         return tuple(counts)
 
-    def forward_head(
-        self, maps: tuple[Tensor, ...], lesions: Tensor | None = None, pre_logits: bool = False
-    ) -> Tensor:
-        """Pool the feature maps and classify.
+    def pooled(self, maps: tuple[Tensor, ...], lesions: Tensor | None = None) -> Tensor:
+        """Pool the F_i of `forward_features`: ``(B, 448)``, float32 also under autocast.
 
-        Parameters
-        ----------
-        maps : tuple of Tensor
-            The F_i of `forward_features`.
-        lesions : Tensor, optional
-            Lesion probability ``(B, 1, D, H, W)``, for pooling weighted by it.
-        pre_logits : bool, optional
-            Return the pooled features instead of the logits.
-
-        Returns
-        -------
-        Tensor
-            ``(B, K)``, or with `pre_logits` ``(B, 448)``; float32 also under autocast.
+        `lesions`, ``(B, 1, D, H, W)``, is the lesion probability, for pooling weighted by it.
         """
         counts = self.pooling_weights(lesions)
         if counts is None:
@@ -98,8 +137,11 @@ class DiseaseClassification(nn.Module):
         else:
             weighted = zip(maps, counts, strict=True)
             pooled = [(scale.float() * count).mean(dim=(2, 3, 4)) for scale, count in weighted]
-        joined = torch.cat(pooled, dim=1)
-        return joined if pre_logits else linear_float32(self.head, joined)
+        return torch.cat(pooled, dim=1)
+
+    def forward_head(self, maps: tuple[Tensor, ...], lesions: Tensor | None = None) -> Tensor:
+        """Classify by the F_i, as for `pooled`: the logits ``(B, K)``, float32."""
+        return linear_float32(self.head, self.pooled(maps, lesions))
 
     def forward(self, features: Tensor, lesions: Tensor | None = None) -> Tensor:
         """Map J and the lesion probability to the class logits ``(B, K)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Self
 
 SEGMENTATION = "segmentation"
 CLASSIFICATION = "classification"
@@ -16,21 +16,29 @@ INPUT_CHANNELS = 1
 SIDE_MULTIPLE = 16
 """Sides of the input are multiples of this: the patch of 8 and the average pooling of 2."""
 
-SHARING_CHOICES = ("both", "none", "local", "global")
-GUIDANCE_CHOICES = ("none", "dot", "concat", "add", "full")
-GATE_CHOICES = ("alpha", "one_plus_alpha")
-ATTENTION_CHOICES = ("sigmoid", "softmax")
-GUIDANCE_START_CHOICES = ("random", "lesion")
-CROSSOVER_CHOICES = ("scalar", "channel")
-POOLING_CHOICES = ("average", "lesion")
-NORMALIZATION_CHOICES = ("instance", "group", "layer", "batch", "none")
-ACTIVATION_CHOICES = ("leaky_relu", "relu", "gelu", "silu")
-CROSS_ACTIVATION_CHOICES = ("sigmoid", "none")
+_PARTS = ("local", SEGMENTATION, CLASSIFICATION)
+#: What the settings of a few values may be, and how many values those of several have.
+CHOICES = {
+    "sharing": ("both", "none", "local", "global"),
+    "guidance": ("none", "dot", "concat", "add", "full"),
+    "guidance_gate": ("alpha", "one_plus_alpha"),
+    "guidance_attention": ("sigmoid", "softmax"),
+    "guidance_start": ("random", "lesion"),
+    "crossover": ("scalar", "channel"),
+    "pooling": ("average", "lesion"),
+    "cross_activation": ("sigmoid", "none"),
+    **{f"{part}_normalization": ("instance", "group", "layer", "batch", "none") for part in _PARTS},
+    **{f"{part}_activation": ("leaky_relu", "relu", "gelu", "silu") for part in _PARTS},
+}
+LENGTHS = {
+    **dict.fromkeys(("crossover_segmentation", "crossover_classification"), 2),
+    **dict.fromkeys(("segmentation_channels", "decoder_channels", "classification_channels"), 3),
+    "scale_weights": 4,
+    "cross_scale_weights": 3,
+}
 
 CHANNEL_MULTIPLE = 8
 """Scaled numbers of channels are multiples of this: attention heads and groups divide it."""
-
-Config = TypeVar("Config", "JointConfig", "LossConfig")
 
 
 def scale_channels(channels: int, width: float) -> int:
@@ -49,6 +57,41 @@ def scale_channels(channels: int, width: float) -> int:
     if width <= 0:
         raise ValueError(f"width must be above 0, not {width}")
     return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings by name: numbers, texts and tuples of them, checked by `CHOICES` and `LENGTHS`."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # lists, as JSON has them, to tuples: settings are hashable
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            choices, length = CHOICES.get(field.name), LENGTHS.get(field.name)
+            if choices and value not in choices:
+                raise ValueError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
+            if length and len(value) != length:
+                raise ValueError(f"{field.name} needs {length} values, not {len(value)}: {value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON holds them (lists for tuples)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from a mapping; settings that it lacks keep their defaults.
+
+        Raises
+        ------
+        ValueError
+            If a key is not a setting, or a value is wrong.
+        """
+        unknown = sorted(set(settings) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"{cls.__name__}: unknown settings: {', '.join(unknown)}")
+        return cls(**settings)
 
 
 @dataclass(frozen=True)
@@ -71,7 +114,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class JointConfig:
+class JointConfig(Settings):
     """Architecture of the joint model; the defaults are the paper's model.
 
     Every ablation of the paper is a value of this class (:mod:`msnmo_bids.model.registry`).
@@ -198,10 +241,9 @@ class JointConfig:
     density: bool = False
 
     def __post_init__(self) -> None:
-        _freeze_lists(self)
+        super().__post_init__()
         self._check_tasks()
-        self._check_choices()
-        self._check_sizes()
+        self._check_contradictions()
         self._check_widths()
 
     @property
@@ -235,21 +277,6 @@ class JointConfig:
             changes[name] = tuple(scale_channels(count, width) for count in getattr(self, name))
         return replace(self, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them (lists for tuples)."""
-        return _to_dict(self)
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> JointConfig:
-        """Build from a mapping; settings that it lacks keep their defaults.
-
-        Raises
-        ------
-        ValueError
-            If a key is not a setting, or a value is wrong.
-        """
-        return _from_dict(cls, settings)
-
     def _check_tasks(self) -> None:
         if not self.tasks or set(self.tasks) - set(TASKS) or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks must be one or both of {', '.join(TASKS)}, not {self.tasks}")
@@ -262,28 +289,12 @@ class JointConfig:
                 "guidance='none' and pooling='average', or add the task"
             )
 
-    def _check_choices(self) -> None:
-        _check_choice(self, SHARING_CHOICES, "sharing")
-        _check_choice(self, CROSSOVER_CHOICES, "crossover")
-        _check_choice(self, GUIDANCE_CHOICES, "guidance")
-        _check_choice(self, GATE_CHOICES, "guidance_gate")
-        _check_choice(self, ATTENTION_CHOICES, "guidance_attention")
-        _check_choice(self, GUIDANCE_START_CHOICES, "guidance_start")
-        _check_choice(self, POOLING_CHOICES, "pooling")
-        for part in ("local", "segmentation", "classification"):
-            _check_choice(self, NORMALIZATION_CHOICES, f"{part}_normalization")
-            _check_choice(self, ACTIVATION_CHOICES, f"{part}_activation")
+    def _check_contradictions(self) -> None:
         if self.classification_normalization == "instance":
             raise ValueError(
                 "classification_normalization='instance' sets the mean of every feature map, so "
                 "that its average pooling tells nothing of the scan: use 'group'"
             )
-
-    def _check_sizes(self) -> None:
-        _check_length(self, 2, "crossover_segmentation", "crossover_classification")
-        _check_length(self, 3, "segmentation_channels", "decoder_channels")
-        _check_length(self, 3, "classification_channels")
-        _check_length(self, 4, "scale_weights")
         if self.crossover_segmentation == self.crossover_classification and len(self.tasks) == 2:
             raise ValueError(
                 "crossover_segmentation and crossover_classification are equal, which ties f_seg "
@@ -331,7 +342,7 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """Losses of the joint model (Eq. 11-14); the defaults are the paper's.
 
     Parameters
@@ -371,9 +382,7 @@ class LossConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        _freeze_lists(self)
-        _check_choice(self, CROSS_ACTIVATION_CHOICES, "cross_activation")
-        _check_length(self, 3, "cross_scale_weights")
+        super().__post_init__()
         for name in ("segmentation_weight", "classification_weight", "cross_weight", "bce_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or above, not {getattr(self, name)}")
@@ -390,55 +399,3 @@ class LossConfig:
             CLASSIFICATION: self.classification_weight,
             "cross": self.cross_weight,
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them (lists for tuples)."""
-        return _to_dict(self)
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> LossConfig:
-        """Build from a mapping; settings that it lacks keep their defaults.
-
-        Raises
-        ------
-        ValueError
-            If a key is not a setting, or a value is wrong.
-        """
-        return _from_dict(cls, settings)
-
-
-def _to_dict(config: JointConfig | LossConfig) -> dict[str, Any]:
-    as_json = {tuple: list}
-    return {key: as_json.get(type(value), _same)(value) for key, value in asdict(config).items()}
-
-
-def _from_dict(kind: type[Config], settings: Mapping[str, Any]) -> Config:
-    unknown = sorted(set(settings) - {field.name for field in fields(kind)})
-    if unknown:
-        raise ValueError(f"{kind.__name__}: unknown settings: {', '.join(unknown)}")
-    return kind(**settings)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _freeze_lists(config: JointConfig | LossConfig) -> None:
-    """Turn lists, as JSON has them, into tuples: the configuration stays hashable."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, list):
-            object.__setattr__(config, field.name, tuple(value))
-
-
-def _check_choice(config: object, choices: tuple[str, ...], name: str) -> None:
-    value = getattr(config, name)
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _check_length(config: object, length: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if len(value) != length:
-            raise ValueError(f"{name} needs {length} values, not {len(value)}: {value}")

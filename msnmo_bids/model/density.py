@@ -13,13 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class FeatureDensity(nn.Module):
-    """A multivariate normal distribution, as the tensors that the weights' file holds.
-
-    Parameters
-    ----------
-    count : int
-        Number of values per scan.
-    """
+    """A normal distribution of `count` values per scan, as tensors that the weights' file holds."""
 
     mean: Tensor
     whitening: Tensor
@@ -30,13 +24,7 @@ class FeatureDensity(nn.Module):
         self.register_buffer("whitening", torch.eye(count))
 
     def fit(self, statistics: Tensor) -> None:
-        """Set mean and covariance from the scans of a training.
-
-        Parameters
-        ----------
-        statistics : Tensor
-            ``(N, count)`` of `feature_statistics`; N is at least 2.
-        """
+        """Set mean and covariance from `feature_statistics`, (N, count), of a training's scans."""
         from sklearn.covariance import LedoitWolf
         from sklearn.preprocessing import StandardScaler
 
@@ -50,25 +38,17 @@ class FeatureDensity(nn.Module):
         self.whitening.copy_(torch.linalg.cholesky(precision).T / scale)
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """Return the distance of scans from the mean.
+        """Return the distance, ``(B,)``, of the statistics of scans, ``(B, count)``, from the mean.
 
-        Parameters
-        ----------
-        statistics : Tensor
-            ``(B, count)``.
-
-        Returns
-        -------
-        Tensor
-            ``(B,)``, the Mahalanobis distance over the square root of `count`: about 1 for scans
-            like those of `fit`.
+        It is the Mahalanobis distance over the square root of `count`: about 1 for scans like those
+        of `fit`.
         """
         offset = (statistics.float() - self.mean) @ self.whitening.T
         return offset.square().mean(dim=1).sqrt()
 
 
 def feature_statistics(maps: Tensor, image: Tensor) -> Tensor:
-    """Return the mean and the standard deviation of each channel over the brain.
+    """Return mean and standard deviation of each channel over the brain.
 
     Parameters
     ----------

@@ -1,9 +1,17 @@
-"""Which device and which arithmetic to compute with; imports torch only when asked."""
+"""Which device and which arithmetic to compute with; imports torch only when asked.
+
+`probe` asks in a process of its own: the app's must stay free of CUDA and of torch's memory, and a
+driver that crashes the process takes only the probe with it.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import NamedTuple
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 
@@ -21,20 +29,68 @@ class DeviceError(MsnmoError, RuntimeError):
     exit_code = ExitCode.USAGE
 
 
-def select_device(requested: str = "auto") -> str:
-    """Return a device that really computes.
+class Machine(NamedTuple):
+    """What the probe found.
 
     Parameters
     ----------
-    requested : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision : {"bf16", "fp32"}
+        Arithmetic that all of it has.
+    gpus : tuple of int
+        The GPUs behind ``"cuda"``.
+    warnings : tuple of str
+        What the user should know.
+    """
 
-    Returns
-    -------
-    str
-        ``"cpu"``, or ``"cuda"`` or ``"cuda:N"`` as requested. ``"auto"`` takes CUDA where a
-        small product comes out right there, and otherwise the CPU, with a warning if there is a
-        CUDA device that does not work.
+    device: str
+    precision: str
+    gpus: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def probe(device: str, precision: str) -> Machine:
+    """Choose device, precision and GPUs; ``"auto"`` leaves them to the program.
+
+    Raises
+    ------
+    MsnmoError
+        If a CUDA device was asked for that does not compute.
+    """
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_probe, device, precision).result()
+    except BrokenProcessPool as error:
+        if device not in ("auto", "cpu"):
+            raise MsnmoError(
+                f"{device} does not compute: the probe crashed",
+                remedy="Check the driver, or choose --device cpu",
+            ) from error
+        warning = "Computing on the CPU in fp32: the probe of the device crashed"
+        arithmetic = "fp32" if precision == "auto" else precision
+        return Machine("cpu", arithmetic, warnings=(warning,))
+
+
+def _probe(device: str, precision: str) -> Machine:
+    warnings: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("msnmo_bids").addHandler(handler)
+    gpus = working_gpus() if device in ("auto", "cuda") else ()
+    chosen = "cuda" if gpus else select_device(device)
+    # One precision for all scans: that of the oldest GPU.
+    devices = [f"cuda:{gpu}" for gpu in gpus] or [chosen]
+    slowest_first = ("fp32", "bf16")
+    arithmetic = min((select_precision(precision, d) for d in devices), key=slowest_first.index)
+    return Machine(chosen, arithmetic, gpus, tuple(dict.fromkeys(warnings)))
+
+
+def select_device(requested: str = "auto") -> str:
+    """Return a device that really computes: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    It is the requested one. ``"auto"`` takes CUDA where a small product comes out right there, and
+    otherwise the CPU, with a warning if there is a CUDA device that does not work.
 
     Raises
     ------
@@ -62,13 +118,10 @@ def select_device(requested: str = "auto") -> str:
 
 
 def working_gpus() -> tuple[int, ...]:
-    """Return the GPUs that compute and have room for a volume.
+    """Return the GPUs that compute and have room for a volume, as torch numbers them.
 
-    Returns
-    -------
-    tuple of int
-        Their numbers as torch counts them; empty without any. Each other one costs a warning that
-        says what is wrong with it, unless none works: `select_device` says it then.
+    Each other one costs a warning that says what is wrong with it, unless none works:
+    `select_device` says it then.
     """
     import torch
 
@@ -81,19 +134,9 @@ def working_gpus() -> tuple[int, ...]:
 
 
 def select_precision(requested: str = "auto", device: str = "cpu") -> str:
-    """Return the arithmetic for a device.
+    """Return the arithmetic, ``"bf16"`` or ``"fp32"``, for a device of `select_device`.
 
-    Parameters
-    ----------
-    requested : {"auto", "bf16", "fp32"}
-        ``"auto"`` takes bfloat16 where the hardware has it.
-    device : str
-        As `select_device` returns it.
-
-    Returns
-    -------
-    {"bf16", "fp32"}
-        What to compute with.
+    ``"auto"`` takes bfloat16 where the hardware has it.
 
     Raises
     ------

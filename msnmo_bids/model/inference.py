@@ -81,11 +81,9 @@ def predict(
         ``NAME.safetensors``; of several the mean is taken, see `check_ensemble`.
     tta : bool, optional
         Test-time augmentation: the mean of the volume and its mirror image, left to right.
-    device : str, optional
-        See :func:`msnmo_bids.model.device.select_device`. With ``"auto"``, a volume that does not
-        fit the GPU's memory is computed on the CPU.
-    precision : {"fp32", "bf16", "auto"}, optional
-        Of the convolutions and the attention.
+    device, precision : str, optional
+        See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
+        memory is computed on the CPU.
     n_threads : int, optional
         Threads of the CPU. Default: as torch is set.
     deterministic : bool, optional
@@ -93,19 +91,12 @@ def predict(
     seed : int, optional
         Of torch's random numbers; the network draws none.
 
-    Returns
-    -------
-    Prediction
-        On the grid of `cube`.
-
     Raises
     ------
     ValueError
         If `cube` has a wrong shape or values that are not finite.
-    WeightsError
-        If the weights cannot be used.
-    DeviceError
-        If the device does not compute, or its memory does not suffice.
+    WeightsError, DeviceError
+        If the weights cannot be used, or the device does not compute or lacks memory.
     BadInputError
         If a network asks for a normalisation that the volume does not admit.
     """
@@ -214,10 +205,6 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
     *weights : str or Path
         ``NAME.safetensors``; of several the mean is taken.
 
-    Returns
-    -------
-    LesionClassification
-
     Raises
     ------
     ValueError
@@ -253,11 +240,6 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
 
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     """Check that the mean of several networks makes sense.
-
-    Parameters
-    ----------
-    members : sequence of WeightsMetadata
-        What is known of each.
 
     Raises
     ------
@@ -391,10 +373,8 @@ def _torch_settings(n_threads: int | None, deterministic: bool, seed: int) -> It
     """Set torch's threads, determinism and seed; put threads and determinism back afterwards."""
     import torch
 
-    threads, was_deterministic = (
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-    )
+    threads = torch.get_num_threads()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     if deterministic:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from msnmo_bids.model.classification import DiseaseClassification
+from msnmo_bids.model.classification import DiseaseClassification, LesionGuidance
 from msnmo_bids.model.config import (
     CLASSIFICATION,
     INPUT_CHANNELS,
@@ -17,7 +17,6 @@ from msnmo_bids.model.config import (
     JointConfig,
 )
 from msnmo_bids.model.density import FeatureDensity, feature_statistics
-from msnmo_bids.model.guidance import LesionGuidance
 from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
 from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
@@ -114,7 +113,7 @@ class JointNetwork(nn.Module):
         return self.segmentation(features.segmentation, image)
 
     def forward_classification(
-        self, features: SharedFeatures, lesions: Tensor | None = None, pre_logits: bool = False
+        self, features: SharedFeatures, lesions: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Classify (Eq. 6-9).
 
@@ -124,8 +123,6 @@ class JointNetwork(nn.Module):
             Of `forward_features`; f_cls is read.
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
-        pre_logits : bool, optional
-            Return the pooled features, ``(B, 448)``, not the logits.
 
         Returns
         -------
@@ -143,22 +140,18 @@ class JointNetwork(nn.Module):
             raise ValueError("this model was built without the classification task")
         if not self.config.needs_lesions:
             maps = self.classification.forward_features(features.classification)
-            return self.classification.forward_head(maps, pre_logits=pre_logits), maps
+            return self.classification.forward_head(maps), maps
         if lesions is None:
             raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
         lesions = lesions.detach() if self.config.guidance_detach else lesions
         maps = self.classification.forward_features(self.guidance(features.classification, lesions))
-        return self.classification.forward_head(maps, lesions, pre_logits), maps
+        return self.classification.forward_head(maps, lesions), maps
 
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify by the lesions that were made of M_lesion.
+        """Classify by the lesions made of M_lesion, a row of descriptors each, ``(N, D)``.
 
-        No gradient reaches the segmentation: descriptors are made of labels, outside the network.
-
-        Parameters
-        ----------
-        descriptors : Tensor
-            ``(N, D)``, a row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
+        No gradient reaches the segmentation: descriptors (:mod:`msnmo_bids.lesions.descriptors`)
+        are made of labels, outside the network.
 
         Returns
         -------
@@ -181,7 +174,7 @@ class JointNetwork(nn.Module):
         return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 
     def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> JointOutput:
-        """Segment and classify.
+        """Segment and classify; what was not computed is None.
 
         Parameters
         ----------
@@ -190,11 +183,6 @@ class JointNetwork(nn.Module):
         tasks : sequence of {"segmentation", "classification"}, optional
             What to compute; default: all that the model was built for. A classification guided
             by lesions computes the segmentation in any case.
-
-        Returns
-        -------
-        JointOutput
-            None in the fields of what was not computed.
 
         Raises
         ------
@@ -209,7 +197,7 @@ class JointNetwork(nn.Module):
             maps = self.forward_segmentation(features, image)
         output = {} if maps is None else maps._asdict()
         if classifies:
-            lesions = None if maps is None else maps.lesion_logits.float().sigmoid()
+            lesions = None if maps is None else maps.lesion_probability
             logits, class_features = self.forward_classification(features, lesions)
             output |= {"class_logits": logits, "class_features": class_features}
             output["class_weight"] = self.classification.head.weight
@@ -232,17 +220,10 @@ def check_tasks(wanted: Sequence[str] | None, built: Sequence[str]) -> Sequence[
 def check_image(image: Tensor, shortest: int = SIDE_MULTIPLE) -> None:
     """Refuse an image that is not ``(B, INPUT_CHANNELS, D, H, W)``, or has wrong sides.
 
-    Parameters
-    ----------
-    image : Tensor
-        Input of a network.
-    shortest : int, optional
-        Length that a side must have at least (voxels).
-
     Raises
     ------
     ValueError
-        With the shape of the image.
+        With the shape of the image: a side is not a multiple of 16, or below `shortest` (voxels).
     """
     sides = image.shape[2:]
     wrong = any(side % SIDE_MULTIPLE or side < shortest for side in sides)

@@ -52,7 +52,7 @@ class LesionBranch(nn.Module):
     def contributions(
         self, descriptors: Tensor, scan: Tensor | None = None, scans: int = 1
     ) -> Tensor:
-        """Return what each lesion adds to the logits of its scan.
+        """Return what each lesion adds to the logits of its scan, ``(N, K)``.
 
         Parameters
         ----------
@@ -62,11 +62,6 @@ class LesionBranch(nn.Module):
             Scan of each lesion, ``(N,)``; by default all are of one.
         scans : int, optional
             Number of scans.
-
-        Returns
-        -------
-        Tensor
-            ``(N, K)``.
         """
         scan = descriptors.new_zeros(len(descriptors), dtype=torch.long) if scan is None else scan
         weight = torch.exp(descriptors[:, :1] / 2) / 10

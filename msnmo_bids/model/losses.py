@@ -48,14 +48,9 @@ class LabelCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The overall loss and its parts, unweighted; a part that no sample can give is 0.
+    """The overall loss (Eq. 14) and its parts (Eq. 13, 12, 11), unweighted scalars.
 
-    Parameters
-    ----------
-    total : Tensor
-        Scalar, Eq. 14; carries the gradient even where all parts are 0.
-    segmentation, classification, cross : Tensor
-        Scalars of Eq. 13, 12, 11.
+    A part that no sample can give is 0; the total carries the gradient even where all parts are 0.
     """
 
     total: Tensor
@@ -105,7 +100,7 @@ class JointLoss(nn.Module):
             `mask`, `diagnosis` were given for.
         shares : LabelCounts, optional
             What this part of a larger batch has of its labels: the losses of all parts, and their
-            gradients, then add up to those of the batch computed at once. Default: it is no part.
+            gradients, then add up to those of the batch computed at once. Default: all of it.
 
         Returns
         -------
@@ -142,17 +137,7 @@ class JointLoss(nn.Module):
     def count(
         self, mask: Tensor, diagnosis: Tensor, has_mask: Tensor, has_diagnosis: Tensor
     ) -> LabelCounts:
-        """Count the labels of a batch, for the shares of its parts.
-
-        Parameters
-        ----------
-        mask, diagnosis, has_mask, has_diagnosis : Tensor
-            As in `forward`.
-
-        Returns
-        -------
-        LabelCounts
-        """
+        """Count the labels of a batch, as in `forward`, for the shares of its parts."""
         lesioned = _lesioned(mask) & has_mask
         classes = has_diagnosis.float()
         if self.config.class_weights is not None:
@@ -171,19 +156,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Return 1 - Dice (Eq. 13), averaged over the samples; with ``bce_weight`` the DiceCE.
 
-    Parameters
-    ----------
-    logits, mask : Tensor
-        ``(B, 1, D, H, W)``.
-    config : LossConfig
-        Smoothing, weight of the cross entropy, what to do with empty masks.
-    shares : LabelCounts, optional
-        Of a part of a larger batch, as in :meth:`JointLoss.forward`.
-
-    Returns
-    -------
-    Tensor
-        Scalar.
+    `logits` and `mask` are ``(B, 1, D, H, W)``; `shares` are those of a part of a larger batch, as
+    in :meth:`JointLoss.forward`.
     """
     from monai.losses import DiceLoss
 
@@ -214,22 +188,10 @@ def cross_task_loss(
 ) -> Tensor:
     """Return sum_i eta_i * mean((S_i - V_i)^2) over the kept samples (Eq. 11).
 
-    Parameters
-    ----------
-    output : JointOutput
-        S_i of 1/8, 1/4, 1/2 are its first three ``scale_logits``; V_i come from the first three of
-        its ``class_features`` in the opposite order.
-    diagnosis : Tensor
-        ``(B,)``: c, the true class.
-    kept : Tensor
-        ``(B,)`` of bool: samples with a diagnosis and a mask that is not empty.
-    config : LossConfig
-        eta and the activation of both maps.
-
-    Returns
-    -------
-    Tensor
-        Scalar; 0 if no sample is kept or a task is missing.
+    S_i of 1/8, 1/4, 1/2 are the first three ``scale_logits``; V_i come from the first three
+    ``class_features`` in the opposite order. `diagnosis`, ``(B,)``, is c, the true class; `kept`,
+    ``(B,)`` of bool, are the samples with a diagnosis and a mask that is not empty. 0 if no sample
+    is kept or a task is missing.
     """
     features, scales = output.class_features, output.scale_logits
     if features is None or scales is None or output.class_weight is None or not kept.any():

@@ -1,18 +1,13 @@
-"""Every network of the paper's tables by name: joint model, its ablations, its baselines.
-
-``python -m msnmo_bids.model.registry --side 160`` prints the size of each.
-"""
+"""Every network of the paper's tables by name: joint model, its ablations, its baselines."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.model.config import (
     CLASSIFICATION,
-    INPUT_CHANNELS,
     SEGMENTATION,
     JointConfig,
     LossConfig,
@@ -26,21 +21,11 @@ CLASSES = JointConfig.classes
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """A published network, as :mod:`msnmo_bids.model.baselines` builds it.
+    """A published network for one task, as :mod:`msnmo_bids.model.baselines` builds it.
 
-    Parameters
-    ----------
-    network : str
-        Which one: a key of `msnmo_bids.model.baselines.BUILDERS`.
-    tasks : tuple of str
-        The one task that it has.
-    normalization : {"instance", "group", "batch"}
-        In place of the published batch normalisation, which one or two scans per batch do not feed;
-        ``"batch"`` leaves it. The defaults are what the joint model has in the same task.
-    classes : tuple of str
-        Names of the diagnoses; a segmentation ignores them.
-    width : float
-        Factor of the numbers of channels.
+    The normalisation takes the place of the published batch normalisation, which one or two scans
+    per batch do not feed; ``"batch"`` leaves it. A segmentation ignores the classes; the width is a
+    factor of the numbers of channels.
     """
 
     network: str
@@ -60,16 +45,12 @@ class Entry:
 
     Parameters
     ----------
-    name : str
-        In commands and folders.
-    label : str
-        The paper's name of the row.
+    name, label : str
+        In commands and folders; the paper's name of the row.
     tables : tuple of int
         Tables of the paper that have the row.
-    config : JointConfig or BaselineConfig
-        Architecture.
-    loss : LossConfig
-        Losses; what a network lacks adds nothing.
+    config, loss
+        Architecture and losses; what a network lacks adds nothing.
 
     Examples
     --------
@@ -91,12 +72,7 @@ class Entry:
     def adapted(self, network: Mapping[str, Any], loss: Mapping[str, Any]) -> Entry:
         """Return the same row of the tables with other settings; what makes the row stays.
 
-        Parameters
-        ----------
-        network : mapping
-            Settings of `JointConfig`; baselines have none of them.
-        loss : mapping
-            Settings of `LossConfig`.
+        They are of `JointConfig` (baselines have none of them) and of `LossConfig`.
 
         Raises
         ------
@@ -210,82 +186,3 @@ def entry(name: str) -> Entry:
     if name not in _BY_NAME:
         raise ValueError(f"unknown network {name!r}: choose one of {', '.join(names())}")
     return _BY_NAME[name]
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """Size of a network.
-
-    Parameters
-    ----------
-    parameters : int
-        Learnable numbers.
-    macs : int
-        Multiplications with addition in one forward pass of one image: half of the floating-point
-        operations of convolutions, matrix products and attention. Normalisations, activations and
-        interpolations are not counted.
-    """
-
-    parameters: int
-    macs: int
-
-
-def network_size(network: nn.Module, side: int) -> NetworkSize:
-    """Count a network's parameters and its work on a cube, without doing the work.
-
-    Parameters
-    ----------
-    network : Module
-        Of `Entry.build`; it is moved to the meta device, which has shapes and no numbers.
-    side : int
-        Side of the cube (voxels).
-
-    Returns
-    -------
-    NetworkSize
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = network.to("meta").eval()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(torch.zeros(1, INPUT_CHANNELS, side, side, side, device="meta"))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return NetworkSize(parameters, counter.get_total_flops() // 2)
-
-
-def size_table(chosen: Sequence[str], side: int, width: float = 1.0) -> str:
-    """Return a Markdown table of the networks' parameters and multiply-adds at a cube's side."""
-    import torch
-
-    lines = [
-        f"| network | row | parameters, millions | multiply-adds at {side}³, 10⁹ |",
-        "|---|---|---|---|",
-    ]
-    for name in chosen:
-        with torch.device("meta"):
-            network = entry(name).build(width=width)
-        size = network_size(network, side)
-        counts = f"{size.parameters / 1e6:.2f} | {size.macs / 1e9:.1f}"
-        lines.append(f"| {name} | {entry(name).label} | {counts} |")
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the sizes of the networks."""
-    parser = argparse.ArgumentParser(
-        prog="python -m msnmo_bids.model.registry", description=main.__doc__
-    )
-    parser.add_argument("names", nargs="*", default=names(), help="default: all")
-    parser.add_argument("--side", type=int, default=160, help="of the cube, voxels (default: 160)")
-    parser.add_argument("--width", type=float, default=1.0, help="factor of the channels")
-    asked = parser.parse_args(arguments)
-    try:
-        print(size_table(asked.names, asked.side, asked.width))
-    except ValueError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -76,20 +76,7 @@ class LesionSegmentation(nn.Module):
         self._start_at(config.lesion_prior)
 
     def forward(self, features: Tensor, image: Tensor) -> LesionMaps:
-        """Segment.
-
-        Parameters
-        ----------
-        features : Tensor
-            f_seg, ``(B, 32, D/2, H/2, W/2)``.
-        image : Tensor
-            ``(B, 1, D, H, W)``.
-
-        Returns
-        -------
-        LesionMaps
-            Logits of the lesions and of each scale.
-        """
+        """Segment by f_seg, ``(B, 32, D/2, H/2, W/2)``, and the image ``(B, 1, D, H, W)``."""
         skips = [image, self.encoders[0](features)]
         skips.append(self.encoders[1](self.downs[0](skips[-1])))
         maps = self.encoders[2](self.downs[1](skips[-1]))
@@ -119,22 +106,9 @@ def _join(maps: Tensor, skip: Tensor) -> Tensor:
 def bind_scales(scales: list[Tensor], weights: tuple[float, ...]) -> Tensor:
     """Add the scales' logits, each upsampled to full size and weighted (Eq. 5, before sigmoid).
 
-    Parameters
-    ----------
-    scales : list of Tensor
-        Coarse to fine, each twice the size of the one before.
-    weights : tuple of float
-        0.25, 0.25, 0.5, 1 in the paper.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of the last scale.
-
-    Notes
-    -----
-    Nearest-neighbour upsampling by 8 is three times that by 2, so the sum runs from coarse to
-    fine and no scale but the last is ever held at full size.
+    The scales go from coarse to fine, each twice the size of the one before; the result has the
+    shape of the last. In the paper the weights are 0.25, 0.25, 0.5, 1. Nearest-neighbour
+    upsampling by 8 is three times that by 2, so no scale but the last is ever held at full size.
     """
     total = scales[0] * weights[0]
     for scale, weight in zip(scales[1:], weights[1:], strict=True):

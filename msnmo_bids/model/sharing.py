@@ -82,7 +82,7 @@ class GlobalBranch(nn.Module):
     """GTX_global (Eq. 1, 2): ``(B, 1, D, H, W)`` to ``(B, 32, D/2, H/2, W/2)``.
 
     Patch embedding by a convolution (kernel and stride 8) and an average pooling of 2, layer
-    normalisation, Swin blocks, trilinear interpolation: 160 -> 20 -> 10 tokens a side -> 80.
+    normalisation, Swin blocks, trilinear interpolation: 160 -> 20 -> 10 tokens per side -> 80.
     """
 
     def __init__(self, config: JointConfig) -> None:

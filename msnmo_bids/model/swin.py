@@ -17,26 +17,14 @@ Grid = tuple[int, int, int]
 class SwinBlock(nn.Module):
     """One Swin block of a token grid (Liu et al., 2021, in three dimensions).
 
-    ``x + Attention(LN(x))`` within windows, then ``x + MLP(LN(x))``. A shifted block rolls the
-    grid by half a window, so that tokens of neighbouring windows meet.
+    ``x + Attention(LN(x))`` within windows, then ``x + MLP(LN(x))``, whose hidden width is
+    `mlp_ratio` times the channels of a token. A shifted block rolls the grid by half a window (of
+    `window_size` tokens per side), so that tokens of neighbouring windows meet.
 
     Sides that are not a multiple of the window are padded at their end; no real token attends a
     padded one. For an image of 160 the grid is 10x10x10, which is 2x2x2 windows of 5x5x5 and no
     padding; for 32 it is 2x2x2, padded to one window, of which 8 of 125 tokens are real. Where one
     window covers an axis, a shift would only cut that window: the axis is not shifted.
-
-    Parameters
-    ----------
-    channels : int
-        C_e, of a token.
-    heads : int
-        Attention heads.
-    window_size : int
-        Side of the window (tokens).
-    shifted : bool
-        Whether to shift the windows.
-    mlp_ratio : float
-        Hidden width of the perceptron over `channels`.
     """
 
     def __init__(
@@ -81,16 +69,8 @@ class WindowAttention(nn.Module):
     """Multi-head self attention within a window, with a relative position bias.
 
     ``softmax(q k^T / sqrt(C / heads) + bias) v``; the bias is looked up by the offset from one
-    token to another: for a window of 5x5x5 there are 9x9x9 = 729 offsets.
-
-    Parameters
-    ----------
-    channels : int
-        Of a token.
-    heads : int
-        Attention heads; divides `channels`.
-    window : sequence of int
-        Sides of the window (tokens).
+    token to another: for a window of 5x5x5 there are 9x9x9 = 729 offsets. The heads divide the C
+    channels of a token.
     """
 
     relative_position_index: Tensor
@@ -108,19 +88,9 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend within each window.
+        """Attend within each window: ``(B * N, T, C)`` of N windows, T tokens per window.
 
-        Parameters
-        ----------
-        windows : Tensor
-            ``(B * N, T, C)``: N windows a sample, T tokens a window.
-        mask : Tensor, optional
-            ``(N, T, T)`` of bool: whether the second token may be attended by the first.
-
-        Returns
-        -------
-        Tensor
-            ``(B * N, T, C)``.
+        `mask`, ``(N, T, T)`` of bool, says whether the second token may be attended by the first.
         """
         total, tokens, channels = windows.shape
         qkv = self.qkv(windows).reshape(total, tokens, 3, self.heads, channels // self.heads)
@@ -156,21 +126,10 @@ def join_windows(windows: Tensor, side: int, grid: Grid) -> Tensor:
 def attention_mask(grid: Grid, side: int, shift: Grid) -> np.ndarray | None:
     """Return which token may attend which, within each window of a padded and shifted grid.
 
-    Parameters
-    ----------
-    grid : tuple of int
-        Sides of the token grid before padding.
-    side : int
-        Side of the window.
-    shift : tuple of int
-        Roll of each axis.
-
-    Returns
-    -------
-    ndarray of bool or None
-        ``(N, side**3, side**3)``; None if every token may attend its whole window. A real token
-        attends the real tokens that were its neighbours before the roll; a padded token attends
-        itself besides, or its softmax would be empty.
+    `grid` has the sides of the token grid before padding, `side` is that of the window, `shift` the
+    roll of each axis. The result is ``(N, side**3, side**3)`` of bool; None if every token may
+    attend its whole window. A real token attends the real tokens that were its neighbours before
+    the roll; a padded token attends itself besides, or its softmax would be empty.
     """
     padded = _padded_grid(grid, side)
     if padded == grid and not any(shift):

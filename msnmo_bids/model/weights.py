@@ -72,14 +72,10 @@ class WeightsMetadata:
     lesion_descriptors : tuple of str
         Names of what the lesion branch reads of each lesion
         (:data:`msnmo_bids.lesions.descriptors.DESCRIPTORS`); empty without a branch.
-    trained_on : tuple of str
-        Data sets, with their licences.
-    licence : str
-        Of the weights.
-    dtype : {"fp16", "bf16", "fp32"}
-        Of the stored tensors, which are compared with it; filled by `save_weights`.
-    sha256 : str
-        Of the safetensors file; filled by `save_weights`.
+    trained_on, licence : tuple of str, str
+        Data sets, with their licences; licence of the weights.
+    dtype, sha256 : str
+        Of the stored tensors, which are compared with them; filled by `save_weights`.
     format_version : int
         Of this description.
     """
@@ -181,17 +177,9 @@ def default_weights_path() -> Path:
 
 
 def read_metadata(path: str | Path) -> WeightsMetadata:
-    """Read the metadata of weights, without torch.
+    """Read the metadata of weights, without torch and not yet compared with the tensors.
 
-    Parameters
-    ----------
-    path : str or Path
-        The safetensors file or the JSON file beside it.
-
-    Returns
-    -------
-    WeightsMetadata
-        Not yet compared with the tensors.
+    `path` is the safetensors file or the JSON file beside it.
 
     Raises
     ------
@@ -209,21 +197,9 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
 
 
 def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMetadata]:
-    """Find weights and read what travels with them.
+    """Find the tensors' file of weights, ``NAME.safetensors``, and what travels with it.
 
-    Parameters
-    ----------
-    path : Path
-        ``NAME.safetensors``.
-    option : str, optional
-        Where they were named.
-
-    Returns
-    -------
-    weights : Path
-        The tensors' file.
-    metadata : WeightsMetadata
-        Its description.
+    `option` is where they were named.
 
     Raises
     ------
@@ -264,14 +240,9 @@ def save_weights(
     network : JointNetwork
         Whose tensors to write.
     metadata : WeightsMetadata
-        Its configuration, dtype and hash are replaced by the true ones.
+        Its configuration, dtype and hash are replaced by the true ones, and so it is returned.
     dtype : {"fp16", "bf16", "fp32"}, optional
         Of the floating-point tensors in the file.
-
-    Returns
-    -------
-    WeightsMetadata
-        As written.
 
     Raises
     ------
@@ -297,19 +268,12 @@ def save_weights(
 
 
 def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, WeightsMetadata]:
-    """Build the network that the weights describe and fill it.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``NAME.safetensors``.
-    device : str, optional
-        Where the network shall live.
+    """Build the network that ``NAME.safetensors`` describes and fill it.
 
     Returns
     -------
     network : JointNetwork
-        float32, in evaluation mode.
+        float32, on `device`, in evaluation mode.
     metadata : WeightsMetadata
         Of the weights.
 
@@ -348,19 +312,9 @@ def load_weights_cached(
 ) -> tuple[JointNetwork, WeightsMetadata]:
     """Load weights once in a process, ready for inference.
 
-    Parameters
-    ----------
-    path, device
-        As for `load_weights`.
-    precision : {"fp32", "bf16"}, optional
-        With ``"bf16"`` the convolutions keep their weights in bfloat16, which autocast would
-        otherwise convert at every forward pass.
-
-    Returns
-    -------
-    network, metadata
-        As `load_weights` gives them; channels last in memory, without gradients. Shared: do not
-        change them.
+    They are those of `load_weights`, channels last in memory and without gradients. Shared: do not
+    change them. With ``"bf16"`` the convolutions keep their weights in bfloat16, which autocast
+    would otherwise convert at every forward pass.
     """
     import torch
     from torch import nn

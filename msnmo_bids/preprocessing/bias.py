@@ -74,16 +74,11 @@ def n4_antspyx(
     image, mask : Path
         From `shrink`.
     field : Path
-        Bias field to write (a factor, float32, the same grid).
+        Bias field to write (a factor, float32, the same grid); returned.
     n_iterations : sequence of int
         Most iterations of each level.
     n_threads : int
         Threads of ITK; in a process that has loaded ants already, the number it started with.
-
-    Returns
-    -------
-    Path
-        ``field``.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
     import ants
@@ -113,12 +108,7 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     field : Path or None
         Bias field (a factor) on a grid of `shrink`; None leaves the image as it is.
     out : Path
-        Image to write (float32). Values below 0 stay below 0.
-
-    Returns
-    -------
-    Path
-        ``out``.
+        Image to write (float32), returned. Values below 0 stay below 0.
 
     Raises
     ------

@@ -51,18 +51,7 @@ class CubeTransform:
         return np.subtract(self.stop, self.start) / np.asarray(self.cube_shape, dtype=float)
 
     def affine(self, source_affine: np.ndarray) -> np.ndarray:
-        """Return the affine of the cube's voxels.
-
-        Parameters
-        ----------
-        source_affine : ndarray, (4, 4)
-            Source index to RAS mm; multiplies column vectors.
-
-        Returns
-        -------
-        ndarray, (4, 4)
-            Cube index to RAS mm.
-        """
+        """Return the affine (4, 4) from cube index to RAS mm, by that from the source index."""
         to_source = np.diag([*self.scale, 1.0])
         to_source[:3, 3] = np.asarray(self.start) + self.scale / 2 - 0.5
         return np.asarray(source_affine, dtype=float) @ to_source
@@ -79,22 +68,9 @@ class CubeTransform:
 
 
 def to_cube(
-    image: Path,
-    mask: Path,
-    *,
-    shape: Sequence[int] = CUBE_SHAPE,
-    margin_mm: float = MARGIN_MM,
+    image: Path, mask: Path, *, shape: Sequence[int] = CUBE_SHAPE
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Make the network's input from an image and its brain mask.
-
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask (non-zero = brain) on the same RAS grid.
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin around the brain's bounding box (mm).
+    """Make the network's input from an image and its brain mask on the same RAS grid.
 
     Returns
     -------
@@ -118,7 +94,7 @@ def to_cube(
     values = np.asanyarray(flair.dataobj, dtype=np.float32)
     inside = np.asanyarray(brain.dataobj) > 0
     try:
-        return array_to_cube(values, inside, flair.header.get_zooms()[:3], shape, margin_mm)
+        return array_to_cube(values, inside, flair.header.get_zooms()[:3], shape)
     except ValueError as error:
         raise BadInputError(
             str(error), file=image, remedy="Check the brain mask and the image"
@@ -131,29 +107,13 @@ def array_to_cube(
     zooms: Sequence[float],
     shape: Sequence[int] = CUBE_SHAPE,
     margin_mm: float = MARGIN_MM,
-    normalization: str = Z_SCORE,
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Crop to the brain, resize and normalise an array (the arithmetic of `to_cube`).
-
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z)
-        FLAIR intensities, RAS order.
-    mask : ndarray, (X, Y, Z)
-        Brain (true or above 0).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin around the brain's bounding box (mm).
-    normalization : {"z-score", "robust"}
-        See `normalize`.
+    """Crop to the brain, resize and z-score an array: `resize_brain` and `normalize`.
 
     Returns
     -------
     cube : ndarray of float32, ``shape``
-        Normalised; background exactly 0.
+        z-scores; background exactly 0.
     transform : CubeTransform
         Where the cube lies on the source grid.
 
@@ -163,7 +123,7 @@ def array_to_cube(
         The mask is empty or the brain is constant.
     """
     cube, is_brain, transform = resize_brain(image, mask, zooms, shape, margin_mm)
-    cube[is_brain] = normalize(cube[is_brain], normalization)
+    cube[is_brain] = normalize(cube[is_brain])
     return cube, transform
 
 
@@ -181,8 +141,16 @@ def resize_brain(
 
     Parameters
     ----------
-    image, mask, zooms, shape, margin_mm
-        As for `array_to_cube`.
+    image : ndarray, (X, Y, Z)
+        FLAIR intensities, RAS order.
+    mask : ndarray, (X, Y, Z)
+        Brain (true or above 0).
+    zooms : sequence of float, (3,)
+        Voxel size (mm).
+    shape : sequence of int, (3,)
+        Shape of the cube.
+    margin_mm : float
+        Margin around the brain's bounding box (mm), as for `brain_box`.
 
     Returns
     -------
@@ -214,20 +182,11 @@ def resize_brain(
 
 
 def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
-    """Shift and scale the intensities of a brain.
+    """Shift and scale the intensities of a brain's voxels, (n,) of any unit, to float32.
 
-    Parameters
-    ----------
-    values : ndarray, (n,)
-        Intensities of the brain's voxels, any unit.
-    normalization : {"z-score", "robust"}
-        ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1.
-        ``"robust"``: median 0, and the interquartile range that of a normal distribution of
-        standard deviation 1, so that a heavy lesion load moves neither.
-
-    Returns
-    -------
-    ndarray of float32, (n,)
+    ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1. ``"robust"``:
+    median 0, and the interquartile range that of a normal distribution of standard deviation 1, so
+    that a heavy lesion load moves neither.
 
     Raises
     ------
@@ -254,16 +213,8 @@ def brain_box(
 ) -> CubeTransform:
     """Return the bounding box of a mask with a margin, as a cube's transform.
 
-    Parameters
-    ----------
-    mask : ndarray, (X, Y, Z)
-        Brain (true or above 0).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin (mm), rounded up to whole voxels. The box is never clipped at the image's border.
+    Parameters are those of `resize_brain`. The margin (mm) is rounded up to whole voxels; the box
+    is never clipped at the image's border.
 
     Raises
     ------
@@ -283,19 +234,9 @@ def brain_box(
 
 
 def labels_to_cube(labels: np.ndarray, transform: CubeTransform) -> np.ndarray:
-    """Resize a label map (a lesion mask) to the cube by nearest neighbour.
+    """Resize a label map, (X, Y, Z) on the source grid, to the cube by nearest neighbour.
 
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        Labels on the source grid; the dtype is kept.
-    transform : CubeTransform
-        From `array_to_cube` or `brain_box`.
-
-    Returns
-    -------
-    ndarray, ``transform.cube_shape``
-        Labels; 0 outside of the source image.
+    The dtype is kept; the cube is 0 outside of the source image.
     """
     cube = labels
     for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
@@ -307,62 +248,38 @@ def labels_to_cube(labels: np.ndarray, transform: CubeTransform) -> np.ndarray:
     return np.ascontiguousarray(cube)
 
 
-def from_cube(array: np.ndarray, transform: CubeTransform, order: int = 1) -> np.ndarray:
-    """Bring a cube back to the source's RAS grid.
+def from_cube(array: np.ndarray, transform: CubeTransform) -> np.ndarray:
+    """Bring a cube, (D, H, W) or (C, D, H, W), back to the source's RAS grid, trilinearly.
 
-    Parameters
-    ----------
-    array : ndarray, (D, H, W) or (C, D, H, W)
-        Values on the cube.
-    transform : CubeTransform
-        From `to_cube`.
-    order : {0, 1}
-        0 nearest neighbour (labels, dtype kept), 1 trilinear (probabilities; float32). Source
-        voxel centres outside of the outermost cube centres take the nearest value.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z) or (C, X, Y, Z)
-        Values on the source grid; 0 outside of the box.
+    The result is float32, (X, Y, Z) or (C, X, Y, Z); 0 outside of the box. Source voxel centres
+    outside of the outermost cube centres take the nearest value.
 
     Raises
     ------
     ValueError
-        Shape or order is wrong.
+        The shape is not the cube's.
     """
     spatial = tuple(array.shape[-3:])
     if array.ndim not in (3, 4) or spatial != transform.cube_shape:
         raise ValueError(f"array of shape {array.shape} for a cube of {transform.cube_shape}")
-    if order not in (0, 1):
-        raise ValueError(f"order must be 0 or 1, not {order}")
     if array.ndim == 4:
-        return np.stack([from_cube(channel, transform, order) for channel in array])
+        return np.stack([from_cube(channel, transform) for channel in array])
     window = _window(transform)
-    values = array if order == 0 else np.asarray(array, dtype=np.float32)
+    values = np.asarray(array, dtype=np.float32)
     for axis, (start, stop) in enumerate(zip(transform.start, transform.stop, strict=True)):
         positions = _centres(transform.cube_shape[axis], stop - start)
         positions = positions[window[axis].start - start : window[axis].stop - start]
-        values = _sample(values, positions, axis, order)
+        values = _sample(values, positions, axis)
     result = np.zeros(transform.source_shape, dtype=values.dtype)
     result[window] = values
     return result
 
 
 def resize_weights(n_in: int, n_out: int) -> np.ndarray:
-    """Return the matrix that resizes one axis linearly, anti-aliased where it shrinks.
+    """Return the matrix, (n_out, n_in) float32, that resizes one axis linearly.
 
-    The kernel is a triangle as wide as the larger voxel (two-sided), normalised; where the axis
-    grows it is linear interpolation.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Samples before and after.
-
-    Returns
-    -------
-    ndarray of float32, (n_out, n_in)
-        Rows add up to 1.
+    The kernel is a triangle as wide as the larger voxel (two-sided), so that shrinking is
+    anti-aliased; where the axis grows it is linear interpolation. Rows add up to 1.
 
     Examples
     --------
@@ -386,10 +303,8 @@ def _resize(window: np.ndarray, transform: CubeTransform) -> np.ndarray:
     return window
 
 
-def _sample(values: np.ndarray, positions: np.ndarray, axis: int, order: int) -> np.ndarray:
+def _sample(values: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:
     positions = positions.clip(0, values.shape[axis] - 1)
-    if order == 0:
-        return np.take(values, np.rint(positions).astype(int), axis=axis)
     below = np.floor(positions).astype(int)
     above = np.minimum(below + 1, values.shape[axis] - 1)
     fraction = (positions - below).astype(np.float32)

@@ -102,16 +102,9 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
 
 
 def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedGeometry:
-    """Write a raw FLAIR in RAS axis order, its background 0, with equal qform and sform.
+    """Write a raw FLAIR in RAS axis order (float32), its background 0, with equal qform and sform.
 
-    Parameters
-    ----------
-    path : Path
-        Raw FLAIR.
-    out : Path
-        RAS image to write (float32).
-    orientation : str, optional
-        Axis codes to assume where the header has no valid form.
+    `orientation` are axis codes to assume where the header has no valid form.
 
     Returns
     -------
@@ -147,17 +140,11 @@ def to_native(
     Parameters
     ----------
     array_ras : ndarray, (X, Y, Z)
-        Values on the grid that `conform` wrote.
+        Values on the grid that `conform` wrote; the dtype is kept (bool becomes uint8).
     native_path : Path
         The raw FLAIR (only its header is read).
     orientation : str, optional
         Axis codes that `conform` assumed where the header has no valid form.
-
-    Returns
-    -------
-    nib.Nifti1Image
-        The same values in the raw scan's axis order, with its affine; dtype kept (bool becomes
-        uint8).
 
     Raises
     ------
@@ -177,21 +164,10 @@ def to_native(
 
 
 def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib.Nifti1Image:
-    """Make an image whose qform and sform both say ``affine``.
+    """Make an image, (X, Y, Z) of the data's dtype, whose qform and sform both say ``affine``.
 
-    Parameters
-    ----------
-    data : ndarray, (X, Y, Z)
-        Voxel values; the dtype is kept.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    code : int
-        NIfTI code of both forms (1 = scanner).
-
-    Returns
-    -------
-    nib.Nifti1Image
-        With shears in the affine, the qform is the nearest one that has none.
+    `code` is the NIfTI code of both forms (1 = scanner). With shears in the affine, the qform is
+    the nearest one that has none.
     """
     image = nib.Nifti1Image(data, affine)
     image.set_sform(affine, code=code)
@@ -201,13 +177,7 @@ def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib
 
 
 def shear(affine: np.ndarray) -> float:
-    """Return the largest cosine between two voxel axes; 0 without shears.
-
-    Parameters
-    ----------
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    """
+    """Return the largest cosine between two voxel axes of an affine (4, 4); 0 without shears."""
     axes = affine[:3, :3] / nib.affines.voxel_sizes(affine)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
@@ -313,19 +283,9 @@ def _flags(native: nib.Nifti1Image) -> list[str]:
 
 
 def corner_distance(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return how far apart two affines put the corners of an image.
+    """Return how far apart (mm) two affines, (4, 4) from index to RAS mm, put an image's corners.
 
-    Parameters
-    ----------
-    one, other : ndarray, (4, 4)
-        Index to RAS mm.
-    shape : tuple of int, (3,)
-        Shape of the image.
-
-    Returns
-    -------
-    float
-        Largest distance of a corner's two positions (mm).
+    It is the largest distance of a corner's two positions; `shape`, (3,), is the image's.
     """
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"), axis=-1)
     difference = nib.affines.apply_affine(one, corners) - nib.affines.apply_affine(other, corners)

@@ -130,10 +130,10 @@ def _sample(data: np.ndarray) -> np.ndarray:
 
 def _background(data: np.ndarray) -> float | None:
     """Return the value (maybe NaN) that much of the outer faces has; None where air has noise."""
-    faces = np.concatenate([face.ravel() for face in _faces(data)])
-    values, counts = np.unique(np.where(np.isfinite(faces), faces, np.nan), return_counts=True)
+    outer = np.concatenate([face.ravel() for face in faces(data)])
+    values, counts = np.unique(np.where(np.isfinite(outer), outer, np.nan), return_counts=True)
     commonest = int(counts.argmax())
-    enough = counts[commonest] >= _CONSTANT_SHARE * faces.size
+    enough = counts[commonest] >= _CONSTANT_SHARE * outer.size
     return float(values[commonest]) if enough else None
 
 
@@ -207,7 +207,7 @@ def _joined_to_border(mask: np.ndarray) -> np.ndarray:
     """Return the part of a mask that 6-connected paths join to the image's border."""
     labels, count = ndimage.label(mask)
     at_border = np.zeros(count + 1, dtype=bool)
-    for face in _faces(labels):
+    for face in faces(labels):
         at_border[np.unique(face)] = True
     at_border[0] = False
     return np.take(at_border, labels)
@@ -229,7 +229,7 @@ def _without(data: np.ndarray, hot: np.ndarray) -> np.ndarray:
     return result
 
 
-def _faces(data: np.ndarray) -> Iterator[np.ndarray]:
+def faces(data: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the six outermost planes of an image."""
     for axis in range(3):
         for face in (0, -1):

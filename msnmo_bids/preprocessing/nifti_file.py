@@ -32,21 +32,13 @@ TRAILING_BYTES = "trailing_bytes"
 def read_nifti(path: Path) -> nib.Nifti1Image:
     """Read a NIfTI-1 or NIfTI-2 file into memory, to its last byte and checksum.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.nii`` or ``.nii.gz`` file.
-
-    Returns
-    -------
-    nib.Nifti1Image
-        The image (Nifti2Image is a subclass). ``extra["flags"]`` names what was passed over: an
-        invalid sform, bytes after the end of the image.
+    ``extra["flags"]`` of the image (Nifti2Image is a subclass) names what was passed over: an
+    invalid sform, bytes after the end of the image.
 
     Raises
     ------
     BadInputError
-        The file is missing, a git-annex or git-lfs pointer without content, no NIfTI file,
+        The file is missing, a git-annex or git-lfs pointer without content, not a NIfTI file,
         truncated or corrupted, or its header cannot be understood.
     """
     content, n_after = _decompress(path, read_content(path))
@@ -83,19 +75,9 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
 
 
 def valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
-    """Return one of a header's forms.
+    """Return a header's ``"sform"`` or ``"qform"``, (4, 4) from index to RAS mm.
 
-    Parameters
-    ----------
-    header : nib.Nifti1Header
-        The header.
-    name : {"sform", "qform"}
-        Which.
-
-    Returns
-    -------
-    ndarray, (4, 4), or None
-        Index to RAS mm; None where its code is 0, or its axes are not finite or not independent.
+    None where its code is 0, or its axes are not finite or not independent.
     """
     if int(header[f"{name}_code"]) <= 0:
         return None
@@ -177,7 +159,7 @@ def _decompress(path: Path, content: bytes) -> tuple[bytes, int]:
 
 
 def _gzip_members(content: bytes) -> tuple[bytes, int]:
-    """Decompress the members of a gzip stream up to the first thing that is none."""
+    """Decompress the members of a gzip stream up to the first thing that is not one."""
     parts: list[bytes] = []
     rest = content
     while rest[:2] == _GZIP_MAGIC:

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.preprocessing.intensities import faces
 
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
@@ -60,21 +61,10 @@ class MaskReport(TypedDict):
 
 
 def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
-    """Write a brain mask by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
+    """Write a brain mask (uint8) by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
 
-    Parameters
-    ----------
-    image : Path
-        RAS image with skull, any voxel size (deepbet resizes the brain's box itself).
-    mask : Path
-        Mask to write (uint8, the image's grid).
-    n_threads : int
-        CPU threads.
-
-    Returns
-    -------
-    ToolRecord
-        Tool, version, settings.
+    The image is in RAS order with its skull, of any voxel size: deepbet resizes the brain's box
+    itself.
 
     Raises
     ------
@@ -103,22 +93,10 @@ def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
 
 
 def foreground_mask(image: Path, mask: Path) -> ToolRecord:
-    """Write the brain mask of a skull-stripped image: what differs from its background.
+    """Write the brain mask (uint8) of a skull-stripped RAS image: what differs from its background.
 
     The background is the most frequent value of the image's six outer faces. The largest
     26-connected component is kept and its holes are filled.
-
-    Parameters
-    ----------
-    image : Path
-        Skull-stripped RAS image.
-    mask : Path
-        Mask to write (uint8, the image's grid).
-
-    Returns
-    -------
-    ToolRecord
-        Tool, version, settings.
 
     Raises
     ------
@@ -133,7 +111,7 @@ def foreground_mask(image: Path, mask: Path) -> ToolRecord:
     brain = largest_component(data != background)
     if not brain.any():
         raise BadInputError("image has no foreground", file=image, remedy=_TRY_ANOTHER)
-    _save_mask(fill_holes(brain), flair, mask)
+    _save_mask(ndimage.binary_fill_holes(brain), flair, mask)
     return {
         "Tool": FOREGROUND_TOOL,
         "Version": get_version(),
@@ -148,14 +126,7 @@ def looks_stripped(image: Path) -> bool:
     rim inwards it soon is as bright as in its depth. Under a scalp lies the skull, which is dark,
     whatever was done to the air or to the face.
 
-    Parameters
-    ----------
-    image : Path
-        RAS image, its background 0 (:mod:`msnmo_bids.preprocessing.intensities`).
-
-    Returns
-    -------
-    bool
+    `image` is in RAS order, its background 0 (:mod:`msnmo_bids.preprocessing.intensities`).
     """
     flair = nib.Nifti1Image.from_filename(image)
     zooms = nib.affines.voxel_sizes(flair.affine)
@@ -183,18 +154,13 @@ def looks_stripped(image: Path) -> bool:
 def check_mask(mask: Path, image: Path) -> MaskReport:
     """Judge a brain mask by its volume and by where it ends.
 
-    Parameters
-    ----------
-    mask : Path
-        Brain mask.
-    image : Path
-        The image it belongs to (named in errors; the grids must agree).
+    `image` is the one that it belongs to, named in errors.
 
     Returns
     -------
     MaskReport
-        ``BrainVolume`` (ml) and ``Flags``: ``implausible_brain_volume``, ``partial_coverage``
-        (the brain is cut at the border of the image).
+        Flags: ``implausible_brain_volume``, ``partial_coverage`` (the brain is cut at the border
+        of the image).
 
     Raises
     ------
@@ -250,17 +216,6 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == np.bincount(labels.ravel())[1:].argmax() + 1
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the cavities of a mask that no 6-connected path joins to the image's border."""
-    outside, n_components = ndimage.label(~np.asarray(mask, dtype=bool))
-    at_border = np.zeros(n_components + 1, dtype=bool)
-    for axis in range(3):
-        for face in (0, -1):
-            at_border[np.unique(np.take(outside, face, axis=axis))] = True
-    at_border[0] = False
-    return ~at_border[outside]
-
-
 def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
     code = int(image.header["sform_code"])
     nib.save(with_equal_forms(brain.astype(np.uint8), image.affine, code), path)
@@ -285,8 +240,8 @@ def _depth_in_planes(mask: np.ndarray, zooms: np.ndarray) -> np.ndarray:
 
 
 def _background(data: np.ndarray) -> float:
-    faces = [np.take(data, face, axis=axis).ravel() for axis in range(3) for face in (0, -1)]
-    values, counts = np.unique(np.concatenate(faces), return_counts=True)
+    outermost = np.concatenate([face.ravel() for face in faces(data)])
+    values, counts = np.unique(outermost, return_counts=True)
     return float(values[counts.argmax()])
 
 

@@ -15,7 +15,7 @@ from msnmo_bids.bids.comparisons import Comparison, comparisons, left_out
 from msnmo_bids.bids.resume import Expected, diagnosis_path, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.model.probe import probe
+from msnmo_bids.model.device import probe
 from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned, merged

@@ -187,8 +187,7 @@ def gather(options: TrainingOptions) -> SiteData:
     route_nipype(options.verbose)
     resources = choose_resources(options)
     skull_strip, bias_correction = choose_tools(options)
-    from msnmo_bids.labelled.found_table import describe, notes_on, write_found
-    from msnmo_bids.labelled.scans import find_labelled_scans
+    from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
 
     roots = [options.bids_dir, *options.data]

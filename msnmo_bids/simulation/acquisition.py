@@ -69,17 +69,9 @@ def random_protocol(rng: np.random.Generator) -> Protocol:
 def sample_grid(
     volume: np.ndarray, spacing: float, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample a volume of isotropic voxels on the grid of a protocol.
+    """Sample an ideal volume, (X, Y, Z) of isotropic voxels (mm), on the grid of a protocol.
 
-    Parameters
-    ----------
-    volume : ndarray, (X, Y, Z), float32
-        The ideal volume.
-    spacing : float
-        Its voxel size (mm).
-    protocol : Protocol
-        The protocol; a box profile of its thickness across the slices, in the plane one of the
-        voxel's size.
+    The slices have a box profile of the protocol's thickness, in the plane one of the voxel's size.
 
     Returns
     -------
@@ -110,7 +102,7 @@ def k_space_artefacts(
     Parameters
     ----------
     image : ndarray, (X, Y, Z), float32
-        Magnitude image.
+        Magnitude image, as the result is.
     slice_axis : int
         The axis across the slices, which is not encoded in k-space here.
     rng : numpy.random.Generator
@@ -120,11 +112,6 @@ def k_space_artefacts(
     kept : float, optional
         Share of k-space that was acquired along both axes of the slices; the rest is zero, which
         gives ringing at sharp edges.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), float32
-        Magnitude; not negative.
     """
     read, phase = (axis for axis in range(3) if axis != slice_axis)
     spectrum = np.fft.fft2(image, axes=(read, phase)).astype(np.complex64)
@@ -149,29 +136,15 @@ def _along(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Draw the bias field of a coil, of a protocol's strength, for a scan's shape.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), float32
-        Factor of the intensities, about 1.
-    """
+    """Draw the bias field of a coil, of a protocol's strength: a factor about 1, float32."""
     return np.exp(protocol.bias * smooth_noise(shape, max(shape) / 2.5, rng))
 
 
 def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
     """Add ghosting, motion, ringing, gamma and a protocol's Rician noise.
 
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z), float32
-        Intensities relative to white matter times the bias field, on the grid of the protocol.
-    protocol, rng
-        Strength of the noise, and source of randomness.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), float32
+    The image, (X, Y, Z) float32, has intensities relative to white matter times the bias field, on
+    the grid of the protocol.
     """
     if rng.random() < 0.25:
         axis = int(rng.integers(2))

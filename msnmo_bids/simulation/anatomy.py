@@ -109,14 +109,8 @@ class Head:
     @property
     def maps(self) -> tuple[np.ndarray, ...]:
         """The voxel-wise arrays, in the order of the constructor."""
-        return (
-            self.tissue,
-            self.to_lateral,
-            self.to_lower,
-            self.to_cortex,
-            self.to_surface,
-            self.frequency,
-        )
+        distances = (self.to_lateral, self.to_lower, self.to_cortex, self.to_surface)
+        return (self.tissue, *distances, self.frequency)
 
     @property
     def spacing(self) -> float:
@@ -207,16 +201,9 @@ def _brain_mask(tissue: np.ndarray) -> np.ndarray:
 
 
 def head_from_tissue(tissue: np.ndarray, affine: np.ndarray, name: str) -> Head:
-    """Add the distances to a tissue map.
+    """Add the distances to a tissue map, (X, Y, Z) uint8 of `Tissue`, RAS, 1 mm.
 
-    Parameters
-    ----------
-    tissue : ndarray, (X, Y, Z), uint8
-        Values of `Tissue`, RAS, 1 mm.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    name : str
-        Where the head comes from.
+    `affine`, (4, 4), brings its index to RAS mm; the name says where the head comes from.
     """
     brain = _brain_mask(tissue)
     inside = ndimage.distance_transform_edt(brain)
@@ -281,16 +268,9 @@ def _label_maps(folder: Path) -> list[Path]:
 
 
 def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
-    """Read label maps as whole heads, for scans with a skull.
+    """Read up to `most` label maps of a folder as whole heads, for scans with a skull.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of label maps.
-    most : int
-        Read no more than these.
-    below : float, optional
-        How much of the neck to keep under the brain (mm).
+    `below` is how much of the neck to keep under the brain (mm).
 
     Raises
     ------
@@ -306,14 +286,9 @@ def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
 
 
 def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
-    """Read all label maps of a folder, cropped to the surroundings of the brain.
+    """Read all label maps, ``*.nii.gz`` or ``*.nii``, cropped to the surroundings of the brain.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of ``*.nii.gz`` or ``*.nii`` label maps.
-    cache : Path, optional
-        Folder that keeps the prepared heads, since the distances take seconds a head.
+    `cache` keeps the prepared heads, since the distances take seconds per head.
 
     Raises
     ------

@@ -58,13 +58,10 @@ class LesionFrequency:
 
 
 def lesion_frequency(lesions: Iterable[np.ndarray]) -> LesionFrequency:
-    """Sum up where lesions lie.
+    """Sum up where lesions lie, by the voxels of each, (n, 3) in MNI mm.
 
-    Parameters
-    ----------
-    lesions : iterable of ndarray, (n, 3)
-        Voxels of each lesion (MNI mm). A lesion counts by the square root of its volume: the few
-        confluent ones, which hold most voxels, shall not be all that is seen.
+    A lesion counts by the square root of its volume: the few confluent ones, which hold most
+    voxels, shall not be all that is seen.
     """
     shape = tuple(np.rint((_HIGH - _LOW) / _SPACING).astype(int) + 1)
     total = np.zeros(shape)
@@ -88,13 +85,7 @@ def with_frequency(head: Head, frequency: LesionFrequency) -> Head:
 
 
 def mni_affine(head: Head) -> np.ndarray:
-    """Register an undeformed head to the MNI152 brain.
-
-    Returns
-    -------
-    ndarray, (4, 4)
-        Index of the head to MNI mm.
-    """
+    """Register an undeformed head to the MNI152 brain: (4, 4), index of the head to MNI mm."""
     step = max(1, round(_REGISTERED_AT / head.spacing))
     reference, affine = _reference()
     mni_zooms = np.linalg.norm(affine[:3, :3], axis=0)
@@ -144,10 +135,7 @@ class ShapeLibrary:
     def draw(self, volume: float, rng: np.random.Generator) -> np.ndarray | None:
         """Draw a shape that need not be magnified much to a volume (mm³), or its voxels would show.
 
-        Returns
-        -------
-        ndarray, (n, 3), float32, or None
-            The shape's 1 mm voxels; None when all of them are too small.
+        The shape's 1 mm voxels, (n, 3) float32; None when all of them are too small.
         """
         fit = np.flatnonzero(self._sizes * LARGEST_MAGNIFICATION**3 >= volume)
         return self.points[rng.choice(fit)] if fit.size else None
@@ -158,13 +146,9 @@ class ShapeLibrary:
 
 
 def load_shapes(path: Path) -> ShapeLibrary:
-    """Read a library of lesion shapes.
+    """Read a library of lesion shapes: an ``.npz`` with ``voxels``, ``start`` and ``affine``.
 
-    Parameters
-    ----------
-    path : Path
-        ``.npz`` with ``voxels`` (n, 3), ``start`` (lesions + 1) and ``affine`` (4, 4) from them to
-        MNI mm.
+    The voxels are (n, 3), start (lesions + 1), and the affine (4, 4) brings them to MNI mm.
 
     Raises
     ------
@@ -188,21 +172,10 @@ def load_shapes(path: Path) -> ShapeLibrary:
 
 
 def ovoid(volume: float, rng: np.random.Generator, *, elongation: float = 1.0) -> np.ndarray:
-    """Make an ellipsoid with the axis ratios of MS lesions.
+    """Make an ellipsoid of a volume (mm³) with the axis ratios of MS lesions.
 
-    Parameters
-    ----------
-    volume : float
-        Volume (mm³).
-    rng : numpy.random.Generator
-        Source of randomness.
-    elongation : float
-        Factor on the long axis (a streak: 3).
-
-    Returns
-    -------
-    ndarray, (n, 3), float32
-        Half-millimetre lattice points inside, centred at 0 (mm); the long axis is x.
+    `elongation` is a factor on the long axis, x (a streak: 3). The result, (n, 3) float32, are the
+    half-millimetre lattice points inside, centred at 0 (mm).
     """
     middle = 1 / rng.uniform(1.4, 1.9)
     minor = 1 / rng.uniform(1.8, 3.2)
@@ -245,16 +218,10 @@ class SimulationAssets:
 def load_assets(
     anatomy: Path | None, shapes: Path | None = None, cache: Path | None = None
 ) -> SimulationAssets:
-    """Read heads and lesion shapes.
+    """Read heads of a folder of whole-head label maps, and a library of lesion shapes (.npz).
 
-    Parameters
-    ----------
-    anatomy : Path or None
-        Folder of whole-head label maps; None: the one head built from the MNI maps.
-    shapes : Path or None
-        Library of lesion shapes (.npz); None: ovoids.
-    cache : Path, optional
-        Folder for prepared heads.
+    Without the first there is the one head built from the MNI maps, without the second there are
+    ovoids. `cache` is a folder for prepared heads.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 Means follow FLAIR intensity ratios measured on real scans; in a share of the samples they are
 drawn freely, so that a network does not rely on one contrast. Structures that look like lesions
-and are none (ventricular caps and rims, haze and streaks of the optic radiation, bright splenium
+and are not (ventricular caps and rims, haze and streaks of the optic radiation, bright splenium
 and fornix, bright insula, flow in the ventricles and cisterns, choroid plexus) are drawn
 independently of the lesions.
 """
@@ -46,20 +46,15 @@ _CAP_REACH = 20
 _RADIATION_REACH = 30
 #: Half the width of the callosum and fornix near the midline (mm).
 _MIDLINE_WIDTH = 10.0
-#: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _FLUID = 0.7  # a lesion darker than this, relative to white matter, holds fluid
+#: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
 
 
 def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
-    """Draw the mean intensity of each tissue.
+    """Draw the mean intensity of each tissue, relative to white matter: (tissues,), float32.
 
     With `free` beyond the measured ranges, still darker than lesions.
-
-    Returns
-    -------
-    ndarray, (tissues,), float32
-        Relative to white matter.
     """
     means = np.array([rng.uniform(*TISSUE_RANGE[t]) for t in Tissue], dtype=np.float32)
     if free:
@@ -70,7 +65,7 @@ def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
 
 
 def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> None:
-    """Brighten what looks like a lesion and is none, in place."""
+    """Brighten what looks like a lesion and is not one, in place."""
     shape, tissue, spacing = image.shape, head.tissue, head.spacing
     fine, coarse = (smooth_noise(shape, scale / spacing, rng) for scale in (9.0, 22.0))
     white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
@@ -144,18 +139,9 @@ def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.nd
 def flair(
     head: Head, lesions: LesionMap, rng: np.random.Generator, *, free: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render the FLAIR image of a head before its acquisition.
+    """Render the FLAIR image of a (deformed) head with its lesions before its acquisition.
 
-    Parameters
-    ----------
-    head : Head
-        The (deformed) head.
-    lesions : LesionMap
-        Its lesions.
-    rng : numpy.random.Generator
-        Source of randomness.
-    free : bool, optional
-        Free tissue means; by default in one sample of five.
+    `free` tissue means are taken by default in one sample of five.
 
     Returns
     -------

@@ -122,20 +122,9 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan and its place in the data set.
+    """A scan and its place in the data set; person and visit are counted from 0.
 
-    Parameters
-    ----------
-    number, session : int
-        Of the person and of the visit, from 0.
-    prefix : str
-        ``"sub-01"`` or ``"sub-01_ses-1"``.
-    folder : str
-        Folder of the image in the data set.
-    scan : SimulatedScan
-        The scan.
-    geometry : Geometry
-        How it lies in the scanner.
+    The prefix is ``"sub-01"`` or ``"sub-01_ses-1"``, the folder that of the image in the data set.
     """
 
     number: int
@@ -175,18 +164,9 @@ def scanner_units(scan: SimulatedScan) -> np.ndarray:
 def simulate_person(
     cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None = None
 ) -> Iterator[Visit]:
-    """Simulate all visits of one person of a cohort, in order.
+    """Simulate all visits of a person, counted from 0, of a cohort in order.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        The cohort.
-    number : int
-        Of the person, from 0.
-    head : Head
-        Undeformed anatomy.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
+    The head is an undeformed one; `shapes` are real lesion shapes.
     """
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))

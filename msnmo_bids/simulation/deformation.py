@@ -1,19 +1,21 @@
-"""Random affine and nonlinear deformation of a head."""
+"""Random affine and nonlinear deformation of a head, and its ageing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
 from msnmo_bids.simulation.random_fields import resize_linear, resize_nearest, smooth_noise
 
 _COARSE = 4.0  # mm: grid of the displacement before it is interpolated
 _FADING = 12.0  # mm: over which the moves of ventricles and surface fade in the brain,
 _FADING_OUTSIDE = 3.0  # and outside of it, so that the skull stays
+_WIDER = (0.5, 4.0)  # by how much atrophy of age widens the lateral ventricles (mm)
+_SEPTUM = 4.0  # mm from the median plane: what parts the ventricles stays
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,15 @@ def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None
     flat = index.reshape(-1).numpy()
     moved = [np.take(m.reshape(-1), flat).reshape(shape) for m in head.maps]
     return head.with_maps(moved, head.affine)
+
+
+def aged(head: Head, rng: np.random.Generator) -> Head:
+    """Return a head with wide lateral ventricles, as of age: what lay beside them is fluid."""
+    wider = rng.uniform(*_WIDER) / DISTANCE_STEP
+    beside = (head.tissue == Tissue.WHITE_MATTER) | (head.tissue == Tissue.DEEP_GREY)
+    away = np.abs(np.arange(len(beside)) - head.median_plane) * head.spacing
+    septum = head.septum & (away < _SEPTUM).reshape(-1, 1, 1)
+    fluid = beside & (head.to_lateral <= wider) & ~septum
+    tissue = np.where(fluid, np.uint8(Tissue.LATERAL_VENTRICLE), head.tissue)
+    nearer = np.maximum(head.to_lateral.astype(np.float32) - wider, 0).astype(np.uint8)
+    return replace(head, tissue=tissue, to_lateral=nearer)

@@ -18,13 +18,18 @@ Where, in per cent of the people with lesions of the brain (MS / NMOSD):
 
 Cohorts differ, so how typical a case looks is a setting; what it borrows from the other disease
 keeps to these figures.
+
+Small-vessel disease of age looks like both and is neither: caps and bands along the lateral
+ventricles, punctate to confluent lesions of the deep white matter on both sides alike, lesions of
+basal ganglia and central pons, lacunes; callosum and U-fibres are spared (Wardlaw et al. 2013,
+"Neuroimaging standards for research into small vessel disease", Lancet Neurology 12:822-838;
+Fazekas et al. 1987, AJR 149:351-356).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.stamping import LesionMap, Stamper
@@ -40,7 +45,7 @@ _U_FIBRE_SHARE = 0.4
 _LOAD_SHARES = (0.0, 0.10, 0.25, 0.5, 0.75, 1.0)
 _LOADS = (0.1, 0.8, 1.8, 14.0, 28.5, 70.0)
 #: Share of the people without any lesion of the brain.
-_WITHOUT_LESIONS = {"MS": 0.03, "NMOSD": 1 / 3, "HC": 1.0, small_vessels.NAME: 0.0}
+_WITHOUT_LESIONS = {"MS": 0.03, "NMOSD": 1 / 3, "HC": 1.0, "SVD": 0.0}
 #: ln of the number of lesions of MS and of the volume (mm³) of one: mean and s.d. The few over 1 ml
 #: hold most of the load: they and the confluent ones are what the small ones leave of it.
 _LOG_COUNT, _LOG_LOAD = (4.3, 0.9), (2.14, 1.47)
@@ -56,7 +61,7 @@ _U_FIBRE_SHARE_NMOSD = 0.15  # of the juxtacortical ones, so that half of the pe
 #: What becomes of a lesion until the next visit, with its share.
 _CHANGES = {"stable": 0.76, "enlarging": 0.12, "shrinking": 0.08, "vanished": 0.04}
 #: Mean number of new lesions, and where they appear.
-_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6, small_vessels.NAME: 0.8}
+_NEW_LESIONS = {"MS": 1.6, "NMOSD": 0.6, "SVD": 0.8}
 _NEW_PLACES = {
     "MS": (
         ("periventricular", "deep", "juxtacortical", "pons", "cerebellar"),
@@ -66,7 +71,7 @@ _NEW_PLACES = {
         ("hemispheric", "juxtacortical", "fourth_ventricle", "medulla"),
         (0.5, 0.35, 0.05, 0.1),
     ),
-    small_vessels.NAME: (("vascular", "basal"), (0.8, 0.2)),
+    "SVD": (("vascular", "basal"), (0.8, 0.2)),
 }
 
 #: Where lesions of MS lie: share of the people with one there, share of their lesions, and size
@@ -101,6 +106,16 @@ _BRAINSTEM_PLACES = {
     "fourth_ventricle": 0.13 / _BRAINSTEM,
 }
 
+#: Small-vessel disease: ln of the lesion volume (ml): median 8, quartiles 4 and 16 (Fazekas 1-3).
+_LOG_LOAD_SVD = (float(np.log(8.0)), 1.0)
+_BAND_SHARE = (0.25, 0.6)  # of the load
+_ASYMMETRY = 4.0  # s.d. of where a lesion lies, against its mirror image (mm)
+_PUNCTATE = (3.2, 0.8)  # ln of the volume (mm³) of a lesion of the deep white matter
+_CONFLUENT = (7.3, 0.8)  # likewise, of the large ones
+_BASAL_SHARE, _PONS_SHARE, _LACUNE_SHARE = 0.6, 0.3, 0.5  # of the people
+_ROUGH = 0.35  # bands are smooth and as thick on both sides
+_CORE = 0.4  # brightness of a lacune's fluid, relative to white matter
+
 
 def draw_load(
     rng: np.random.Generator, diagnosis: str = "MS", *, without: float | None = None
@@ -127,8 +142,8 @@ def draw_load(
         return 0.0
     if diagnosis == "NMOSD":
         return float(min(rng.lognormal(np.log(1.2), 1.2), 40.0))
-    if diagnosis == small_vessels.NAME:
-        return float(np.clip(rng.lognormal(*small_vessels.LOG_LOAD), 0.3, 60.0))
+    if diagnosis == "SVD":
+        return float(np.clip(rng.lognormal(*_LOG_LOAD_SVD), 0.3, 60.0))
     return float(np.exp(np.interp(rng.random(), _LOAD_SHARES, np.log(_LOADS))))
 
 
@@ -141,7 +156,7 @@ def place_lesions(
     *,
     typicality: float = 1.0,
 ) -> LesionMap:
-    """Fill a head with lesions up to a total load.
+    """Fill a head with lesions of a diagnosis up to a total load (ml); 0 gives none.
 
     Parameters
     ----------
@@ -149,10 +164,6 @@ def place_lesions(
         The head.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}
         Whose lesions; SVD is small-vessel disease of age.
-    load : float
-        Total volume (ml); 0 gives none.
-    rng : numpy.random.Generator
-        Source of randomness.
     shapes : ShapeLibrary, optional
         Real lesion shapes; without it ovoids are made.
     typicality : float, optional
@@ -163,8 +174,8 @@ def place_lesions(
     stamper = Stamper(head, rng, shapes)
     if diagnosis == "HC" or load <= 0:
         return stamper.result()
-    if diagnosis == small_vessels.NAME:
-        small_vessels.fill(stamper, load * 1000.0)
+    if diagnosis == "SVD":
+        _fill_small_vessels(stamper, load * 1000.0)
         return stamper.result()
     own, other = (_fill_ms, _fill_nmosd) if diagnosis == "MS" else (_fill_nmosd, _fill_ms)
     if typicality > 0:
@@ -299,7 +310,7 @@ def _typical_of_nmosd(stamper: Stamper, target: float) -> None:
         volume = min(target, float(rng.uniform(30, 500)))
         if place.endswith("ventricle") and rng.random() < _SHEET_SHARE:
             part = min(target * rng.uniform(0.2, 0.5), 2500.0)
-            stamper.shell(stamper.to_lower(place), 1.5, part, "ependymal")
+            stamper.shell(stamper.places.to_lower(place), 1.5, part, "ependymal")
         else:
             long = 2.0 if place in ("medulla", "area_postrema") else 1.0
             stamper.lesion(place, volume, soft=0.8, elongation=long)
@@ -315,3 +326,58 @@ def _small_volumes_nmosd(rng: np.random.Generator, target: float) -> np.ndarray:
     volumes = np.where(punctate, rng.uniform(10, 65, count), rng.uniform(65, 200, count))
     kept = int(np.searchsorted(np.cumsum(volumes), target)) + 1
     return volumes[:kept]
+
+
+def _fill_small_vessels(stamper: Stamper, target: float) -> None:
+    """Place bands along the ventricles, what lies in small places, and pairs of deep lesions."""
+    rng, before = stamper.rng, stamper.filled
+    band = target * rng.uniform(*_BAND_SHARE)
+    inside = stamper.places.white & ~stamper.places.near_midline
+    stamper.shell(
+        stamper.head.to_lateral,
+        rng.uniform(2.0, 5.0),
+        band,
+        "vascular_band",
+        inside=inside,
+        rough=_ROUGH,
+    )
+    _small_places(stamper, target)
+    left = before + target - stamper.filled
+    confluent = left > 2000 and rng.random() < 0.7
+    while stamper.needs_more(before + target):
+        left = max(before + target - stamper.filled, 20.0)
+        large = confluent and left > 1000 and rng.random() < 0.3
+        volume = float(np.clip(rng.lognormal(*(_CONFLUENT if large else _PUNCTATE)), 8, left))
+        soft = float(rng.uniform(1.2, 2.5)) if large else 0.7
+        centre = stamper.centre("vascular")
+        if centre is None:
+            return
+        for place in (centre, _mirrored(stamper, centre)):
+            if place is not None:
+                stamper.lesion("vascular", volume, soft=soft, centre=place)
+
+
+def _small_places(stamper: Stamper, target: float) -> None:
+    """Place lesions of basal ganglia and central pons, and lacunes."""
+    rng = stamper.rng
+    for place, share in (("basal", _BASAL_SHARE), ("pons", _PONS_SHARE)):
+        if rng.random() < share:
+            for _ in range(rng.integers(1, 6)):
+                volume = min(float(rng.uniform(12, 150)), target / 4)
+                stamper.lesion(place, volume, soft=0.7, kind=f"vascular_{place}")
+    if rng.random() < _LACUNE_SHARE:
+        for _ in range(rng.integers(1, 4)):
+            place = "basal" if rng.random() < 0.6 else "vascular"
+            before = len(stamper.records)
+            stamper.lesion(place, float(rng.uniform(60, 400)), soft=0.6, kind="lacune")
+            if len(stamper.records) > before:
+                stamper.hollow(_CORE)
+
+
+def _mirrored(stamper: Stamper, centre: np.ndarray) -> np.ndarray | None:
+    """Return about the mirror image of a place, None where no such lesion lies there."""
+    place = centre + stamper.rng.normal(0, _ASYMMETRY / stamper.spacing, 3)
+    place[0] = 2 * stamper.head.median_plane - place[0]
+    index = np.round(place).astype(int)
+    inside = ((index >= 0) & (index < stamper.profile.shape)).all()
+    return place if inside and stamper.places.is_at("vascular", index) else None

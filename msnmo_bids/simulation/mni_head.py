@@ -31,14 +31,9 @@ def mni_head(size: float = 1.0) -> Head:
 
 
 def mni_tissue() -> tuple[np.ndarray, np.ndarray]:
-    """Tell the tissues of the MNI152 maps.
+    """Tell the tissues of the MNI152 maps: values of `Tissue`, (X, Y, Z) uint8, RAS, 1 mm.
 
-    Returns
-    -------
-    tissue : ndarray, (X, Y, Z), uint8
-        Values of `Tissue`, RAS, 1 mm.
-    affine : ndarray, (4, 4)
-        Index to MNI mm.
+    The affine, (4, 4), brings the index to MNI mm.
     """
     t1, grey, white = (_load(name) for name in ("t1", "gm", "wm"))
     affine = _affine()

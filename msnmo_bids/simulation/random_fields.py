@@ -8,17 +8,8 @@ import numpy as np
 def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Resize the last three axes by trilinear interpolation, voxel faces aligned.
 
-    Parameters
-    ----------
-    volume : ndarray, (X, Y, Z) or (C, X, Y, Z)
-        Values on the old grid.
-    shape : tuple of int
-        The new (X', Y', Z').
-
-    Returns
-    -------
-    ndarray, float32
-        Values on the new grid, with the leading axis of the input.
+    From (X, Y, Z) or (C, X, Y, Z) to the `shape` (X', Y', Z') or with the same C before it,
+    float32.
     """
     fields = np.asarray(volume, dtype=np.float32).reshape((-1, *volume.shape[-3:]))
     resized = np.empty((len(fields), *shape), np.float32)
@@ -28,19 +19,9 @@ def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def resize_nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sample a volume at the centres of the voxels of another grid of the same extent.
+    """Sample a volume, (X, Y, Z), at the centres of the voxels of another grid of the same extent.
 
-    Parameters
-    ----------
-    volume : ndarray, (X, Y, Z)
-        Values on the old grid.
-    shape : tuple of int
-        The new (X', Y', Z').
-
-    Returns
-    -------
-    ndarray
-        Values on the new grid, nearest neighbour, in the dtype of the input.
+    Nearest neighbour, to the `shape` (X', Y', Z'); the dtype is kept.
     """
     index = [
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
@@ -63,12 +44,7 @@ def smooth_noise(
     rng : numpy.random.Generator
         Source of randomness.
     channels : int, optional
-        Number of independent fields; 0 gives one without a channel axis.
-
-    Returns
-    -------
-    ndarray, float32
-        ``shape`` or ``(channels, *shape)``.
+        Number of independent fields, along a first axis; 0 gives one without that axis.
     """
     coarse = tuple(max(2, round(n / scale) + 1) for n in shape)
     size = (channels, *coarse) if channels else coarse

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
-from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.acquisition import (
     Protocol,
     bias_field,
@@ -21,7 +20,7 @@ from msnmo_bids.simulation.acquisition import (
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.contrast import flair
-from msnmo_bids.simulation.deformation import DeformationRange, deform
+from msnmo_bids.simulation.deformation import DeformationRange, aged, deform
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
@@ -155,7 +154,7 @@ def simulate_visits(
     load : float, optional
         Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
-        Acquisition of each visit, taken in turn; drawn by default, independently of the diagnosis.
+        Of each visit, taken in turn; drawn by default, independently of the diagnosis.
     shapes : ShapeLibrary, optional
         Real lesion shapes.
     limits : DeformationRange, optional
@@ -171,8 +170,8 @@ def simulate_visits(
     moved = deform(head, rng, limits)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.
     contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
-    if diagnosis == small_vessels.NAME:
-        moved = small_vessels.aged(moved, rng)
+    if diagnosis == "SVD":
+        moved = aged(moved, rng)
     lesions = place_lesions(moved, diagnosis, load, rng, shapes, typicality=typicality)
     for visit, protocol in enumerate(drawn):
         if visit:
@@ -192,7 +191,6 @@ def _acquire(
     load: float,
     rng: np.random.Generator,
 ) -> SimulatedScan:
-    """Sample the ideal image and its truth on the grid of a protocol."""
     spacing = moved.spacing
     image, zooms = sample_grid(ideal, spacing, protocol)
     share, _ = sample_grid(lesions.profile, spacing, protocol)
@@ -219,12 +217,7 @@ def _acquire(
 
 
 def imperfect_brain_mask(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
-    """Make a brain mask with the errors of skull stripping: rims, leaks, and cut cortex.
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), bool
-    """
+    """Make a brain mask, (X, Y, Z) bool, with errors of skull stripping: leaks, cut cortex."""
     shape = scan.image.shape
     scale = 25.0 / float(scan.zooms.min())
     offset = rng.uniform(-1.0, 2.0) + rng.uniform(0.0, 1.2) * smooth_noise(shape, scale, rng)
@@ -253,16 +246,9 @@ def _skull_base(scan: SimulatedScan, rng: np.random.Generator) -> np.ndarray:
 def prepared_scan(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
-    """Prepare a simulated scan as the app prepares a real one.
+    """Prepare a simulated scan as the app prepares a real one, for a cube of a shape.
 
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    rng : numpy.random.Generator
-        Source of randomness (errors of skull stripping, what is left of the bias field, margin).
-    shape : tuple of int
-        Shape of the cube.
+    From `rng` come errors of skull stripping, what is left of the bias field, and the margin.
 
     Returns
     -------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
+from msnmo_bids.simulation.places import Places
 from msnmo_bids.simulation.random_fields import smooth_noise
 
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
@@ -24,16 +24,10 @@ _EDGE_BLUR = 0.65  # of what is asked for
 #: The blur widens a lesion's outline, so its shape is made smaller by about half of that (mm).
 _WIDENED = 0.25
 _OUTLINE = 0.3  # share of a voxel from which it belongs to a lesion that grows or shrinks
-#: What is added to the frequency of lesions (0 to 255), so that none of its places is excluded.
-_ANYWHERE = 2.0
 #: How much further a confluent band reaches where lesions are most frequent, in thicknesses.
 _GATHERED = 2.5
-_DEEP_REACH = 14.0  # mm from the lateral ventricles: deep lesions fall off exponentially
 _REAL_SHARE = 0.75  # of the lesions, when there is a library of real shapes
 _CENTRES_TRIED = 4  # to leave lesions apart that would else merge
-#: Parts of the brainstem as shares of its height.
-_STEM = {"medulla": (0.1, 0.4), "pons": (0.4, 0.7), "midbrain": (0.7, 1.0)}
-_CALLOSUM = 8.0  # mm from the median plane: where it crosses
 _REACH = 14  # voxels that a lesion along the cortex may extend from its centre
 
 
@@ -122,6 +116,7 @@ class Stamper:
 
     def __init__(self, head: Head, rng: np.random.Generator, shapes: ShapeLibrary | None) -> None:
         self.head, self.rng, self.shapes = head, rng, shapes
+        self.places = Places(head)
         self.profile = np.zeros(head.tissue.shape, np.float32)
         self.brightness = np.ones(head.tissue.shape, np.float32)
         self.labels = np.zeros(head.tissue.shape, np.uint16)
@@ -131,16 +126,8 @@ class Stamper:
         self.base = rng.normal(1.53, 0.12)
         self.filled = 0.0
         self.tries = 0
-        tissue = head.tissue
-        self.white = (tissue == Tissue.WHITE_MATTER) & ~head.septum
-        brain = (tissue >= Tissue.WHITE_MATTER) & (tissue <= Tissue.BRAINSTEM)
-        csf = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
-        self.tissue_share = np.where(brain & ~csf, 1.0, 0.0).astype(np.float32)
-        self.tissue_share[tissue == Tissue.CORTEX] = 0.6
-        self.tissue_share[head.septum] = 0.0
         self.spacing = head.spacing
         self.voxel = self.spacing**3  # mm³
-        self._candidates: dict[tuple[str, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def result(self) -> LesionMap:
         """Return what was placed."""
@@ -153,34 +140,9 @@ class Stamper:
             self.filled < target and len(self.records) < _MAX_LESIONS and self.tries <= _MAX_TRIES
         )
 
-    def candidates(self, place: str, *, gather: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return the voxels where a lesion of a place, a part of the brain, may be centred.
-
-        With `gather`, lesions gather where those of MS do, as far as the head knows that. If not,
-        deep ones grow rarer with the distance to the lateral ventricles, others are anywhere alike.
-
-        Returns
-        -------
-        voxels : ndarray of int, (n,)
-            Flat indices.
-        weights : ndarray of float, (n,)
-            Sums of the probabilities up to each, 1 at the end.
-        """
-        if (place, gather) not in self._candidates:
-            found = np.flatnonzero(self._place_mask(place))
-            weights = np.ones(len(found))
-            if gather and self.head.frequency.any():
-                weights = self.head.frequency.reshape(-1)[found] + _ANYWHERE
-            elif place == "deep":
-                away = self.head.to_lateral.reshape(-1)[found] * np.float32(DISTANCE_STEP)
-                weights = np.exp(-away / _DEEP_REACH)
-            sums = np.cumsum(weights)
-            self._candidates[place, gather] = found, sums / sums[-1] if found.size else sums
-        return self._candidates[place, gather]
-
     def centre(self, place: str, gather: bool = False) -> np.ndarray | None:
         """Draw where to put a lesion (voxel), if possible outside of the lesions that are there."""
-        found, weights = self.candidates(place, gather=gather)
+        found, weights = self.places.candidates(place, gather=gather)
         if not found.size:
             return None
         lesions = self.labels.reshape(-1)
@@ -189,77 +151,10 @@ class Stamper:
                 break
         return np.array(np.unravel_index(voxel, self.profile.shape), dtype=np.float64)
 
-    def _place_mask(self, place: str) -> np.ndarray:
-        head, step = self.head, DISTANCE_STEP
-        lateral, cortex = head.to_lateral, head.to_cortex
-        if place == "periventricular":
-            return self.white & (lateral <= 4 / step)
-        if place == "juxtacortical":
-            return self.white & (cortex <= 3 / step) & (lateral > 8 / step)
-        if place == "deep":
-            return self.white & (lateral > 5 / step) & (cortex > 3 / step)
-        if place == "vascular":
-            return self.white & (lateral > 4 / step) & (cortex > 4 / step) & ~self.near_midline
-        if place == "hemispheric":
-            return self.white & (lateral > 10 / step) & (cortex > 2 / step)
-        if place == "basal":
-            return (head.tissue == Tissue.DEEP_GREY) & (head.to_lower > 3 / step)
-        if place == "cerebellar":
-            return head.tissue == Tissue.CEREBELLAR_WHITE
-        if place.endswith("ventricle"):
-            return (self.to_lower(place) <= 3 / step) & (self.tissue_share > 0.9)
-        if place == "area_postrema":
-            return self._stem("medulla") & (head.to_lower <= 4 / step)
-        if place in _STEM:
-            return self._stem(place) & (head.to_lower > 2 / step)
-        if place == "corticospinal":
-            return self.white & (lateral > 4 / step) & (lateral < 16 / step) & (cortex > 5 / step)
-        raise ValueError(f"unknown place {place!r}")
-
-    @cached_property
-    def near_midline(self) -> np.ndarray:
-        """Where the callosum crosses, (X, Y, Z) bool: near the median plane."""
-        away = np.abs(np.arange(len(self.profile)) - self.head.median_plane) * self.spacing
-        return np.broadcast_to((away < _CALLOSUM).reshape(-1, 1, 1), self.profile.shape)
-
-    def is_at(self, place: str, index: np.ndarray) -> bool:
-        """Whether a voxel, (3,) int, belongs to a place."""
-        found, _ = self.candidates(place)
-        flat = int(np.ravel_multi_index(index.tolist(), self.profile.shape))
-        at = int(np.searchsorted(found, flat))
-        return at < len(found) and found[at] == flat
-
     def hollow(self, brightness: float) -> None:
         """Give the core of the lesion placed last a brightness relative to white matter."""
         core = ndimage.binary_erosion(self.labels == self.records[-1].label)
         self.brightness[core] = brightness
-
-    def _stem(self, part: str) -> np.ndarray:
-        stem = self.head.tissue == Tissue.BRAINSTEM
-        levels = np.flatnonzero(stem.any(axis=(0, 1)))
-        inside = np.zeros_like(stem)
-        if levels.size:
-            low, high = (levels[0] + int(share * levels.size) for share in _STEM[part])
-            inside[:, :, low:high] = True
-        return stem & inside
-
-    def to_lower(self, ventricle: str) -> np.ndarray:
-        """Return the distance to "third_ventricle" or to "fourth_ventricle" alone.
-
-        Returns
-        -------
-        ndarray, (X, Y, Z), uint8
-            Quarters of a millimetre; 255 nearer to the level of the other one.
-        """
-        tissue, levels = self.head.tissue, []
-        for kind in (Tissue.THIRD_VENTRICLE, Tissue.FOURTH_VENTRICLE):
-            where = np.flatnonzero((tissue == kind).any(axis=(0, 1)))
-            levels.append(float(where.mean()) if where.size else -np.inf)
-        distance = self.head.to_lower.copy()
-        border = int(np.clip(np.mean(levels), 0, tissue.shape[2]))
-        away = slice(border) if ventricle == "third_ventricle" else slice(border, None)
-        distance[:, :, away] = 255
-        return distance
 
     def stamp(
         self, points: np.ndarray, centre: np.ndarray, kind: str, *, volume: float, soft: float
@@ -294,7 +189,8 @@ class Stamper:
         if volume > 2500 and self.rng.random() < 0.2:
             hole = self.rng.uniform(0.05, 0.25)
         stamp = Stamp(local, box, soft, max(level, 1.25), hole)
-        record = LesionRecord(kind, self._place(box), volume, self._next(), self.change)
+        label = 1 + max((record.label for record in self.records), default=0)
+        record = LesionRecord(kind, self._place(box), volume, label, self.change)
         self._blend(profile, stamp, record)
 
     def again(self, record: LesionRecord, stamp: Stamp, change: str) -> None:
@@ -313,7 +209,7 @@ class Stamper:
         """Share of the full contrast that a shape gives the voxels of its box."""
         profile = (
             ndimage.gaussian_filter(local, _EDGE_BLUR * soft / self.spacing)
-            * self.tissue_share[box]
+            * self.places.tissue_share[box]
         )
         return np.minimum(profile * _EDGE_GAIN, 1.0)
 
@@ -339,9 +235,6 @@ class Stamper:
         x, y, z = self.head.affine[:3, :3] @ centre + self.head.affine[:3, 3]
         return float(x), float(y), float(z)
 
-    def _next(self) -> int:
-        return 1 + max((record.label for record in self.records), default=0)
-
     def lesion(
         self,
         place: str,
@@ -355,7 +248,7 @@ class Stamper:
     ) -> bool:
         """Place one lesion of a volume (mm³) to its rim; False when the head has no such place.
 
-        What `gather` does, `candidates` tells. A centre (voxel) that is given is not drawn.
+        What `gather` does, `Places.candidates` tells. A centre (voxel) that is given is not drawn.
         """
         volume = max(volume ** (1 / 3) - _WIDENED, 0.7 * volume ** (1 / 3)) ** 3
         centre = self.centre(place, gather) if centre is None else centre
@@ -409,7 +302,7 @@ class Stamper:
             for middle, size in zip(centre, shape, strict=True)
         )
         thickness = self.rng.uniform(1.5, 3.0) / DISTANCE_STEP
-        index = np.argwhere(self.white[box] & (self.head.to_cortex[box] <= thickness))
+        index = np.argwhere(self.places.white[box] & (self.head.to_cortex[box] <= thickness))
         if not len(index):
             return False
         offset = index - np.subtract(centre, [s.start for s in box])
@@ -439,7 +332,7 @@ class Stamper:
         if kind == "confluent":
             level -= _GATHERED * np.sqrt(self.head.frequency / np.float32(255))
         if inside is None:
-            inside = self.white if kind == "confluent" else self.tissue_share > 0.9
+            inside = self.places.white if kind == "confluent" else self.places.tissue_share > 0.9
         inside = inside & (distance > 0) & (distance * DISTANCE_STEP < 4 * thickness + 3)
         levels = level[inside]
         if levels.size < 30:

@@ -50,20 +50,11 @@ _MOST_ROWS = 60
 
 
 def lesion_table(scan: SimulatedScan, affine: np.ndarray | None = None) -> list[dict[str, Any]]:
-    """List the lesions of a scan.
+    """List the lesions of a scan, with the keys of `LESION_COLUMNS`.
 
-    Parameters
-    ----------
-    scan : SimulatedScan
-        The scan.
-    affine : ndarray, (4, 4), optional
-        Index (RAS order) to scanner mm, if it is not the scan's own: a tilted scan.
-
-    Returns
-    -------
-    list of dict
-        Keys as `LESION_COLUMNS`. A lesion that lies under others, or between thick slices, and
-        therefore has no voxel is left out.
+    `affine`, (4, 4), brings the index (RAS order) to scanner mm, if it is not the scan's own: a
+    tilted scan. A lesion that lies under others, or between thick slices, and therefore has no
+    voxel is left out.
     """
     affine = scan.affine if affine is None else affine
     labels = scan.lesion_labels
@@ -121,10 +112,7 @@ def tissue_table() -> list[dict[str, Any]]:
 def draw_panels(scan: SimulatedScan) -> np.ndarray:
     """Draw a scan as a row of sections: six axial ones, a coronal and a sagittal one.
 
-    Returns
-    -------
-    ndarray, (160, 1280, 3), uint8
-        Neurological: the person's left is on the left.
+    (160, 1280, 3) uint8, neurological: the person's left is on the left.
     """
     brain = scan.brain_mask
     levels = np.flatnonzero(brain.any(axis=(0, 1)))

@@ -73,19 +73,10 @@ class _KeepBackground:
 def random_crop(
     sample: Sample, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
 ) -> Sample:
-    """Cut a cube, ``(side, side, side)``, out of a sample, often around a lesion voxel.
+    """Cut a cube, ``(side, side, side)``, out of a sample, which is left as it is.
 
-    Parameters
-    ----------
-    sample : Sample
-        Left as it is.
-    side : int
-        Side of the crop (voxels); as large as the sample's cube gives all of it.
-    rng : numpy.random.Generator
-        Source of randomness.
-    on_lesion : float
-        Probability of a crop around a random lesion voxel, where there is one; else it is around
-        any voxel of the brain.
+    With the probability `on_lesion` it is around a random lesion voxel, where there is one; else
+    around any voxel of the brain. A side as large as the sample's cube gives all of it.
 
     Raises
     ------
@@ -152,12 +143,8 @@ class Batch:
 def collate(samples: Sequence[Sample], *, classify_without_lesions: bool = True) -> Batch:
     """Lay samples side by side, on the CPU.
 
-    Parameters
-    ----------
-    samples : sequence of Sample
-        Of one shape.
-    classify_without_lesions : bool, optional
-        If false, the diagnosis of a sample whose mask is empty counts as unknown.
+    Unless `classify_without_lesions`, the diagnosis of a sample whose mask is empty counts as
+    unknown.
 
     Raises
     ------

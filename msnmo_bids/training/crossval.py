@@ -46,24 +46,16 @@ class Experiment:
 
     Parameters
     ----------
-    scans : sequence of PreparedScan
-        All scans.
-    folds : Folds
-        Which scan is tested in which fold.
-    classes : tuple of str
-        Names of the classes.
-    config : TrainingConfig
-        How to train.
+    scans, folds, classes
+        All scans, which of them is tested in which fold, and the names of the classes.
+    config, device, simulation
+        How and where to train; simulated brains beside the real ones.
     out : Path
         Folder of the cross-validation.
     width : float
         Factor of the networks' channels.
     validation_share : float
         Share of the training participants that choose the best weights; 0: none.
-    simulation : Simulation or None
-        Simulated brains beside the real ones.
-    device : str
-        Where to compute.
     criteria : LesionCriteria
         What counts as a lesion.
     network, loss : mapping

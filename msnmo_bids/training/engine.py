@@ -289,17 +289,11 @@ class Trainer:
 def trained_parameters(
     network: nn.Module, tasks: Sequence[str] = (), frozen: Sequence[str] = ()
 ) -> list[nn.Parameter]:
-    """Return what is trained: all that the tasks need, less what is to stay.
+    """Return what is trained: all that the tasks need (default: all), less what is to stay.
 
-    Parameters
-    ----------
-    network : Module
-        The network; ``requires_grad`` of its parameters is set.
-    tasks : sequence of str, optional
-        Tasks to train; default: all. A segmentation alone leaves the classifier as it is.
-    frozen : sequence of str, optional
-        Parts to leave as they are, by their dotted names: ``"sharing"``,
-        ``"classification.blocks.0"``.
+    ``requires_grad`` of the network's parameters is set. A segmentation alone leaves the classifier
+    as it is; `frozen` names parts by their dotted names: ``"sharing"``,
+    ``"classification.blocks.0"``.
 
     Raises
     ------

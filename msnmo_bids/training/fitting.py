@@ -62,15 +62,7 @@ class Simulation:
 def load_simulation(
     share: float, anatomy: Path | None, shapes: Path | None, cache: Path | None = None
 ) -> Simulation | None:
-    """Read what simulated brains are made of; None when their share is 0.
-
-    Parameters
-    ----------
-    share : float
-        Share of the samples that are simulated.
-    anatomy, shapes, cache : Path or None
-        As for :func:`msnmo_bids.simulation.assets.load_assets`.
-    """
+    """Read what simulated brains are made of, as `load_assets`; None when their share is 0."""
     if not share:
         return None
     return Simulation(load_assets(anatomy, shapes, cache), share)
@@ -88,14 +80,14 @@ def fit(
     simulation: Simulation | None = None,
     ranks: Ranks | None = None,
 ) -> nn.Module:
-    """Train a network, from its checkpoint if there is one.
+    """Train a network of the registry, from its checkpoint if there is one.
 
     Parameters
     ----------
     network : Module
-        Of `msnmo_bids.model.registry`.
-    loss, config
-        Losses, and how to train.
+        Returned with the weights to use, in evaluation mode.
+    loss, config, ranks
+        Losses, how to train, and the processes that train together.
     training, validation : sequence of PreparedScan
         Of different people.
     out : Path
@@ -104,13 +96,6 @@ def fit(
         Names of the classes, in the network's order.
     simulation : Simulation, optional
         Simulated brains beside the real ones.
-    ranks : Ranks, optional
-        The processes that train together.
-
-    Returns
-    -------
-    Module
-        The network with the weights to use, in evaluation mode.
 
     Raises
     ------
@@ -178,16 +163,14 @@ def write_site_weights(
     file : Path
         ``NAME.safetensors``; its description goes beside it.
     network : Module
-        A trained network, in evaluation mode. Baselines are not networks of the app: nothing is
-        written for them.
+        A trained network, in evaluation mode, on `device`. Nothing is written for baselines: they
+        are not networks of the app.
     name : str
         Name of the weights.
     training, validation : sequence of PreparedScan
         What it was trained on, and what the weights and the temperature were chosen by.
     criteria, config
         What counts as a lesion, and how it was trained.
-    device : str, optional
-        Where the network is.
     initial : WeightsMetadata, optional
         Of the weights that the training started from: a branch that classifies lesions was not
         trained, and keeps its calibration and limits.
@@ -250,17 +233,8 @@ def calibrate(
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Find the temperature T for which softmax(logits / T) has the smallest cross entropy.
 
-    Parameters
-    ----------
-    logits : ndarray, (N, K)
-        Of the network.
-    labels : ndarray, (N,), int
-        True classes.
-
-    Returns
-    -------
-    float
-        From 0.2 to 100; 100 (nearly equal probabilities) when the logits tell nothing.
+    `logits` are the network's, (N, K), `labels` the true classes, (N,). T is from 0.2 to 100: 100
+    (nearly equal probabilities) when the logits tell nothing.
     """
 
     def loss(log_temperature: float) -> float:

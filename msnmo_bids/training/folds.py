@@ -43,18 +43,8 @@ _T = TypeVar("_T", bound=OfPerson)
 class Participant:
     """What the folds are stratified by.
 
-    Parameters
-    ----------
-    dataset, subject : str
-        Data set and label.
-    site : str
-        Where most of the scans were made; of several, the first by name.
-    diagnosis : str
-        Name of the class, or `NO_DIAGNOSIS`.
-    scans : int
-        Number of scans.
-    with_mask : bool
-        Whether any of them has a lesion mask.
+    The site is where most of the scans were made (of several, the first by name), the diagnosis a
+    class or `NO_DIAGNOSIS`; `with_mask` says whether any scan has a lesion mask.
     """
 
     dataset: str
@@ -72,15 +62,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold each participant is tested in.
-
-    Parameters
-    ----------
-    number : int
-        How many folds there are; they count from 1.
-    of : mapping of (dataset, subject) to int
-        Fold by participant.
-    """
+    """Which fold, counted from 1, each participant is tested in, and how many folds there are."""
 
     number: int
     of: Mapping[Person, int]
@@ -208,21 +190,11 @@ def read_folds(path: Path, participants: Sequence[Participant]) -> Folds:
 def split_validation(
     scans: Sequence[_T], participants: Sequence[Participant], share: float = 0.2, seed: int = 0
 ) -> tuple[list[_T], list[_T]]:
-    """Set aside some training participants, to see when a training should end.
+    """Set aside a share of the training participants, to see when a training should end.
 
     The participants are dealt out as for folds, into ``round(1 / share)`` parts; the part that
     shows most diagnoses is set aside. The only participant of a diagnosis stays in the training.
-
-    Parameters
-    ----------
-    scans : sequence of LabelledScan or PreparedScan
-        Training scans.
-    participants : sequence of Participant
-        Theirs; others are ignored.
-    share : float
-        Share of the participants that is set aside, above 0 and at most 0.5.
-    seed : int
-        Seed; take another for each fold.
+    `participants` may hold others than those of the scans; take another seed for each fold.
 
     Returns
     -------
@@ -232,7 +204,7 @@ def split_validation(
     Raises
     ------
     ValueError
-        The share is out of range.
+        The share is not above 0 and at most 0.5.
     """
     if not 0 < share <= 0.5:
         raise ValueError(f"share must be above 0 and at most 0.5, not {share}")

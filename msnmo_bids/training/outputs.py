@@ -49,14 +49,8 @@ def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
 def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
     """Write a checkpoint atomically: the one before stays until this one is complete.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    state : dict
-        Tensors, numbers, texts, and lists and dicts of them.
-    identity : dict
-        Of `identity_of`.
+    `state` has tensors, numbers, texts, and lists and dicts of them; `identity` is of
+    `identity_of`.
     """
     with atomic_path(path) as temporary:
         torch.save({**state, "identity": json.dumps(identity)}, temporary)
@@ -65,17 +59,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any])
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Read a checkpoint, and clear away what a killed process left unfinished beside it.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it may be missing.
-    identity : dict
-        Of the training that wants to go on.
-
-    Returns
-    -------
-    dict or None
-        The state on the CPU; None if there is no checkpoint.
+    The tensors are on the CPU; None if there is no checkpoint. `identity` is that of the training
+    that wants to go on.
 
     Raises
     ------
@@ -120,13 +105,7 @@ def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 class Curves:
-    """Writes ``curves.csv`` and ``curves.png`` into a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        It must exist.
-    """
+    """Writes ``curves.csv`` and ``curves.png`` into a folder, which must exist."""
 
     def __init__(self, folder: Path) -> None:
         self.table, self.figure = folder / CURVES, folder / FIGURE

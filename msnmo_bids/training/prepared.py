@@ -94,10 +94,7 @@ class PreparedScan:
     def native_image(self) -> nib.Nifti1Image:
         """Return the scan as it was found, neither stripped of its skull nor bias-corrected.
 
-        Returns
-        -------
-        nib.Nifti1Image
-            (X, Y, Z), float32, RAS order.
+        (X, Y, Z), float32, RAS order.
 
         Raises
         ------
@@ -107,12 +104,7 @@ class PreparedScan:
         return nib.as_closest_canonical(check_flair(self.labelled.scan.path))
 
     def native_mask(self) -> np.ndarray:
-        """Return the manual lesion mask on the scan's own grid.
-
-        Returns
-        -------
-        ndarray of uint8, (X, Y, Z)
-            0 and 1, RAS order.
+        """Return the manual lesion mask on the scan's own grid: (X, Y, Z) uint8, RAS order.
 
         Raises
         ------
@@ -131,14 +123,8 @@ def cache_key(
 ) -> str:
     """Return a SHA-256 (64 hexadecimal digits) of all that a prepared scan depends on.
 
-    Parameters
-    ----------
-    labelled : LabelledScan
-        The scan and its mask; their content counts, not where they lie.
-    settings : ProcessingSettings
-        Of these, the preprocessing tools and their settings count.
-    cube_shape : sequence of int, (3,)
-        Shape of the cube.
+    The content of scan and mask counts, not where they lie; of the settings, the preprocessing
+    tools and their settings.
 
     Raises
     ------
@@ -198,18 +184,9 @@ def prepare_scans(
     prepared : list of PreparedScan
         In the order of ``found.scans``.
     found : Found
-        The same with scans left out that could not be prepared, and without the masks that could
-        not be read.
+        The same without the scans that could not be prepared and the masks that could not be read.
     """
-    files: dict[LabelledScan, Path] = {}
-    left_out: list[LeftOut] = []
-    for scan in found.scans:
-        try:
-            labelled, file = _planned(scan, Path(cache_dir).absolute(), settings, cube_shape)
-        except BadInputError as error:
-            left_out.append(_left_out(scan, error.problem))
-        else:
-            files[labelled] = file
+    files, left_out = _plan(found, Path(cache_dir).absolute(), settings, cube_shape)
     _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
     logger.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
@@ -231,6 +208,22 @@ def prepare_scans(
             _warn(prepared[-1])
     scans = tuple(scan.labelled for scan in prepared)
     return prepared, Found(scans, (*found.left_out, *left_out), found.notes)
+
+
+def _plan(
+    found: Found, cache_dir: Path, settings: ProcessingSettings, cube_shape: Sequence[int]
+) -> tuple[dict[LabelledScan, Path], list[LeftOut]]:
+    """Return the file to write of each scan, and the scans that cannot be read."""
+    files: dict[LabelledScan, Path] = {}
+    left_out: list[LeftOut] = []
+    for scan in found.scans:
+        try:
+            labelled, file = _planned(scan, cache_dir, settings, cube_shape)
+        except BadInputError as error:
+            left_out.append(_left_out(scan, error.problem))
+        else:
+            files[labelled] = file
+    return files, left_out
 
 
 def _planned(

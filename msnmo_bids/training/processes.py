@@ -125,16 +125,8 @@ class Ranks:
 def process_group(device: str = "cpu") -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone where it did not.
 
-    Parameters
-    ----------
-    device : str, optional
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Under torchrun, ``"cuda"`` becomes the GPU with the
-        number of the process on its node.
-
-    Yields
-    ------
-    Ranks
-        This process among them.
+    `device` is ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Under torchrun, ``"cuda"`` becomes the GPU
+    with the number of the process on its node.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -209,12 +201,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc hands large blocks back to the system at once. A training step frees and takes
     gigabytes, and the system clears every page of them again: on a machine without large pages that
-    was a third to a half of the time.
-
-    Returns
-    -------
-    bool
-        False where the C library is another one, and nothing has changed.
+    was a third to a half of the time. False where the C library is another one, and nothing has
+    changed.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

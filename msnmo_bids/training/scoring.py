@@ -70,14 +70,10 @@ def evaluate_scan(
     ----------
     network : Module
         ``forward(image, tasks=None) -> JointOutput``; on `device`, in evaluation mode.
-    scan : PreparedScan
-        The scan.
     classes : sequence of str
         Names of the classes, in the network's order.
     criteria : LesionCriteria
         What counts as a lesion.
-    device, precision : str, optional
-        Where and how to compute.
     with_volumes : bool, optional
         Keep the volumes for the figures.
 
@@ -111,12 +107,7 @@ def compare_lesions(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Find the lesions on the scan's own grid, as the app does, and compare them with its mask.
 
-    Parameters
-    ----------
-    probability : ndarray, (D, H, W)
-        Lesion probability, on the cube.
-    scan, grid, criteria
-        The scan, its own grid, and what counts as a lesion.
+    `probability`, (D, H, W), is that of lesions, on the cube.
 
     Returns
     -------
@@ -166,12 +157,9 @@ def _volumes(
 
 
 def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
-    """Apply the radiologists' rule to the lesions that a network found.
+    """Apply the radiologists' rule to the lesions that a network found: a row of ``scans.tsv``.
 
-    Returns
-    -------
-    dict
-        A row of ``scans.tsv``; the rule's answer has the probability 1.
+    The rule's answer has the probability 1.
 
     Raises
     ------

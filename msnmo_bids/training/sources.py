@@ -68,18 +68,7 @@ class EpochSource:
     """Scans in an order shuffled anew for every epoch; each is shown once an epoch.
 
     Several processes share one order, so that the samples of a step are the same for any number of
-    them.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        May load a sample when it is asked for one.
-    samples_per_step : int
-        Samples that one process draws for a step.
-    seed : int
-        Seed of the training.
-    rank, processes : int, optional
-        Number of this process and of all.
+    them. One process draws `samples_per_step` for a step.
 
     Raises
     ------
@@ -125,20 +114,9 @@ class EpochSource:
 
 
 class SimulatedSource:
-    """Simulated brains out of a pool that is refreshed every few steps.
+    """Simulated brains out of a pool that is refreshed every few steps; each process has its own.
 
-    Parameters
-    ----------
-    pool : BrainPool
-        Simulates and keeps the brains.
-    seed : int
-        Seed of the training.
-    refresh_every : int, optional
-        Steps between two new brains.
-    fill : int, optional
-        Number of brains to start with.
-    rank : int, optional
-        Number of this process, which simulates its own brains.
+    The pool starts with `fill` brains, and has a new one every `refresh_every` steps.
     """
 
     def __init__(
@@ -190,24 +168,11 @@ def working_spacing(shape: tuple[int, int, int]) -> float:
 
 
 class BrainPool:
-    """Simulated brains, the oldest one replaced by `refresh`.
+    """Simulated brains on cubes of a shape, the oldest of `size` replaced by `refresh`.
 
-    Parameters
-    ----------
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    shape : tuple of int
-        Shape of the cubes.
-    size : int
-        Number of brains kept.
-    classes : tuple of str
-        Names of the classes, MS and NMOSD among them. Where `HEALTHY` is one too, a brain without
-        lesions is of this class.
-    nmosd_share : float
-        Share of NMOSD-like brains. Both classes draw their total load from the same
-        distribution, so that the volume alone does not tell them apart.
-    lesion_free_share : float, optional
-        Share of brains without lesions.
+    MS and NMOSD, in a share of `nmosd_share`, are among the classes; both draw their total load
+    from the same distribution, so that the volume alone does not tell them apart. Where `HEALTHY`
+    is a class too, a brain without lesions is of this class.
     """
 
     def __init__(
@@ -241,16 +206,9 @@ class BrainPool:
 
 
 class PreparedSamples(Sequence[Sample]):
-    """The samples of prepared scans; the ones used last are kept in memory.
+    """The samples of prepared scans, the classes in the network's order.
 
-    Parameters
-    ----------
-    scans : sequence of PreparedScan
-        The scans.
-    classes : sequence of str
-        Names of the classes, in the network's order.
-    keep : int, optional
-        Number of samples in memory: 12 MB each for a cube of 160 voxels per side.
+    The `keep` samples used last stay in memory: 12 MB each for a cube of 160 voxels per side.
     """
 
     def __init__(self, scans: Sequence[PreparedScan], classes: Sequence[str], keep: int = 32):
@@ -294,16 +252,7 @@ class MixedSource:
     """Samples of two sources: real scans, and simulated brains in a share of the draws.
 
     Which source gives a sample depends on the generator of that sample alone, so that a resumed
-    training draws what an undisturbed one does.
-
-    Parameters
-    ----------
-    real : source with a length
-        Real scans.
-    simulated : source
-        Simulated brains.
-    simulated_share : float
-        Share of the draws that are simulated, 0 to 1 (1 excluded).
+    training draws what an undisturbed one does. The share is from 0 to 1 (1 excluded).
 
     Raises
     ------
@@ -324,7 +273,7 @@ class MixedSource:
         return round(len(self.real) / (1 - self.simulated_share))
 
     def rebuild(self, step: int) -> None:
-        """Bring about the state that the steps before ``step`` leave."""
+        """Bring both sources to the state that the steps before ``step`` leave."""
         self.real.rebuild(step)
         self.simulated.rebuild(step)
 

@@ -25,24 +25,11 @@ _CPU_MESSAGES = ("not enough memory", "can't allocate memory", "cannot allocate 
 
 
 class StepGradients:
-    """Computes the loss of a step and its gradient, over parts and processes.
+    """Computes the loss of a step and its gradient for the parameters, over parts and processes.
 
     The loss is that of all samples of the step, in all parts and processes, as one batch: each term
     is the mean over the samples that have its label, wherever they are. So accumulation, more
     processes and smaller parts change nothing (but for batch normalisation, which sees the part).
-
-    Parameters
-    ----------
-    network : Module
-        Its gradients are set.
-    loss : JointLoss
-        The losses.
-    parameters : list of Parameter
-        What is trained.
-    config : TrainingConfig
-        Tasks, batch size, precision.
-    ranks : Ranks
-        The processes.
     """
 
     def __init__(
@@ -62,23 +49,12 @@ class StepGradients:
         self.part = config.batch_size
 
     def compute(self, batch: Batch, seed: int) -> dict[str, float]:
-        """Set the gradients of the trained parameters (scaled, with fp16).
+        """Set the gradients of the trained parameters (scaled, with fp16); return the losses.
 
         When memory runs out, the step is computed again in parts of half the size, and all steps
-        after it too.
-
-        Parameters
-        ----------
-        batch : Batch
-            This process's samples of the step.
-        seed : int
-            Of the network's own randomness, such as dropout.
-
-        Returns
-        -------
-        dict
-            The losses of the whole step, by the names of `TERMS`; without those that no sample has
-            the labels for.
+        after it too. `batch` has this process's samples; `seed` is of the network's own randomness,
+        such as dropout. The losses are those of the whole step, by the names of `TERMS`, without
+        those that no sample has the labels for.
 
         Raises
         ------
@@ -140,16 +116,7 @@ def known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]
 def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> Any:
     """Compute a network's output, with autocast where the precision asks for it.
 
-    Parameters
-    ----------
-    network : callable
-        As the networks of :mod:`msnmo_bids.model`.
-    image : Tensor
-        ``(B, 1, D, H, W)``.
-    tasks : sequence of str or None
-        What to compute.
-    precision : {"fp32", "bf16", "fp16"}
-        What to compute with.
+    `image` is ``(B, 1, D, H, W)``, `tasks` as the networks of :mod:`msnmo_bids.model` take it.
     """
     dtype = _DTYPES.get(precision)
     with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
@@ -179,21 +146,9 @@ class Schedule:
 
     The plateau is that of :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (without threshold,
     its patience one less than `plateau_epochs`) on the mean loss of the epochs, with the rate as a
-    function of step and state, so that warm-up goes with it.
-
-    Parameters
-    ----------
-    config : TrainingConfig
-        Kind of the schedule and its numbers.
-    steps : int
-        Steps of the whole training.
-    steps_per_epoch : int
-        Steps of an epoch.
-
-    Notes
-    -----
-    The mean loss of an epoch is the sum of the means of its terms, each over the steps that had the
-    labels for it: else an epoch with fewer labels would seem better.
+    function of step and state, so that warm-up goes with it. That mean is the sum of the means of
+    its terms, each over the steps that had the labels for it: else an epoch with fewer labels would
+    seem better.
     """
 
     def __init__(self, config: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
@@ -218,12 +173,8 @@ class Schedule:
     def step_done(self, steps_done: int, terms: Mapping[str, float]) -> None:
         """Take note of the losses of a step, and lower the rate after an epoch on a plateau.
 
-        Parameters
-        ----------
-        steps_done : int
-            Number of steps done, this one included.
-        terms : mapping of str to float
-            The weighted terms of its loss; without those that it had no labels for.
+        `steps_done` counts this step too; `terms` are the weighted ones of its loss, without those
+        that it had no labels for.
         """
         for name, value in terms.items():
             total, number = self.epoch.get(name, (0.0, 0))

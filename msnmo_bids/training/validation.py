@@ -22,19 +22,8 @@ from msnmo_bids.training.steps import TERMS, forward, is_out_of_memory, known_te
 class Validation:
     """Loss, mean DSC and accuracy over scans that are not trained on, as whole cubes.
 
-    The scans are shared out among the processes. DSC is at a threshold of 0.5, on the cube; of two
-    empty masks it is 1.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        May load a sample when it is asked for one.
-    loss : JointLoss
-        The losses; they are those of all the scans as one batch.
-    config : TrainingConfig
-        Tasks and precision.
-    ranks : Ranks
-        The processes.
+    The scans are shared out among the processes; the losses are those of all of them as one batch.
+    DSC is at a threshold of 0.5, on the cube; of two empty masks it is 1.
     """
 
     def __init__(
@@ -125,14 +114,9 @@ class Validation:
 
 
 class Best:
-    """The best weights of all validations, and whether the patience is at its end.
+    """The best weights of all validations by `monitor`, and whether the patience is at its end.
 
-    Parameters
-    ----------
-    monitor : {"loss", "dsc", "accuracy"}
-        What is compared.
-    patience : int
-        Validations without improvement after which to stop; 0: never.
+    That is after `patience` validations without improvement; 0: never.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:
@@ -148,16 +132,9 @@ class Best:
         return 0 < self.patience <= self.without_improvement
 
     def update(self, step: int, measures: Mapping[str, float], weights: dict[str, Tensor]) -> None:
-        """Compare a validation with the best one before.
+        """Compare a validation, of `Validation.measure`, with the best one before.
 
-        Parameters
-        ----------
-        step : int
-            Steps done.
-        measures : mapping
-            Of `Validation.measure`.
-        weights : dict
-            Copied to the CPU if they are the best.
+        The weights are copied to the CPU if they are the best.
 
         Raises
         ------

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dev import simulated_figure
-from dev.simulated_figure import accuracy_figure
+from dev import simulated_summary
 from dev.simulated_summary import (
+    accuracy_figure,
     ceiling,
     decide,
     diagnosis_summary,
@@ -55,7 +55,7 @@ def drawn_axes(monkeypatch):
             figures.append(figure)
             yield figure
 
-    monkeypatch.setattr(simulated_figure, "figure_file", keep)
+    monkeypatch.setattr(simulated_summary, "figure_file", keep)
     return lambda: figures[-1].axes
 
 

@@ -7,8 +7,13 @@ from site_data import Site
 
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.labelled.found_table import COLUMNS, describe, write_found
-from msnmo_bids.labelled.scans import Found, find_labelled_scans
+from msnmo_bids.labelled.scans import (
+    COLUMNS,
+    Found,
+    describe,
+    find_labelled_scans,
+    write_found,
+)
 from msnmo_bids.simulation.dataset import Cohort, write_dataset
 
 CLASSES = ("MS", "NMOSD")

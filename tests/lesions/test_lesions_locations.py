@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msnmo_bids.lesions.locations import LOCATIONS, NMOSD_LOCATIONS, lesion_locations
+from msnmo_bids.lesions.regions import LOCATIONS, NMOSD_LOCATIONS, lesion_locations
 from msnmo_bids.vocabulary import LOCATION_NAMES
 
 KNOWN = {

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msnmo_bids.model import config as choices
-from msnmo_bids.model.config import JointConfig, LossConfig
+from msnmo_bids.model.config import CHOICES, JointConfig, LossConfig
 
 
 def test_defaults_are_the_papers():
@@ -32,9 +31,9 @@ def test_defaults_are_the_papers():
 
 @settings(deadline=None, max_examples=50)
 @given(
-    sharing=st.sampled_from(choices.SHARING_CHOICES),
-    guidance=st.sampled_from(choices.GUIDANCE_CHOICES),
-    gate=st.sampled_from(choices.GATE_CHOICES),
+    sharing=st.sampled_from(CHOICES["sharing"]),
+    guidance=st.sampled_from(CHOICES["guidance"]),
+    gate=st.sampled_from(CHOICES["guidance_gate"]),
     detach=st.booleans(),
     classes=st.lists(
         st.sampled_from(("MS", "NMOSD", "MOGAD", "HC")), min_size=2, max_size=4, unique=True

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from msnmo_bids.model import registry
-from msnmo_bids.model.config import GUIDANCE_CHOICES
+from msnmo_bids.model.config import CHOICES
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 
@@ -41,7 +41,7 @@ def test_cross_task_loss_reaches_segmentation_head_and_classifier(small_config):
 
 
 @pytest.mark.parametrize("pooling", ["average", "lesion"])
-@pytest.mark.parametrize("guidance", GUIDANCE_CHOICES)
+@pytest.mark.parametrize("guidance", CHOICES["guidance"])
 @pytest.mark.parametrize("detach", [False, True])
 def test_classification_loss_reaches_the_segmentation_through_the_guidance(
     small_config, guidance, detach, pooling

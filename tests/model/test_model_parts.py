@@ -12,8 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from msnmo_bids.model.blocks import build_normalization, halve
 from msnmo_bids.model.cam import class_activation_maps, combined_cam
+from msnmo_bids.model.classification import LesionGuidance
 from msnmo_bids.model.config import JointConfig, Style
-from msnmo_bids.model.guidance import LesionGuidance
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.segmentation import bind_scales
 from msnmo_bids.model.sharing import CrossoverUnit, InformationSharing, LocalBranch
@@ -162,11 +162,11 @@ def test_lesion_pooling_reads_the_lesions(small_config):
     network = JointNetwork(replace(small_config, guidance="none", pooling="lesion"))
     maps = network.classification.forward_features(torch.randn(1, 8, 16, 16, 16))
     lesions = torch.zeros(1, 1, 32, 32, 32)
-    even = network.classification.forward_head(maps, lesions, pre_logits=True)
+    even = network.classification.pooled(maps, lesions)
     average = torch.cat([scale.mean(dim=(2, 3, 4)) for scale in maps], dim=1)
     torch.testing.assert_close(even, average)
     lesions[..., 8:16, 8:16, 8:16] = 1e6
-    focused = network.classification.forward_head(maps, lesions, pre_logits=True)
+    focused = network.classification.pooled(maps, lesions)
     boxes = [
         scale[..., a:b, a:b, a:b]
         for scale, (a, b) in zip(maps, ((4, 8), (2, 4), (1, 2)), strict=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from benchmarks.network_sizes import network_size
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.losses import JointLoss
@@ -212,28 +213,6 @@ def test_listing_the_networks_is_light():
     assert done.stdout.strip() == "set()"
 
 
-def test_multiply_adds_by_hand():
-    """Two convolutions and a linear layer on a cube of 8."""
-    network = torch.nn.Sequential(
-        torch.nn.Conv3d(1, 4, 3, padding=1),
-        torch.nn.Conv3d(4, 8, 3, stride=2, padding=1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(8 * 4**3, 2),
-    )
-    size = registry.network_size(network, 8)
-    linear = 8 * 4**3 * 2
-    assert size.macs == 8**3 * 4 * 27 + 4**3 * 8 * 4 * 27 + linear
-    assert size.parameters == (4 * 27 + 4) + (8 * 4 * 27 + 8) + linear + 2
-
-
-def test_work_grows_with_the_volume():
-    small, large = (
-        registry.network_size(registry.entry("vnet").build(width=SLIM), side) for side in (32, 64)
-    )
-    assert large.macs == 8 * small.macs
-    assert large.parameters == small.parameters
-
-
 @pytest.mark.parametrize("name", ["joint", *sorted(set(BASELINES) - {"resnet101", "resnet152"})])
 def test_the_number_of_input_channels_stands_in_one_place(name, monkeypatch):
     registry.entry(name).build(width=SLIM)  # what it needs is imported
@@ -241,37 +220,9 @@ def test_the_number_of_input_channels_stands_in_one_place(name, monkeypatch):
         if "INPUT_CHANNELS" in vars(module):
             monkeypatch.setattr(module, "INPUT_CHANNELS", 2)
     network = registry.entry(name).build(width=SLIM)
-    registry.network_size(network, 32)
+    network_size(network, 32)
     with pytest.raises(ValueError, match=r"must be \(B, 2, D, H, W\)"):
         network(torch.zeros(1, 1, 32, 32, 32))
-
-
-def test_size_command_prints_a_table(capsys):
-    chosen = ["joint", "only_segmentation", "unet", "densenet121"]
-    registry.main([*chosen, "--side", "32", "--width", "0.25"])
-    lines = capsys.readouterr().out.splitlines()
-    assert "32³" in lines[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert [row[:2] for row in rows] == [[name, registry.entry(name).label] for name in chosen]
-    assert all(float(row[2]) > 0 and float(row[3]) > 0 for row in rows)
-    assert float(rows[1][3]) < float(rows[0][3])
-
-
-def test_size_command_takes_all_networks_by_default(monkeypatch):
-    asked = []
-    monkeypatch.setattr(registry, "size_table", lambda *arguments: asked.append(arguments))
-    registry.main([])
-    assert asked == [(registry.names(), 160, 1.0)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["alexnet"], "unknown network 'alexnet'"), (["unet", "--side", "40"], "multiples of 16")],
-)
-def test_size_command_refuses_in_words(arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        registry.main([*arguments, "--width", "0.25"])
-    assert message in capsys.readouterr().err
 
 
 def test_the_normalization_of_a_baseline_can_be_chosen():

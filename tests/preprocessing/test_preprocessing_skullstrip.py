@@ -11,7 +11,6 @@ from msnmo_bids.preprocessing import skullstrip
 from msnmo_bids.preprocessing.skullstrip import (
     bet_version,
     check_mask,
-    fill_holes,
     foreground_mask,
     largest_component,
     looks_stripped,
@@ -106,16 +105,6 @@ def test_largest_component_uses_26_neighbours():
     assert kept.sum() == 3
     assert kept[1, 1, 1]
     assert not largest_component(np.zeros((3, 3, 3), bool)).any()
-
-
-def test_fill_holes_keeps_what_is_open_to_the_border():
-    mask = np.zeros((7, 7, 7), bool)
-    mask[1:6, 1:6, 1:6] = True
-    mask[3, 3, 3] = False
-    assert fill_holes(mask).sum() == 125
-    mask[3, 3, 4:] = False  # a channel to the outside
-    assert fill_holes(mask).sum() == mask.sum() == 122
-    assert fill_holes(np.ones((3, 3, 3), bool)).all()
 
 
 def volume_ml(mask: np.ndarray, zoom: float) -> float:

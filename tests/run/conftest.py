@@ -18,7 +18,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.cli.main import main
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.group import write as group_write
-from msnmo_bids.model.probe import Machine
+from msnmo_bids.model.device import Machine
 from msnmo_bids.model.weights import WeightsMetadata, hash_file, read_metadata
 from msnmo_bids.reports import participant
 from msnmo_bids.run import execute, plan

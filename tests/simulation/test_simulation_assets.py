@@ -120,7 +120,7 @@ def test_lesions_of_ms_gather_where_they_are_frequent_and_others_do_not(brain):
 def test_a_place_without_lesions_is_not_excluded(brain):
     head = with_frequency(brain, lesion_frequency([lesion(HORN)]))
     stamper = Stamper(head, np.random.default_rng(0), None)
-    voxels, sums = stamper.candidates("juxtacortical", gather=True)
-    assert len(voxels) == len(stamper.candidates("juxtacortical")[0])
+    voxels, sums = stamper.places.candidates("juxtacortical", gather=True)
+    assert len(voxels) == len(stamper.places.candidates("juxtacortical")[0])
     assert np.diff(sums, prepend=0.0).min() > 0
     assert sums[-1] == 1.0

@@ -154,7 +154,7 @@ def test_lesions_lie_at_the_ventricle_that_they_are_named_after(tiny_head):
         ("third_ventricle", Tissue.THIRD_VENTRICLE),
         ("fourth_ventricle", Tissue.FOURTH_VENTRICLE),
     ):
-        voxels = np.unravel_index(stamper.candidates(place)[0], tiny_head.tissue.shape)
+        voxels = np.unravel_index(stamper.places.candidates(place)[0], tiny_head.tissue.shape)
         own = np.argwhere(tiny_head.tissue == kind)
         nearest = [np.linalg.norm(own - voxel, axis=1).min() for voxel in np.transpose(voxels)]
         assert nearest
@@ -390,7 +390,7 @@ def test_ovoids_at_the_ventricle_stand_on_it(tiny_head):
     lateral = tiny_head.to_lateral.astype(float)
     slopes = np.gradient(lateral)
     angles = []
-    for flat in stamper.candidates("periventricular")[0][::400]:
+    for flat in stamper.places.candidates("periventricular")[0][::400]:
         voxel = np.array(np.unravel_index(flat, lateral.shape))
         away = np.array([slope[tuple(voxel)] for slope in slopes])
         axis = stamper._axes("periventricular", voxel.astype(float))[:, 0]

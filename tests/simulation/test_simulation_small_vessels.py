@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from msnmo_bids.simulation import small_vessels
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue
 from msnmo_bids.simulation.contrast import flair
+from msnmo_bids.simulation.deformation import aged
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.sample import simulate_scan
 
@@ -64,7 +64,7 @@ def test_a_lacune_is_dark(tiny_head):
 
 
 def test_ventricles_of_the_old_are_wider_and_lesions_keep_off_the_fluid(tiny_head):
-    head = small_vessels.aged(tiny_head, np.random.default_rng(1))
+    head = aged(tiny_head, np.random.default_rng(1))
     before, after = (h.tissue == Tissue.LATERAL_VENTRICLE for h in (tiny_head, head))
     assert after.sum() > before.sum()
     assert (after | ~before).all()

@@ -9,8 +9,7 @@ import pytest
 
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.model import device as device_module
-from msnmo_bids.model import probe as machine
-from msnmo_bids.model.probe import Machine
+from msnmo_bids.model.device import Machine
 
 
 def crash(device: str, precision: str) -> Machine:
@@ -29,24 +28,24 @@ def fail(device: str, precision: str) -> Machine:
 
 
 def test_a_probe_that_crashes_means_the_cpu(monkeypatch):
-    monkeypatch.setattr(machine, "_probe", crash)
-    found = machine.probe("auto", "auto")
+    monkeypatch.setattr(device_module, "_probe", crash)
+    found = device_module.probe("auto", "auto")
     assert (found.device, found.precision) == ("cpu", "fp32")
     assert "probe of the device crashed" in found.warnings[0]
     with pytest.raises(MsnmoError, match="cuda:1 does not compute"):
-        machine.probe("cuda:1", "auto")
+        device_module.probe("cuda:1", "auto")
 
 
 def test_what_the_probe_says_comes_through(monkeypatch):
-    monkeypatch.setattr(machine, "_probe", warn)
-    assert machine.probe("auto", "auto") == Machine("cpu", "bf16", (), ("the driver is old",))
-    monkeypatch.setattr(machine, "_probe", fail)
+    monkeypatch.setattr(device_module, "_probe", warn)
+    assert device_module.probe("auto", "auto") == Machine("cpu", "bf16", (), ("the driver is old",))
+    monkeypatch.setattr(device_module, "_probe", fail)
     with pytest.raises(MsnmoError, match="Choose --device cpu"):
-        machine.probe("cuda", "auto")
+        device_module.probe("cuda", "auto")
 
 
 def test_the_real_probe():
-    device, precision, gpus, _ = machine._probe("cpu", "auto")
+    device, precision, gpus, _ = device_module._probe("cpu", "auto")
     assert (device, precision in ("bf16", "fp32"), gpus) == ("cpu", True, ())
 
 
@@ -65,19 +64,19 @@ def gpus(monkeypatch):
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_gpus_that_compute_are_taken(gpus, device):
-    found = machine._probe(device, "auto")
+    found = device_module._probe(device, "auto")
     assert found[:3] == ("cuda", "fp32", (1, 2))
     assert found.warnings == ("The GPU cuda:0 is left out: it is busy",)
 
 
 def test_a_gpu_that_was_named_is_the_only_one(gpus):
-    assert machine._probe("cuda:1", "auto")[:3] == ("cuda:1", "bf16", ())
+    assert device_module._probe("cuda:1", "auto")[:3] == ("cuda:1", "bf16", ())
 
 
 def test_without_a_gpu_that_works_the_cpu_computes(gpus, caplog):
     gpus.update({"cuda:1": "it is too small", "cuda:2": "it is too small"})
     with caplog.at_level(logging.WARNING):
-        found = machine._probe("auto", "fp32")
+        found = device_module._probe("auto", "fp32")
     assert found == Machine("cpu", "fp32", (), ("Computing on the CPU: it is busy",))
     with pytest.raises(MsnmoError, match="cuda does not compute: it is busy"):
-        machine._probe("cuda", "auto")
+        device_module._probe("cuda", "auto")

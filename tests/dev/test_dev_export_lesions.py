@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from dev import density
+from dev import export_lesions
 from dev.brains import make_brain, write_brain
 from msnmo_bids.model.joint import JointNetwork
 
@@ -35,8 +35,8 @@ def test_most_brains_lie_within_the_limit_and_others_do_not(
     for number in range(84):
         write_brain(tmp_path / f"{number:05d}.npz", brain(number))
     real = [[brain(100), brain(101)], [brain(102)]]
-    monkeypatch.setattr(density, "real_brains", lambda folder, without: (real, [1.0, 1.0]))
-    found, limit = density.with_density(network, tmp_path, tmp_path / "prepared", 80)
+    monkeypatch.setattr(export_lesions, "real_brains", lambda folder, without: (real, [1.0, 1.0]))
+    found, limit = export_lesions.with_density(network, tmp_path, tmp_path / "prepared", 80)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value)
 
