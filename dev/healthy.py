@@ -28,7 +28,7 @@ _SIDE = 160
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 
 
-def make_head(number: int, assets: SimulationAssets) -> dict[str, np.ndarray]:
+def make_head(number: int, assets: SimulationAssets) -> tuple[np.ndarray, float]:
     """Simulate a head without lesions.
 
     Parameters
@@ -40,9 +40,10 @@ def make_head(number: int, assets: SimulationAssets) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to ndarray
-        ``image``, (160, 160, 160) float16, z-scores, background 0; ``voxel``, its voxels' volume
-        (mm³).
+    image : ndarray of float16, (160, 160, 160)
+        z-scores, background 0.
+    voxel : float
+        Volume of a voxel (mm³).
     """
     rng = np.random.default_rng((SEED, number))
     head = assets.heads[number % len(assets.heads)]
@@ -53,7 +54,7 @@ def make_head(number: int, assets: SimulationAssets) -> dict[str, np.ndarray]:
     )
     cube, brain, _ = prepared_scan(scan, rng, (_SIDE,) * 3)
     voxel = brain.sum() * scan.zooms.prod() / (cube != 0).sum()
-    return {"image": cube.astype(np.float16), "voxel": np.float32(voxel)}
+    return cube.astype(np.float16), float(voxel)
 
 
 def marked_volumes(
@@ -87,18 +88,19 @@ def main() -> None:
         file = options.out / f"{number:05d}.npz"
         if not file.exists():
             assets = assets or assets_of(options)
+            made, size = make_head(number, assets)
             with atomic_path(file) as temporary:
-                np.savez_compressed(temporary, **make_head(number, assets))
+                np.savez_compressed(temporary, image=made, voxel=size)
         with np.load(file) as head:
             image, voxel = head["image"], float(head["voxel"])
         for name, network in networks.items():
             marked = marked_volumes(predict_cube(network, image), voxel, _THRESHOLDS)
-            rows.append({"run": name, "head": number, **marked})
+            rows.append({"run": name, "head": number} | {str(k): v for k, v in marked.items()})
     if rows:
         table = pd.DataFrame(rows)
         table.to_csv(options.out / "healthy.tsv", sep="\t", index=False, float_format="%.3f")
-        volumes = table.groupby("run")[list(_THRESHOLDS)]
-        little = volumes.agg(lambda column: (column < LITTLE).sum())
+        volumes = table.drop(columns="head").groupby("run")
+        little = table.set_index("run").drop(columns="head").lt(LITTLE).groupby("run").sum()
         print(f"heads of {options.count} with less than {LITTLE} ml:\n{little}")
         print(f"median, ml:\n{volumes.median().round(2)}\nmost, ml:\n{volumes.max().round(1)}")
 
