@@ -3,14 +3,17 @@
 ``python -m benchmarks.one_scan BIDS_DIR PARTICIPANT [--session S] [--nprocs 2] [--runs 3] [-- …]``
 
 Prints a table: wall seconds of the whole program (start, imports and validation included), and the
-largest memory that all its processes held together (proportional set size, sampled).
+largest memory that all its processes held together (proportional set size, sampled); then the
+median of what each step took (`run.json`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -57,6 +60,13 @@ def run_once(arguments: list[str]) -> tuple[float, float, int]:
     return seconds, peak[0], code
 
 
+def steps_of_run(out: Path) -> dict[str, dict[str, float]]:
+    """Return what each step of a run's one scan took, from its `run.json`."""
+    [record] = out.glob("logs/*/run.json")
+    [scan] = json.loads(record.read_text(encoding="utf-8"))["Scans"]
+    return scan["Steps"]
+
+
 def main() -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -70,6 +80,8 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     print("run\twall_s\tpeak_GiB\texit_code")
+    steps: dict[str, list[dict[str, float]]] = {}
+    walls = []
     for number in range(asked.runs):
         with tempfile.TemporaryDirectory() as scratch:
             arguments = [
@@ -80,7 +92,14 @@ def main() -> None:
             if asked.session:
                 arguments += ["--session-label", asked.session]
             seconds, peak, code = run_once(arguments)
+            for name, cost in steps_of_run(Path(scratch, "out")).items():
+                steps.setdefault(name, []).append(cost)
+        walls.append(seconds)
         print(f"{number + 1}\t{seconds:.1f}\t{peak:.2f}\t{code}", flush=True)
+    print(f"median\t{statistics.median(walls):.1f}\n\nstep\twall_s\tcpu_s")
+    for name, costs in steps.items():
+        wall, cpu = (statistics.median(c[k] for c in costs) for k in ("WallSeconds", "CPUSeconds"))
+        print(f"{name}\t{wall:.1f}\t{cpu:.1f}")
 
 
 if __name__ == "__main__":
