@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.lesions.pipeline import CONNECTIVITY_26
+from msnmo_bids.lesions.threshold import CONNECTIVITY_26
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from dev.brains import read_brain
 from dev.leave_one_source_out import load_network
 from dev.train_lesions import real_brains
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST

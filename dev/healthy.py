@@ -17,7 +17,7 @@ from dev.asset_options import add_asset_options, assets_of
 from dev.leave_one_source_out import load_network, predict_cube
 from dev.simulated_people import HEALTHY, protocol_of
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.sample import prepared_scan, simulate_visits
 

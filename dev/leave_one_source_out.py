@@ -29,7 +29,7 @@ from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.labelled.samples import read_cubes
-from msnmo_bids.lesions.pipeline import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
+from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
@@ -158,7 +158,7 @@ def step_table(grid: pd.DataFrame) -> pd.DataFrame:
 def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
     """Return the DSC of each scan for each threshold and smallest lesion.
 
-    The masks are those of :func:`~msnmo_bids.lesions.pipeline.find_lesions`, counted component by
+    The masks are those of :func:`~msnmo_bids.lesions.threshold.find_lesions`, counted component by
     component so that each threshold is labelled once.
     """
     rows = []

@@ -28,7 +28,7 @@ from scipy import ndimage
 from dev.export_diagnosis import with_branch
 from dev.leave_one_source_out import load_network
 from dev.sources import SOURCES, source_of
-from msnmo_bids.lesions.pipeline import CONNECTIVITY_26, LesionCriteria
+from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST

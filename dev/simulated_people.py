@@ -17,8 +17,8 @@ import numpy as np
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions, label_lesions
 from msnmo_bids.lesions.regions import Regions, locate_regions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions, label_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube

@@ -18,7 +18,7 @@ from dev.simulated_people import HEALTHY, SICK, corrected_regions
 from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.lesions.descriptors import describe_lesions
-from msnmo_bids.lesions.pipeline import find_lesions
+from msnmo_bids.lesions.threshold import find_lesions
 from msnmo_bids.model.inference import LesionClassification, Prediction, classify_lesions, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube

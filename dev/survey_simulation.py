@@ -21,8 +21,8 @@ import pandas as pd
 from scipy import ndimage
 
 from dev.asset_options import add_asset_options, assets_of
-from msnmo_bids.lesions.pipeline import LesionCriteria
 from msnmo_bids.lesions.regions import REGIONS
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Tissue
 from msnmo_bids.simulation.assets import SimulationAssets

@@ -1,4 +1,8 @@
-"""The decision on a scan: which diagnosis is named, or why none is."""
+"""The decision on a scan: which diagnosis is named, or why none is.
+
+The classes are those of the weights (`class_names`), which have them from the training
+(``msnmo-train --classes``, `JointConfig.classes` in ``model/config.py``).
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the draft BIDS execution specification."""
+    """Exit codes of the draft BIDS execution specification.
+
+    ``run/record.py`` chooses that of a run of which some scans failed.
+    """
 
     OK = 0
     FAILURE = 1

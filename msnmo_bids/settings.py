@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import permutations, product
 
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 
 SKULL_STRIP_CHOICES = ("auto", "bet", "deepbet", "skip")
 BIAS_CORRECTION_CHOICES = ("auto", "ants", "antspyx", "skip")

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.pipeline import LesionCriteria, label_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, label_lesions
 
 #: Columns of a scan's row, in order.
 MASK_METRICS = ("dsc", "ppv", "tpr", "vd", "lesion_f1", "lesion_tpr", "lesion_fpr", "hd95", "assd")

@@ -15,8 +15,8 @@ from msnmo_bids.errors import MsnmoError
 from msnmo_bids.interfaces.base import BrainInputSpec, StepInterface, load_array, write_like
 from msnmo_bids.lesions.descriptors import describe_lesions
 from msnmo_bids.lesions.morphometry import measure_lesions
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.lesions.regions import Regions, locate_regions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.cube import CubeTransform, from_cube
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
-from msnmo_bids.lesions.pipeline import Lesions
 from msnmo_bids.lesions.regions import (
     LOCATIONS,
     REGIONS,
@@ -18,6 +17,7 @@ from msnmo_bids.lesions.regions import (
     assign_regions,
     lesion_locations,
 )
+from msnmo_bids.lesions.threshold import Lesions
 
 #: A sphere of 3 mm; smaller lesions are counted apart (mm³).
 SMALL_LESION = 14.0

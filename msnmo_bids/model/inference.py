@@ -1,4 +1,7 @@
-"""Inference on one preprocessed volume: lesion probability, diagnosis, class activation maps."""
+"""Inference on one preprocessed volume: lesion probability, diagnosis, class activation maps.
+
+What is a lesion is decided behind it (``lesions/threshold.py``).
+"""
 
 from __future__ import annotations
 

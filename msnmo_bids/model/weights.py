@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE

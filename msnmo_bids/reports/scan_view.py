@@ -1,4 +1,4 @@
-"""What a participant's page shows of a scan, and the record of how its results were made."""
+"""What a participant's page shows of a scan: scores, figures, the table of its lesions, methods."""
 
 from __future__ import annotations
 

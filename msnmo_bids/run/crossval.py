@@ -93,7 +93,7 @@ def _train(
     models: Sequence[str],
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
-    from msnmo_bids.lesions.pipeline import LesionCriteria
+    from msnmo_bids.lesions.threshold import LesionCriteria
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
 

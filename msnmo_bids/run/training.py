@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.run.checks import work_folder
@@ -282,7 +282,7 @@ def _fit(
     """Train, test on the validation scans and write the weights; return their file."""
     import torch
 
-    from msnmo_bids.lesions.pipeline import LesionCriteria
+    from msnmo_bids.lesions.threshold import LesionCriteria
     from msnmo_bids.training.crossval import divide, usable
     from msnmo_bids.training.fitting import fit, write_site_weights
     from msnmo_bids.training.scoring import evaluate_scan, write_rows

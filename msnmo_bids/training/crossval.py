@@ -18,7 +18,7 @@ from torch import nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.training.config import TrainingConfig

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import nn
 
 from msnmo_bids.errors import UsageError
-from msnmo_bids.lesions.pipeline import LesionCriteria
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import TEMPERATURE_SCALING, Calibration
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointNetwork

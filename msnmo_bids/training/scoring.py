@@ -17,8 +17,8 @@ from msnmo_bids.evaluation.crossval import SCANS, scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.labelled.samples import NativeGrid, Sample
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
 from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.training.prepared import PreparedScan

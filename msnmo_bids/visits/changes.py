@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, sparse
 
-from msnmo_bids.lesions.pipeline import CONNECTIVITY_26
+from msnmo_bids.lesions.threshold import CONNECTIVITY_26
 from msnmo_bids.visits.rule import DEFAULT_RULE
 
 #: Share of a lesion within the border's width of another from which they are the same, moved.

@@ -25,7 +25,7 @@ from dev.leave_one_source_out import (
 from dev.pictures import disagreeing_slices
 from dev.sources import SOURCES, labelled_data, source_of
 from msnmo_bids.evaluation.metrics import compare_masks
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 
 DATA = Path(os.environ.get("MSNMO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

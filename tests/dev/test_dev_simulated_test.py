@@ -25,7 +25,7 @@ from dev.simulated_test import (
     truth_features,
 )
 from msnmo_bids.evaluation.plots import figure_file
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights

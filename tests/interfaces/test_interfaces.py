@@ -20,7 +20,7 @@ from msnmo_bids.interfaces.base import (
 from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict, SegmentLesions, _checked
 from msnmo_bids.interfaces.preprocessing import BrainMask, Conform
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork

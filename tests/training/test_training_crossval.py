@@ -17,7 +17,7 @@ from msnmo_bids.evaluation.crossval import scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig

@@ -21,7 +21,7 @@ from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import write_like
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform
 
 CLASSES = ("MS", "NMOSD")

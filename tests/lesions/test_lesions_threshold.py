@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from msnmo_bids.lesions.pipeline import LesionCriteria, find_lesions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 
 
 @settings(deadline=None, max_examples=60)

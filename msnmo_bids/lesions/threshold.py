@@ -1,4 +1,4 @@
-"""From a lesion probability to lesions: the one chain of app, cross-validation and benchmarks.
+"""From a lesion probability to lesions, by threshold and smallest lesion: the one chain of all.
 
 The options read their defaults here, so numpy and scipy are imported only where they compute.
 """
