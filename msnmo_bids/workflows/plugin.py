@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -72,10 +73,17 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self._usage: tuple[str, Usage] | None = None
 
     def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
-        """Execute the graph and leave no process behind, however the run ends."""
+        """Execute the graph and leave no process behind, however the run ends.
+
+        Nipype collects garbage before it submits nodes. What is there when the run begins stays
+        until its end and is not looked through each time.
+        """
+        gc.collect()
+        gc.freeze()
         try:
             super().run(graph, config, updatehash=updatehash)
         finally:
+            gc.unfreeze()
             for worker in self._workers:
                 worker.stop()
             self._workers.clear()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -142,6 +143,15 @@ def test_scans_finish_one_after_the_other(tmp_path):
         ),
     )
     assert order == [f"scan_{name}_wf" for name in "aabbccdd"]
+
+
+def test_what_was_there_before_is_not_collected_at_each_node(tmp_path):
+    """A session of minutes holds millions of objects, and Nipype looks for garbage at each node."""
+    frozen: list[int] = []
+    follow = lambda *_: frozen.append(gc.get_freeze_count())  # noqa: E731
+    run(tmp_path, {"a": "pass"}, plugin_args={"n_procs": 1}, on_event=follow)
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_few_scans_are_under_way_at_once(tmp_path):
