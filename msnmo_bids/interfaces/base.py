@@ -22,7 +22,11 @@ class StepInterface(SimpleInterface):
     A subclass defines ``input_spec``, ``output_spec`` and ``_compute``. A :class:`MsnmoError` that
     ``_compute`` raises is written into the node's folder before Nipype turns it into text, so that
     the run can report the problem and the remedy whatever plugin ran the node.
+
+    ``library`` is what the step imports that takes seconds: it goes to a worker that has it.
     """
+
+    library = ""
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         """Do the work in the node's own folder and return its outputs by name."""

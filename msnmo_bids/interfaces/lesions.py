@@ -56,6 +56,7 @@ class Predict(StepInterface):
         If the weights lack a task that is wanted, or the network's output is not finite.
     """
 
+    library = "torch"
     input_spec = _PredictInputSpec
     output_spec = _PredictOutputSpec
 
@@ -221,6 +222,7 @@ class _ClassifyOutputSpec(TraitedSpec):
 class ClassifyLesions(StepInterface):
     """Classify a scan by its lesions, and tell what each adds."""
 
+    library = "torch"
     input_spec = _ClassifyInputSpec
     output_spec = _ClassifyOutputSpec
 

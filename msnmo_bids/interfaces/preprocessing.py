@@ -71,6 +71,7 @@ class _DeepBETInputSpec(BaseInterfaceInputSpec):
 class DeepBET(StepInterface):
     """Brain mask by deepbet's convolutional network; of a stripped image, what is there."""
 
+    library = "torch"
     input_spec = _DeepBETInputSpec
     output_spec = _MaskOutputSpec
 

@@ -93,7 +93,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
         if getattr(node.interface, "terminal_output", "") == "stream":
             node.interface.terminal_output = "allatonce"
         gpu = self._free_gpu() if node.is_gpu_node() else None
-        worker = self._free_worker(type(node.interface).__name__, gpu)
+        worker = self._free_worker(warm(node.interface), gpu)
         worker.submit(node, updatehash, self._taskid)
         self._task_obj[self._taskid] = worker
         return self._taskid
@@ -104,14 +104,14 @@ class WorkerPoolPlugin(MultiProcPlugin):
         self._gpu_load[gpu] += 1
         return gpu
 
-    def _free_worker(self, interface: str, gpu: str | None) -> _Worker:
+    def _free_worker(self, needed: str, gpu: str | None) -> _Worker:
         """Return an idle worker with that GPU (or without any), best one with warm libraries."""
         self._workers = [worker for worker in self._workers if worker.busy or worker.alive]
         idle = [worker for worker in self._workers if not worker.busy and worker.gpu == gpu]
         if not idle:
             idle = [_Worker(self.plugin_args, gpu)]
             self._workers += idle
-        return max(idle, key=lambda worker: interface in worker.history)
+        return max(idle, key=lambda worker: needed in worker.history)
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
         """Look for nodes to start, but only after one has ended: nothing else frees any."""
@@ -170,6 +170,11 @@ class WorkerPoolPlugin(MultiProcPlugin):
         """Nothing to close: ``run`` ends the workers."""
 
 
+def warm(interface: Any) -> str:
+    """Return what a worker has loaded after a step: its library, or what the step itself needs."""
+    return getattr(interface, "library", "") or type(interface).__name__
+
+
 class _Worker:
     """A process that runs one node at a time."""
 
@@ -203,7 +208,7 @@ class _Worker:
 
     def submit(self, node: Any, updatehash: bool, taskid: int) -> None:
         self._node, self._taskid = node, taskid
-        self.history.add(type(node.interface).__name__)
+        self.history.add(warm(node.interface))
         try:
             self._connection.send((node, updatehash, taskid))
         except (BrokenPipeError, ConnectionResetError):  # it died while idle: `result` tells

@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict
+from msnmo_bids.interfaces.preprocessing import Conform, DeepBET, N4AntsPyX
 from msnmo_bids.workflows.execution import Failure, run_workflow
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin, warm
 from msnmo_bids.workflows.resources import Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
@@ -152,6 +156,17 @@ def test_what_was_there_before_is_not_collected_at_each_node(tmp_path):
     run(tmp_path, {"a": "pass"}, plugin_args={"n_procs": 1}, on_event=follow)
     assert min(frozen) > 10_000
     assert gc.get_freeze_count() == 0
+
+
+def test_a_step_goes_to_the_worker_that_has_its_library():
+    plugin = WorkerPoolPlugin({"n_procs": 3})
+    idle = [
+        SimpleNamespace(busy=False, alive=True, gpu=None, history={name})
+        for name in ("Conform", warm(DeepBET()), warm(N4AntsPyX()))
+    ]
+    plugin._workers = list(idle)
+    for step, worker in ((Predict(), 1), (ClassifyLesions(), 1), (N4AntsPyX(), 2), (Conform(), 0)):
+        assert plugin._free_worker(warm(step), None) is idle[worker]
 
 
 def test_few_scans_are_under_way_at_once(tmp_path):
