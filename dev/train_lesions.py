@@ -135,7 +135,9 @@ def main() -> None:
         checkpoint_seconds=120,
         log_every=50,
     )
-    loss = JointLoss(LossConfig(bce_weight=1.0, skip_empty_dice=True, cross_weight=0.0))
+    loss = JointLoss(
+        LossConfig(bce_weight=1.0, batch_dice=True, dice_smoothing=10.0, cross_weight=0.0)
+    )
     with process_group() as ranks:
         trainer = Trainer(network, loss, config, source, options.out, ranks=ranks)
         try:

@@ -353,6 +353,10 @@ class LossConfig(Settings):
         Added to numerator and denominator of the soft Dice (Eq. 13).
     bce_weight : float
         Weight of a voxel-wise binary cross entropy beside the Dice loss; above 0 is DiceCE.
+    batch_dice : bool
+        One Dice over the voxels of all samples that are computed together: what is marked in a
+        sample without lesions then counts as in one with lesions, and a small lesion no more than
+        its voxels. The losses of the parts of a batch do not add up to that of the batch.
     skip_empty_dice : bool
         Leave samples whose mask is empty out of the Dice loss (the cross entropy keeps them).
     cross_scale_weights : tuple of float
@@ -375,6 +379,7 @@ class LossConfig(Settings):
     cross_weight: float = 1.0
     dice_smoothing: float = 1e-5
     bce_weight: float = 0.0
+    batch_dice: bool = False
     skip_empty_dice: bool = False
     cross_scale_weights: tuple[float, ...] = (0.25, 0.25, 0.5)
     cross_activation: str = "sigmoid"
@@ -386,6 +391,8 @@ class LossConfig(Settings):
         for name in ("segmentation_weight", "classification_weight", "cross_weight", "bce_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or above, not {getattr(self, name)}")
+        if self.batch_dice and self.skip_empty_dice:
+            raise ValueError("batch_dice is over all samples: skip_empty_dice leaves some out")
         if self.dice_smoothing <= 0:
             raise ValueError("dice_smoothing must be above 0: an empty mask divides by it")
         if not 0 <= self.label_smoothing < 1:

@@ -156,6 +156,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Return 1 - Dice (Eq. 13), averaged over the samples; with ``bce_weight`` the DiceCE.
 
+    With ``batch_dice`` it is the Dice over the voxels of all samples.
+
     `logits` and `mask` are ``(B, 1, D, H, W)``; `shares` are those of a part of a larger batch, as
     in :meth:`JointLoss.forward`.
     """
@@ -164,7 +166,10 @@ def segmentation_loss(
     logits, mask = logits.float(), mask.float()
     dice_share, voxel_share = (1.0, 1.0) if shares is None else shares[:2]
     smoothing = config.dice_smoothing
-    dice = DiceLoss(sigmoid=True, smooth_nr=smoothing, smooth_dr=smoothing, reduction="none")
+    dice = DiceLoss(
+        sigmoid=True, smooth_nr=smoothing, smooth_dr=smoothing, batch=config.batch_dice,
+        reduction="none",
+    )  # fmt: skip
     losses = dice(logits, mask).flatten()
     kept = _lesioned(mask) if config.skip_empty_dice else torch.ones_like(losses).bool()
     loss = dice_share * losses[kept].sum() / kept.sum().clamp(min=1)

@@ -185,3 +185,16 @@ def test_cross_loss_teaches_both_subnetworks():
         tensor.requires_grad_()
     JointLoss()(output, lesion_mask(), torch.tensor([0, 1])).cross.backward()
     assert all(tensor.grad.abs().sum() > 0 for tensor in tensors)
+
+
+def test_dice_over_the_batch_counts_what_is_marked_in_a_sample_without_lesions():
+    mask = torch.zeros(2, 1, 8, 8, 8)
+    mask[0, :, 2:6, 2:6, 2:6] = 1
+    logits = torch.where(mask > 0, 20.0, -20.0)
+    config = LossConfig(batch_dice=True, dice_smoothing=1.0)
+    assert segmentation_loss(logits, mask, config) == pytest.approx(0.0, abs=1e-5)
+    logits[1, :, :4, :4, :4] = 20.0  # as much again, where nothing is
+    expected = 1 - (2 * 64 + 1) / (64 + 128 + 1)
+    assert segmentation_loss(logits, mask, config) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="skip_empty_dice"):
+        LossConfig(batch_dice=True, skip_empty_dice=True)
