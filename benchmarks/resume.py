@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-RUN = Path(__file__).resolve().parent.parent / "run.py"
+from benchmarks.one_scan import RUN
+
 _FIRST = "sub-01"
 
 

@@ -129,17 +129,29 @@ class CropSource:
                 image = _at_level(image, lesions, contrast, rng)
             elif rng.random() < settings.faded:
                 image = _faded(image, lesions, inside, rng)
-            if person is None or rng.random() >= settings.added:
-                if self.real and rng.random() < settings.carried:
-                    image, lesions = self._carry(image, lesions, inside, window, person, rng)
-            else:
-                image, lesions = self._add(image, lesions, inside, window, rng)
+            image, lesions = self._with_others(image, lesions, inside, window, person, rng)
         if rng.random() < settings.leaked:
             image, inside = _leak(image, inside, rng)
         image, lesions = _degrade(image, lesions, settings, rng)
         image = _recoloured(image, settings, rng) * inside
         mask = ((lesions >= 0.5) & inside).to(torch.uint8)
         return Sample(image.numpy(), mask.numpy(), None)
+
+    def _with_others(
+        self,
+        image: Tensor,
+        lesions: Tensor,
+        inside: Tensor,
+        window: _Window,
+        person: int | None,
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Carry over or add lesions that are not the brain's own, or leave it as it is."""
+        if person is not None and rng.random() < self.settings.added:
+            return self._add(image, lesions, inside, window, rng)
+        if self.real and rng.random() < self.settings.carried:
+            return self._carry(image, lesions, inside, window, person, rng)
+        return image, lesions
 
     def _carry(
         self,
@@ -294,8 +306,8 @@ def _emptied(
     if not near.any() or clean.sum() < 100:
         return image
     weight = _smooth(clean, 13)
-    level = torch.where(weight > 0.01, _smooth(image * clean, 13) / weight.clamp(min=0.01),
-                        image[clean > 0].median())  # fmt: skip
+    around = _smooth(image * clean, 13) / weight.clamp(min=0.01)
+    level = torch.where(weight > 0.01, around, image[clean > 0].median())
     spread = (image - level)[clean > 0].std() * _noise_field(image.shape, 3, rng)
     share = _smooth(near.float(), 3)
     filled = torch.minimum(level + 0.7 * spread, image + 0.3)

@@ -61,13 +61,8 @@ def marked_volumes(
     probability: np.ndarray, voxel: float, thresholds: tuple[float, ...]
 ) -> dict[float, float]:
     """Return the volume of the lesions above each threshold (ml) for voxels of `voxel` mm³."""
-    return {
-        threshold: float(
-            (find_lesions(probability, voxel, LesionCriteria(threshold)).labels > 0).sum()
-            * voxel / 1000
-        )
-        for threshold in thresholds
-    }  # fmt: skip
+    found = {t: find_lesions(probability, voxel, LesionCriteria(t)) for t in thresholds}
+    return {t: float(np.count_nonzero(lesions.mask) * voxel / 1000) for t, lesions in found.items()}
 
 
 def main() -> None:

@@ -167,9 +167,12 @@ def segmentation_loss(
     dice_share, voxel_share = (1.0, 1.0) if shares is None else shares[:2]
     smoothing = config.dice_smoothing
     dice = DiceLoss(
-        sigmoid=True, smooth_nr=smoothing, smooth_dr=smoothing, batch=config.batch_dice,
+        sigmoid=True,
+        smooth_nr=smoothing,
+        smooth_dr=smoothing,
+        batch=config.batch_dice,
         reduction="none",
-    )  # fmt: skip
+    )
     losses = dice(logits, mask).flatten()
     kept = _lesioned(mask) if config.skip_empty_dice else torch.ones_like(losses).bool()
     loss = dice_share * losses[kept].sum() / kept.sum().clamp(min=1)

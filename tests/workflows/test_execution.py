@@ -150,7 +150,7 @@ def test_scans_finish_one_after_the_other(tmp_path):
 
 
 def test_what_was_there_before_is_not_collected_at_each_node(tmp_path):
-    """A session of minutes holds millions of objects, and Nipype looks for garbage at each node."""
+    """Much is in memory before a run, and Nipype looks for garbage at each node."""
     frozen: list[int] = []
     follow = lambda *_: frozen.append(gc.get_freeze_count())  # noqa: E731
     run(tmp_path, {"a": "pass"}, plugin_args={"n_procs": 1}, on_event=follow)
