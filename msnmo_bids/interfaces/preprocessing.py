@@ -162,7 +162,6 @@ class _N4AntsPyXInputSpec(BaseInterfaceInputSpec):
     n_iterations = traits.List(
         traits.Int, [50, 50, 50, 50], usedefault=True, desc="most iterations a level"
     )
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads")
 
 
 class _N4AntsPyXOutputSpec(TraitedSpec):
@@ -182,7 +181,6 @@ class N4AntsPyX(StepInterface):
             Path(self.inputs.mask_file),
             field,
             n_iterations=tuple(self.inputs.n_iterations),
-            n_threads=self.inputs.num_threads,
         )
         return {"bias_image": str(field)}
 

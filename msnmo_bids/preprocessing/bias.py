@@ -20,6 +20,9 @@ from msnmo_bids.preprocessing.geometry import with_equal_forms
 
 GRID_MM = 4.0
 CONVERGENCE_THRESHOLD = 1e-7
+#: On every machine, however many cores it has: the digits of N4 depend on it, and on nothing else.
+N4_THREADS = 2
+ITK_THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 _OWN_FIELD = "Try --bias-correction skip for this scan"
 
 
@@ -65,7 +68,6 @@ def n4_antspyx(
     field: Path,
     *,
     n_iterations: Sequence[int] = (50, 50, 50, 50),
-    n_threads: int = 1,
 ) -> Path:
     """Fit the bias field with the N4 of the Python package antspyx.
 
@@ -77,10 +79,8 @@ def n4_antspyx(
         Bias field to write (a factor, float32, the same grid); returned.
     n_iterations : sequence of int
         Most iterations of each level.
-    n_threads : int
-        Threads of ITK; in a process that has loaded ants already, the number it started with.
     """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
+    os.environ[ITK_THREADS] = str(N4_THREADS)  # read at import
     import ants
 
     source = nib.Nifti1Image.from_filename(image)

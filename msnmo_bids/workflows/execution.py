@@ -15,7 +15,7 @@ from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
-from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin, thread_limits
 from msnmo_bids.workflows.resources import Usage
 from msnmo_bids.workflows.steps import (
     BATCH,
@@ -164,7 +164,7 @@ def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exceptio
         if plugin == "MultiProc":
             workflow.run(plugin=WorkerPoolPlugin(arguments))
         else:
-            with job_environment(arguments.get("omp_nthreads")):
+            with thread_limits(arguments.get("omp_nthreads")):
                 workflow.run(plugin=plugin, plugin_args=arguments)
     except Exception as error:
         logger.debug("Nipype ended the run with an error", exc_info=True)

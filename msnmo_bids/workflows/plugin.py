@@ -31,9 +31,6 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: The GPU of a device that the user named (``cuda:1``): its process sees all, as this one does.
 NAMED = "named"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-#: With one thread ITK gives the same numbers on every machine, and in every order of the scans:
-#: it fixes the number for good when a process first uses it.
-_ITK_THREADS = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
 
 
 class WorkerPoolPlugin(MultiProcPlugin):
@@ -186,9 +183,9 @@ class _Worker:
         self._connection: Connection
         self._connection, theirs = context.Pipe()
         options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
-        with _thread_limits(plugin_args.get("omp_nthreads")):
+        with thread_limits(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
-            options["environ"] = {**os.environ, **_ITK_THREADS, **gpu_environment(gpu)}
+            options["environ"] = {**os.environ, **gpu_environment(gpu)}
             self._process = context.Process(
                 target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
             )
@@ -264,15 +261,8 @@ def _kill_group(pid: int | None) -> None:
             continue
 
 
-@contextmanager
-def job_environment(threads: int | None) -> Iterator[None]:
-    """Let a cluster's jobs inherit what the workers here are given: both compute alike."""
-    with _variables(_ITK_THREADS), _thread_limits(threads):
-        yield
-
-
-def _thread_limits(threads: int | None) -> AbstractContextManager[None]:
-    """Set the numerical libraries' thread counts while a process is started."""
+def thread_limits(threads: int | None) -> AbstractContextManager[None]:
+    """Set the numerical libraries' thread counts while workers or a cluster's jobs are started."""
     return _variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})
 
 

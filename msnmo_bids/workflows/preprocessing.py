@@ -22,7 +22,7 @@ from msnmo_bids.interfaces.preprocessing import (
     N4AntsPyX,
     Shrink,
 )
-from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
+from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM, ITK_THREADS, N4_THREADS
 from msnmo_bids.preprocessing.skullstrip import bet_version
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.resources import memory_gb
@@ -110,7 +110,10 @@ def init_preprocessing_wf(
         omp_nthreads=omp_nthreads,
     )
     bias_correction_wf = init_bias_correction_wf(
-        tool=settings.bias_correction, sloppy=settings.sloppy, voxels=voxels
+        tool=settings.bias_correction,
+        sloppy=settings.sloppy,
+        voxels=voxels,
+        omp_nthreads=omp_nthreads,
     )
     workflow.connect([
         (conform, skull_strip_wf, [("out_file", "inputnode.in_file"),
@@ -195,14 +198,14 @@ def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) ->
 
 
 def init_bias_correction_wf(
-    *, tool: str, sloppy: bool = False, voxels: int = 0
+    *, tool: str, sloppy: bool = False, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
     """Build the workflow that corrects the bias field and applies the brain mask.
 
     ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
     ``ants``, with ``n4_antspyx`` in its place for ``antspyx``, and with ``apply_mask`` alone for
-    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in one
-    thread: its sums depend on the number of threads.
+    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in
+    `N4_THREADS` threads everywhere: its sums depend on their number.
 
     Parameters
     ----------
@@ -238,7 +241,7 @@ def init_bias_correction_wf(
         outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
         return workflow
     shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
-    n4, (image, mask) = _n4_node(tool, n_iterations)
+    n4, (image, mask) = _n4_node(tool, n_iterations, omp_nthreads)
     fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
     outputnode.inputs.tool = {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
@@ -253,9 +256,11 @@ def init_bias_correction_wf(
     return workflow
 
 
-def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, str]]:
+def _n4_node(
+    tool: str, n_iterations: list[int], omp_nthreads: int
+) -> tuple[pe.Node, tuple[str, str]]:
     """Return the node that fits the bias field, and the names of its image and its mask."""
-    resources = {"n_procs": 1, "mem_gb": memory_gb("n4")}
+    resources = {"n_procs": min(N4_THREADS, omp_nthreads), "mem_gb": memory_gb("n4")}
     if tool == "antspyx":
         interface = N4AntsPyX(n_iterations=n_iterations)
         return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
@@ -266,6 +271,7 @@ def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, st
         convergence_threshold=CONVERGENCE_THRESHOLD,
         copy_header=True,
         save_bias=True,
+        environ={ITK_THREADS: str(N4_THREADS)},
     )
     return pe.Node(interface, name="n4", **resources), ("input_image", "mask_image")
 

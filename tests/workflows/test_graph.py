@@ -14,6 +14,7 @@ from phantoms import AFFINE, head
 
 from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 from msnmo_bids.model.weights import read_metadata
+from msnmo_bids.preprocessing.bias import ITK_THREADS, N4_THREADS
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.preprocessing import (
@@ -294,6 +295,8 @@ def test_the_version_of_bet_is_fsls_own(tmp_path, monkeypatch):
 def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, grid_mm):
     workflow = init_bias_correction_wf(tool="ants", sloppy=sloppy)
     assert type(workflow.get_node("n4").interface) is ants.N4BiasFieldCorrection
+    given = workflow.get_node("n4").inputs.environ
+    assert given[ITK_THREADS] == str(N4_THREADS)
     workflow.base_dir = str(tmp_path)
     workflow.config["execution"] = {"crashdump_dir": str(tmp_path)}
     image, mask = head(), (head() > 50).astype(np.uint8)
