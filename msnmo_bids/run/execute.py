@@ -44,6 +44,7 @@ from msnmo_bids.run.resources import check_plugin, choose_resources, set_environ
 from msnmo_bids.run.session import Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
+from msnmo_bids.workflows.resources import start_fork_server
 from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS, step_name
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
             logger.warning("%d scans are not complete: the reports say so", len(plan.to_run))
         logger.info("Reports written: %d", len(plan.subjects))
     elif plan.to_run or plan.comparisons:
-        process(options, with_machine(plan), session)
+        process(options, plan, session)
         return
     else:
         _nothing_to_do(options, plan)
@@ -105,12 +106,17 @@ def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
 def process(options: AppOptions, plan: Plan, session: Session) -> None:
     """Process the scans of a plan; the session gets log, counts and exit code.
 
-    The plan has at least one scan or comparison to run, device and precision resolved. What ends
-    the run before its end is raised after the record has been written.
+    The plan has at least one scan or comparison to run. What ends the run before its end is raised
+    after the record has been written.
     """
     resources = choose_resources(options)
     work_dir = work_folder(options)
     check_plugin(resources, work_dir)
+    set_environment(work_dir)
+    if resources.plugin == "MultiProc":  # its imports take as long as the probe of the machine
+        tools = (plan.settings.skull_strip, plan.settings.bias_correction)
+        start_fork_server(tools if plan.to_run else (), resources.omp_nthreads)
+    plan = with_machine(plan)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
     record.no_flair = list(plan.selection.without_flair)
     claims = Claims(record.output_dir / "logs", work_dir)
@@ -118,7 +124,6 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     session.open_log(record.folder)
     write_configuration(job, session.command)
     write_shared(options.bids_dir, options.output_dir, plan)
-    set_environment(work_dir)
     if options.clean_workdir:
         job.clean_work()
     total, count = len(plan.selection.scans), len(plan.to_run)

@@ -15,8 +15,8 @@ from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.interfaces.base import read_failure
-from msnmo_bids.workflows.plugin import WorkerPoolPlugin, thread_limits
-from msnmo_bids.workflows.resources import Usage
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin
+from msnmo_bids.workflows.resources import Usage, thread_limits
 from msnmo_bids.workflows.steps import (
     BATCH,
     LAST_NODE,
@@ -109,7 +109,7 @@ def run_workflow(
     before = set(crash_dir.glob("crash-*.txt"))
     for key, scan in scans.items():
         _prepare_work(Path(workflow.base_dir, *key.split(".")), (stamps or {}).get(scan.prefix))
-    _configure(workflow, crash_dir, stop_on_first_crash, poll=0.1 if plugin == "MultiProc" else 2)
+    _configure(workflow, crash_dir, stop_on_first_crash, poll=0.02 if plugin == "MultiProc" else 2)
     calls = _Calls(last_node, on_event)
     arguments = {**(plugin_args or {}), "status_callback": calls.guarded(calls.status)}
     if on_usage is not None and plugin == "MultiProc":

@@ -6,10 +6,11 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,17 +21,19 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.interfaces.base import write_failure
-from msnmo_bids.workflows.resources import Meter, Usage
+from msnmo_bids.workflows.resources import (
+    QUIET,
+    Meter,
+    Usage,
+    start_fork_server,
+    thread_limits,
+)
 from msnmo_bids.workflows.steps import scan_of
-
-#: Imported once by the fork server, so that a worker starts in milliseconds.
-PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
 
 #: The variable that says which GPUs a process sees; a process that sees one calls it ``cuda``.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: The GPU of a device that the user named (``cuda:1``): its process sees all, as this one does.
 NAMED = "named"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerPoolPlugin(MultiProcPlugin):
@@ -179,10 +182,10 @@ class _Worker:
         self.gpu = gpu
         context = get_context(plugin_args.get("mp_context") or "forkserver")
         if context.get_start_method() == "forkserver":
-            context.set_forkserver_preload(PRELOAD)
+            start_fork_server(threads=plugin_args.get("omp_nthreads"))
         self._connection: Connection
         self._connection, theirs = context.Pipe()
-        options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
+        options = {k: plugin_args.get(k) for k in ("worker_log", "log_level", "omp_nthreads")}
         with thread_limits(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
             options["environ"] = {**os.environ, **gpu_environment(gpu)}
@@ -261,34 +264,15 @@ def _kill_group(pid: int | None) -> None:
             continue
 
 
-def thread_limits(threads: int | None) -> AbstractContextManager[None]:
-    """Set the numerical libraries' thread counts while workers or a cluster's jobs are started."""
-    return _variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})
-
-
-@contextmanager
-def _variables(content: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in content}
-    os.environ.update(content)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
     """Run the nodes that come through the pipe until it is closed (a worker's main loop)."""
     os.setpgrp()  # a Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(cwd)
     os.environ.clear()
-    # Threads that wait by spinning starve each other where the cores are shared.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.update(options["environ"], NO_ET="1", NIPYPE_NO_ET="1", MPLBACKEND="Agg")
+    os.environ.update({**QUIET, **options["environ"], "MPLBACKEND": "Agg"})
+    if options["omp_nthreads"] and "torch" in sys.modules:  # the fork server's, however it began
+        sys.modules["torch"].set_num_threads(options["omp_nthreads"])
     _redirect_output(options["worker_log"])
     level = options["log_level"] or logging.ERROR
     for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):

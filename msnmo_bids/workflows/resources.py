@@ -1,12 +1,19 @@
-"""What the steps of a scan need (measured; ``benchmarks/`` has the table), and what they cost."""
+"""What the steps of a scan need (measured; ``benchmarks/`` has the table), and what they cost.
+
+And the process that workers are forked from, whose libraries are all that most steps wait for.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker, set_forkserver_preload
 from pathlib import Path
 
 #: Memory that a worker keeps once it has run a network (GB).
@@ -31,6 +38,14 @@ _NEEDS = {
     # Two visits on a grid of 1 mm around the brain, some 4 million voxels whatever the images'.
     "visits": (1.1, 26),
 }
+#: Imported once by the process that workers are forked from, so that these start in milliseconds.
+PRELOAD = ("torch", "msnmo_bids.interfaces.scan", "msnmo_bids.interfaces.lesions",
+           "msnmo_bids.interfaces.preprocessing", "matplotlib.pyplot")  # fmt: skip
+#: What a tool needs besides.
+_TOOL_PRELOAD = {"deepbet": "deepbet", "antspyx": "ants"}
+#: Threads that wait by spinning starve each other where the cores are shared.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg", "NO_ET": "1", "NIPYPE_NO_ET": "1"}
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: Of an image whose header cannot be read: its first node says what is wrong with it.
 _USUAL_VOXELS = 256 * 256 * 160
 
@@ -128,3 +143,43 @@ def _own_peak() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+
+
+def start_fork_server(tools: Iterable[str] = (), threads: int | None = None) -> None:
+    """Start the process that workers are forked from, and do not wait for what it imports.
+
+    Parameters
+    ----------
+    tools : iterable of str
+        Tools of the run (`ProcessingSettings`), whose libraries are imported, too.
+    threads : int, optional
+        Of a node's numerical libraries.
+    """
+    libraries = [_TOOL_PRELOAD[tool] for tool in tools if tool in _TOOL_PRELOAD]
+    set_forkserver_preload([*PRELOAD, *libraries])
+    resource_tracker.ensure_running()  # first: it unblocks the signal
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ours to handle
+    try:
+        with thread_limits(threads), _variables(QUIET):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
+def thread_limits(threads: int | None) -> AbstractContextManager[None]:
+    """Set the numerical libraries' thread counts while workers or a cluster's jobs are started."""
+    return _variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})
+
+
+@contextmanager
+def _variables(content: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in content}
+    os.environ.update(content)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,4 +1,7 @@
-"""How many voxels an image has, for the memory estimate."""
+"""How many voxels an image has, for the memory estimate; what workers start with."""
+
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -23,3 +26,26 @@ def test_an_unreadable_image_counts_as_a_usual_one(tmp_path):
 def test_large_images_need_more_memory():
     assert memory_gb("quality", 30_000_000) > memory_gb("quality", 3_000_000)
     assert memory_gb("n4", 30_000_000) == memory_gb("n4", 3_000_000)  # on a coarse grid
+
+
+def test_workers_start_with_their_libraries(tmp_path):
+    """In a process of its own: this one may have a fork server already."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from multiprocessing import get_context\n"
+        "from msnmo_bids.workflows.resources import start_fork_server\n"
+        "def say():\n"
+        "    import signal, torch\n"
+        "    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+        "    print(*({'torch', 'ants', 'deepbet'} & early), blocked, torch.get_num_threads())\n"
+        "early = set(sys.modules)\n"
+        "if __name__ == '__main__':\n"
+        "    start_fork_server(['antspyx'], threads=1)\n"
+        "    worker = get_context('forkserver').Process(target=say)\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+    )
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    *libraries, blocked, threads = said.stdout.split()
+    assert (sorted(libraries), blocked, threads) == (["ants", "torch"], "True", "1")
