@@ -28,7 +28,6 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.weights import WeightsMetadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
-from msnmo_bids.workflows.provenance import run_record
 
 # A busy machine is slow; that is not a failure.
 hypothesis_settings.register_profile(
@@ -96,6 +95,8 @@ def write_derivatives(
         metadata: WeightsMetadata = WEIGHTS,
         version: str = VERSION,
     ) -> list[Path]:
+        from msnmo_bids.workflows.scan import run_record  # it imports Nipype
+
         raw_image = identify(scan, glance(scan))
         stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
         made = made_images(scan.path)

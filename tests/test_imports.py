@@ -21,7 +21,6 @@ ROWS = (
     ("group", "training"),
     ("meta",),
     ("evaluation", "workflows"),
-    ("interfaces",),
     ("labelled", "reports", "simulation", "visits"),
     ("bids", "model"),
     ("diagnosis", "settings"),

@@ -93,7 +93,7 @@ def write_scan_derivatives(
     Images have the shape and the affine of the raw FLAIR and qform equal to sform. The lesion mask
     is the written probability above the threshold, voxel by voxel. The diagnosis file is written
     last: where it is, all the others are. Two runs write the same bytes. `provenance` holds what
-    the diagnosis files of a run share (:func:`msnmo_bids.workflows.provenance.run_record`).
+    the diagnosis files of a run share (:func:`msnmo_bids.workflows.scan.run_record`).
 
     Raises
     ------

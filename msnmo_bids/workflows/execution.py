@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
-from msnmo_bids.interfaces.base import read_failure
+from msnmo_bids.workflows.nodes import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, job_environment
 from msnmo_bids.workflows.resources import Usage
 from msnmo_bids.workflows.steps import (

@@ -19,12 +19,17 @@ from typing import Any
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import write_failure
+from msnmo_bids.workflows.nodes import write_failure
 from msnmo_bids.workflows.resources import Meter, Usage
 from msnmo_bids.workflows.steps import scan_of
 
 #: Imported once by the fork server, so that a worker starts in milliseconds.
-PRELOAD = ["nipype.pipeline.engine", "nibabel", "scipy.ndimage"]
+PRELOAD = [
+    "nipype.pipeline.engine",
+    "niworkflows.engine.workflows",
+    "nibabel",
+    "scipy.ndimage",
+]
 
 #: The variable that says which GPUs a process sees; a process that sees one calls it ``cuda``.
 VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -1,10 +1,12 @@
-"""From the raw FLAIR to the preprocessed one: orientation, brain mask, bias field."""
+"""From the raw FLAIR to the network's input: orientation, brain mask, bias field, cube."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import fsl
@@ -13,18 +15,21 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.preprocessing import (
-    ApplyMask,
-    BrainMask,
-    Conform,
-    DeepBET,
-    Foreground,
-    N4AntsPyX,
-    Shrink,
-)
+from msnmo_bids.preprocessing import bias
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
-from msnmo_bids.preprocessing.skullstrip import bet_version
+from msnmo_bids.preprocessing.cube import to_cube
+from msnmo_bids.preprocessing.geometry import ConformedGeometry, conform
+from msnmo_bids.preprocessing.skullstrip import (
+    STRIPPED_BEFORE,
+    ToolRecord,
+    bet_version,
+    check_mask,
+    deepbet_mask,
+    foreground_mask,
+    looks_stripped,
+)
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
 from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same
 
@@ -99,10 +104,10 @@ def init_preprocessing_wf(
     if look:
         workflow.__desc__ += "Images that came without a skull were found and not stripped again. "
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
-    check = Conform(
+    check = conform_step(
         in_file=str(scan.path), orientation=settings.assume_orientation, look_for_skull=look
     )
-    conform = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
+    first = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
     skull_strip_wf = init_skull_strip_wf(
         tool=skull_strip_tool(scan, settings),
         bet_frac=settings.bet_frac,
@@ -113,11 +118,11 @@ def init_preprocessing_wf(
         tool=settings.bias_correction, sloppy=settings.sloppy, voxels=voxels
     )
     workflow.connect([
-        (conform, skull_strip_wf, [("out_file", "inputnode.in_file"),
-                                   ("stripped", "inputnode.stripped")]),
-        (conform, bias_correction_wf, [("out_file", "inputnode.in_file")]),
+        (first, skull_strip_wf, [("out_file", "inputnode.in_file"),
+                                 ("stripped", "inputnode.stripped")]),
+        (first, bias_correction_wf, [("out_file", "inputnode.in_file")]),
         (skull_strip_wf, bias_correction_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
-        (conform, outputnode, [("out_file", "raw_file"), ("info", "info")]),
+        (first, outputnode, [("out_file", "raw_file"), ("info", "info")]),
         (skull_strip_wf, outputnode, [("outputnode.mask_file", "mask_file"),
                                       ("outputnode.tool", "skull_stripping"),
                                       ("outputnode.flags", "mask_flags")]),
@@ -164,7 +169,7 @@ def init_skull_strip_wf(
     outputnode = pe.Node(
         IdentityInterface(fields=["mask_file", "tool", "flags"]), name="outputnode"
     )
-    brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
+    brain_mask = pe.Node(brain_mask_step(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
     finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
     workflow.connect([
         (inputnode, finder, same("in_file")),
@@ -190,8 +195,8 @@ def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) ->
         return pe.Node(interface, name="bet", mem_gb=memory_gb("bet", voxels))
     if tool == "deepbet":
         memory = memory_gb("deepbet", voxels)
-        return pe.Node(DeepBET(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
-    return pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
+        return pe.Node(deepbet_step(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
+    return pe.Node(foreground_step(), name="foreground", mem_gb=memory_gb("mask", voxels))
 
 
 def init_bias_correction_wf(
@@ -229,7 +234,7 @@ def init_bias_correction_wf(
     workflow.__desc__ = _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
-    apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
+    apply_mask = pe.Node(apply_mask_step(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
     workflow.connect([
         (inputnode, apply_mask, same("in_file", "mask_file")),
         (apply_mask, outputnode, same("out_file")),
@@ -237,7 +242,7 @@ def init_bias_correction_wf(
     if tool == "skip":
         outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
         return workflow
-    shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
+    shrink = pe.Node(shrink_step(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
     n4, (image, mask) = _n4_node(tool, n_iterations)
     fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
     outputnode.inputs.tool = {
@@ -257,7 +262,7 @@ def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, st
     """Return the node that fits the bias field, and the names of its image and its mask."""
     resources = {"n_procs": 1, "mem_gb": memory_gb("n4")}
     if tool == "antspyx":
-        interface = N4AntsPyX(n_iterations=n_iterations)
+        interface = n4_antspyx_step(n_iterations=n_iterations)
         return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
     interface = N4BiasFieldCorrection(
         dimension=3,
@@ -284,3 +289,91 @@ def ants_version() -> str:
         return "unknown"
     found = re.search(r"ANTs Version:\s*v?(\S+)", told)
     return found.group(1) if found else "unknown"
+
+
+@step("out_file", "stripped", "info")
+def conform_step(
+    folder: Path, in_file: str, orientation: str | None = None, look_for_skull: bool = False
+) -> tuple[Path, bool, ConformedGeometry]:
+    """Check a raw FLAIR and write it in RAS order; if asked, look whether it has a skull.
+
+    `in_file` is a text: a broken link must reach the check, which says what to do about it.
+    """
+    out = folder / "flair_ras.nii"
+    info = conform(Path(in_file), out, orientation)
+    stripped = look_for_skull and looks_stripped(out)
+    if stripped:
+        info["flags"].append(STRIPPED_BEFORE)
+    return out, stripped, info
+
+
+@step("mask_file", "tool", library="torch")
+def deepbet_step(
+    folder: Path, in_file: Path, stripped: bool = False, num_threads: int = 1
+) -> tuple[Path, ToolRecord]:
+    """Find the brain by deepbet's convolutional network; of a stripped image, what is there."""
+    mask = folder / "brain_mask.nii"
+    if stripped:
+        return mask, foreground_mask(in_file, mask)
+    return mask, deepbet_mask(in_file, mask, n_threads=num_threads)
+
+
+@step("mask_file", "tool")
+def foreground_step(folder: Path, in_file: Path) -> tuple[Path, ToolRecord]:
+    """Take what is not background for the brain of an image that came without a skull."""
+    mask = folder / "brain_mask.nii"
+    return mask, foreground_mask(in_file, mask)
+
+
+@step("mask_file", "tool", "flags")
+def brain_mask_step(
+    folder: Path, in_file: Path, mask_file: Path, tool: ToolRecord, stripped: bool = False
+) -> tuple[Path, ToolRecord, list[str]]:
+    """Check a tool's brain mask and write it on the image's own grid; say what is odd about it.
+
+    Of an image that came `stripped`, no tool's mask counts.
+    """
+    out = folder / "brain_mask.nii"
+    if stripped:
+        tool = foreground_mask(in_file, out)
+    else:
+        write_like((load_array(mask_file) > 0).astype("uint8"), in_file, out)
+    return out, tool, check_mask(out, in_file)
+
+
+@step("out_file", "mask_file")
+def shrink_step(folder: Path, in_file: Path, mask_file: Path, grid_mm: float) -> tuple[Path, Path]:
+    """Bring image and brain mask to the coarse grid that N4 sees."""
+    out, mask = folder / "flair_coarse.nii", folder / "mask_coarse.nii"
+    bias.shrink(in_file, mask_file, out, mask, grid_mm=grid_mm)
+    return out, mask
+
+
+@step("bias_image")
+def n4_antspyx_step(
+    folder: Path, in_file: Path, mask_file: Path, n_iterations: Sequence[int], num_threads: int = 1
+) -> Path:
+    """Fit the bias field, a factor on the coarse grid, by the N4 of the package antspyx."""
+    field = folder / "bias_field.nii"
+    return bias.n4_antspyx(
+        in_file, mask_file, field, n_iterations=n_iterations, n_threads=num_threads
+    )
+
+
+@step("out_file")
+def apply_mask_step(
+    folder: Path, in_file: Path, mask_file: Path, field_file: Path | None = None
+) -> Path:
+    """Divide by the bias field, if there is one; set everything outside of the brain to zero."""
+    return bias.apply_field(in_file, mask_file, field_file, folder / "flair_preproc.nii")
+
+
+@step("cube_file", "transform_file")
+def to_cube_step(
+    folder: Path, in_file: Path, mask_file: Path, shape: Sequence[int]
+) -> tuple[Path, Path]:
+    """Crop to the brain, resize and z-score: the network's input and its box in the image, JSON."""
+    cube, transform = to_cube(in_file, mask_file, shape=shape)
+    transform_file = folder / "cube.json"
+    transform_file.write_text(transform.to_json(), encoding="utf-8")
+    return save_array(cube, folder / "cube.npy"), transform_file

@@ -21,8 +21,7 @@ from msnmo_bids.workflows.preprocessing import (
     init_bias_correction_wf,
     init_skull_strip_wf,
 )
-from msnmo_bids.workflows.provenance import run_record
-from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf
+from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf, run_record
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {

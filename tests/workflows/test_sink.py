@@ -20,9 +20,9 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import write_like
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform
+from msnmo_bids.workflows.nodes import write_like
 
 CLASSES = ("MS", "NMOSD")
 THRESHOLD, MINIMUM = 0.3, 700.0  # two voxels of 7 mm are too small, three are not
