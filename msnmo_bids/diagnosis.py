@@ -26,24 +26,12 @@ INDETERMINATE = "indeterminate"
 
 @dataclass(frozen=True)
 class Decision:
-    """What is said of a scan.
+    """What is said of a scan."""
 
-    Parameters
-    ----------
-    diagnosis : str
-        A class, or `INDETERMINATE`.
-    reason : str or None
-        Why none is named: sentences.
-    probabilities : dict of str to float
-        By class, rounded to six decimals; they add up to 1.
-    flags : tuple of str
-        The reasons for programs, and what a reader should know besides.
-    """
-
-    diagnosis: str
-    reason: str | None
-    probabilities: Mapping[str, float]
-    flags: tuple[str, ...]
+    diagnosis: str  #: A class, or `INDETERMINATE`.
+    reason: str | None  #: Why none is named: sentences.
+    probabilities: Mapping[str, float]  #: By class, rounded to six decimals; they add up to 1.
+    flags: tuple[str, ...]  #: The reasons for programs, and what a reader should know besides.
 
 
 def decide(

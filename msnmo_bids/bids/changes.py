@@ -151,24 +151,13 @@ _DTYPES = {"flair": np.float32, "mask": np.uint8, "probability": np.float32, "cl
 
 @dataclass(frozen=True)
 class ChangeResults:
-    """What was found between two visits.
+    """What was found between two visits."""
 
-    Parameters
-    ----------
-    images : dict of str to Path
-        NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
-    table : list of dict
-        One mapping a lesion, with the columns `CHANGE_COLUMNS`.
-    figure : Path
-        SVG file.
-    summary : dict
-        Counts, volumes, rates, motion and limits, for the record.
-    """
-
+    #: NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
     images: Mapping[str, Path]
-    table: list[dict[str, Any]]
-    figure: Path
-    summary: Mapping[str, Any]
+    table: list[dict[str, Any]]  #: One mapping a lesion, with the columns `CHANGE_COLUMNS`.
+    figure: Path  #: SVG file.
+    summary: Mapping[str, Any]  #: Counts, volumes, rates, motion and limits, for the record.
 
 
 def write_changes(

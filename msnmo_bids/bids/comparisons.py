@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from itertools import pairwise
 
-from msnmo_bids.bids.raw_tables import SCANS, SESSIONS, Tables
+from msnmo_bids.bids.raw_metadata import SCANS, SESSIONS, Tables
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.text import Note, natural_key
 
@@ -36,24 +36,15 @@ OTHER_NAMES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scans of consecutive visits.
+    """Two scans of consecutive visits."""
 
-    Parameters
-    ----------
-    earlier, later : Scan
-        Of two sessions of one participant.
-    order_by : {"scans.tsv", "sessions.tsv", "session labels"}
-        What says which is the earlier one.
-    interval_days : float or None
-        Days between them; None without dates.
-    notes : tuple of Note
-        What a reader must know of their order, and of the choice of these two scans.
-    """
-
+    #: Of two sessions of one participant.
     earlier: Scan
     later: Scan
+    #: {"scans.tsv", "sessions.tsv", "session labels"}: what says which is the earlier one.
     order_by: str
-    interval_days: float | None
+    interval_days: float | None  #: Days between them; None without dates.
+    #: What a reader must know of their order, and of the choice of these two scans.
     notes: tuple[Note, ...] = ()
 
     @property

@@ -49,21 +49,15 @@ _SMALL = 32 * 1024
 
 @dataclass(frozen=True)
 class Expected:
-    """What the derivatives of a complete scan were made by.
+    """What the derivatives of a complete scan were made by."""
 
-    Parameters
-    ----------
-    settings, version, weights
-        Of this run: settings, version of the program, ``WeightsMetadata.fingerprint``.
-    open_settings : tuple of str
-        Settings that the user left to the program and that depend on the machine (``device``,
-        ``precision``): what an earlier run chose for them is as good. So a run on another machine
-        does not repeat the work, and nothing needs to be probed when all is complete.
-    """
-
+    #: Of this run: settings, version of the program, ``WeightsMetadata.fingerprint``.
     settings: ProcessingSettings
     version: str
     weights: str
+    #: Settings that the user left to the program and that depend on the machine (``device``,
+    #: ``precision``): what an earlier run chose for them is as good. So a run on another machine
+    #: does not repeat the work, and nothing needs to be probed when all is complete.
     open_settings: tuple[str, ...] = ()
 
     def fingerprint(self, recorded: dict[str, Any]) -> str:

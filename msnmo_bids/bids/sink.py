@@ -39,50 +39,30 @@ _COMPRESSION = 2
 
 @dataclass(frozen=True)
 class ScanResults:
-    """What the workflow found; all images in RAS order on the grid of the conformed FLAIR.
+    """What the workflow found; all images in RAS order on the grid of the conformed FLAIR."""
 
-    Parameters
-    ----------
-    preproc, brain_mask, lesion_mask, lesion_probability, lesion_labels : Path
-        NIfTI images.
-    cams : dict of str to Path
-        Class activation map by class.
-    table : list of dict
-        One mapping a lesion, with the columns of the morphometry table.
-    summary : dict
-        Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
-    decision : Decision
-        The diagnosis, or why none is named.
-    skull_stripping, bias_correction : dict
-        ``{Tool, Version, Settings}``.
-    quality : dict
-        From :func:`msnmo_bids.quality.measures.quality`.
-    distance : float or None
-        From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
-    figures : dict of str to Path
-        SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
-    orientation : str or None
-        Axis codes of the raw FLAIR, for the derivatives of one whose header has none.
-    flags : tuple of str
-        What a reader should know of this scan.
-    """
-
+    #: NIfTI images.
     preproc: Path
     brain_mask: Path
     lesion_mask: Path
     lesion_probability: Path
     lesion_labels: Path
-    cams: Mapping[str, Path]
-    table: list[dict[str, Any]]
+    cams: Mapping[str, Path]  #: Class activation map by class.
+    table: list[dict[str, Any]]  #: One mapping a lesion, with the columns of the morphometry table.
+    #: Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
     summary: Mapping[str, Any]
-    decision: Decision
+    decision: Decision  #: The diagnosis, or why none is named.
+    #: ``{Tool, Version, Settings}``.
     skull_stripping: Mapping[str, Any]
     bias_correction: Mapping[str, Any]
-    quality: Mapping[str, Any]
+    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.measures.quality`.
+    #: From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     distance: float | None = None
+    #: SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     figures: Mapping[str, Path] = field(default_factory=dict)
+    #: Axis codes of the raw FLAIR, for the derivatives of one whose header has none.
     orientation: str | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()  #: What a reader should know of this scan.
 
 
 def write_scan_derivatives(

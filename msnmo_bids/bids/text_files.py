@@ -28,26 +28,13 @@ GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
 
 @dataclass(frozen=True)
 class Table:
-    """A tab-separated file.
+    """A tab-separated file."""
 
-    Parameters
-    ----------
-    columns : tuple of str
-        Names in the header, without blanks around them.
-    rows : tuple of dict
-        Texts as they stand; a cell that lacks is empty.
-    lines : tuple of int
-        Their lines in the file, from 1.
-    problem : str
-        Why nothing can be read; empty when there is no file, too.
-    notes : tuple of Note
-        What was guessed or passed over; each is about lines or columns, or about the file.
-    """
-
-    columns: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
-    lines: tuple[int, ...] = ()
-    problem: str = ""
+    columns: tuple[str, ...] = ()  #: Names in the header, without blanks around them.
+    rows: tuple[Row, ...] = ()  #: Texts as they stand; a cell that lacks is empty.
+    lines: tuple[int, ...] = ()  #: Their lines in the file, from 1.
+    problem: str = ""  #: Why nothing can be read; empty when there is no file, too.
+    #: What was guessed or passed over; each is about lines or columns, or about the file.
     notes: tuple[Note, ...] = ()
 
     def without(self, column: str) -> str:

@@ -27,23 +27,14 @@ _SMALLEST_DEVIATION = 1e-6  # relative to the mean; below it the brain counts as
 
 @dataclass(frozen=True)
 class CubeTransform:
-    """The box of the source grid that a cube shows.
+    """The box of the source grid that a cube shows."""
 
-    Parameters
-    ----------
-    start, stop : tuple of int, (3,)
-        First voxel of the box and the one after its last (RAS indices). They may lie outside of
-        the image, where the brain reaches its border: the cube is 0 there.
-    source_shape : tuple of int, (3,)
-        Shape of the source image.
-    cube_shape : tuple of int, (3,)
-        Shape of the cube.
-    """
-
+    #: (3,): first voxel of the box and the one after its last (RAS indices). They may lie outside
+    #: of the image, where the brain reaches its border: the cube is 0 there.
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
-    source_shape: tuple[int, int, int]
-    cube_shape: tuple[int, int, int]
+    source_shape: tuple[int, int, int]  #: (3,): shape of the source image.
+    cube_shape: tuple[int, int, int]  #: (3,): shape of the cube.
 
     @property
     def scale(self) -> np.ndarray:

@@ -37,21 +37,11 @@ _LARGEST_CAVITY_ML = 5.0
 
 @dataclass(frozen=True)
 class Intensities:
-    """What was found about an image's intensities and mended.
+    """What was found about an image's intensities and mended."""
 
-    Parameters
-    ----------
-    zero : float
-        Value of the image as it came that is 0 now.
-    n_not_finite : int
-        Voxels outside of the head that were NaN or infinite, and are 0 now.
-    n_hot : int
-        Voxels far beyond all others, replaced by the median of their neighbours.
-    """
-
-    zero: float = 0.0
-    n_not_finite: int = 0
-    n_hot: int = 0
+    zero: float = 0.0  #: Value of the image as it came that is 0 now.
+    n_not_finite: int = 0  #: Voxels outside of the head that were NaN or infinite, and are 0 now.
+    n_hot: int = 0  #: Voxels far beyond all others, replaced by the median of their neighbours.
 
     @property
     def flags(self) -> list[str]:

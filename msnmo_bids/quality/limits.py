@@ -14,34 +14,17 @@ LEVELS = (GREEN, AMBER, RED)
 
 @dataclass(frozen=True)
 class Limit:
-    """What is expected of a figure.
+    """What is expected of a figure."""
 
-    Parameters
-    ----------
-    name : str
-        Key in the quality file.
-    title : str
-        For readers.
-    unit : str
-        Empty for ratios.
-    amber, red : tuple of float
-        Lowest and highest value that is not amber, and not red; None where there is no end.
-    why : str
-        Why the limit stands where it does.
-    reason : str
-        What a red value means: the reason for withholding a diagnosis.
-    digits : int
-        Decimals to show.
-    """
-
-    name: str
-    title: str
-    unit: str
+    name: str  #: Key in the quality file.
+    title: str  #: For readers.
+    unit: str  #: Empty for ratios.
+    #: Lowest and highest value that is not amber, and not red; None where there is no end.
     amber: tuple[float | None, float | None]
     red: tuple[float | None, float | None]
-    why: str
-    reason: str
-    digits: int = 2
+    why: str  #: Why the limit stands where it does.
+    reason: str  #: What a red value means: the reason for withholding a diagnosis.
+    digits: int = 2  #: Decimals to show.
 
     def level(self, value: float | None) -> str | None:
         """Return green, amber or red; None for a value that could not be measured.

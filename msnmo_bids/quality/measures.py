@@ -33,36 +33,19 @@ _FITTED_VOXELS = 50_000
 
 @dataclass(frozen=True)
 class QualityImages:
-    """What quality is measured on; all arrays in RAS order on one grid, (X, Y, Z).
+    """What quality is measured on; all arrays in RAS order on one grid, (X, Y, Z)."""
 
-    Parameters
-    ----------
-    raw : ndarray
-        FLAIR as it came.
-    corrected : ndarray
-        FLAIR after bias correction.
-    brain : ndarray of bool
-        Brain mask.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    ventricle, cortex, white : ndarray
-        Atlas probabilities of the lateral and third ventricle, of cortex, and of deep white and
-        grey matter.
-    across : ndarray
-        Distance from the midsagittal plane in the atlas (mm, to the right).
-    coverage : float
-        Share of the atlas's brain that lies within the image.
-    """
-
-    raw: np.ndarray
-    corrected: np.ndarray
-    brain: np.ndarray
-    zooms: Sequence[float]
+    raw: np.ndarray  #: FLAIR as it came.
+    corrected: np.ndarray  #: FLAIR after bias correction.
+    brain: np.ndarray  #: bool: brain mask.
+    zooms: Sequence[float]  #: (3,): voxel size (mm).
+    #: Atlas probabilities of the lateral and third ventricle, of cortex, and of deep white and grey
+    #: matter.
     ventricle: np.ndarray
     cortex: np.ndarray
     white: np.ndarray
-    across: np.ndarray
-    coverage: float
+    across: np.ndarray  #: Distance from the midsagittal plane in the atlas (mm, to the right).
+    coverage: float  #: Share of the atlas's brain that lies within the image.
 
 
 def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> dict[str, Any]:

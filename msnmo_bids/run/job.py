@@ -36,37 +36,23 @@ WORKFLOWS = (WORKFLOW, VISITS_WORKFLOW)
 
 @dataclass
 class Job:
-    """A participant run under way.
+    """A participant run under way."""
 
-    Parameters
-    ----------
-    options, plan, work_dir, resources
-        What it was asked to do, device and precision resolved, and where and how it runs.
-    record : RunRecord
-        What will be written to ``run.json``.
-    claims : Claims
-        The participants that this run works on now.
-    failures, comparison_failures : list of Failure
-        Of all batches so far; ``prefix`` is the scan's or the comparison's name.
-    usage : dict
-        Name of a scan -> step -> what it cost.
-    outcomes : dict of str to ScanRecord
-        What became of the scans so far, by their relative path.
-    codes : list of ExitCode
-        Of what went wrong so far.
-    """
-
+    #: What it was asked to do, device and precision resolved, and where and how it runs.
     options: AppOptions
     plan: Plan
-    record: RunRecord
+    record: RunRecord  #: What will be written to ``run.json``.
     work_dir: Path
     resources: Resources
-    claims: Claims
+    claims: Claims  #: The participants that this run works on now.
+    #: Of all batches so far; ``prefix`` is the scan's or the comparison's name.
     failures: list[Failure] = field(default_factory=list)
     comparison_failures: list[Failure] = field(default_factory=list)
+    #: Name of a scan -> step -> what it cost.
     usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
+    #: What became of the scans so far, by their relative path.
     outcomes: dict[str, ScanRecord] = field(default_factory=dict)
-    codes: list[ExitCode] = field(default_factory=list)
+    codes: list[ExitCode] = field(default_factory=list)  #: Of what went wrong so far.
 
     @property
     def output_dir(self) -> Path:

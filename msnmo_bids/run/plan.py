@@ -20,7 +20,6 @@ from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned, merged
 from msnmo_bids.version import get_version
-from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
@@ -33,34 +32,17 @@ N4_PROGRAM = "N4BiasFieldCorrection"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a participant run will do.
+    """What a participant run will do."""
 
-    Parameters
-    ----------
-    selection : Selection
-        Scans and participants selected.
-    settings : ProcessingSettings
-        With tools resolved; device and precision only after
-        :func:`with_machine`.
-    weights : tuple of Path
-        Weights files; of several the mean is taken.
-    metadata : WeightsMetadata
-        What travels with the first.
-    reasons : dict of str to str
-        Scans to run (by relative path) and why.
-    comparisons : tuple of Comparison
-        Consecutive visits to compare when their scans are done.
-    gpus : tuple of int
-        The GPUs that the scans are spread over, known after the same.
-    """
-
-    selection: Selection
+    selection: Selection  #: Scans and participants selected.
+    #: With tools resolved; device and precision only after :func:`with_machine`.
     settings: ProcessingSettings
-    weights: tuple[Path, ...]
-    metadata: WeightsMetadata
-    reasons: dict[str, str]
+    weights: tuple[Path, ...]  #: Weights files; of several the mean is taken.
+    metadata: WeightsMetadata  #: What travels with the first.
+    reasons: dict[str, str]  #: Scans to run (by relative path) and why.
+    #: Consecutive visits to compare when their scans are done.
     comparisons: tuple[Comparison, ...] = ()
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()  #: The GPUs that the scans are spread over, known after the same.
 
     @property
     def to_run(self) -> list[Scan]:
@@ -96,7 +78,6 @@ def select(bids_dir: Path, asked: WhichScans) -> Selection:
         participants=asked.participant_label,
         sessions=asked.session_label,
         filters=read_filters(asked.bids_filter_file) if asked.bids_filter_file else None,
-        database_dir=asked.bids_database_dir,
     )
     if selection.without_flair:
         logger.warning(
@@ -150,10 +131,10 @@ def make_plan(options: AppOptions) -> Plan:
     MsnmoError
         If a label, filter, weights file or tool that was asked for is missing.
     """
+    selection = select(options.bids_dir, options)
     found = find_ensemble(options.weights, options.ensemble)
     weights, metadata = tuple(file for file, _ in found), found[0][1]
     settings = _resolve_settings(options, metadata, [other for _, other in found[1:]])
-    selection = select(options.bids_dir, options)
     expected = expected_of(options, settings, metadata)
     reasons: dict[str, str] = {}
     for scan in selection.scans:
@@ -286,6 +267,9 @@ def find_ensemble(
 
 def method() -> dict[str, Any]:
     """Return what a comparison depends on besides its scans: version and limits."""
+    from msnmo_bids.visits.changes import DEFAULT_RULE
+    from msnmo_bids.visits.halfway import SPACING_MM
+
     return {"version": get_version(), "spacing": SPACING_MM, **DEFAULT_RULE.record()}
 
 

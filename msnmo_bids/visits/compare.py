@@ -26,15 +26,10 @@ SHORTEST_INTERVAL = 60.0
 
 @dataclass(frozen=True)
 class VisitFiles:
-    """Derivatives of one scan, all on its own grid.
+    """Derivatives of one scan, all on its own grid."""
 
-    Parameters
-    ----------
-    flair, brain, mask, probability, labels, morphometry : Path
-        Preprocessed FLAIR, brain mask, lesion mask, lesion probability, lesion labels; table of the
-        lesions, for their regions.
-    """
-
+    #: Preprocessed FLAIR, brain mask, lesion mask, lesion probability, lesion labels; table of the
+    #: lesions, for their regions.
     flair: Path
     brain: Path
     mask: Path
@@ -65,34 +60,19 @@ class ResampledVisit(Visit):
 
 @dataclass(frozen=True)
 class Changes:
-    """What was found between two visits.
+    """What was found between two visits."""
 
-    Parameters
-    ----------
-    space : HalfwaySpace
-        The grid of all arrays.
-    motion : ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one.
-    width : ndarray, (3,)
-        Uncertainty of a lesion's border along each axis (mm).
-    earlier, later : ResampledVisit
-        The two visits.
-    numbers, classes : ndarray, (X, Y, Z)
-        Of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
-    table : list of dict
-        One mapping per lesion.
-    sizes_differ : bool
-        Whether a side of the two scans' voxels differs by more than a fifth.
-    """
-
-    space: HalfwaySpace
-    motion: np.ndarray
-    width: np.ndarray
+    space: HalfwaySpace  #: The grid of all arrays.
+    motion: np.ndarray  #: (4, 4): scanner mm of the earlier visit to those of the later one.
+    width: np.ndarray  #: (3,): uncertainty of a lesion's border along each axis (mm).
+    #: The two visits.
     earlier: ResampledVisit
     later: ResampledVisit
+    #: (X, Y, Z): of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
     numbers: np.ndarray
     classes: np.ndarray
-    table: list[dict[str, Any]]
+    table: list[dict[str, Any]]  #: One mapping per lesion.
+    #: Whether a side of the two scans' voxels differs by more than a fifth.
     sizes_differ: bool = False
 
 

@@ -15,28 +15,20 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.visits.rule import SPACING_MM
-
+#: Voxel size of the half-way space (mm).
+SPACING_MM = 1.0
 _MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True)
 class HalfwaySpace:
-    """A grid between two visits and the ways from it to both.
+    """A grid between two visits and the ways from it to both."""
 
-    Parameters
-    ----------
-    shape : tuple of int, (3,)
-        Voxels.
-    affine : ndarray, (4, 4)
-        Index to mm of the half-way space (RAS, along the scanner's axes), multiplies column
-        vectors.
-    to_earlier, to_later : ndarray, (4, 4)
-        Half-way mm to the scanner mm of each visit; rigid, and inverse to each other.
-    """
-
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  #: (3,): voxels.
+    #: (4, 4): index to mm of the half-way space (RAS, along the scanner's axes), multiplies column
+    #: vectors.
     affine: np.ndarray
+    #: (4, 4): half-way mm to the scanner mm of each visit; rigid, and inverse to each other.
     to_earlier: np.ndarray
     to_later: np.ndarray
 

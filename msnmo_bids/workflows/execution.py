@@ -40,27 +40,16 @@ _REPORT_REMEDY = "The crash file has the details"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one scan has no derivatives.
+    """Why one scan has no derivatives."""
 
-    Parameters
-    ----------
-    prefix : str
-        The scan (its name without suffix); empty when no scan is to blame.
-    step, message, remedy : str
-        What was being done, in words ("skull stripping"); the problem in one line, the file first
-        where there is one; what the user can do.
-    crash_file : Path or None
-        Nipype's crash file with the trace.
-    exit_code : ExitCode
-        Exit code of a run in which only this went wrong.
-    """
-
-    prefix: str
+    prefix: str  #: The scan (its name without suffix); empty when no scan is to blame.
+    #: What was being done, in words ("skull stripping"); the problem in one line, the file first
+    #: where there is one; what the user can do.
     step: str
     message: str
     remedy: str | None = None
-    crash_file: Path | None = None
-    exit_code: ExitCode = ExitCode.FAILURE
+    crash_file: Path | None = None  #: Nipype's crash file with the trace.
+    exit_code: ExitCode = ExitCode.FAILURE  #: Exit code of a run in which only this went wrong.
 
 
 def run_workflow(

@@ -18,8 +18,9 @@ from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.visits.changes import DEFAULT_RULE
 from msnmo_bids.visits.compare import VisitFiles, compare, describe, find_motion, halfway_images
-from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
+from msnmo_bids.visits.halfway import SPACING_MM
 from msnmo_bids.workflows.nodes import methods_text, save_array, step
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import (
