@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msnmo_bids.quality.limits import AMBER, RED
+from msnmo_bids.quality import AMBER, RED
 from msnmo_bids.vocabulary import (
     DISAGREEMENT,
     LOOK_ALIKES,
@@ -53,7 +53,7 @@ def decide(
     lesions : int
         Number that was found.
     quality : mapping
-        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.measures.quality`.
+        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.quality`.
     limits : mapping of str to float or None, optional
         The least probability with which a class is named; None: it never is. A class that is not
         here has no limit.

@@ -55,7 +55,7 @@ class ScanResults:
     #: ``{Tool, Version, Settings}``.
     skull_stripping: Mapping[str, Any]
     bias_correction: Mapping[str, Any]
-    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.measures.quality`.
+    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.quality`.
     #: From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     distance: float | None = None
     #: SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).

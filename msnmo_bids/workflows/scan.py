@@ -16,7 +16,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
-from msnmo_bids.quality.measures import scan_quality
+from msnmo_bids.quality import scan_quality
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
