@@ -85,15 +85,10 @@ def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
 
 
 def left_out(scans: Iterable[Scan], found: Iterable[Comparison]) -> list[Note]:
-    """Name the visits and scans that are in no comparison, and why.
+    """Name the visits and scans, of participants with several visits, that are in no comparison.
 
-    Parameters
-    ----------
-    scans : iterable of Scan
-        All of the participants in question, with and without results; only those participants who
-        have several visits are named.
-    found : iterable of Comparison
-        From `comparisons`, of those with results.
+    `scans` are all of the participants in question, with and without results; `found` is what
+    `comparisons` says of those with results.
     """
     used = {scan for one in found for scan in (one.earlier, one.later)}
     people = {scan.subject for scan in used}

@@ -40,16 +40,9 @@ class Rows:
     A row belongs to the folder of its label, with or without its prefix; else to the only one
     whose label differs in nothing but zeros before numbers, and in capitals.
 
-    Parameters
-    ----------
-    path : Path
-        The table; it may be missing.
-    kind : str
-        `PARTICIPANTS`, `SESSIONS` or `SCANS`.
-    about : str
-        The folder that the table belongs to, for notes; empty for ``participants.tsv``.
-    known : collection of str
-        Labels of the folders, or names of the images without extension.
+    The table at `path`, of a `kind` (`PARTICIPANTS`, `SESSIONS` or `SCANS`), may be missing.
+    `about` is the folder that it belongs to, for notes; `known` are the labels of the folders, or
+    the names of the images without extension.
     """
 
     def __init__(self, path: Path, kind: str, about: str, known: Collection[str]) -> None:
@@ -122,14 +115,9 @@ class Rows:
 
 
 class Tables:
-    """``scans.tsv``, ``sessions.tsv`` and ``participants.tsv``; each file is read once.
+    """``scans.tsv``, ``sessions.tsv`` and ``participants.tsv`` of a data set, each read once.
 
-    Parameters
-    ----------
-    root : Path
-        Root of the data set.
-    scans : iterable of str, optional
-        Images (POSIX paths from the root) besides those that are there.
+    `scans` are images (POSIX paths from the root) besides those that are there.
     """
 
     def __init__(self, root: Path, scans: Iterable[str] = ()) -> None:
@@ -143,11 +131,7 @@ class Tables:
         self._scans = cache(self._read_scans)
 
     def value(self, relative: str, column: str) -> str:
-        """Return what is known of a scan (POSIX path from the root); empty when no table says it.
-
-        The column of ``scans.tsv`` of its session or participant counts, else of ``sessions.tsv``,
-        else of ``participants.tsv``.
-        """
+        """Return what the nearest table says of a scan (POSIX path from the root); maybe empty."""
         session = _session(relative)
         found = (rows.value(name, column, session) for rows, name in self.sources(relative))
         return next(filter(None, found), "")
@@ -160,8 +144,7 @@ class Tables:
     def sources(self, relative: str) -> list[tuple[Rows, str]]:
         """Return the tables that a scan has a row in, or should have, and what names its row.
 
-        In this order: ``scans.tsv``, ``sessions.tsv``, ``participants.tsv``. ``scans.tsv`` is that
-        of the session, else of the participant.
+        The nearest is first; ``scans.tsv`` is that of the session, else of the participant.
         """
         subject, session = relative.split("/")[0], _session(relative)
         name = Path(relative).name.split(".")[0]
@@ -176,12 +159,8 @@ class Tables:
     def notes(self, scans: Iterable[str], columns: Collection[str]) -> list[Note]:
         """Say what in the tables could not be used for some scans; to be merged.
 
-        Parameters
-        ----------
-        scans : iterable of str
-            Images, POSIX paths from the root; their values have been asked for.
-        columns : collection of str
-            Columns that matter: a table without them is passed over, unless it cannot be read.
+        `scans` are POSIX paths from the root whose values have been asked for. A table without any
+        of `columns` is passed over, unless it cannot be read.
         """
         used: dict[Rows, list[str]] = {}
         for scan in scans:
@@ -220,8 +199,6 @@ _NEAREST_LAST = {PARTICIPANTS: 0, SESSIONS: 1, SCANS: 2}
 def cell(row: Row, column: str) -> str:
     """Return a cell; empty where the table has ``n/a``, a dash or no such column.
 
-    Examples
-    --------
     >>> cell({"site": " n/a "}, "site"), cell({"site": "-"}, "site"), cell({"site": "A  B"}, "site")
     ('', '', 'A B')
     """
@@ -232,8 +209,6 @@ def cell(row: Row, column: str) -> str:
 def label_of(text: str, kind: str) -> str:
     """Return the label or the image's name that a cell holds.
 
-    Examples
-    --------
     >>> label_of("sub-01", PARTICIPANTS), label_of("anat/sub-01_FLAIR.nii.gz", SCANS)
     ('01', 'sub-01_FLAIR')
     """
@@ -245,8 +220,6 @@ def label_of(text: str, kind: str) -> str:
 def spelling(label: str) -> str:
     """Return a label without what people spell differently.
 
-    Examples
-    --------
     >>> spelling("MS007"), spelling("ms7"), spelling("0")
     ('ms7', 'ms7', '0')
     """
@@ -254,16 +227,10 @@ def spelling(label: str) -> str:
 
 
 def match_labels(labels: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Match the labels of a table with the `known` ones of the folders.
+    """Return the `known` label of a folder by the table's, for those that match.
 
-    Returns
-    -------
-    dict of str to str
-        The folder's label by the table's: the same, or else the only one with its `spelling`, if no
-        other label of the table has that too.
+    It is the same, or else the only one with its `spelling`, if no other of the table has that too.
 
-    Examples
-    --------
     >>> match_labels(["1", "02", "3"], ["01", "02", "3", "03", "04"])
     {'02': '02', '3': '3', '1': '01'}
     >>> match_labels(["1"], ["01", "001"])
@@ -295,11 +262,6 @@ class Sidecars:
     A sidecar applies to an image when it lies in the image's folder or above and all its entities
     are the image's. The nearer one wins, and in one folder the one with more entities. What cannot
     be read or used is left out: it must not stop the other scans.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
     """
 
     def __init__(self, bids_dir: Path) -> None:
@@ -308,10 +270,7 @@ class Sidecars:
         self._content = cache(self._read)
 
     def of(self, relative: str) -> dict[str, Any]:
-        """Return what all sidecars that apply to an image say; `FIELDS` have their types.
-
-        `relative` is the image's POSIX path from the root.
-        """
+        """Return what all sidecars of an image (POSIX path) say; `FIELDS` have their types."""
         metadata: dict[str, Any] = {}
         for sidecar in self._that_apply(relative):
             metadata |= self._content(sidecar)[0]
@@ -366,15 +325,9 @@ class Sidecars:
 def as_type(value: Any, kind: type) -> tuple[Any, str]:
     """Return a value of a JSON file as the type that it must have, if it can be read but one way.
 
-    Returns
-    -------
-    value : object
-        None where it cannot be read as `kind` (``bool``, ``float`` or ``str``).
-    problem : str
-        What is wrong, and what was done; empty when nothing is.
+    That is None where it cannot be read as `kind` (``bool``, ``float`` or ``str``). With it comes
+    what is wrong and what was done; empty when nothing is.
 
-    Examples
-    --------
     >>> as_type("true", bool)
     (True, 'is "true", not true or false: taken as true')
     >>> as_type("perhaps", bool)

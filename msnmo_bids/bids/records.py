@@ -274,8 +274,7 @@ def comparison_entry(name: str, status: Status, **problem: str) -> dict[str, Any
 
     `problem` has ``step``, ``message``, ``remedy`` and ``crash_file`` of a failure, as for a scan.
     """
-    keys = {"Step": "step", "Message": "message", "Remedy": "remedy", "CrashFile": "crash_file"}
-    said = {key: problem.get(what) or None for key, what in keys.items()}
+    said = {_KEYS[what]: problem.get(what) or None for what in _PROBLEM}
     return {"Comparison": name, "Status": status, **said}
 
 

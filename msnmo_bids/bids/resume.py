@@ -177,11 +177,8 @@ def _figure_kinds() -> list[str]:
 def glance(scan: Scan) -> dict[str, Any] | None:
     """Return what of a raw image can be told without reading it.
 
-    Returns
-    -------
-    dict or None
-        ``Size`` (bytes), ``Modified`` (UTC) and ``SkullStripped`` (as the sidecar has it); None
-        where the image is missing or its content is elsewhere (git-annex, git-lfs).
+    ``Size`` (bytes), ``Modified`` (UTC) and ``SkullStripped`` (as the sidecar has it); None where
+    the image is missing or its content is elsewhere (git-annex, git-lfs).
     """
     try:
         found = scan.path.stat()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv, writing
+from msnmo_bids.bids.dataset import atomic_path, copy_file, write_json, write_tsv, writing
 from msnmo_bids.bids.names import (
     CAM_PREFIX,
     JSON_KINDS,
@@ -91,8 +90,11 @@ def write_scan_derivatives(
         written = _write_images(scan, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
         written += _write_sidecars(scan, paths, output_dir, record)
-        written += _write_quality(scan, results.quality, paths["quality"], output_dir)
-        written += _copy_figures(scan, results.figures, output_dir)
+        write_json(output_dir / paths["quality"], _quality(scan, results.quality))
+        written.append(paths["quality"])
+        for kind, figure in results.figures.items():
+            written.append(figure_path(scan.subject, scan.prefix, kind))
+            copy_file(figure, output_dir / written[-1])
         diagnosis = _diagnosis(scan, results, record, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
     return [*sorted(set(written)), paths["diagnosis"]]
@@ -170,26 +172,12 @@ def _write_sidecars(
     return written
 
 
-def _write_quality(
-    scan: Scan, quality: Mapping[str, Any], path: str, output_dir: Path
-) -> list[str]:
-    content = {
+def _quality(scan: Scan, quality: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "Description": "Quality of the image: figures with their limits; red withholds a diagnosis",
         "Sources": [bids_uri(scan.relative, RAW_DATASET)],
         **quality,
     }
-    write_json(output_dir / path, content)
-    return [path]
-
-
-def _copy_figures(scan: Scan, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
-    written = []
-    for kind, source in figures.items():
-        path = figure_path(scan.subject, scan.prefix, kind)
-        with atomic_path(output_dir / path) as temporary:
-            shutil.copyfile(source, temporary)
-        written.append(path)
-    return written
 
 
 def _diagnosis(

@@ -164,11 +164,7 @@ def expected_of(
 def _resolve_settings(
     options: AppOptions, metadata: WeightsMetadata, others: Sequence[WeightsMetadata]
 ) -> ProcessingSettings:
-    """Return the settings of the run; tools left to the program are chosen from the PATH.
-
-    Threshold and least lesion volume are those of the weights where the command line has none;
-    ``device`` and ``precision`` are as on the command line. `others` are the ensemble's.
-    """
+    """Return the settings by command line, PATH and weights; `others` are those of the ensemble."""
     skull_strip, bias = choose_tools(options)
     threshold, least_volume = options.threshold, options.min_lesion_volume
     return ProcessingSettings(
@@ -242,10 +238,7 @@ def find_ensemble(
 ) -> list[tuple[Path, WeightsMetadata]]:
     """Find the weights (None: those of this version), and those of ``--ensemble``.
 
-    Returns
-    -------
-    list of (Path, WeightsMetadata)
-        The tensors' files, the main one first, and what travels with them.
+    Return the tensors' files, the main one first, and what travels with them.
 
     Raises
     ------
@@ -274,12 +267,8 @@ def method() -> dict[str, Any]:
 
 
 def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Comparison]:
-    """Return the comparisons of the scans that have derivatives, in order.
-
-    A scan without derivatives is passed over: its neighbours are compared.
-    """
-    done = [scan for scan in scans if diagnosis_path(scan, output_dir).is_file()]
-    return comparisons(done)
+    """Return the comparisons of the scans that have derivatives, in order, passing over others."""
+    return comparisons(scan for scan in scans if diagnosis_path(scan, output_dir).is_file())
 
 
 def why_left_out(scans: Sequence[Scan], output_dir: Path) -> list[str]:
