@@ -125,7 +125,7 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     for k in range(source.shape[2]):
         plane = np.asarray(source.dataobj[..., k], dtype=np.float32)
         if logarithm is not None and weights is not None:
-            plane = plane / np.exp(logarithm @ weights[k])
+            plane = plane / np.exp(logarithm @ weights[k])  # all at once would be large
         brain = np.asarray(inside.dataobj[..., k]) > 0
         result[..., k][brain] = plane[brain]
     nib.save(with_equal_forms(result, source.affine), out)
@@ -144,11 +144,7 @@ def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, slice
 
 
 def _log_field(field: Path, image: nib.Nifti1Image, name: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return a field's logarithm at the image's columns and rows, (X, Y, z), and weights (Z, z).
-
-    The planes are joined one by one as ``logarithm @ weights[k]``: the whole field in the image's
-    matrix would be as large as the image.
-    """
+    """Return a field's logarithm at the image's columns and rows, (X, Y, z), and weights (Z, z)."""
     coarse = nib.Nifti1Image.from_filename(field)
     values = np.asarray(coarse.dataobj, dtype=np.float64)
     if not np.all(np.isfinite(values)) or not np.all(values > 0):

@@ -61,14 +61,7 @@ class CubeTransform:
 def to_cube(
     image: Path, mask: Path, *, shape: Sequence[int] = CUBE_SHAPE
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Make the network's input from an image and its brain mask on the same RAS grid.
-
-    Returns
-    -------
-    cube : ndarray of float32, ``shape``
-        z-scores; background exactly 0.
-    transform : CubeTransform
-        Where the cube lies on the source grid.
+    """Do as :func:`array_to_cube` with an image and its brain mask on the same RAS grid.
 
     Raises
     ------

@@ -128,13 +128,10 @@ def _background(data: np.ndarray) -> float | None:
 
 
 def _zero(sample: np.ndarray, background: float | None) -> float:
-    """Return the intensity of the air.
-
-    A constant background is the air, unless it is brighter than the darkest tissue (an image that
-    was z-scored within its brain) or negative and far below all others (padding). Where the air
-    has noise, its darkest part is taken; where there is no air, the darkest tissue, if it is
-    negative or too far above 0. What is near 0 is left where it is.
-    """
+    """Return the intensity of the air; what is near 0 is left where it is."""
+    # A constant background is the air, unless it is brighter than the darkest tissue (an image that
+    # was z-scored within its brain) or negative and far below all others (padding). Where the air
+    # has noise, its darkest part is taken; where there is no air, the darkest tissue.
     others = sample if background is None else sample[sample != background]
     if not others.size:
         return 0.0 if background is None else background
@@ -152,12 +149,9 @@ def _zero(sample: np.ndarray, background: float | None) -> float:
 
 
 def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: float) -> int:
-    """Count the voxels without a value that lie in tissue.
-
-    Those are holes (no way of such voxels leads to the image's border) whose surface is bright or
-    that no cavity is as large as, and whole slices that are missing between others. Where the dark
-    of an image as a whole has no values, some specks at its bright rims are not tissue either.
-    """
+    """Count the voxels without a value that lie in tissue: in missing slices, and in holes."""
+    # Holes count whose surface is bright, or that no cavity is as large as. Where the dark of an
+    # image as a whole has no values, some specks at its bright rims are not tissue either.
     count = sum(
         int(np.count_nonzero(np.take(bad, index, axis=axis)))
         for axis in range(3)

@@ -145,15 +145,9 @@ def looks_stripped(image: Path) -> bool:
 
 
 def check_mask(mask: Path, image: Path) -> list[str]:
-    """Judge a brain mask by its volume and by where it ends.
+    """Judge a brain mask of an image by its volume and by where it ends; return flags.
 
-    `image` is the one that it belongs to, named in errors.
-
-    Returns
-    -------
-    list of str
-        Flags: ``implausible_brain_volume``, ``partial_coverage`` (the brain is cut at the border
-        of the image).
+    That is ``implausible_brain_volume`` and ``partial_coverage`` (the brain is cut at the border).
 
     Raises
     ------

@@ -35,7 +35,7 @@ LONELY_SIDECAR = "SIDECAR_WITHOUT_DATAFILE"
 
 
 class Places(Protocol):
-    """Options that say what a program reads and writes."""
+    """Options that say what a program reads and writes, as :class:`Folders` does."""
 
     @property
     def reads(self) -> tuple[Path, ...]:
@@ -157,9 +157,7 @@ def _real(folder: Path) -> Path:
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Prove that files can be written into a folder; one that is missing is missing afterwards.
-
-    `what` is what a message calls it.
+    """Prove that files can be written into a folder (`what` it is called), and leave no trace.
 
     Raises
     ------
@@ -229,12 +227,7 @@ def validate_bids(bids_dir: Path, participants: Sequence[str] | None = None) -> 
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("The BIDS validator did not run (%s): input not validated", error)
         return
-    errors = [
-        issue
-        for issue in found
-        if issue.get("severity") == "error" and _counts(issue, bids_dir, participants)
-    ]
-    if errors:
+    if errors := [issue for issue in found if _counts(issue, bids_dir, participants)]:
         raise _invalid(bids_dir, errors, meanings)
     logger.info("The input is valid BIDS")
 
@@ -247,6 +240,8 @@ def find_validator() -> str | None:
 
 def _counts(issue: dict[str, Any], bids_dir: Path, participants: Sequence[str] | None) -> bool:
     code, location = issue.get("code"), str(issue.get("location") or "").lstrip("/")
+    if issue.get("severity") != "error":
+        return False
     if code in IMAGE_CODES and location.endswith(IMAGE_SUFFIXES):
         return False
     stem = bids_dir / location.removesuffix(".json")

@@ -125,16 +125,10 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     if options.clean_workdir:
         job.clean_work()
     total, count = len(plan.selection.scans), len(plan.to_run)
-    logger.info(
-        "%d of %d scans to process, %d complete already; log: %s",
-        count,
-        total,
-        total - count,
-        record.folder,
-    )
-    for line in merged(
-        Note(reason, scan) for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED
-    ):
+    counts = f"{count} of {total} scans to process, {total - count} complete already"
+    logger.info("%s; log: %s", counts, record.folder)
+    again = {scan: reason for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED}
+    for line in merged(Note(reason, scan) for scan, reason in again.items()):
         logger.info("Again: %s", line)
     session.ok, session.failed = total - count, count
     try:

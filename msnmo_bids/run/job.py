@@ -76,14 +76,12 @@ class Job:
         Return those claimed, and those that another run works on.
         """
         waiting = Counter(scan.subject for scan in self.plan.to_run)
-        mine: list[str] = []
-        held: list[str] = []
+        claimed: dict[bool, list[str]] = {True: [], False: []}
         for subject in subjects:
-            if sum(waiting[name] for name in mine) >= BATCH:
+            if sum(waiting[name] for name in claimed[True]) >= BATCH:
                 break
-            taken = self.claims.take(subject_workflow_name(subject))
-            (mine if taken else held).append(subject)
-        return mine, held
+            claimed[self.claims.take(subject_workflow_name(subject))].append(subject)
+        return claimed[True], claimed[False]
 
     def release(self, subjects: Iterable[str]) -> None:
         """Let other runs have participants."""
@@ -94,14 +92,10 @@ class Job:
 
         What another run works on stays; with ``--participant-label``, other participants' folders.
         """
-        subjects = self.plan.selection.subjects
-        named = (
-            None
-            if self.options.participant_label is None
-            else {subject_workflow_name(subject) for subject in subjects}
-        )
+        everyone = self.options.participant_label is None
+        named = {subject_workflow_name(subject) for subject in self.plan.selection.subjects}
         for folder in (folder for name in WORKFLOWS for folder in self.work_dir.glob(f"{name}/*")):
-            if (named is None or folder.name in named) and self.claims.take(folder.name):
+            if (everyone or folder.name in named) and self.claims.take(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
                 self.claims.release([folder.name])
 

@@ -36,15 +36,10 @@ RESUMES = "Run the same command again: what is complete is kept, it goes on from
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
-    """Return the exit code of a run that an exception ended.
-
-    75 for an interrupt, 74 for a place that cannot be used, 1 for what was not expected.
-    """
-    if isinstance(error, MsnmoError):
-        return error.exit_code
+    """Return the exit code of a run that an exception ended: 75 for an interrupt, 74 for a disk."""
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.TEMPORARY_FAILURE
-    problem = disk_error(error)
+    problem = error if isinstance(error, MsnmoError) else disk_error(error)
     return ExitCode.FAILURE if problem is None else problem.exit_code
 
 
@@ -54,16 +49,13 @@ class Progress:
     Parameters
     ----------
     names : mapping of str to str
-        A scan's workflow (the part of a node's full name that stands for the scan) -> what to
-        call the scan.
+        A scan's workflow (a part of its nodes' full names) -> what to call the scan.
     last_node : str
         Name of the node whose end completes a scan.
     step_name : callable, optional
         Returns what a node does, in words, from its name.
     stream : TextIO, optional
-        Where the live line goes; standard error when not given. Without a terminal there is none.
-    clock : callable, optional
-        Seconds; for tests.
+        Where the live line goes (default: standard error). Without a terminal there is none.
     """
 
     def __init__(
@@ -170,27 +162,16 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 class Session:
-    """One call of a program with its command line; a context in which its messages are shown.
-
-    Attributes
-    ----------
-    exit_code : ExitCode
-        How the program ends.
-    ok, failed : int or None
-        Number of scans that have their derivatives, and that have not; None: it does not count.
-    console : ConsoleHandler
-        The terminal.
-    folder : Path or None
-        Folder of the log, when there is one.
-    """
+    """One call of a program with its command line; a context in which its messages are shown."""
 
     def __init__(self, program: str, command: Sequence[str] = ()) -> None:
         self.program, self.command = program, command
         self.exit_code = ExitCode.OK
+        #: Number of scans that have their derivatives, and that have not; None: it does not count.
         self.ok: int | None = None
         self.failed: int | None = None
         self.console = ConsoleHandler()
-        self.folder: Path | None = None
+        self.folder: Path | None = None  #: Of the log, when there is one.
         self._log_file: logging.Handler | None = None
         # What is said before the log has a folder belongs into it too.
         self._early = MemoryHandler(10**6, KEEP_ALL)
@@ -258,8 +239,7 @@ class Session:
     def write_crash_file(self) -> str:
         """Write the trace of the exception that is being handled, and return where it is.
 
-        That is ``crash-<program>.txt`` in the log's folder, or in a temporary one where there is no
-        log; where that cannot be written, the trace itself is returned.
+        It is beside the log, or in a temporary folder; if that cannot be, it returns the trace.
         """
         trace = f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}"
         try:
@@ -300,19 +280,8 @@ class Terminated(KeyboardInterrupt):
 def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) -> Iterator[Session]:
     """Guard a program; every way in which it can end becomes an exit code and a last line.
 
-    Parameters
-    ----------
-    program : str
-        Its name, which begins the last line and names the log.
-    argv : sequence of str or None
-        Arguments without the program's name; those of the process when None.
-    remedy : str, optional
-        What to do after an interruption.
-
-    Yields
-    ------
-    Session
-        Its ``exit_code`` is right when the block has been left.
+    The session's ``exit_code`` is right when the block has been left. `argv` are the arguments
+    without the program's name (None: of the process); `remedy` is what to do after an interruption.
     """
     session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
     with session, _signals():

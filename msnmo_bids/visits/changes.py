@@ -218,10 +218,7 @@ def _judge(lesion: _Lesion, width: float) -> dict[str, Any]:
 
 
 def _doubt(lesion: _Lesion, volume: float, without: int, ratio: float | None) -> str:
-    """Say why a lesion that was found at one visit only may be there at both; empty if it may not.
-
-    `without` is the visit (0 or 1) at which it was not found.
-    """
+    """Say why a lesion that was not found at the visit `without` may be there; empty if not."""
     if volume < DEFAULT_RULE.least_volume:
         return "small"
     if lesion.brains[without][lesion.own].mean() < DEFAULT_RULE.covered_share:
@@ -258,10 +255,7 @@ def _in_units_of_brain(visit: Visit) -> np.ndarray:
 def _lesion_gain(
     images: list[np.ndarray], labels: np.ndarray, common: np.ndarray, tissue: np.ndarray
 ) -> float:
-    """Return the later scan's lesion contrast relative to the earlier one's.
-
-    From voxels that are lesion at both visits; 1 where these are few, or where it would be odd.
-    """
+    """Return the later scan's lesion contrast to the earlier one's, by voxels of lesions at both."""
     if np.count_nonzero(common) < 100 or not tissue.any():
         return 1.0
     ring = ndimage.binary_dilation(labels > 0, iterations=_RING) & tissue

@@ -198,10 +198,7 @@ def _regions(visit: VisitFiles) -> dict[int, str]:
 
 
 def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:
-    """Return a lesion's numbers in both scans' label images, `own` at its voxels, and its region.
-
-    Of the regions of all its parts that of the largest, at the later visit if it is there.
-    """
+    """Return a lesion's numbers in both label images, `own` at its voxels, and its latest region."""
     found: dict[str, Any] = {"region": None}
     for which, voxels, names in zip(("earlier", "later"), own, regions, strict=True):
         labels, counts = np.unique(voxels, return_counts=True)

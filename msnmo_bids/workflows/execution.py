@@ -66,10 +66,9 @@ def run_workflow(
 ) -> list[Failure]:
     """Run every node of the workflow and collect the failures.
 
-    ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`; any other
-    Nipype plugin by Nipype itself. Nipype's cache knows neither the program's version nor the
-    content of weights and raw images: what an interrupted run left is used only under the same
-    stamp.
+    ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`. Nipype's cache
+    does not know all that a scan depends on: what an interrupted run left is used only under the
+    same stamp.
 
     Parameters
     ----------
@@ -115,10 +114,7 @@ def run_workflow(
 
 
 class _Calls:
-    """What Nipype tells of its nodes: the scans that are finished, and who else is told.
-
-    The first error of a callback is kept: Nipype passes on some, and takes others for a node's.
-    """
+    """What Nipype tells of its nodes; the first error of a callback, which Nipype may swallow."""
 
     def __init__(self, last_node: str, on_event: EventCallback | None) -> None:
         self._last_node, self._on_event = last_node, on_event
@@ -164,10 +160,7 @@ def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exceptio
 def _configure(
     workflow: Workflow, crash_dir: Path, stop_on_first_crash: bool, *, poll: float
 ) -> None:
-    """Set Nipype's options for this workflow only, not for the process.
-
-    Each `poll` (s) asks a cluster's scheduler once for every job that is under way.
-    """
+    """Set Nipype's options for this workflow; each `poll` (s) asks a cluster about every job."""
     workflow.config["execution"] = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
@@ -312,10 +305,7 @@ def batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 
 class WorkDirCleaner:
-    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
-
-    The end of `last_node` completes a scan; with `keep` nothing is removed.
-    """
+    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk."""
 
     def __init__(self, work_dir: Path, *, last_node: str, keep: bool = False) -> None:
         self._work_dir, self._last_node, self._keep = work_dir, last_node, keep

@@ -137,10 +137,8 @@ def init_skull_strip_wf(
 ) -> LiterateWorkflow:
     """Build the workflow that finds the brain.
 
-    ``bet``: ``inputnode -> bet -> brain_mask -> outputnode`` with Nipype's stock node for FSL;
-    ``deepbet`` and ``skip``: the same with another first node. Whatever the tool, ``brain_mask``
-    checks that the mask holds a plausible brain. Where ``stripped`` says that the image came
-    without a skull, its foreground counts and no tool's mask.
+    ``inputnode -> bet, deepbet or foreground -> brain_mask -> outputnode``, with Nipype's stock
+    node for FSL. Whatever the tool, ``brain_mask`` checks that the mask holds a plausible brain.
 
     Parameters
     ----------
@@ -205,9 +203,8 @@ def init_bias_correction_wf(
     """Build the workflow that corrects the bias field and applies the brain mask.
 
     ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
-    ``ants``, with ``n4_antspyx`` in its place for ``antspyx``, and with ``apply_mask`` alone for
-    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in one
-    thread: its sums depend on the number of threads.
+    ``ants``, and with ``apply_mask`` alone for ``skip``. N4 runs in one thread: its sums depend on
+    the number of threads.
 
     Parameters
     ----------
