@@ -65,15 +65,6 @@ class MsnmoError(Exception):
         remedy = f". {self.remedy}" if self.remedy else ""
         return " ".join(f"{where}{self.problem}{remedy}".split())
 
-    def __reduce__(self) -> tuple:
-        """Survive the pickling between worker processes."""
-        state = {"file": self.file, "remedy": self.remedy, "exit_code": self.exit_code}
-        return (_rebuild, (type(self), self.problem, state))
-
-
-def _rebuild(kind: type[MsnmoError], problem: str, state: dict) -> MsnmoError:
-    return kind(problem, **state)
-
 
 class UsageError(MsnmoError):
     """The command line is wrong."""

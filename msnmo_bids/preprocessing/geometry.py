@@ -12,7 +12,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -33,16 +33,6 @@ ORIENTATION_OPTION = "--assume-orientation"
 
 _AXIS_NAMES = ("left to right", "posterior to anterior", "inferior to superior")
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
-
-
-class ConformedGeometry(TypedDict):
-    """What `conform` found: geometry of the raw scan and flags for its report."""
-
-    axcodes: str
-    zooms: list[float]
-    shape: list[int]
-    intensities: dict[str, float]
-    flags: list[str]
 
 
 def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
@@ -101,14 +91,14 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     return mended
 
 
-def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedGeometry:
+def conform(path: Path, out: Path, orientation: str | None = None) -> dict[str, Any]:
     """Write a raw FLAIR in RAS axis order (float32), its background 0, with equal qform and sform.
 
     `orientation` are axis codes to assume where the header has no valid form.
 
     Returns
     -------
-    ConformedGeometry
+    dict
         ``axcodes`` (such as ``"LPS"``), ``zooms`` (mm) and ``shape`` of the raw scan, in its own
         axis order; ``intensities`` that were mended; ``flags``.
 

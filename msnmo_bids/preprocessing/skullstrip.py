@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -45,12 +45,8 @@ _RING_MM = 3.0
 _AS_BRIGHT = 0.8  # of the depth; real stripped images: above 0.95, heads with a skull: below 0.75
 
 
-class ToolRecord(TypedDict):
-    """Tool, version and settings, as the sidecars of the derivatives carry them."""
-
-    Tool: str
-    Version: str
-    Settings: dict[str, float | int | str | list[float] | list[int]]
+#: ``Tool``, ``Version`` and ``Settings``, as the sidecars of the derivatives carry them.
+ToolRecord = dict[str, Any]
 
 
 def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:

@@ -255,7 +255,7 @@ def _in_units_of_brain(visit: Visit) -> np.ndarray:
 def _lesion_gain(
     images: list[np.ndarray], labels: np.ndarray, common: np.ndarray, tissue: np.ndarray
 ) -> float:
-    """Return the later scan's lesion contrast to the earlier one's, by voxels of lesions at both."""
+    """Return the lesion contrast, later to earlier scan, by voxels of lesions at both visits."""
     if np.count_nonzero(common) < 100 or not tissue.any():
         return 1.0
     ring = ndimage.binary_dilation(labels > 0, iterations=_RING) & tissue

@@ -18,7 +18,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.preprocessing import bias
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
 from msnmo_bids.preprocessing.cube import to_cube
-from msnmo_bids.preprocessing.geometry import ConformedGeometry, conform
+from msnmo_bids.preprocessing.geometry import conform
 from msnmo_bids.preprocessing.skullstrip import (
     STRIPPED_BEFORE,
     ToolRecord,
@@ -291,7 +291,7 @@ def ants_version() -> str:
 @step("out_file", "stripped", "info")
 def conform_step(
     folder: Path, in_file: str, orientation: str | None = None, look_for_skull: bool = False
-) -> tuple[Path, bool, ConformedGeometry]:
+) -> tuple[Path, bool, dict[str, Any]]:
     """Check a raw FLAIR and write it in RAS order; if asked, look whether it has a skull.
 
     `in_file` is a text: a broken link must reach the check, which says what to do about it.

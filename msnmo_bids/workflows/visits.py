@@ -19,7 +19,7 @@ from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.visits.changes import DEFAULT_RULE
-from msnmo_bids.visits.compare import VisitFiles, compare, describe, find_motion, halfway_images
+from msnmo_bids.visits.compare import compare, describe, find_motion, halfway_images
 from msnmo_bids.visits.halfway import SPACING_MM
 from msnmo_bids.workflows.nodes import methods_text, save_array, step
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
@@ -133,7 +133,7 @@ def register_step(folder: Path, earlier: Mapping[str, str], later: Mapping[str, 
         If an image is empty.
     """
     try:
-        motion = find_motion(VisitFiles.of(earlier), VisitFiles.of(later))
+        motion = find_motion(earlier, later)
     except ValueError as error:
         raise BadInputError(
             f"two visits cannot be registered ({error})",
@@ -155,7 +155,7 @@ def compare_step(
 
     The images are NIfTI by kind; the table is JSON, one row per lesion and the summary.
     """
-    changes = compare(VisitFiles.of(earlier), VisitFiles.of(later), np.load(motion_file))
+    changes = compare(earlier, later, np.load(motion_file))
     images = {}
     for kind, array in halfway_images(changes).items():
         images[kind] = folder / f"{kind}.nii"
