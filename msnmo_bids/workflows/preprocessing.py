@@ -15,10 +15,9 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.preprocessing import bias
+from msnmo_bids.preprocessing import bias, geometry
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM
 from msnmo_bids.preprocessing.cube import to_cube
-from msnmo_bids.preprocessing.geometry import conform
 from msnmo_bids.preprocessing.skullstrip import (
     STRIPPED_BEFORE,
     ToolRecord,
@@ -80,21 +79,31 @@ def looks_for_skull(scan: Scan, settings: ProcessingSettings) -> bool:
 def init_preprocessing_wf(
     *, scan: Scan, settings: ProcessingSettings, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
-    """Build the workflow that prepares one scan, for a prediction and for a training alike.
+    r"""Build the workflow that prepares one scan, for a prediction and for a training alike.
 
-    ``conform -> skull_strip_wf -> bias_correction_wf``; the tools in the settings are resolved (no
-    ``auto``), and `voxels` of the image tell how much memory the nodes ask for.
+    ::
+
+        conform -> bet, deepbet or foreground -> brain_mask -> apply_mask -> outputnode
+                                                          \-> shrink -> n4 -/
+
+    The tools in the settings are resolved; `voxels` of the image tell how much memory the nodes ask
+    for.
 
     Outputs
     -------
     raw_file, info
         FLAIR in RAS order, as it came; geometry of the raw image and its flags.
     mask_file, mask_flags
-        Brain mask on the same grid, and what is odd about it.
+        Brain mask on the same grid (uint8), and what is odd about it.
     preproc_file
         Bias-corrected FLAIR, 0 outside of the brain.
     skull_stripping, bias_correction
         ``{Tool, Version, Settings}``.
+
+    Raises
+    ------
+    ValueError
+        If a tool is unknown (``auto`` is).
     """
     workflow = LiterateWorkflow(name="preprocessing_wf")
     workflow.__desc__ = (
@@ -103,87 +112,50 @@ def init_preprocessing_wf(
     look = looks_for_skull(scan, settings)
     if look:
         workflow.__desc__ += "Images that came without a skull were found and not stripped again. "
-    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     check = conform_step(
         in_file=str(scan.path), orientation=settings.assume_orientation, look_for_skull=look
     )
-    first = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
-    skull_strip_wf = init_skull_strip_wf(
-        tool=skull_strip_tool(scan, settings),
-        bet_frac=settings.bet_frac,
-        voxels=voxels,
-        omp_nthreads=omp_nthreads,
-    )
-    bias_correction_wf = init_bias_correction_wf(
-        tool=settings.bias_correction, sloppy=settings.sloppy, voxels=voxels
-    )
+    conform = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
+    tool = skull_strip_tool(scan, settings)
+    mask = _strip_skull(workflow, conform, tool, settings.bet_frac, voxels, omp_nthreads)
+    corrected, bias_correction = _correct_bias(workflow, conform, mask, settings, voxels)
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
+    outputnode.inputs.bias_correction = bias_correction
     workflow.connect([
-        (first, skull_strip_wf, [("out_file", "inputnode.in_file"),
-                                 ("stripped", "inputnode.stripped")]),
-        (first, bias_correction_wf, [("out_file", "inputnode.in_file")]),
-        (skull_strip_wf, bias_correction_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
-        (first, outputnode, [("out_file", "raw_file"), ("info", "info")]),
-        (skull_strip_wf, outputnode, [("outputnode.mask_file", "mask_file"),
-                                      ("outputnode.tool", "skull_stripping"),
-                                      ("outputnode.flags", "mask_flags")]),
-        (bias_correction_wf, outputnode, [("outputnode.out_file", "preproc_file"),
-                                          ("outputnode.tool", "bias_correction")]),
+        (conform, outputnode, [("out_file", "raw_file"), ("info", "info")]),
+        (mask, outputnode, [("mask_file", "mask_file"), ("tool", "skull_stripping"),
+                            ("flags", "mask_flags")]),
+        (corrected, outputnode, [("out_file", "preproc_file")]),
     ])  # fmt: skip
     return workflow
 
 
-def init_skull_strip_wf(
-    *, tool: str, bet_frac: float = 0.5, voxels: int = 0, omp_nthreads: int = 1
-) -> LiterateWorkflow:
-    """Build the workflow that finds the brain.
-
-    ``inputnode -> bet, deepbet or foreground -> brain_mask -> outputnode``, with Nipype's stock
-    node for FSL. Whatever the tool, ``brain_mask`` checks that the mask holds a plausible brain.
-
-    Parameters
-    ----------
-    tool : {"bet", "deepbet", "skip"}
-        ``skip`` for an image without a skull; any other is a ValueError.
-    bet_frac : float
-        BET's fractional intensity threshold, 0 to 1.
-
-    Inputs
-    ------
-    in_file, stripped
-        FLAIR in RAS order; whether it came without a skull, as the image itself says.
-
-    Outputs
-    -------
-    mask_file, flags
-        Brain mask on the same grid (uint8); what is odd about it.
-    tool
-        ``{Tool, Version, Settings}`` of what made it.
-    """
-    workflow = LiterateWorkflow(name="skull_strip_wf")
+def _strip_skull(
+    workflow: LiterateWorkflow,
+    conform: pe.Node,
+    tool: str,
+    bet_frac: float,
+    voxels: int,
+    omp_nthreads: int,
+) -> pe.Node:
+    """Add the nodes that find the brain; the last one checks the mask, whatever the tool."""
     version = bet_version() if tool == "bet" else metadata.version("deepbet")
-    workflow.__desc__ = _described(_SKULL, tool, version, bet_frac=bet_frac)
-    inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
-    inputnode.inputs.stripped = False
-    outputnode = pe.Node(
-        IdentityInterface(fields=["mask_file", "tool", "flags"]), name="outputnode"
-    )
-    brain_mask = pe.Node(brain_mask_step(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
+    workflow.__desc__ += _described(_SKULL, tool, version, bet_frac=bet_frac)
     finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
+    checked = pe.Node(brain_mask_step(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
     workflow.connect([
-        (inputnode, finder, same("in_file")),
-        (inputnode, brain_mask, same("in_file")),
-        (finder, brain_mask, same("mask_file")),
-        (brain_mask, outputnode, same("mask_file", "tool", "flags")),
+        (conform, finder, [("out_file", "in_file")]),
+        (conform, checked, [("out_file", "in_file")]),
+        (finder, checked, same("mask_file")),
     ])  # fmt: skip
     if tool == "bet":
         settings = {"frac": bet_frac}
-        brain_mask.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
-        workflow.connect(inputnode, "stripped", brain_mask, "stripped")
-        return workflow
-    workflow.connect(finder, "tool", brain_mask, "tool")
-    if tool == "deepbet":
-        workflow.connect(inputnode, "stripped", finder, "stripped")
-    return workflow
+        checked.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
+    else:
+        workflow.connect(finder, "tool", checked, "tool")
+    if tool != "skip":
+        workflow.connect(conform, "stripped", checked if tool == "bet" else finder, "stripped")
+    return checked
 
 
 def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) -> pe.Node:
@@ -197,66 +169,47 @@ def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) ->
     return pe.Node(foreground_step(), name="foreground", mem_gb=memory_gb("mask", voxels))
 
 
-def init_bias_correction_wf(
-    *, tool: str, sloppy: bool = False, voxels: int = 0
-) -> LiterateWorkflow:
-    """Build the workflow that corrects the bias field and applies the brain mask.
-
-    ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
-    ``ants``, and with ``apply_mask`` alone for ``skip``. N4 runs in one thread: its sums depend on
-    the number of threads.
-
-    Parameters
-    ----------
-    tool : {"ants", "antspyx", "skip"}
-        Any other is a ValueError.
-    sloppy : bool
-        Fewer iterations on a coarser grid, for tests.
-
-    Inputs
-    ------
-    in_file, mask_file
-        FLAIR in RAS order, and its brain mask.
-
-    Outputs
-    -------
-    out_file
-        Corrected FLAIR, 0 outside of the brain.
-    tool
-        ``{Tool, Version, Settings}`` of what corrected it.
-    """
-    workflow = LiterateWorkflow(name="bias_correction_wf")
-    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
+def _correct_bias(
+    workflow: LiterateWorkflow,
+    conform: pe.Node,
+    brain_mask: pe.Node,
+    settings: ProcessingSettings,
+    voxels: int,
+) -> tuple[pe.Node, ToolRecord]:
+    """Add the nodes that correct the bias field and apply the mask; return the last one."""
+    tool = settings.bias_correction
+    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if settings.sloppy else (GRID_MM, [50] * 4)
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
-    workflow.__desc__ = _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
-    inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
-    outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
-    apply_mask = pe.Node(apply_mask_step(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
+    workflow.__desc__ += _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
+    memory = memory_gb("mask", voxels)
+    last = pe.Node(apply_mask_step(), name="apply_mask", mem_gb=memory)
     workflow.connect([
-        (inputnode, apply_mask, same("in_file", "mask_file")),
-        (apply_mask, outputnode, same("out_file")),
+        (conform, last, [("out_file", "in_file")]),
+        (brain_mask, last, same("mask_file")),
     ])  # fmt: skip
     if tool == "skip":
-        outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
-        return workflow
-    shrink = pe.Node(shrink_step(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
+        return last, {"Tool": "none", "Version": "n/a", "Settings": {}}
+    shrink = pe.Node(shrink_step(grid_mm=grid_mm), name="shrink", mem_gb=memory)
     n4, (image, mask) = _n4_node(tool, n_iterations)
+    workflow.connect([
+        (conform, shrink, [("out_file", "in_file")]),
+        (brain_mask, shrink, same("mask_file")),
+        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
+        (n4, last, [("bias_image", "field_file")]),
+    ])  # fmt: skip
     fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
-    outputnode.inputs.tool = {
+    return last, {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
         "Version": version,
         "Settings": {**fitted, "convergence_threshold": CONVERGENCE_THRESHOLD},
     }
-    workflow.connect([
-        (inputnode, shrink, same("in_file", "mask_file")),
-        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
-        (n4, apply_mask, [("bias_image", "field_file")]),
-    ])  # fmt: skip
-    return workflow
 
 
 def _n4_node(tool: str, n_iterations: list[int]) -> tuple[pe.Node, tuple[str, str]]:
-    """Return the node that fits the bias field, and the names of its image and its mask."""
+    """Return the node that fits the bias field, and the names of its image and its mask.
+
+    It runs in one thread: the sums of N4 depend on the number of threads.
+    """
     resources = {"n_procs": 1, "mem_gb": memory_gb("n4")}
     if tool == "antspyx":
         interface = n4_antspyx_step(n_iterations=n_iterations)
@@ -297,7 +250,7 @@ def conform_step(
     `in_file` is a text: a broken link must reach the check, which says what to do about it.
     """
     out = folder / "flair_ras.nii"
-    info = conform(Path(in_file), out, orientation)
+    info = geometry.conform(Path(in_file), out, orientation)
     stripped = look_for_skull and looks_stripped(out)
     if stripped:
         info["flags"].append(STRIPPED_BEFORE)
