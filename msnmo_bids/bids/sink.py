@@ -40,20 +40,12 @@ _COMPRESSION = 2
 class ScanResults:
     """What the workflow found; all images in RAS order on the grid of the conformed FLAIR."""
 
-    #: NIfTI images.
-    preproc: Path
-    brain_mask: Path
-    lesion_mask: Path
-    lesion_probability: Path
-    lesion_labels: Path
-    cams: Mapping[str, Path]  #: Class activation map by class.
+    #: NIfTI by kind (:func:`msnmo_bids.bids.names.derivative_kinds`).
+    images: Mapping[str, Path]
     table: list[dict[str, Any]]  #: One mapping a lesion, with the columns of the morphometry table.
     #: Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
     summary: Mapping[str, Any]
     decision: Decision  #: The diagnosis, or why none is named.
-    #: ``{Tool, Version, Settings}``.
-    skull_stripping: Mapping[str, Any]
-    bias_correction: Mapping[str, Any]
     quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.quality`.
     #: From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     distance: float | None = None
@@ -72,7 +64,8 @@ def write_scan_derivatives(
     Images have the shape and the affine of the raw FLAIR and qform equal to sform. The lesion mask
     is the written probability above the threshold, voxel by voxel. The diagnosis file is written
     last: where it is, all the others are. Two runs write the same bytes. `provenance` holds what
-    the diagnosis files of a run share (:func:`msnmo_bids.workflows.scan.run_record`).
+    the diagnosis files of a run share (:func:`msnmo_bids.workflows.scan.run_record`), and what is
+    known of the raw image and of the tools.
 
     Raises
     ------
@@ -81,21 +74,16 @@ def write_scan_derivatives(
     """
     classes = list(results.decision.probabilities)
     paths = derivative_paths(scan.folder, scan.prefix, classes)
-    record = {
-        **provenance,
-        "SkullStripping": dict(results.skull_stripping),
-        "BiasCorrection": dict(results.bias_correction),
-    }
     with writing("the derivatives", output_dir / scan.folder):
         written = _write_images(scan, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
-        written += _write_sidecars(scan, paths, output_dir, record)
+        written += _write_sidecars(scan, paths, output_dir, provenance)
         write_json(output_dir / paths["quality"], _quality(scan, results.quality))
         written.append(paths["quality"])
         for kind, figure in results.figures.items():
             written.append(figure_path(scan.subject, scan.prefix, kind))
             copy_file(figure, output_dir / written[-1])
-        diagnosis = _diagnosis(scan, results, record, sorted(set(written)))
+        diagnosis = _diagnosis(scan, results, provenance, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
     return [*sorted(set(written)), paths["diagnosis"]]
 
@@ -113,21 +101,16 @@ def _write_images(
     from msnmo_bids.preprocessing.geometry import to_native
 
     labels = np.int16 if len(results.table) <= np.iinfo(np.int16).max else np.int32
-    images: dict[str, tuple[Path, type]] = {
-        "preproc": (results.preproc, np.float32),
-        "brain_mask": (results.brain_mask, np.uint8),
-        "lesion_probability": (results.lesion_probability, np.float32),
-        "lesion_mask": (results.lesion_mask, np.uint8),
-        "lesion_labels": (results.lesion_labels, labels),
-    }
-    images |= {f"{CAM_PREFIX}{name}": (path, np.float32) for name, path in results.cams.items()}
-    for kind, (path, dtype) in images.items():
+    integers = {"brain_mask": np.uint8, "lesion_mask": np.uint8, "lesion_labels": labels}
+    for kind, path in results.images.items():
         array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
-        image = to_native(array.astype(dtype), scan.path, results.orientation)
+        image = to_native(
+            array.astype(integers.get(kind, np.float32)), scan.path, results.orientation
+        )
         write_nifti(image, output_dir / paths[kind])
-    return [paths[kind] for kind in images]
+    return [paths[kind] for kind in results.images]
 
 
 def _write_tables(
@@ -188,7 +171,9 @@ def _diagnosis(
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(
-        np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
+        np.count_nonzero(
+            np.asanyarray(nib.Nifti1Image.from_filename(results.images["brain_mask"]).dataobj)
+        )
     )
     decision = results.decision
     flags = {*record.get("Flags", ()), *results.flags, *decision.flags}

@@ -13,6 +13,7 @@ import numpy as np
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.names import CAM_PREFIX
 from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
@@ -267,29 +268,25 @@ def write_derivatives_step(
     Images are in RAS order; `raw_image` is what was seen of the raw one before it was read.
     """
     measures = json.loads(table_file.read_text(encoding="utf-8"))
-    decision = decide(
-        class_probabilities,
-        lesions=len(measures["Table"]),
-        quality=quality,
-        limits=provenance["NamingLimits"],
-        votes=class_votes,
-        distance=distance,
-        farthest=provenance["MaximumOutOfDistributionScore"],
-    )
+    kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
+    files = (preproc_file, mask_file, lesion_file, probability_file, label_file)
+    images = dict(zip(kinds, files, strict=True))
+    images |= {f"{CAM_PREFIX}{name}": Path(path) for name, path in cam_files.items()}
     results = ScanResults(
-        preproc=preproc_file,
-        brain_mask=mask_file,
-        lesion_mask=lesion_file,
-        lesion_probability=probability_file,
-        lesion_labels=label_file,
-        cams={name: Path(path) for name, path in cam_files.items()},
-        table=measures["Table"],
-        summary=measures["Summary"],
-        decision=decision,
+        images,
+        measures["Table"],
+        measures["Summary"],
+        decide(
+            class_probabilities,
+            lesions=len(measures["Table"]),
+            quality=quality,
+            limits=provenance["NamingLimits"],
+            votes=class_votes,
+            distance=distance,
+            farthest=provenance["MaximumOutOfDistributionScore"],
+        ),
+        quality,
         distance=distance,
-        skull_stripping=skull_stripping,
-        bias_correction=bias_correction,
-        quality=quality,
         figures={kind: Path(path) for kind, path in (figures or {}).items()},
         orientation=info.get("axcodes"),
         flags=(*info.get("flags", ()), *mask_flags),
@@ -298,5 +295,7 @@ def write_derivatives_step(
         **provenance,
         RAW_IMAGE: identify(scan, raw_image),
         "Intensities": info.get("intensities"),
+        "SkullStripping": skull_stripping,
+        "BiasCorrection": bias_correction,
     }
     return write_scan_derivatives(scan, results, output_dir=output_dir, provenance=provenance)
