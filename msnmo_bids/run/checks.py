@@ -78,9 +78,7 @@ def check_places(options: Places) -> None:
 
 
 def check_within(output_dir: Path, names: Iterable[str]) -> None:
-    """Check the folders in an output folder that are there already: others may own them.
-
-    Of a folder in `names` that is missing, the one in which it will be made counts.
+    """Check folders in an output folder, or those in which they will be made: others may own them.
 
     Raises
     ------

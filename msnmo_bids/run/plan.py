@@ -79,13 +79,9 @@ def select(bids_dir: Path, asked: WhichScans) -> Selection:
         sessions=asked.session_label,
         filters=read_filters(asked.bids_filter_file) if asked.bids_filter_file else None,
     )
-    if selection.without_flair:
-        logger.warning(
-            "No FLAIR for %d of %d participants: %s",
-            len(selection.without_flair),
-            len(selection.subjects),
-            ", ".join(f"sub-{label}" for label in selection.without_flair),
-        )
+    if without := [f"sub-{label}" for label in selection.without_flair]:
+        count = f"{len(without)} of {len(selection.subjects)} participants"
+        logger.warning("No FLAIR for %s: %s", count, ", ".join(without))
     return _without(selection, asked.exclude)
 
 
@@ -139,10 +135,8 @@ def make_plan(options: AppOptions) -> Plan:
     reasons: dict[str, str] = {}
     for scan in selection.scans:
         reason = why_incomplete(scan, options.output_dir, expected)
-        if reason is None and options.overwrite:
-            reason = "--overwrite"
-        if reason is not None:
-            reasons[scan.relative] = reason
+        if reason or options.overwrite:
+            reasons[scan.relative] = reason or "--overwrite"
     due = due_comparisons(selection.available, set(reasons), options.output_dir)
     for line in merged(note for comparison in due for note in comparison.notes):
         logger.warning("%s", line)

@@ -46,16 +46,8 @@ def exit_code_for(error: BaseException) -> ExitCode:
 class Progress:
     """Follow the nodes of a run and say which scans are done, running and failed.
 
-    Parameters
-    ----------
-    names : mapping of str to str
-        A scan's workflow (a part of its nodes' full names) -> what to call the scan.
-    last_node : str
-        Name of the node whose end completes a scan.
-    step_name : callable, optional
-        Returns what a node does, in words, from its name.
-    stream : TextIO, optional
-        Where the live line goes (default: standard error). Without a terminal there is none.
+    `names` are what to call a scan by its workflow (a part of its nodes' full names); the end of
+    `last_node` completes it. The live line goes to `stream`, if that is a terminal.
     """
 
     def __init__(

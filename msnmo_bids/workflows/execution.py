@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nipype.pipeline.engine import Workflow
 
@@ -80,7 +80,7 @@ def run_workflow(
     last_node : str
         The node whose end completes a scan; its inputs ``prefix`` and ``native_file`` name it.
     stamps : mapping of str to str, optional
-        What the steps of a scan depend on, by its `prefix`.
+        By its `prefix`.
 
     Returns
     -------
@@ -175,8 +175,7 @@ def _configure(
     }
 
 
-@dataclass(frozen=True)
-class _ScanEntry:
+class _ScanEntry(NamedTuple):
     prefix: str
     raw_file: str
     work_dir: str
@@ -219,9 +218,10 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
     failures: dict[str, Failure] = {}
     for crash in crashes:
         text = crash.read_text(encoding="utf-8", errors="replace")
-        node = _field(text, "Node")
+        node, folder = _field(text, "Node"), _field(text, "Working directory")
         key = scan_of(node)
-        error = _error_of(text, node)
+        known = read_failure(Path(folder)) if folder else None
+        error = known or _from_trace(text, node.rsplit(".", 1)[-1])
         failure = Failure(
             prefix=scans[key].prefix if key in scans else "",
             step=step_name(node),
@@ -232,13 +232,6 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
         )
         failures.setdefault(key, failure)
     return failures
-
-
-def _error_of(crash: str, node: str) -> MsnmoError:
-    """Return the error of ours that the node met, or the best that its trace gives."""
-    folder = _field(crash, "Working directory")
-    known = read_failure(Path(folder)) if folder else None
-    return known or _from_trace(crash, node.rsplit(".", 1)[-1])
 
 
 def _message(error: MsnmoError, scan: _ScanEntry | None) -> str:

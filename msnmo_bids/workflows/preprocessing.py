@@ -86,8 +86,7 @@ def init_preprocessing_wf(
         conform -> bet, deepbet or foreground -> brain_mask -> apply_mask -> outputnode
                                                           \-> shrink -> n4 -/
 
-    The tools in the settings are resolved; `voxels` of the image tell how much memory the nodes ask
-    for.
+    `voxels` of the image tell how much memory the nodes ask for.
 
     Outputs
     -------
@@ -103,7 +102,7 @@ def init_preprocessing_wf(
     Raises
     ------
     ValueError
-        If a tool is unknown (``auto`` is).
+        If a tool is unknown, as ``auto`` is here.
     """
     workflow = LiterateWorkflow(name="preprocessing_wf")
     workflow.__desc__ = (

@@ -41,16 +41,8 @@ def init_samples_wf(
 ) -> pe.Workflow:
     """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
-    It is for :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
-
-    Parameters
-    ----------
-    files : mapping of LabelledScan to Path
-        What to prepare, and the file to write for each (``.npz``).
-    settings : ProcessingSettings
-        With the tools resolved (no ``auto``).
-    cube_shape : sequence of int, (3,)
-        Shape of the cubes.
+    `files` are what to prepare with the file to write (``.npz``), `cube_shape` is (3,); the tools
+    in the settings are resolved (no ``auto``). `LAST_NODE` completes a scan.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(files, key=lambda labelled: labelled.name)

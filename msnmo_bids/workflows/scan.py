@@ -44,18 +44,8 @@ def init_msnmo_wf(
 ) -> pe.Workflow:
     """Build the workflow of a run: one workflow per participant, in it one per scan.
 
-    Parameters
-    ----------
-    scans : sequence of Scan
-        What to process.
-    settings : ProcessingSettings
-        With device, precision and tools resolved (no ``auto``).
-    weights : sequence of Path
-        ``NAME.safetensors``, with ``NAME.json`` beside it; of several the mean is taken.
-    output_dir, work_dir : Path
-        Root of the derivatives; folder for what is in between.
-    omp_nthreads : int
-        Threads of one node.
+    In the settings device, precision and tools are resolved (no ``auto``). Of several `weights`
+    (``NAME.safetensors``, with ``NAME.json`` beside it) the mean is taken.
 
     Raises
     ------

@@ -50,14 +50,8 @@ def init_visits_wf(
 ) -> pe.Workflow:
     """Build the workflow that compares visits: one per participant, in it one per comparison.
 
-    Parameters
-    ----------
-    comparisons : sequence of Comparison
-        Scans that have their derivatives.
-    output_dir, work_dir : Path
-        Root of the derivatives; folder for what is in between.
-    method : dict
-        Version of the program and limits, as the records' fingerprints have them.
+    The scans have their derivatives in `output_dir`; `method` is the version of the program and the
+    limits, as the records' fingerprints have them.
     """
     workflow = pe.Workflow(name=VISITS_WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     shared: dict[str, Any] = {"output_dir": Path(output_dir).absolute(), "method": method}
