@@ -15,7 +15,6 @@ PACKAGE = "msnmo_bids"
 
 #: Rooms and single modules, from the door down: each imports those below it, and none of its row.
 ROWS = (
-    ("__main__",),
     ("cli",),
     ("run",),
     ("group", "training"),

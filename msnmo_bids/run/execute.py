@@ -21,8 +21,7 @@ from msnmo_bids.run.checks import (
     validate_bids,
     work_folder,
 )
-from msnmo_bids.run.claims import Claims
-from msnmo_bids.run.job import Job
+from msnmo_bids.run.job import Claims, Job
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import (
     Plan,
