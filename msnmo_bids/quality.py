@@ -53,8 +53,6 @@ class Limit:
     def level(self, value: float | None) -> str | None:
         """Return green, amber or red; None for a value that could not be measured.
 
-        Examples
-        --------
         >>> limit = Limit("x", "X", "mm", (None, 3), (None, 10), "", "")
         >>> [limit.level(value) for value in (3, 4, 11, None)]
         ['green', 'amber', 'red', None]
@@ -160,12 +158,8 @@ class QualityImages:
 def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> dict[str, Any]:
     """Measure and judge a scan from its files, as `quality` does.
 
-    Parameters
-    ----------
-    raw, corrected, mask : Path
-        FLAIR as it came, FLAIR after bias correction, and brain mask, RAS, on the same grid.
-    to_mni : ndarray, (4, 4)
-        Index of the scan to MNI mm, from :func:`msnmo_bids.lesions.regions.locate_regions`.
+    FLAIR as it came and after bias correction, and brain mask, are on the same RAS grid; `to_mni`,
+    (4, 4), brings an index to MNI mm (:func:`msnmo_bids.lesions.regions.locate_regions`).
     """
     image = nib.Nifti1Image.from_filename(raw)
     values, after = (_values(path, np.float32) for path in (raw, corrected))

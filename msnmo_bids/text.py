@@ -11,18 +11,10 @@ LISTED = 10
 
 
 class Note(NamedTuple):
-    """Something that a user must know, and what it is about.
+    """Something that a user must know, and what it is about."""
 
-    Parameters
-    ----------
-    what : str
-        In plain words, the same for everything of its kind.
-    about : str
-        A file, a scan, a value; empty when ``what`` says it.
-    """
-
-    what: str
-    about: str = ""
+    what: str  #: In plain words, the same for everything of its kind.
+    about: str = ""  #: A file, a scan, a value; empty when ``what`` says it.
 
     def __str__(self) -> str:
         return f"{self.what}: {self.about}" if self.about else self.what

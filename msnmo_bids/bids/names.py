@@ -2,8 +2,6 @@
 
 All paths are POSIX strings relative to the output folder.
 
-Examples
---------
 >>> derivative_paths("sub-01/anat", "sub-01_run-1", ["MS"])["brain_mask"]
 'sub-01/anat/sub-01_run-1_space-orig_desc-brain_mask.nii.gz'
 >>> sidecar("sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz")
@@ -72,8 +70,6 @@ def prefix_of(name: str, kind: str) -> str:
 
     `kind` is one that adds the entity ``desc`` alone.
 
-    Examples
-    --------
     >>> prefix_of("sub-01_desc-msnmo_diagnosis.json", "diagnosis")
     'sub-01'
     >>> prefix_of("sub-01_desc-brain+msnmo_diagnosis.json", "diagnosis")
@@ -109,8 +105,6 @@ def change_paths(
         that visit's others; ``classes``, ``class_table``, ``table``, ``figure`` and, last,
         ``record``: with the later visit.
 
-    Examples
-    --------
     >>> one, two = ("sub-1/ses-a/anat", "sub-1_ses-a"), ("sub-1/ses-b/anat", "sub-1_ses-b")
     >>> change_paths(one, two, subject="1", space="sesasesb")["classes"]
     'sub-1/ses-b/anat/sub-1_ses-b_space-sesasesb_seg-changes_dseg.nii.gz'

@@ -104,16 +104,9 @@ def find_scans(
     sessions: Sequence[str] | None = None,
     filters: Filters | None = None,
 ) -> Selection:
-    """Find every FLAIR of the selected participants and sessions.
+    """Find every FLAIR of the selected participants and sessions, all when not given.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    participants, sessions : sequence of str, optional
-        Labels, with or without ``sub-`` and ``ses-``; all when not given.
-    filters : mapping, optional
-        pybids entities, from :func:`read_filters`.
+    Labels may have ``sub-`` and ``ses-``; `filters` are pybids entities (:func:`read_filters`).
 
     Raises
     ------

@@ -28,17 +28,9 @@ def shrink(
 ) -> None:
     """Write an image and its brain mask on a coarse grid, for the fit of the bias field.
 
-    A coarse voxel is one voxel of about ``grid_mm`` on each side (a thicker slice stays one).
-    What is not above 0 has no logarithm: it is left out of the fit, not of the image.
-
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask on the same RAS grid.
-    coarse, coarse_mask : Path
-        Images to write (float32 and uint8).
-    grid_mm : float
-        Side of the blocks (mm).
+    FLAIR and mask are on the same RAS grid; `coarse` (float32) and `coarse_mask` (uint8) are
+    written. A coarse voxel is one voxel of about ``grid_mm`` (mm) on each side (a thicker slice
+    stays one). What is not above 0 has no logarithm: it is left out of the fit, not of the image.
 
     Raises
     ------
@@ -67,18 +59,10 @@ def n4_antspyx(
     n_iterations: Sequence[int] = (50, 50, 50, 50),
     n_threads: int = 1,
 ) -> Path:
-    """Fit the bias field with the N4 of the Python package antspyx.
+    """Fit the bias field to what `shrink` wrote, with the N4 of the Python package antspyx.
 
-    Parameters
-    ----------
-    image, mask : Path
-        From `shrink`.
-    field : Path
-        Bias field to write (a factor, float32, the same grid); returned.
-    n_iterations : sequence of int
-        Most iterations of each level.
-    n_threads : int
-        Threads of ITK; in a process that has loaded ants already, the number it started with.
+    `field` is written and returned (a factor, float32, the same grid). `n_iterations` are the most
+    of each level; a process that has loaded ants already keeps the threads that it started with.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(n_threads)
     import ants
@@ -101,14 +85,8 @@ def n4_antspyx(
 def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     """Divide an image by its bias field, and set everything outside of the mask to 0.
 
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask on the same grid.
-    field : Path or None
-        Bias field (a factor) on a grid of `shrink`; None leaves the image as it is.
-    out : Path
-        Image to write (float32), returned. Values below 0 stay below 0.
+    `field` is a factor on a grid of `shrink`; None leaves the image as it is. `out` is written
+    (float32) and returned; values below 0 stay below 0.
 
     Raises
     ------

@@ -94,12 +94,7 @@ def array_to_cube(
 ) -> tuple[np.ndarray, CubeTransform]:
     """Crop to the brain, resize and z-score an array: `resize_brain` and `normalize`.
 
-    Returns
-    -------
-    cube : ndarray of float32, ``shape``
-        z-scores; background exactly 0.
-    transform : CubeTransform
-        Where the cube lies on the source grid.
+    Return the cube of z-scores, float32, ``shape``, its background exactly 0, and where it lies.
 
     Raises
     ------
@@ -265,8 +260,6 @@ def resize_weights(n_in: int, n_out: int) -> np.ndarray:
     The kernel is a triangle as wide as the larger voxel (two-sided), so that shrinking is
     anti-aliased; where the axis grows it is linear interpolation. Rows add up to 1.
 
-    Examples
-    --------
     >>> resize_weights(2, 4)[:, 0].tolist()
     [1.0, 0.75, 0.25, 0.0]
     """

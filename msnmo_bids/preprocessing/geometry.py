@@ -38,12 +38,7 @@ _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     """Read a raw FLAIR, bring its background to 0, and refuse what cannot be processed.
 
-    Parameters
-    ----------
-    path : Path
-        Raw FLAIR (``.nii`` or ``.nii.gz``).
-    orientation : str, optional
-        Axis codes (such as ``"LAS"``) to assume where the header has no valid form.
+    `orientation` are axis codes (such as ``"LAS"``) to assume where the header has no valid form.
 
     Returns
     -------
@@ -125,16 +120,10 @@ def conform(path: Path, out: Path, orientation: str | None = None) -> dict[str, 
 def to_native(
     array_ras: np.ndarray, native_path: Path, orientation: str | None = None
 ) -> nib.Nifti1Image:
-    """Put an array in RAS order onto the native grid, voxel for voxel.
+    """Put an array, (X, Y, Z), on the grid that `conform` wrote onto the native grid, by voxel.
 
-    Parameters
-    ----------
-    array_ras : ndarray, (X, Y, Z)
-        Values on the grid that `conform` wrote; the dtype is kept (bool becomes uint8).
-    native_path : Path
-        The raw FLAIR (only its header is read).
-    orientation : str, optional
-        Axis codes that `conform` assumed where the header has no valid form.
+    The dtype is kept (bool becomes uint8). Of the raw FLAIR only the header is read; `orientation`
+    are the axis codes that `conform` assumed.
 
     Raises
     ------

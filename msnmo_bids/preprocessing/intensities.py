@@ -53,27 +53,14 @@ class Intensities:
 def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.ndarray, Intensities]:
     """Make an image's background its zero; mend voxels without a value and hot voxels.
 
-    Parameters
-    ----------
-    data : ndarray of float32, (X, Y, Z)
-        Intensities as they came.
-    voxel_ml : float
-        Volume of a voxel (ml).
-
-    Returns
-    -------
-    ndarray of float32, (X, Y, Z)
-        Finite; ``data`` itself where nothing was wrong.
-    Intensities
-        What was done.
+    `data`, (X, Y, Z) float32, are intensities as they came, `voxel_ml` is a voxel's volume (ml).
+    Return the same, finite (``data`` itself where nothing was wrong), and what was done.
 
     Raises
     ------
     ValueError
         Voxels within the head are NaN or infinite, or no voxel has another value than the others.
 
-    Examples
-    --------
     >>> image = np.pad(np.full((4, 4, 4), 90.0), 3, constant_values=-10.0)
     >>> image[0, 0, 0] = np.nan
     >>> mended, found = background_to_zero(image)

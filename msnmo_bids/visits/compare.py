@@ -55,12 +55,9 @@ class Changes:
 
 
 def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
-    """Register two visits rigidly, without random numbers; their FLAIR must not be empty.
+    """Register two visits rigidly, without random numbers.
 
-    Returns
-    -------
-    ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one.
+    Return the motion, (4, 4), from scanner mm of the earlier visit to those of the later one.
 
     Raises
     ------
