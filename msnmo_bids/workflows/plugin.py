@@ -9,7 +9,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -183,9 +183,9 @@ class _Worker:
         self._connection: Connection
         self._connection, theirs = context.Pipe()
         options = {key: plugin_args.get(key) for key in ("worker_log", "log_level")}
-        with _thread_limits(plugin_args.get("omp_nthreads")):
+        with job_environment(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
-            options["environ"] = {**os.environ, **_ITK_THREADS, **gpu_environment(gpu)}
+            options["environ"] = {**os.environ, **gpu_environment(gpu)}
             self._process = context.Process(
                 target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
             )
@@ -263,20 +263,11 @@ def _kill_group(pid: int | None) -> None:
 
 @contextmanager
 def job_environment(threads: int | None) -> Iterator[None]:
-    """Let a cluster's jobs inherit what the workers here are given: both compute alike."""
-    with _variables(_ITK_THREADS), _thread_limits(threads):
-        yield
-
-
-def _thread_limits(threads: int | None) -> AbstractContextManager[None]:
-    """Set the numerical libraries' thread counts while a process is started."""
-    return _variables(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})
-
-
-@contextmanager
-def _variables(content: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in content}
-    os.environ.update(content)
+    """Set the threads of numerical libraries while a worker, or a cluster's job, is started."""
+    wanted = dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}
+    wanted |= _ITK_THREADS
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
