@@ -47,6 +47,7 @@ class CrossvalOptions(TrainingOptions):
     models: tuple[str, ...] = option(
         f"networks: all, or some of {', '.join(registry.names())} (default: all)",
         default=("all",),
+        choices=("all", *registry.names()),
         nargs="+",
         metavar="NAME",
     )
@@ -100,7 +101,8 @@ def cross_validate(options: CrossvalOptions) -> None:
     """
     from msnmo_bids.evaluation.crossval import positive_class
 
-    models = _chosen_models(options.models)
+    names = registry.names() if "all" in options.models else options.models
+    models = list(dict.fromkeys(names))
     positive = positive_class(options.positive, options.classes)
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
@@ -155,18 +157,6 @@ def _train(
         loss=settings["loss"],
     )
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
-
-
-def _chosen_models(names: Sequence[str]) -> list[str]:
-    """Return the networks of the command line, ``all`` or names of the registry, each once."""
-    known = registry.names()
-    chosen = known if "all" in names else names
-    for name in chosen:
-        if name not in known:
-            raise UsageError(
-                f"there is no network '{name}'", remedy=f"Choose of {', '.join(known)}"
-            )
-    return list(dict.fromkeys(chosen))
 
 
 if __name__ == "__main__":

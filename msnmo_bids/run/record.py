@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,19 +232,14 @@ def write_reports(
 
 def write_methods(output_dir: Path) -> None:
     """Write how all that lies in the output folder was made, whichever run made it."""
-    write_citations(output_dir, _methods(output_dir))
-
-
-def _methods(output_dir: Path) -> Iterator[str]:
-    """Find what the records of scans and of comparisons say of how they were made."""
-    for suffix in (
-        io_spec()["derivatives"]["diagnosis"]["suffix"],
-        io_spec()["changes"]["both"]["record"]["suffix"],
-    ):
-        for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
-            methods = (read_record(path) or {}).get("Methods")
-            if isinstance(methods, str):
-                yield methods
+    kinds = (io_spec()["derivatives"]["diagnosis"], io_spec()["changes"]["both"]["record"])
+    records = [
+        read_record(path) or {}
+        for kind in kinds
+        for path in sorted(output_dir.glob(f"sub-*/**/*_{kind['suffix']}"))
+    ]
+    texts = [record.get("Methods") for record in records]
+    write_citations(output_dir, [text for text in texts if isinstance(text, str)])
 
 
 def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:

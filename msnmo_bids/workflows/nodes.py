@@ -89,7 +89,7 @@ def step(*outputs: str, library: str = "", again: bool = False) -> Callable[[Cal
         parameters = list(signature(function).parameters.values())[1:]
         place = {"__module__": function.__module__, "__doc__": function.__doc__}
         name = function.__name__
-        content = {
+        content: dict[str, Any] = {
             **place,
             "function": staticmethod(function),
             "given": {one.name: str(one.annotation).startswith("Path") for one in parameters},
