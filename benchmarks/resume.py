@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = Path(scratch, "raw"), Path(scratch, "out")
         subprocess.run(
-            [sys.executable, "-m", "msnmo_bids.cli.simulate", str(raw), "--participants", "1"],
+            [sys.executable, "-m", "msnmo_bids.cli.simulate", str(raw), "--diagnosis", "MS"],
             check=True,
         )
         command = [

@@ -103,7 +103,7 @@ def _type(action: argparse.Action) -> dict[str, Any]:
     if not action.option_strings and action.dest.endswith("_dir"):
         return {"type": "String" if action.dest == "output_dir" else "File"}
     if action.metavar in _FILES:
-        return {"type": "String" if action.dest in ("work_dir", "bids_database_dir") else "File"}
+        return {"type": "String" if action.dest == "work_dir" else "File"}
     made_by = getattr(action.type, "__qualname__", "").split(".")[0]
     if made_by in (at_least.__name__, between.__name__):
         return {"type": "Number", "integer": made_by == at_least.__name__}

@@ -125,23 +125,23 @@ def on_disk(example: Example, mask: np.ndarray, folder: Path) -> VisitFiles:
     """Write what the comparison reads."""
     folder.mkdir(parents=True)
     arrays = {
-        "flair": example.flair,
-        "brain": example.brain.astype(np.uint8),
-        "mask": mask.astype(np.uint8),
-        "probability": mask.astype(np.float32),
-        "labels": ndimage.label(mask, np.ones((3, 3, 3)))[0].astype(np.int32),
+        "preproc": example.flair,
+        "brain_mask": example.brain.astype(np.uint8),
+        "lesion_mask": mask.astype(np.uint8),
+        "lesion_probability": mask.astype(np.float32),
+        "lesion_labels": ndimage.label(mask, np.ones((3, 3, 3)))[0].astype(np.int32),
     }
     for name, array in arrays.items():
         nib.save(nib.Nifti1Image(array, example.affine), folder / f"{name}.nii")
-    paths = {name: folder / f"{name}.nii" for name in arrays}
-    return VisitFiles(**paths, morphometry=folder / "none.tsv")
+    paths = {name: str(folder / f"{name}.nii") for name in arrays}
+    return {**paths, "morphometry": str(folder / "none.tsv")}
 
 
 def of_app(scan: Scan, output: Path) -> VisitFiles:
     """Name the app's derivatives of a scan."""
     kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
     names = {kind: derivative_name(scan.prefix, kind) for kind in (*kinds, "morphometry")}
-    return VisitFiles.of({kind: str(output / scan.folder / name) for kind, name in names.items()})
+    return {kind: str(output / scan.folder / name) for kind, name in names.items()}
 
 
 class Score:

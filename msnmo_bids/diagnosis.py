@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msnmo_bids.quality.limits import AMBER, RED
+from msnmo_bids.quality import AMBER, RED
 from msnmo_bids.vocabulary import (
     DISAGREEMENT,
     LOOK_ALIKES,
@@ -26,24 +26,12 @@ INDETERMINATE = "indeterminate"
 
 @dataclass(frozen=True)
 class Decision:
-    """What is said of a scan.
+    """What is said of a scan."""
 
-    Parameters
-    ----------
-    diagnosis : str
-        A class, or `INDETERMINATE`.
-    reason : str or None
-        Why none is named: sentences.
-    probabilities : dict of str to float
-        By class, rounded to six decimals; they add up to 1.
-    flags : tuple of str
-        The reasons for programs, and what a reader should know besides.
-    """
-
-    diagnosis: str
-    reason: str | None
-    probabilities: Mapping[str, float]
-    flags: tuple[str, ...]
+    diagnosis: str  #: A class, or `INDETERMINATE`.
+    reason: str | None  #: Why none is named: sentences.
+    probabilities: Mapping[str, float]  #: By class, rounded to six decimals; they add up to 1.
+    flags: tuple[str, ...]  #: The reasons for programs, and what a reader should know besides.
 
 
 def decide(
@@ -65,7 +53,7 @@ def decide(
     lesions : int
         Number that was found.
     quality : mapping
-        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.measures.quality`.
+        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.quality`.
     limits : mapping of str to float or None, optional
         The least probability with which a class is named; None: it never is. A class that is not
         here has no limit.

@@ -29,18 +29,9 @@ class ExitCode(IntEnum):
 
 
 class MsnmoError(Exception):
-    """An error with a file, a problem and a remedy, printed as one line.
+    """An error with a problem, without a full stop, a file and a remedy, printed as one line.
 
-    Parameters
-    ----------
-    problem : str
-        What is wrong, without a full stop.
-    file : str or Path, optional
-        The file that it is about.
-    remedy : str, optional
-        What the user can do.
-    exit_code : ExitCode, optional
-        Exit code of a run that stops here.
+    `exit_code` is that of a run that stops here.
     """
 
     exit_code = ExitCode.FAILURE
@@ -64,15 +55,6 @@ class MsnmoError(Exception):
         where = f"{self.file}: " if self.file else ""
         remedy = f". {self.remedy}" if self.remedy else ""
         return " ".join(f"{where}{self.problem}{remedy}".split())
-
-    def __reduce__(self) -> tuple:
-        """Survive the pickling between worker processes."""
-        state = {"file": self.file, "remedy": self.remedy, "exit_code": self.exit_code}
-        return (_rebuild, (type(self), self.problem, state))
-
-
-def _rebuild(kind: type[MsnmoError], problem: str, state: dict) -> MsnmoError:
-    return kind(problem, **state)
 
 
 class UsageError(MsnmoError):
@@ -122,8 +104,6 @@ def disk_error(error: BaseException) -> MsnmoError | None:
 def disk_error_in(trace: str) -> MsnmoError | None:
     """Return the same from the text of a trace, or of what a program said.
 
-    Examples
-    --------
     >>> str(disk_error_in("OSError: [Errno 30] Read-only file system: '/out/x'"))
     'Read-only file system (/out/x). Choose a folder that can be written'
     """

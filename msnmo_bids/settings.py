@@ -22,56 +22,30 @@ PRECISION_CHOICES = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class ProcessingSettings:
-    """Settings that the derivatives of a scan depend on.
+    """Settings that the derivatives of a scan depend on."""
 
-    Parameters
-    ----------
-    skull_strip : {"bet", "deepbet", "skip"}
-        Tool that removes the skull; ``auto`` was resolved before. A scan whose sidecar says
-        ``SkullStripped`` is treated as ``skip``.
-    detect_stripped : bool
-        Whether an image of which the sidecar says nothing is looked at, and treated as ``skip``
-        where it came without a skull; not where the user named the tool.
-    assume_orientation : str or None
-        Axis codes (such as ``"LAS"``) of images whose header has no valid form; None refuses them.
-    bet_frac : float
-        BET's fractional intensity threshold, 0 to 1.
-    bias_correction : {"ants", "antspyx", "skip"}
-        Tool that corrects the bias field; ``auto`` was resolved before.
-    device : str
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` was resolved before.
-    precision : {"bf16", "fp32"}
-        Arithmetic of the network.
-    threshold : float
-        Lesion probability above which a voxel is lesion, 0 to 1.
-    min_lesion_volume : float
-        Connected lesions smaller than this are removed (mm³).
-    tta : bool
-        Test-time augmentation: mean with the mirror image.
-    ensemble : tuple of str
-        Fingerprints of further weights whose mean is taken.
-    random_seed : int
-        Seed of everything that draws random numbers.
-    deterministic : bool
-        Use deterministic algorithms only.
-    sloppy : bool
-        Fast and poor, for tests: coarser bias field, smaller network input.
-    """
-
+    #: {"bet", "deepbet", "skip"}: tool that removes the skull; ``auto`` was resolved before. A scan
+    #: whose sidecar says ``SkullStripped`` is treated as ``skip``.
     skull_strip: str
+    #: {"ants", "antspyx", "skip"}: tool that corrects the bias field; ``auto`` was resolved before.
     bias_correction: str
-    bet_frac: float = 0.5
+    bet_frac: float = 0.5  #: BET's fractional intensity threshold, 0 to 1.
+    #: Whether an image of which the sidecar says nothing is looked at, and treated as ``skip``
+    #: where it came without a skull; not where the user named the tool.
     detect_stripped: bool = True
+    #: Axis codes (such as ``"LAS"``) of images whose header has no valid form; None refuses them.
     assume_orientation: str | None = None
-    device: str = "cpu"
-    precision: str = "fp32"
+    device: str = "cpu"  #: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` was resolved before.
+    precision: str = "fp32"  #: {"bf16", "fp32"}: arithmetic of the network.
+    #: Lesion probability above which a voxel is lesion, 0 to 1.
     threshold: float = LesionCriteria.threshold
+    #: Connected lesions smaller than this are removed (mm³).
     min_lesion_volume: float = LesionCriteria.min_volume
-    tta: bool = False
-    ensemble: tuple[str, ...] = ()
-    random_seed: int = 0
-    deterministic: bool = False
-    sloppy: bool = False
+    tta: bool = False  #: Test-time augmentation: mean with the mirror image.
+    ensemble: tuple[str, ...] = ()  #: Fingerprints of further weights whose mean is taken.
+    random_seed: int = 0  #: Seed of everything that draws random numbers.
+    deterministic: bool = False  #: Use deterministic algorithms only.
+    sloppy: bool = False  #: Fast and poor, for tests: coarser bias field, smaller network input.
 
     def fingerprint(self, version: str, weights: str) -> str:
         """Return a SHA-256 (hexadecimal) of the settings, the program's version and the weights.

@@ -11,18 +11,10 @@ LISTED = 10
 
 
 class Note(NamedTuple):
-    """Something that a user must know, and what it is about.
+    """Something that a user must know, and what it is about."""
 
-    Parameters
-    ----------
-    what : str
-        In plain words, the same for everything of its kind.
-    about : str
-        A file, a scan, a value; empty when ``what`` says it.
-    """
-
-    what: str
-    about: str = ""
+    what: str  #: In plain words, the same for everything of its kind.
+    about: str = ""  #: A file, a scan, a value; empty when ``what`` says it.
 
     def __str__(self) -> str:
         return f"{self.what}: {self.about}" if self.about else self.what
@@ -31,8 +23,6 @@ class Note(NamedTuple):
 def merged(notes: Iterable[Note]) -> list[str]:
     """Return one line for each kind of note, with the number and the names of what it is about.
 
-    Examples
-    --------
     >>> merged([Note("no date", "ses-1"), Note("is empty"), Note("no date", "ses-2")])
     ['no date (2): ses-1, ses-2', 'is empty']
     """
@@ -48,8 +38,6 @@ def merged(notes: Iterable[Note]) -> list[str]:
 def listed(names: Iterable[str], shown: int = LISTED) -> str:
     """Return names in one line; of many the first ones.
 
-    Examples
-    --------
     >>> listed(["a", "b", "c"], shown=2)
     'a, b and 1 more'
     """
@@ -61,8 +49,6 @@ def listed(names: Iterable[str], shown: int = LISTED) -> str:
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the lines of a table with columns of equal width.
 
-    Examples
-    --------
     >>> aligned([("a", "1"), ("bcd", "2")])
     ['a    1', 'bcd  2']
     """
@@ -76,8 +62,6 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Return a sort key that puts ``ses-2`` before ``ses-10``.
 
-    Examples
-    --------
     >>> sorted(["ses-10", "ses-2", "ses-1"], key=natural_key)
     ['ses-1', 'ses-2', 'ses-10']
     """
@@ -88,8 +72,6 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 def duration(seconds: float) -> str:
     """Return a time in seconds as a person says it: with one unit, or two for hours.
 
-    Examples
-    --------
     >>> duration(41.4), duration(150), duration(5400)
     ('41 s', '2 min', '1 h 30 min')
     """

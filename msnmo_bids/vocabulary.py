@@ -95,8 +95,6 @@ FLAGS = {
 def flag_text(flag: str) -> str:
     """Return a sentence for a flag; an unknown flag is made readable.
 
-    Examples
-    --------
     >>> flag_text("my_new_flag")
     'My new flag.'
     """
@@ -104,24 +102,12 @@ def flag_text(flag: str) -> str:
 
 
 def location_name(location: str) -> str:
-    """Return a location's name for readers.
-
-    Examples
-    --------
-    >>> location_name("area_postrema")
-    'Area postrema'
-    """
+    """Return a location's name for readers."""
     return LOCATION_NAMES.get(location, _readable(location))
 
 
 def region_name(region: str) -> str:
-    """Return a region's name for readers.
-
-    Examples
-    --------
-    >>> region_name("deep")
-    'Deep white matter'
-    """
+    """Return a region's name for readers."""
     return REGION_NAMES.get(region, _readable(region))
 
 

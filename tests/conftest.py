@@ -28,7 +28,6 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.weights import WeightsMetadata
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.simulation.anatomy import Head, Tissue, head_from_tissue
-from msnmo_bids.workflows.provenance import run_record
 
 # A busy machine is slow; that is not a failure.
 hypothesis_settings.register_profile(
@@ -96,18 +95,17 @@ def write_derivatives(
         metadata: WeightsMetadata = WEIGHTS,
         version: str = VERSION,
     ) -> list[Path]:
+        from msnmo_bids.workflows.scan import run_record  # it imports Nipype
+
         raw_image = identify(scan, glance(scan))
         stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
         made = made_images(scan.path)
         kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
         results = ScanResults(
-            **dict.fromkeys(kinds, made["image"]),
-            cams=dict.fromkeys(CLASSES, made["image"]),
+            images=dict.fromkeys([*kinds, *(f"cam_{one}" for one in CLASSES)], made["image"]),
             table=[{"index": 1, "volume_mm3": 512.0, "region": "deep"}],
             summary={"LesionCount": 1, "LesionVolume": 0.512},
             decision=decide({"MS": 0.75, "NMOSD": 0.25}, lesions=1, quality=QUALITY),
-            skull_stripping={**TOOL, "Tool": "msnmo foreground" if stripped else "deepbet"},
-            bias_correction={**TOOL, "Tool": "antspyx"},
             quality=QUALITY,
             figures={"lesions": made["figure"]},
         )
@@ -115,6 +113,8 @@ def write_derivatives(
             **run_record(settings, metadata, version),
             "Methods": f"Methods (skull stripped: {stripped}).",
             RAW_IMAGE: raw_image,
+            "SkullStripping": {**TOOL, "Tool": "msnmo foreground" if stripped else "deepbet"},
+            "BiasCorrection": {**TOOL, "Tool": "antspyx"},
         }
         written = write_scan_derivatives(
             scan, results, output_dir=output_dir, provenance=provenance

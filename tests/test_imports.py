@@ -15,13 +15,11 @@ PACKAGE = "msnmo_bids"
 
 #: Rooms and single modules, from the door down: each imports those below it, and none of its row.
 ROWS = (
-    ("__main__",),
     ("cli",),
     ("run",),
     ("group", "training"),
     ("meta",),
     ("evaluation", "workflows"),
-    ("interfaces",),
     ("labelled", "reports", "simulation", "visits"),
     ("bids", "model"),
     ("diagnosis", "settings"),

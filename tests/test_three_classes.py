@@ -20,15 +20,14 @@ from msnmo_bids.bids.records import ScanRecord, read_scan
 from msnmo_bids.bids.resume import glance
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.group.write import write_group
-from msnmo_bids.interfaces.base import write_like
-from msnmo_bids.interfaces.lesions import Predict, SegmentLesions
-from msnmo_bids.interfaces.preprocessing import Conform, ToCube
-from msnmo_bids.interfaces.scan import WriteDerivatives
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.reports.participant import write_participant_report
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.provenance import run_record
+from msnmo_bids.workflows.lesions import network_step, segment_step
+from msnmo_bids.workflows.nodes import write_like
+from msnmo_bids.workflows.preprocessing import conform_step, to_cube_step
+from msnmo_bids.workflows.scan import run_record, write_derivatives_step
 
 CLASSES = ("MS", "NMOSD", "healthy control")
 KNOWN = {"01": "MS", "02": "NMOSD", "03": "Healthy Control"}
@@ -40,33 +39,33 @@ QUALITY = {"Level": "green", "Reasons": [], "Contrast": "FLAIR", "Figures": {}}
 def process(scan: Scan, weights: Path, metadata: WeightsMetadata, out: Path, work: Path) -> None:
     """Run the nodes of a scan, but for the tools and the atlas."""
     work.mkdir(parents=True)
-    conformed = Conform(in_file=str(scan.path))._compute(work)
+    conformed = conform_step(in_file=str(scan.path)).compute(work)
     flair = Path(conformed["out_file"])
     inside = nib.load(flair).get_fdata() > 0
     images = {"in_file": str(flair), "mask_file": str(work / "mask.nii")}
     write_like(inside.astype(np.uint8), flair, work / "mask.nii")
-    cube = ToCube(**images, shape=SIDE)._compute(work)
-    scores = Predict(cube_file=cube["cube_file"], weights=[str(weights)])._compute(work)
+    cube = to_cube_step(**images, shape=SIDE).compute(work)
+    scores = network_step(cube_file=cube["cube_file"], weights=[str(weights)]).compute(work)
     lesion = np.load(scores["probability_file"])
     threshold = float(np.quantile(lesion[np.load(cube["cube_file"]) != 0], 0.8))
     for name, array in (("regions", np.zeros(inside.shape, np.int8)), ("to_mni", np.eye(4))):
         np.save(work / f"{name}.npy", array)
-    found = SegmentLesions(
+    found = segment_step(
         **images, transform_file=cube["transform_file"],
         probability_file=scores["probability_file"], cam_file=scores["cam_file"],
         region_file=str(work / "regions.npy"), mni_file=str(work / "to_mni.npy"),
         class_names=list(metadata.class_names), threshold=threshold, min_volume=0.0,
-    )._compute(work)  # fmt: skip
+    ).compute(work)  # fmt: skip
     del found["descriptor_file"]  # of what classifies lesions
     settings = ProcessingSettings("skip", "skip", threshold=threshold, min_lesion_volume=0.0)
     keys = ("class_probabilities", "class_votes", "distance")
-    WriteDerivatives(
+    write_derivatives_step(
         scan=scan, raw_image=glance(scan), prefix=scan.prefix, native_file=str(scan.path),
         output_dir=str(out), preproc_file=str(flair), mask_file=images["mask_file"],
         provenance={**run_record(settings, metadata, "1"), "Methods": "Scans were classified."},
         **found, **{key: scores[key] for key in keys}, skull_stripping=TOOL, bias_correction=TOOL,
         info=conformed["info"], quality=QUALITY,
-    )._compute(work)  # fmt: skip
+    ).compute(work)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

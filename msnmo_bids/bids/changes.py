@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.comparisons import Comparison
-from msnmo_bids.bids.dataset import atomic_path, read_record, write_json, write_tsv, writing
+from msnmo_bids.bids.dataset import copy_file, read_record, write_json, write_tsv, writing
 from msnmo_bids.bids.names import bids_uri, change_paths, derivative_name, io_spec, sidecar
 from msnmo_bids.bids.resume import (
     RAW_IMAGE,
@@ -128,10 +127,7 @@ def change_files(subject: str, output_dir: Path) -> Iterator[Path]:
 def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> int:
     """Remove all files about changes of a participant but those of some complete comparisons.
 
-    Returns
-    -------
-    int
-        Number of files removed.
+    Return how many.
     """
     wanted = set()
     for comparison in kept:
@@ -151,35 +147,19 @@ _DTYPES = {"flair": np.float32, "mask": np.uint8, "probability": np.float32, "cl
 
 @dataclass(frozen=True)
 class ChangeResults:
-    """What was found between two visits.
+    """What was found between two visits."""
 
-    Parameters
-    ----------
-    images : dict of str to Path
-        NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
-    table : list of dict
-        One mapping a lesion, with the columns `CHANGE_COLUMNS`.
-    figure : Path
-        SVG file.
-    summary : dict
-        Counts, volumes, rates, motion and limits, for the record.
-    """
-
+    #: NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
     images: Mapping[str, Path]
-    table: list[dict[str, Any]]
-    figure: Path
-    summary: Mapping[str, Any]
+    table: list[dict[str, Any]]  #: One mapping a lesion, with the columns `CHANGE_COLUMNS`.
+    figure: Path  #: SVG file.
+    summary: Mapping[str, Any]  #: Counts, volumes, rates, motion and limits, for the record.
 
 
 def write_changes(
     comparison: Comparison, results: ChangeResults, *, output_dir: Path, method: Mapping[str, Any]
 ) -> list[str]:
-    """Write everything about the change between two visits, the record last.
-
-    Returns
-    -------
-    list of str
-        Paths of all files, relative to ``output_dir``, the record last.
+    """Write everything about the change between two visits; return all paths, the record last.
 
     Raises
     ------
@@ -194,8 +174,7 @@ def write_changes(
             array = np.asanyarray(loaded.dataobj).astype(_DTYPES[_kind(kind)])
             write_nifti(with_equal_forms(array, loaded.affine), output_dir / paths[kind])
         _write_tables(results, paths, output_dir)
-        with atomic_path(output_dir / paths["figure"]) as temporary:
-            shutil.copyfile(results.figure, temporary)
+        copy_file(results.figure, output_dir / paths["figure"])
         written = {path for kind, path in paths.items() if kind != "record"}
         written |= _write_sidecars(comparison, paths, output_dir, results.summary)
         record = _record(comparison, results.summary, made_by, sorted(written))

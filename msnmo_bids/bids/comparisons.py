@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from itertools import pairwise
 
-from msnmo_bids.bids.raw_tables import SCANS, SESSIONS, Tables
+from msnmo_bids.bids.raw_metadata import SCANS, SESSIONS, Tables
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.text import Note, natural_key
 
@@ -36,24 +36,15 @@ OTHER_NAMES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scans of consecutive visits.
+    """Two scans of consecutive visits."""
 
-    Parameters
-    ----------
-    earlier, later : Scan
-        Of two sessions of one participant.
-    order_by : {"scans.tsv", "sessions.tsv", "session labels"}
-        What says which is the earlier one.
-    interval_days : float or None
-        Days between them; None without dates.
-    notes : tuple of Note
-        What a reader must know of their order, and of the choice of these two scans.
-    """
-
+    #: Of two sessions of one participant.
     earlier: Scan
     later: Scan
+    #: {"scans.tsv", "sessions.tsv", "session labels"}: what says which is the earlier one.
     order_by: str
-    interval_days: float | None
+    interval_days: float | None  #: Days between them; None without dates.
+    #: What a reader must know of their order, and of the choice of these two scans.
     notes: tuple[Note, ...] = ()
 
     @property
@@ -94,15 +85,10 @@ def comparisons(scans: Iterable[Scan]) -> list[Comparison]:
 
 
 def left_out(scans: Iterable[Scan], found: Iterable[Comparison]) -> list[Note]:
-    """Name the visits and scans that are in no comparison, and why.
+    """Name the visits and scans, of participants with several visits, that are in no comparison.
 
-    Parameters
-    ----------
-    scans : iterable of Scan
-        All of the participants in question, with and without results; only those participants who
-        have several visits are named.
-    found : iterable of Comparison
-        From `comparisons`, of those with results.
+    `scans` are all of the participants in question, with and without results; `found` is what
+    `comparisons` says of those with results.
     """
     used = {scan for one in found for scan in (one.earlier, one.later)}
     people = {scan.subject for scan in used}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msnmo_bids.bids.names import CAM_PREFIX, class_label, derivative_kinds, io_spec
+from msnmo_bids.bids.names import class_label, io_spec
 from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
@@ -56,11 +57,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(target)
     finally:
         with suppress(OSError):
@@ -74,6 +72,12 @@ def write_text(target: Path, text: str) -> None:
             return
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -248,21 +252,16 @@ def write_bidsignore(output_dir: Path) -> None:
 
 def _write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
     """Write ``descriptions.tsv`` and its sidecar: one row for each value of ``desc``."""
-    rows = [
-        {"desc_id": "desc-preproc", "description": DESCRIPTIONS["preproc"]},
-        {"desc_id": "desc-brain", "description": DESCRIPTIONS["brain_mask"]},
-        {
-            "desc_id": "desc-msnmo",
-            "description": "Lesions and diagnosis found by the joint network",
-        },
-        {"desc_id": "desc-lesions", "description": DESCRIPTIONS["morphometry"]},
-        {"desc_id": "desc-changes", "description": CHANGE_DESCRIPTIONS["table"]},
-    ]
-    for kind in derivative_kinds(class_names):
-        if kind.startswith(CAM_PREFIX):
-            name = kind.removeprefix(CAM_PREFIX)
-            text = DESCRIPTIONS["cam"].format(class_name=name)
-            rows.append({"desc_id": f"desc-cam{class_label(name)}", "description": text})
+    texts = {
+        "preproc": DESCRIPTIONS["preproc"],
+        "brain": DESCRIPTIONS["brain_mask"],
+        "msnmo": "Lesions and diagnosis found by the joint network",
+        "lesions": DESCRIPTIONS["morphometry"],
+        "changes": CHANGE_DESCRIPTIONS["table"],
+    }
+    for name in class_names:
+        texts[f"cam{class_label(name)}"] = DESCRIPTIONS["cam"].format(class_name=name)
+    rows = [{"desc_id": f"desc-{value}", "description": text} for value, text in texts.items()]
     write_tsv(output_dir / "descriptions.tsv", ["desc_id", "description"], rows)
     write_json(output_dir / "descriptions.json", DESCRIPTIONS_SIDECAR)
 
@@ -270,9 +269,8 @@ def _write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
 def write_participants(output_dir: Path) -> None:
     """Write ``participants.tsv`` from the ``sub-*`` folders that are there.
 
-    Another run may add a folder at the same time: the folders are listed again after writing, and
-    the group level writes the table once more. Without any folder there is no table: one without
-    rows is an error to the validator.
+    Another run may add a folder at the same time: they are listed again after writing. Without any
+    folder there is no table: one without rows is an error to the validator.
     """
     for _ in range(5):
         labels = subject_folders(output_dir)

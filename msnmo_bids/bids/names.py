@@ -2,8 +2,6 @@
 
 All paths are POSIX strings relative to the output folder.
 
-Examples
---------
 >>> derivative_paths("sub-01/anat", "sub-01_run-1", ["MS"])["brain_mask"]
 'sub-01/anat/sub-01_run-1_space-orig_desc-brain_mask.nii.gz'
 >>> sidecar("sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz")
@@ -22,8 +20,6 @@ from importlib.resources import files
 from typing import Any
 
 CAM_PREFIX = "cam_"
-
-
 #: Derivatives that are JSON files themselves and have no sidecar.
 JSON_KINDS = ("quality", "diagnosis")
 
@@ -36,27 +32,17 @@ def io_spec() -> dict[str, Any]:
 
 
 def derivative_kinds(class_names: Iterable[str]) -> list[str]:
-    """Return the keys of :func:`derivative_paths`, in the order in which files are written.
-
-    ``preproc``, ``brain_mask``, …, one ``cam_<CLASS>`` per class, and ``diagnosis`` last.
-    """
-    kinds: list[str] = []
-    for kind in io_spec()["derivatives"]:
-        kinds += [f"{CAM_PREFIX}{name}" for name in class_names] if kind == "cam" else [kind]
-    return kinds
+    """Return all kinds as they are written: ``preproc``, …, ``cam_<CLASS>``, ``diagnosis`` last."""
+    names = [f"{CAM_PREFIX}{name}" for name in class_names]
+    kinds = ((names if kind == "cam" else [kind]) for kind in io_spec()["derivatives"])
+    return [kind for some in kinds for kind in some]
 
 
 def derivative_paths(scan_folder: str, prefix: str, class_names: Iterable[str]) -> dict[str, str]:
-    """Return the path of every derivative of one scan, without their sidecars.
+    """Return the path of every derivative of one scan by kind, without their sidecars.
 
-    Parameters
-    ----------
-    scan_folder : str
-        Folder of the scan in the output, for example ``"sub-01/ses-1/anat"``.
-    prefix : str
-        Name of the source image without ``_FLAIR.nii.gz``, all its entities kept.
-    class_names : iterable of str
-        Names of the diagnosis classes.
+    `scan_folder` is that of the scan in the output, such as ``"sub-01/ses-1/anat"``; `prefix` the
+    source image's name without ``_FLAIR.nii.gz``, all its entities kept.
     """
     return {
         kind: f"{scan_folder}/{derivative_name(prefix, kind)}"
@@ -75,13 +61,7 @@ def derivative_name(prefix: str, kind: str) -> str:
 
 
 def class_label(name: str) -> str:
-    """Return a class's name as a BIDS entity has it: letters and digits.
-
-    Examples
-    --------
-    >>> class_label("healthy control")
-    'healthycontrol'
-    """
+    """Return a class's name as a BIDS entity has it: letters and digits."""
     return re.sub(r"[^0-9A-Za-z]", "", name)
 
 
@@ -90,8 +70,6 @@ def prefix_of(name: str, kind: str) -> str:
 
     `kind` is one that adds the entity ``desc`` alone.
 
-    Examples
-    --------
     >>> prefix_of("sub-01_desc-msnmo_diagnosis.json", "diagnosis")
     'sub-01'
     >>> prefix_of("sub-01_desc-brain+msnmo_diagnosis.json", "diagnosis")
@@ -117,24 +95,16 @@ def change_paths(
 ) -> dict[str, str]:
     """Return the path of every file about the change between two visits, without their sidecars.
 
-    Parameters
-    ----------
-    earlier, later : tuple of str
-        Folder in the output, and name without ``_FLAIR.nii.gz``, of the scan of each visit.
-    subject : str
-        Label without ``sub-``.
-    space : str
-        Name of the half-way space, for example ``"ses1ses2"``.
+    `earlier` and `later` are the folder in the output and the name without ``_FLAIR.nii.gz`` of
+    each visit's scan, `space` is the name of the half-way space.
 
     Returns
     -------
     dict of str to str
         ``earlier_flair``, ``later_mask``, …: images of one visit in the half-way space, beside
         that visit's others; ``classes``, ``class_table``, ``table``, ``figure`` and, last,
-        ``record``: with the later visit. Relative to the output folder.
+        ``record``: with the later visit.
 
-    Examples
-    --------
     >>> one, two = ("sub-1/ses-a/anat", "sub-1_ses-a"), ("sub-1/ses-b/anat", "sub-1_ses-b")
     >>> change_paths(one, two, subject="1", space="sesasesb")["classes"]
     'sub-1/ses-b/anat/sub-1_ses-b_space-sesasesb_seg-changes_dseg.nii.gz'
@@ -194,13 +164,9 @@ def bids_uri(relative: str, dataset: str = "") -> str:
 def _with_entities(prefix: str, added: Mapping[str, str]) -> str:
     """Return ``prefix`` with entities added where BIDS wants them.
 
-    The order of the prefix's own entities is kept, because it is a source file's name; an added
-    one goes before the first that must come after it (``chunk``, for example, follows ``space``).
-    An entity that the source has already gets both values: it would stand there twice, and without
-    the source's own value, two sources could have one derivative.
+    The prefix's own order is kept. An entity that the source has already gets both values: with
+    the new one alone, two sources could have one derivative.
 
-    Examples
-    --------
     >>> _with_entities("sub-01_desc-brain", {"space": "orig", "desc": "msnmo"})
     'sub-01_space-orig_desc-brain+msnmo'
     """

@@ -59,45 +59,24 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """A scan and what became of it.
+    """A scan and what became of it."""
 
-    Parameters
-    ----------
-    relative : str
-        The raw image, POSIX path from the root of its data set.
-    subject : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    prefix : str
-        Name without ``_FLAIR.nii[.gz]``.
-    folder : str
-        Folder of the derivatives, POSIX path from the root of the output.
-    status : Status
-        Whether there are derivatives.
-    step, message, remedy, crash_file : str
-        Of a failure; empty when unknown.
-    steps : dict
-        Step -> what it cost in the run that processed the scan: ``WallSeconds``, ``CPUSeconds``
-        (of all cores), ``MemoryGB`` (peak). Empty where that was not measured.
-    notes : tuple of str
-        What was left out or guessed in the sidecars of the image.
-    diagnosis : dict
-        Content of the diagnosis file; empty without results.
-    """
-
-    relative: str
-    subject: str
-    session: str | None
-    prefix: str
-    folder: str
-    status: Status = Status.PENDING
+    relative: str  #: The raw image, POSIX path from the root of its data set.
+    subject: str  #: Label without ``sub-``.
+    session: str | None  #: Label without ``ses-``.
+    prefix: str  #: Name without ``_FLAIR.nii[.gz]``.
+    folder: str  #: Folder of the derivatives, POSIX path from the root of the output.
+    status: Status = Status.PENDING  #: Whether there are derivatives.
+    #: Of a failure; empty when unknown.
     step: str = ""
     message: str = ""
     remedy: str = ""
     crash_file: str = ""
+    #: Step -> what it cost in the run that processed the scan: ``WallSeconds``, ``CPUSeconds`` (of
+    #: all cores), ``MemoryGB`` (peak). Empty where that was not measured.
     steps: dict[str, dict[str, float]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  #: What was left out or guessed in the sidecars of the image.
+    #: Content of the diagnosis file; empty without results.
     diagnosis: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -145,29 +124,17 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class VisitsRecord:
-    """What is known of the comparison of two visits.
+    """What is known of the comparison of two visits."""
 
-    Parameters
-    ----------
-    earlier, later : str
-        Labels of the sessions, without ``ses-``.
-    name : str
-        Of the comparison.
-    record : mapping
-        Content of its record; empty without results.
-    table, figure : Path
-        Where its table of lesions and its figure are, if there are results.
-    problem : str
-        Why there are no results; empty when there are, or when nothing is known.
-    """
-
+    #: Labels of the sessions, without ``ses-``.
     earlier: str
     later: str
-    name: str
-    record: Mapping[str, Any]
+    name: str  #: Of the comparison.
+    record: Mapping[str, Any]  #: Content of its record; empty without results.
+    #: Where its table of lesions and its figure are, if there are results.
     table: Path
     figure: Path
-    problem: str = ""
+    problem: str = ""  #: Why there are no results; empty when there are, or when nothing is known.
 
     @property
     def title(self) -> str:
@@ -307,8 +274,7 @@ def comparison_entry(name: str, status: Status, **problem: str) -> dict[str, Any
 
     `problem` has ``step``, ``message``, ``remedy`` and ``crash_file`` of a failure, as for a scan.
     """
-    keys = {"Step": "step", "Message": "message", "Remedy": "remedy", "CrashFile": "crash_file"}
-    said = {key: problem.get(what) or None for key, what in keys.items()}
+    said = {_KEYS[what]: problem.get(what) or None for what in _PROBLEM}
     return {"Comparison": name, "Status": status, **said}
 
 

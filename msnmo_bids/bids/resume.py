@@ -49,21 +49,15 @@ _SMALL = 32 * 1024
 
 @dataclass(frozen=True)
 class Expected:
-    """What the derivatives of a complete scan were made by.
+    """What the derivatives of a complete scan were made by."""
 
-    Parameters
-    ----------
-    settings, version, weights
-        Of this run: settings, version of the program, ``WeightsMetadata.fingerprint``.
-    open_settings : tuple of str
-        Settings that the user left to the program and that depend on the machine (``device``,
-        ``precision``): what an earlier run chose for them is as good. So a run on another machine
-        does not repeat the work, and nothing needs to be probed when all is complete.
-    """
-
+    #: Of this run: settings, version of the program, ``WeightsMetadata.fingerprint``.
     settings: ProcessingSettings
     version: str
     weights: str
+    #: Settings that the user left to the program and that depend on the machine (``device``,
+    #: ``precision``): what an earlier run chose for them is as good. So a run on another machine
+    #: does not repeat the work, and nothing needs to be probed when all is complete.
     open_settings: tuple[str, ...] = ()
 
     def fingerprint(self, recorded: dict[str, Any]) -> str:
@@ -183,11 +177,8 @@ def _figure_kinds() -> list[str]:
 def glance(scan: Scan) -> dict[str, Any] | None:
     """Return what of a raw image can be told without reading it.
 
-    Returns
-    -------
-    dict or None
-        ``Size`` (bytes), ``Modified`` (UTC) and ``SkullStripped`` (as the sidecar has it); None
-        where the image is missing or its content is elsewhere (git-annex, git-lfs).
+    ``Size`` (bytes), ``Modified`` (UTC) and ``SkullStripped`` (as the sidecar has it); None where
+    the image is missing or its content is elsewhere (git-annex, git-lfs).
     """
     try:
         found = scan.path.stat()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.bids.dataset import check_description, subject_folders
-from msnmo_bids.bids.metadata import Sidecars
 from msnmo_bids.bids.names import io_spec
+from msnmo_bids.bids.raw_metadata import Sidecars
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.text import Note, listed, merged
@@ -40,41 +40,19 @@ NOT_MAGNITUDE = ("phase", "real", "imag")
 
 @dataclass(frozen=True)
 class Scan:
-    """One raw FLAIR image.
+    """One raw FLAIR image."""
 
-    Parameters
-    ----------
-    path : Path
-        The image; it may be a link without content (git-annex).
-    bids_dir : Path
-        Root of its data set.
-    relative : str
-        POSIX path from the root.
-    subject : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    prefix : str
-        Name of the file without ``_FLAIR.nii[.gz]``.
-    folder : str
-        Folder of its derivatives, POSIX path from the root of the output.
-    skull_stripped : bool or None
-        What the sidecar says; None when it does not say.
-    metadata : dict
-        All that the sidecars say, after inheritance.
-    notes : tuple of str
-        What was left out or guessed in the sidecars.
-    """
-
-    path: Path
-    bids_dir: Path
-    relative: str
-    subject: str
-    session: str | None
-    prefix: str
-    folder: str
-    skull_stripped: bool | None = None
+    path: Path  #: The image; it may be a link without content (git-annex).
+    bids_dir: Path  #: Root of its data set.
+    relative: str  #: POSIX path from the root.
+    subject: str  #: Label without ``sub-``.
+    session: str | None  #: Label without ``ses-``.
+    prefix: str  #: Name of the file without ``_FLAIR.nii[.gz]``.
+    folder: str  #: Folder of its derivatives, POSIX path from the root of the output.
+    skull_stripped: bool | None = None  #: What the sidecar says; None when it does not say.
+    #: All that the sidecars say, after inheritance.
     metadata: dict[str, Any] = field(default_factory=dict, compare=False)
+    #: What was left out or guessed in the sidecars.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -85,24 +63,13 @@ class Scan:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the filters select from a data set.
+    """What the filters select from a data set."""
 
-    Parameters
-    ----------
-    scans : tuple of Scan
-        Sorted by path.
-    subjects : tuple of str
-        All selected participants.
-    without_flair : tuple of str
-        Those of them that have no FLAIR at all.
-    available : tuple of Scan
-        Every scan of these participants, whatever the session and the filters: a report is about
-        the whole participant.
-    """
-
-    scans: tuple[Scan, ...]
-    subjects: tuple[str, ...]
-    without_flair: tuple[str, ...]
+    scans: tuple[Scan, ...]  #: Sorted by path.
+    subjects: tuple[str, ...]  #: All selected participants.
+    without_flair: tuple[str, ...]  #: Those of them that have no FLAIR at all.
+    #: Every scan of these participants, whatever the session and the filters: a report is about the
+    #: whole participant.
     available: tuple[Scan, ...]
 
 
@@ -136,20 +103,10 @@ def find_scans(
     participants: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
     filters: Filters | None = None,
-    database_dir: Path | None = None,
 ) -> Selection:
-    """Find every FLAIR of the selected participants and sessions.
+    """Find every FLAIR of the selected participants and sessions, all when not given.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the data set.
-    participants, sessions : sequence of str, optional
-        Labels, with or without ``sub-`` and ``ses-``; all when not given.
-    filters : mapping, optional
-        pybids entities, from :func:`read_filters`.
-    database_dir : Path, optional
-        pybids' database: read when it is there, made when not.
+    Labels may have ``sub-`` and ``ses-``; `filters` are pybids entities (:func:`read_filters`).
 
     Raises
     ------
@@ -160,13 +117,8 @@ def find_scans(
     bids_dir = bids_dir.absolute()
     subjects = select_subjects(bids_dir, participants)
     check_description(bids_dir)
-    layout = _index(bids_dir, subjects if participants else None, database_dir)
-    indexed = set(_query(layout, {}))
-    unknown: set[str] = set()
-    if database_dir is not None:
-        indexed, unknown = _as_on_disk(indexed, bids_dir, subjects, database_dir)
-    available = _scans(indexed, bids_dir, set(subjects))
-    scans = available
+    layout = _index(bids_dir, subjects if participants else None)
+    scans = available = _scans(_query(layout, {}), bids_dir)
     if filters:
         fitting = set(_query(layout, filters))
         scans = [scan for scan in scans if str(scan.path) in fitting]
@@ -174,7 +126,7 @@ def find_scans(
         scans = _of_sessions(scans, sessions, bids_dir, subjects)
     if not scans:
         raise _nothing(bids_dir, filtered=bool(participants or sessions or filters))
-    with_flair = {scan.subject for scan in available} | unknown
+    with_flair = {scan.subject for scan in available}
     without = tuple(subject for subject in subjects if subject not in with_flair)
     return Selection(tuple(scans), tuple(subjects), without, tuple(available))
 
@@ -211,59 +163,21 @@ def read_filters(path: Path) -> dict[str, Any]:
     return filters
 
 
-def _index(bids_dir: Path, subjects: list[str] | None, database_dir: Path | None) -> BIDSLayout:
+def _index(bids_dir: Path, subjects: list[str] | None) -> BIDSLayout:
     """Index the FLAIR images of some participants, or of all."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    # A database is made for all participants, so that later runs can use it for any of them.
-    indexed = None if database_dir is not None else subjects
     indexer = BIDSLayoutIndexer(
-        validate=False, index_metadata=False, ignore=[_everything_but_flair(indexed)]
+        validate=False, index_metadata=False, ignore=[_everything_but_flair(subjects)]
     )
     try:
-        layout = BIDSLayout(bids_dir, validate=False, database_path=database_dir, indexer=indexer)
+        return BIDSLayout(bids_dir, validate=False, indexer=indexer)
     except Exception as error:
         raise MsnmoError(
             f"pybids cannot index the data set ({error})",
             file=bids_dir,
-            remedy="Run the BIDS validator on it; remove an old --bids-database-dir",
+            remedy="Run the BIDS validator on it",
         ) from error
-    if Path(layout.root) != bids_dir:
-        raise UsageError(
-            f"this pybids database is of another data set ({layout.root})",
-            file=database_dir,
-            remedy="Name another folder (--bids-database-dir)",
-        )
-    return layout
-
-
-def _as_on_disk(
-    indexed: set[str], bids_dir: Path, subjects: Sequence[str], database_dir: Path
-) -> tuple[set[str], set[str]]:
-    """Compare a database with the data set as it is now, and name what differs.
-
-    Return what the database knows and is still there, and the participants with scans that it does
-    not know.
-    """
-    folders = (bids_dir / f"sub-{subject}" for subject in subjects)
-    there = {
-        str(path): path.relative_to(bids_dir).parts[0].removeprefix("sub-")
-        for folder in folders
-        for pattern in ("anat/*_FLAIR.nii*", "ses-*/anat/*_FLAIR.nii*")
-        for path in folder.glob(pattern)
-        if SCAN_NAME.fullmatch(path.name)
-    }
-    chosen = tuple(f"{bids_dir}/sub-{subject}/" for subject in subjects)
-    known = {path for path in indexed if path.startswith(chosen)}
-    for paths, problem in (
-        (there.keys() - known, "not in it and left out"),
-        (known - there.keys(), "gone from the data set"),
-    ):
-        if paths:
-            names = listed(sorted(Path(path).relative_to(bids_dir).as_posix() for path in paths))
-            logger.warning("%s: this pybids database is old: %s %s. Remove the folder, and it is "
-                           "made anew", database_dir, names, problem)  # fmt: skip
-    return known & there.keys(), {there[path] for path in there.keys() - known}
 
 
 def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
@@ -294,7 +208,7 @@ def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
     return re.compile(rf"^/(?!({wanted})$)")
 
 
-def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Scan]:
+def _scans(paths: Iterable[str], bids_dir: Path) -> list[Scan]:
     """Make scans of paths; leave out what is not a magnitude image of its folder's participant."""
     sidecars, ignored = Sidecars(bids_dir), _ignored(bids_dir)
     found: dict[tuple[str, str], Scan] = {}
@@ -308,8 +222,6 @@ def _scans(paths: Iterable[str], bids_dir: Path, subjects: set[str]) -> list[Sca
         folder = relative.rpartition("/")[0]
         if match is None or folder != _folder_of(match["subject"], match["session"]):
             logger.warning("%s: its name is not BIDS: left out", relative)
-            continue
-        if match["subject"] not in subjects:
             continue
         entities = dict(part.partition("-")[::2] for part in match["prefix"].split("_"))
         if entities.get("part") in NOT_MAGNITUDE:

@@ -133,10 +133,8 @@ def sidecar_for(
     kind : str
         A key of :func:`msnmo_bids.bids.names.derivative_paths`, except those that are JSON files
         themselves (ValueError). ``lesion_table`` and ``lesion_labels`` share one file.
-    source : str
-        The raw FLAIR, POSIX path relative to the root of its data set.
-    folder, prefix : str
-        Folder of the scan in the output, and name of the source without ``_FLAIR.nii.gz``.
+    source, folder, prefix : str
+        As of :class:`~msnmo_bids.bids.scans.Scan`: its path, its folder, its name.
     record : mapping
         Provenance, with the keys of the diagnosis file.
     """
@@ -201,16 +199,9 @@ def change_sidecar(
 ) -> dict[str, Any]:
     """Return the content of the sidecar of one file about the change between two visits.
 
-    Parameters
-    ----------
-    kind : {"flair", "mask", "probability", "classes", "table"}
-        What the file holds; ``class_table`` shares the sidecar of ``classes``.
-    sources : list of str
-        BIDS URIs of what it was made from.
-    classes : str
-        Path of the label image of the change classes, which stands for the half-way space.
-    record : mapping
-        Keys of the record that all of them carry.
+    `kind` is ``flair``, ``mask``, ``probability``, ``classes`` (with ``class_table``) or ``table``;
+    `sources` are BIDS URIs, `classes` is the path of the label image of the change classes, which
+    stands for the half-way space, and `record` what all of them carry.
     """
     content: dict[str, Any] = {"Description": CHANGE_DESCRIPTIONS[kind], "Sources": sources}
     if kind == "table":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from msnmo_bids.bids.dataset import atomic_path, write_json, write_tsv, writing
+from msnmo_bids.bids.dataset import atomic_path, copy_file, write_json, write_tsv, writing
 from msnmo_bids.bids.names import (
     CAM_PREFIX,
     JSON_KINDS,
@@ -39,50 +38,22 @@ _COMPRESSION = 2
 
 @dataclass(frozen=True)
 class ScanResults:
-    """What the workflow found; all images in RAS order on the grid of the conformed FLAIR.
+    """What the workflow found; all images in RAS order on the grid of the conformed FLAIR."""
 
-    Parameters
-    ----------
-    preproc, brain_mask, lesion_mask, lesion_probability, lesion_labels : Path
-        NIfTI images.
-    cams : dict of str to Path
-        Class activation map by class.
-    table : list of dict
-        One mapping a lesion, with the columns of the morphometry table.
-    summary : dict
-        Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
-    decision : Decision
-        The diagnosis, or why none is named.
-    skull_stripping, bias_correction : dict
-        ``{Tool, Version, Settings}``.
-    quality : dict
-        From :func:`msnmo_bids.quality.measures.quality`.
-    distance : float or None
-        From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
-    figures : dict of str to Path
-        SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
-    orientation : str or None
-        Axis codes of the raw FLAIR, for the derivatives of one whose header has none.
-    flags : tuple of str
-        What a reader should know of this scan.
-    """
-
-    preproc: Path
-    brain_mask: Path
-    lesion_mask: Path
-    lesion_probability: Path
-    lesion_labels: Path
-    cams: Mapping[str, Path]
-    table: list[dict[str, Any]]
+    #: NIfTI by kind (:func:`msnmo_bids.bids.names.derivative_kinds`).
+    images: Mapping[str, Path]
+    table: list[dict[str, Any]]  #: One mapping a lesion, with the columns of the morphometry table.
+    #: Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
     summary: Mapping[str, Any]
-    decision: Decision
-    skull_stripping: Mapping[str, Any]
-    bias_correction: Mapping[str, Any]
-    quality: Mapping[str, Any]
+    decision: Decision  #: The diagnosis, or why none is named.
+    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.quality`.
+    #: From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
     distance: float | None = None
+    #: SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     figures: Mapping[str, Path] = field(default_factory=dict)
+    #: Axis codes of the raw FLAIR, for the derivatives of one whose header has none.
     orientation: str | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()  #: What a reader should know of this scan.
 
 
 def write_scan_derivatives(
@@ -93,7 +64,8 @@ def write_scan_derivatives(
     Images have the shape and the affine of the raw FLAIR and qform equal to sform. The lesion mask
     is the written probability above the threshold, voxel by voxel. The diagnosis file is written
     last: where it is, all the others are. Two runs write the same bytes. `provenance` holds what
-    the diagnosis files of a run share (:func:`msnmo_bids.workflows.provenance.run_record`).
+    the diagnosis files of a run share (:func:`msnmo_bids.workflows.scan.run_record`), and what is
+    known of the raw image and of the tools.
 
     Raises
     ------
@@ -102,18 +74,16 @@ def write_scan_derivatives(
     """
     classes = list(results.decision.probabilities)
     paths = derivative_paths(scan.folder, scan.prefix, classes)
-    record = {
-        **provenance,
-        "SkullStripping": dict(results.skull_stripping),
-        "BiasCorrection": dict(results.bias_correction),
-    }
     with writing("the derivatives", output_dir / scan.folder):
         written = _write_images(scan, results, paths, output_dir)
         written += _write_tables(results.table, paths, output_dir)
-        written += _write_sidecars(scan, paths, output_dir, record)
-        written += _write_quality(scan, results.quality, paths["quality"], output_dir)
-        written += _copy_figures(scan, results.figures, output_dir)
-        diagnosis = _diagnosis(scan, results, record, sorted(set(written)))
+        written += _write_sidecars(scan, paths, output_dir, provenance)
+        write_json(output_dir / paths["quality"], _quality(scan, results.quality))
+        written.append(paths["quality"])
+        for kind, figure in results.figures.items():
+            written.append(figure_path(scan.subject, scan.prefix, kind))
+            copy_file(figure, output_dir / written[-1])
+        diagnosis = _diagnosis(scan, results, provenance, sorted(set(written)))
         write_json(output_dir / paths["diagnosis"], diagnosis)
     return [*sorted(set(written)), paths["diagnosis"]]
 
@@ -131,21 +101,16 @@ def _write_images(
     from msnmo_bids.preprocessing.geometry import to_native
 
     labels = np.int16 if len(results.table) <= np.iinfo(np.int16).max else np.int32
-    images: dict[str, tuple[Path, type]] = {
-        "preproc": (results.preproc, np.float32),
-        "brain_mask": (results.brain_mask, np.uint8),
-        "lesion_probability": (results.lesion_probability, np.float32),
-        "lesion_mask": (results.lesion_mask, np.uint8),
-        "lesion_labels": (results.lesion_labels, labels),
-    }
-    images |= {f"{CAM_PREFIX}{name}": (path, np.float32) for name, path in results.cams.items()}
-    for kind, (path, dtype) in images.items():
+    integers = {"brain_mask": np.uint8, "lesion_mask": np.uint8, "lesion_labels": labels}
+    for kind, path in results.images.items():
         array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
-        image = to_native(array.astype(dtype), scan.path, results.orientation)
+        image = to_native(
+            array.astype(integers.get(kind, np.float32)), scan.path, results.orientation
+        )
         write_nifti(image, output_dir / paths[kind])
-    return [paths[kind] for kind in images]
+    return [paths[kind] for kind in results.images]
 
 
 def _write_tables(
@@ -190,26 +155,12 @@ def _write_sidecars(
     return written
 
 
-def _write_quality(
-    scan: Scan, quality: Mapping[str, Any], path: str, output_dir: Path
-) -> list[str]:
-    content = {
+def _quality(scan: Scan, quality: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "Description": "Quality of the image: figures with their limits; red withholds a diagnosis",
         "Sources": [bids_uri(scan.relative, RAW_DATASET)],
         **quality,
     }
-    write_json(output_dir / path, content)
-    return [path]
-
-
-def _copy_figures(scan: Scan, figures: Mapping[str, Path], output_dir: Path) -> list[str]:
-    written = []
-    for kind, source in figures.items():
-        path = figure_path(scan.subject, scan.prefix, kind)
-        with atomic_path(output_dir / path) as temporary:
-            shutil.copyfile(source, temporary)
-        written.append(path)
-    return written
 
 
 def _diagnosis(
@@ -220,7 +171,9 @@ def _diagnosis(
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(
-        np.count_nonzero(np.asanyarray(nib.Nifti1Image.from_filename(results.brain_mask).dataobj))
+        np.count_nonzero(
+            np.asanyarray(nib.Nifti1Image.from_filename(results.images["brain_mask"]).dataobj)
+        )
     )
     decision = results.decision
     flags = {*record.get("Flags", ()), *results.flags, *decision.flags}

@@ -28,44 +28,26 @@ GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
 
 @dataclass(frozen=True)
 class Table:
-    """A tab-separated file.
+    """A tab-separated file."""
 
-    Parameters
-    ----------
-    columns : tuple of str
-        Names in the header, without blanks around them.
-    rows : tuple of dict
-        Texts as they stand; a cell that lacks is empty.
-    lines : tuple of int
-        Their lines in the file, from 1.
-    problem : str
-        Why nothing can be read; empty when there is no file, too.
-    notes : tuple of Note
-        What was guessed or passed over; each is about lines or columns, or about the file.
-    """
-
-    columns: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
-    lines: tuple[int, ...] = ()
-    problem: str = ""
+    columns: tuple[str, ...] = ()  #: Names in the header, without blanks around them.
+    rows: tuple[Row, ...] = ()  #: Texts as they stand; a cell that lacks is empty.
+    lines: tuple[int, ...] = ()  #: Their lines in the file, from 1.
+    problem: str = ""  #: Why nothing can be read; empty when there is no file, too.
+    #: What was guessed or passed over; each is about lines or columns, or about the file.
     notes: tuple[Note, ...] = ()
 
     def without(self, column: str) -> str:
         """Say that a column lacks, and which there are.
 
-        Examples
-        --------
         >>> Table(("id,age",)).without("id")
         "no column id (there is: 'id,age'; commas separate it, not tabs)"
         """
         there = listed(f"'{name}'" for name in self.columns) or "none"
-        hint = ""
-        if len(self.columns) == 1:
-            marks = {",": "commas", ";": "semicolons", " ": "blanks"}
-            hint = next(
-                (f"; {n} separate it, not tabs" for m, n in marks.items() if m in self.columns[0]),
-                "",
-            )
+        marks = {",": "commas", ";": "semicolons", " ": "blanks"}
+        only = self.columns[0] if len(self.columns) == 1 else ""
+        hints = [f"; {name} separate it, not tabs" for mark, name in marks.items() if mark in only]
+        hint = "".join(hints[:1])
         return f"no column {column} (there is: {there}{hint})"
 
 
@@ -112,15 +94,8 @@ def _table(lines: list[str], notes: tuple[Note, ...]) -> Table:
 def decode(content: bytes) -> tuple[str, bool]:
     """Turn the bytes of a whole file into text: by their mark, else UTF-8, UTF-16 or Latin-1.
 
-    Returns
-    -------
-    text : str
-        Without the mark.
-    guessed : bool
-        Whether it is Latin-1 only because it is nothing else.
+    Return it without the mark, and whether it is Latin-1 only because it is nothing else.
 
-    Examples
-    --------
     >>> decode("Málaga".encode("latin-1"))
     ('Málaga', True)
     >>> decode("Málaga".encode("utf-16")), decode("Málaga".encode("utf-16-le"))
@@ -144,14 +119,9 @@ def decode(content: bytes) -> tuple[str, bool]:
 
 
 def read_json(path: Path) -> tuple[Any, list[Note]]:
-    """Read a JSON file that a user wrote.
+    """Read a JSON file that a user wrote; return its content, and what was guessed or left out.
 
-    Returns
-    -------
-    content : object
-        Without ``NaN`` and infinity, which JSON does not have.
-    notes : list of Note
-        What was guessed or left out.
+    That is ``NaN`` and infinity, which JSON does not have.
 
     Raises
     ------

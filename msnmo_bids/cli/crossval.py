@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.cli.parser import Parser
+from msnmo_bids.cli.train import SiteData, TrainingOptions, gather, network_entry
+from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders
-from msnmo_bids.run.crossval import CrossvalOptions, cross_validate
+from msnmo_bids.run.options import at_least, flag, option
 from msnmo_bids.run.session import guard
-from msnmo_bids.training.config import add_training_arguments
+from msnmo_bids.training.config import (
+    TrainingConfig,
+    add_training_arguments,
+    read_network_settings,
+)
+
+if TYPE_CHECKING:
+    from msnmo_bids.training.folds import Folds
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "msnmo-crossval"
 EPILOG = """\
@@ -21,6 +36,35 @@ examples:
 
 Run again after an interruption, the same command goes on where it stopped.
 Research use only; not a medical device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalOptions(TrainingOptions):
+    """The options of ``msnmo-crossval``."""
+
+    TITLE: ClassVar[str] = "cross-validation"
+
+    models: tuple[str, ...] = option(
+        f"networks: all, or some of {', '.join(registry.names())} (default: all)",
+        default=("all",),
+        choices=("all", *registry.names()),
+        nargs="+",
+        metavar="NAME",
+    )
+    folds: int = option("number of folds", default=5, metavar="N", type=at_least(2))
+    fold: tuple[int, ...] | None = option(
+        "run only these folds, and collect nothing (default: all folds, then collect)",
+        nargs="+",
+        metavar="K",
+        type=at_least(1),
+    )
+    collect: bool = flag(
+        "train nothing: write tables, figures and page of the folds that are there"
+    )
+    positive: str | None = option(
+        "positive diagnosis of sensitivity and AUC (default: NMOSD, else the last class)",
+        metavar="NAME",
+    )
 
 
 def build_parser() -> Parser[CrossvalOptions]:
@@ -45,6 +89,74 @@ def main(argv: Sequence[str] | None = None) -> int:
         session.open_log(options.output_dir)
         cross_validate(options)
     return int(session.exit_code)
+
+
+def cross_validate(options: CrossvalOptions) -> None:
+    """Train the networks on the folds, and write tables, figures and page.
+
+    Raises
+    ------
+    MsnmoError
+        If the options or the data are wrong, or a network could not be trained.
+    """
+    from msnmo_bids.evaluation.crossval import positive_class
+
+    names = registry.names() if "all" in options.models else options.models
+    models = list(dict.fromkeys(names))
+    positive = positive_class(options.positive, options.classes)
+    if options.fold and max(options.fold) > options.folds:
+        raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
+    config = options.config
+    settings = read_network_settings(options.network_config)
+    for model in models:
+        network_entry(model, settings, options.network_config)
+    data = gather(options)
+    from msnmo_bids.training.folds import get_folds
+
+    scans = [scan.labelled for scan in data.scans]
+    folds = get_folds(options.output_dir / "folds.tsv", scans, options.folds, config.seed)
+    failures: list[str] = []
+    if not options.collect:
+        failures = _train(options, config, settings, data, folds, models)
+    if not options.fold:
+        from msnmo_bids.evaluation.report import write_evaluation
+
+        page = write_evaluation(
+            options.output_dir, classes=options.classes, positive=positive, notes=data.notes
+        )
+        logger.info("Tables, figures and page: %s", page)
+    if failures:
+        raise MsnmoError(f"Failed: {'; '.join(failures)}")
+
+
+def _train(
+    options: CrossvalOptions,
+    config: TrainingConfig,
+    settings: Mapping[str, Mapping[str, Any]],
+    data: SiteData,
+    folds: Folds,
+    models: Sequence[str],
+) -> list[str]:
+    """Run the folds that the command line asks for; return what failed."""
+    from msnmo_bids.lesions.threshold import LesionCriteria
+    from msnmo_bids.model.device import select_device
+    from msnmo_bids.training.crossval import Experiment, run_folds
+
+    experiment = Experiment(
+        data.scans,
+        folds,
+        options.classes,
+        config,
+        options.output_dir,
+        width=options.width,
+        validation_share=options.validation_share,
+        simulation=options.simulation(options.cache_dir),
+        device=select_device(options.device),
+        criteria=LesionCriteria(options.threshold, options.min_lesion_volume),
+        network=settings["network"],
+        loss=settings["loss"],
+    )
+    return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 
 
 if __name__ == "__main__":

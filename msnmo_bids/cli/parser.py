@@ -1,7 +1,7 @@
 """From the words of a command line to frozen options: a parser made of their class.
 
-The options themselves, with names, defaults and help, stand in ``run/options.py`` (the app),
-``run/training.py`` and ``run/crossval.py``.
+The options themselves, with names, defaults and help, stand in ``run/options.py`` (the app) and in
+the program's own file.
 
 Only the standard library is imported here: ``--help`` must come at once.
 """

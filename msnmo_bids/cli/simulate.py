@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,20 +36,35 @@ examples:
 Research use only; not a medical device."""
 
 
+def one_each(text: str) -> tuple[str, ...]:
+    """Return one diagnosis per person of a list of names, with numbers or for one person each.
+
+    >>> one_each("MS:2,HC")
+    ('MS', 'MS', 'HC')
+    """
+    people: list[str] = []
+    for part in text.split(","):
+        name, colon, count = part.strip().partition(":")
+        if name not in DIAGNOSES:
+            raise ValueError(f"unknown diagnosis {name!r} (there are {', '.join(DIAGNOSES)})")
+        if colon and not (count.isdecimal() and int(count) > 0):
+            raise ValueError(f"{part.strip()!r} has no number above 0")
+        people += [name] * int(count or 1)
+    return tuple(people)
+
+
 @dataclass(frozen=True, kw_only=True)
 class People:
     """Who is simulated."""
 
     TITLE: ClassVar[str] = "people"
 
-    participants: int | None = option(
-        "number of people (default: 2)", metavar="N", type=at_least(1)
-    )
-    diagnosis: str = option(
-        "whose lesions: names, taken in turn, or names with numbers, as in MS:10,NMOSD:10,HC:5 "
-        "(HC: healthy control; default: MS,NMOSD)",
-        default="MS,NMOSD",
+    diagnosis: tuple[str, ...] = option(
+        "whose lesions, and how many people's: as in MS:10,NMOSD:10,HC:5 (HC: healthy control; "
+        "default: MS,NMOSD)",
+        default=("MS", "NMOSD"),
         metavar="LIST",
+        type=one_each,
     )
     sessions: tuple[int, ...] = option(
         "visits of each person, or of each in turn, as in 2,1 (default: 1)",
@@ -132,50 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(session.exit_code)
 
 
-def parse_diagnoses(text: str, participants: int | None) -> tuple[str, ...]:
-    """Turn ``--diagnosis`` and ``--participants`` into one diagnosis per person.
-
-    With numbers in `text`, `participants` may only repeat their sum.
-
-    Raises
-    ------
-    UsageError
-        If a name is unknown, a number is none, or the two contradict each other.
-
-    Examples
-    --------
-    >>> parse_diagnoses("MS:2,HC:1", None)
-    ('MS', 'MS', 'HC')
-    >>> parse_diagnoses("MS,NMOSD", 3)
-    ('MS', 'NMOSD', 'MS')
-    """
-    names, counts = [], []
-    for part in text.split(","):
-        name, colon, count = part.strip().partition(":")
-        if name not in DIAGNOSES:
-            raise UsageError(
-                f"unknown diagnosis {name!r} in --diagnosis",
-                remedy=f"There are {', '.join(DIAGNOSES)}",
-            )
-        if colon and not (count.isdecimal() and int(count) > 0):
-            raise UsageError(f"{part.strip()!r} in --diagnosis has no number above 0")
-        names.append(name)
-        counts.append(int(count) if colon else None)
-    numbers = [count for count in counts if count is not None]
-    if not numbers:
-        return tuple(islice(cycle(names), participants or 2))
-    if len(numbers) < len(names):
-        raise UsageError("--diagnosis has numbers for some names only")
-    if participants not in (None, sum(numbers)):
-        raise UsageError(
-            f"--diagnosis has {sum(numbers)} people, --participants {participants}",
-            remedy="Leave --participants out",
-        )
-    return tuple(name for name, n in zip(names, numbers, strict=True) for _ in range(n))
-
-
 def _simulate(options: SimulateOptions) -> None:
-    diagnoses = parse_diagnoses(options.diagnosis, options.participants)
     check_places(options)
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
@@ -188,11 +159,11 @@ def _simulate(options: SimulateOptions) -> None:
     if options.anatomy is None:
         heads = [mni_head(PERSON_SIZE)]
     else:
-        heads = whole_heads(options.anatomy, len(diagnoses))
+        heads = whole_heads(options.anatomy, len(options.diagnosis))
     assets = assets_with(heads, options.lesion_shapes)
     names = options.scanner_preset or PRESETS
     cohort = Cohort(
-        diagnoses,
+        options.diagnosis,
         sessions=options.sessions,
         seed=options.seed,
         protocols=() if ANY_PROTOCOL in names else tuple(acquisition.PRESETS[n] for n in names),

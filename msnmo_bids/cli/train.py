@@ -1,15 +1,55 @@
-"""``msnmo-train``: train the joint model on a site's own data, to weights that the app uses."""
+"""``msnmo-train``: train the joint model on a site's own data, to weights that the app uses.
+
+What all programs that train share stands here too: their options, and the data of a site.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.run.checks import check_folders
-from msnmo_bids.run.session import guard
-from msnmo_bids.run.training import TrainOptions, train
-from msnmo_bids.training.config import add_training_arguments
+from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.lesions.threshold import LesionCriteria
+from msnmo_bids.model import registry
+from msnmo_bids.model.config import JointConfig
+from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.options import (
+    Assets,
+    Folders,
+    Options,
+    Performance,
+    Preprocessing,
+    at_least,
+    between,
+    file_option,
+    flag,
+    folder_option,
+    option,
+)
+from msnmo_bids.run.plan import choose_tools
+from msnmo_bids.run.resources import choose_resources, set_environment
+from msnmo_bids.run.session import guard, route_nipype
+from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.training.config import (
+    TrainingConfig,
+    add_training_arguments,
+    read_network_settings,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from msnmo_bids.model.weights import WeightsMetadata
+    from msnmo_bids.training.fitting import Simulation
+    from msnmo_bids.training.prepared import PreparedScan
+    from msnmo_bids.training.processes import Ranks
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "msnmo-train"
 EPILOG = """\
@@ -21,6 +61,202 @@ examples:
 
 Stopped by Ctrl-C or SIGTERM it saves; the same command goes on where it stopped.
 Research use only; not a medical device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The labelled scans of a site."""
+
+    TITLE: ClassVar[str] = "data"
+
+    data: tuple[Path, ...] = option(
+        "more BIDS data sets", default=(), nargs="+", metavar="FOLDER", type=Path
+    )
+    labels: Path | None = folder_option(
+        "folder of the lesion masks, from each data set's root "
+        "(default: derivatives/manual, else derivatives/truth)"
+    )
+    classes: tuple[str, ...] = option(
+        "diagnoses, as in the column 'diagnosis' of participants.tsv (default: MS NMOSD)",
+        default=("MS", "NMOSD"),
+        nargs="+",
+        metavar="NAME",
+    )
+    cube_side: int = option(
+        "side of the network's input, voxels, a multiple of 16",
+        default=160,
+        metavar="N",
+        type=at_least(32),
+    )
+    cache_dir: Path | None = folder_option(
+        "keeps the prepared scans, for any number of trainings (default: prepared in OUT)"
+    )
+    work_dir: Path | None = folder_option(
+        "intermediate results (default: 'work' in the current folder)", "-w"
+    )
+    validation_share: float = option(
+        "share of the people that are not trained on, but choose the best weights; 0: none",
+        default=0.2,
+        metavar="SHARE",
+        type=between(0, 0.5),
+    )
+    sloppy: bool = flag("fast and poor preprocessing: for tests only, never for results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated(Assets):
+    """Simulated brains beside the real ones."""
+
+    TITLE: ClassVar[str] = "simulated brains beside the real ones"
+
+    simulated_share: float = option(
+        "share of the samples that are simulated while training",
+        default=0.0,
+        metavar="SHARE",
+        type=between(0, 0.95),
+    )
+
+    def simulation(self, cache: Path | None) -> Simulation | None:
+        """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
+        from msnmo_bids.training.fitting import load_simulation
+
+        return load_simulation(self.simulated_share, self.anatomy, self.lesion_shapes, cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network, and the mask that is made of its output."""
+
+    TITLE: ClassVar[str] = "network"
+
+    width: float = option(
+        "factor of the networks' channels; 1: as published",
+        default=1.0,
+        metavar="FACTOR",
+        type=between(0.05, 4),
+    )
+    network_config: Path | None = file_option(
+        "YAML or JSON with settings of the joint model and of its losses: "
+        "{network: {pooling: lesion}, loss: {bce_weight: 1}}"
+    )
+    threshold: float = option(
+        "lesion probability above which a voxel is lesion",
+        default=LesionCriteria.threshold,
+        metavar="P",
+        type=between(0.01, 0.99),
+    )
+    min_lesion_volume: float = option(
+        "smaller connected lesions are dropped, in mm³",
+        default=LesionCriteria.min_volume,
+        metavar="MM3",
+        type=between(0, 1e6),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, Data, Folders):
+    """The options of the programs that train."""
+
+    TITLE: ClassVar[str] = ""
+
+    #: Flags of :class:`TrainingConfig` that were given, and its file.
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """All data sets, and the label maps."""
+        return (*super().reads, *self.data, *([self.anatomy] if self.anatomy else ()))
+
+    @property
+    def writes(self) -> dict[str, Path | None]:
+        """As of `Folders`, and where prepared scans are kept."""
+        return {**super().writes, "cache folder": self.cache_dir}
+
+    @property
+    def config(self) -> TrainingConfig:
+        """How the networks are trained.
+
+        Raises
+        ------
+        UsageError
+            If a setting is wrong, or the file cannot be read.
+        """
+        return TrainingConfig.from_flags(self.others)
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """The prepared scans of one or several data sets, and what a reader must know of them."""
+
+    scans: list[PreparedScan]
+    notes: tuple[str, ...]
+
+
+def gather(options: TrainingOptions) -> SiteData:
+    """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
+
+    Raises
+    ------
+    MsnmoError
+        If no scan can be used.
+    """
+    if options.cube_side % 16:
+        raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
+    work_dir = work_folder(options)
+    set_environment(work_dir)
+    route_nipype(options.verbose)
+    resources = choose_resources(options)
+    skull_strip, bias_correction = choose_tools(options)
+    from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
+    from msnmo_bids.training.prepared import prepare_scans
+
+    roots = [options.bids_dir, *options.data]
+    found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
+    for line in describe(found).splitlines():
+        logger.info("%s", line)
+    prepared, found = prepare_scans(
+        found,
+        cache_dir=options.cache_dir or options.output_dir / "prepared",
+        work_dir=work_dir,
+        settings=ProcessingSettings(
+            skull_strip=skull_strip,
+            bias_correction=bias_correction,
+            bet_frac=options.bet_frac,
+            detect_stripped=options.skull_strip == "auto",
+            sloppy=options.sloppy,
+        ),
+        cube_shape=(options.cube_side,) * 3,
+        plugin=resources.plugin,
+        plugin_args=resources.with_log(work_dir, options.verbose),
+        omp_nthreads=resources.omp_nthreads,
+    )
+    table, _ = write_found(found, options.output_dir)
+    if not prepared:
+        raise MsnmoError(
+            "no scan could be prepared",
+            file=table,
+            remedy="It says why, scan by scan",
+            exit_code=ExitCode.BAD_DATA,
+        )
+    return SiteData(prepared, notes_on(found))
+
+
+SHIPPED = "shipped"
+#: The joint model and its ablations, which the app can use.
+OWN = [name for name in registry.names() if isinstance(registry.entry(name).config, JointConfig)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """The options of ``msnmo-train``."""
+
+    TITLE: ClassVar[str] = "what to train"
+
+    model: str = option(f"network: {', '.join(OWN)}", default="joint", choices=OWN, metavar="NAME")
+    initial_weights: Path | None = file_option(
+        f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of this "
+        "version; network and classes are theirs (default: random)"
+    )
 
 
 def build_parser() -> Parser[TrainOptions]:
@@ -45,6 +281,111 @@ def main(argv: Sequence[str] | None = None) -> int:
         session.open_log(options.output_dir)
         train(options)
     return int(session.exit_code)
+
+
+def train(options: TrainOptions) -> None:
+    """Train the network, test it on the validation scans and write its weights.
+
+    Raises
+    ------
+    MsnmoError
+        If the options or the data are wrong.
+    """
+    config = options.config
+    entry = network_entry(
+        options.model, read_network_settings(options.network_config), options.network_config
+    )
+    from msnmo_bids.model.device import select_device
+    from msnmo_bids.training.processes import process_group
+
+    with process_group(select_device(options.device)) as ranks:
+        # The first process prepares the scans, the others find them prepared.
+        data = gather(options) if ranks.first else None
+        ranks.any(False)
+        data = data or gather(options)
+        logger.info("Weights: %s", _fit(options, config, entry, data, ranks))
+
+
+def network_entry(
+    model: str, settings: Mapping[str, Mapping[str, Any]], file: Path | None
+) -> registry.Entry:
+    """Return a network with the settings of a file, or refuse them before scans are prepared."""
+    try:
+        return registry.entry(model).adapted(settings["network"], settings["loss"])
+    except ValueError as error:
+        raise UsageError(str(error), file=file) from error
+
+
+def _fit(
+    options: TrainOptions,
+    config: TrainingConfig,
+    entry: registry.Entry,
+    data: SiteData,
+    ranks: Ranks,
+) -> Path:
+    """Train, test on the validation scans and write the weights; return their file."""
+    import torch
+
+    from msnmo_bids.lesions.threshold import LesionCriteria
+    from msnmo_bids.training.crossval import divide, usable
+    from msnmo_bids.training.fitting import fit, write_site_weights
+    from msnmo_bids.training.scoring import evaluate_scan, write_rows
+
+    torch.manual_seed(config.seed)
+    network, initial = _network(options, entry)
+    tasks: tuple[str, ...] = network.tasks  # type: ignore[assignment]
+    scans = usable(data.scans, tasks)
+    training, validation = divide(scans, options.validation_share, seed=config.seed)
+    if not training:
+        raise UsageError("no scan has a label that this network needs", file=options.bids_dir)
+    logger.info("%d scans to train on, %d to choose the weights by", len(training), len(validation))
+    out, classes = options.output_dir, options.classes
+    fit(
+        network, entry.loss, config, training, validation, out / "training",
+        classes=classes, simulation=options.simulation(options.cache_dir), ranks=ranks,
+    )  # fmt: skip
+    file = out / f"msnmo-{options.model}.safetensors"
+    if ranks.first:
+        criteria = LesionCriteria(options.threshold, options.min_lesion_volume)
+        rows = [
+            evaluate_scan(
+                network, scan, classes, criteria,
+                device=ranks.device, precision=config.precision,
+            ).row
+            for scan in validation
+        ]  # fmt: skip
+        write_rows(rows, out / "validation", 0, classes)
+        write_site_weights(
+            file, network, name=f"msnmo-{options.model}", training=training, validation=validation,
+            criteria=criteria, config=config, device=ranks.device, initial=initial,
+        )  # fmt: skip
+    return file
+
+
+def _network(
+    options: TrainOptions, entry: registry.Entry
+) -> tuple[nn.Module, WeightsMetadata | None]:
+    """Return the network to train, with the description of the weights that it starts from."""
+    if options.initial_weights is None:
+        return entry.build(options.classes, options.width), None
+    from msnmo_bids.model.weights import default_weights_path, load_weights
+
+    shipped = str(options.initial_weights) == SHIPPED
+    file = default_weights_path() if shipped else options.initial_weights
+    network, metadata = load_weights(file)
+    if options.classes != metadata.class_names and not metadata.classifies_lesions:
+        raise UsageError(
+            f"these weights name {', '.join(metadata.class_names)}, not "
+            f"{', '.join(options.classes)}",
+            file=file,
+            remedy="Give the same --classes",
+        )
+    if options.network_config or options.width != 1 or options.model != "joint":
+        raise UsageError(
+            "--initial-weights brings its network: --model, --width and --network-config do not go "
+            "with it"
+        )
+    return network.train(), metadata
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.metadata import Sidecars
-from msnmo_bids.bids.raw_tables import Tables
+from msnmo_bids.bids.raw_metadata import Sidecars, Tables
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem

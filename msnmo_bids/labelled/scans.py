@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
-from msnmo_bids.bids.raw_tables import Tables
+from msnmo_bids.bids.raw_metadata import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.bids.raw_tables import cell
+from msnmo_bids.bids.raw_metadata import cell
 from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.statistics import LEVEL

@@ -31,17 +31,9 @@ def shrink(
 ) -> None:
     """Write an image and its brain mask on a coarse grid, for the fit of the bias field.
 
-    A coarse voxel is one voxel of about ``grid_mm`` on each side (a thicker slice stays one).
-    What is not above 0 has no logarithm: it is left out of the fit, not of the image.
-
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask on the same RAS grid.
-    coarse, coarse_mask : Path
-        Images to write (float32 and uint8).
-    grid_mm : float
-        Side of the blocks (mm).
+    FLAIR and mask are on the same RAS grid; `coarse` (float32) and `coarse_mask` (uint8) are
+    written. A coarse voxel is one voxel of about ``grid_mm`` (mm) on each side (a thicker slice
+    stays one). What is not above 0 has no logarithm: it is left out of the fit, not of the image.
 
     Raises
     ------
@@ -69,18 +61,12 @@ def n4_antspyx(
     *,
     n_iterations: Sequence[int] = (50, 50, 50, 50),
 ) -> Path:
-    """Fit the bias field with the N4 of the Python package antspyx.
+    """Fit the bias field to what `shrink` wrote, with the N4 of the Python package antspyx.
 
-    Parameters
-    ----------
-    image, mask : Path
-        From `shrink`.
-    field : Path
-        Bias field to write (a factor, float32, the same grid); returned.
-    n_iterations : sequence of int
-        Most iterations of each level.
+    `field` is written and returned (a factor, float32, the same grid). `n_iterations` are the most
+    of each level.
     """
-    os.environ[ITK_THREADS] = str(N4_THREADS)  # read at import
+    os.environ[ITK_THREADS] = str(N4_THREADS)  # read at its first use
     import ants
 
     source = nib.Nifti1Image.from_filename(image)
@@ -101,14 +87,8 @@ def n4_antspyx(
 def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     """Divide an image by its bias field, and set everything outside of the mask to 0.
 
-    Parameters
-    ----------
-    image, mask : Path
-        FLAIR and brain mask on the same grid.
-    field : Path or None
-        Bias field (a factor) on a grid of `shrink`; None leaves the image as it is.
-    out : Path
-        Image to write (float32), returned. Values below 0 stay below 0.
+    `field` is a factor on a grid of `shrink`; None leaves the image as it is. `out` is written
+    (float32) and returned; values below 0 stay below 0.
 
     Raises
     ------
@@ -125,7 +105,7 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     for k in range(source.shape[2]):
         plane = np.asarray(source.dataobj[..., k], dtype=np.float32)
         if logarithm is not None and weights is not None:
-            plane = plane / np.exp(logarithm @ weights[k])
+            plane = plane / np.exp(logarithm @ weights[k])  # all at once would be large
         brain = np.asarray(inside.dataobj[..., k]) > 0
         result[..., k][brain] = plane[brain]
     nib.save(with_equal_forms(result, source.affine), out)
@@ -144,11 +124,7 @@ def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, slice
 
 
 def _log_field(field: Path, image: nib.Nifti1Image, name: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return a field's logarithm at the image's columns and rows, (X, Y, z), and weights (Z, z).
-
-    The planes are joined one by one as ``logarithm @ weights[k]``: the whole field in the image's
-    matrix would be as large as the image.
-    """
+    """Return a field's logarithm at the image's columns and rows, (X, Y, z), and weights (Z, z)."""
     coarse = nib.Nifti1Image.from_filename(field)
     values = np.asarray(coarse.dataobj, dtype=np.float64)
     if not np.all(np.isfinite(values)) or not np.all(values > 0):

@@ -27,23 +27,14 @@ _SMALLEST_DEVIATION = 1e-6  # relative to the mean; below it the brain counts as
 
 @dataclass(frozen=True)
 class CubeTransform:
-    """The box of the source grid that a cube shows.
+    """The box of the source grid that a cube shows."""
 
-    Parameters
-    ----------
-    start, stop : tuple of int, (3,)
-        First voxel of the box and the one after its last (RAS indices). They may lie outside of
-        the image, where the brain reaches its border: the cube is 0 there.
-    source_shape : tuple of int, (3,)
-        Shape of the source image.
-    cube_shape : tuple of int, (3,)
-        Shape of the cube.
-    """
-
+    #: (3,): first voxel of the box and the one after its last (RAS indices). They may lie outside
+    #: of the image, where the brain reaches its border: the cube is 0 there.
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
-    source_shape: tuple[int, int, int]
-    cube_shape: tuple[int, int, int]
+    source_shape: tuple[int, int, int]  #: (3,): shape of the source image.
+    cube_shape: tuple[int, int, int]  #: (3,): shape of the cube.
 
     @property
     def scale(self) -> np.ndarray:
@@ -70,14 +61,7 @@ class CubeTransform:
 def to_cube(
     image: Path, mask: Path, *, shape: Sequence[int] = CUBE_SHAPE
 ) -> tuple[np.ndarray, CubeTransform]:
-    """Make the network's input from an image and its brain mask on the same RAS grid.
-
-    Returns
-    -------
-    cube : ndarray of float32, ``shape``
-        z-scores; background exactly 0.
-    transform : CubeTransform
-        Where the cube lies on the source grid.
+    """Do as :func:`array_to_cube` with an image and its brain mask on the same RAS grid.
 
     Raises
     ------
@@ -110,12 +94,7 @@ def array_to_cube(
 ) -> tuple[np.ndarray, CubeTransform]:
     """Crop to the brain, resize and z-score an array: `resize_brain` and `normalize`.
 
-    Returns
-    -------
-    cube : ndarray of float32, ``shape``
-        z-scores; background exactly 0.
-    transform : CubeTransform
-        Where the cube lies on the source grid.
+    Return the cube of z-scores, float32, ``shape``, its background exactly 0, and where it lies.
 
     Raises
     ------
@@ -281,8 +260,6 @@ def resize_weights(n_in: int, n_out: int) -> np.ndarray:
     The kernel is a triangle as wide as the larger voxel (two-sided), so that shrinking is
     anti-aliased; where the axis grows it is linear interpolation. Rows add up to 1.
 
-    Examples
-    --------
     >>> resize_weights(2, 4)[:, 0].tolist()
     [1.0, 0.75, 0.25, 0.0]
     """

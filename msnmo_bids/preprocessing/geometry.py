@@ -12,7 +12,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -35,25 +35,10 @@ _AXIS_NAMES = ("left to right", "posterior to anterior", "inferior to superior")
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
-class ConformedGeometry(TypedDict):
-    """What `conform` found: geometry of the raw scan and flags for its report."""
-
-    axcodes: str
-    zooms: list[float]
-    shape: list[int]
-    intensities: dict[str, float]
-    flags: list[str]
-
-
 def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     """Read a raw FLAIR, bring its background to 0, and refuse what cannot be processed.
 
-    Parameters
-    ----------
-    path : Path
-        Raw FLAIR (``.nii`` or ``.nii.gz``).
-    orientation : str, optional
-        Axis codes (such as ``"LAS"``) to assume where the header has no valid form.
+    `orientation` are axis codes (such as ``"LAS"``) to assume where the header has no valid form.
 
     Returns
     -------
@@ -101,14 +86,14 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     return mended
 
 
-def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedGeometry:
+def conform(path: Path, out: Path, orientation: str | None = None) -> dict[str, Any]:
     """Write a raw FLAIR in RAS axis order (float32), its background 0, with equal qform and sform.
 
     `orientation` are axis codes to assume where the header has no valid form.
 
     Returns
     -------
-    ConformedGeometry
+    dict
         ``axcodes`` (such as ``"LPS"``), ``zooms`` (mm) and ``shape`` of the raw scan, in its own
         axis order; ``intensities`` that were mended; ``flags``.
 
@@ -135,16 +120,10 @@ def conform(path: Path, out: Path, orientation: str | None = None) -> ConformedG
 def to_native(
     array_ras: np.ndarray, native_path: Path, orientation: str | None = None
 ) -> nib.Nifti1Image:
-    """Put an array in RAS order onto the native grid, voxel for voxel.
+    """Put an array, (X, Y, Z), on the grid that `conform` wrote onto the native grid, by voxel.
 
-    Parameters
-    ----------
-    array_ras : ndarray, (X, Y, Z)
-        Values on the grid that `conform` wrote; the dtype is kept (bool becomes uint8).
-    native_path : Path
-        The raw FLAIR (only its header is read).
-    orientation : str, optional
-        Axis codes that `conform` assumed where the header has no valid form.
+    The dtype is kept (bool becomes uint8). Of the raw FLAIR only the header is read; `orientation`
+    are the axis codes that `conform` assumed.
 
     Raises
     ------

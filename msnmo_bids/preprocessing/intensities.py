@@ -37,21 +37,11 @@ _LARGEST_CAVITY_ML = 5.0
 
 @dataclass(frozen=True)
 class Intensities:
-    """What was found about an image's intensities and mended.
+    """What was found about an image's intensities and mended."""
 
-    Parameters
-    ----------
-    zero : float
-        Value of the image as it came that is 0 now.
-    n_not_finite : int
-        Voxels outside of the head that were NaN or infinite, and are 0 now.
-    n_hot : int
-        Voxels far beyond all others, replaced by the median of their neighbours.
-    """
-
-    zero: float = 0.0
-    n_not_finite: int = 0
-    n_hot: int = 0
+    zero: float = 0.0  #: Value of the image as it came that is 0 now.
+    n_not_finite: int = 0  #: Voxels outside of the head that were NaN or infinite, and are 0 now.
+    n_hot: int = 0  #: Voxels far beyond all others, replaced by the median of their neighbours.
 
     @property
     def flags(self) -> list[str]:
@@ -63,27 +53,14 @@ class Intensities:
 def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.ndarray, Intensities]:
     """Make an image's background its zero; mend voxels without a value and hot voxels.
 
-    Parameters
-    ----------
-    data : ndarray of float32, (X, Y, Z)
-        Intensities as they came.
-    voxel_ml : float
-        Volume of a voxel (ml).
-
-    Returns
-    -------
-    ndarray of float32, (X, Y, Z)
-        Finite; ``data`` itself where nothing was wrong.
-    Intensities
-        What was done.
+    `data`, (X, Y, Z) float32, are intensities as they came, `voxel_ml` is a voxel's volume (ml).
+    Return the same, finite (``data`` itself where nothing was wrong), and what was done.
 
     Raises
     ------
     ValueError
         Voxels within the head are NaN or infinite, or no voxel has another value than the others.
 
-    Examples
-    --------
     >>> image = np.pad(np.full((4, 4, 4), 90.0), 3, constant_values=-10.0)
     >>> image[0, 0, 0] = np.nan
     >>> mended, found = background_to_zero(image)
@@ -138,13 +115,10 @@ def _background(data: np.ndarray) -> float | None:
 
 
 def _zero(sample: np.ndarray, background: float | None) -> float:
-    """Return the intensity of the air.
-
-    A constant background is the air, unless it is brighter than the darkest tissue (an image that
-    was z-scored within its brain) or negative and far below all others (padding). Where the air
-    has noise, its darkest part is taken; where there is no air, the darkest tissue, if it is
-    negative or too far above 0. What is near 0 is left where it is.
-    """
+    """Return the intensity of the air; what is near 0 is left where it is."""
+    # A constant background is the air, unless it is brighter than the darkest tissue (an image that
+    # was z-scored within its brain) or negative and far below all others (padding). Where the air
+    # has noise, its darkest part is taken; where there is no air, the darkest tissue.
     others = sample if background is None else sample[sample != background]
     if not others.size:
         return 0.0 if background is None else background
@@ -162,12 +136,9 @@ def _zero(sample: np.ndarray, background: float | None) -> float:
 
 
 def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: float) -> int:
-    """Count the voxels without a value that lie in tissue.
-
-    Those are holes (no way of such voxels leads to the image's border) whose surface is bright or
-    that no cavity is as large as, and whole slices that are missing between others. Where the dark
-    of an image as a whole has no values, some specks at its bright rims are not tissue either.
-    """
+    """Count the voxels without a value that lie in tissue: in missing slices, and in holes."""
+    # Holes count whose surface is bright, or that no cavity is as large as. Where the dark of an
+    # image as a whole has no values, some specks at its bright rims are not tissue either.
     count = sum(
         int(np.count_nonzero(np.take(bad, index, axis=axis)))
         for axis in range(3)

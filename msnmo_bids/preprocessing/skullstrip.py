@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -45,19 +45,8 @@ _RING_MM = 3.0
 _AS_BRIGHT = 0.8  # of the depth; real stripped images: above 0.95, heads with a skull: below 0.75
 
 
-class ToolRecord(TypedDict):
-    """Tool, version and settings, as the sidecars of the derivatives carry them."""
-
-    Tool: str
-    Version: str
-    Settings: dict[str, float | int | str | list[float] | list[int]]
-
-
-class MaskReport(TypedDict):
-    """Brain volume (ml) and flags of a brain mask."""
-
-    BrainVolume: float
-    Flags: list[str]
+#: ``Tool``, ``Version`` and ``Settings``, as the sidecars of the derivatives carry them.
+ToolRecord = dict[str, Any]
 
 
 def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
@@ -151,16 +140,10 @@ def looks_stripped(image: Path) -> bool:
     return all(float(np.median(ring)) >= least for ring in rings if ring.size)
 
 
-def check_mask(mask: Path, image: Path) -> MaskReport:
-    """Judge a brain mask by its volume and by where it ends.
+def check_mask(mask: Path, image: Path) -> list[str]:
+    """Judge a brain mask of an image by its volume and by where it ends; return flags.
 
-    `image` is the one that it belongs to, named in errors.
-
-    Returns
-    -------
-    MaskReport
-        Flags: ``implausible_brain_volume``, ``partial_coverage`` (the brain is cut at the border
-        of the image).
+    That is ``implausible_brain_volume`` and ``partial_coverage`` (the brain is cut at the border).
 
     Raises
     ------
@@ -191,12 +174,9 @@ def check_mask(mask: Path, image: Path) -> MaskReport:
         )
     found = {
         "implausible_brain_volume": not lowest <= volume_ml <= highest,
-        "partial_coverage": _largest_cut_cm2(brain, zooms) > CUT_AREA_CM2,
+        "partial_coverage": largest_cut_cm2(brain, zooms) > CUT_AREA_CM2,
     }
-    return {
-        "BrainVolume": round(volume_ml, 1),
-        "Flags": [flag for flag, is_set in found.items() if is_set],
-    }
+    return [flag for flag, is_set in found.items() if is_set]
 
 
 def bet_version() -> str:
@@ -214,6 +194,18 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if n_components < 2:
         return np.asarray(mask, dtype=bool)
     return labels == np.bincount(labels.ravel())[1:].argmax() + 1
+
+
+def largest_cut_cm2(brain: np.ndarray, zooms: Sequence[float]) -> float:
+    """Return the largest area (cm²) of a brain mask, (X, Y, Z), in an outermost plane.
+
+    `zooms` are the voxel's sides (mm).
+    """
+    areas = []
+    for axis in range(3):
+        pixel_cm2 = float(np.prod(np.delete(np.asarray(zooms, dtype=float), axis))) / 100
+        areas += [np.count_nonzero(np.take(brain, face, axis=axis)) * pixel_cm2 for face in (0, -1)]
+    return float(max(areas))
 
 
 def _save_mask(brain: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
@@ -243,14 +235,6 @@ def _background(data: np.ndarray) -> float:
     outermost = np.concatenate([face.ravel() for face in faces(data)])
     values, counts = np.unique(outermost, return_counts=True)
     return float(values[counts.argmax()])
-
-
-def _largest_cut_cm2(brain: np.ndarray, zooms: np.ndarray) -> float:
-    areas = []
-    for axis in range(3):
-        pixel_cm2 = float(np.prod(np.delete(zooms, axis))) / 100
-        areas += [np.count_nonzero(np.take(brain, face, axis=axis)) * pixel_cm2 for face in (0, -1)]
-    return max(areas)
 
 
 @lru_cache(maxsize=1)

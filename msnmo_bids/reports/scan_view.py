@@ -13,7 +13,7 @@ from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.regions import LOCATIONS, NMOSD_LOCATIONS
-from msnmo_bids.quality.limits import LIMITS, Limit
+from msnmo_bids.quality import LIMITS, Limit
 from msnmo_bids.reports.page import class_colour, data_uri
 from msnmo_bids.reports.viewer import Viewer, scan_viewer
 from msnmo_bids.text import duration

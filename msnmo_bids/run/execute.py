@@ -13,11 +13,15 @@ from msnmo_bids.bids.changes import fingerprint, why_not_comparable
 from msnmo_bids.bids.dataset import shared_files_complete
 from msnmo_bids.bids.records import NOT_PROCESSED, RunRecord, Status, comparison_entry
 from msnmo_bids.bids.resume import glance, remove_old_files
-from msnmo_bids.bids.scans import Scan, select_subjects
-from msnmo_bids.bids.validator import validate_bids
-from msnmo_bids.run.checks import check_folders, check_within, left_over, work_folder
-from msnmo_bids.run.claims import Claims
-from msnmo_bids.run.job import Job
+from msnmo_bids.bids.scans import Scan
+from msnmo_bids.run.checks import (
+    check_folders,
+    check_within,
+    left_over,
+    validate_bids,
+    work_folder,
+)
+from msnmo_bids.run.job import Claims, Job
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import (
     Plan,
@@ -30,7 +34,6 @@ from msnmo_bids.run.plan import (
     why_left_out,
     with_machine,
 )
-from msnmo_bids.run.progress import Progress
 from msnmo_bids.run.record import (
     close_batch,
     finish,
@@ -41,7 +44,7 @@ from msnmo_bids.run.record import (
     write_shared,
 )
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
-from msnmo_bids.run.session import Session, exit_code_for, route_nipype
+from msnmo_bids.run.session import Progress, Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 from msnmo_bids.workflows.resources import start_fork_server
@@ -67,7 +70,6 @@ def run_participant(options: AppOptions, session: Session) -> None:
         If the run cannot begin.
     """
     check_folders(options)
-    select_subjects(options.bids_dir, options.participant_label)
     plan = make_plan(options)
     check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
@@ -127,16 +129,10 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     if options.clean_workdir:
         job.clean_work()
     total, count = len(plan.selection.scans), len(plan.to_run)
-    logger.info(
-        "%d of %d scans to process, %d complete already; log: %s",
-        count,
-        total,
-        total - count,
-        record.folder,
-    )
-    for line in merged(
-        Note(reason, scan) for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED
-    ):
+    counts = f"{count} of {total} scans to process, {total - count} complete already"
+    logger.info("%s; log: %s", counts, record.folder)
+    again = {scan: reason for scan, reason in plan.reasons.items() if reason != NOT_PROCESSED}
+    for line in merged(Note(reason, scan) for scan, reason in again.items()):
         logger.info("Again: %s", line)
     session.ok, session.failed = total - count, count
     try:

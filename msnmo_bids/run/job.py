@@ -1,7 +1,18 @@
-"""A participant run under way, and what it was asked to do."""
+"""A participant run under way, and the participants that it works on.
+
+Several runs may be at work at once: each participant belongs to one of them at a time. A run claims
+a participant in its output folder and in its work folder before it touches anything of theirs. A
+claim is a lock on one byte of a file (POSIX record lock): it ends with the process that holds it,
+however that ends, and holds between the nodes of a cluster where the disk supports locks.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,13 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from msnmo_bids.bids.records import RunRecord, ScanRecord
 from msnmo_bids.bids.resume import why_incomplete
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.run.claims import Claims
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan, expected_of
 from msnmo_bids.run.resources import WORKERS_LOG, Resources
@@ -31,42 +41,131 @@ if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure
     from msnmo_bids.workflows.resources import Usage
 
+logger = logging.getLogger(__name__)
+
 WORKFLOWS = (WORKFLOW, VISITS_WORKFLOW)
+LOCK_NAME = ".msnmo.lock"
+_HELD = (errno.EACCES, errno.EAGAIN)
+
+
+class Claims:
+    """The participants that this run works on.
+
+    Other runs may be at work in the `folders` too; they are made when they are missing.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._files = {folder: _LockFile(folder / LOCK_NAME) for folder in folders}
+
+    def take(self, name: str) -> bool:
+        """Claim a participant, unless another run has."""
+        taken: list[_LockFile] = []
+        for file in self._files.values():
+            if not file.lock(_place(name), 1):
+                for other in taken:
+                    other.unlock(_place(name), 1)
+                return False
+            taken.append(file)
+        return True
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let other runs have participants."""
+        for name in names:
+            for file in self._files.values():
+                file.unlock(_place(name), 1)
+
+    def alone(self, folder: Path) -> bool:
+        """Say whether no other run has a claim in a folder, and keep it so until the end."""
+        return self._files[folder].lock(0, 0)
+
+    def close(self) -> None:
+        """End all claims; remove the files that no other run uses."""
+        for file in self._files.values():
+            file.close()
+
+
+def _place(name: str) -> int:
+    """Return the byte that stands for a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+
+class _LockFile:
+    """A file whose bytes are locked; a length of 0 is all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: BinaryIO | None = None
+        self._useless = False
+
+    def lock(self, start: int, length: int) -> bool:
+        """Lock bytes, unless another process has; where the disk has no locks, say so once."""
+        if self._useless:
+            return True
+        try:
+            while True:
+                stream = self._open()
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+                if self._is_there(stream):
+                    return True
+                stream.close()  # another run removed the file, its last one, before we had the lock
+        except OSError as error:
+            if error.errno in _HELD and self._stream is not None:
+                return False
+            self._useless = True
+            logger.warning(
+                "%s: files cannot be locked there (%s): let no other run work on the same "
+                "participants at the same time",
+                self._path.parent,
+                error.strerror or error,
+            )
+            return True
+
+    def unlock(self, start: int, length: int) -> None:
+        """Unlock bytes."""
+        if self._stream is not None and not self._stream.closed:
+            fcntl.lockf(self._stream, fcntl.LOCK_UN, length, start)
+
+    def close(self) -> None:
+        """Unlock all, and remove the file unless another process has locked some of it."""
+        if self._stream is None or self._stream.closed:
+            return
+        with self._stream, suppress(OSError):
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._path.unlink()
+
+    def _open(self) -> BinaryIO:
+        if self._stream is None or self._stream.closed:
+            self._stream = None
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._path.open("ab")
+        return self._stream
+
+    def _is_there(self, stream: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(stream.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 @dataclass
 class Job:
-    """A participant run under way.
+    """A participant run under way."""
 
-    Parameters
-    ----------
-    options, plan, work_dir, resources
-        What it was asked to do, device and precision resolved, and where and how it runs.
-    record : RunRecord
-        What will be written to ``run.json``.
-    claims : Claims
-        The participants that this run works on now.
-    failures, comparison_failures : list of Failure
-        Of all batches so far; ``prefix`` is the scan's or the comparison's name.
-    usage : dict
-        Name of a scan -> step -> what it cost.
-    outcomes : dict of str to ScanRecord
-        What became of the scans so far, by their relative path.
-    codes : list of ExitCode
-        Of what went wrong so far.
-    """
-
+    #: What it was asked to do, device and precision resolved, and where and how it runs.
     options: AppOptions
     plan: Plan
-    record: RunRecord
+    record: RunRecord  #: What will be written to ``run.json``.
     work_dir: Path
     resources: Resources
-    claims: Claims
+    claims: Claims  #: The participants that this run works on now.
+    #: Of all batches so far; ``prefix`` is the scan's or the comparison's name.
     failures: list[Failure] = field(default_factory=list)
     comparison_failures: list[Failure] = field(default_factory=list)
+    #: Name of a scan -> step -> what it cost.
     usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
+    #: What became of the scans so far, by their relative path.
     outcomes: dict[str, ScanRecord] = field(default_factory=dict)
-    codes: list[ExitCode] = field(default_factory=list)
+    codes: list[ExitCode] = field(default_factory=list)  #: Of what went wrong so far.
 
     @property
     def output_dir(self) -> Path:
@@ -90,14 +189,12 @@ class Job:
         Return those claimed, and those that another run works on.
         """
         waiting = Counter(scan.subject for scan in self.plan.to_run)
-        mine: list[str] = []
-        held: list[str] = []
+        claimed: dict[bool, list[str]] = {True: [], False: []}
         for subject in subjects:
-            if sum(waiting[name] for name in mine) >= BATCH:
+            if sum(waiting[name] for name in claimed[True]) >= BATCH:
                 break
-            taken = self.claims.take(subject_workflow_name(subject))
-            (mine if taken else held).append(subject)
-        return mine, held
+            claimed[self.claims.take(subject_workflow_name(subject))].append(subject)
+        return claimed[True], claimed[False]
 
     def release(self, subjects: Iterable[str]) -> None:
         """Let other runs have participants."""
@@ -108,14 +205,10 @@ class Job:
 
         What another run works on stays; with ``--participant-label``, other participants' folders.
         """
-        subjects = self.plan.selection.subjects
-        named = (
-            None
-            if self.options.participant_label is None
-            else {subject_workflow_name(subject) for subject in subjects}
-        )
+        everyone = self.options.participant_label is None
+        named = {subject_workflow_name(subject) for subject in self.plan.selection.subjects}
         for folder in (folder for name in WORKFLOWS for folder in self.work_dir.glob(f"{name}/*")):
-            if (named is None or folder.name in named) and self.claims.take(folder.name):
+            if (everyone or folder.name in named) and self.claims.take(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
                 self.claims.release([folder.name])
 

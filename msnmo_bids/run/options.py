@@ -265,9 +265,6 @@ class WhichScans:
     skip_bids_validation: bool = flag(
         "do not run the BIDS validator on the input", "--skip-bids-validator"
     )
-    bids_database_dir: Path | None = folder_option(
-        "pybids database: used if it exists, else made; remove it when the input changes"
-    )
     assume_orientation: str | None = option(
         "of images whose header has no valid qform or sform: where their axes run to, such as LAS "
         "(left, anterior, superior), with the voxel sizes alone; left and right may then be wrong "
@@ -389,9 +386,3 @@ class AppOptions(
         "participant: process scans; group: tables and page over all participants",
         metavar="{participant,group}",
     )
-
-    @property
-    def writes(self) -> dict[str, Path | None]:
-        """As of `Folders`, and the database where it has to be made."""
-        made = self.bids_database_dir
-        return {**super().writes, "pybids database": None if made and made.is_dir() else made}

@@ -20,7 +20,6 @@ from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
 from msnmo_bids.text import aligned, merged
 from msnmo_bids.version import get_version
-from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata
@@ -33,34 +32,17 @@ N4_PROGRAM = "N4BiasFieldCorrection"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a participant run will do.
+    """What a participant run will do."""
 
-    Parameters
-    ----------
-    selection : Selection
-        Scans and participants selected.
-    settings : ProcessingSettings
-        With tools resolved; device and precision only after
-        :func:`with_machine`.
-    weights : tuple of Path
-        Weights files; of several the mean is taken.
-    metadata : WeightsMetadata
-        What travels with the first.
-    reasons : dict of str to str
-        Scans to run (by relative path) and why.
-    comparisons : tuple of Comparison
-        Consecutive visits to compare when their scans are done.
-    gpus : tuple of int
-        The GPUs that the scans are spread over, known after the same.
-    """
-
-    selection: Selection
+    selection: Selection  #: Scans and participants selected.
+    #: With tools resolved; device and precision only after :func:`with_machine`.
     settings: ProcessingSettings
-    weights: tuple[Path, ...]
-    metadata: WeightsMetadata
-    reasons: dict[str, str]
+    weights: tuple[Path, ...]  #: Weights files; of several the mean is taken.
+    metadata: WeightsMetadata  #: What travels with the first.
+    reasons: dict[str, str]  #: Scans to run (by relative path) and why.
+    #: Consecutive visits to compare when their scans are done.
     comparisons: tuple[Comparison, ...] = ()
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()  #: The GPUs that the scans are spread over, known after the same.
 
     @property
     def to_run(self) -> list[Scan]:
@@ -96,15 +78,10 @@ def select(bids_dir: Path, asked: WhichScans) -> Selection:
         participants=asked.participant_label,
         sessions=asked.session_label,
         filters=read_filters(asked.bids_filter_file) if asked.bids_filter_file else None,
-        database_dir=asked.bids_database_dir,
     )
-    if selection.without_flair:
-        logger.warning(
-            "No FLAIR for %d of %d participants: %s",
-            len(selection.without_flair),
-            len(selection.subjects),
-            ", ".join(f"sub-{label}" for label in selection.without_flair),
-        )
+    if without := [f"sub-{label}" for label in selection.without_flair]:
+        count = f"{len(without)} of {len(selection.subjects)} participants"
+        logger.warning("No FLAIR for %s: %s", count, ", ".join(without))
     return _without(selection, asked.exclude)
 
 
@@ -150,18 +127,16 @@ def make_plan(options: AppOptions) -> Plan:
     MsnmoError
         If a label, filter, weights file or tool that was asked for is missing.
     """
+    selection = select(options.bids_dir, options)
     found = find_ensemble(options.weights, options.ensemble)
     weights, metadata = tuple(file for file, _ in found), found[0][1]
     settings = _resolve_settings(options, metadata, [other for _, other in found[1:]])
-    selection = select(options.bids_dir, options)
     expected = expected_of(options, settings, metadata)
     reasons: dict[str, str] = {}
     for scan in selection.scans:
         reason = why_incomplete(scan, options.output_dir, expected)
-        if reason is None and options.overwrite:
-            reason = "--overwrite"
-        if reason is not None:
-            reasons[scan.relative] = reason
+        if reason or options.overwrite:
+            reasons[scan.relative] = reason or "--overwrite"
     due = due_comparisons(selection.available, set(reasons), options.output_dir)
     for line in merged(note for comparison in due for note in comparison.notes):
         logger.warning("%s", line)
@@ -183,11 +158,7 @@ def expected_of(
 def _resolve_settings(
     options: AppOptions, metadata: WeightsMetadata, others: Sequence[WeightsMetadata]
 ) -> ProcessingSettings:
-    """Return the settings of the run; tools left to the program are chosen from the PATH.
-
-    Threshold and least lesion volume are those of the weights where the command line has none;
-    ``device`` and ``precision`` are as on the command line. `others` are the ensemble's.
-    """
+    """Return the settings by command line, PATH and weights; `others` are those of the ensemble."""
     skull_strip, bias = choose_tools(options)
     threshold, least_volume = options.threshold, options.min_lesion_volume
     return ProcessingSettings(
@@ -261,10 +232,7 @@ def find_ensemble(
 ) -> list[tuple[Path, WeightsMetadata]]:
     """Find the weights (None: those of this version), and those of ``--ensemble``.
 
-    Returns
-    -------
-    list of (Path, WeightsMetadata)
-        The tensors' files, the main one first, and what travels with them.
+    Return the tensors' files, the main one first, and what travels with them.
 
     Raises
     ------
@@ -286,16 +254,15 @@ def find_ensemble(
 
 def method() -> dict[str, Any]:
     """Return what a comparison depends on besides its scans: version and limits."""
+    from msnmo_bids.visits.changes import DEFAULT_RULE
+    from msnmo_bids.visits.halfway import SPACING_MM
+
     return {"version": get_version(), "spacing": SPACING_MM, **DEFAULT_RULE.record()}
 
 
 def possible_comparisons(scans: Iterable[Scan], output_dir: Path) -> list[Comparison]:
-    """Return the comparisons of the scans that have derivatives, in order.
-
-    A scan without derivatives is passed over: its neighbours are compared.
-    """
-    done = [scan for scan in scans if diagnosis_path(scan, output_dir).is_file()]
-    return comparisons(done)
+    """Return the comparisons of the scans that have derivatives, in order, passing over others."""
+    return comparisons(scan for scan in scans if diagnosis_path(scan, output_dir).is_file())
 
 
 def why_left_out(scans: Sequence[Scan], output_dir: Path) -> list[str]:

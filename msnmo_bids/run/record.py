@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,15 +173,8 @@ def _outcome(job: Job, scan: Scan, failure: Failure | None, *, ended: bool) -> S
 
 
 def _exit_code_of(codes: Sequence[ExitCode]) -> ExitCode:
-    """Return the exit code of a run from those of its failures.
-
-    0 without any; 65 when all are bad data; else the code that the others have in common, or 1.
-    """
-    others = {code for code in codes if code != ExitCode.BAD_DATA}
-    if not codes:
-        return ExitCode.OK
-    if not others:
-        return ExitCode.BAD_DATA
+    """Return the exit code of failures: what those that are not bad data have in common, or 1."""
+    others = {*codes} - {ExitCode.BAD_DATA} or {*codes} or {ExitCode.OK}
     return others.pop() if len(others) == 1 else ExitCode.FAILURE
 
 
@@ -239,19 +232,14 @@ def write_reports(
 
 def write_methods(output_dir: Path) -> None:
     """Write how all that lies in the output folder was made, whichever run made it."""
-    write_citations(output_dir, _methods(output_dir))
-
-
-def _methods(output_dir: Path) -> Iterator[str]:
-    """Find what the records of scans and of comparisons say of how they were made."""
-    for suffix in (
-        io_spec()["derivatives"]["diagnosis"]["suffix"],
-        io_spec()["changes"]["both"]["record"]["suffix"],
-    ):
-        for path in sorted(output_dir.glob(f"sub-*/**/*_{suffix}")):
-            methods = (read_record(path) or {}).get("Methods")
-            if isinstance(methods, str):
-                yield methods
+    kinds = (io_spec()["derivatives"]["diagnosis"], io_spec()["changes"]["both"]["record"])
+    records = [
+        read_record(path) or {}
+        for kind in kinds
+        for path in sorted(output_dir.glob(f"sub-*/**/*_{kind['suffix']}"))
+    ]
+    texts = [record.get("Methods") for record in records]
+    write_citations(output_dir, [text for text in texts if isinstance(text, str)])
 
 
 def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> ScanRecord:
@@ -274,10 +262,7 @@ def standing(scan: Scan, output_dir: Path, latest: Mapping[str, ScanRecord]) -> 
 def _changes_of_visits(
     scans: Sequence[Scan], output_dir: Path, latest: Mapping[str, Mapping[str, Any]]
 ) -> list[VisitsRecord]:
-    """Return what a report says of the comparisons of a participant's visits, in order.
-
-    `latest` has the latest entry of each comparison in ``run.json``, by its name.
-    """
+    """Return what a report says of a participant's comparisons; `latest` are those of run.json."""
     found = []
     for comparison in possible_comparisons(scans, output_dir):
         entry = latest.get(comparison.name, {})
@@ -299,44 +284,30 @@ def _changes_of_visits(
 
 
 def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, Any]:
-    """Return the settings of a report: where nothing ran now, device and precision as recorded.
-
-    So the report of a run that was killed just before it is the one that it would have written.
-    """
+    """Return the settings of a report: where nothing ran now, device and precision as recorded."""
     settings = asdict(plan.settings)
     undecided = [name for name in MACHINE_SETTINGS if settings[name] == "auto"]
     if undecided:
         records = (read_diagnosis(scan, output_dir) or {} for scan in scans)
-        recorded: dict[str, Any] = next(
-            (record["Settings"] for record in records if "Settings" in record), {}
-        )
+        recorded = next((one["Settings"] for one in records if "Settings" in one), {})
         settings |= {name: recorded[name] for name in undecided if name in recorded}
     return settings
 
 
 def stale_reports(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
-    """Return the participants whose report is missing or older than what it reports, in order.
-
-    `scans` are all that the reports are about.
-    """
-    subjects = dict.fromkeys(scan.subject for scan in scans)
-    return [
-        subject
-        for subject in subjects
-        if not _is_current(output_dir, subject, [scan for scan in scans if scan.subject == subject])
+    """Return the participants of scans whose report is missing or older than what it reports."""
+    told = [(scan.subject, diagnosis_path(scan, output_dir)) for scan in scans]
+    told += [
+        (one.subject, output_dir / paths_of(one)["record"])
+        for one in possible_comparisons(scans, output_dir)
     ]
+    written = {subject: _changed(output_dir / report_path(subject)) for subject, _ in told}
+    newest = dict.fromkeys(written, 0)
+    for subject, record in told:
+        newest[subject] = max(newest[subject], _changed(record))
+    return [name for name in newest if not written[name] or newest[name] > written[name]]
 
 
-def _is_current(output_dir: Path, subject: str, scans: Sequence[Scan]) -> bool:
-    report = output_dir / report_path(subject)
-    if not report.is_file():
-        return False
-    written = report.stat().st_mtime_ns
-    records = [
-        *(diagnosis_path(scan, output_dir) for scan in scans),
-        *(
-            output_dir / paths_of(comparison)["record"]
-            for comparison in possible_comparisons(scans, output_dir)
-        ),
-    ]
-    return all(path.stat().st_mtime_ns <= written for path in records if path.is_file())
+def _changed(file: Path) -> int:
+    """Return when a file was changed (ns); 0 where there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else 0

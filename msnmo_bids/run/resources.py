@@ -146,8 +146,7 @@ def _free_memory() -> int:
 def settle_user(work_dir: Path | None) -> None:
     """Do without a home folder and a temporary one, which a user that nobody knows may not have.
 
-    `work_dir`, from the command line, takes the temporary files where no usual place can be
-    written.
+    `work_dir` takes the temporary files where no usual place can be written.
 
     Raises
     ------
@@ -176,8 +175,7 @@ def settle_user(work_dir: Path | None) -> None:
 def set_environment(work_dir: Path) -> None:
     """Set what Nipype, templateflow and matplotlib want to find, before they are imported.
 
-    No version check over the network, no file outside of the work folder where the home folder is
-    missing or read-only (containers run by any user id).
+    No version check over the network; no file outside of the work folder where there is no home.
     """
     os.environ.update(
         NO_ET="1",

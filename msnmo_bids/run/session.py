@@ -7,18 +7,17 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TextIO
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
-
-if TYPE_CHECKING:
-    from msnmo_bids.run.progress import Progress
+from msnmo_bids.text import duration
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +31,102 @@ NIPYPE_LOGGERS = (
 )
 FILE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 KEEP_ALL = logging.CRITICAL + 1
+ERASE_LINE = "\r\033[K"
 RESUMES = "Run the same command again: what is complete is kept, it goes on from here"
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
-    """Return the exit code of a run that an exception ended.
-
-    75 for an interrupt, 74 for a place that cannot be used, 1 for what was not expected.
-    """
-    if isinstance(error, MsnmoError):
-        return error.exit_code
+    """Return the exit code of a run that an exception ended: 75 for an interrupt, 74 for a disk."""
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.TEMPORARY_FAILURE
-    problem = disk_error(error)
+    problem = error if isinstance(error, MsnmoError) else disk_error(error)
     return ExitCode.FAILURE if problem is None else problem.exit_code
+
+
+class Progress:
+    """Follow the nodes of a run and say which scans are done, running and failed.
+
+    `names` are what to call a scan by its workflow (a part of its nodes' full names); the end of
+    `last_node` completes it. The live line goes to `stream`, if that is a terminal.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        *,
+        last_node: str,
+        step_name: Callable[[str], str] = str,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._names = dict(names)
+        self._last_node = last_node
+        self._step_name = step_name
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty()
+        self._clock = clock
+        self._begun = clock()
+        self._started: dict[str, float] = {}
+        self.done: list[str] = []
+        self.failed: list[str] = []
+
+    @property
+    def running(self) -> int:
+        """Number of scans that have begun and not ended."""
+        return len(self._started) - len(self.done) - len(self.failed)
+
+    def on_event(self, node: str, event: str, reason: str = "") -> None:
+        """Take note of what a node (its full name) does: ``"start"``, ``"end"`` or ``"exception"``.
+
+        `reason` is the problem of an exception.
+        """
+        parts = node.split(".")
+        scan = next((part for part in parts if part in self._names), None)
+        if scan is None or scan in self.done or scan in self.failed:
+            return
+        self._started.setdefault(scan, self._clock())
+        if event == "exception":
+            self.failed.append(scan)
+            what = ": ".join(filter(None, (self._step_name(parts[-1]), reason)))
+            self._say(scan, f"failed ({what})")
+        elif event == "end" and parts[-1] == self._last_node:
+            self.done.append(scan)
+            self._say(scan, f"done in {duration(self._clock() - self._started[scan])}")
+        self.draw()
+
+    def time_left(self) -> float | None:
+        """Estimate the seconds left from the scans that have ended, None before the first."""
+        ended = len(self.done) + len(self.failed)
+        if not ended:
+            return None
+        return (self._clock() - self._begun) / ended * (len(self._names) - ended)
+
+    def line(self) -> str:
+        """Return the state of the run in one line."""
+        parts = [f"{len(self.done)} of {len(self._names)} scans done", f"{self.running} running"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        if left := self.time_left():
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def draw(self) -> None:
+        """Draw the live line, at a terminal."""
+        if self._live:
+            self._stream.write(f"{ERASE_LINE}{self.line()}")
+            self._stream.flush()
+
+    def clear(self) -> None:
+        """Erase the live line, at a terminal."""
+        if self._live:
+            self._stream.write(ERASE_LINE)
+            self._stream.flush()
+
+    def _say(self, scan: str, what: str) -> None:
+        ended = len(self.done) + len(self.failed)
+        left = self.time_left()
+        rest = f" (about {duration(left)} left)" if left and not self._live else ""
+        logger.info("[%d/%d] %s: %s%s", ended, len(self._names), self._names[scan], what, rest)
 
 
 class ConsoleHandler(logging.StreamHandler):
@@ -73,27 +154,16 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 class Session:
-    """One call of a program with its command line; a context in which its messages are shown.
-
-    Attributes
-    ----------
-    exit_code : ExitCode
-        How the program ends.
-    ok, failed : int or None
-        Number of scans that have their derivatives, and that have not; None: it does not count.
-    console : ConsoleHandler
-        The terminal.
-    folder : Path or None
-        Folder of the log, when there is one.
-    """
+    """One call of a program with its command line; a context in which its messages are shown."""
 
     def __init__(self, program: str, command: Sequence[str] = ()) -> None:
         self.program, self.command = program, command
         self.exit_code = ExitCode.OK
+        #: Number of scans that have their derivatives, and that have not; None: it does not count.
         self.ok: int | None = None
         self.failed: int | None = None
         self.console = ConsoleHandler()
-        self.folder: Path | None = None
+        self.folder: Path | None = None  #: Of the log, when there is one.
         self._log_file: logging.Handler | None = None
         # What is said before the log has a folder belongs into it too.
         self._early = MemoryHandler(10**6, KEEP_ALL)
@@ -161,8 +231,7 @@ class Session:
     def write_crash_file(self) -> str:
         """Write the trace of the exception that is being handled, and return where it is.
 
-        That is ``crash-<program>.txt`` in the log's folder, or in a temporary one where there is no
-        log; where that cannot be written, the trace itself is returned.
+        It is beside the log, or in a temporary folder; if that cannot be, it returns the trace.
         """
         trace = f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}"
         try:
@@ -203,19 +272,8 @@ class Terminated(KeyboardInterrupt):
 def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) -> Iterator[Session]:
     """Guard a program; every way in which it can end becomes an exit code and a last line.
 
-    Parameters
-    ----------
-    program : str
-        Its name, which begins the last line and names the log.
-    argv : sequence of str or None
-        Arguments without the program's name; those of the process when None.
-    remedy : str, optional
-        What to do after an interruption.
-
-    Yields
-    ------
-    Session
-        Its ``exit_code`` is right when the block has been left.
+    The session's ``exit_code`` is right when the block has been left. `argv` are the arguments
+    without the program's name (None: of the process); `remedy` is what to do after an interruption.
     """
     session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
     with session, _signals():

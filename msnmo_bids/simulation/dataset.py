@@ -14,8 +14,8 @@ import nibabel as nib
 import numpy as np
 
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
-from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
+from msnmo_bids.bids.raw_metadata import SIMULATED
 from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.assets import ShapeLibrary

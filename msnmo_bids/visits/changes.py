@@ -6,20 +6,54 @@ changed only where its outline changed by more than that, and where the images c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse
 
 from msnmo_bids.lesions.threshold import CONNECTIVITY_26
-from msnmo_bids.visits.rule import DEFAULT_RULE
 
 #: Share of a lesion within the border's width of another from which they are the same, moved.
 _SHARE_NEAR = 0.5
 _RING = 6  # voxels (mm) around a lesion whose tissue it is compared with
 _RING_INNER = 2
 _LEAST_CONTRAST = 0.05  # of the brain's median; what is no brighter is not a lesion to compare
+
+
+@dataclass(frozen=True)
+class ChangeRule:
+    """How much a lesion must change to count as changed."""
+
+    #: Lesions that appear or vanish, and differences of volume, must be as large as this (mm³): a
+    #: sphere of 3 mm.
+    least_volume: float = 14.0
+    #: Up to this area (mm²) the first, then the second of the following limits holds (1992 rule).
+    #: Area is that of the great circle of the sphere with the lesion's volume.
+    small_area: float = 67.0
+    #: An enlarging lesion's area grows by more than this factor, a shrinking one's falls by it.
+    small_ratio: float = 1.45
+    large_ratio: float = 1.24
+    #: Share of the border's width by which test-retest moves an outline: a difference of volume
+    #: must exceed that share times the width times the surface.
+    border_share: float = 0.25
+    #: A lesion that is found at one visit only is uncertain if it has at least this share of its
+    #: contrast at the other visit as well.
+    visible_share: float = 0.4
+    #: Likewise, what a lesion gains or loses must have had less than this share of its contrast.
+    grown_share: float = 0.6
+    #: A lesion of which less than this share of the volume was there before is new, and one of
+    #: which less than this is left has vanished.
+    remnant_share: float = 0.1
+    #: A lesion is uncertain if less than this share of it lies in the other visit's brain mask.
+    covered_share: float = 0.8
+
+    def record(self) -> dict[str, float]:
+        """Return the limits for a sidecar."""
+        return {name.title().replace("_", ""): value for name, value in asdict(self).items()}
+
+
+DEFAULT_RULE = ChangeRule()
 
 
 def match_lesions(earlier: np.ndarray, later: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -92,17 +126,10 @@ def _numbered(joint: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit in the half-way space, (X, Y, Z) each.
+    """One visit in the half-way space, (X, Y, Z) each."""
 
-    Parameters
-    ----------
-    flair : ndarray, float32
-        Preprocessed FLAIR, any unit.
-    brain, lesions : ndarray of bool
-        Masks.
-    """
-
-    flair: np.ndarray
+    flair: np.ndarray  #: float32: preprocessed FLAIR, any unit.
+    #: bool: masks.
     brain: np.ndarray
     lesions: np.ndarray
 
@@ -191,10 +218,7 @@ def _judge(lesion: _Lesion, width: float) -> dict[str, Any]:
 
 
 def _doubt(lesion: _Lesion, volume: float, without: int, ratio: float | None) -> str:
-    """Say why a lesion that was found at one visit only may be there at both; empty if it may not.
-
-    `without` is the visit (0 or 1) at which it was not found.
-    """
+    """Say why a lesion that was not found at the visit `without` may be there; empty if not."""
     if volume < DEFAULT_RULE.least_volume:
         return "small"
     if lesion.brains[without][lesion.own].mean() < DEFAULT_RULE.covered_share:
@@ -231,10 +255,7 @@ def _in_units_of_brain(visit: Visit) -> np.ndarray:
 def _lesion_gain(
     images: list[np.ndarray], labels: np.ndarray, common: np.ndarray, tissue: np.ndarray
 ) -> float:
-    """Return the later scan's lesion contrast relative to the earlier one's.
-
-    From voxels that are lesion at both visits; 1 where these are few, or where it would be odd.
-    """
+    """Return the lesion contrast, later to earlier scan, by voxels of lesions at both visits."""
     if np.count_nonzero(common) < 100 or not tissue.any():
         return 1.0
     ring = ndimage.binary_dilation(labels > 0, iterations=_RING) & tissue

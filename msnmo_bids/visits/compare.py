@@ -24,35 +24,8 @@ DAYS_A_YEAR = 365.25
 SHORTEST_INTERVAL = 60.0
 
 
-@dataclass(frozen=True)
-class VisitFiles:
-    """Derivatives of one scan, all on its own grid.
-
-    Parameters
-    ----------
-    flair, brain, mask, probability, labels, morphometry : Path
-        Preprocessed FLAIR, brain mask, lesion mask, lesion probability, lesion labels; table of the
-        lesions, for their regions.
-    """
-
-    flair: Path
-    brain: Path
-    mask: Path
-    probability: Path
-    labels: Path
-    morphometry: Path
-
-    @classmethod
-    def of(cls, paths: Mapping[str, str]) -> VisitFiles:
-        """Take paths by the names of :func:`msnmo_bids.bids.names.derivative_paths`."""
-        return cls(
-            flair=Path(paths["preproc"]),
-            brain=Path(paths["brain_mask"]),
-            mask=Path(paths["lesion_mask"]),
-            probability=Path(paths["lesion_probability"]),
-            labels=Path(paths["lesion_labels"]),
-            morphometry=Path(paths["morphometry"]),
-        )
+#: Derivatives of a scan by kind, as :func:`msnmo_bids.bids.names.derivative_paths` has them.
+VisitFiles = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,44 +38,26 @@ class ResampledVisit(Visit):
 
 @dataclass(frozen=True)
 class Changes:
-    """What was found between two visits.
+    """What was found between two visits."""
 
-    Parameters
-    ----------
-    space : HalfwaySpace
-        The grid of all arrays.
-    motion : ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one.
-    width : ndarray, (3,)
-        Uncertainty of a lesion's border along each axis (mm).
-    earlier, later : ResampledVisit
-        The two visits.
-    numbers, classes : ndarray, (X, Y, Z)
-        Of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
-    table : list of dict
-        One mapping per lesion.
-    sizes_differ : bool
-        Whether a side of the two scans' voxels differs by more than a fifth.
-    """
-
-    space: HalfwaySpace
-    motion: np.ndarray
-    width: np.ndarray
+    space: HalfwaySpace  #: The grid of all arrays.
+    motion: np.ndarray  #: (4, 4): scanner mm of the earlier visit to those of the later one.
+    width: np.ndarray  #: (3,): uncertainty of a lesion's border along each axis (mm).
+    #: The two visits.
     earlier: ResampledVisit
     later: ResampledVisit
+    #: (X, Y, Z): of the lesion, and of its class (`CHANGES`, from 1); 0 outside of all lesions.
     numbers: np.ndarray
     classes: np.ndarray
-    table: list[dict[str, Any]]
+    table: list[dict[str, Any]]  #: One mapping per lesion.
+    #: Whether a side of the two scans' voxels differs by more than a fifth.
     sizes_differ: bool = False
 
 
 def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
-    """Register two visits rigidly, without random numbers; their FLAIR must not be empty.
+    """Register two visits rigidly, without random numbers.
 
-    Returns
-    -------
-    ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one.
+    Return the motion, (4, 4), from scanner mm of the earlier visit to those of the later one.
 
     Raises
     ------
@@ -110,7 +65,7 @@ def find_motion(earlier: VisitFiles, later: VisitFiles) -> np.ndarray:
         If an image is empty.
     """
     images = [
-        nib.as_closest_canonical(nib.Nifti1Image.from_filename(visit.flair))
+        nib.as_closest_canonical(nib.Nifti1Image.from_filename(visit["preproc"]))
         for visit in (earlier, later)
     ]
     sizes = [nib.affines.voxel_sizes(image.affine) for image in images]
@@ -127,7 +82,7 @@ def compare(earlier: VisitFiles, later: VisitFiles, motion: np.ndarray) -> Chang
 
     `motion` is that of :func:`find_motion`.
     """
-    grids = [nib.Nifti1Image.from_filename(visit.brain) for visit in (earlier, later)]
+    grids = [nib.Nifti1Image.from_filename(visit["brain_mask"]) for visit in (earlier, later)]
     brains = [(np.asanyarray(grid.dataobj) > 0, grid.affine) for grid in grids]
     space = halfway_space(brains[0], brains[1], motion)
     first = _resampled(earlier, space, space.to_earlier)
@@ -184,16 +139,16 @@ def describe(changes: Changes, interval_days: float | None) -> dict[str, Any]:
 
 
 def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> ResampledVisit:
-    def brought(path: Path, order: int = 1) -> np.ndarray:
+    def brought(path: str, order: int = 1) -> np.ndarray:
         image = nib.Nifti1Image.from_filename(path)
         return resample(np.asanyarray(image.dataobj), image.affine, space, to_visit, order=order)
 
     return ResampledVisit(
-        flair=brought(visit.flair),
-        brain=brought(visit.brain) > 0.5,
-        lesions=brought(visit.mask) > 0.5,
-        probability=brought(visit.probability),
-        labels=brought(visit.labels, order=0).astype(np.int32),
+        flair=brought(visit["preproc"]),
+        brain=brought(visit["brain_mask"]) > 0.5,
+        lesions=brought(visit["lesion_mask"]) > 0.5,
+        probability=brought(visit["lesion_probability"]),
+        labels=brought(visit["lesion_labels"], order=0).astype(np.int32),
     )
 
 
@@ -214,14 +169,11 @@ def _centroids(numbers: np.ndarray, count: int, affine: np.ndarray) -> list[list
 
 
 def _regions(visit: VisitFiles) -> dict[int, str]:
-    return {int(row["index"]): row["region"] for row in read_tsv(visit.morphometry).rows}
+    return {int(row["index"]): row["region"] for row in read_tsv(Path(visit["morphometry"])).rows}
 
 
 def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:
-    """Return a lesion's numbers in both scans' label images, `own` at its voxels, and its region.
-
-    Of the regions of all its parts that of the largest, at the later visit if it is there.
-    """
+    """Return a lesion's numbers in both label images, of its voxels `own`, and its last region."""
     found: dict[str, Any] = {"region": None}
     for which, voxels, names in zip(("earlier", "later"), own, regions, strict=True):
         labels, counts = np.unique(voxels, return_counts=True)

@@ -15,28 +15,20 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.visits.rule import SPACING_MM
-
+#: Voxel size of the half-way space (mm).
+SPACING_MM = 1.0
 _MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True)
 class HalfwaySpace:
-    """A grid between two visits and the ways from it to both.
+    """A grid between two visits and the ways from it to both."""
 
-    Parameters
-    ----------
-    shape : tuple of int, (3,)
-        Voxels.
-    affine : ndarray, (4, 4)
-        Index to mm of the half-way space (RAS, along the scanner's axes), multiplies column
-        vectors.
-    to_earlier, to_later : ndarray, (4, 4)
-        Half-way mm to the scanner mm of each visit; rigid, and inverse to each other.
-    """
-
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  #: (3,): voxels.
+    #: (4, 4): index to mm of the half-way space (RAS, along the scanner's axes), multiplies column
+    #: vectors.
     affine: np.ndarray
+    #: (4, 4): half-way mm to the scanner mm of each visit; rigid, and inverse to each other.
     to_earlier: np.ndarray
     to_later: np.ndarray
 
@@ -45,12 +37,8 @@ def square_root(motion: np.ndarray) -> np.ndarray:
     """Return the rigid motion that, done twice, is the given one.
 
     Half of the rotation's angle about the same axis, and the translation s with
-    ``(sqrt(R) + 1) s = t``.
+    ``(sqrt(R) + 1) s = t``. Motions are (4, 4) and multiply column vectors.
 
-    Motions are (4, 4) and multiply column vectors.
-
-    Examples
-    --------
     >>> quarter = np.array([[0, -1, 0, 3], [1, 0, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1.0]])
     >>> half = square_root(quarter)
     >>> bool(np.allclose(half @ half, quarter))
@@ -109,16 +97,8 @@ def resample(
 ) -> np.ndarray:
     """Bring an image of a visit to the half-way space, as float32, 0 outside of the image.
 
-    Parameters
-    ----------
-    array : ndarray, (X, Y, Z)
-        Values on the visit's own grid.
-    affine : ndarray, (4, 4)
-        Index of that grid to scanner mm.
-    space, to_visit : HalfwaySpace, ndarray, (4, 4)
-        The grid to fill; half-way mm to the visit's scanner mm, one of the space's two.
-    order : {0, 1}
-        1: trilinear; 0: nearest neighbour, for labels.
+    `array` is (X, Y, Z), `affine` (4, 4) brings its index to scanner mm, and `to_visit` (4, 4), one
+    of the space's two, half-way mm to those. `order` 1 is trilinear, 0 the nearest, for labels.
     """
     matrix = np.linalg.inv(affine) @ to_visit @ space.affine
     values = np.asarray(array, dtype=np.float32)

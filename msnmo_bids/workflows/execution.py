@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nipype.pipeline.engine import Workflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
-from msnmo_bids.interfaces.base import read_failure
+from msnmo_bids.workflows.nodes import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin
 from msnmo_bids.workflows.resources import Usage, thread_limits
 from msnmo_bids.workflows.steps import (
@@ -40,27 +40,16 @@ _REPORT_REMEDY = "The crash file has the details"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one scan has no derivatives.
+    """Why one scan has no derivatives."""
 
-    Parameters
-    ----------
-    prefix : str
-        The scan (its name without suffix); empty when no scan is to blame.
-    step, message, remedy : str
-        What was being done, in words ("skull stripping"); the problem in one line, the file first
-        where there is one; what the user can do.
-    crash_file : Path or None
-        Nipype's crash file with the trace.
-    exit_code : ExitCode
-        Exit code of a run in which only this went wrong.
-    """
-
-    prefix: str
+    prefix: str  #: The scan (its name without suffix); empty when no scan is to blame.
+    #: What was being done, in words ("skull stripping"); the problem in one line, the file first
+    #: where there is one; what the user can do.
     step: str
     message: str
     remedy: str | None = None
-    crash_file: Path | None = None
-    exit_code: ExitCode = ExitCode.FAILURE
+    crash_file: Path | None = None  #: Nipype's crash file with the trace.
+    exit_code: ExitCode = ExitCode.FAILURE  #: Exit code of a run in which only this went wrong.
 
 
 def run_workflow(
@@ -77,10 +66,9 @@ def run_workflow(
 ) -> list[Failure]:
     """Run every node of the workflow and collect the failures.
 
-    ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`; any other
-    Nipype plugin by Nipype itself. Nipype's cache knows neither the program's version nor the
-    content of weights and raw images: what an interrupted run left is used only under the same
-    stamp.
+    ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`. Nipype's cache
+    does not know all that a scan depends on: what an interrupted run left is used only under the
+    same stamp.
 
     Parameters
     ----------
@@ -92,7 +80,7 @@ def run_workflow(
     last_node : str
         The node whose end completes a scan; its inputs ``prefix`` and ``native_file`` name it.
     stamps : mapping of str to str, optional
-        What the steps of a scan depend on, by its `prefix`.
+        By its `prefix`.
 
     Returns
     -------
@@ -126,10 +114,7 @@ def run_workflow(
 
 
 class _Calls:
-    """What Nipype tells of its nodes: the scans that are finished, and who else is told.
-
-    The first error of a callback is kept: Nipype passes on some, and takes others for a node's.
-    """
+    """What Nipype tells of its nodes; the first error of a callback, which Nipype may swallow."""
 
     def __init__(self, last_node: str, on_event: EventCallback | None) -> None:
         self._last_node, self._on_event = last_node, on_event
@@ -175,10 +160,7 @@ def _run(workflow: Workflow, plugin: str, arguments: dict[str, Any]) -> Exceptio
 def _configure(
     workflow: Workflow, crash_dir: Path, stop_on_first_crash: bool, *, poll: float
 ) -> None:
-    """Set Nipype's options for this workflow only, not for the process.
-
-    Each `poll` (s) asks a cluster's scheduler once for every job that is under way.
-    """
+    """Set Nipype's options for this workflow; each `poll` (s) asks a cluster about every job."""
     workflow.config["execution"] = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
@@ -193,8 +175,7 @@ def _configure(
     }
 
 
-@dataclass(frozen=True)
-class _ScanEntry:
+class _ScanEntry(NamedTuple):
     prefix: str
     raw_file: str
     work_dir: str
@@ -237,9 +218,10 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
     failures: dict[str, Failure] = {}
     for crash in crashes:
         text = crash.read_text(encoding="utf-8", errors="replace")
-        node = _field(text, "Node")
+        node, folder = _field(text, "Node"), _field(text, "Working directory")
         key = scan_of(node)
-        error = _error_of(text, node)
+        known = read_failure(Path(folder)) if folder else None
+        error = known or _from_trace(text, node.rsplit(".", 1)[-1])
         failure = Failure(
             prefix=scans[key].prefix if key in scans else "",
             step=step_name(node),
@@ -250,13 +232,6 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
         )
         failures.setdefault(key, failure)
     return failures
-
-
-def _error_of(crash: str, node: str) -> MsnmoError:
-    """Return the error of ours that the node met, or the best that its trace gives."""
-    folder = _field(crash, "Working directory")
-    known = read_failure(Path(folder)) if folder else None
-    return known or _from_trace(crash, node.rsplit(".", 1)[-1])
 
 
 def _message(error: MsnmoError, scan: _ScanEntry | None) -> str:
@@ -323,10 +298,7 @@ def batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 
 class WorkDirCleaner:
-    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk.
-
-    The end of `last_node` completes a scan; with `keep` nothing is removed.
-    """
+    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk."""
 
     def __init__(self, work_dir: Path, *, last_node: str, keep: bool = False) -> None:
         self._work_dir, self._last_node, self._keep = work_dir, last_node, keep

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
+import numpy as np
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict, RegionMap, SegmentLesions
-from msnmo_bids.interfaces.preprocessing import ToCube
-from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE
+from msnmo_bids.errors import MsnmoError
+from msnmo_bids.lesions.descriptors import describe_lesions
+from msnmo_bids.lesions.morphometry import measure_lesions
+from msnmo_bids.lesions.regions import Regions, locate_regions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
+from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE, CubeTransform, from_cube
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import LOOK_ALIKES
+from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
+from msnmo_bids.workflows.preprocessing import to_cube_step
 from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same
 
@@ -74,19 +82,19 @@ def init_lesion_wf(
     probability_file, lesion_file, label_file, cam_files, mni_file
         On the scan's grid (RAS), the maps by class; and its index to MNI mm, (4, 4).
     table_file, class_probabilities, class_votes, distance
-        As the nodes give them (`msnmo_bids.interfaces.lesions`).
+        As the nodes give them (`segment_step`, `classify_step`, `network_step`).
     """
     workflow = LiterateWorkflow(name="lesion_wf")
     shape = list(_SLOPPY_CUBE if settings.sloppy else metadata.cube_shape)
     workflow.__desc__ = _description(settings, metadata, shape)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
-    to_cube = pe.Node(ToCube(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
+    to_cube = pe.Node(to_cube_step(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, not metadata.classifies_lesions, omp_nthreads)
-    regions = pe.Node(RegionMap(), name="regions", mem_gb=memory_gb("regions", voxels))
+    regions = pe.Node(regions_step(), name="regions", mem_gb=memory_gb("regions", voxels))
     segment = _segment_node(settings, metadata, voxels)
     if metadata.classifies_lesions:
-        classify = ClassifyLesions(weights=[str(file) for file in weights])
+        classify = classify_step(weights=[str(file) for file in weights])
         scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
         workflow.connect([(segment, scored, same("descriptor_file", "label_file", "table_file"))])
     else:
@@ -133,7 +141,7 @@ def _description(
 
 
 def _segment_node(settings: ProcessingSettings, metadata: WeightsMetadata, voxels: int) -> pe.Node:
-    segment = SegmentLesions(
+    segment = segment_step(
         class_names=list(metadata.class_names),
         threshold=settings.threshold,
         min_volume=settings.min_lesion_volume,
@@ -147,7 +155,7 @@ def _network_node(
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
     on_gpu = settings.device.startswith("cuda")
     return pe.Node(
-        Predict(
+        network_step(
             weights=[str(file) for file in weights],
             classify=classify,
             tta=settings.tta,
@@ -161,3 +169,165 @@ def _network_node(
         n_procs=1 if on_gpu else omp_nthreads,
         mem_gb=memory_gb("network_cuda" if on_gpu else f"network_{settings.precision}"),
     )
+
+
+@step(
+    "probability_file", "distance", "cam_file", "class_probabilities", "class_votes",
+    library="torch",
+)  # fmt: skip
+def network_step(
+    folder: Path,
+    cube_file: Path,
+    weights: Sequence[str],
+    classify: bool = True,
+    tta: bool = False,
+    device: str = "cpu",
+    precision: str = "fp32",
+    random_seed: int = 0,
+    deterministic: bool = False,
+    num_threads: int = 1,
+    use_gpu: bool = False,
+) -> tuple[Any, ...]:
+    """Predict lesions and classes of one scan from the network's input, (D, H, W), ``.npy``.
+
+    The lesion probability, (D, H, W), and the class activation maps, (K, D, H, W), are ``.npy``;
+    what concerns classes is None where this network does not `classify`. The distance is that from
+    the training scans. With `use_gpu` the node takes one of the plugin's slots.
+
+    Raises
+    ------
+    MsnmoError
+        If the weights lack a task that is wanted, or the network's output is not finite.
+    """
+    from msnmo_bids.model.inference import predict
+
+    found = predict(
+        np.load(cube_file, allow_pickle=False),
+        *weights,
+        tta=tta,
+        device=device,
+        precision=precision,
+        n_threads=num_threads,
+        deterministic=deterministic,
+        seed=random_seed,
+    )
+    files = ", ".join(weights)
+    probability = _checked(found.probability, "segmentation", files)
+    lesions = (save_array(probability, folder / "probability.npy"), found.distance)
+    if not classify:
+        return (*lesions, None, None, None)
+    cams, scores, votes = (
+        _checked(array, "classification", files)
+        for array in (found.cams, found.class_probabilities, found.class_votes)
+    )
+    by_class = [_by_class(found.class_names, values) for values in (scores, *votes)]
+    return (*lesions, save_array(cams, folder / "cams.npy"), by_class[0], by_class[1:])
+
+
+def _by_class(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _checked(array: np.ndarray | None, task: str, weights: str) -> np.ndarray:
+    """Return the network's output, or say why it is of no use."""
+    if array is None:
+        raise MsnmoError(
+            f"these weights were trained without the {task} task",
+            file=weights,
+            remedy="Name the weights of the joint model (--weights)",
+        )
+    if not np.isfinite(array).all():
+        raise MsnmoError(
+            f"the network's {task} is not finite",
+            file=weights,
+            remedy="Try --precision fp32; if that fails too, get the weights again",
+        )
+    return array
+
+
+@step("region_file", "mni_file")
+def regions_step(folder: Path, in_file: Path, mask_file: Path) -> tuple[Path, Path]:
+    """Find anatomical regions: codes, int8 (X, Y, Z), and the index to MNI mm, (4, 4), ``.npy``."""
+    image = nib.Nifti1Image.from_filename(in_file)
+    values = np.asanyarray(image.dataobj, dtype=np.float32)
+    zooms = nib.affines.voxel_sizes(image.affine)
+    regions = locate_regions(values, load_array(mask_file) > 0, zooms)
+    return (
+        save_array(regions.codes, folder / "regions.npy"),
+        save_array(regions.to_mni, folder / "to_mni.npy"),
+    )
+
+
+@step("probability_file", "lesion_file", "label_file", "cam_files", "table_file", "descriptor_file")
+def segment_step(
+    folder: Path,
+    in_file: Path,
+    mask_file: Path,
+    transform_file: Path,
+    probability_file: Path,
+    region_file: Path,
+    mni_file: Path,
+    threshold: float,
+    min_volume: float,
+    cam_file: Path | None = None,
+    class_names: Sequence[str] = (),
+) -> tuple[Any, ...]:
+    """Bring the network's maps back to the FLAIR's grid (RAS) and measure the lesions.
+
+    Probability and maps are float32, the lesion mask uint8, the labels int32; the table is JSON,
+    one row per lesion and the summary; the descriptors are (N, D), ``.npy``.
+    """
+    affine = nib.Nifti1Image.from_filename(in_file).affine
+    brain = load_array(mask_file) > 0
+    transform = CubeTransform.from_json(transform_file.read_text("utf-8"))
+    regions = Regions(np.load(region_file), np.load(mni_file))
+    lesions = find_lesions(
+        from_cube(np.load(probability_file), transform) * brain,
+        float(abs(np.linalg.det(affine[:3, :3]))),
+        LesionCriteria(threshold, min_volume),
+    )
+    arrays = {"probability": lesions.probability, "lesion": lesions.mask, "label": lesions.labels}
+    written = [write_like(array, in_file, folder / f"{n}.nii") for n, array in arrays.items()]
+    cam_files: dict[str, Path] = {}
+    cams = [] if cam_file is None else np.load(cam_file, mmap_mode="r")
+    for name, cam in zip(class_names if cam_file else (), cams, strict=True):
+        native = (from_cube(np.asarray(cam), transform) * brain).astype(np.float32)
+        cam_files[name] = write_like(native, in_file, folder / f"cam_{len(cam_files)}.nii")
+    descriptors = describe_lesions(lesions.labels, regions, nib.affines.voxel_sizes(affine))
+    measures = measure_lesions(lesions, regions, affine, descriptors)
+    table_file = folder / "lesions.json"
+    table_file.write_text(json.dumps(measures), encoding="utf-8")
+    return (*written, cam_files, table_file, save_array(descriptors, folder / "descriptors.npy"))
+
+
+@step("cam_files", "table_file", "class_probabilities", "class_votes", library="torch")
+def classify_step(
+    folder: Path, weights: Sequence[str], descriptor_file: Path, label_file: Path, table_file: Path
+) -> tuple[Any, ...]:
+    """Classify a scan by its lesions, and tell what each adds, in the maps and in the table."""
+    from msnmo_bids.model.cam import lesion_activation_maps
+    from msnmo_bids.model.inference import classify_lesions
+
+    found = classify_lesions(np.load(descriptor_file), *weights)
+    maps = lesion_activation_maps(load_array(label_file), found.contributions)
+    measures = json.loads(table_file.read_text(encoding="utf-8"))
+    margins = found.margins()
+    for row, adds, without in zip(
+        measures["Table"], margins.contributions, margins.without, strict=True
+    ):
+        row |= {"contribution": float(adds), "margin_without": float(without)}
+    measures["Summary"]["Margin"] = {
+        "Class": margins.first,
+        "Over": margins.second,
+        "Value": margins.margin,
+        "Bias": margins.bias,
+    }
+    out = folder / "lesions.json"
+    out.write_text(json.dumps(measures), encoding="utf-8")
+    names = found.class_names
+    cam_files = {
+        name: write_like(values, label_file, folder / f"cam_{number}.nii")
+        for number, (name, values) in enumerate(zip(names, maps, strict=True))
+    }
+    by_class = [_by_class(names, one) for one in (found.class_probabilities, *found.class_votes)]
+    return cam_files, out, by_class[0], by_class[1:]

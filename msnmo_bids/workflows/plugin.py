@@ -20,7 +20,7 @@ from typing import Any
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import write_failure
+from msnmo_bids.workflows.nodes import write_failure
 from msnmo_bids.workflows.resources import (
     QUIET,
     Meter,
@@ -143,19 +143,11 @@ class WorkerPoolPlugin(MultiProcPlugin):
             on_usage(*usage)
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = "tsort") -> Any:
-        """Put the jobs of the scan that comes first in front; leave out scans for later.
-
-        A node that needs several processors would otherwise wait until all small nodes of all
-        scans are done, and their files would fill the disk.
-        """
+        """Put the jobs of the first scan in front, few scans at once: files would fill the disk."""
         scans = [scan_of(node.fullname) for node in self.procs]
-        begun: set[str] = set()
-        left: set[str] = set()
-        for scan, done, pending in zip(scans, self.proc_done, self.proc_pending, strict=True):
-            (begun if done else left).add(scan)
-            if pending:
-                left.add(scan)
-        active = begun & left
+        nodes = list(zip(scans, self.proc_done, self.proc_pending, strict=True))
+        begun = {scan for scan, done, _ in nodes if done}
+        active = begun & {scan for scan, done, pending in nodes if pending or not done}
         most = max(1, 2 * self.processors // (self.plugin_args.get("omp_nthreads") or 1))
         chosen = []
         # The graph is in the order of the scans only scan by scan, not node by node.
@@ -337,10 +329,8 @@ def gpu_environment(gpu: str | None) -> dict[str, str]:
 def next_gpu(gpus: Sequence[str], busy: Collection[str], load: Mapping[str, int]) -> str:
     """Return the GPU that the next node gets: a free one, of these (else of all) the least used.
 
-    Where all are busy, the node waits for its process. `load` counts the nodes that each was given.
+    `load` counts the nodes that each was given.
 
-    Examples
-    --------
     >>> next_gpu(["0", "1", "2"], busy={"0"}, load={"0": 1, "1": 2, "2": 1})
     '2'
     """

@@ -1,10 +1,12 @@
-"""From the raw FLAIR to the preprocessed one: orientation, brain mask, bias field."""
+"""From the raw FLAIR to the network's input: orientation, brain mask, bias field, cube."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import fsl
@@ -13,18 +15,20 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.interfaces.preprocessing import (
-    ApplyMask,
-    BrainMask,
-    Conform,
-    DeepBET,
-    Foreground,
-    N4AntsPyX,
-    Shrink,
-)
+from msnmo_bids.preprocessing import bias, geometry
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM, ITK_THREADS, N4_THREADS
-from msnmo_bids.preprocessing.skullstrip import bet_version
+from msnmo_bids.preprocessing.cube import to_cube
+from msnmo_bids.preprocessing.skullstrip import (
+    STRIPPED_BEFORE,
+    ToolRecord,
+    bet_version,
+    check_mask,
+    deepbet_mask,
+    foreground_mask,
+    looks_stripped,
+)
 from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
 from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same
 
@@ -75,21 +79,30 @@ def looks_for_skull(scan: Scan, settings: ProcessingSettings) -> bool:
 def init_preprocessing_wf(
     *, scan: Scan, settings: ProcessingSettings, voxels: int = 0, omp_nthreads: int = 1
 ) -> LiterateWorkflow:
-    """Build the workflow that prepares one scan, for a prediction and for a training alike.
+    r"""Build the workflow that prepares one scan, for a prediction and for a training alike.
 
-    ``conform -> skull_strip_wf -> bias_correction_wf``; the tools in the settings are resolved (no
-    ``auto``), and `voxels` of the image tell how much memory the nodes ask for.
+    ::
+
+        conform -> bet, deepbet or foreground -> brain_mask -> apply_mask -> outputnode
+                                                          \-> shrink -> n4 -/
+
+    `voxels` of the image tell how much memory the nodes ask for.
 
     Outputs
     -------
     raw_file, info
         FLAIR in RAS order, as it came; geometry of the raw image and its flags.
     mask_file, mask_flags
-        Brain mask on the same grid, and what is odd about it.
+        Brain mask on the same grid (uint8), and what is odd about it.
     preproc_file
         Bias-corrected FLAIR, 0 outside of the brain.
     skull_stripping, bias_correction
         ``{Tool, Version, Settings}``.
+
+    Raises
+    ------
+    ValueError
+        If a tool is unknown, as ``auto`` is here.
     """
     workflow = LiterateWorkflow(name="preprocessing_wf")
     workflow.__desc__ = (
@@ -98,92 +111,52 @@ def init_preprocessing_wf(
     look = looks_for_skull(scan, settings)
     if look:
         workflow.__desc__ += "Images that came without a skull were found and not stripped again. "
-    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
-    check = Conform(
+    check = conform_step(
         in_file=str(scan.path), orientation=settings.assume_orientation, look_for_skull=look
     )
     conform = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
-    skull_strip_wf = init_skull_strip_wf(
-        tool=skull_strip_tool(scan, settings),
-        bet_frac=settings.bet_frac,
-        voxels=voxels,
-        omp_nthreads=omp_nthreads,
+    tool = skull_strip_tool(scan, settings)
+    mask = _strip_skull(workflow, conform, tool, settings.bet_frac, voxels, omp_nthreads)
+    corrected, bias_correction = _correct_bias(
+        workflow, conform, mask, settings, voxels, omp_nthreads
     )
-    bias_correction_wf = init_bias_correction_wf(
-        tool=settings.bias_correction,
-        sloppy=settings.sloppy,
-        voxels=voxels,
-        omp_nthreads=omp_nthreads,
-    )
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
+    outputnode.inputs.bias_correction = bias_correction
     workflow.connect([
-        (conform, skull_strip_wf, [("out_file", "inputnode.in_file"),
-                                   ("stripped", "inputnode.stripped")]),
-        (conform, bias_correction_wf, [("out_file", "inputnode.in_file")]),
-        (skull_strip_wf, bias_correction_wf, [("outputnode.mask_file", "inputnode.mask_file")]),
         (conform, outputnode, [("out_file", "raw_file"), ("info", "info")]),
-        (skull_strip_wf, outputnode, [("outputnode.mask_file", "mask_file"),
-                                      ("outputnode.tool", "skull_stripping"),
-                                      ("outputnode.flags", "mask_flags")]),
-        (bias_correction_wf, outputnode, [("outputnode.out_file", "preproc_file"),
-                                          ("outputnode.tool", "bias_correction")]),
+        (mask, outputnode, [("mask_file", "mask_file"), ("tool", "skull_stripping"),
+                            ("flags", "mask_flags")]),
+        (corrected, outputnode, [("out_file", "preproc_file")]),
     ])  # fmt: skip
     return workflow
 
 
-def init_skull_strip_wf(
-    *, tool: str, bet_frac: float = 0.5, voxels: int = 0, omp_nthreads: int = 1
-) -> LiterateWorkflow:
-    """Build the workflow that finds the brain.
-
-    ``bet``: ``inputnode -> bet -> brain_mask -> outputnode`` with Nipype's stock node for FSL;
-    ``deepbet`` and ``skip``: the same with another first node. Whatever the tool, ``brain_mask``
-    checks that the mask holds a plausible brain. Where ``stripped`` says that the image came
-    without a skull, its foreground counts and no tool's mask.
-
-    Parameters
-    ----------
-    tool : {"bet", "deepbet", "skip"}
-        ``skip`` for an image without a skull; any other is a ValueError.
-    bet_frac : float
-        BET's fractional intensity threshold, 0 to 1.
-
-    Inputs
-    ------
-    in_file, stripped
-        FLAIR in RAS order; whether it came without a skull, as the image itself says.
-
-    Outputs
-    -------
-    mask_file, flags
-        Brain mask on the same grid (uint8); what is odd about it.
-    tool
-        ``{Tool, Version, Settings}`` of what made it.
-    """
-    workflow = LiterateWorkflow(name="skull_strip_wf")
+def _strip_skull(
+    workflow: LiterateWorkflow,
+    conform: pe.Node,
+    tool: str,
+    bet_frac: float,
+    voxels: int,
+    omp_nthreads: int,
+) -> pe.Node:
+    """Add the nodes that find the brain; the last one checks the mask, whatever the tool."""
     version = bet_version() if tool == "bet" else metadata.version("deepbet")
-    workflow.__desc__ = _described(_SKULL, tool, version, bet_frac=bet_frac)
-    inputnode = pe.Node(IdentityInterface(fields=["in_file", "stripped"]), name="inputnode")
-    inputnode.inputs.stripped = False
-    outputnode = pe.Node(
-        IdentityInterface(fields=["mask_file", "tool", "flags"]), name="outputnode"
-    )
-    brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
+    workflow.__desc__ += _described(_SKULL, tool, version, bet_frac=bet_frac)
     finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
+    checked = pe.Node(brain_mask_step(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
     workflow.connect([
-        (inputnode, finder, same("in_file")),
-        (inputnode, brain_mask, same("in_file")),
-        (finder, brain_mask, same("mask_file")),
-        (brain_mask, outputnode, same("mask_file", "tool", "flags")),
+        (conform, finder, [("out_file", "in_file")]),
+        (conform, checked, [("out_file", "in_file")]),
+        (finder, checked, same("mask_file")),
     ])  # fmt: skip
     if tool == "bet":
         settings = {"frac": bet_frac}
-        brain_mask.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
-        workflow.connect(inputnode, "stripped", brain_mask, "stripped")
-        return workflow
-    workflow.connect(finder, "tool", brain_mask, "tool")
-    if tool == "deepbet":
-        workflow.connect(inputnode, "stripped", finder, "stripped")
-    return workflow
+        checked.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
+    else:
+        workflow.connect(finder, "tool", checked, "tool")
+    if tool != "skip":
+        workflow.connect(conform, "stripped", checked if tool == "bet" else finder, "stripped")
+    return checked
 
 
 def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) -> pe.Node:
@@ -193,67 +166,45 @@ def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) ->
         return pe.Node(interface, name="bet", mem_gb=memory_gb("bet", voxels))
     if tool == "deepbet":
         memory = memory_gb("deepbet", voxels)
-        return pe.Node(DeepBET(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
-    return pe.Node(Foreground(), name="foreground", mem_gb=memory_gb("mask", voxels))
+        return pe.Node(deepbet_step(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
+    return pe.Node(foreground_step(), name="foreground", mem_gb=memory_gb("mask", voxels))
 
 
-def init_bias_correction_wf(
-    *, tool: str, sloppy: bool = False, voxels: int = 0, omp_nthreads: int = 1
-) -> LiterateWorkflow:
-    """Build the workflow that corrects the bias field and applies the brain mask.
-
-    ``inputnode -> shrink -> n4 -> apply_mask -> outputnode``, with Nipype's stock node for
-    ``ants``, with ``n4_antspyx`` in its place for ``antspyx``, and with ``apply_mask`` alone for
-    ``skip``. N4 sees a coarse grid, whose size does not grow with the matrix. It runs in
-    `N4_THREADS` threads everywhere: its sums depend on their number.
-
-    Parameters
-    ----------
-    tool : {"ants", "antspyx", "skip"}
-        Any other is a ValueError.
-    sloppy : bool
-        Fewer iterations on a coarser grid, for tests.
-
-    Inputs
-    ------
-    in_file, mask_file
-        FLAIR in RAS order, and its brain mask.
-
-    Outputs
-    -------
-    out_file
-        Corrected FLAIR, 0 outside of the brain.
-    tool
-        ``{Tool, Version, Settings}`` of what corrected it.
-    """
-    workflow = LiterateWorkflow(name="bias_correction_wf")
-    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if sloppy else (GRID_MM, [50] * 4)
+def _correct_bias(
+    workflow: LiterateWorkflow,
+    conform: pe.Node,
+    brain_mask: pe.Node,
+    settings: ProcessingSettings,
+    voxels: int,
+    omp_nthreads: int,
+) -> tuple[pe.Node, ToolRecord]:
+    """Add the nodes that correct the bias field and apply the mask; return the last one."""
+    tool = settings.bias_correction
+    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if settings.sloppy else (GRID_MM, [50] * 4)
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
-    workflow.__desc__ = _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
-    inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
-    outputnode = pe.Node(IdentityInterface(fields=["out_file", "tool"]), name="outputnode")
-    apply_mask = pe.Node(ApplyMask(), name="apply_mask", mem_gb=memory_gb("mask", voxels))
+    workflow.__desc__ += _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
+    memory = memory_gb("mask", voxels)
+    last = pe.Node(apply_mask_step(), name="apply_mask", mem_gb=memory)
     workflow.connect([
-        (inputnode, apply_mask, same("in_file", "mask_file")),
-        (apply_mask, outputnode, same("out_file")),
+        (conform, last, [("out_file", "in_file")]),
+        (brain_mask, last, same("mask_file")),
     ])  # fmt: skip
     if tool == "skip":
-        outputnode.inputs.tool = {"Tool": "none", "Version": "n/a", "Settings": {}}
-        return workflow
-    shrink = pe.Node(Shrink(grid_mm=grid_mm), name="shrink", mem_gb=memory_gb("mask", voxels))
+        return last, {"Tool": "none", "Version": "n/a", "Settings": {}}
+    shrink = pe.Node(shrink_step(grid_mm=grid_mm), name="shrink", mem_gb=memory)
     n4, (image, mask) = _n4_node(tool, n_iterations, omp_nthreads)
+    workflow.connect([
+        (conform, shrink, [("out_file", "in_file")]),
+        (brain_mask, shrink, same("mask_file")),
+        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
+        (n4, last, [("bias_image", "field_file")]),
+    ])  # fmt: skip
     fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
-    outputnode.inputs.tool = {
+    return last, {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
         "Version": version,
         "Settings": {**fitted, "convergence_threshold": CONVERGENCE_THRESHOLD},
     }
-    workflow.connect([
-        (inputnode, shrink, same("in_file", "mask_file")),
-        (shrink, n4, [("out_file", image), ("mask_file", mask)]),
-        (n4, apply_mask, [("bias_image", "field_file")]),
-    ])  # fmt: skip
-    return workflow
 
 
 def _n4_node(
@@ -262,7 +213,7 @@ def _n4_node(
     """Return the node that fits the bias field, and the names of its image and its mask."""
     resources = {"n_procs": min(N4_THREADS, omp_nthreads), "mem_gb": memory_gb("n4")}
     if tool == "antspyx":
-        interface = N4AntsPyX(n_iterations=n_iterations)
+        interface = n4_antspyx_step(n_iterations=n_iterations)
         return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
     interface = N4BiasFieldCorrection(
         dimension=3,
@@ -290,3 +241,91 @@ def ants_version() -> str:
         return "unknown"
     found = re.search(r"ANTs Version:\s*v?(\S+)", told)
     return found.group(1) if found else "unknown"
+
+
+@step("out_file", "stripped", "info")
+def conform_step(
+    folder: Path, in_file: str, orientation: str | None = None, look_for_skull: bool = False
+) -> tuple[Path, bool, dict[str, Any]]:
+    """Check a raw FLAIR and write it in RAS order; if asked, look whether it has a skull.
+
+    `in_file` is a text: a broken link must reach the check, which says what to do about it.
+    """
+    out = folder / "flair_ras.nii"
+    info = geometry.conform(Path(in_file), out, orientation)
+    stripped = look_for_skull and looks_stripped(out)
+    if stripped:
+        info["flags"].append(STRIPPED_BEFORE)
+    return out, stripped, info
+
+
+@step("mask_file", "tool", library="torch")
+def deepbet_step(
+    folder: Path, in_file: Path, stripped: bool = False, num_threads: int = 1
+) -> tuple[Path, ToolRecord]:
+    """Find the brain by deepbet's convolutional network; of a stripped image, what is there."""
+    mask = folder / "brain_mask.nii"
+    if stripped:
+        return mask, foreground_mask(in_file, mask)
+    return mask, deepbet_mask(in_file, mask, n_threads=num_threads)
+
+
+@step("mask_file", "tool")
+def foreground_step(folder: Path, in_file: Path) -> tuple[Path, ToolRecord]:
+    """Take what is not background for the brain of an image that came without a skull."""
+    mask = folder / "brain_mask.nii"
+    return mask, foreground_mask(in_file, mask)
+
+
+@step("mask_file", "tool", "flags")
+def brain_mask_step(
+    folder: Path, in_file: Path, mask_file: Path, tool: ToolRecord, stripped: bool = False
+) -> tuple[Path, ToolRecord, list[str]]:
+    """Check a tool's brain mask and write it on the image's own grid; say what is odd about it.
+
+    Of an image that came `stripped`, no tool's mask counts.
+    """
+    out = folder / "brain_mask.nii"
+    if stripped:
+        tool = foreground_mask(in_file, out)
+    else:
+        write_like((load_array(mask_file) > 0).astype("uint8"), in_file, out)
+    return out, tool, check_mask(out, in_file)
+
+
+@step("out_file", "mask_file")
+def shrink_step(folder: Path, in_file: Path, mask_file: Path, grid_mm: float) -> tuple[Path, Path]:
+    """Bring image and brain mask to the coarse grid that N4 sees."""
+    out, mask = folder / "flair_coarse.nii", folder / "mask_coarse.nii"
+    bias.shrink(in_file, mask_file, out, mask, grid_mm=grid_mm)
+    return out, mask
+
+
+@step("bias_image")
+def n4_antspyx_step(
+    folder: Path, in_file: Path, mask_file: Path, n_iterations: Sequence[int], num_threads: int = 1
+) -> Path:
+    """Fit the bias field, a factor on the coarse grid, by the N4 of the package antspyx."""
+    field = folder / "bias_field.nii"
+    return bias.n4_antspyx(
+        in_file, mask_file, field, n_iterations=n_iterations, n_threads=num_threads
+    )
+
+
+@step("out_file")
+def apply_mask_step(
+    folder: Path, in_file: Path, mask_file: Path, field_file: Path | None = None
+) -> Path:
+    """Divide by the bias field, if there is one; set everything outside of the brain to zero."""
+    return bias.apply_field(in_file, mask_file, field_file, folder / "flair_preproc.nii")
+
+
+@step("cube_file", "transform_file")
+def to_cube_step(
+    folder: Path, in_file: Path, mask_file: Path, shape: Sequence[int]
+) -> tuple[Path, Path]:
+    """Crop to the brain, resize and z-score: the network's input and its box in the image, JSON."""
+    cube, transform = to_cube(in_file, mask_file, shape=shape)
+    transform_file = folder / "cube.json"
+    transform_file.write_text(transform.to_json(), encoding="utf-8")
+    return save_array(cube, folder / "cube.npy"), transform_file

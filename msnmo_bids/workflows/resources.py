@@ -39,8 +39,7 @@ _NEEDS = {
     "visits": (1.1, 26),
 }
 #: Imported once by the process that workers are forked from, so that these start in milliseconds.
-PRELOAD = ("torch", "msnmo_bids.interfaces.scan", "msnmo_bids.interfaces.lesions",
-           "msnmo_bids.interfaces.preprocessing", "matplotlib.pyplot")  # fmt: skip
+PRELOAD = ("torch", "msnmo_bids.workflows.scan", "matplotlib.pyplot")
 #: What a tool needs besides.
 _TOOL_PRELOAD = {"deepbet": "deepbet", "antspyx": "ants"}
 #: Threads that wait by spinning starve each other where the cores are shared.

@@ -8,12 +8,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
+import numpy as np
 from nipype.pipeline import engine as pe
 
-from msnmo_bids.interfaces.preprocessing import ToCube
-from msnmo_bids.interfaces.samples import WriteSample
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.labelled.lesion_masks import read_lesion_mask
+from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
+from msnmo_bids.preprocessing.cube import CubeTransform
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
+from msnmo_bids.version import get_version
+from msnmo_bids.workflows.nodes import load_array, step
+from msnmo_bids.workflows.preprocessing import init_preprocessing_wf, to_cube_step
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import same
 
@@ -35,16 +41,8 @@ def init_samples_wf(
 ) -> pe.Workflow:
     """Build the workflow that prepares scans: one workflow per data set, in it one per scan.
 
-    It is for :func:`msnmo_bids.workflows.execution.run_workflow`, with ``last_node=LAST_NODE``.
-
-    Parameters
-    ----------
-    files : mapping of LabelledScan to Path
-        What to prepare, and the file to write for each (``.npz``).
-    settings : ProcessingSettings
-        With the tools resolved (no ``auto``).
-    cube_shape : sequence of int, (3,)
-        Shape of the cubes.
+    `files` are what to prepare with the file to write (``.npz``), `cube_shape` is (3,); the tools
+    in the settings are resolved (no ``auto``). `LAST_NODE` completes a scan.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     ordered = sorted(files, key=lambda labelled: labelled.name)
@@ -85,13 +83,13 @@ def init_sample_wf(
         scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads
     )
     to_cube = pe.Node(
-        ToCube(shape=list(cube_shape)), name="to_cube", mem_gb=memory_gb("cube", voxels)
+        to_cube_step(shape=list(cube_shape)), name="to_cube", mem_gb=memory_gb("cube", voxels)
     )
     write_sample = pe.Node(
-        WriteSample(
+        write_sample_step(
             native_file=str(scan.path),
             prefix=labelled.name,
-            lesion_file="" if labelled.mask is None else str(labelled.mask),
+            lesion_file=None if labelled.mask is None else str(labelled.mask),
             out_file=str(Path(out_file).absolute()),
         ),
         name=LAST_NODE,
@@ -106,3 +104,51 @@ def init_sample_wf(
         (to_cube, write_sample, same("cube_file", "transform_file")),
     ])  # fmt: skip
     return workflow
+
+
+@step("out_file", again=True)
+def write_sample_step(
+    folder: Path,
+    mask_file: Path,
+    skull_stripping: Mapping[str, Any],
+    bias_correction: Mapping[str, Any],
+    info: Mapping[str, Any],
+    cube_file: Path,
+    transform_file: Path,
+    out_file: Path,
+    lesion_file: Path | None = None,
+    mask_flags: Sequence[str] = (),
+) -> Path:
+    """Write all that a training needs of a scan (``.npz``): cube, way back, manual mask as it came.
+
+    Raises
+    ------
+    BadInputError
+        If the manual mask cannot be read or lies on another grid.
+    """
+    sizes = nib.affines.voxel_sizes(nib.Nifti1Image.from_filename(mask_file).affine)
+    x, y, z = (float(size) for size in sizes)
+    transform = CubeTransform.from_json(transform_file.read_text(encoding="utf-8"))
+    grid = NativeGrid(transform, load_array(mask_file) > 0, (x, y, z))
+    lesions = None
+    if lesion_file is not None:
+        lesions = np.asarray(read_lesion_mask(lesion_file).dataobj)
+        if lesions.shape != grid.brain.shape:
+            raise BadInputError("lesion mask on another grid", file=lesion_file)
+    record = {
+        "SkullStripping": skull_stripping,
+        "BiasCorrection": bias_correction,
+        "Flags": [*info.get("flags", ()), *mask_flags],
+        "LesionsOutsideBrain": _share_outside(lesions, grid.brain),
+        "Version": get_version(),
+    }
+    image = np.load(cube_file)
+    write_sample_file(out_file, image=image, grid=grid, lesions=lesions, record=record)
+    return out_file
+
+
+def _share_outside(lesions: Any, brain: Any) -> float | None:
+    """Return which part of the lesions the brain mask cuts off; None without lesions."""
+    if lesions is None or not lesions.any():
+        return None
+    return round(float((lesions[~brain] > 0).sum() / (lesions > 0).sum()), 4)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.bids.resume import glance
-from msnmo_bids.interfaces.scan import Figures, Quality, WriteDerivatives
+from msnmo_bids.bids.names import CAM_PREFIX
+from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
+from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
+from msnmo_bids.diagnosis import decide
+from msnmo_bids.quality import scan_quality
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
-from msnmo_bids.vocabulary import LESION_BRANCH
+from msnmo_bids.vocabulary import CONVOLUTIONS, LESION_BRANCH, SIMULATED_ONLY
 from msnmo_bids.workflows.lesions import init_lesion_wf
+from msnmo_bids.workflows.nodes import methods_text, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
-from msnmo_bids.workflows.provenance import methods_text, run_record
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import LAST_NODE, WORKFLOW, same, subject_workflow_name
 
@@ -38,18 +44,8 @@ def init_msnmo_wf(
 ) -> pe.Workflow:
     """Build the workflow of a run: one workflow per participant, in it one per scan.
 
-    Parameters
-    ----------
-    scans : sequence of Scan
-        What to process.
-    settings : ProcessingSettings
-        With device, precision and tools resolved (no ``auto``).
-    weights : sequence of Path
-        ``NAME.safetensors``, with ``NAME.json`` beside it; of several the mean is taken.
-    output_dir, work_dir : Path
-        Root of the derivatives; folder for what is in between.
-    omp_nthreads : int
-        Threads of one node.
+    In the settings device, precision and tools are resolved (no ``auto``). Of several `weights`
+    (``NAME.safetensors``, with ``NAME.json`` beside it) the mean is taken.
 
     Raises
     ------
@@ -90,7 +86,7 @@ def init_scan_wf(
 
     ``preprocessing_wf -> lesion_wf -> quality, figures -> write_derivatives``; the last one takes
     something of each. `metadata` is that of the first weights, `provenance` the record of the run
-    (:func:`~msnmo_bids.workflows.provenance.run_record`).
+    (:func:`run_record`).
     """
     workflow = LiterateWorkflow(name=f"scan_{scan.node_name}_wf")
     workflow.__desc__ = (
@@ -102,9 +98,9 @@ def init_scan_wf(
     shared: dict[str, Any] = {"voxels": voxels, "omp_nthreads": omp_nthreads}
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
-    figures = pe.Node(Figures(), name="figures", mem_gb=memory_gb("figures", voxels))
-    quality = pe.Node(Quality(), name="quality", mem_gb=memory_gb("quality", voxels))
-    last = WriteDerivatives(
+    figures = pe.Node(figures_step(), name="figures", mem_gb=memory_gb("figures", voxels))
+    quality = pe.Node(quality_step(), name="quality", mem_gb=memory_gb("quality", voxels))
+    last = write_derivatives_step(
         scan=scan,
         raw_image=glance(scan),
         prefix=scan.prefix,
@@ -162,3 +158,134 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
         f"{calibrated} The class with the highest score was named where "
         f"{', '.join(needed[:-1])} and {needed[-1]}. "
     )
+
+
+def run_record(
+    settings: ProcessingSettings, weights: WeightsMetadata, version: str
+) -> dict[str, Any]:
+    """Return the keys of the diagnosis file that are the same for all scans of a run, JSON-ready.
+
+    There are no times, no run names and no absolute paths among them.
+    """
+    calibration, data = weights.calibration, weights.trained_on
+    simulated_only = bool(data) and all("simulat" in name.lower() for name in data)
+    return {
+        "Calibration": {
+            "Temperature": calibration.temperature,
+            "Matrix": [list(row) for row in calibration.matrix],
+            "Offset": list(calibration.offset),
+            "Method": calibration.method,
+            "Data": calibration.data,
+        },
+        "NamingLimits": dict(weights.naming_limits),
+        "MaximumOutOfDistributionScore": weights.max_distance,
+        "Classifier": LESION_BRANCH if weights.classifies_lesions else CONVOLUTIONS,
+        "Threshold": settings.threshold,
+        "MinimumLesionVolume": settings.min_lesion_volume,
+        "Model": {
+            "Name": weights.name,
+            "Version": weights.version,
+            "SHA256": weights.sha256,
+            "Fingerprint": weights.fingerprint,
+            "TrainedOn": list(weights.trained_on),
+        },
+        "Device": settings.device,
+        "Precision": settings.precision,
+        "RandomSeed": settings.random_seed,
+        "Settings": asdict(settings),
+        "Fingerprint": settings.fingerprint(version, weights.fingerprint),
+        "GeneratedBy": {"Name": "msnmo", "Version": version},
+        "Flags": [SIMULATED_ONLY] if simulated_only else [],
+    }
+
+
+@step("quality")
+def quality_step(
+    folder: Path, raw_file: Path, preproc_file: Path, mask_file: Path, mni_file: Path
+) -> dict[str, Any]:
+    """Measure and judge the quality of a scan: level, reasons, contrast and figures."""
+    return scan_quality(raw_file, preproc_file, mask_file, np.load(mni_file))
+
+
+@step("figures")
+def figures_step(
+    folder: Path,
+    raw_file: Path,
+    preproc_file: Path,
+    mask_file: Path,
+    lesion_file: Path,
+    label_file: Path,
+    cam_files: Mapping[str, str],
+) -> dict[str, Path]:
+    """Draw brain mask, bias correction, lesions and class activation maps: SVG files by kind."""
+    from msnmo_bids.reports import figures
+
+    cams = {name: Path(path) for name, path in cam_files.items()}
+    out = {kind: folder / f"{kind}.svg" for kind in ("brainmask", "bias", "lesions", "cam")}
+    figures.brain_mask_figure(raw_file, mask_file, out["brainmask"])
+    figures.bias_figure(raw_file, preproc_file, out["bias"])
+    figures.lesions_figure(preproc_file, lesion_file, label_file, out["lesions"])
+    figures.cam_figure(preproc_file, lesion_file, cams, out["cam"])
+    return out
+
+
+@step("out_files", again=True)
+def write_derivatives_step(
+    folder: Path,
+    scan: Scan,
+    raw_image: Mapping[str, Any] | None,
+    output_dir: Path,
+    provenance: Mapping[str, Any],
+    info: Mapping[str, Any],
+    mask_file: Path,
+    skull_stripping: Mapping[str, Any],
+    bias_correction: Mapping[str, Any],
+    preproc_file: Path,
+    lesion_file: Path,
+    probability_file: Path,
+    label_file: Path,
+    cam_files: Mapping[str, str],
+    table_file: Path,
+    class_probabilities: Mapping[str, float],
+    quality: Mapping[str, Any],
+    mask_flags: Sequence[str] = (),
+    class_votes: Sequence[Mapping[str, float]] = (),
+    distance: float | None = None,
+    figures: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Decide on a diagnosis and write all derivatives of a scan, the diagnosis last.
+
+    Images are in RAS order; `raw_image` is what was seen of the raw one before it was read.
+    """
+    measures = json.loads(table_file.read_text(encoding="utf-8"))
+    kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")
+    files = (preproc_file, mask_file, lesion_file, probability_file, label_file)
+    images = dict(zip(kinds, files, strict=True))
+    images |= {f"{CAM_PREFIX}{name}": Path(path) for name, path in cam_files.items()}
+    results = ScanResults(
+        images,
+        measures["Table"],
+        measures["Summary"],
+        decide(
+            class_probabilities,
+            lesions=len(measures["Table"]),
+            quality=quality,
+            limits=provenance["NamingLimits"],
+            votes=class_votes,
+            distance=distance,
+            farthest=provenance["MaximumOutOfDistributionScore"],
+        ),
+        quality,
+        distance=distance,
+        figures={kind: Path(path) for kind, path in (figures or {}).items()},
+        orientation=info.get("axcodes"),
+        flags=(*info.get("flags", ()), *mask_flags),
+    )
+    provenance = {
+        **provenance,
+        RAW_IMAGE: identify(scan, raw_image),
+        "Intensities": info.get("intensities"),
+        "SkullStripping": skull_stripping,
+        "BiasCorrection": bias_correction,
+    }
+    return write_scan_derivatives(scan, results, output_dir=output_dir, provenance=provenance)

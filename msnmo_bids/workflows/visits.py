@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.changes import ChangeResults, write_changes
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
-from msnmo_bids.interfaces.visits import ChangeFigure, CompareVisits, RegisterVisits, WriteChanges
-from msnmo_bids.visits.rule import DEFAULT_RULE, SPACING_MM
-from msnmo_bids.workflows.provenance import methods_text
+from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.visits.changes import DEFAULT_RULE
+from msnmo_bids.visits.compare import compare, describe, find_motion, halfway_images
+from msnmo_bids.visits.halfway import SPACING_MM
+from msnmo_bids.workflows.nodes import methods_text, save_array, step
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import (
     LAST_NODE_OF_VISITS,
@@ -43,14 +50,8 @@ def init_visits_wf(
 ) -> pe.Workflow:
     """Build the workflow that compares visits: one per participant, in it one per comparison.
 
-    Parameters
-    ----------
-    comparisons : sequence of Comparison
-        Scans that have their derivatives.
-    output_dir, work_dir : Path
-        Root of the derivatives; folder for what is in between.
-    method : dict
-        Version of the program and limits, as the records' fingerprints have them.
+    The scans have their derivatives in `output_dir`; `method` is the version of the program and the
+    limits, as the records' fingerprints have them.
     """
     workflow = pe.Workflow(name=VISITS_WORKFLOW, base_dir=str(Path(work_dir).absolute()))
     shared: dict[str, Any] = {"output_dir": Path(output_dir).absolute(), "method": method}
@@ -81,19 +82,20 @@ def init_comparison_wf(
     }
     voxels = max(voxel_count(Path(visit["preproc"])) for visit in visits.values())
     needed = memory_gb("regions", voxels)
-    register = pe.Node(RegisterVisits(**visits), name="register", mem_gb=needed)
-    compare = pe.Node(
-        CompareVisits(**visits, interval_days=comparison.interval_days),
+    register = pe.Node(register_step(**visits), name="register", mem_gb=needed)
+    compared = pe.Node(
+        compare_step(**visits, interval_days=comparison.interval_days),
         name="compare",
         mem_gb=memory_gb("visits", voxels),
     )
+    names = tuple(f"ses-{scan.session}" for scan in (comparison.earlier, comparison.later))
     change_figure = pe.Node(
-        ChangeFigure(names=[f"ses-{s.session}" for s in (comparison.earlier, comparison.later)]),
+        change_figure_step(names=names),
         name="change_figure",
         mem_gb=memory_gb("figures", voxels),
     )
-    write_changes = pe.Node(
-        WriteChanges(
+    last = pe.Node(
+        write_changes_step(
             comparison=comparison,
             prefix=comparison.name,
             native_file=str(comparison.later.path),
@@ -105,9 +107,89 @@ def init_comparison_wf(
         mem_gb=memory_gb("derivatives", voxels),
     )
     workflow.connect([
-        (register, compare, same("motion_file")),
-        (compare, change_figure, same("images", "table_file")),
-        (compare, write_changes, same("images", "table_file")),
-        (change_figure, write_changes, same("figure")),
+        (register, compared, same("motion_file")),
+        (compared, change_figure, same("images", "table_file")),
+        (compared, last, same("images", "table_file")),
+        (change_figure, last, same("figure")),
     ])  # fmt: skip
     return workflow
+
+
+@step("motion_file")
+def register_step(folder: Path, earlier: Mapping[str, str], later: Mapping[str, str]) -> Path:
+    """Find the rigid motion of the head, earlier to later scanner mm, (4, 4), ``.npy``.
+
+    The visits are derivatives by kind.
+
+    Raises
+    ------
+    BadInputError
+        If an image is empty.
+    """
+    try:
+        motion = find_motion(earlier, later)
+    except ValueError as error:
+        raise BadInputError(
+            f"two visits cannot be registered ({error})",
+            file=later["preproc"],
+            remedy="Look at the brain masks of both",
+        ) from error
+    return save_array(motion, folder / "motion.npy")
+
+
+@step("images", "table_file")
+def compare_step(
+    folder: Path,
+    earlier: Mapping[str, str],
+    later: Mapping[str, str],
+    motion_file: Path,
+    interval_days: float | None = None,
+) -> tuple[dict[str, Path], Path]:
+    """Bring two visits to the half-way space and say what became of each lesion.
+
+    The images are NIfTI by kind; the table is JSON, one row per lesion and the summary.
+    """
+    changes = compare(earlier, later, np.load(motion_file))
+    images = {}
+    for kind, array in halfway_images(changes).items():
+        images[kind] = folder / f"{kind}.nii"
+        nib.save(with_equal_forms(array, changes.space.affine), images[kind])
+    table_file = folder / "changes.json"
+    found = {"Table": changes.table, "Summary": describe(changes, interval_days)}
+    table_file.write_text(json.dumps(found), encoding="utf-8")
+    return images, table_file
+
+
+@step("figure")
+def change_figure_step(
+    folder: Path, images: Mapping[str, str], table_file: Path, names: tuple[str, str]
+) -> Path:
+    """Draw both visits side by side where lesions changed; the earlier one's name is first."""
+    from msnmo_bids.reports.figures import change_figure
+
+    table = json.loads(table_file.read_text(encoding="utf-8"))["Table"]
+    out = folder / "changes.svg"
+    change_figure({kind: Path(path) for kind, path in images.items()}, table, names, out)
+    return out
+
+
+@step("out_files", again=True)
+def write_changes_step(
+    folder: Path,
+    comparison: Comparison,
+    output_dir: Path,
+    method: Mapping[str, Any],
+    methods_text: str,
+    images: Mapping[str, str],
+    table_file: Path,
+    figure: Path,
+) -> list[str]:
+    """Write all about the change between two visits, the record last."""
+    found = json.loads(table_file.read_text(encoding="utf-8"))
+    results = ChangeResults(
+        images={kind: Path(path) for kind, path in images.items()},
+        table=found["Table"],
+        figure=figure,
+        summary={**found["Summary"], "Methods": methods_text},
+    )
+    return write_changes(comparison, results, output_dir=output_dir, method=method)

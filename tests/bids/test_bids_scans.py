@@ -237,33 +237,6 @@ def test_a_filter_with_an_unknown_entity(make_dataset):
         find_scans(make_dataset(*THREE), filters={"acquisitoin": "3d"})
 
 
-def test_a_database_serves_other_participants(make_dataset, tmp_path):
-    root = make_dataset(*THREE)
-    database = tmp_path / "db"
-    assert len(find_scans(root, participants=["01"], database_dir=database).scans) == 2
-    assert len(find_scans(root, participants=["02"], database_dir=database).scans) == 1
-
-
-def test_an_old_database_is_named_with_what_it_does_not_know(make_dataset, tmp_path, caplog):
-    root = make_dataset(*THREE)
-    find_scans(root, database_dir=tmp_path / "db")
-    assert caplog.text == ""
-    make_dataset("sub-09/anat/sub-09_FLAIR.nii.gz")
-    (root / THREE[2]).unlink()
-    selection = find_scans(root, database_dir=tmp_path / "db")
-    assert [scan.relative for scan in selection.scans] == sorted(THREE[:2])
-    old, gone = (record.getMessage() for record in caplog.records)
-    assert "old: sub-09/anat/sub-09_FLAIR.nii.gz not in it and left out. Remove the folder" in old
-    assert f"{THREE[2]} gone from the data set" in gone
-    assert "09" not in selection.without_flair  # it has one
-
-
-def test_a_database_of_another_data_set(make_dataset, tmp_path):
-    find_scans(make_dataset(*THREE), database_dir=tmp_path / "db")
-    with pytest.raises(UsageError, match="another data set"):
-        find_scans(make_dataset(*THREE, name="other"), database_dir=tmp_path / "db")
-
-
 def test_relative_input_folder(make_dataset, monkeypatch):
     root = make_dataset(*THREE)
     monkeypatch.chdir(root.parent)

@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[2]
         (["--skip_bids_validation"], "skip_bids_validation", True),
         (["--skip-bids-validator"], "skip_bids_validation", True),
         (["--skip_bids_validator"], "skip_bids_validation", True),
-        (["--bids-database-dir", "db"], "bids_database_dir", Path("db")),
         (["--nprocs", "3"], "nprocs", 3),
         (["--n-cpus", "3"], "nprocs", 3),
         (["--n_cpus", "3"], "nprocs", 3),

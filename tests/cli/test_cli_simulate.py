@@ -5,51 +5,36 @@ from __future__ import annotations
 import pytest
 
 from msnmo_bids.cli import simulate
-from msnmo_bids.errors import ExitCode, UsageError
+from msnmo_bids.errors import ExitCode
 
 
 @pytest.mark.parametrize(
-    ("text", "participants", "expected"),
+    ("text", "expected"),
     [
-        ("MS,NMOSD", None, ("MS", "NMOSD")),
-        ("MS,NMOSD", 3, ("MS", "NMOSD", "MS")),
-        ("HC", 2, ("HC", "HC")),
-        ("MS:2, HC:1", None, ("MS", "MS", "HC")),
-        ("MS:1,NMOSD:1", 2, ("MS", "NMOSD")),
+        ("MS,NMOSD", ("MS", "NMOSD")),
+        ("HC", ("HC",)),
+        ("MS:2, HC:1", ("MS", "MS", "HC")),
+        ("MS:2,HC", ("MS", "MS", "HC")),
     ],
 )
-def test_diagnoses(text, participants, expected):
-    assert simulate.parse_diagnoses(text, participants) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "participants", "problem"),
-    [
-        ("MS,MOGAD", None, "unknown diagnosis 'MOGAD'"),
-        ("", None, "unknown diagnosis ''"),
-        ("MS:0", None, "no number above 0"),
-        ("MS:x", None, "no number above 0"),
-        ("MS:", None, "no number above 0"),
-        ("MS:2,HC", None, "some names only"),
-        ("MS:2", 3, "has 2 people, --participants 3"),
-    ],
-)
-def test_contradictions(text, participants, problem):
-    with pytest.raises(UsageError, match=problem):
-        simulate.parse_diagnoses(text, participants)
+def test_diagnoses(text, expected):
+    assert simulate.one_each(text) == expected
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--participants", "0"], "'0' is not a whole number of 1 or more"),
         (["--sessions", "0"], "'0' is not a whole number of 1 or more"),
         (["--sessions", "2,0"], "'0' is not a whole number of 1 or more"),
         (["--load", "80"], "'80' is not a number from 0 to 70"),
         (["--n-cpus", "0"], "'0' is not a whole number of 1 or more"),
         (["--typicality", "1.5"], "'1.5' is not a number from 0 to 1"),
         (["--seed", "-1"], "'-1' is not a whole number of 0 or more"),
-        (["--diagnosis", "MS:2", "--participants", "3"], "--diagnosis has 2 people"),
+        (["--diagnosis", "MS,MOGAD"], "unknown diagnosis 'MOGAD' (there are MS, NMOSD, SVD, HC)"),
+        (["--diagnosis", ""], "unknown diagnosis ''"),
+        (["--diagnosis", "MS:0"], "'MS:0' has no number above 0"),
+        (["--diagnosis", "MS:x"], "'MS:x' has no number above 0"),
+        (["--diagnosis", "MS:"], "'MS:' has no number above 0"),
     ],
 )
 def test_usage(tmp_path, capsys, arguments, problem):

@@ -119,9 +119,7 @@ def test_check_mask_flags(save, zoom, flags):
     mask = ball(8)
     affine = np.diag([zoom, zoom, zoom, 1.0])
     path = save(mask.astype(np.uint8), affine)
-    report = check_mask(path, path)
-    assert report["BrainVolume"] == pytest.approx(volume_ml(mask, zoom), abs=0.06)
-    assert report["Flags"] == flags
+    assert check_mask(path, path) == flags
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_check_mask_of_an_empty_mask(save):
 def test_check_mask_sees_a_cut_brain(save):
     cut = ball(8, centre=(12, 14, 20))
     path = save(cut.astype(np.uint8), np.diag([8.0, 8.0, 8.0, 1.0]))
-    assert check_mask(path, path)["Flags"] == ["partial_coverage"]
+    assert check_mask(path, path) == ["partial_coverage"]
 
 
 def test_check_mask_refuses_another_grid(save):

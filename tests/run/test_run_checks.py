@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids import validator as bids_validator
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.run import checks
 
 SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
 SKIP = "--skip-bids-validation"
@@ -197,8 +197,8 @@ class Validator:
             self.commands.append(command)
             return subprocess.CompletedProcess(command, 16, stdout=json.dumps(answer), stderr="")
 
-        monkeypatch.setattr(bids_validator, "find_validator", lambda: "validator")
-        monkeypatch.setattr(bids_validator.subprocess, "run", run)
+        monkeypatch.setattr(checks, "find_validator", lambda: "validator")
+        monkeypatch.setattr(checks.subprocess, "run", run)
 
 
 def issue(location: str, code: str = "BAD", severity: str = "error") -> dict:
@@ -241,14 +241,14 @@ def test_validation_can_be_skipped(call, fake, raw, out, monkeypatch):
 
 
 def test_missing_validator(call, fake, raw, out, monkeypatch):
-    monkeypatch.setattr(bids_validator, "find_validator", lambda: None)
+    monkeypatch.setattr(checks, "find_validator", lambda: None)
     result = call(raw, out, "participant")
     assert result.code == 0
     assert "WARNING: The BIDS validator" in result.text
 
 
 def test_the_real_validator(call, fake, raw, out, tmp_path):
-    if bids_validator.find_validator() is None:
+    if checks.find_validator() is None:
         pytest.skip("bids-validator-deno is not installed in this environment")
     bad = raw / "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz"
     bad.write_text("no image")
@@ -323,14 +323,6 @@ def test_a_place_of_the_group_level_that_cannot_be_written(call, fake, raw, out)
     (out / "phenotype").touch()
     assert call(raw, out, "group").code == 73
     assert fake.group == []
-
-
-def test_a_database_is_not_made_in_the_input(call, fake, raw, out):
-    before = sorted(raw.rglob("*"))
-    result = call(raw, out, "participant", SKIP, "--bids-database-dir", raw / "code" / "db")
-    assert result.code == 64
-    assert "the pybids database is in the input" in result.text
-    assert sorted(raw.rglob("*")) == before
 
 
 def test_default_work_folder_is_never_the_output(call, fake, raw):

@@ -5,8 +5,7 @@ import logging
 
 import pytest
 
-from msnmo_bids.run.progress import ERASE_LINE, Progress
-from msnmo_bids.run.session import ConsoleHandler
+from msnmo_bids.run.session import ERASE_LINE, ConsoleHandler, Progress
 from msnmo_bids.text import duration
 
 NAMES = {f"scan_{number}_wf": f"sub-{number}" for number in range(4)}

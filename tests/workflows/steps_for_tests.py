@@ -11,64 +11,48 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec, traits
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.interfaces.base import StepInterface
+from msnmo_bids.workflows.nodes import step
 
 
-class _ActInputSpec(BaseInterfaceInputSpec):
-    given = traits.Any()
-    act = traits.Str("pass", usedefault=True)
-    prefix = traits.Str()
-    native_file = traits.Str()
-    use_gpu = traits.Bool(False, usedefault=True)
-
-
-class _ActOutputSpec(TraitedSpec):
-    pid = traits.Int()
-
-
-class Act(StepInterface):
-    input_spec = _ActInputSpec
-    output_spec = _ActOutputSpec
-
-    def _compute(self, folder: Path) -> dict[str, Any]:
-        match self.inputs.act:
-            case "bad":
-                raise BadInputError("4D image", file=folder / "flair.nii", remedy="Keep one volume")
-            case "bug":
-                raise ZeroDivisionError("one line\nand another")
-            case "die":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "exit":
-                os._exit(3)
-            case "hang":
-                child = subprocess.Popen(["sleep", "600"])
-                (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
-                time.sleep(600)
-            case "locked":
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/work")
-            case "full":
-                raise RuntimeError("I/O error: No space left on device (os error 28)")  # as of Rust
-            case "memory":
-                raise MemoryError
-            case "unpicklable":
-                return {"pid": os.getpid(), "more": lambda: None}
-            case "note":
-                note = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid()}
-                (folder / "note.json").write_text(json.dumps(note))
-            case "work":
-                block = b"1" * 200_000_000
-                until = time.process_time() + 0.2
-                while time.process_time() < until:
-                    pass
-                del block
-            case "pass":
+@step("pid")
+def act_step(folder: Path, given: Any = None, act: str = "pass", use_gpu: bool = False) -> Any:
+    match act:
+        case "bad":
+            raise BadInputError("4D image", file=folder / "flair.nii", remedy="Keep one volume")
+        case "bug":
+            raise ZeroDivisionError("one line\nand another")
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "hang":
+            child = subprocess.Popen(["sleep", "600"])
+            (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
+            time.sleep(600)
+        case "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/work")
+        case "full":
+            raise RuntimeError("I/O error: No space left on device (os error 28)")  # as of Rust
+        case "memory":
+            raise MemoryError
+        case "unpicklable":
+            return lambda: None
+        case "note":
+            note = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid()}
+            (folder / "note.json").write_text(json.dumps(note))
+        case "work":
+            block = b"1" * 200_000_000
+            until = time.process_time() + 0.2
+            while time.process_time() < until:
                 pass
-        return {"pid": os.getpid()}
+            del block
+        case "pass":
+            pass
+    return os.getpid()
 
 
 def workflow_of(tmp_path: Path, acts: dict[str, str], last: dict[str, str] | None = None) -> Any:
@@ -77,9 +61,11 @@ def workflow_of(tmp_path: Path, acts: dict[str, str], last: dict[str, str] | Non
     subject = pe.Workflow(name="single_subject_wf")
     for scan, act in acts.items():
         inner = pe.Workflow(name=f"scan_{scan}_wf")
-        conform = pe.Node(Act(act=act), name="conform")
+        conform = pe.Node(act_step(act=act), name="conform")
         end = pe.Node(
-            Act(prefix=scan, native_file=f"/raw/{scan}.nii", act=(last or {}).get(scan, "pass")),
+            act_step(
+                prefix=scan, native_file=f"/raw/{scan}.nii", act=(last or {}).get(scan, "pass")
+            ),
             name="write_derivatives",
         )
         outputnode = pe.Node(IdentityInterface(fields=["pid"]), name="outputnode")

@@ -16,10 +16,10 @@ import pytest
 from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict
-from msnmo_bids.interfaces.preprocessing import Conform, DeepBET, N4AntsPyX
 from msnmo_bids.workflows.execution import Failure, run_workflow
+from msnmo_bids.workflows.lesions import classify_step, network_step
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, warm
+from msnmo_bids.workflows.preprocessing import conform_step, deepbet_step, n4_antspyx_step
 from msnmo_bids.workflows.resources import Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
@@ -162,10 +162,12 @@ def test_a_step_goes_to_the_worker_that_has_its_library():
     plugin = WorkerPoolPlugin({"n_procs": 3})
     idle = [
         SimpleNamespace(busy=False, alive=True, gpu=None, history={name})
-        for name in ("Conform", warm(DeepBET()), warm(N4AntsPyX()))
+        for name in ("conform_step", warm(deepbet_step()), warm(n4_antspyx_step()))
     ]
     plugin._workers = list(idle)
-    for step, worker in ((Predict(), 1), (ClassifyLesions(), 1), (N4AntsPyX(), 2), (Conform(), 0)):
+    for step, worker in (
+        (network_step(), 1), (classify_step(), 1), (n4_antspyx_step(), 2), (conform_step(), 0),
+    ):  # fmt: skip
         assert plugin._free_worker(warm(step), None) is idle[worker]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -17,19 +16,14 @@ from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.bias import ITK_THREADS, N4_THREADS
 from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
-from msnmo_bids.workflows.preprocessing import (
-    ants_version,
-    init_bias_correction_wf,
-    init_skull_strip_wf,
-)
-from msnmo_bids.workflows.provenance import run_record
-from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf
+from msnmo_bids.workflows.preprocessing import ants_version, init_preprocessing_wf
+from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf, run_record
 from msnmo_bids.workflows.steps import STEP_NAMES, step_name
 
 COMMON = {
     "preprocessing_wf.conform",
-    "preprocessing_wf.skull_strip_wf.brain_mask",
-    "preprocessing_wf.bias_correction_wf.apply_mask",
+    "preprocessing_wf.brain_mask",
+    "preprocessing_wf.apply_mask",
     "lesion_wf.to_cube",
     "lesion_wf.network",
     "lesion_wf.regions",
@@ -60,21 +54,9 @@ def steps_of(workflow, scan="single_subject_01_wf.scan_sub_01_wf"):
 @pytest.mark.parametrize(
     ("skull_strip", "bias_correction", "nodes"),
     [
-        (
-            "bet",
-            "ants",
-            {"skull_strip_wf.bet", "bias_correction_wf.shrink", "bias_correction_wf.n4"},
-        ),
-        (
-            "deepbet",
-            "antspyx",
-            {
-                "skull_strip_wf.deepbet",
-                "bias_correction_wf.shrink",
-                "bias_correction_wf.n4_antspyx",
-            },
-        ),
-        ("skip", "skip", {"skull_strip_wf.foreground"}),
+        ("bet", "ants", {"bet", "shrink", "n4"}),
+        ("deepbet", "antspyx", {"deepbet", "shrink", "n4_antspyx"}),
+        ("skip", "skip", {"foreground"}),
     ],
 )
 def test_nodes_by_tool(make_scan, settings, weights, tmp_path, skull_strip, bias_correction, nodes):
@@ -89,9 +71,9 @@ def test_a_scan_without_skull_is_not_stripped_again(make_scan, settings, weights
     workflow = build(scans, replace(settings, skull_strip="deepbet"), weights, tmp_path)
     first = steps_of(workflow)
     second = steps_of(workflow, "single_subject_02_wf.scan_sub_02_wf")
-    assert "preprocessing_wf.skull_strip_wf.foreground" in first
-    assert "preprocessing_wf.skull_strip_wf.deepbet" not in first
-    assert "preprocessing_wf.skull_strip_wf.deepbet" in second
+    assert "preprocessing_wf.foreground" in first
+    assert "preprocessing_wf.deepbet" not in first
+    assert "preprocessing_wf.deepbet" in second
 
 
 @pytest.mark.parametrize("tool", ["bet", "deepbet"])
@@ -234,87 +216,86 @@ def test_lesions_are_classified_by_a_node_of_its_own(
     assert set(CITATION.findall(text)) <= set(bibliography())
 
 
-@pytest.mark.parametrize("init", [init_skull_strip_wf, init_bias_correction_wf])
-def test_an_unknown_tool_is_an_error(init):
+@pytest.mark.parametrize("step", ["skull_strip", "bias_correction"])
+def test_an_unknown_tool_is_an_error(make_scan, settings, step):
     with pytest.raises(ValueError, match="unknown tool 'scissors'"):
-        init(tool="scissors")
+        init_preprocessing_wf(scan=make_scan(), settings=replace(settings, **{step: "scissors"}))
 
 
-def image_file(folder: Path, data: np.ndarray, name: str) -> Path:
-    path = folder / name
-    nib.save(nib.Nifti1Image(data, AFFINE), path)
-    return path
-
-
-def test_bet_runs_as_the_stock_node(tmp_path, doubles):
-    workflow = init_skull_strip_wf(tool="bet", bet_frac=0.4)
-    assert type(workflow.get_node("bet").interface) is fsl.BET
+def prepared(scan, settings, tmp_path, **change):
+    """Run the preprocessing of a scan; return what its nodes gave, by their names."""
+    workflow = init_preprocessing_wf(scan=scan, settings=replace(settings, **change))
     workflow.base_dir = str(tmp_path)
     workflow.config["execution"] = {"crashdump_dir": str(tmp_path)}
-    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, head(), "flair_ras.nii"))
-    graph = workflow.run()
+    nodes = {node.name: node for node in workflow.run().nodes()}
+    return nodes, {name: node.result.outputs for name, node in nodes.items()}
+
+
+def test_bet_runs_as_the_stock_node(make_scan, settings, tmp_path, doubles):
+    nodes, outputs = prepared(make_scan(), settings, tmp_path, skull_strip="bet", bet_frac=0.4)
+    assert type(nodes["bet"].interface) is fsl.BET
     [words] = doubles()
     assert words[0] == "bet"
     assert words[1].endswith("flair_ras.nii")
     assert words[2].endswith("flair_ras_brain.nii.gz")
     assert words[3:] == ["-f", "0.40", "-m"]
-    [checked] = [node for node in graph if node.name == "brain_mask"]
-    outputs = checked.result.outputs
-    assert outputs.tool["Tool"] == "FSL BET"
-    assert outputs.tool["Settings"] == {"frac": 0.4}
-    mask = nib.load(outputs.mask_file)
+    assert outputs["brain_mask"].tool["Tool"] == "FSL BET"
+    assert outputs["brain_mask"].tool["Settings"] == {"frac": 0.4}
+    mask = nib.load(outputs["brain_mask"].mask_file)
     assert mask.get_data_dtype() == np.uint8
     assert np.array_equal(mask.affine, AFFINE)
     assert 0.15 < np.asarray(mask.dataobj).mean() < 0.35
 
 
 @pytest.mark.parametrize("tool", ["bet", "deepbet"])
-def test_a_tool_does_not_strip_what_came_without_a_skull(tmp_path, doubles, tool):
+def test_a_tool_does_not_strip_what_came_without_a_skull(
+    make_scan, settings, tmp_path, doubles, tool
+):
     """The mask is all that is there, which no tool would find."""
-    workflow = init_skull_strip_wf(tool=tool)
-    workflow.base_dir = str(tmp_path)
-    image = np.where(head() > 5, 100, 0).astype(np.float32)
-    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, image, "flair_ras.nii"))
-    workflow.inputs.inputnode.stripped = True
-    graph = workflow.run()
-    [checked] = [node for node in graph if node.name == "brain_mask"]
-    outputs = checked.result.outputs
-    assert outputs.tool["Tool"] == FOREGROUND_TOOL
-    assert np.array_equal(nib.load(outputs.mask_file).get_fdata() > 0, image > 0)
+    image = np.where(head() > 50, 100, 0).astype(np.float32)
+    _, outputs = prepared(make_scan(data=image), settings, tmp_path, skull_strip=tool)
+    assert outputs["conform"].stripped
+    assert outputs["brain_mask"].tool["Tool"] == FOREGROUND_TOOL
+    assert np.array_equal(nib.load(outputs["brain_mask"].mask_file).get_fdata() > 0, image > 0)
 
 
-def test_the_version_of_bet_is_fsls_own(tmp_path, monkeypatch):
+def test_the_version_of_bet_is_fsls_own(make_scan, settings, tmp_path, monkeypatch):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "fslversion").write_text("6.0.7.9:abcdef\n")
     monkeypatch.setenv("FSLDIR", str(tmp_path))
-    tool = init_skull_strip_wf(tool="bet").get_node("brain_mask").inputs.tool
-    assert tool["Version"] == "6.0.7.9"
+    workflow = init_preprocessing_wf(
+        scan=make_scan(), settings=replace(settings, skull_strip="bet")
+    )
+    assert workflow.get_node("brain_mask").inputs.tool["Version"] == "6.0.7.9"
 
 
 @pytest.mark.parametrize(("sloppy", "levels", "grid_mm"), [(False, 4, 4.0), (True, 2, 8.0)])
-def test_n4_runs_as_the_stock_node(tmp_path, doubles, sloppy, levels, grid_mm):
-    workflow = init_bias_correction_wf(tool="ants", sloppy=sloppy)
-    assert type(workflow.get_node("n4").interface) is ants.N4BiasFieldCorrection
-    given = workflow.get_node("n4").inputs.environ
-    assert given[ITK_THREADS] == str(N4_THREADS)
-    workflow.base_dir = str(tmp_path)
-    workflow.config["execution"] = {"crashdump_dir": str(tmp_path)}
-    image, mask = head(), (head() > 50).astype(np.uint8)
-    workflow.inputs.inputnode.in_file = str(image_file(tmp_path, image, "flair_ras.nii"))
-    workflow.inputs.inputnode.mask_file = str(image_file(tmp_path, mask, "mask.nii"))
-    graph = workflow.run()
+def test_n4_runs_as_the_stock_node(make_scan, settings, tmp_path, doubles, sloppy, levels, grid_mm):
+    change = {"bias_correction": "ants", "sloppy": sloppy}
+    nodes, outputs = prepared(make_scan(), settings, tmp_path, **change)
+    assert type(nodes["n4"].interface) is ants.N4BiasFieldCorrection
+    assert nodes["n4"].inputs.environ[ITK_THREADS] == str(N4_THREADS)
     [words] = doubles()
     at = words.index("--convergence")
     iterations = "50x50x50x50," if levels == 4 else "20x10,"
     assert words[at : at + 5] == ["--convergence", "[", iterations, "1e-07", "]"]
     assert words[words.index("--shrink-factor") + 1] == "1"
-    assert workflow.get_node("shrink").inputs.grid_mm == grid_mm
-    assert workflow.get_node("outputnode").inputs.tool["Settings"]["grid_mm"] == grid_mm
+    assert nodes["shrink"].inputs.grid_mm == grid_mm
+    workflow = init_preprocessing_wf(scan=make_scan(), settings=replace(settings, **change))
+    tool = workflow.get_node("outputnode").inputs.bias_correction
+    assert tool["Settings"]["grid_mm"] == grid_mm
     assert words[words.index("--mask-image") + 1].endswith("mask_coarse.nii")
     assert words[words.index("-d") + 1] == "3"
-    [applied] = [node for node in graph if node.name == "apply_mask"]
-    corrected = nib.load(applied.result.outputs.out_file)
-    assert np.allclose(corrected.get_fdata(), image / 2 * mask, atol=1e-3)
+    image, mask, corrected = (
+        nib.load(file).get_fdata()
+        for file in (
+            outputs["conform"].out_file,
+            outputs["brain_mask"].mask_file,
+            outputs["apply_mask"].out_file,
+        )
+    )
+    assert 0 < mask.mean() < 1
+    assert np.allclose(corrected, image / 2 * mask, atol=1e-3)
 
 
 def test_ants_tells_its_version_itself(doubles, monkeypatch):

@@ -20,13 +20,16 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.diagnosis import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import write_like
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform
+from msnmo_bids.workflows.nodes import write_like
 
 CLASSES = ("MS", "NMOSD")
 THRESHOLD, MINIMUM = 0.3, 700.0  # two voxels of 7 mm are too small, three are not
+TOOL = {"Tool": "none", "Version": "n/a", "Settings": {}}
 PROVENANCE: dict[str, Any] = {
+    "SkullStripping": TOOL,
+    "BiasCorrection": TOOL,
     "Threshold": THRESHOLD,
     "MinimumLesionVolume": MINIMUM,
     "Model": {"Name": "tiny", "Version": "0", "SHA256": "0" * 64, "TrainedOn": []},
@@ -36,7 +39,6 @@ PROVENANCE: dict[str, Any] = {
     "Flags": ["weights_simulated_only"],
 }
 PROBABILITIES = {"MS": 0.123456789, "NMOSD": 1 - 0.123456789}
-TOOL = {"Tool": "none", "Version": "n/a", "Settings": {}}
 
 
 def _rotation(degrees: float) -> np.ndarray:
@@ -119,8 +121,8 @@ def results_for(
         "lesion_mask": found.mask,
         "lesion_probability": found.probability,
         "lesion_labels": found.labels,
-        "MS": rng.normal(0, 1, image.shape).astype(np.float32),
-        "NMOSD": rng.normal(0, 1, image.shape).astype(np.float32),
+        "cam_MS": rng.normal(0, 1, image.shape).astype(np.float32),
+        "cam_NMOSD": rng.normal(0, 1, image.shape).astype(np.float32),
     }
     files = {name: write_like(a, flair, folder / f"{name}.nii") for name, a in arrays.items()}
     figure = folder / "lesions.svg"
@@ -132,17 +134,13 @@ def results_for(
         "Regions": {"deep": {"Count": len(table), "Volume": 1.23456789}},
     }
     results = ScanResults(
-        preproc=flair,
-        cams={name: files.pop(name) for name in CLASSES},
+        images={"preproc": flair, **files},
         table=table,
         summary=summary,
         decision=decide(PROBABILITIES, lesions=len(table), quality=quality),
-        skull_stripping=TOOL,
-        bias_correction=TOOL,
         quality=quality,
         figures={"lesions": figure},
         flags=("thick_slices",),
-        **files,
     )
     return results, brain
 

@@ -10,8 +10,16 @@ import pytest
 from scipy import ndimage
 
 from msnmo_bids.lesions.regions import load_atlas
-from msnmo_bids.quality.limits import AMBER, GREEN, LEVELS, LIMITS, RED
-from msnmo_bids.quality.measures import QualityImages, atlas_coverage, quality
+from msnmo_bids.quality import (
+    AMBER,
+    GREEN,
+    LEVELS,
+    LIMITS,
+    RED,
+    QualityImages,
+    atlas_coverage,
+    quality,
+)
 
 SHAPE, ZOOMS = (48, 56, 44), (3.0, 3.0, 3.0)
 WHITE, CORTEX, FLUID = 100.0, 108.0, 35.0

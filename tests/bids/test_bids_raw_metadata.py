@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.bids.raw_tables import Tables
+from msnmo_bids.bids.raw_metadata import Tables
 from msnmo_bids.text import merged
 
 SCAN = "sub-01/ses-02/anat/sub-01_ses-02_FLAIR.nii.gz"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,6 @@ import pytest
 import torch
 
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
-from msnmo_bids.interfaces.base import (
-    FAILURE_FILE,
-    load_array,
-    read_failure,
-    write_failure,
-    write_like,
-)
-from msnmo_bids.interfaces.lesions import ClassifyLesions, Predict, SegmentLesions, _checked
-from msnmo_bids.interfaces.preprocessing import BrainMask, Conform
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model.calibration import Calibration
@@ -27,6 +19,16 @@ from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
 from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
+from msnmo_bids.workflows.lesions import _checked, classify_step, network_step, segment_step
+from msnmo_bids.workflows.nodes import (
+    FAILURE_FILE,
+    load_array,
+    read_failure,
+    step,
+    write_failure,
+    write_like,
+)
+from msnmo_bids.workflows.preprocessing import brain_mask_step, conform_step
 
 
 def test_a_failure_survives_in_the_folder(tmp_path):
@@ -42,6 +44,33 @@ def test_a_broken_failure_file_is_no_failure(tmp_path, content):
     if content is not None:
         (tmp_path / FAILURE_FILE).write_text(content)
     assert read_failure(tmp_path) is None
+
+
+@step("out", "number", again=True)
+def halve(folder: Path, image: Path, factor: float, other: Path | None = None, num_threads=1):
+    return {"a": folder / image.name}, factor / 2 if other is None else num_threads
+
+
+def test_a_function_becomes_a_node(tmp_path):
+    (tmp_path / "a.nii").touch()
+    node = pickle.loads(pickle.dumps(halve(image=str(tmp_path / "a.nii"), factor=3.0)))
+    assert node.always_run
+    outputs = node.run(cwd=str(tmp_path)).outputs
+    assert (outputs.out, outputs.number) == ({"a": str(tmp_path / "a.nii")}, 1.5)
+    with pytest.raises(ValueError, match="requires a value for input 'factor'"):
+        halve(image=str(tmp_path / "a.nii")).run(cwd=str(tmp_path))
+
+
+def test_the_cache_looks_into_files_and_passes_over_threads(tmp_path):
+    def fingerprint(**inputs):
+        return halve(image=str(tmp_path / "a.nii"), **inputs).inputs.get_hashval()[1]
+
+    (tmp_path / "a.nii").touch()
+    before = fingerprint(factor=3.0)
+    assert fingerprint(factor=3.0, num_threads=2) == before
+    assert fingerprint(factor=2.0) != before
+    (tmp_path / "a.nii").write_text("changed")
+    assert fingerprint(factor=3.0) != before
 
 
 @pytest.fixture
@@ -61,14 +90,14 @@ def measured(tmp_path):
     def run(probability, cams, **criteria):
         np.save(tmp_path / "probability.npy", probability)
         np.save(tmp_path / "cams.npy", cams)
-        node = SegmentLesions(
+        node = segment_step(
             in_file=tmp_path / "flair.nii", mask_file=tmp_path / "mask.nii",
             transform_file=tmp_path / "transform.json",
             probability_file=tmp_path / "probability.npy", cam_file=tmp_path / "cams.npy",
             region_file=tmp_path / "regions.npy", mni_file=tmp_path / "to_mni.npy",
             class_names=["MS", "NMOSD"], **criteria,
         )  # fmt: skip
-        outputs = node._compute(tmp_path)
+        outputs = node.compute(tmp_path)
         table = json.loads(Path(outputs["table_file"]).read_text())
         maps = [outputs[f"{name}_file"] for name in ("probability", "lesion", "label")]
         return [np.asarray(nib.load(file).dataobj) for file in maps], table
@@ -99,7 +128,7 @@ def test_what_the_network_says_is_written(measured, tmp_path):
     save_weights(tmp_path / "joint", joint, WeightsMetadata("joint", "1", cube_shape=(32,) * 3))
     np.save(tmp_path / "cube.npy", measured.cube)
     weights = [str(tmp_path / "joint.safetensors")]
-    outputs = Predict(cube_file=tmp_path / "cube.npy", weights=weights)._compute(tmp_path)
+    outputs = network_step(cube_file=tmp_path / "cube.npy", weights=weights).compute(tmp_path)
     with torch.no_grad():
         own = joint(torch.from_numpy(measured.cube)[None, None])
     scores = [outputs["class_probabilities"][name] for name in joint.config.classes]
@@ -114,8 +143,9 @@ def test_what_the_network_says_is_written(measured, tmp_path):
     np.testing.assert_allclose(maps[0], written.probability, atol=1 / 4096)
     assert (maps[1] != written.mask).mean() < 0.001  # a voxel at the threshold may differ
     assert 0 < written.mask.mean() < 0.5
-    only = Predict(cube_file=tmp_path / "cube.npy", weights=weights, classify=False)
-    assert set(only._compute(tmp_path)) == {"probability_file", "distance"}
+    only = network_step(cube_file=tmp_path / "cube.npy", weights=weights, classify=False)
+    known = {name for name, value in only.compute(tmp_path).items() if value is not None}
+    assert known == {"probability_file"}
 
 
 def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
@@ -133,13 +163,13 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
     for first in (6, 13, 20):
         probability[first : first + 3 + first // 10, 10:14, 12:16] = 0.9
     measured(probability, np.zeros((2, 32, 32, 32)), threshold=0.5, min_volume=0.0)
-    node = ClassifyLesions(
+    node = classify_step(
         weights=[tmp_path / "tiny.safetensors"],
         **{f"{name}_file": tmp_path / file for name, file in (
             ("descriptor", "descriptors.npy"), ("label", "label.nii"), ("table", "lesions.json"))},
     )  # fmt: skip
     rows = torch.from_numpy(np.load(tmp_path / "descriptors.npy"))
-    outputs = node._compute(tmp_path)
+    outputs = node.compute(tmp_path)
     content = json.loads(Path(outputs["table_file"]).read_text())
     table, margin = content["Table"], content["Summary"]["Margin"]
     assert len(table) == len(rows) == 3
@@ -192,7 +222,7 @@ def test_a_broken_link_reaches_the_check(tmp_path):
     link = tmp_path / "sub-01_FLAIR.nii.gz"
     link.symlink_to(".git/annex/objects/nowhere")
     with pytest.raises(BadInputError, match="datalad get"):
-        Conform(in_file=str(link)).run(cwd=str(tmp_path))
+        conform_step(in_file=str(link)).run(cwd=str(tmp_path))
     assert "datalad get" in str(read_failure(tmp_path))
 
 
@@ -201,8 +231,8 @@ def test_a_missing_skull_is_noticed_if_nobody_said(tmp_path, look, noticed):
     distance = np.linalg.norm(np.indices((32, 32, 32)) - 15.5, axis=0)
     brain = np.where(distance < 14, 100 + distance, 0).astype(np.float32)
     nib.save(nib.Nifti1Image(brain, np.diag([5.0, 5.0, 5.0, 1.0])), tmp_path / "flair.nii")
-    node = Conform(in_file=str(tmp_path / "flair.nii"), look_for_skull=look)
-    outputs = node._compute(tmp_path)
+    node = conform_step(in_file=str(tmp_path / "flair.nii"), look_for_skull=look)
+    outputs = node.compute(tmp_path)
     assert outputs["stripped"] == noticed
     assert (STRIPPED_BEFORE in outputs["info"]["flags"]) == noticed
 
@@ -211,7 +241,7 @@ def test_a_mask_without_a_brain_is_refused(tmp_path):
     for name, array in {"image": np.ones((20, 20, 20)), "mask": np.zeros((20, 20, 20))}.items():
         image = nib.Nifti1Image(array.astype(np.float32), np.diag([8, 8, 8, 1]))
         nib.save(image, tmp_path / f"{name}.nii")
-    node = BrainMask(
+    node = brain_mask_step(
         in_file=str(tmp_path / "image.nii"), mask_file=str(tmp_path / "mask.nii"), tool={"a": 1}
     )
     with pytest.raises(BadInputError, match="skull stripping failed"):

@@ -1,15 +1,17 @@
-"""What the tables of a data set say of a scan: the nearest table that says something wins."""
+"""What tables and sidecars of a data set say of a scan: the nearest that says something wins."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from msnmo_bids.bids.dataset import subject_folders
-from msnmo_bids.bids.text_files import Row, read_tsv
+from msnmo_bids.bids.text_files import Row, read_json, read_tsv
 from msnmo_bids.text import Note
 
 #: What stands for a value that lacks, besides dashes; in lower case.
@@ -19,6 +21,17 @@ KEYS = frozenset({"participant_id", "session_id", "filename"})
 #: Columns by which ``participants.tsv`` has a row per session, where it has.
 _SESSION_COLUMNS = ("session_id", "session")
 PARTICIPANTS, SESSIONS, SCANS = "participants.tsv", "sessions.tsv", "scans.tsv"
+SIDECAR_SUFFIX = "FLAIR.json"
+#: The fields that the program uses, and what they must be.
+FIELDS: dict[str, type] = {
+    "SkullStripped": bool,
+    "MagneticFieldStrength": float,
+    "Manufacturer": str,
+    "ManufacturersModelName": str,
+}
+#: Manufacturer of the scans of ``msnmo-simulate``.
+SIMULATED = "Simulated"
+_TYPE_NAMES = {bool: "true or false", float: "a number", str: "a text"}
 
 
 class Rows:
@@ -27,16 +40,9 @@ class Rows:
     A row belongs to the folder of its label, with or without its prefix; else to the only one
     whose label differs in nothing but zeros before numbers, and in capitals.
 
-    Parameters
-    ----------
-    path : Path
-        The table; it may be missing.
-    kind : str
-        `PARTICIPANTS`, `SESSIONS` or `SCANS`.
-    about : str
-        The folder that the table belongs to, for notes; empty for ``participants.tsv``.
-    known : collection of str
-        Labels of the folders, or names of the images without extension.
+    The table at `path`, of a `kind` (`PARTICIPANTS`, `SESSIONS` or `SCANS`), may be missing.
+    `about` is the folder that it belongs to, for notes; `known` are the labels of the folders, or
+    the names of the images without extension.
     """
 
     def __init__(self, path: Path, kind: str, about: str, known: Collection[str]) -> None:
@@ -109,14 +115,9 @@ class Rows:
 
 
 class Tables:
-    """``scans.tsv``, ``sessions.tsv`` and ``participants.tsv``; each file is read once.
+    """``scans.tsv``, ``sessions.tsv`` and ``participants.tsv`` of a data set, each read once.
 
-    Parameters
-    ----------
-    root : Path
-        Root of the data set.
-    scans : iterable of str, optional
-        Images (POSIX paths from the root) besides those that are there.
+    `scans` are images (POSIX paths from the root) besides those that are there.
     """
 
     def __init__(self, root: Path, scans: Iterable[str] = ()) -> None:
@@ -130,11 +131,7 @@ class Tables:
         self._scans = cache(self._read_scans)
 
     def value(self, relative: str, column: str) -> str:
-        """Return what is known of a scan (POSIX path from the root); empty when no table says it.
-
-        The column of ``scans.tsv`` of its session or participant counts, else of ``sessions.tsv``,
-        else of ``participants.tsv``.
-        """
+        """Return what the nearest table says of a scan (POSIX path from the root); maybe empty."""
         session = _session(relative)
         found = (rows.value(name, column, session) for rows, name in self.sources(relative))
         return next(filter(None, found), "")
@@ -147,8 +144,7 @@ class Tables:
     def sources(self, relative: str) -> list[tuple[Rows, str]]:
         """Return the tables that a scan has a row in, or should have, and what names its row.
 
-        In this order: ``scans.tsv``, ``sessions.tsv``, ``participants.tsv``. ``scans.tsv`` is that
-        of the session, else of the participant.
+        The nearest is first; ``scans.tsv`` is that of the session, else of the participant.
         """
         subject, session = relative.split("/")[0], _session(relative)
         name = Path(relative).name.split(".")[0]
@@ -163,12 +159,8 @@ class Tables:
     def notes(self, scans: Iterable[str], columns: Collection[str]) -> list[Note]:
         """Say what in the tables could not be used for some scans; to be merged.
 
-        Parameters
-        ----------
-        scans : iterable of str
-            Images, POSIX paths from the root; their values have been asked for.
-        columns : collection of str
-            Columns that matter: a table without them is passed over, unless it cannot be read.
+        `scans` are POSIX paths from the root whose values have been asked for. A table without any
+        of `columns` is passed over, unless it cannot be read.
         """
         used: dict[Rows, list[str]] = {}
         for scan in scans:
@@ -207,8 +199,6 @@ _NEAREST_LAST = {PARTICIPANTS: 0, SESSIONS: 1, SCANS: 2}
 def cell(row: Row, column: str) -> str:
     """Return a cell; empty where the table has ``n/a``, a dash or no such column.
 
-    Examples
-    --------
     >>> cell({"site": " n/a "}, "site"), cell({"site": "-"}, "site"), cell({"site": "A  B"}, "site")
     ('', '', 'A B')
     """
@@ -219,8 +209,6 @@ def cell(row: Row, column: str) -> str:
 def label_of(text: str, kind: str) -> str:
     """Return the label or the image's name that a cell holds.
 
-    Examples
-    --------
     >>> label_of("sub-01", PARTICIPANTS), label_of("anat/sub-01_FLAIR.nii.gz", SCANS)
     ('01', 'sub-01_FLAIR')
     """
@@ -232,8 +220,6 @@ def label_of(text: str, kind: str) -> str:
 def spelling(label: str) -> str:
     """Return a label without what people spell differently.
 
-    Examples
-    --------
     >>> spelling("MS007"), spelling("ms7"), spelling("0")
     ('ms7', 'ms7', '0')
     """
@@ -241,16 +227,10 @@ def spelling(label: str) -> str:
 
 
 def match_labels(labels: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Match the labels of a table with the `known` ones of the folders.
+    """Return the `known` label of a folder by the table's, for those that match.
 
-    Returns
-    -------
-    dict of str to str
-        The folder's label by the table's: the same, or else the only one with its `spelling`, if no
-        other label of the table has that too.
+    It is the same, or else the only one with its `spelling`, if no other of the table has that too.
 
-    Examples
-    --------
     >>> match_labels(["1", "02", "3"], ["01", "02", "3", "03", "04"])
     {'02': '02', '3': '3', '1': '01'}
     >>> match_labels(["1"], ["01", "001"])
@@ -274,3 +254,98 @@ def _session(relative: str) -> str | None:
     """Return the label of a scan's session."""
     folder = relative.split("/")[1]
     return folder.removeprefix("ses-") if folder.startswith("ses-") else None
+
+
+class Sidecars:
+    """The FLAIR sidecars of a data set; each folder is listed once, each file is read once.
+
+    A sidecar applies to an image when it lies in the image's folder or above and all its entities
+    are the image's. The nearer one wins, and in one folder the one with more entities. What cannot
+    be read or used is left out: it must not stop the other scans.
+    """
+
+    def __init__(self, bids_dir: Path) -> None:
+        self.bids_dir = bids_dir
+        self._in_folder = cache(self._list)
+        self._content = cache(self._read)
+
+    def of(self, relative: str) -> dict[str, Any]:
+        """Return what all sidecars of an image (POSIX path) say; `FIELDS` have their types."""
+        metadata: dict[str, Any] = {}
+        for sidecar in self._that_apply(relative):
+            metadata |= self._content(sidecar)[0]
+        return metadata
+
+    def notes(self, relative: str) -> list[Note]:
+        """Return what a reader must know of an image's sidecars: faults, guesses, a simulation."""
+        return [
+            note for sidecar in self._that_apply(relative) for note in self._content(sidecar)[1]
+        ]
+
+    def _that_apply(self, relative: str) -> list[str]:
+        """Return the paths of an image's sidecars, the nearest last."""
+        folder, _, name = relative.rpartition("/")
+        parts = folder.split("/")
+        entities = set(name.split("_")[:-1])
+        found = []
+        for depth in range(len(parts) + 1):
+            sidecars = self._in_folder("/".join(parts[:depth]))
+            for theirs, sidecar in sorted(sidecars, key=lambda item: (len(item[0]), item[1])):
+                if theirs <= entities:
+                    found.append(sidecar)
+        return found
+
+    def _list(self, folder: str) -> list[tuple[frozenset[str], str]]:
+        """Return the entities and the path of each sidecar in a folder."""
+        return [
+            (frozenset(path.name.split("_")[:-1]), f"{folder}/{path.name}".lstrip("/"))
+            for path in (self.bids_dir / folder).glob(f"*{SIDECAR_SUFFIX}")
+            if path.name.split("_")[-1] == SIDECAR_SUFFIX
+        ]
+
+    def _read(self, sidecar: str) -> tuple[dict[str, Any], list[Note]]:
+        """Return what can be used of a sidecar, and what cannot."""
+        try:
+            content, found = read_json(self.bids_dir / sidecar)
+        except (OSError, ValueError, RecursionError) as error:
+            return {}, [Note(f"the sidecar cannot be read ({error}), ignored", sidecar)]
+        if not isinstance(content, dict):
+            what = "a list" if isinstance(content, list) else "a single value"
+            return {}, [Note(f"the sidecar holds {what}, not fields in braces: ignored", sidecar)]
+        for field in FIELDS.keys() & content.keys():
+            value, problem = as_type(content.pop(field), FIELDS[field])
+            found += [Note(f"{field} {problem}")] if problem else []
+            if value is not None:
+                content[field] = value
+        if content.get("Manufacturer") == SIMULATED:
+            found.append(Note("a simulated image, no person was scanned"))
+        return content, [Note(note.what, sidecar) for note in found]
+
+
+def as_type(value: Any, kind: type) -> tuple[Any, str]:
+    """Return a value of a JSON file as the type that it must have, if it can be read but one way.
+
+    That is None where it cannot be read as `kind` (``bool``, ``float`` or ``str``). With it comes
+    what is wrong and what was done; empty when nothing is.
+
+    >>> as_type("true", bool)
+    (True, 'is "true", not true or false: taken as true')
+    >>> as_type("perhaps", bool)
+    (None, 'is "perhaps", not true or false: ignored')
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or isinstance(value, kind) or (kind is float and number):
+        return value, ""
+    shown = json.dumps(value) if isinstance(value, str | int | float) else "a list or an object"
+    text = value.strip() if isinstance(value, str) else ""
+    meant: Any = None
+    if kind is bool:
+        meant = {"true": True, "false": False}.get(text.lower())
+        if number and value in (0, 1):
+            meant = bool(value)
+    elif kind is float and re.fullmatch(r"\d+(\.\d+)?", text):
+        meant = float(text)
+    elif kind is str and number:
+        meant = str(value)
+    done = "ignored" if meant is None else f"taken as {json.dumps(meant)}"
+    return meant, f"is {shown}, not {_TYPE_NAMES[kind]}: {done}"

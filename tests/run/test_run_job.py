@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from msnmo_bids.run.claims import LOCK_NAME, Claims
+from msnmo_bids.run.job import LOCK_NAME, Claims
 from msnmo_bids.workflows.steps import subject_workflow_name
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom msnmo_bids.run.claims import Claims\n"
+    "import sys, time\nfrom pathlib import Path\nfrom msnmo_bids.run.job import Claims\n"
     "claims = Claims(*map(Path, sys.argv[2:]))\n"
     "print(claims.take(sys.argv[1]), flush=True)\ntime.sleep(600)\n"
 )

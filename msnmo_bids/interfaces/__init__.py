@@ -1,1 +1,0 @@
-"""Nipype nodes: thin wrappers around plain functions, in modules named as the workflows'."""

@@ -1,1 +1,0 @@
-"""Is a scan a FLAIR, and good enough: figures, limits, green, amber and red."""
