@@ -54,16 +54,10 @@ LEAST_VOLUME, LEAST_SHARE = 14.0, 0.5
 
 @lru_cache(maxsize=1)
 def load_structures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the atlas, structure by structure.
+    """Return the atlas, structure by structure, as float32.
 
-    Returns
-    -------
-    structures : ndarray, (8, X, Y, Z), float32
-        Probability of the `STRUCTURES`.
-    flair : ndarray, (X, Y, Z), float32
-        Mean FLAIR contrast of the brain, 0 outside.
-    affine : ndarray, (4, 4)
-        Index to MNI mm.
+    That is the probability of each of the `STRUCTURES`, (8, X, Y, Z), the mean FLAIR contrast of
+    the brain, (X, Y, Z), 0 outside, and the affine, (4, 4), from index to MNI mm.
     """
     with (
         (files("msnmo_bids.lesions") / "data" / "region_atlas.npz").open("rb") as stream,
@@ -85,13 +79,9 @@ def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Regions(NamedTuple):
     """The regions of a scan, and where it lies.
 
-    Parameters
-    ----------
-    codes : ndarray, (X, Y, Z), int8
-        0 outside of the brain, 1 lateral or third ventricle, 2 brainstem or cerebellum, 3 cortex,
-        4 deep white and grey matter, 5 fourth ventricle.
-    to_mni : ndarray, (4, 4)
-        Index of the scan to MNI mm (affine registration), multiplies column vectors.
+    Codes, (X, Y, Z), int8: 0 outside of the brain, 1 lateral or third ventricle, 2 brainstem or
+    cerebellum, 3 cortex, 4 deep white and grey matter, 5 fourth ventricle. ``to_mni``, (4, 4), goes
+    from the scan's index to MNI mm (affine registration) and multiplies column vectors.
     """
 
     codes: np.ndarray
@@ -242,20 +232,10 @@ class Location:
     The tube is wide enough for what an affine registration misses. A lesion can lie at several
     locations, and lies in its region all the same.
 
-    Parameters
-    ----------
-    line : tuple of (float, float, float)
-        Points (MNI mm) that straight lines join.
-    radius : float
-        Distance from the line that belongs to the location (mm).
-    half_width : float
-        Distance across the midsagittal plane that is free (mm): a sheet instead of a tube.
-    both_sides : bool
-        Whether the mirrored line belongs to it too.
-    nmosd : bool
-        Whether the location is typical of NMOSD.
-    with_half : bool
-        Whether a lesion must have half of itself there, however large it is.
+    Straight lines join the points (MNI mm); what is nearer than ``radius`` (mm) belongs to the
+    location, with ``both_sides`` on the mirrored side too. ``half_width`` (mm) across the
+    midsagittal plane is free: a sheet instead of a tube. ``nmosd``: it is typical of NMOSD;
+    ``with_half``: a lesion must have half of itself there, however large it is.
     """
 
     line: tuple[tuple[float, float, float], ...]
@@ -272,8 +252,7 @@ class Location:
             points[..., 0] = np.abs(points[..., 0])
         across = points[..., 0]
         points[..., 0] = np.sign(across) * np.maximum(np.abs(across) - self.half_width, 0)
-        line = np.array(self.line)
-        nearest = [_distance(points, start, end) for start, end in pairwise(line)]
+        nearest = [_distance(points, *ends) for ends in pairwise(np.array(self.line))]
         return np.min(nearest, axis=0) <= self.radius
 
 

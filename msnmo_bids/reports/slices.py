@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from msnmo_bids.reports.panels import Panel
 
@@ -26,14 +27,9 @@ WINDOW_PERCENTILES = (0.5, 10, 50, 99.8)  # black, darkest tenth, median, white
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in RAS orientation.
+    """Voxel values, (X, Y, Z), whose axes go right, forward and up.
 
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        Voxel values; the axes go right, forward and up.
-    affine : ndarray, shape (4, 4)
-        Index to RAS mm, multiplies column vectors.
+    The affine, (4, 4), goes from index to RAS mm and multiplies column vectors.
     """
 
     data: np.ndarray
@@ -81,46 +77,23 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
     """
     if not mask.any():
         return Box((0, 0, 0), mask.shape)
-    ends = []
-    for axis, (size, zoom) in enumerate(zip(mask.shape, zooms, strict=True)):
-        others = tuple(other for other in range(3) if other != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        margin = int(np.ceil(margin_mm / zoom))
-        ends.append((max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, size)))
-    (x, right), (y, front), (z, top) = ends
+    [found] = ndimage.find_objects(mask.astype(np.uint8))
+    margins = [int(np.ceil(margin_mm / zoom)) for zoom in zooms]
+    ends = zip(found, margins, mask.shape, strict=True)
+    (x, right), (y, front), (z, top) = (
+        (max(part.start - margin, 0), min(part.stop + margin, size)) for part, margin, size in ends
+    )
     return Box((x, y, z), (right, front, top))
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
-    """Cut one section out of a volume, as it is drawn.
+    """Cut a section out of a RAS volume (X, Y, Z): (rows, columns), first row on top.
 
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        RAS volume.
-    plane : {"axial", "coronal", "sagittal"}
-        Direction of the cut.
-    index : int
-        Voxel index across the plane, in the whole volume.
-    box : Box
-        Part of the section that is kept.
-
-    Returns
-    -------
-    ndarray, shape (rows, columns)
-        First row on top.
+    `index` counts voxels across the plane in the whole volume; `box` is what is kept.
     """
     across = AXIS[plane]
     cut = tuple(index if axis == across else kept for axis, kept in enumerate(box.slices))
     return np.rot90(data[cut])
-
-
-def section_size(zooms: tuple[float, ...], plane: str, box: Box) -> tuple[float, float]:
-    """Return the height and the width (mm) of a section."""
-    lengths = [(b - a) * z for a, b, z in zip(box.start, box.stop, zooms, strict=True)]
-    del lengths[AXIS[plane]]
-    width, height = lengths
-    return height, width
 
 
 def flair_panel(
@@ -129,15 +102,15 @@ def flair_panel(
     """Return a section in grey, with its position (mm) as note; `limits` are black and white."""
     values = section(volume.data, plane, index, box)
     grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
-    note = f"{_AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
-    return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
-
-
-def position_mm(volume: Volume, plane: str, index: int) -> float:
-    """Return where a section cuts its RAS axis (mm), in the middle of the volume."""
+    across = AXIS[plane]
     centre = (np.array(volume.data.shape) - 1) / 2
-    centre[AXIS[plane]] = index
-    return float((volume.affine @ [*centre, 1])[AXIS[plane]])
+    centre[across] = index
+    position = float((volume.affine @ [*centre, 1])[across])
+    lengths = [(b - a) * z for a, b, z in zip(box.start, box.stop, volume.zooms, strict=True)]
+    del lengths[across]
+    width, height = lengths
+    note = f"{_AXIS_NAME[plane]} = {position:.0f} mm"
+    return Panel(grey, (height, width), SIDES[plane], note)
 
 
 def fullest(mask: np.ndarray, plane: str, fallback: np.ndarray) -> int:
