@@ -190,21 +190,11 @@ def surface_distances(
 def calibration_bins(
     labels: np.ndarray, scores: np.ndarray, *, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group scans by their score, in bins of equal width.
+    """Group scans by their score, in bins of equal width from 0 to 1.
 
-    Parameters
-    ----------
-    labels : ndarray, (N,)
-        1 (or true) for the positive class.
-    scores : ndarray, (N,)
-        Its probability.
-    bins : int, optional
-        Number of bins from 0 to 1; a score on a border belongs to the upper bin, 1 to the last.
-
-    Returns
-    -------
-    mean_score, observed, count : ndarray, (filled bins,)
-        Mean probability, share of the positive class, and scans of each bin that has any.
+    `labels` (N,) are 1 (or true) for the positive class, `scores` (N,) its probability; one on a
+    border belongs to the upper bin, 1 to the last. Returns mean probability, share of the positive
+    class, and number of scans of each bin that has any, each (filled bins,).
     """
     which = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)

@@ -119,7 +119,9 @@ def write_evaluation(
     notes: Sequence[str],
     draws: int = DRAWS,
 ) -> Path:
-    """Evaluate a cross-validation: write ``tables/``, ``figures/`` and ``crossval.html``.
+    """Evaluate a cross-validation: write ``tables/``, ``figures/`` and the page, the path given.
+
+    Incomplete models are named in the page, and in a warning.
 
     Parameters
     ----------
@@ -132,11 +134,6 @@ def write_evaluation(
         was used. They stand at its top.
     draws : int, optional
         Of the bootstrap.
-
-    Returns
-    -------
-    Path
-        The page. Incomplete models are named in it, and in a warning.
 
     Raises
     ------

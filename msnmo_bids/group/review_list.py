@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -194,13 +195,12 @@ def read_quality(
 
 def _amber_figures(output_dir: Path, record: ScanRecord) -> list[str]:
     """Name the figures of a scan's quality file that are amber."""
-    names = (str(name) for name in record.diagnosis.get("Outputs") or [])
-    path = next((output_dir / name for name in names if name.endswith(_SUFFIX)), None)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
-        content = {}
-    figures = content.get("Figures") or {}
+    figures: Mapping[str, Any] = {}
+    for name in map(str, record.diagnosis.get("Outputs") or []):
+        if name.endswith(_SUFFIX):
+            with suppress(OSError, ValueError):
+                content = json.loads((output_dir / name).read_text(encoding="utf-8"))
+                figures = content.get("Figures") or {}
     return [
         f"{name} {figure.get('Value')} {figure.get('Unit', '')}".strip()
         for name, figure in figures.items()

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path, write_bidsignore
 from msnmo_bids.bids.names import io_spec, report_path
@@ -71,17 +72,11 @@ def write_group(
 
     Parameters
     ----------
-    output_dir : Path
-        Output folder.
     scans : sequence of ScanRecord
         Every scan of the data set, as it stands on disk
         (:func:`~msnmo_bids.bids.records.read_scan`).
-    version : str
-        Version of the program.
     bids_dir : Path, optional
         Raw data set: what its tables and sidecars say stands beside the model's results.
-    settings : GroupSettings, optional
-        What the user asks for.
     notes : sequence of str, optional
         What a reader must know of the choice of scans.
 
@@ -246,39 +241,20 @@ def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
     ]
 
 
-class StepCost(NamedTuple):
-    """What a step cost: medians of seconds (processor time: of all cores) over the scans measured.
-
-    ``memory_gb`` is the largest peak of a process, ``share`` that of the longest step's median.
-    """
-
-    step: str
-    scans: int
-    wall_seconds: float
-    cpu_seconds: float
-    memory_gb: float
-    share: float
-
-
-def step_costs(records: Sequence[ScanRecord]) -> list[StepCost]:
+def step_costs(records: Sequence[ScanRecord]) -> list[dict[str, Any]]:
     """Summarise what processing cost, in the order in which a scan goes through the steps.
 
-    Scans whose run did not measure it count for nothing.
+    By step: number of scans that measured it, medians of wall and processor time (s, of all cores),
+    largest peak of a process (GB), and share of the longest step's median.
     """
-    by_step: dict[str, list[dict[str, float]]] = {}
-    for record in records:
-        for step, cost in record.steps.items():
-            by_step.setdefault(step, []).append(cost)
-    wall = {step: median(c["WallSeconds"] for c in costs) for step, costs in by_step.items()}
-    longest = max(wall.values(), default=0) or 1
-    return [
-        StepCost(
-            step=step,
-            scans=len(costs),
-            wall_seconds=wall[step],
-            cpu_seconds=median(cost["CPUSeconds"] for cost in costs),
-            memory_gb=max(cost["MemoryGB"] for cost in costs),
-            share=wall[step] / longest,
-        )
-        for step, costs in by_step.items()
-    ]
+    costs = [{"step": step, **cost} for one in records for step, cost in one.steps.items()]
+    if not costs:
+        return []
+    by_step = pd.DataFrame(costs).groupby("step", sort=False)
+    seconds = by_step[["WallSeconds", "CPUSeconds"]].median()
+    table = seconds.assign(
+        scans=by_step.size(),
+        MemoryGB=by_step["MemoryGB"].max(),
+        share=seconds["WallSeconds"] / (seconds["WallSeconds"].max() or 1),
+    )
+    return table.reset_index().to_dict("records")

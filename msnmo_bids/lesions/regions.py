@@ -106,14 +106,8 @@ class Regions(NamedTuple):
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.
 
-    No random number is drawn: equal input gives equal output.
-
-    Parameters
-    ----------
-    values, brain : ndarray, (X, Y, Z)
-        FLAIR, RAS order, and brain mask (bool).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    FLAIR and brain mask (bool) are (X, Y, Z), in RAS order, of voxels of `zooms` mm. No random
+    number is drawn: equal input gives equal output.
 
     Raises
     ------
@@ -148,16 +142,8 @@ def refine(
     Fluid is ventricle where it joins, through fluid in the atlas's wider reach, a place that the
     atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci beside
     it are not. The rim of half-filled voxels belongs to them, so that a lesion at the wall touches
-    them.
-
-    Parameters
-    ----------
-    prior : ndarray, (5, X, Y, Z)
-        Probabilities of the `ATLAS_MAPS` on the scan's grid.
-    values, brain : ndarray, (X, Y, Z)
-        FLAIR, and brain mask (bool).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    them. `prior`, (5, X, Y, Z), has the probabilities of the `ATLAS_MAPS` on the scan's grid; FLAIR
+    and brain mask (bool) are (X, Y, Z), of voxels of `zooms` mm.
     """
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
@@ -185,14 +171,8 @@ def assign_regions(
 
     A lesion is periventricular when it touches a lateral or the third ventricle after dilation by
     one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a fifth
-    of it and its neighbourhood is cortex; else deep.
-
-    Parameters
-    ----------
-    labels, region_codes : ndarray, (X, Y, Z)
-        1 to n; codes of `Regions`.
-    zooms : sequence of float, (3,)
-        Voxel size (mm); axes with thick slices are not dilated across.
+    of it and its neighbourhood is cortex; else deep. Labels, 1 to n, and codes of `Regions` are
+    (X, Y, Z), of voxels of `zooms` mm; axes with thick slices are not dilated across.
     """
     structure = _neighbours(_reach(zooms))
     assigned: dict[int, str] = {}

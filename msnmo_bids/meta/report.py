@@ -57,12 +57,8 @@ def write_meta(
 ) -> Path:
     """Pool every measure; write ``tables/``, ``figures/``, ``meta.txt`` and a page, the path given.
 
-    Parameters
-    ----------
-    poolings : sequence of Studies
-        One per measure; those without any study are named and left out.
-    sources, notes : sequence of str
-        What was read; what the page's reader must know of it.
+    Measures without any study are named and left out. The page says what was read (`sources`), and
+    what its reader must know of it.
     """
     for data in poolings:
         for name, reason in data.left_out:

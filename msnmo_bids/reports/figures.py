@@ -225,7 +225,7 @@ def change_figure(
         return Row(title, [*panels, replace(panels[1], heat=heat, note="change")])
 
     most = np.count_nonzero(classes, axis=(0, 1))
-    first = int(np.argmax(most)) if most.any() else (whole.start[2] + whole.stop[2]) // 2
+    first = int(np.argmax(most)) if most.any() else (whole[2].start + whole[2].stop) // 2
     rows = [row("All lesions", first, whole)]
     to_index = np.linalg.inv(volumes[0].affine)
     for lesion in _most_changed(table):
@@ -253,8 +253,8 @@ def _around(centre: np.ndarray, volume: Volume, whole: Box) -> Box:
     half = round(CHANGE_MM / 2 / volume.zooms[0])
     size = np.array(volume.data.shape[:2])
     first = np.clip(centre[:2] - half, 0, np.maximum(size - 2 * half, 0))
-    (x, y), (right, front) = first.tolist(), np.minimum(first + 2 * half, size).tolist()
-    return Box((x, y, whole.start[2]), (right, front, whole.stop[2]))
+    last = np.minimum(first + 2 * half, size)
+    return (*map(slice, first.tolist(), last.tolist()), whole[2])
 
 
 def _change_colours(classes: np.ndarray) -> np.ndarray:

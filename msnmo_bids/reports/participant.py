@@ -42,30 +42,19 @@ def write_participant_report(
     settings: Mapping[str, Any],
     version: str,
 ) -> Path:
-    """Write the report of one participant from what is on disk and what failed.
+    """Write the report of one participant, ``sub-XX.html``, from what is on disk and what failed.
 
     Parameters
     ----------
-    output_dir : Path
-        Output folder.
     subject : str
         Label without ``sub-``.
     scans : sequence of ScanRecord
         Every scan of the participant, as it stands on disk
         (:func:`~msnmo_bids.bids.records.read_scan`).
-    changes : sequence of VisitsRecord
-        Comparisons of consecutive visits, in order.
-    left_out : sequence of str
-        Visits and scans that are in no comparison, and why.
+    changes, left_out : sequence of VisitsRecord, of str
+        Comparisons of consecutive visits, in order; visits and scans that are in none, and why.
     settings : mapping
         Processing settings of the run that writes the report.
-    version : str
-        Version of the program.
-
-    Returns
-    -------
-    Path
-        ``sub-XX.html``.
     """
     records = in_order(scans)
     text = render(

@@ -24,6 +24,9 @@ _AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 OBLIQUE_DEGREES = 3.0
 WINDOW_PERCENTILES = (0.5, 10, 50, 99.8)  # black, darkest tenth, median, white
 
+#: A box of voxels: what cuts it out of an array (X, Y, Z).
+Box = tuple[slice, ...]
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -48,19 +51,6 @@ class Volume:
         return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
 
 
-@dataclass(frozen=True)
-class Box:
-    """A box of voxels: ``start`` included, ``stop`` excluded."""
-
-    start: tuple[int, int, int]
-    stop: tuple[int, int, int]
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """Index that cuts the box out of an array."""
-        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
-
-
 def load_ras(path: Path) -> Volume:
     """Read an image as float32 and put its axes in the order right, forward, up.
 
@@ -76,14 +66,13 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
     It stays inside the array, and is the whole of it when the mask is empty.
     """
     if not mask.any():
-        return Box((0, 0, 0), mask.shape)
+        return tuple(slice(0, size) for size in mask.shape)
     [found] = ndimage.find_objects(mask.astype(np.uint8))
     margins = [int(np.ceil(margin_mm / zoom)) for zoom in zooms]
-    ends = zip(found, margins, mask.shape, strict=True)
-    (x, right), (y, front), (z, top) = (
-        (max(part.start - margin, 0), min(part.stop + margin, size)) for part, margin, size in ends
+    return tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, size))
+        for part, margin, size in zip(found, margins, mask.shape, strict=True)
     )
-    return Box((x, y, z), (right, front, top))
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
@@ -92,7 +81,7 @@ def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
     `index` counts voxels across the plane in the whole volume; `box` is what is kept.
     """
     across = AXIS[plane]
-    cut = tuple(index if axis == across else kept for axis, kept in enumerate(box.slices))
+    cut = tuple(index if axis == across else kept for axis, kept in enumerate(box))
     return np.rot90(data[cut])
 
 
@@ -106,7 +95,7 @@ def flair_panel(
     centre = (np.array(volume.data.shape) - 1) / 2
     centre[across] = index
     position = float((volume.affine @ [*centre, 1])[across])
-    lengths = [(b - a) * z for a, b, z in zip(box.start, box.stop, volume.zooms, strict=True)]
+    lengths = [(k.stop - k.start) * zoom for k, zoom in zip(box, volume.zooms, strict=True)]
     del lengths[across]
     width, height = lengths
     note = f"{_AXIS_NAME[plane]} = {position:.0f} mm"

@@ -70,9 +70,8 @@ def scan_viewer(output_dir: Path, record: ScanRecord, budget: int) -> Viewer | N
         return None
     box = bounding_box(flair.data > 0, flair.zooms, 3.0)
     affine = flair.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.array(box.start)
-    cut = box.slices
-    volumes = flair.data[cut], labels[cut], {name: cam[cut] for name, cam in cams.items()}
+    affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box])
+    volumes = flair.data[box], labels[box], {name: cam[box] for name, cam in cams.items()}
     finest = FINEST_MM
     viewer = _packed(*volumes, affine, finest)
     while viewer.size > budget and finest < 10:

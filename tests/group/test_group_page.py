@@ -238,8 +238,9 @@ def test_what_the_steps_cost_is_summarised_over_the_scans() -> None:
         return replace(entry(GOOD), steps=dict.fromkeys(("figures", *more), cost))
 
     costs = step_costs([scan(1.0, 0.5), scan(2.0, 1.5), scan(6.0, 1.0, "n4"), entry(BAD)])
+    columns = ("step", "scans", "WallSeconds", "CPUSeconds", "MemoryGB", "share")
     assert costs == [
-        ("figures", 3, 2.0, 4.0, 1.5, pytest.approx(1 / 3)),
-        ("n4", 1, 6.0, 12.0, 1.0, 1.0),
+        dict(zip(columns, ("figures", 3, 2.0, 4.0, 1.5, pytest.approx(1 / 3)), strict=True)),
+        dict(zip(columns, ("n4", 1, 6.0, 12.0, 1.0, 1.0), strict=True)),
     ]
     assert step_costs([entry(BAD)]) == []
