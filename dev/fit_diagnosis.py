@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
 
 from dev.asset_options import add_asset_options, assets_of
 from dev.detection import Detection, sensitivity_by_site
 from dev.naming import class_limits, fit_calibration, named
 from dev.simulated_people import CLASSES, SICK, SMALL_VESSELS, Person, people
 from msnmo_bids.bids.dataset import atomic_path, write_json
-from msnmo_bids.evaluation.metrics import calibration_error, roc_area
+from msnmo_bids.evaluation.metrics import calibration_error
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
@@ -224,7 +225,7 @@ def summarise(
 
 
 def _area(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    return roc_area(labels, scores) if len(set(labels.tolist())) == 2 else None
+    return float(roc_auc_score(labels, scores)) if len(set(labels.tolist())) == 2 else None
 
 
 def _share(which: np.ndarray) -> float | None:

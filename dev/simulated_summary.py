@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from dev.naming import LARGEST_RISK
-from msnmo_bids.evaluation.metrics import (
-    calibration_bins,
-    calibration_error,
-    probability_columns,
-    roc_area,
-)
-from msnmo_bids.evaluation.plots import COLOURS, figure_file
+from msnmo_bids.evaluation.figures import COLOURS, figure_file
+from msnmo_bids.evaluation.metrics import calibration_bins, calibration_error, probability_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,14 +56,15 @@ def diagnosis_summary(
     known = named != np.array(None)
     wrong = known & (named != sick["diagnosis"].to_numpy())
     both = len(set(label.tolist())) == 2
-    by_volume = roc_area(label, sick["predicted_volume_ml"].to_numpy()) if both else None
+    volumes = sick["predicted_volume_ml"].to_numpy()
+    by_volume = float(roc_auc_score(label, volumes)) if both else None
     true = sick["diagnosis"].to_numpy()
     found = sick["found_count"].to_numpy() > 0
     summary: dict[str, Any] = {
         "scans": len(sick),
-        "auc": roc_area(label, score) if both else None,
+        "auc": float(roc_auc_score(label, score)) if both else None,
         "scans_found": int(found.sum()),
-        "auc_found": roc_area(label[found], score[found])
+        "auc_found": float(roc_auc_score(label[found], score[found]))
         if len(set(label[found].tolist())) == 2
         else None,
         "accuracy": float(((score > 0.5) == label).mean()),
@@ -137,7 +134,7 @@ def ceiling(features: pd.DataFrame, labels: np.ndarray) -> float | None:
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     table = features.fillna(0.0).to_numpy()
     scores = cross_val_predict(forest, table, labels, cv=folds, method="predict_proba")[:, 1]
-    return roc_area(labels, scores)
+    return float(roc_auc_score(labels, scores))
 
 
 def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, ...]:

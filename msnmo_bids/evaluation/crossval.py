@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,9 @@ import pandas as pd
 
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
 from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, probability_columns
-from msnmo_bids.text import natural_key
+from msnmo_bids.model import registry
+from msnmo_bids.reports.slices import Volume
+from msnmo_bids.text import listed, natural_key
 
 IDENTITY = ("dataset", "participant_id", "session_id", "scan")
 _OF_A_SCAN = (*IDENTITY, "site", "diagnosis", "fold")
@@ -56,82 +60,41 @@ def positive_class(asked: str | None, classes: Sequence[str]) -> str:
     return chosen
 
 
+def label(model: str) -> str:
+    """Return a model's name in the paper; its own where the paper has none."""
+    if model == RULE:
+        return "Rule (sites of lesions)"
+    return registry.entry(model).label if model in registry.names() else model
+
+
 def scan_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of a fold's ``scans.tsv``, for diagnoses of these names."""
-    measured = [*MASK_METRICS, *VOLUMES]
-    return [*_OF_A_SCAN, *measured, *probability_columns(classes)]
+    return [*_OF_A_SCAN, *MASK_METRICS, *VOLUMES, *probability_columns(classes)]
 
 
 @dataclass(frozen=True)
 class ModelResults:
-    """The test scans of one model over its folds.
+    """The test scans of one model, and the folder of each fold that is there.
 
-    Parameters
-    ----------
-    name : str
-        Name of its folder.
-    scans : DataFrame
-        One row per scan, columns of `scan_columns` and ``subject``; the index names the scan. NaN:
-        n/a. Texts are never missing.
-    folds : dict of str to Path
-        Folder of each fold that is there.
-    missing_folds : tuple of str
-        Folds of the plan without a ``scans.tsv``.
-    missing_subjects : tuple of str
-        Subjects of the folds that are there, but without a scan.
+    ``scans`` has one row per scan, columns of `scan_columns` and ``subject``; the index names the
+    scan. NaN: n/a; texts are never missing. ``gap`` says what of the plan was not tested; it is
+    empty when nothing is missing.
     """
 
     name: str
     scans: pd.DataFrame
-    folds: dict[str, Path]
-    missing_folds: tuple[str, ...] = ()
-    missing_subjects: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether every subject of the plan was tested."""
-        return not self.missing_folds and not self.missing_subjects
-
-    @property
-    def segments(self) -> bool:
-        """Whether any scan has a DSC."""
-        return bool(self.scans["dsc"].notna().any())
-
-    def classifies(self, classes: Sequence[str]) -> bool:
-        """Whether any scan has class probabilities."""
-        return bool(self.scans[probability_columns(classes)].notna().all(axis=1).any())
-
-    @property
-    def gap(self) -> str:
-        """What is missing, in words; empty when nothing is."""
-        parts = []
-        if self.missing_folds:
-            plural = "s" if len(self.missing_folds) > 1 else ""
-            parts.append(f"fold{plural} {', '.join(self.missing_folds)} missing")
-        if self.missing_subjects:
-            names = ", ".join(self.missing_subjects[:5])
-            more = ", …" if len(self.missing_subjects) > 5 else ""
-            parts.append(f"{len(self.missing_subjects)} subjects without a scan ({names}{more})")
-        return "; ".join(parts)
+    folds: dict[str, Path] = field(default_factory=dict)
+    gap: str = ""
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """All models of a cross-validation.
+    """All models of a cross-validation, by name.
 
-    Parameters
-    ----------
-    out : Path
-        Its folder.
-    plan : DataFrame
-        One row per subject: columns of ``folds.tsv`` and ``subject``.
-    classes, positive : tuple of str, str
-        Diagnoses, in the order of the networks; the positive one.
-    models : dict of str to ModelResults
-        By name.
+    ``plan`` has one row per subject, columns of ``folds.tsv`` and ``subject``; ``classes`` are in
+    the order of the networks.
     """
 
-    out: Path
     plan: pd.DataFrame
     classes: tuple[str, ...]
     positive: str
@@ -144,7 +107,7 @@ class CrossValidation:
 
 
 def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossValidation:
-    """Read the cross-validation in a folder; classes are in the order of the networks.
+    """Read the cross-validation in a folder; classes, `positive` one of them, as the networks'.
 
     Raises
     ------
@@ -152,28 +115,20 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         If there is no plan or no result, a table lacks columns or holds text for numbers, a scan
         was tested twice, or in another fold than its subject's.
     """
-    if positive not in classes:
-        raise MsnmoError(
-            f"the positive class {positive} is none of {', '.join(classes)}",
-            exit_code=ExitCode.USAGE,
-        )
-    plan_file = out / "folds.tsv"
-    plan = _read(plan_file, _OF_A_SUBJECT)
-    if plan["subject"].duplicated().any():
-        twice = plan["subject"][plan["subject"].duplicated()].iloc[0]
-        raise BadInputError(f"{twice} is listed twice", file=plan_file)
-    models = {}
-    for folder in sorted((out / "models").glob("*"), key=lambda path: natural_key(path.name)):
-        if any(folder.glob(f"fold-*/{SCANS}")):
-            models[folder.name] = _read_model(folder, plan, classes)
-    if not models:
+    plan = _read(out / "folds.tsv", _OF_A_SUBJECT)
+    for subject in plan["subject"][plan["subject"].duplicated()]:
+        raise BadInputError(f"{subject} is listed twice", file=out / "folds.tsv")
+    folders = {file.parents[1] for file in out.glob(f"models/*/fold-*/{SCANS}")}
+    if not folders:
         raise MsnmoError(
             "no fold of any model has a scans.tsv",
             file=out / "models",
             remedy="Run the cross-validation first",
             exit_code=ExitCode.INPUT_MISSING,
         )
-    return CrossValidation(out, plan, tuple(classes), positive, models)
+    ordered = sorted(folders, key=lambda path: natural_key(path.name))
+    models = {folder.name: _read_model(folder, plan, classes) for folder in ordered}
+    return CrossValidation(plan, tuple(classes), positive, models)
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
@@ -195,33 +150,34 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 
 def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> ModelResults:
     files = sorted(folder.glob(f"fold-*/{SCANS}"), key=lambda path: natural_key(path.parent.name))
-    planned = dict(zip(plan["subject"], plan["fold"], strict=True))
-    tables = []
-    for file in files:
-        table = _read(file, scan_columns(classes))
-        here = file.parent.name.removeprefix("fold-")
-        for subject in table["subject"]:
-            if planned.get(subject) != here:
-                raise BadInputError(
-                    f"{subject} was tested in fold {here}, planned is "
-                    f"{planned.get(subject, 'none')}",
-                    file=file,
-                    remedy="Test every model with the folds of folds.tsv",
-                )
-        tables.append(table.assign(fold=here))
-    scans = pd.concat(tables)
-    if scans.index.has_duplicates:
-        twice = scans.index[scans.index.duplicated()][0]
-        raise BadInputError(f"{twice} was tested twice", file=folder)
     folds = {file.parent.name.removeprefix("fold-"): file.parent for file in files}
-    tested = set(scans["subject"])
-    return ModelResults(
-        folder.name,
-        scans,
-        folds,
-        tuple(sorted(set(plan["fold"]) - set(folds), key=natural_key)),
-        tuple(s for s, fold in planned.items() if fold in folds and s not in tested),
-    )
+    planned = plan.set_index("subject")["fold"]
+    tables = []
+    for fold, place in folds.items():
+        table = _read(place / SCANS, scan_columns(classes)).assign(fold=fold)
+        due = table["subject"].map(planned).fillna("none")
+        for subject, other in zip(table["subject"][due != fold], due[due != fold], strict=True):
+            raise BadInputError(
+                f"{subject} was tested in fold {fold}, planned is {other}",
+                file=place / SCANS,
+                remedy="Test every model with the folds of folds.tsv",
+            )
+        tables.append(table)
+    scans = pd.concat(tables)
+    for twice in scans.index[scans.index.duplicated()]:
+        raise BadInputError(f"{twice} was tested twice", file=folder)
+    untested = planned[planned.isin(list(folds))].index.difference(scans["subject"], sort=False)
+    return ModelResults(folder.name, scans, folds, _gap(set(planned) - set(folds), untested))
+
+
+def _gap(folds: set[str], subjects: Sequence[str]) -> str:
+    parts = []
+    if folds:
+        plural = "s" if len(folds) > 1 else ""
+        parts.append(f"fold{plural} {', '.join(sorted(folds, key=natural_key))} missing")
+    if len(subjects):
+        parts.append(f"{len(subjects)} subjects without a scan ({listed(subjects, 5)})")
+    return "; ".join(parts)
 
 
 def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -241,17 +197,101 @@ def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise BadInputError(f"no table ({error})", file=file) from error
     if lacking := [name for name in columns if name not in table.columns]:
         raise BadInputError(f"columns are missing: {', '.join(lacking)}", file=file)
-    for name in columns:
-        if name not in (*_OF_A_SCAN, *_OF_A_SUBJECT):
-            table[name] = _numbers(table[name], file)
+    for name in (name for name in columns if name not in (*_OF_A_SCAN, *_OF_A_SUBJECT)):
+        try:
+            table[name] = pd.to_numeric(table[name].where(table[name] != MISSING)).astype(float)
+        except ValueError as error:
+            raise BadInputError(f"{name}: {error}", file=file) from error
     table["subject"] = table["dataset"] + "/" + table["participant_id"]
     keys = [name for name in IDENTITY if name in table.columns]
     table.index = pd.Index(["/".join(row) for row in table[keys].to_numpy()], name="key")
     return table
 
 
-def _numbers(column: pd.Series, file: Path) -> pd.Series:
+@dataclass
+class Example:
+    """One test scan, by the stem of its files, with what the models found in it.
+
+    The true class is ``n/a`` when it is not known. The image holds z-scores, outside the brain as
+    dark as the darkest voxel, in mm from the corner. Brain, manual mask (``truth``) and, by model,
+    predictions are bool, (X, Y, Z), and class activation is (K, X, Y, Z).
+    """
+
+    name: str
+    diagnosis: str
+    image: Volume
+    brain: np.ndarray
+    truth: np.ndarray
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    cams: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_examples(found: CrossValidation) -> list[Example]:
+    """Read the examples of all models that have a manual mask; those of one scan become one.
+
+    Those that most models have come first, then by name, the diagnoses in turn.
+
+    Raises
+    ------
+    BadInputError
+        If a file lacks an array, or differs in shape from another model's of the same scan.
+    """
+    examples: dict[tuple[str, str], Example] = {}
+    for model in found.models.values():
+        for fold, folder in model.folds.items():
+            for file in sorted((folder / "examples").glob("*.npz")):
+                arrays = _arrays(file)
+                if "truth" not in arrays:
+                    continue
+                known = examples.get((fold, file.stem)) or _example(file.stem, arrays, model.scans)
+                examples[fold, file.stem] = known
+                _add(known, model.name, arrays, file)
+    ordered = sorted(
+        (example for example in examples.values() if example.truth.any()),
+        key=lambda e: (-len(e.predictions), -len(e.cams), e.name),
+    )
+    turn: Counter[str] = Counter()
+    places = []
+    for example in ordered:
+        places.append((turn[example.diagnosis], example.diagnosis))
+        turn[example.diagnosis] += 1
+    return [ordered[k] for k in sorted(range(len(ordered)), key=places.__getitem__)]
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
-        return pd.to_numeric(column.where(column != MISSING, np.nan)).astype(float)
-    except ValueError as error:
-        raise BadInputError(f"{column.name}: {error}", file=file) from error
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"cannot be read ({error})", file=file) from error
+    if lacking := {"image", "zooms"} - set(arrays):
+        raise BadInputError(f"arrays are missing: {', '.join(sorted(lacking))}", file=file)
+    return arrays
+
+
+def _example(name: str, arrays: dict[str, np.ndarray], scans: pd.DataFrame) -> Example:
+    """Read image and mask; the background, a mid-grey 0 among z-scores, becomes dark."""
+    image = arrays["image"].astype(np.float32)
+    brain = image != 0
+    dark = np.where(brain, image, image.min(initial=0.0))
+    affine = np.diag([*np.asarray(arrays["zooms"], float).ravel()[:3], 1.0])
+    return Example(name, _diagnosis(name, scans), Volume(dark, affine), brain, arrays["truth"] > 0)
+
+
+def _add(example: Example, model: str, arrays: dict[str, np.ndarray], file: Path) -> None:
+    for name in {"truth", "prediction", "cams"} & set(arrays):
+        if arrays[name].shape[-3:] != example.image.data.shape:
+            raise BadInputError(f"{name} has another shape than the image", file=file)
+    if "prediction" in arrays:
+        example.predictions[model] = arrays["prediction"] > 0
+    if "cams" in arrays:
+        example.cams[model] = arrays["cams"].astype(np.float32)
+
+
+def _diagnosis(stem: str, scans: pd.DataFrame) -> str:
+    """Find an example's diagnosis by the name of its scan, or by that of the subject in it."""
+    for column in ("scan", "participant_id"):
+        hits = [name for name in scans[column] if name and (name == stem or name in stem)]
+        if len(set(hits)) == 1:
+            return str(scans["diagnosis"][scans[column] == hits[0]].iloc[0])
+    return MISSING

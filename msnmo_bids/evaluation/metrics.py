@@ -19,15 +19,15 @@ HD95, ASSD          n/a         n/a                   n/a
 
 Lesion-wise, a mask without a lesion of the smallest counted size is as an empty one.
 
-Class probabilities against the diagnosis (Eq. 18 to 21), by scikit-learn: the class of the largest
-probability is the predicted one. SN, SP, AUC, the Brier score and the calibration take one class,
-the positive one, against all the rest; ACC is over all classes.
+Class probabilities against the diagnosis (Eq. 18 to 21; see `msnmo_bids.evaluation.measures`): the
+class of the largest probability is the predicted one. SN, SP, AUC, the Brier score and the
+calibration take one class, the positive one, against all the rest; ACC is over all classes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,17 +38,42 @@ from msnmo_bids.lesions.threshold import LesionCriteria, label_lesions
 #: Columns of a scan's row, in order.
 MASK_METRICS = ("dsc", "ppv", "tpr", "vd", "lesion_f1", "lesion_tpr", "lesion_fpr", "hd95", "assd")
 VOLUMES = ("true_volume_ml", "predicted_volume_ml")
+#: DSC, PPV, TPR and VD over the voxels of all scans together.
+POOLED = ("pooled_dsc", "pooled_ppv", "pooled_tpr", "pooled_vd")
 CLASS_METRICS = ("acc", "sn", "sp", "auc", "ece", "brier")
+METRICS = (*MASK_METRICS, *POOLED, *CLASS_METRICS)
+_IN_MM = ("hd95", "assd")
 #: Bins of equal width for the calibration.
 BINS = 10
+
+
+def short_name(metric: str) -> str:
+    """Return a metric's name as it is shown.
+
+    Examples
+    --------
+    >>> short_name("lesion_f1"), short_name("brier")
+    ('Lesion F1', 'Brier')
+    """
+    *words, last = metric.split("_")
+    names = [word.capitalize() for word in words]
+    return " ".join([*names, "Brier" if last == "brier" else last.upper()])
+
+
+def factor(metric: str) -> float:
+    """Return the factor from a metric's value to what is shown: mm, or percent of a share."""
+    return 1 if metric in _IN_MM else 100
+
+
+def heading(metric: str) -> str:
+    """Return a metric's name with the unit of what is shown."""
+    return f"{short_name(metric)} ({'mm' if metric in _IN_MM else '%'})"
 
 
 def compare_masks(
     truth: np.ndarray,
     prediction: np.ndarray,
     zooms: Sequence[float],
-    *,
-    min_lesion_volume: float = LesionCriteria.min_volume,
 ) -> dict[str, float | None]:
     """Compare two masks on one grid.
 
@@ -58,8 +83,6 @@ def compare_masks(
         Lesion where not 0.
     zooms : sequence of float, (3,)
         Voxel size (mm).
-    min_lesion_volume : float, optional
-        Lesions smaller than this are counted in neither mask (mm³).
 
     Returns
     -------
@@ -77,7 +100,7 @@ def compare_masks(
     >>> import numpy as np
     >>> truth, found = np.zeros((2, 4, 4, 4), dtype=bool)
     >>> truth[1, 1, :2] = found[1, 1, 1:4] = True
-    >>> measures = compare_masks(truth, found, (1, 1, 1), min_lesion_volume=0)
+    >>> measures = compare_masks(truth, found, (1, 1, 1))
     >>> measures["dsc"], measures["tpr"], measures["vd"]
     (0.4, 0.5, 0.5)
     """
@@ -92,7 +115,7 @@ def compare_masks(
         "ppv": _share(both, found),
         "tpr": _share(both, true),
         "vd": _share(abs(found - true), true),
-        **lesion_wise(truth, prediction, zooms, min_lesion_volume=min_lesion_volume),
+        **lesion_wise(truth, prediction, zooms),
         **surface_distances(truth, prediction, zooms),
         "true_volume_ml": true * ml,
         "predicted_volume_ml": found * ml,
@@ -111,15 +134,12 @@ def dice(both: float, true: float, found: float) -> float:
 
 
 def lesion_wise(
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    zooms: Sequence[float],
-    *,
-    min_lesion_volume: float = LesionCriteria.min_volume,
+    truth: np.ndarray, prediction: np.ndarray, zooms: Sequence[float]
 ) -> dict[str, float | None]:
-    """Count found and false lesions of masks (X, Y, Z), with arguments as for `compare_masks`.
+    """Count found and false lesions of masks (X, Y, Z) of voxels of `zooms` mm.
 
-    Lesions are connected by 26 neighbours. A true lesion is found, and a predicted one is true,
+    Lesions are connected by 26 neighbours; smaller ones than the app's `LesionCriteria` keep are
+    counted in neither mask. A true lesion is found, and a predicted one is true,
     when one of its voxels lies in the other mask; small components of the other mask count too.
     F1 is the harmonic mean of the found share of the true lesions (TPR) and the true share of the
     predicted ones (1 - FPR), as in the MSSEG challenge (Commowick et al. 2018); where one of these
@@ -130,8 +150,8 @@ def lesion_wise(
     dict of str to float or None
         lesion_f1, lesion_tpr, lesion_fpr (share of the predicted lesions that are false).
     """
-    found, lesions = _hit(truth, prediction, zooms, min_lesion_volume)
-    right, predicted = _hit(prediction, truth, zooms, min_lesion_volume)
+    found, lesions = _hit(truth, prediction, zooms)
+    right, predicted = _hit(prediction, truth, zooms)
     sensitivity, precision = _share(found, lesions), _share(right, predicted)
     return {
         "lesion_f1": _harmonic_mean(sensitivity, precision),
@@ -167,101 +187,14 @@ def surface_distances(
     return {"hd95": float(hd95), "assd": float(assd)}
 
 
-def pooled(
-    true_volumes: Iterable[float], predicted_volumes: Iterable[float], dsc: Iterable[float]
-) -> dict[str, float | None]:
-    """Compare all scans as if they were one, each voxel weighted by its volume.
-
-    Of each scan the lesion volumes, in one unit, and the DSC, which gives with them the volume that
-    both masks share. Returns dsc, ppv, tpr and vd over the sums, by the rules for one scan.
-    """
-    true, found = np.fromiter(true_volumes, float), np.fromiter(predicted_volumes, float)
-    both = float((np.fromiter(dsc, float) * (true + found) / 2).sum())
-    all_true, all_found = float(true.sum()), float(found.sum())
-    return {
-        "dsc": dice(both, all_true, all_found),
-        "ppv": _share(both, all_found),
-        "tpr": _share(both, all_true),
-        "vd": _share(abs(all_found - all_true), all_true),
-    }
-
-
-def classification_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, *, positive: int
-) -> dict[str, float | None]:
-    """Measure a classifier.
-
-    Parameters
-    ----------
-    labels : ndarray of int, (N,)
-        True classes, 0 to K - 1.
-    probabilities : ndarray, (N, K)
-        Class probabilities of each scan.
-    positive : int
-        Index of the positive class.
-
-    Returns
-    -------
-    dict of str to float or None
-        By `CLASS_METRICS`, 0 to 1. None where it has no value: everything without scans, SN and AUC
-        without a positive scan, SP and AUC without another one.
-    """
-    from sklearn.metrics import accuracy_score, brier_score_loss, recall_score
-
-    if not len(labels):
-        return dict.fromkeys(CLASS_METRICS)
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
-    is_positive = labels == positive
-    called = probabilities.argmax(axis=1)
-    score = probabilities[:, positive]
-    both = is_positive.any() and not is_positive.all()
-    return {
-        "acc": float(accuracy_score(labels, called)),
-        "sn": float(recall_score(is_positive, called == positive)) if is_positive.any() else None,
-        "sp": (
-            None if is_positive.all() else float(recall_score(~is_positive, called != positive))
-        ),
-        "auc": roc_area(is_positive, score) if both else None,
-        "ece": calibration_error(is_positive, score),
-        "brier": float(brier_score_loss(is_positive, score, pos_label=1, labels=[False, True])),
-    }
-
-
-def roc_area(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve, 0.5 by chance; a tie counts half.
-
-    `labels` (N,) are 1 (or true) for the positive class, 0 for the rest, and both occur; `scores`
-    (N,) are larger for the positive class.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> roc_area(np.array([0, 0, 1, 1]), np.array([1.0, 3.0, 2.0, 4.0]))
-    0.75
-    """
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, scores))
-
-
 def calibration_bins(
     labels: np.ndarray, scores: np.ndarray, *, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group scans by their score, in bins of equal width.
+    """Group scans by their score, in bins of equal width from 0 to 1.
 
-    Parameters
-    ----------
-    labels : ndarray, (N,)
-        1 (or true) for the positive class.
-    scores : ndarray, (N,)
-        Its probability.
-    bins : int, optional
-        Number of bins from 0 to 1; a score on a border belongs to the upper bin, 1 to the last.
-
-    Returns
-    -------
-    mean_score, observed, count : ndarray, (filled bins,)
-        Mean probability, share of the positive class, and scans of each bin that has any.
+    `labels` (N,) are 1 (or true) for the positive class, `scores` (N,) its probability; one on a
+    border belongs to the upper bin, 1 to the last. Returns mean probability, share of the positive
+    class, and number of scans of each bin that has any, each (filled bins,).
     """
     which = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)
@@ -292,11 +225,9 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
     return [f"prob_{name}" for name in classes]
 
 
-def _hit(
-    mask: np.ndarray, other: np.ndarray, zooms: Sequence[float], min_lesion_volume: float
-) -> tuple[int, int]:
+def _hit(mask: np.ndarray, other: np.ndarray, zooms: Sequence[float]) -> tuple[int, int]:
     """Return how many lesions of a mask the other one meets, and how many there are."""
-    labels = label_lesions(mask, float(np.prod(zooms)), min_lesion_volume)
+    labels = label_lesions(mask, float(np.prod(zooms)), LesionCriteria.min_volume)
     return np.unique(labels[other & (labels > 0)]).size, int(labels.max(initial=0))
 
 

@@ -20,7 +20,7 @@ Lesions under 3 mm in diameter have no shape and count for none of these but the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -44,45 +44,34 @@ U_FIBRE_SOLIDITY = 0.65
 class Signs:
     """What the rule looks at (see the module), as the labels of the lesions that show it."""
 
-    body: tuple[int, ...] = ()
-    temporal: tuple[int, ...] = ()
-    dawson: tuple[int, ...] = ()
-    u_fibre: tuple[int, ...] = ()
-
-    @property
-    def fulfilled(self) -> bool:
-        """Whether the rule says MS."""
-        return bool((self.body and self.temporal) or self.dawson or self.u_fibre)
+    body: list[int] = field(default_factory=list)
+    temporal: list[int] = field(default_factory=list)
+    dawson: list[int] = field(default_factory=list)
+    u_fibre: list[int] = field(default_factory=list)
 
 
 def rule_diagnosis(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> str:
-    """Apply the rule to the lesions of a scan, by the arrays that `find_signs` takes.
+    """Apply the rule to the lesions of a scan, by the arrays that `find_signs` takes: MS or NMOSD.
 
-    Returns
-    -------
-    {"MS", "NMOSD"}
-        NMOSD for a scan without lesions too: the rule knows no third answer.
+    It is NMOSD for a scan without lesions too: the rule knows no third answer.
     """
-    return "MS" if find_signs(labels, region_codes, to_mni).fulfilled else "NMOSD"
+    signs = find_signs(labels, region_codes, to_mni)
+    is_ms = (signs.body and signs.temporal) or signs.dawson or signs.u_fibre
+    return "MS" if is_ms else "NMOSD"
 
 
 def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray) -> Signs:
-    """Look for the rule's signs.
+    """Look for the rule's signs in lesions, labelled 1 to n, (X, Y, Z).
 
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        Lesions, 1 to n.
-    region_codes : ndarray, (X, Y, Z)
-        Codes of `msnmo_bids.lesions.regions`.
-    to_mni : ndarray, (4, 4)
-        Index to MNI mm. Lengths and angles are measured there, so that the size of the head does
-        not matter.
+    The codes, (X, Y, Z), are those of `msnmo_bids.lesions.regions`; `to_mni`, (4, 4), goes from
+    index to MNI mm. Lengths and angles are measured there, so that the size of the head does not
+    matter.
     """
     zooms = np.linalg.norm(to_mni[:3, :3], axis=0)
     regions = assign_regions(labels, region_codes, zooms)
-    ventricle = _body_of_ventricle(region_codes, to_mni)
-    found: dict[str, list[int]] = {"body": [], "temporal": [], "dawson": [], "u_fibre": []}
+    ventricle = apply_affine(to_mni, np.argwhere(region_codes == VENTRICLE))
+    ventricle = ventricle[_inside(ventricle, BODY)]
+    found = Signs()
     for number, where in enumerate(ndimage.find_objects(labels), start=1):
         if where is None:
             continue
@@ -91,17 +80,17 @@ def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray)
         points = apply_affine(to_mni, voxels)
         at_body = regions[number] == "periventricular" and _touches(points, ventricle, zooms)
         if at_body:
-            found["body"].append(number)
+            found.body.append(number)
         supratentorial = (region_codes[tuple(voxels.T)] == INFRATENTORIAL).mean() <= 0.5
         if supratentorial and _inside(points, TEMPORAL).mean() >= 0.5:
-            found["temporal"].append(number)
+            found.temporal.append(number)
         if len(voxels) * abs(np.linalg.det(to_mni[:3, :3])) < SMALL_LESION:
             continue
         if at_body and is_dawsons_finger(points, ventricle):
-            found["dawson"].append(number)
+            found.dawson.append(number)
         if regions[number] == "juxtacortical" and is_u_fibre(voxels, zooms):
-            found["u_fibre"].append(number)
-    return Signs(**{name: tuple(numbers) for name, numbers in found.items()})
+            found.u_fibre.append(number)
+    return found
 
 
 def is_dawsons_finger(points: np.ndarray, ventricle: np.ndarray) -> bool:
@@ -160,22 +149,12 @@ def solidity(voxels: np.ndarray) -> float:
 def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lengths and directions of the principal axes of points (N, 3), at least two (mm).
 
-    Returns
-    -------
-    lengths : ndarray, (3,)
-        Twice the s.d. along each axis, longest first; a voxel's own extent (1 mm) is added in
-        square, so that a line of voxels has a width.
-    axes : ndarray, (3, 3)
-        Unit vectors, one per row.
+    Lengths, (3,), are twice the s.d. along each axis, longest first; a voxel's own extent (1 mm) is
+    added in square, so that a line of voxels has a width. Directions are unit vectors, one per row.
     """
     variances, vectors = np.linalg.eigh(np.cov(points.T))
     lengths = 2 * np.sqrt(np.maximum(variances, 0) + 1 / 12)
     return lengths[::-1], vectors.T[::-1]
-
-
-def _body_of_ventricle(region_codes: np.ndarray, to_mni: np.ndarray) -> np.ndarray:
-    points = apply_affine(to_mni, np.argwhere(region_codes == VENTRICLE))
-    return points[_inside(points, BODY)]
 
 
 def _touches(points: np.ndarray, others: np.ndarray, zooms: np.ndarray) -> bool:

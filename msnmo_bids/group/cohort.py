@@ -20,14 +20,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of the raw data set's tables.
+    """Columns of the raw data set's ``scans.tsv``, ``sessions.tsv`` or ``participants.tsv``.
 
-    Parameters
-    ----------
-    diagnosis, site, age : str
-        Column of ``scans.tsv``, ``sessions.tsv`` or ``participants.tsv``.
-    scanner : str
-        The same; empty: manufacturer, model and field strength from the sidecar.
+    Without a column of the scanner it is manufacturer, model and field strength of the sidecar.
     """
 
     diagnosis: str = "diagnosis"
@@ -48,29 +43,13 @@ class Covariates:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All scans and what is known of them.
+    """All scans, in order, and what is known of them.
 
-    Parameters
-    ----------
-    records : list of ScanRecord
-        In order.
-    classes : list of str
-        Diagnosis classes of the network.
-    positive : str
-        The positive one; empty without results.
-    covariates : dict of str to Covariates
-        What the raw data set says, by scan.
-    review_list : list of ReviewItem
-        What to look at first.
-    quality : dict of str to (str, list of str)
-        Colour and reasons by scan; empty where there are no quality files.
-    rows : list of dict
-        The table of all scans.
-    columns : dict of str to dict
-        Its columns.
-    notes : list of str
-        What a reader must know of the choice of scans, and what in the raw data set's tables and
-        sidecars could not be used, or was guessed.
+    The positive one of the network's classes is empty without results. ``covariates``, what the raw
+    data set says, and ``quality``, colour and reasons (empty without quality files), are by scan.
+    ``rows`` and ``columns`` are those of the table of all scans. ``notes`` say what a reader must
+    know of the choice of scans, and what in the raw data set's tables and sidecars could not be
+    used, or was guessed.
     """
 
     records: list[ScanRecord]
@@ -97,23 +76,10 @@ class Cohort:
 def read_covariates(
     bids_dir: Path | None, scans: Iterable[str], columns: Columns, classes: Iterable[str]
 ) -> tuple[dict[str, Covariates], list[str]]:
-    """Read what the raw data set says of the scans.
+    """Read what the raw data set says of the scans (images, POSIX paths from its root), by scan.
 
-    Parameters
-    ----------
-    bids_dir, scans : Path or None, iterable of str
-        Root of the raw data set; images, POSIX paths from there.
-    columns : Columns
-        Where things stand.
-    classes : iterable of str
-        Diagnosis classes: a diagnosis that differs from one in case only is that class.
-
-    Returns
-    -------
-    covariates : dict of str to Covariates
-        By scan.
-    notes : list of str
-        What in the tables and sidecars could not be used, or was guessed, one line per kind.
+    A diagnosis that differs from one of the classes in case only is that class. Returned as well:
+    what in the tables and sidecars could not be used, or was guessed, one line per kind.
 
     Raises
     ------
@@ -128,15 +94,15 @@ def read_covariates(
     by_name = {name.casefold(): name for name in classes}
     found, ages = {}, []
     for name in names:
-        diagnosis = tables.value(name, columns.diagnosis)
-        scanner = tables.value(name, columns.scanner) if columns.scanner else ""
-        age = tables.value(name, columns.age)
-        found[name] = Covariates(
-            by_name.get(diagnosis.casefold(), diagnosis) or None,
-            tables.value(name, columns.site) or None,
-            (scanner if columns.scanner else _scanner(sidecars.of(name))) or None,
-            _years(age),
+        diagnosis, site, age = (
+            tables.value(name, column) for column in (columns.diagnosis, columns.site, columns.age)
         )
+        if columns.scanner:
+            scanner = tables.value(name, columns.scanner)
+        else:
+            scanner = _scanner(sidecars.of(name))
+        known = by_name.get(diagnosis.casefold(), diagnosis)
+        found[name] = Covariates(known or None, site or None, scanner or None, _years(age))
         if age and found[name].age is None:
             ages.append(Note("ages that are not a number of years, not used", f"{name} '{age}'"))
     of_sidecars = [note for name in names for note in sidecars.notes(name)]

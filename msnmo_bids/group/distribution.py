@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +16,28 @@ from msnmo_bids.reports.page import class_colour
 WIDTH = 560
 LEFT, RIGHT, TOP, FOOT = 168, 16, 12, 44
 LANE = 58
-SCATTER_HEIGHT = 260
+SCATTER_LEFT, SCATTER_HEIGHT = 56, 260
 NAME_LENGTH = 22  # letters of a group's name that have room
 TICKS = (0.1, 1, 10, 100, 1000, 10000)
-VOLUME_FLOOR_ML, COUNT_FLOOR = 0.01, 0.5
 #: Groups of a distribution; the rest is put together.
 GROUPS = 12
 OTHERS, UNKNOWN = "others", "not known"
 _PLAIN = "#4c6a83"
-_VOLUME = "Lesion volume (ml)"
+
+Tick = tuple[float, str]
+
+
+class Quantity(NamedTuple):
+    """A key of the diagnosis file; values below the floor, 0 above all, are drawn there."""
+
+    key: str
+    title: str
+    floor: float
+    floor_label: str
+
+
+VOLUME = Quantity("LesionVolume", "Lesion volume (ml)", 0.01, "≤ 0.01")
+COUNT = Quantity("LesionCount", "Lesions", 0.5, "0")
 
 
 @dataclass(frozen=True)
@@ -37,14 +51,14 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Lane:
-    """The scans of one group, with the box of their quartiles."""
+class Group:
+    """The scans of one group; of a distribution, the middle of its lane and its quartiles too."""
 
     name: str
     colour: str
-    y: float
     dots: list[Dot]
-    quartiles: tuple[float, float, float]
+    y: float = 0.0
+    quartiles: tuple[float, ...] = ()
 
     @property
     def short(self) -> str:
@@ -54,98 +68,60 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Scatter:
-    """All that the template needs to draw a quantity over the age."""
-
-    title: str
-    width: int
-    height: int
-    left: int
-    right: int
-    bottom: int
-    groups: list[tuple[str, str, list[Dot]]]
-    ticks: list[tuple[float, str]]
-    x_ticks: list[tuple[float, str]]
-
-
-@dataclass(frozen=True)
 class Plot:
-    """All that the template needs to draw a distribution."""
+    """What the template draws (pixels): a distribution in lanes, or, with ``ages``, a scatter."""
 
     title: str
     by: str
-    width: int
-    height: int
-    left: int
-    right: int
-    bottom: int
-    lanes: list[Lane]
-    ticks: list[tuple[float, str]]
+    height: float
+    left: float
+    bottom: float
+    groups: list[Group]
+    ticks: list[Tick]
+    ages: Sequence[Tick] = ()
+    width: float = WIDTH
+    right: float = WIDTH - RIGHT
 
 
-def plots(
-    cohort: Cohort, groups: Sequence[str], colours: Mapping[str, str]
-) -> list[Plot | Scatter]:
+def plots(cohort: Cohort, groups: Sequence[str], colours: Mapping[str, str]) -> list[Plot]:
     """Lay out the distributions of the lesion load over the scans with results.
 
     They are by the known diagnosis, site, scanner and age, where any of the scans has these, and by
     the model's pattern, one of `groups`.
     """
-    covariates, found = cohort.covariates, cohort.done
-    made: list[Plot | Scatter] = []
+    covariates, done, classes = cohort.covariates, cohort.done, cohort.classes
+    made = []
     for by, name in (
         ("diagnosis in participants.tsv", "diagnosis"),
         ("site", "site"),
         ("scanner", "scanner"),
     ):
-        names = {r.relative: getattr(covariates[r.relative], name) for r in found}
-        if any(names.values()):
-            order = cohort.classes if name == "diagnosis" else []
-            made.append(_volumes(found, _fewer(names, order), by, cohort.classes))
-    if any(covariates[r.relative].age is not None for r in found):
-        made.append(_by_age(cohort))
-    of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in found}
-    for title, key, floor, label in (
-        (_VOLUME, "LesionVolume", VOLUME_FLOOR_ML, "≤ 0.01"),
-        ("Lesions", "LesionCount", COUNT_FLOOR, "0"),
-    ):
-        known, by = _values(found, key, of_model, groups), "the model's pattern"
-        made.append(distribution(title, known, colours, by=by, floor=floor, floor_label=label))
-    return [plot for plot in made if isinstance(plot, Scatter) or plot.lanes]
-
-
-def _volumes(
-    found: Sequence[ScanRecord], names: Mapping[str, str], by: str, classes: list[str]
-) -> Plot:
-    groups = list(dict.fromkeys(names.values()))
-    groups.sort(key=lambda name: (name in (OTHERS, UNKNOWN), name not in classes, name))
-    values = _values(found, "LesionVolume", names, groups)
-    colours = {name: class_colour(classes, name) if name in classes else _PLAIN for name in groups}
-    return distribution(
-        _VOLUME, values, colours, by=by, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01"
-    )
-
-
-def _by_age(cohort: Cohort) -> Scatter:
-    points: dict[str, list[tuple[str, float, float]]] = {}
-    for record in cohort.done:
-        own = cohort.covariates[record.relative]
-        volume = record.diagnosis["LesionVolume"]
-        if own.age is not None and volume is not None:
-            name = own.diagnosis or UNKNOWN
-            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
-    points = dict(sorted(points.items()))
-    colours = {name: class_colour(cohort.classes, name) for name in points}
-    return over_age(_VOLUME, points, colours, floor=VOLUME_FLOOR_ML, floor_label="≤ 0.01")
+        known = {r.relative: getattr(covariates[r.relative], name) for r in done}
+        if any(known.values()):
+            names = _fewer(known, classes if name == "diagnosis" else [])
+            last = (OTHERS, UNKNOWN)
+            order = sorted(set(names.values()), key=lambda n: (n in last, n not in classes, n))
+            own = {n: class_colour(classes, n) if n in classes else _PLAIN for n in order}
+            made.append(distribution(VOLUME, _values(done, VOLUME, names, order), own, by=by))
+    if any(covariates[r.relative].age is not None for r in done):
+        made.append(_over_age(cohort))
+    of_model = {r.relative: str(r.diagnosis["Diagnosis"]) for r in done}
+    for quantity in (VOLUME, COUNT):
+        values = _values(done, quantity, of_model, groups)
+        made.append(distribution(quantity, values, colours, by="the model's pattern"))
+    return [plot for plot in made if plot.groups]
 
 
 def _values(
-    found: Sequence[ScanRecord], key: str, names: Mapping[str, str], groups: Sequence[str]
+    found: Sequence[ScanRecord],
+    quantity: Quantity,
+    names: Mapping[str, str],
+    groups: Sequence[str],
 ) -> dict[str, list[tuple[str, float]]]:
     values: dict[str, list[tuple[str, float]]] = {name: [] for name in groups}
     for record in found:
-        if record.diagnosis[key] is not None:
-            values[names[record.relative]].append((record.prefix, float(record.diagnosis[key])))
+        if (value := record.diagnosis[quantity.key]) is not None:
+            values[names[record.relative]].append((record.prefix, float(value)))
     return values
 
 
@@ -160,85 +136,80 @@ def _fewer(names: Mapping[str, str | None], order: Sequence[str]) -> dict[str, s
 
 
 def distribution(
-    title: str,
+    quantity: Quantity,
     groups: Mapping[str, Sequence[tuple[str, float]]],
     colours: Mapping[str, str],
     *,
     by: str,
-    floor: float,
-    floor_label: str,
 ) -> Plot:
     """Lay out a distribution by group; dots that would cover each other are moved by a fixed rule.
 
     Parameters
     ----------
-    title, by : str
-        Quantity and unit; what the groups are.
+    quantity : Quantity
+        What the values are.
     groups : mapping of str to sequence of (str, float)
         Group -> names and values; empty groups are left out.
     colours : mapping of str to str
         Group -> colour.
-    floor, floor_label : float, str
-        Values below it, 0 above all, are drawn at the axis' low end; what stands there.
+    by : str
+        What the groups are.
     """
     filled = {name: values for name, values in groups.items() if values}
-    largest = max((value for values in filled.values() for _, value in values), default=1.0)
-    top = _top(largest, floor)
-
-    def place(value: float) -> float:
-        share = _share(value, floor, top)
-        return round(LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16), 1)
-
+    values = (value for points in filled.values() for _, value in points)
+    place, ticks = _scale(quantity, values, LEFT + 8, WIDTH - RIGHT - 8)
     lanes = []
-    for number, (name, values) in enumerate(filled.items()):
+    for number, (name, points) in enumerate(filled.items()):
         middle = TOP + LANE * (number + 0.5)
-        quartiles = np.percentile([value for _, value in values], [25, 50, 75])
+        quartiles = np.percentile([value for _, value in points], [25, 50, 75])
+        dots = _swarm([(place(value), label, value) for label, value in points], middle)
         box = tuple(place(float(value)) for value in quartiles)
-        dots = _swarm([(place(value), label, value) for label, value in values], middle)
-        lanes.append(Lane(name, colours[name], middle, dots, box))  # type: ignore[arg-type]
+        lanes.append(Group(name, colours[name], dots, middle, box))
     bottom = TOP + LANE * len(filled)
-    ticks = [(place(tick), f"{tick:g}") for tick in TICKS if floor < tick <= top]
-    ticks = [(place(floor), floor_label), *ticks]
-    return Plot(title, by, WIDTH, bottom + FOOT, LEFT, WIDTH - RIGHT, bottom, lanes, ticks)
+    return Plot(quantity.title, by, bottom + FOOT, LEFT, bottom, lanes, ticks)
 
 
-def over_age(
-    title: str,
-    groups: Mapping[str, Sequence[tuple[str, float, float]]],
-    colours: Mapping[str, str],
-    *,
-    floor: float,
-    floor_label: str,
-) -> Scatter:
-    """Lay out a quantity over the age, as `distribution`; `groups` have names, ages and values."""
-    filled = {name: points for name, points in groups.items() if points}
-    ages = [age for points in filled.values() for _, age, _ in points] or [0.0]
-    top = _top(max((v for points in filled.values() for *_, v in points), default=1.0), floor)
+def _over_age(cohort: Cohort) -> Plot:
+    """Lay out the lesion volume over the age, by known diagnosis."""
+    points: dict[str, list[tuple[str, float, float]]] = {}
+    for record in cohort.done:
+        own, volume = cohort.covariates[record.relative], record.diagnosis[VOLUME.key]
+        if own.age is not None and volume is not None:
+            name = own.diagnosis or UNKNOWN
+            points.setdefault(name, []).append((record.prefix, own.age, float(volume)))
+    ages = [age for group in points.values() for _, age, _ in group] or [0.0]
     first, last = 10 * np.floor(min(ages) / 10), 10 * np.ceil((max(ages) + 0.1) / 10)
-    left, right, bottom = 56, WIDTH - RIGHT, SCATTER_HEIGHT - FOOT
+    bottom = SCATTER_HEIGHT - FOOT
+    values = (value for group in points.values() for *_, value in group)
+    y, ticks = _scale(VOLUME, values, bottom - 6, TOP + 6)
 
     def x(age: float) -> float:
-        return round(left + 10 + float((age - first) / (last - first)) * (right - left - 20), 1)
-
-    def y(value: float) -> float:
-        return round(bottom - 6 - _share(value, floor, top) * (bottom - TOP - 12), 1)
+        room = WIDTH - RIGHT - SCATTER_LEFT - 20
+        return round(SCATTER_LEFT + 10 + float((age - first) / (last - first)) * room, 1)
 
     drawn = [
-        (name, colours[name], [Dot(x(age), y(value), label, value) for label, age, value in points])
-        for name, points in filled.items()
+        Group(name, class_colour(cohort.classes, name), [Dot(x(a), y(v), s, v) for s, a, v in them])
+        for name, them in sorted(points.items())
     ]
-    ticks = [(y(floor), floor_label), *((y(t), f"{t:g}") for t in TICKS if floor < t <= top)]
-    x_ticks = [(x(age), f"{age:g}") for age in np.arange(first, last + 1, 10)]
-    return Scatter(title, WIDTH, SCATTER_HEIGHT, left, right, bottom, drawn, ticks, x_ticks)
+    decades = [(x(age), f"{age:g}") for age in np.arange(first, last + 1, 10)]
+    return Plot(
+        VOLUME.title, "age", SCATTER_HEIGHT, SCATTER_LEFT, bottom, drawn, ticks, ages=decades
+    )
 
 
-def _top(largest: float, floor: float) -> float:
-    return next((tick for tick in TICKS if tick >= largest and tick > floor), largest * 1.1)
+def _scale(
+    quantity: Quantity, values: Iterable[float], start: float, end: float
+) -> tuple[Callable[[float], float], list[Tick]]:
+    """Return where a value lies between two pixels, logarithmically, and the ticks there."""
+    floor, largest = quantity.floor, max(values, default=1.0)
+    top = next((tick for tick in TICKS if tick >= largest and tick > floor), largest * 1.1)
 
+    def place(value: float) -> float:
+        share = float(np.log10(max(value, floor) / floor) / np.log10(top / floor))
+        return round(start + share * (end - start), 1)
 
-def _share(value: float, floor: float, top: float) -> float:
-    """Return where a value lies between floor (0) and top (1), logarithmically."""
-    return float(np.log10(max(value, floor) / floor) / np.log10(top / floor))
+    ticks = [(place(tick), f"{tick:g}") for tick in TICKS if floor < tick <= top]
+    return place, [(place(floor), quantity.floor_label), *ticks]
 
 
 def _swarm(points: Sequence[tuple[float, str, float]], middle: float) -> list[Dot]:

@@ -18,14 +18,7 @@ from msnmo_bids.bids.sink import write_nifti
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
 from msnmo_bids.reports.figures import CONVENTION
 from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
-from msnmo_bids.reports.slices import (
-    Volume,
-    bounding_box,
-    evenly,
-    flair_panel,
-    section,
-    window,
-)
+from msnmo_bids.reports.slices import Volume, bounding_box, evenly, flair_panel, section, window
 
 logger = logging.getLogger(__name__)
 
@@ -66,36 +59,9 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
     if to_mni is None:
         raise ValueError(f"{path.name}: no registration to the atlas")
     matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
-    mask = np.asanyarray(image.dataobj) > 0
-    lesions = np.zeros(maps.shape[1:], dtype=bool)
-    box = _box(mask, np.linalg.inv(matrix), lesions.shape)
-    if box is not None:
-        start = np.array([part.start for part in box])
-        lesions[box] = ndimage.affine_transform(
-            mask.view(np.uint8),
-            matrix[:3, :3],
-            matrix[:3, 3] + matrix[:3, :3] @ start,
-            output_shape=tuple(part.stop - part.start for part in box),
-            order=0,
-        )
-    return lesions
-
-
-def _box(
-    mask: np.ndarray, to_atlas: np.ndarray, shape: tuple[int, ...]
-) -> tuple[slice, ...] | None:
-    """Return the part of the atlas's grid that a mask can reach; None when it reaches none."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    if not found:
-        return None
-    ends = [(part.start - 0.5, part.stop - 0.5) for part in found[0]]
-    corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-    places = nib.affines.apply_affine(to_atlas, corners)
-    low = np.maximum(np.floor(places.min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(places.max(axis=0)).astype(int) + 1, shape)
-    if (high <= low).any():
-        return None
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    mask = (np.asanyarray(image.dataobj) > 0).view(np.uint8)
+    shape = maps.shape[1:]
+    return ndimage.affine_transform(mask, matrix, output_shape=shape, order=0).astype(bool)
 
 
 def write_frequency_maps(
@@ -107,6 +73,8 @@ def write_frequency_maps(
     NIfTI file and number of people by class. Maps of an earlier run are removed.
     """
     *_, affine = load_atlas()
+    for old in output_dir.glob("group_space-*_map.*"):
+        old.unlink()
     written: dict[str, tuple[Path, int]] = {}
     for name, records in groups.items():
         total, used = None, []
@@ -129,10 +97,6 @@ def write_frequency_maps(
         write_nifti(image, path)
         write_json(path.with_name(sidecar(path.name)), _about(name, used, meaning))
         written[name] = (path, len(used))
-    keep = {file for path, _ in written.values() for file in (path.name, sidecar(path.name))}
-    for old in output_dir.glob("group_space-*_map.*"):
-        if old.name not in keep:
-            old.unlink()
     return written
 
 
@@ -168,7 +132,7 @@ def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | 
 
 def _registration(record: ScanRecord) -> np.ndarray | None:
     """Return the affine map from a scan's RAS mm to MNI mm, None where it was not kept."""
-    kept = (record.diagnosis or {}).get("AtlasRegistration") or {}
+    kept = record.diagnosis.get("AtlasRegistration") or {}
     matrix = np.asarray(kept.get("Matrix", []), dtype=float)
     usable = matrix.shape == (4, 4) and abs(np.linalg.det(matrix)) > 0
     return matrix if usable else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,23 +71,23 @@ def review_list(
     return sorted(found, key=lambda item: places.index(item.kind))
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """Something of the diagnosis file that is compared over the cohort.
+class Quantity(NamedTuple):
+    """A key of the diagnosis file that is compared over the cohort.
 
-    ``scale`` brings it to a scale on which values are about symmetric.
+    ``offset`` is added before the logarithm, on whose scale values are about symmetric; None: they
+    are so by themselves.
     """
 
     key: str
     title: str
     unit: str
-    scale: Callable[[np.ndarray], np.ndarray]
+    offset: float | None = None
 
 
 QUANTITIES = (
-    Quantity("BrainVolume", "brain volume", " ml", np.asarray),
-    Quantity("LesionVolume", "lesion volume", " ml", lambda values: np.log(values + 0.1)),
-    Quantity("LesionCount", "number of lesions", "", lambda values: np.log(values + 1)),
+    Quantity("BrainVolume", "brain volume", " ml"),
+    Quantity("LesionVolume", "lesion volume", " ml", 0.1),
+    Quantity("LesionCount", "number of lesions", "", 1),
 )
 
 
@@ -100,10 +101,8 @@ def outliers(records: Sequence[ScanRecord]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     done = [record for record in records if record.status == Status.COMPLETE]
-    for quantity in QUANTITIES:
-        for record, reason in _apart(done, quantity):
-            found.setdefault(record.relative, []).append(reason)
-    for record, reason in _between_visits(done):
+    reasons = [reason for quantity in QUANTITIES for reason in _apart(done, quantity)]
+    for record, reason in reasons + _between_visits(done):
         found.setdefault(record.relative, []).append(reason)
     return found
 
@@ -131,7 +130,7 @@ def _apart(records: Sequence[ScanRecord], quantity: Quantity) -> list[tuple[Scan
     if len(known) < MIN_SCANS:
         return []
     values = np.array([float(record.diagnosis[quantity.key]) for record in known])
-    scores = modified_z(quantity.scale(values))
+    scores = modified_z(values if quantity.offset is None else np.log(values + quantity.offset))
     median = f"{_number(float(np.median(values)))}{quantity.unit}"
     found = []
     for record, value, score in zip(known, values, scores, strict=True):
@@ -196,13 +195,12 @@ def read_quality(
 
 def _amber_figures(output_dir: Path, record: ScanRecord) -> list[str]:
     """Name the figures of a scan's quality file that are amber."""
-    names = (str(name) for name in record.diagnosis.get("Outputs") or [])
-    path = next((output_dir / name for name in names if name.endswith(_SUFFIX)), None)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
-        content = {}
-    figures = content.get("Figures") or {}
+    figures: Mapping[str, Any] = {}
+    for name in map(str, record.diagnosis.get("Outputs") or []):
+        if name.endswith(_SUFFIX):
+            with suppress(OSError, ValueError):
+                content = json.loads((output_dir / name).read_text(encoding="utf-8"))
+                figures = content.get("Figures") or {}
     return [
         f"{name} {figure.get('Value')} {figure.get('Unit', '')}".strip()
         for name, figure in figures.items()

@@ -1,7 +1,8 @@
-"""The tables of the group level: ``group_<what>.tsv``, each with its JSON dictionary."""
+"""The tables of the group level, each with its JSON dictionary: ``group_*.tsv``, ``phenotype/``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,17 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation.crossval import REFERENCE
-from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES
-from msnmo_bids.evaluation.summary import Measure
-from msnmo_bids.evaluation.tables import short_name
-from msnmo_bids.group.accuracy import ALL_SITES, NAMED, NO_RESULT, Accuracy
+from msnmo_bids.evaluation.measures import Measure
+from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES, short_name
 from msnmo_bids.group.cohort import Cohort, Covariates
-from msnmo_bids.group.evaluation import Agreement, Evaluation
+from msnmo_bids.group.evaluation import ALL_SITES, NO_RESULT, Accuracy, Agreement, Evaluation
 from msnmo_bids.group.review_list import KINDS
-from msnmo_bids.reports.report_text import NO_REAL_NMOSD
+from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
 from msnmo_bids.vocabulary import REGION_NAMES
 
-Dictionary = dict[str, dict[str, Any]]
+Dictionary = dict[str, Any]
+#: Columns with their descriptions, and rows by column.
+Table = tuple[Dictionary, Sequence[Mapping[str, Any]]]
 
 
 def _about(description: str, unit: str = "") -> dict[str, Any]:
@@ -168,30 +168,47 @@ def write_tables(output_dir: Path, cohort: Cohort, evaluation: Evaluation) -> li
     Those of an earlier run that are not written now are removed.
     """
     written: list[Path] = []
-    for path, columns, rows in _tables(output_dir, cohort, evaluation):
+    for name, (columns, rows), about in _tables(cohort, evaluation):
+        path = output_dir / name
         write_tsv(path, list(columns), rows)
-        write_json(path.with_suffix(".json"), columns)
+        write_json(path.with_suffix(".json"), {**about, **columns})
         written += [path, path.with_suffix(".json")]
-    for old in output_dir.glob("group_*.tsv"):
+    for old in (*output_dir.glob("group_*.tsv"), *output_dir.glob("phenotype/msnmo*.tsv")):
         if old not in written:
             old.unlink()
             old.with_suffix(".json").unlink(missing_ok=True)
     return written
 
 
-def _tables(
-    output_dir: Path, cohort: Cohort, evaluation: Evaluation
-) -> Iterator[tuple[Path, Dictionary, Sequence[Mapping[str, Any]]]]:
-    yield output_dir / io_spec()["reports"]["group_table"], cohort.columns, cohort.rows
-    yield output_dir / "group_attention.tsv", *_review_list(cohort)
+def _tables(cohort: Cohort, evaluation: Evaluation) -> Iterator[tuple[str, Table, Dictionary]]:
+    """Give the name of each table, the table, and what its dictionary says besides."""
+    yield io_spec()["reports"]["group_table"], (cohort.columns, cohort.rows), {}
+    yield "group_attention.tsv", _review_list(cohort), {}
     if evaluation.accuracy is not None:
-        yield output_dir / "group_confusion.tsv", *_confusion(cohort.classes, evaluation.accuracy)
-        yield output_dir / "group_accuracy.tsv", *_accuracy(evaluation.accuracy)
+        yield "group_confusion.tsv", _confusion(cohort.classes, evaluation.accuracy), {}
+        yield "group_accuracy.tsv", _accuracy(evaluation.accuracy), {}
     if evaluation.agreement is not None:
-        yield output_dir / "group_segmentation.tsv", *_segmentation(cohort, evaluation.agreement)
+        yield "group_segmentation.tsv", _segmentation(cohort, evaluation.agreement), {}
+    # BIDS allows one row per participant and phenotype table: second scans have a second table.
+    tables: dict[int, list[Mapping[str, Any]]] = {}
+    seen: Counter[str] = Counter()
+    for row in cohort.rows:
+        seen[row["participant_id"]] += 1
+        tables.setdefault(seen[row["participant_id"]], []).append(row)
+    for number, rows in tables.items():
+        name = "phenotype/msnmo" if number == 1 else f"phenotype/msnmo_scan{number}"
+        yield f"{name}.tsv", (cohort.columns, rows), _measurement(number, len(tables))
 
 
-def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _measurement(number: int, total: int) -> dict[str, Any]:
+    which = "Scan of each participant"
+    if total > 1:
+        which = f"Scan {number} of each participant who has that many, in the order of sessions"
+    about = f"{which}: lesions and pattern score from T2-FLAIR by msnmo. {' '.join(ALWAYS)}"
+    return {"MeasurementToolMetadata": {"Description": about}, "Derivative": True}
+
+
+def _review_list(cohort: Cohort) -> Table:
     columns = {
         **_SCAN,
         "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
@@ -204,9 +221,7 @@ def _review_list(cohort: Cohort) -> tuple[Dictionary, list[dict[str, Any]]]:
     return columns, rows
 
 
-def _confusion(
-    classes: Sequence[str], accuracy: Accuracy
-) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _confusion(classes: Sequence[str], accuracy: Accuracy) -> Table:
     columns: Dictionary = {
         "site": _about(f"Site; {ALL_SITES}: all together"),
         "diagnosis": _DIAGNOSIS,
@@ -221,7 +236,7 @@ def _confusion(
     return columns, rows
 
 
-def _accuracy(accuracy: Accuracy) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _accuracy(accuracy: Accuracy) -> Table:
     columns: Dictionary = {
         "scans_of": _about(
             f"Which scans: {ALL_SITES} with a score, those with a named diagnosis, or those of a "
@@ -232,16 +247,11 @@ def _accuracy(accuracy: Accuracy) -> tuple[Dictionary, list[dict[str, Any]]]:
         columns |= _measure_columns(metric)
     rows = []
     for name, measures in accuracy.measures.items():
-        row: dict[str, Any] = {"scans_of": shown_name(name)}
+        row: dict[str, Any] = {"scans_of": name}
         for metric in CLASS_METRICS:
             row |= _measure_cells(metric, measures[metric])
         rows.append(row)
     return columns, rows
-
-
-def shown_name(model: str) -> str:
-    """Return what the scans of a row are: all, those with a named diagnosis, or a site's."""
-    return {REFERENCE: ALL_SITES, NAMED: NAMED}.get(model, model)
 
 
 def _measure_columns(metric: str) -> Dictionary:
@@ -256,19 +266,20 @@ def _measure_columns(metric: str) -> Dictionary:
 
 
 def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
-    def digits(value: float | None) -> str | None:
-        return None if value is None else f"{value:.4f}"
-
     return {
-        metric: digits(measure.value),
-        f"{metric}_low": digits(measure.interval.low),
-        f"{metric}_high": digits(measure.interval.high),
+        metric: _digits(measure.value),
+        f"{metric}_low": _digits(measure.interval.low),
+        f"{metric}_high": _digits(measure.interval.high),
         f"{metric}_scans": measure.scans,
         f"{metric}_subjects": measure.subjects,
     }
 
 
-def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, list[dict[str, Any]]]:
+def _digits(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
+
+
+def _segmentation(cohort: Cohort, agreement: Agreement) -> Table:
     columns: Dictionary = dict(_SCAN)
     for metric in (*MASK_METRICS, *VOLUMES):
         title = _VOLUMES.get(metric) or short_name(metric)
@@ -277,7 +288,6 @@ def _segmentation(cohort: Cohort, agreement: Agreement) -> tuple[Dictionary, lis
     rows = []
     by_name = {record.relative: record for record in cohort.records}
     for scan in [*agreement.metrics, *agreement.problems]:
-        values = agreement.metrics.get(scan, {})
-        digits = {name: None if v is None else f"{v:.4f}" for name, v in values.items()}
+        digits = {name: _digits(v) for name, v in agreement.metrics.get(scan, {}).items()}
         rows.append({**_which(by_name[scan]), **digits, "reason": agreement.problems.get(scan)})
     return columns, rows

@@ -1,4 +1,7 @@
-"""The group level: tables, maps, figures and one page, from what participants wrote."""
+"""The group level, from what participants wrote: tables, maps, figures and one page.
+
+The page shows what to look at first, then the table of all scans, then the figures.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.dataset import atomic_path, write_bidsignore, write_json, write_tsv
-from msnmo_bids.bids.names import io_spec
-from msnmo_bids.bids.records import ScanRecord, class_names, in_order
+import pandas as pd
+
+from msnmo_bids.bids.dataset import atomic_path, write_bidsignore
+from msnmo_bids.bids.names import io_spec, report_path
+from msnmo_bids.bids.records import ScanRecord, Status, class_names, in_order
+from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation.crossval import positive_class
+from msnmo_bids.evaluation.measures import DRAWS, Measure
+from msnmo_bids.evaluation.metrics import (
+    CLASS_METRICS,
+    MASK_METRICS,
+    factor,
+    heading,
+    short_name,
+)
 from msnmo_bids.group.cohort import Cohort, Columns, read_covariates
-from msnmo_bids.group.evaluation import evaluate
+from msnmo_bids.group.distribution import plots
+from msnmo_bids.group.evaluation import NO_RESULT, Evaluation, evaluate
 from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_frequency_maps
-from msnmo_bids.group.page import page
-from msnmo_bids.group.review_list import outliers, read_quality, review_list
+from msnmo_bids.group.review_list import KINDS, outliers, read_quality, review_list
 from msnmo_bids.group.tables import column_dictionary, table_row, write_tables
-from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
+from msnmo_bids.reports.page import class_colour, data_uri, render
+from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 
 logger = logging.getLogger(__name__)
 
-PHENOTYPE = "msnmo"
+#: Rows of the list of what to look at first, and of others beside; the tables hold all.
+SHOWN = 100
 
 
 @dataclass(frozen=True)
 class GroupSettings:
     """What the user asks of the group level.
 
-    Parameters
-    ----------
-    columns : Columns
-        Where the raw data set says diagnosis, site, scanner and age.
-    positive : str
-        Positive diagnosis of sensitivity and ROC; empty: NMOSD, or else the last class.
-    masks : mapping of str to Path
-        Scan -> manual lesion mask.
-    no_mask : mapping of str to str
-        Scan -> why it has no manual mask; empty when none were asked for.
+    Without a positive diagnosis of sensitivity and ROC it is NMOSD, or else the last class. By
+    scan, ``masks`` are manual lesion masks and ``no_mask`` why there is none; both are empty when
+    none were asked for.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -63,17 +72,11 @@ def write_group(
 
     Parameters
     ----------
-    output_dir : Path
-        Output folder.
     scans : sequence of ScanRecord
         Every scan of the data set, as it stands on disk
         (:func:`~msnmo_bids.bids.records.read_scan`).
-    version : str
-        Version of the program.
     bids_dir : Path, optional
         Raw data set: what its tables and sidecars say stands beside the model's results.
-    settings : GroupSettings, optional
-        What the user asks for.
     notes : sequence of str, optional
         What a reader must know of the choice of scans.
 
@@ -96,11 +99,10 @@ def write_group(
     maps = _frequency_maps(output_dir, cohort)
     map_figure = frequency_figure(maps, figures / "group_frequency.png")
     written = write_tables(output_dir, cohort, evaluation)
-    written += _write_phenotype(output_dir, cohort)
     write_bidsignore(output_dir)
     target = output_dir / io_spec()["reports"]["group_page"]
     with atomic_path(target) as temporary:
-        text = page(cohort, evaluation, maps, map_figure, version=version)
+        text = _page(cohort, evaluation, maps=maps, map_figure=map_figure, version=version)
         temporary.write_text(text, encoding="utf-8")
     return [*written, *(path for path, _ in maps.values()), target]
 
@@ -146,41 +148,113 @@ def _frequency_maps(output_dir: Path, cohort: Cohort) -> dict[str, tuple[Path, i
     return write_frequency_maps(output_dir, groups, meaning=f"{meaning} {NO_REAL_NMOSD}")
 
 
-def _write_phenotype(output_dir: Path, cohort: Cohort) -> list[Path]:
-    """Write one row per scan; the second scan of a participant goes to a second file, and so on.
+def _page(cohort: Cohort, evaluation: Evaluation, *, map_figure: Path | None, **more: Any) -> str:
+    """Write the page out: HTML that asks for nothing from elsewhere."""
+    accuracy, records = evaluation.accuracy, cohort.records
+    named = [str(record.diagnosis["Diagnosis"]) for record in cohort.done]
+    groups = list(dict.fromkeys([*cohort.classes, INDETERMINATE, *sorted(named)]))
+    colours = {name: class_colour(cohort.classes, name) for name in groups}
+    return render(
+        "group.html.j2",
+        cohort=cohort,
+        records=list(zip(records, cohort.rows, strict=True)),
+        by_name={record.relative: record for record in records},
+        participants=len({record.subject for record in records}),
+        count={s: sum(record.status == s for record in records) for s in Status},
+        decisions=[(name, named.count(name)) for name in groups],
+        quality_counts=Counter(colour for colour, _ in cohort.quality.values()),
+        review_list=_review_list(cohort),
+        with_site=any(own.site for own in cohort.covariates.values()),
+        filters=_filters(cohort),
+        common=_common_flags(cohort.done),
+        evaluation=evaluation,
+        notes=cohort.notes + ([] if accuracy else evaluation.limits),
+        draws=DRAWS,
+        confusion_columns=[*cohort.classes, INDETERMINATE, NO_RESULT],
+        class_metrics=CLASS_METRICS,
+        mask_metrics=MASK_METRICS,
+        disagreeing=_disagreeing(cohort),
+        colours=colours,
+        plots=plots(cohort, groups, colours),
+        map_uri=data_uri(map_figure) if map_figure else None,
+        costs=step_costs(cohort.done),
+        cell=cell,
+        data_uri=data_uri,
+        factor=factor,
+        heading=heading,
+        short_name=short_name,
+        link=link,
+        shown_rows=SHOWN,
+        table_name=io_spec()["reports"]["group_table"],
+        **more,
+    )
 
-    BIDS has ``participant_id`` as the index of a phenotype table: twice the same value is an error
-    to the validator (TSV_INDEX_VALUE_NOT_UNIQUE), whatever stands in ``session_id``.
-    """
-    folder = output_dir / "phenotype"
-    tables: list[list[Mapping[str, Any]]] = []
-    seen: Counter[str] = Counter()
-    for record, row in zip(cohort.records, cohort.rows, strict=True):
-        if seen[record.subject] == len(tables):
-            tables.append([])
-        tables[seen[record.subject]].append(row)
-        seen[record.subject] += 1
 
-    written = []
-    for number, table in enumerate(tables, start=1):
-        name = PHENOTYPE if number == 1 else f"{PHENOTYPE}_scan{number}"
-        write_tsv(folder / f"{name}.tsv", list(cohort.columns), table)
-        write_json(folder / f"{name}.json", {**_measurement(number, len(tables)), **cohort.columns})
-        written += [folder / f"{name}.tsv", folder / f"{name}.json"]
-    for old in sorted(folder.glob(f"{PHENOTYPE}*.*")):
-        if old not in written:
-            old.unlink(missing_ok=True)
-    return written
+def link(record: ScanRecord) -> str:
+    """Return where a scan's results stand: the participant's page, at the scan if it has any."""
+    place = f"#{record.prefix}" if record.diagnosis else ""
+    return report_path(record.subject) + place
 
 
-def _measurement(number: int, total: int) -> dict[str, Any]:
-    which = "Scan of each participant"
-    if total > 1:
-        which = f"Scan {number} of each participant who has that many, in the order of sessions"
-    return {
-        "MeasurementToolMetadata": {
-            "Description": f"{which}: lesions and pattern score from T2-FLAIR by msnmo. "
-            + " ".join(ALWAYS),
-        },
-        "Derivative": True,
+def _common_flags(found: Sequence[ScanRecord]) -> list[str]:
+    """Return the flags that all of several scans have, to be said once."""
+    if len(found) < 2:
+        return []
+    return sorted(set.intersection(*(set(record.diagnosis["Flags"]) for record in found)))
+
+
+def _filters(cohort: Cohort) -> list[tuple[str, str, list[str]]]:
+    """Return name, title and choices of the drop-down filters that tell scans apart."""
+    records, covariates = cohort.records, cohort.covariates.values()
+    choices = {
+        ("status", "Status"): {str(r.status) for r in records},
+        ("quality", "Quality"): {colour for colour, _ in cohort.quality.values()},
+        ("pattern", "Pattern"): {str(r.diagnosis["Diagnosis"]) for r in records if r.diagnosis},
+        ("known", "participants.tsv"): {own.diagnosis or "n/a" for own in covariates},
+        ("site", "Site"): {own.site or "n/a" for own in covariates},
     }
+    return [(*name, sorted(values)) for name, values in choices.items() if len(values) > 1]
+
+
+def _review_list(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
+    """Return kind, title, number and the first ones of what to look at, in order."""
+    by_kind = {kind: [i for i in cohort.review_list if i.kind == kind] for kind in KINDS}
+    return [(kind, KINDS[kind], len(of), of[:SHOWN]) for kind, of in by_kind.items() if of]
+
+
+def cell(metric: str, measure: Measure) -> tuple[str, str, str]:
+    """Return a measure's value, its interval or why there is none, and its number of scans."""
+    number = f"{measure.scans} of {measure.subjects}"
+    if measure.value is None:
+        number = "" if measure.scans else "no scans"
+    return *measure.text(factor(metric)), number
+
+
+def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
+    """Return the scans that the model names otherwise than the raw data set."""
+    known = [(record, cohort.covariates[record.relative].diagnosis) for record in cohort.done]
+    return [
+        (record, diagnosis, named)
+        for record, diagnosis in known
+        if diagnosis and (named := str(record.diagnosis["Diagnosis"])) in cohort.classes
+        if named != diagnosis
+    ]
+
+
+def step_costs(records: Sequence[ScanRecord]) -> list[dict[str, Any]]:
+    """Summarise what processing cost, in the order in which a scan goes through the steps.
+
+    By step: number of scans that measured it, medians of wall and processor time (s, of all cores),
+    largest peak of a process (GB), and share of the longest step's median.
+    """
+    costs = [{"step": step, **cost} for one in records for step, cost in one.steps.items()]
+    if not costs:
+        return []
+    by_step = pd.DataFrame(costs).groupby("step", sort=False)
+    seconds = by_step[["WallSeconds", "CPUSeconds"]].median()
+    table = seconds.assign(
+        scans=by_step.size(),
+        MemoryGB=by_step["MemoryGB"].max(),
+        share=seconds["WallSeconds"] / (seconds["WallSeconds"].max() or 1),
+    )
+    return table.reset_index().to_dict("records")

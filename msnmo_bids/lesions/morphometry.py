@@ -33,23 +33,12 @@ SHOWN = {
 def measure_lesions(
     lesions: Lesions, regions: Regions, affine: np.ndarray, descriptors: np.ndarray
 ) -> dict[str, Any]:
-    """Measure the lesions of a scan and say where they lie.
+    """Measure the lesions of a scan and say where they lie; JSON-ready.
 
-    Parameters
-    ----------
-    lesions, regions : Lesions, Regions
-        Of the scan, on one grid.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    descriptors : ndarray, (n, D)
-        Of the lesions (:func:`~msnmo_bids.lesions.descriptors.describe_lesions`); the table shows
-        those that a reader understands.
-
-    Returns
-    -------
-    dict
-        JSON-ready. Table: `lesion_table`, with `SHOWN` of the descriptors; Summary:
-        `summary`, and AtlasRegistration: where the scan lies in MNI space.
+    Lesions and regions are on one grid, whose affine, (4, 4), goes from index to RAS mm;
+    descriptors, (n, D), are those of :func:`~msnmo_bids.lesions.descriptors.describe_lesions`.
+    ``Table`` is `lesion_table` with those of them that a reader understands (`SHOWN`); ``Summary``
+    is `summary`, with AtlasRegistration: where the scan lies in MNI space.
     """
     voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
     table = lesion_table(
@@ -59,11 +48,9 @@ def measure_lesions(
         affine,
         lesion_locations(lesions.labels, regions.to_mni, voxel_volume),
     )
-    columns = list(DESCRIPTORS)
-    for row, values in zip(table, descriptors, strict=True):
-        row |= {
-            name: round(float(values[columns.index(source)]), 2) for name, source in SHOWN.items()
-        }
+    shown = descriptors[:, [list(DESCRIPTORS).index(source) for source in SHOWN.values()]]
+    for row, values in zip(table, shown.tolist(), strict=True):
+        row |= {name: round(value, 2) for name, value in zip(SHOWN, values, strict=True)}
     registration = regions.registration(affine)
     return {"Table": table, "Summary": {**summary(table), "AtlasRegistration": registration}}
 
@@ -75,25 +62,11 @@ def lesion_table(
     affine: np.ndarray,
     locations: Mapping[int, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
-    """Measure each lesion.
+    """Measure each lesion of the labels, 1 to n, (X, Y, Z); the affine goes from index to RAS mm.
 
-    Parameters
-    ----------
-    labels, probability : ndarray, (X, Y, Z)
-        1 to n; lesion probability.
-    regions : mapping of int to str
-        Region of each label.
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    locations : mapping of int to mapping
-        Locations of each label, with the volume there (mm³).
-
-    Returns
-    -------
-    list of dict
-        By label: index, volume_mm3, x_mm, y_mm, z_mm (centroid, RAS), region, diameter_mm (of
-        the sphere of the same volume), mean_probability, small (1 under 14 mm³), sites (name ->
-        mm³).
+    By label, regions are names, and locations have the volume there (mm³). A row has index,
+    volume_mm3, x_mm, y_mm, z_mm (centroid, RAS), region, diameter_mm (of the sphere of the same
+    volume), mean_probability, small (1 under 14 mm³), sites (name -> mm³).
     """
     count = int(labels.max(initial=0))
     if count == 0:
@@ -101,9 +74,8 @@ def lesion_table(
     numbers = np.arange(1, count + 1)
     voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
     volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * voxel_volume
-    centroids = nib.affines.apply_affine(
-        affine, np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
-    )
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    centroids = nib.affines.apply_affine(affine, centres)
     means = ndimage.mean(probability, labels, numbers)
     return [
         {

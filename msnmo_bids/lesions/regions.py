@@ -54,16 +54,10 @@ LEAST_VOLUME, LEAST_SHARE = 14.0, 0.5
 
 @lru_cache(maxsize=1)
 def load_structures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the atlas, structure by structure.
+    """Return the atlas, structure by structure, as float32.
 
-    Returns
-    -------
-    structures : ndarray, (8, X, Y, Z), float32
-        Probability of the `STRUCTURES`.
-    flair : ndarray, (X, Y, Z), float32
-        Mean FLAIR contrast of the brain, 0 outside.
-    affine : ndarray, (4, 4)
-        Index to MNI mm.
+    That is the probability of each of the `STRUCTURES`, (8, X, Y, Z), the mean FLAIR contrast of
+    the brain, (X, Y, Z), 0 outside, and the affine, (4, 4), from index to MNI mm.
     """
     with (
         (files("msnmo_bids.lesions") / "data" / "region_atlas.npz").open("rb") as stream,
@@ -85,13 +79,9 @@ def load_atlas() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Regions(NamedTuple):
     """The regions of a scan, and where it lies.
 
-    Parameters
-    ----------
-    codes : ndarray, (X, Y, Z), int8
-        0 outside of the brain, 1 lateral or third ventricle, 2 brainstem or cerebellum, 3 cortex,
-        4 deep white and grey matter, 5 fourth ventricle.
-    to_mni : ndarray, (4, 4)
-        Index of the scan to MNI mm (affine registration), multiplies column vectors.
+    Codes, (X, Y, Z), int8: 0 outside of the brain, 1 lateral or third ventricle, 2 brainstem or
+    cerebellum, 3 cortex, 4 deep white and grey matter, 5 fourth ventricle. ``to_mni``, (4, 4), goes
+    from the scan's index to MNI mm (affine registration) and multiplies column vectors.
     """
 
     codes: np.ndarray
@@ -116,14 +106,8 @@ class Regions(NamedTuple):
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:
     """Map the regions of a scan, and say where it lies in MNI space.
 
-    No random number is drawn: equal input gives equal output.
-
-    Parameters
-    ----------
-    values, brain : ndarray, (X, Y, Z)
-        FLAIR, RAS order, and brain mask (bool).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    FLAIR and brain mask (bool) are (X, Y, Z), in RAS order, of voxels of `zooms` mm. No random
+    number is drawn: equal input gives equal output.
 
     Raises
     ------
@@ -158,16 +142,8 @@ def refine(
     Fluid is ventricle where it joins, through fluid in the atlas's wider reach, a place that the
     atlas holds to be ventricle: so ventricles wider than the atlas's are followed, and sulci beside
     it are not. The rim of half-filled voxels belongs to them, so that a lesion at the wall touches
-    them.
-
-    Parameters
-    ----------
-    prior : ndarray, (5, X, Y, Z)
-        Probabilities of the `ATLAS_MAPS` on the scan's grid.
-    values, brain : ndarray, (X, Y, Z)
-        FLAIR, and brain mask (bool).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    them. `prior`, (5, X, Y, Z), has the probabilities of the `ATLAS_MAPS` on the scan's grid; FLAIR
+    and brain mask (bool) are (X, Y, Z), of voxels of `zooms` mm.
     """
     codes = np.zeros(values.shape, np.int8)
     if not brain.any():
@@ -195,14 +171,8 @@ def assign_regions(
 
     A lesion is periventricular when it touches a lateral or the third ventricle after dilation by
     one voxel; else infratentorial when most of it is; else juxtacortical (or cortical) when a fifth
-    of it and its neighbourhood is cortex; else deep.
-
-    Parameters
-    ----------
-    labels, region_codes : ndarray, (X, Y, Z)
-        1 to n; codes of `Regions`.
-    zooms : sequence of float, (3,)
-        Voxel size (mm); axes with thick slices are not dilated across.
+    of it and its neighbourhood is cortex; else deep. Labels, 1 to n, and codes of `Regions` are
+    (X, Y, Z), of voxels of `zooms` mm; axes with thick slices are not dilated across.
     """
     structure = _neighbours(_reach(zooms))
     assigned: dict[int, str] = {}
@@ -242,20 +212,10 @@ class Location:
     The tube is wide enough for what an affine registration misses. A lesion can lie at several
     locations, and lies in its region all the same.
 
-    Parameters
-    ----------
-    line : tuple of (float, float, float)
-        Points (MNI mm) that straight lines join.
-    radius : float
-        Distance from the line that belongs to the location (mm).
-    half_width : float
-        Distance across the midsagittal plane that is free (mm): a sheet instead of a tube.
-    both_sides : bool
-        Whether the mirrored line belongs to it too.
-    nmosd : bool
-        Whether the location is typical of NMOSD.
-    with_half : bool
-        Whether a lesion must have half of itself there, however large it is.
+    Straight lines join the points (MNI mm); what is nearer than ``radius`` (mm) belongs to the
+    location, with ``both_sides`` on the mirrored side too. ``half_width`` (mm) across the
+    midsagittal plane is free: a sheet instead of a tube. ``nmosd``: it is typical of NMOSD;
+    ``with_half``: a lesion must have half of itself there, however large it is.
     """
 
     line: tuple[tuple[float, float, float], ...]
@@ -272,8 +232,7 @@ class Location:
             points[..., 0] = np.abs(points[..., 0])
         across = points[..., 0]
         points[..., 0] = np.sign(across) * np.maximum(np.abs(across) - self.half_width, 0)
-        line = np.array(self.line)
-        nearest = [_distance(points, start, end) for start, end in pairwise(line)]
+        nearest = [_distance(points, *ends) for ends in pairwise(np.array(self.line))]
         return np.min(nearest, axis=0) <= self.radius
 
 

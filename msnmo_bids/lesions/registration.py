@@ -39,14 +39,8 @@ def register_affine(
     fixed image's samples x in and around the brain, with Geman-McClure weights w; gain and offset
     are fitted along (Gauss-Newton with Levenberg's damping, three blurs).
 
-    Parameters
-    ----------
-    fixed, moving : ndarray, (X, Y, Z)
-        Skull-stripped images, RAS order, 0 outside of the brain.
-    fixed_zooms, moving_zooms : sequence of float, (3,)
-        Voxel sizes (mm).
-    rigid : bool
-        Only turn and shift (in mm): the same brain at another visit.
+    The images, (X, Y, Z), are skull-stripped, in RAS order, 0 outside of the brain; the voxel sizes
+    are in mm. A rigid map only turns and shifts (in mm): the same brain at another visit.
 
     Raises
     ------
@@ -66,11 +60,8 @@ def register_affine(
         parameters = _descend(
             parameters, points, values, smooth, source_spacing, scale, iterations, rigid
         )
-    return (
-        np.linalg.inv(_to_millimetres(source_spacing))
-        @ parameters
-        @ _to_millimetres(np.asarray(fixed_zooms, dtype=float))
-    )
+    back = np.linalg.inv(_to_millimetres(source_spacing))
+    return back @ parameters @ _to_millimetres(np.asarray(fixed_zooms, dtype=float))
 
 
 def _normalised(image: np.ndarray) -> np.ndarray:

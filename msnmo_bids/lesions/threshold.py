@@ -21,17 +21,9 @@ CONNECTIVITY_26 = (((True,) * 3,) * 3,) * 3
 class LesionCriteria:
     """What counts as a lesion; the one place of the defaults.
 
-    Parameters
-    ----------
-    threshold : float
-        A voxel is lesion above this probability, 0 to 1.
-    min_volume : float
-        Connected lesions (26 neighbours) smaller than this are dropped (mm³).
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range.
+    A voxel is lesion above the threshold, a probability from 0 to 1. Connected lesions (26
+    neighbours) smaller than the least volume (mm³) are dropped. A ValueError names a value that is
+    out of range.
     """
 
     threshold: float = 0.5
@@ -45,18 +37,12 @@ class LesionCriteria:
 
 
 class Lesions(NamedTuple):
-    """The lesions of a scan, on its own grid.
+    """The lesions of a scan, on its own grid, (X, Y, Z).
 
-    Parameters
-    ----------
-    probability : ndarray of float32, (X, Y, Z)
-        Lesion probability in steps of 1 / 4096. Where a lesion was dropped it is lowered to the
-        threshold, no further: the mask is the probability above the threshold, voxel by voxel, and
-        the map still shows where a small lesion was dropped.
-    mask : ndarray of uint8, (X, Y, Z)
-        1 in a lesion.
-    labels : ndarray of int32, (X, Y, Z)
-        1 to n by decreasing volume; 0 elsewhere.
+    The probability is float32 in steps of 1 / 4096. Where a lesion was dropped it is lowered to the
+    threshold, no further: the mask (uint8, 1 in a lesion) is the probability above the threshold,
+    voxel by voxel, and the map still shows where a small lesion was dropped. Labels (int32) are 1
+    to n by decreasing volume, 0 elsewhere.
     """
 
     probability: np.ndarray
@@ -98,19 +84,10 @@ def find_lesions(probability: np.ndarray, voxel_volume: float, criteria: LesionC
 
 
 def label_lesions(mask: np.ndarray, voxel_volume: float, min_volume: float) -> np.ndarray:
-    """Label the connected lesions of a mask and drop specks.
+    """Label the connected lesions of a mask (X, Y, Z), not 0 in a lesion, and drop specks.
 
-    Parameters
-    ----------
-    mask : ndarray, (X, Y, Z)
-        Lesion where not 0.
-    voxel_volume, min_volume : float
-        Volume of a voxel, and of the smallest lesion that is kept (mm³).
-
-    Returns
-    -------
-    ndarray of int32, (X, Y, Z)
-        1 to n by decreasing volume, ties in the order of the array; 0 elsewhere.
+    The volumes, of a voxel and of the smallest lesion that is kept, are in mm³. Labels (int32) are
+    1 to n by decreasing volume, ties in the order of the array; 0 elsewhere.
     """
     import numpy as np
     from scipy import ndimage

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.evaluation.statistics import LEVEL
+from msnmo_bids.evaluation.measures import LEVEL
 from msnmo_bids.meta.studies import Estimate, Studies
 
 #: From this I², with p of Cochran's Q below `ALPHA`, the random-effects model is chosen.
@@ -28,20 +28,12 @@ _EQUAL = 1e-6  # relative range of standard errors that count as equal
 class Pooled:
     """What one pooling of k studies has found.
 
-    Parameters
-    ----------
-    studies : int
-        k.
-    estimates, weights : dict of str to Estimate; to ndarray, (k,)
-        By model: `FIXED` (inverse variance), `RANDOM` (DerSimonian and Laird 1986). Weights are
-        shares that add up to 1.
-    q, df, p, i2 : float, int, float or None, float or None
-        Cochran's Q, with k - 1 degrees of freedom; its p by the chi-squared distribution; I², 0 to
-        1. p and I² are None for one study.
-    tau2, prediction : float, (float, float) or None
-        Variance between the studies by DerSimonian and Laird, not below 0; where the true effect
-        of a new study is expected (95 %), by the t distribution with k - 2 degrees of freedom
-        (Higgins et al. 2009), None for fewer than three studies.
+    Estimates and weights, (k,), shares that add up to 1, are by model: `FIXED` (inverse variance),
+    `RANDOM` (DerSimonian and Laird 1986). Cochran's Q has k - 1 degrees of freedom, and its p is by
+    the chi-squared distribution; I² is 0 to 1; p and I² are None for one study. tau² is the
+    variance between the studies by DerSimonian and Laird, not below 0. The prediction says where
+    the true effect of a new study is expected (95 %), by the t distribution with k - 2 degrees of
+    freedom (Higgins et al. 2009); None for fewer than three studies.
     """
 
     studies: int
@@ -67,19 +59,12 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that is computed of one measure.
+    """Everything that is computed of one measure: all studies pooled, and what `egger` returns.
 
-    Parameters
-    ----------
-    data, pooled, egger : Studies, Pooled, (float, float) or str
-        What was pooled; all of them pooled; what `egger` returns.
-    without : dict of str to Pooled
-        All but the one named; empty for one study.
-    subgroups : dict of str to dict of str to Pooled
-        By column that has at least two values, and by value: the studies that have it.
-    between : dict of str to dict of str to Pooled
-        By column and model, the subgroups' estimates pooled: its Q, p and I² are those between
-        them. `RANDOM`, each subgroup with its own tau², lacks where one has a single study.
+    ``without`` is by the study left out, and empty for one study; ``subgroups`` by column that has
+    at least two values, and by value. ``between``, by column and model, has the subgroups'
+    estimates pooled: its Q, p and I² are those between them. `RANDOM`, each subgroup with its own
+    tau², lacks where one has a single study.
     """
 
     data: Studies

@@ -13,8 +13,7 @@ from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
-from msnmo_bids.evaluation.statistics import too_few
-from msnmo_bids.evaluation.summary import classified
+from msnmo_bids.evaluation.measures import classified, too_few
 from msnmo_bids.meta.studies import Studies, log_odds
 
 DSC, ACC, SN, SP = "DSC (%)", "ACC (%)", "SN (%)", "SP (%)"
@@ -46,7 +45,6 @@ def site_studies(
     Returns
     -------
     list of Studies
-        DSC: mean of the people (%) and its standard error, without sites of fewer than
         DSC: mean of the people (%) and its standard error, without sites of equal values or of too
         few people to weigh them (`too_few`). Accuracy, sensitivity and specificity: shares on the
         logit scale. A person counts with the mean of the scans.

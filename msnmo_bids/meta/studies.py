@@ -16,7 +16,7 @@ import pandas as pd
 from msnmo_bids.bids.raw_metadata import cell
 from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
-from msnmo_bids.evaluation.statistics import LEVEL
+from msnmo_bids.evaluation.measures import LEVEL
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +54,13 @@ class Numbers(NamedTuple):
 class Studies:
     """What is pooled into one number.
 
-    Parameters
-    ----------
-    measure : str
-        Heading with its unit, such as ``DSC (%)``.
-    table : DataFrame
-        One row per study, under its name. ``effect`` and ``se``, above 0: on the scale of the
-        pooling; ``subjects``: people in it, NaN when unknown; ``left_out``: why it cannot be
-        pooled, empty where it can. All others are subgroup columns, empty when unknown.
-    logit : bool
-        Whether effects are logits of shares; they are shown in percent, others as they are.
-    noun, notes : str, tuple of str
-        What a study is (``study``, ``site``, ``folder``); sentences that a reader must know.
-    printed : mapping of str to str
-        What a paper prints for them, by the names of `msnmo_bids.meta.report.checks`.
+    The measure is a heading with its unit, such as ``DSC (%)``. The table has one row per study,
+    under its name. ``effect`` and ``se``, above 0: on the scale of the pooling; ``subjects``:
+    people in it, NaN when unknown; ``left_out``: why it cannot be pooled, empty where it can. All
+    others are subgroup columns, empty when unknown. With ``logit`` effects are logits of shares;
+    they are shown in percent, others as they are. ``noun`` says what a study is (``study``,
+    ``site``, ``folder``), ``notes`` what a reader must know, ``printed`` what a paper prints, by
+    the names of `msnmo_bids.meta.report.checks`.
     """
 
     measure: str
@@ -105,7 +98,7 @@ class Studies:
     @property
     def plural(self) -> str:
         """What several studies are."""
-        return {"study": "studies"}.get(self.noun, f"{self.noun}s")
+        return "studies" if self.noun == "study" else f"{self.noun}s"
 
     @property
     def reference(self) -> tuple[str, Numbers] | None:
@@ -163,7 +156,7 @@ def rounded(value: float, digits: int = 2) -> str:
 
 
 def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studies]:
-    """Read a table of studies.
+    """Read a table of studies: those of each measure, in the order of the table.
 
     Parameters
     ----------
@@ -172,11 +165,6 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         (``.json``) has as ``Printed``, by measure, is `Studies.printed`.
     columns : sequence of str, optional
         Subgroup columns; by default all others in which studies share values, but not all.
-
-    Returns
-    -------
-    list of Studies
-        One per measure, in the order of the table.
 
     Raises
     ------
@@ -208,8 +196,8 @@ def sidecar(file: Path) -> dict[str, Any]:
     try:
         content, notes = read_json(beside)
     except ValueError as error:
-        problem, remedy = f"no JSON ({error})", "Correct it or remove it"
-        raise BadInputError(problem, file=beside, remedy=remedy) from error
+        remedy = "Correct it or remove it"
+        raise BadInputError(f"no JSON ({error})", file=beside, remedy=remedy) from error
     for note in notes:
         logger.warning("%s: %s", beside, note)
     return content if isinstance(content, dict) else {}

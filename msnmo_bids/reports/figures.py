@@ -49,6 +49,7 @@ CHANGE_COLOURS = {
     "uncertain": "#F0E442",
     "stable": "#BBBBBB",
 }
+ACTIVATION = "relative class activation (logits)"
 BIAS_COLOURS = "cividis"
 STRIP_LENGTH = 6
 STRIP_GAP_MM = 6.0
@@ -98,11 +99,10 @@ def bias_figure(raw: Path, preproc: Path, out: Path) -> Path:
         field /= np.median(field[brain])
     # The corrected image is on the raw one's scale up to a factor: each gets its own window.
     limits = window(before.data[brain]), window(after.data[brain])
-    spread_of_field = np.percentile(field[brain], [1, 99]) if brain.any() else [1.0, 1.0]
-    reach = max(float(np.abs(np.log(spread_of_field)).max()), 0.02)
-    bar = ColourBar(
-        float(np.exp(-reach)), float(np.exp(reach)), "estimated bias field (factor)", BIAS_COLOURS
-    )
+    ends = np.percentile(field[brain], [1, 99]) if brain.any() else [1.0, 1.0]
+    reach = max(float(np.abs(np.log(ends)).max()), 0.02)
+    low, high = float(np.exp(-reach)), float(np.exp(reach))
+    bar = ColourBar(low, high, "estimated bias field (factor)", BIAS_COLOURS)
 
     rows = []
     for plane in ("axial", "coronal"):
@@ -126,12 +126,9 @@ def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
 
     Of the connected lesions, `labels`, the largest get their number.
     """
-    volume = load_ras(preproc)
+    volume, brain, box, limits = _stripped(preproc)
     lesions = load_ras(mask).data > 0.5
     numbers = load_ras(labels).data.astype(np.int32)
-    brain = volume.data > 0
-    box = bounding_box(brain, volume.zooms)
-    limits = window(volume.data[brain])
 
     def marked(plane: str, index: int, *, tagged: bool = True) -> Panel:
         panel = flair_panel(volume, plane, index, box, limits)
@@ -159,35 +156,40 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
     preproc, lesion_mask : Path
         FLAIR, 0 outside the brain; lesion mask, drawn as an outline.
     cams : mapping of str to Path
-        Class activation map of each class; one row per class, one colour scale for all. Where there
-        are several, their mean is taken from each: what all classes share decides nothing.
+        Class activation map of each class, drawn as :func:`relative_activation`; one row per class,
+        one colour scale for all.
     out : Path
         SVG file.
     """
-    volume = load_ras(preproc)
+    volume, brain, box, limits = _stripped(preproc)
     lesions = load_ras(lesion_mask).data > 0.5
-    brain = volume.data > 0
-    box = bounding_box(brain, volume.zooms)
-    limits = window(volume.data[brain])
-    maps = {name: load_ras(path).data for name, path in cams.items()}
-    if len(maps) > 1:
-        common = sum(maps.values()) / len(maps)
-        maps = {name: data - common for name, data in maps.items()}
+    maps = relative_activation({name: load_ras(path).data for name, path in cams.items()})
     reach = max((activation_reach(data, lesions, brain) for data in maps.values()), default=1.0)
-    bar = ColourBar(-reach, reach, "relative class activation (logits)")
+    bar = ColourBar(-reach, reach, ACTIVATION)
 
     rows = []
     for name, data in maps.items():
         panels = []
         for plane in PLANES:
             index = fullest(lesions, plane, brain)
-            values, shown, drawn = (
-                section(part, plane, index, box) for part in (data, brain, lesions)
-            )
             panel = flair_panel(volume, plane, index, box, limits)
-            panels.append(activation_panel(panel, values, shown, drawn, bar))
+            cut = [section(part, plane, index, box) for part in (data, brain, lesions)]
+            panels.append(activation_panel(panel, *cut, bar))
         rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
     return save_svg(draw(rows, _foot(volume), bar), out)
+
+
+def _stripped(preproc: Path) -> tuple[Volume, np.ndarray, Box, tuple[float, float]]:
+    """Read a FLAIR that is 0 outside the brain: volume, brain, its box, its window."""
+    volume = load_ras(preproc)
+    brain = volume.data > 0
+    return volume, brain, bounding_box(brain, volume.zooms), window(volume.data[brain])
+
+
+def relative_activation(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take the mean of several classes from each one's map: what all share decides nothing."""
+    common = sum(maps.values()) / len(maps) if len(maps) > 1 else 0
+    return {name: data - common for name, data in maps.items()}
 
 
 def change_figure(
@@ -223,7 +225,7 @@ def change_figure(
         return Row(title, [*panels, replace(panels[1], heat=heat, note="change")])
 
     most = np.count_nonzero(classes, axis=(0, 1))
-    first = int(np.argmax(most)) if most.any() else (whole.start[2] + whole.stop[2]) // 2
+    first = int(np.argmax(most)) if most.any() else (whole[2].start + whole[2].stop) // 2
     rows = [row("All lesions", first, whole)]
     to_index = np.linalg.inv(volumes[0].affine)
     for lesion in _most_changed(table):
@@ -249,22 +251,18 @@ def _most_changed(table: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 def _around(centre: np.ndarray, volume: Volume, whole: Box) -> Box:
     """Return a square box around a place, inside the volume."""
     half = round(CHANGE_MM / 2 / volume.zooms[0])
-    start, stop = list(whole.start), list(whole.stop)
-    for axis in (0, 1):
-        size = volume.data.shape[axis]
-        first = int(np.clip(centre[axis] - half, 0, max(size - 2 * half, 0)))
-        start[axis], stop[axis] = first, min(first + 2 * half, size)
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    size = np.array(volume.data.shape[:2])
+    first = np.clip(centre[:2] - half, 0, np.maximum(size - 2 * half, 0))
+    last = np.minimum(first + 2 * half, size)
+    return (*map(slice, first.tolist(), last.tolist()), whole[2])
 
 
 def _change_colours(classes: np.ndarray) -> np.ndarray:
     """Return RGBA of the classes of change of a section, from 1; 0 is transparent."""
     from matplotlib.colors import to_rgba
 
-    lookup = np.zeros((len(CHANGES) + 1, 4))
-    for value, change in enumerate(CHANGES, start=1):
-        lookup[value] = to_rgba(CHANGE_COLOURS[change], CHANGE_OPACITY)
-    return lookup[classes]
+    drawn = [to_rgba(CHANGE_COLOURS[change], CHANGE_OPACITY) for change in CHANGES]
+    return np.array([(0, 0, 0, 0), *drawn])[classes]
 
 
 def activation_panel(

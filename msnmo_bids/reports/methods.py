@@ -39,8 +39,7 @@ def methods(records: Mapping[str, Mapping[str, Any]]) -> MethodsText:
     """
     names: dict[str, list[str]] = {}
     for name, record in records.items():
-        text = record.get("Methods")
-        if isinstance(text, str) and text:
+        if isinstance(text := record.get("Methods"), str) and text:
             names.setdefault(text, []).append(name)
     if len(names) < 2:
         return _numbered(names)
@@ -72,12 +71,8 @@ def _number(value: Any) -> str:
 
 
 def _numbered(texts: Iterable[str]) -> MethodsText:
-    """Replace citation keys by numbers, in the order in which they are cited.
-
-    A key that this version's bibliography lacks (the record may be of another one) stays a key.
-    """
-    texts = list(texts)
-    known = bibliography()
+    """Replace citation keys by numbers, in their order; a key that is not known stays a key."""
+    texts, known = list(texts), bibliography()
     cited = dict.fromkeys(key for text in texts for key in CITATION.findall(text))
     keys = [key for key in cited if key in known]
     names = {key: number for number, key in enumerate(keys, start=1)}

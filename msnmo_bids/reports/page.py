@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -57,15 +58,18 @@ def data_uri(figure: Path) -> str | None:
 
 
 def decimals(value: Any, digits: int = 2) -> str:
-    """Format a number with a fixed number of decimals; what is not a number becomes ``n/a``.
+    """Round a number, or a text that is one; other texts stay, anything else becomes ``n/a``.
 
     Examples
     --------
-    >>> decimals(3.14159), decimals(None)
-    ('3.14', 'n/a')
+    >>> decimals(3.14159), decimals("12.3456", 1), decimals("none"), decimals(None)
+    ('3.14', '12.3', 'none', 'n/a')
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.{digits}f}" if is_number else "n/a"
+    with suppress(ValueError):
+        value = float(value) if isinstance(value, str) else value
+    if not isinstance(value, int | float):
+        return value if isinstance(value, str) else "n/a"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0 turns a rounded -0 into 0
 
 
 def probability(value: Any) -> str:
@@ -81,21 +85,6 @@ def probability(value: Any) -> str:
     if value > 0.99:
         return "> 0.99"
     return "< 0.01" if value < 0.01 else f"{value:.2f}"
-
-
-def number(text: str, digits: int = 1) -> str:
-    """Round a number of a table; other texts stay.
-
-    Examples
-    --------
-    >>> number("12.3456"), number("n/a")
-    ('12.3', 'n/a')
-    """
-    try:
-        # Adding 0 turns a rounded -0 into 0.
-        return f"{round(float(text), digits) + 0.0:.{digits}f}"
-    except ValueError:
-        return text
 
 
 def signed(value: float | str) -> str:
@@ -145,7 +134,6 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         decimals=decimals,
-        number=number,
         signed=signed,
         span=span,
         probability=probability,

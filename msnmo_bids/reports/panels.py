@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,28 +63,12 @@ Place = tuple[float, float, float, float]
 class Panel:
     """One section with what lies over it.
 
-    Parameters
-    ----------
-    image : ndarray, shape (rows, columns)
-        Grey values from 0 (black) to 1 (white), first row on top.
-    size_mm : tuple of float
-        Height and width.
-    sides : tuple of str
-        Letters on the left and on the right, such as ``("L", "R")``.
-    note : str
-        Position of the section.
-    heat : ndarray, shape (rows, columns, 4), optional
-        RGBA overlay, 0 to 1, on a grid of its own over the same area.
-    mask : ndarray of bool, shape (rows, columns), optional
-        Outlined along its pixels' edges.
-    colour : str
-        Colour of the outline.
-    fill : float
-        Opacity of the mask's inside.
-    line : float
-        Width of the outline (points).
-    tags : tuple of (float, float, str)
-        Texts with their place, as fractions of the height (from the top) and of the width.
+    The image, (rows, columns), has grey values from 0 (black) to 1 (white), first row on top; its
+    size is height and width. Letters stand at its left and right sides, a note under it. Over it
+    lie ``heat``, RGBA from 0 to 1 on a grid of its own over the same area, (rows, columns, 4), and
+    a bool mask, (rows, columns): outlined along its pixels' edges (``colour``, width ``line`` in
+    points), its inside with the opacity ``fill``. ``tags`` are texts with their place, as fractions
+    of the height (from the top) and of the width.
     """
 
     image: np.ndarray
@@ -103,7 +88,7 @@ class Row:
     """Panels side by side under a title."""
 
     title: str
-    panels: list[Panel] = field(default_factory=list)
+    panels: list[Panel]
 
     @property
     def scale(self) -> float:
@@ -124,16 +109,9 @@ class Row:
 
 @dataclass(frozen=True)
 class ColourBar:
-    """A horizontal colour bar under the panels.
+    """A horizontal colour bar under the panels, from a low to a high value; the label has the unit.
 
-    Parameters
-    ----------
-    low, high : float
-        Values at its ends.
-    label : str
-        What is shown, with its unit.
-    colours : str or tuple of str
-        A matplotlib colour map, or the colours to interpolate between.
+    The colours are a matplotlib colour map, or those to interpolate between.
     """
 
     low: float
@@ -153,18 +131,26 @@ class ColourBar:
         return colour_map(np.clip((values - self.low) / (self.high - self.low), 0, 1))
 
 
+@contextmanager
+def style(own: dict[Any, Any]) -> Iterator[None]:
+    """Draw with matplotlib's defaults and `own` parameters, whatever the user's are."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(own)
+        yield
+
+
 def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure:
     """Draw rows of panels, each as wide as the figure, with a colour bar and a line below them.
 
     The figure has one pair of axes, in inches from the top left corner, and no state in pyplot.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     height = sum(row.height for row in rows) + FOOT_HEIGHT + (BAR_HEIGHT if bar else 0.0)
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(RC_PARAMS)
+    with style(RC_PARAMS):
         figure = Figure(figsize=(FIGURE_WIDTH, height), facecolor=BACKGROUND)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -181,12 +167,8 @@ def draw(rows: Sequence[Row], foot: str, bar: ColourBar | None = None) -> Figure
 
 def save_svg(figure: Figure, out: Path) -> Path:
     """Write a figure of :func:`draw` as SVG without date, so that equal figures are equal files."""
-    import matplotlib as mpl
-
     buffer = io.StringIO()
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(RC_PARAMS)
+    with style(RC_PARAMS):
         figure.savefig(buffer, format="svg", metadata=NO_METADATA, facecolor=BACKGROUND)
     # The voxels are embedded as they are: let the viewer interpolate instead of showing blocks.
     text = EMBEDDED_PNG.sub(_smaller_png, buffer.getvalue().replace(PIXELATED, ""))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from msnmo_bids.reports.panels import Panel
 
@@ -23,17 +24,15 @@ _AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
 OBLIQUE_DEGREES = 3.0
 WINDOW_PERCENTILES = (0.5, 10, 50, 99.8)  # black, darkest tenth, median, white
 
+#: A box of voxels: what cuts it out of an array (X, Y, Z).
+Box = tuple[slice, ...]
+
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in RAS orientation.
+    """Voxel values, (X, Y, Z), whose axes go right, forward and up.
 
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        Voxel values; the axes go right, forward and up.
-    affine : ndarray, shape (4, 4)
-        Index to RAS mm, multiplies column vectors.
+    The affine, (4, 4), goes from index to RAS mm and multiplies column vectors.
     """
 
     data: np.ndarray
@@ -52,19 +51,6 @@ class Volume:
         return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
 
 
-@dataclass(frozen=True)
-class Box:
-    """A box of voxels: ``start`` included, ``stop`` excluded."""
-
-    start: tuple[int, int, int]
-    stop: tuple[int, int, int]
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """Index that cuts the box out of an array."""
-        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
-
-
 def load_ras(path: Path) -> Volume:
     """Read an image as float32 and put its axes in the order right, forward, up.
 
@@ -80,47 +66,23 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
     It stays inside the array, and is the whole of it when the mask is empty.
     """
     if not mask.any():
-        return Box((0, 0, 0), mask.shape)
-    ends = []
-    for axis, (size, zoom) in enumerate(zip(mask.shape, zooms, strict=True)):
-        others = tuple(other for other in range(3) if other != axis)
-        where = np.flatnonzero(mask.any(axis=others))
-        margin = int(np.ceil(margin_mm / zoom))
-        ends.append((max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, size)))
-    (x, right), (y, front), (z, top) = ends
-    return Box((x, y, z), (right, front, top))
+        return tuple(slice(0, size) for size in mask.shape)
+    [found] = ndimage.find_objects(mask.astype(np.uint8))
+    margins = [int(np.ceil(margin_mm / zoom)) for zoom in zooms]
+    return tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, size))
+        for part, margin, size in zip(found, margins, mask.shape, strict=True)
+    )
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
-    """Cut one section out of a volume, as it is drawn.
+    """Cut a section out of a RAS volume (X, Y, Z): (rows, columns), first row on top.
 
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        RAS volume.
-    plane : {"axial", "coronal", "sagittal"}
-        Direction of the cut.
-    index : int
-        Voxel index across the plane, in the whole volume.
-    box : Box
-        Part of the section that is kept.
-
-    Returns
-    -------
-    ndarray, shape (rows, columns)
-        First row on top.
+    `index` counts voxels across the plane in the whole volume; `box` is what is kept.
     """
     across = AXIS[plane]
-    cut = tuple(index if axis == across else kept for axis, kept in enumerate(box.slices))
+    cut = tuple(index if axis == across else kept for axis, kept in enumerate(box))
     return np.rot90(data[cut])
-
-
-def section_size(zooms: tuple[float, ...], plane: str, box: Box) -> tuple[float, float]:
-    """Return the height and the width (mm) of a section."""
-    lengths = [(b - a) * z for a, b, z in zip(box.start, box.stop, zooms, strict=True)]
-    del lengths[AXIS[plane]]
-    width, height = lengths
-    return height, width
 
 
 def flair_panel(
@@ -129,15 +91,15 @@ def flair_panel(
     """Return a section in grey, with its position (mm) as note; `limits` are black and white."""
     values = section(volume.data, plane, index, box)
     grey = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
-    note = f"{_AXIS_NAME[plane]} = {position_mm(volume, plane, index):.0f} mm"
-    return Panel(grey, section_size(volume.zooms, plane, box), SIDES[plane], note)
-
-
-def position_mm(volume: Volume, plane: str, index: int) -> float:
-    """Return where a section cuts its RAS axis (mm), in the middle of the volume."""
+    across = AXIS[plane]
     centre = (np.array(volume.data.shape) - 1) / 2
-    centre[AXIS[plane]] = index
-    return float((volume.affine @ [*centre, 1])[AXIS[plane]])
+    centre[across] = index
+    position = float((volume.affine @ [*centre, 1])[across])
+    lengths = [(k.stop - k.start) * zoom for k, zoom in zip(box, volume.zooms, strict=True)]
+    del lengths[across]
+    width, height = lengths
+    note = f"{_AXIS_NAME[plane]} = {position:.0f} mm"
+    return Panel(grey, (height, width), SIDES[plane], note)
 
 
 def fullest(mask: np.ndarray, plane: str, fallback: np.ndarray) -> int:

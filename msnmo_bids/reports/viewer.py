@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
 from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.reports.figures import relative_activation
 from msnmo_bids.reports.slices import bounding_box, load_ras, window
 
 #: All viewers of a page together (characters); the page itself stays under 15 MB.
@@ -33,28 +35,18 @@ _CAM_STEPS = 127
 
 @dataclass(frozen=True)
 class Viewer:
-    """A scan for the viewer.
+    """A scan for the viewer: arrays with x fastest, gzip, base64.
 
-    Parameters
-    ----------
-    about : str
-        JSON: shape, affine (index to RAS mm), voxel size, classes, CAM grid and reach, and the
-        place of each lesion.
-    flair, lesions : str
-        uint8 grey values and uint16 (little endian) lesion numbers, x fastest, gzip, base64.
-    cams : dict of str to str
-        int8 relative activation by class, on the CAM's own grid.
+    ``about`` is JSON: shape, affine (index to RAS mm), voxel size, CAM grid and reach, and the
+    place of each lesion. FLAIR: uint8 grey values; lesions: uint16 (little endian) numbers; CAMs,
+    by class: int8 relative activation, on a grid of their own.
     """
 
     about: str
     flair: str
     lesions: str
     cams: dict[str, str]
-
-    @property
-    def greys(self) -> int:
-        """Number of grey values."""
-        return GREYS + 1
+    greys: ClassVar[int] = GREYS + 1
 
     @property
     def size(self) -> int:
@@ -78,9 +70,8 @@ def scan_viewer(output_dir: Path, record: ScanRecord, budget: int) -> Viewer | N
         return None
     box = bounding_box(flair.data > 0, flair.zooms, 3.0)
     affine = flair.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.array(box.start)
-    cut = box.slices
-    volumes = flair.data[cut], labels[cut], {name: cam[cut] for name, cam in cams.items()}
+    affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box])
+    volumes = flair.data[box], labels[box], {name: cam[box] for name, cam in cams.items()}
     finest = FINEST_MM
     viewer = _packed(*volumes, affine, finest)
     while viewer.size > budget and finest < 10:
@@ -102,12 +93,9 @@ def _packed(
     low, high = window(flair[flair > 0])
     grey = np.rint(np.clip((_means(flair, steps) - low) / (high - low), 0, 1) * GREYS)
     numbers = _blocks(labels, steps).max(axis=(1, 3, 5))
-    mean = sum(cams.values()) / len(cams) if len(cams) > 1 else 0
-    relative = {name: _means(cam - mean, cam_steps) for name, cam in cams.items()}
-    magnitudes = [
-        np.percentile(np.abs(cam[cam != 0]), 99.5) for cam in relative.values() if cam.any()
-    ]
-    reach = float(max(magnitudes, default=1.0))
+    relative = {n: _means(cam, cam_steps) for n, cam in relative_activation(cams).items()}
+    strong = [np.percentile(np.abs(cam[cam != 0]), 99.5) for cam in relative.values() if cam.any()]
+    reach = float(max(strong, default=1.0))
     coarse = affine @ np.diag([*steps, 1.0])
     coarse[:3, 3] = affine[:3, 3] + affine[:3, :3] @ ((np.array(steps) - 1) / 2)
     about = {

@@ -303,13 +303,11 @@ def shrink_step(folder: Path, in_file: Path, mask_file: Path, grid_mm: float) ->
 
 @step("bias_image")
 def n4_antspyx_step(
-    folder: Path, in_file: Path, mask_file: Path, n_iterations: Sequence[int], num_threads: int = 1
+    folder: Path, in_file: Path, mask_file: Path, n_iterations: Sequence[int]
 ) -> Path:
     """Fit the bias field, a factor on the coarse grid, by the N4 of the package antspyx."""
     field = folder / "bias_field.nii"
-    return bias.n4_antspyx(
-        in_file, mask_file, field, n_iterations=n_iterations, n_threads=num_threads
-    )
+    return bias.n4_antspyx(in_file, mask_file, field, n_iterations=n_iterations)
 
 
 @step("out_file")

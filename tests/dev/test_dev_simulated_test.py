@@ -24,7 +24,7 @@ from dev.simulated_test import (
     simulate_case,
     truth_features,
 )
-from msnmo_bids.evaluation.plots import figure_file
+from msnmo_bids.evaluation.figures import figure_file
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork

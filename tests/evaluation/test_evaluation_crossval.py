@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import read_crossval, read_curves
-from msnmo_bids.evaluation.summary import METRICS, Measure, compare, guesses, site_rows, summarise
+from msnmo_bids.evaluation.crossval import (
+    CrossValidation,
+    ModelResults,
+    read_crossval,
+    read_curves,
+)
+from msnmo_bids.evaluation.measures import Measure, compare, guesses, site_rows, summarise
+from msnmo_bids.evaluation.metrics import (
+    CLASS_METRICS,
+    MASK_METRICS,
+    METRICS,
+    POOLED,
+    VOLUMES,
+    calibration_error,
+    compare_masks,
+)
 
 CLASSES = ("MS", "NMOSD")
 
@@ -50,12 +66,8 @@ def test_a_complete_one(out):
     assert list(found.models) == ["joint", "resnet50", "unet"]
     assert found.folds == ["0", "1"]
     joint = found.models["joint"]
-    assert joint.complete
+    assert joint.gap == ""
     assert len(joint.scans) == 22  # 16 subjects, 6 of them with two scans
-    assert joint.segments
-    assert joint.classifies(CLASSES)
-    assert not found.models["unet"].classifies(CLASSES)
-    assert not found.models["resnet50"].segments
 
 
 def test_measures_are_the_means_of_the_tables(out):
@@ -89,7 +101,6 @@ def test_a_task_that_a_model_lacks_has_no_measure(out):
 def test_a_missing_fold_leaves_no_mean_of_folds(out):
     table_of(out, fold=1).unlink()
     model = read(out).models["joint"]
-    assert model.missing_folds == ("1",)
     assert model.gap == "fold 1 missing"
     measures = summary(out, "joint")
     assert measures["dsc"].folds is None
@@ -154,9 +165,76 @@ def test_nothing_to_read(tmp_path, out):
         read(out)
 
 
-def test_a_positive_class_that_is_none(out):
-    with pytest.raises(MsnmoError, match="positive class MOGAD is none of MS, NMOSD"):
-        read_crossval(out, classes=CLASSES, positive="MOGAD")
+def test_pooled_scans_are_one_scan(out):
+    rng = np.random.default_rng(0)
+    pairs = rng.random((4, 2, 6, 5, 4)) < np.array([0.3, 0.2, 0.1, 0])[:, None, None, None, None]
+    scans = pd.DataFrame([compare_masks(*pair, (1, 1, 2)) for pair in pairs])
+    whole = compare_masks(*np.concatenate(pairs, axis=1), (1, 1, 2))
+    found = read(out)
+    joint = found.models["joint"].scans.iloc[:4].copy()
+    joint[["dsc", *VOLUMES]] = scans[["dsc", *VOLUMES]].to_numpy(float)
+    models = {"joint": ModelResults("joint", joint)}
+    measures = summarise(replace(found, models=models), "joint", draws=10)
+    for name in POOLED:
+        assert measures[name].value == pytest.approx(whole[name.removeprefix("pooled_")])
+
+
+def measures_of(
+    diagnoses: list[str], probabilities: list[list[float]], classes: tuple[str, ...], positive: str
+) -> dict[str, float | None]:
+    """Measure a classifier's scores, each of another person, in one fold."""
+    people = [f"sub-{number}" for number in range(len(diagnoses))]
+    columns = ["dsc", *VOLUMES, *MASK_METRICS[1:]]
+    scans = pd.DataFrame({"subject": people, "diagnosis": diagnoses, "fold": "1"}, people)
+    scans = scans.assign(**dict.fromkeys(columns, np.nan))
+    for name, column in zip(classes, np.reshape(probabilities, (-1, len(classes))).T, strict=True):
+        scans[f"prob_{name}"] = column
+    models = {"joint": ModelResults("joint", scans)}
+    found = CrossValidation(scans, classes, positive, models)
+    return {name: own.value for name, own in summarise(found, "joint", draws=10).items()}
+
+
+TWO = ["NMOSD", "MS", "NMOSD", "MS", "MS"]
+
+
+def test_class_metrics_are_those_of_scikit_learn():
+    scores = np.array([0.9, 0.6, 0.55, 0.2, 0.1])
+    rows = np.column_stack([1 - scores, scores]).tolist()
+    one, other = (measures_of(TWO, rows, CLASSES, positive) for positive in ("NMOSD", "MS"))
+    labels = np.array(TWO) == "NMOSD"
+    assert one["acc"] == pytest.approx(4 / 5)
+    assert one["sn"] == 1
+    assert one["sp"] == pytest.approx(2 / 3)
+    assert one["auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert one["brier"] == pytest.approx(brier_score_loss(labels, scores))
+    assert one["ece"] == pytest.approx(calibration_error(labels, scores))
+    assert (other["sn"], other["sp"]) == (one["sp"], one["sn"])
+    for name in ("acc", "auc", "brier"):
+        assert other[name] == pytest.approx(one[name])
+
+
+def test_three_classes():
+    """ACC over all classes, the rest one class against the others."""
+    classes, diagnoses = ("MS", "NMOSD", "HC"), ["MS", "NMOSD", "HC", "HC"]
+    rows = [[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.5, 0.1, 0.4], [0, 0.1, 0.9]]
+    measures = measures_of(diagnoses, rows, classes, "NMOSD")
+    assert measures["acc"] == pytest.approx(3 / 4)
+    assert measures["sn"] == measures["sp"] == measures["auc"] == 1
+    assert measures_of(diagnoses, rows, classes, "HC")["sn"] == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("diagnoses", "missing"),
+    [
+        (["NMOSD", "NMOSD"], {"sp", "auc"}),
+        (["MS", "MS"], {"sn", "auc"}),
+        ([], set(CLASS_METRICS)),
+        (["HC", "n/a"], set(CLASS_METRICS)),
+    ],
+)
+def test_what_has_no_value(diagnoses, missing):
+    measures = measures_of(diagnoses, [[0.3, 0.7]] * len(diagnoses), CLASSES, "NMOSD")
+    assert {name for name in CLASS_METRICS if measures[name] is None} == missing
 
 
 def test_site_beside_diagnosis(out):

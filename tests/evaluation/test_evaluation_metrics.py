@@ -13,23 +13,16 @@ from scipy import ndimage
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from msnmo_bids.evaluation.metrics import (
-    CLASS_METRICS,
     MASK_METRICS,
     VOLUMES,
     calibration_bins,
     calibration_error,
-    classification_metrics,
     compare_masks,
     lesion_wise,
-    pooled,
-    roc_area,
     surface_distances,
 )
 
 EMPTY = np.zeros((12, 12, 12), dtype=bool)
-LABELS = np.array([0, 0, 0, 1, 1])
-SCORES = np.array([0.1, 0.4, 0.7, 0.6, 0.9])
-PROBABILITIES = np.stack([1 - SCORES, SCORES], axis=1)
 masks = hnp.arrays(bool, (5, 4, 6))
 
 
@@ -77,8 +70,8 @@ def test_voxel_metrics_are_those_of_scikit_learn(truth, prediction):
 @settings(max_examples=40)
 @given(masks, masks)
 def test_swapping_the_masks_swaps_what_is_found_and_what_is_true(truth, prediction):
-    one = compare_masks(truth, prediction, (1, 1, 1), min_lesion_volume=0)
-    other = compare_masks(prediction, truth, (1, 1, 1), min_lesion_volume=0)
+    one = compare_masks(truth, prediction, (1, 1, 1))
+    other = compare_masks(prediction, truth, (1, 1, 1))
     for name in ("dsc", "lesion_f1", "hd95", "assd"):
         assert one[name] == pytest.approx(other[name])
     assert one["ppv"] == pytest.approx(other["tpr"])
@@ -154,70 +147,6 @@ def test_distances_are_those_of_a_distance_transform(truth, prediction, zooms):
 def test_a_shift_is_measured_in_mm():
     measures = surface_distances(boxes((2, 2, 2)), boxes((2, 2, 7)), (1, 1, 3))
     assert measures["hd95"] == pytest.approx(15)
-
-
-@settings(max_examples=25)
-@given(st.lists(st.tuples(masks, masks), min_size=1, max_size=4))
-def test_pooled_scans_are_one_scan(pairs):
-    scans = [compare_masks(*pair, (1, 1, 2)) for pair in pairs]
-    columns = ([scan[name] for scan in scans] for name in (*VOLUMES, "dsc"))
-    whole = compare_masks(*(np.concatenate(side) for side in zip(*pairs, strict=True)), (1, 1, 2))
-    for name, value in pooled(*columns).items():
-        assert value == pytest.approx(whole[name])
-
-
-def test_two_classes():
-    measures = classification_metrics(LABELS, PROBABILITIES, positive=1)
-    assert list(measures) == list(CLASS_METRICS)
-    assert measures["acc"] == pytest.approx(4 / 5)
-    assert measures["sn"] == 1
-    assert measures["sp"] == pytest.approx(2 / 3)
-    assert measures["auc"] == pytest.approx(5 / 6)
-    assert measures["brier"] == pytest.approx(((SCORES - LABELS) ** 2).mean())
-
-
-def test_the_other_class_as_positive():
-    one = classification_metrics(LABELS, PROBABILITIES, positive=1)
-    other = classification_metrics(LABELS, PROBABILITIES, positive=0)
-    assert (other["sn"], other["sp"]) == (one["sp"], one["sn"])
-    for name in ("acc", "auc", "brier"):
-        assert other[name] == pytest.approx(one[name])
-
-
-def test_three_classes():
-    """ACC over all classes, the rest one class against the others."""
-    labels = np.array([0, 1, 2, 2])
-    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.5, 0.1, 0.4], [0, 0.1, 0.9]])
-    measures = classification_metrics(labels, probabilities, positive=1)
-    assert measures["acc"] == pytest.approx(3 / 4)
-    assert measures["sn"] == measures["sp"] == measures["auc"] == 1
-    assert classification_metrics(labels, probabilities, positive=2)["sn"] == pytest.approx(1 / 2)
-
-
-@pytest.mark.parametrize(
-    ("labels", "missing"),
-    [([1, 1], {"sp", "auc"}), ([0, 0], {"sn", "auc"}), ([], set(CLASS_METRICS))],
-)
-def test_what_has_no_value(labels, missing):
-    probabilities = np.tile([0.3, 0.7], (len(labels), 1))
-    measures = classification_metrics(np.array(labels, int), probabilities, positive=1)
-    assert {name for name, value in measures.items() if value is None} == missing
-
-
-def test_roc_area():
-    labels = np.array([0, 0, 1, 1])
-    assert roc_area(labels, np.array([1.0, 2.0, 3.0, 4.0])) == 1.0
-    assert roc_area(labels, np.array([4.0, 3.0, 2.0, 1.0])) == 0.0
-    assert roc_area(labels, np.array([1.0, 1.0, 1.0, 1.0])) == 0.5
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=2, max_size=30))
-def test_roc_area_counts_pairs(pairs):
-    labels, scores = (np.array(column) for column in zip(*pairs, strict=True))
-    if labels.min() == labels.max():
-        return
-    wins = [(a > b) + 0.5 * (a == b) for a in scores[labels == 1] for b in scores[labels == 0]]
-    assert roc_area(labels, scores) == pytest.approx(np.mean(wins))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.001, 0.999)), min_size=1, max_size=40))

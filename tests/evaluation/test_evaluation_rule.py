@@ -70,10 +70,10 @@ def test_the_rule(codes, boxes, expected):
 def test_each_sign_names_its_lesions(codes):
     on_the_left = ((-26, -14), (-30, -26), (16, 20))
     signs = find_signs(lesions(ROUND_AT_BODY, TEMPORAL, on_the_left), codes, TO_MNI)
-    assert signs.body == (1, 3)
-    assert signs.temporal == (2,)
-    assert signs.dawson == (3,)
-    assert signs.u_fibre == ()
+    assert signs.body == [1, 3]
+    assert signs.temporal == [2]
+    assert signs.dawson == [3]
+    assert signs.u_fibre == []
 
 
 def test_a_finger_not_at_the_body_is_none(codes):
@@ -82,7 +82,7 @@ def test_a_finger_not_at_the_body_is_none(codes):
     low[low == VENTRICLE] = DEEP
     low[box((7, 15), (-32, 10), (-10, 2))] = VENTRICLE
     finger = ((15, 27), (-10, -6), (-6, -2))
-    assert find_signs(lesions(finger), low, TO_MNI).dawson == ()
+    assert find_signs(lesions(finger), low, TO_MNI).dawson == []
 
 
 def test_a_finger_stays_one_when_the_image_is_turned(codes):
@@ -90,7 +90,7 @@ def test_a_finger_stays_one_when_the_image_is_turned(codes):
     turn = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
     labels = lesions(FINGER).transpose(2, 0, 1)  # turned[z, x, y] = labels[x, y, z]
     signs = find_signs(labels, codes.transpose(2, 0, 1), TO_MNI @ turn)
-    assert signs.dawson == (1,)
+    assert signs.dawson == [1]
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 40, 50, 70, 90])
@@ -103,13 +103,13 @@ def test_up_to_45_degrees_from_perpendicular(codes, degrees):
     across = np.linalg.norm(grid - along[..., None] * direction, axis=-1)
     rod = (along >= 0) & (along < 16) & (across <= 2) & (codes == DEEP)
     signs = find_signs(rod.astype(np.int32), codes, TO_MNI)
-    assert signs.body == (1,)
+    assert signs.body == [1]
     assert bool(signs.dawson) == (degrees < 45)
 
 
 def test_infratentorial_lesions_are_not_temporal(codes):
     cerebellar = ((-38, -34), (-55, -51), (-25, -21))
-    assert find_signs(lesions(cerebellar), codes, TO_MNI).temporal == ()
+    assert find_signs(lesions(cerebellar), codes, TO_MNI).temporal == []
 
 
 def arc(radius: float, width: float, degrees: float) -> np.ndarray:

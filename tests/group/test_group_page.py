@@ -21,9 +21,8 @@ from pages import Page, assert_self_contained
 
 from msnmo_bids.bids.dataset import write_json, write_shared_files
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.group.distribution import distribution
-from msnmo_bids.group.page import step_costs
-from msnmo_bids.group.write import write_group
+from msnmo_bids.group.distribution import VOLUME, distribution
+from msnmo_bids.group.write import step_costs, write_group
 from msnmo_bids.reports.report_text import ALWAYS
 
 VALIDATOR = Path(sys.executable).parent / "bids-validator-deno"
@@ -214,9 +213,9 @@ def test_dots_are_in_their_lane_and_in_order(one: list[float], other: list[float
         for name, numbers in (("MS", one), ("NMOSD", other))
     }
     colours = {"MS": "#111111", "NMOSD": "#222222"}
-    plot = distribution("ml", groups, colours, by="class", floor=0.01, floor_label="0")
-    assert [lane.name for lane in plot.lanes] == [name for name, them in groups.items() if them]
-    for lane in plot.lanes:
+    plot = distribution(VOLUME, groups, colours, by="class")
+    assert [lane.name for lane in plot.groups] == [name for name, them in groups.items() if them]
+    for lane in plot.groups:
         assert all(plot.left <= dot.x <= plot.right for dot in lane.dots)
         assert all(abs(dot.y - lane.y) < 29 for dot in lane.dots)
         by_value = sorted(lane.dots, key=lambda dot: dot.value)
@@ -239,8 +238,9 @@ def test_what_the_steps_cost_is_summarised_over_the_scans() -> None:
         return replace(entry(GOOD), steps=dict.fromkeys(("figures", *more), cost))
 
     costs = step_costs([scan(1.0, 0.5), scan(2.0, 1.5), scan(6.0, 1.0, "n4"), entry(BAD)])
+    columns = ("step", "scans", "WallSeconds", "CPUSeconds", "MemoryGB", "share")
     assert costs == [
-        ("figures", 3, 2.0, 4.0, 1.5, pytest.approx(1 / 3)),
-        ("n4", 1, 6.0, 12.0, 1.0, 1.0),
+        dict(zip(columns, ("figures", 3, 2.0, 4.0, 1.5, pytest.approx(1 / 3)), strict=True)),
+        dict(zip(columns, ("n4", 1, 6.0, 12.0, 1.0, 1.0), strict=True)),
     ]
     assert step_costs([entry(BAD)]) == []

@@ -278,8 +278,7 @@ def test_bounding_box_has_a_margin_and_stays_inside() -> None:
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[10, 1, 5:8] = True
     box = bounding_box(mask, (1.0, 2.0, 5.0), margin_mm=4)
-    assert box.start == (6, 0, 4)
-    assert box.stop == (15, 4, 9)
+    assert box == (slice(6, 15), slice(0, 4), slice(4, 9))
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
