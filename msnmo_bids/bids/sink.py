@@ -58,7 +58,7 @@ class ScanResults:
     quality : dict
         From :func:`msnmo_bids.quality.measures.quality`.
     distance : float or None
-        From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
+        From the training scans (:mod:`msnmo_bids.model.sharing`); None when it is not known.
     figures : dict of str to Path
         SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     orientation : str or None

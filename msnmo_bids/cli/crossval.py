@@ -9,7 +9,6 @@ from msnmo_bids.cli.parser import Parser
 from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.crossval import CrossvalOptions, cross_validate
 from msnmo_bids.run.session import guard
-from msnmo_bids.training.config import add_training_arguments
 
 PROGRAM = "msnmo-crossval"
 EPILOG = """\
@@ -25,15 +24,13 @@ Research use only; not a medical device."""
 
 def build_parser() -> Parser[CrossvalOptions]:
     """Return the parser of the command line."""
-    parser = Parser(
+    return Parser(
         PROGRAM,
         CrossvalOptions,
         "Cross-validate the joint model, its ablations and published networks on a site's own "
         "data, and write the tables and figures of the paper for them.",
         EPILOG,
     )
-    add_training_arguments(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

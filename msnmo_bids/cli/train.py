@@ -9,7 +9,6 @@ from msnmo_bids.cli.parser import Parser
 from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.session import guard
 from msnmo_bids.run.training import TrainOptions, train
-from msnmo_bids.training.config import add_training_arguments
 
 PROGRAM = "msnmo-train"
 EPILOG = """\
@@ -25,15 +24,13 @@ Research use only; not a medical device."""
 
 def build_parser() -> Parser[TrainOptions]:
     """Return the parser of the command line."""
-    parser = Parser(
+    return Parser(
         PROGRAM,
         TrainOptions,
         "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
         "participants.tsv. Scans that have only one of them train what they can.",
         EPILOG,
     )
-    add_training_arguments(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,7 +50,7 @@ class Prediction:
         ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
         above are means over them.
     distance : float or None
-        From the training scans (:mod:`msnmo_bids.model.density`); None when the weights hold no
+        From the training scans (:mod:`msnmo_bids.model.sharing`); None when the weights hold no
         density. Mean over networks and views.
     """
 
@@ -199,7 +199,7 @@ class LesionMargins:
 
 
 def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
-    """Classify a scan by its lesions (:mod:`msnmo_bids.model.lesion_branch`).
+    """Classify a scan by its lesions (:class:`msnmo_bids.model.classification.LesionBranch`).
 
     Parameters
     ----------
@@ -350,8 +350,7 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
-        counts = network.classification.pooling_weights(lesions)
-        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
+        cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from msnmo_bids.model.classification import DiseaseClassification, LesionGuidance
+from msnmo_bids.model.classification import DiseaseClassification, LesionBranch, LesionGuidance
 from msnmo_bids.model.config import (
     CLASSIFICATION,
     INPUT_CHANNELS,
@@ -16,10 +16,13 @@ from msnmo_bids.model.config import (
     TASKS,
     JointConfig,
 )
-from msnmo_bids.model.density import FeatureDensity, feature_statistics
-from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
-from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
+from msnmo_bids.model.sharing import (
+    FeatureDensity,
+    InformationSharing,
+    SharedFeatures,
+    feature_statistics,
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,6 @@ class JointOutput:
         F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
     class_weight : Tensor or None
         Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
-    class_pooling : tuple of Tensor or None
-        How much each voxel of F_i counts in the pooling, ``(B, 1, ...)`` with a mean of 1; None:
-        all alike.
     """
 
     lesion_logits: Tensor | None = None
@@ -48,7 +48,6 @@ class JointOutput:
     class_logits: Tensor | None = None
     class_features: tuple[Tensor, ...] | None = None
     class_weight: Tensor | None = None
-    class_pooling: tuple[Tensor, ...] | None = None
 
     @property
     def lesion_probability(self) -> Tensor | None:
@@ -138,14 +137,13 @@ class JointNetwork(nn.Module):
         """
         if features.classification is None:
             raise ValueError("this model was built without the classification task")
-        if not self.config.needs_lesions:
-            maps = self.classification.forward_features(features.classification)
-            return self.classification.forward_head(maps), maps
-        if lesions is None:
-            raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
-        lesions = lesions.detach() if self.config.guidance_detach else lesions
-        maps = self.classification.forward_features(self.guidance(features.classification, lesions))
-        return self.classification.forward_head(maps, lesions), maps
+        guided = features.classification
+        if self.config.needs_lesions:
+            if lesions is None:
+                raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
+            guided = self.guidance(guided, lesions)
+        maps = self.classification.forward_features(guided)
+        return self.classification.forward_head(maps), maps
 
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """Classify by the lesions made of M_lesion, a row of descriptors each, ``(N, D)``.
@@ -201,7 +199,6 @@ class JointNetwork(nn.Module):
             logits, class_features = self.forward_classification(features, lesions)
             output |= {"class_logits": logits, "class_features": class_features}
             output["class_weight"] = self.classification.head.weight
-            output["class_pooling"] = self.classification.pooling_weights(lesions)
         return JointOutput(**output)
 
 

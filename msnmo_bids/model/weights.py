@@ -68,7 +68,7 @@ class WeightsMetadata:
         None: never; a class that is not here has no limit.
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
-        (:mod:`msnmo_bids.model.density`).
+        (:class:`msnmo_bids.model.sharing.FeatureDensity`).
     lesion_descriptors : tuple of str
         Names of what the lesion branch reads of each lesion
         (:data:`msnmo_bids.lesions.descriptors.DESCRIPTORS`); empty without a branch.

@@ -30,10 +30,9 @@ SCORE_MEANS_NOT = (
 CAM_MEANS = (
     "Where the network's features spoke for a class (pink) or against it (green), against the mean "
     "of the classes, in units of the logit: only the difference decides (the map files hold each "
-    "class by itself). Voxels count as in the network's pooling, by their lesion probability, so "
-    "that a voxel off the lesions counts little. It shows what the network used, not what caused "
-    "a lesion. It is computed on grids of about 2 to 9 mm, so a spot is blurred and can lie beside "
-    "its lesion. Stronger values than the ends of the scale have their colours."
+    "class by itself). It shows what the network used, not what caused a lesion. It is computed on "
+    "grids of about 2 to 9 mm, so a spot is blurred and can lie beside its lesion. Stronger values "
+    "than the ends of the scale have their colours."
 )
 LESION_CAM_MEANS = (
     "What each lesion adds to the logit of a class (pink) or takes from it (green), against the "

@@ -8,7 +8,7 @@ its checkpoint. So a cluster can run all folds side by side, into one folder.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -58,8 +58,6 @@ class Experiment:
         Share of the training participants that choose the best weights; 0: none.
     criteria : LesionCriteria
         What counts as a lesion.
-    network, loss : mapping
-        Settings of the joint model and of the losses that differ from the paper's.
     """
 
     scans: Sequence[PreparedScan]
@@ -72,16 +70,10 @@ class Experiment:
     simulation: Simulation | None = None
     device: str = "cpu"
     criteria: LesionCriteria = field(default_factory=LesionCriteria)
-    network: Mapping[str, object] = field(default_factory=dict)
-    loss: Mapping[str, object] = field(default_factory=dict)
 
     def folder(self, model: str, fold: int) -> Path:
         """Return the folder of a fold of a network."""
         return self.out / "models" / model / f"fold-{fold}"
-
-    def entry(self, model: str) -> registry.Entry:
-        """Return a network with the settings of this experiment."""
-        return registry.entry(model).adapted(self.network, self.loss)
 
 
 def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
@@ -101,7 +93,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     if (folder / SCANS).is_file():
         logger.info("%s, fold %d: complete already", model, fold)
         return False
-    entry = experiment.entry(model)
+    entry = registry.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
     training, validation = divide(
         usable(training, entry.tasks), experiment.validation_share, seed=fold

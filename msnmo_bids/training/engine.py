@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence, Sized
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.text import duration
-from msnmo_bids.training.batches import Batch, augment, collate, random_crop
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.outputs import (
     CHECKPOINT,
@@ -32,9 +32,17 @@ from msnmo_bids.training.outputs import (
     save_checkpoint,
 )
 from msnmo_bids.training.processes import Ranks, StopSignals, TrainingInterrupted
-from msnmo_bids.training.sources import SampleSource, Stream, generator
-from msnmo_bids.training.steps import Schedule, StepGradients
-from msnmo_bids.training.validation import Best, Validation
+from msnmo_bids.training.samples import (
+    Batch,
+    PreparedSamples,
+    SampleSource,
+    Stream,
+    augment,
+    collate,
+    generator,
+    random_crop,
+)
+from msnmo_bids.training.steps import Best, Schedule, StepGradients, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +69,7 @@ class Trainer:
         Where the samples come from; with a length, an epoch shows as many.
     out : Path
         Folder of ``checkpoint.pt``, ``curves.csv`` and ``curves.png``; made when missing.
-    validation : sequence of Sample, optional
+    validation : PreparedSamples or sequence of Sample, optional
         Scans of other people than those of `source`, to choose the best weights by.
     ranks : Ranks, optional
         The processes that train together, and the device of this one.
@@ -80,15 +88,14 @@ class Trainer:
         source: SampleSource,
         out: Path,
         *,
-        validation: Sequence[Sample] = (),
+        validation: PreparedSamples | Sequence[Sample] = (),
         ranks: Ranks | None = None,
     ) -> None:
         self.config, self.source, self.out = config, source, out
         self.ranks = ranks = ranks or Ranks()
         _check(network, config, ranks, len(validation))
         self.network = network.to(ranks.device)
-        if config.channels_last:
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
         self.parameters = trained_parameters(network, config.tasks, config.frozen)
         self.optimizer = torch.optim.AdamW(
@@ -108,7 +115,7 @@ class Trainer:
         self._identity = identity_of(
             network,
             training=config.identity(),
-            loss=loss.config.to_dict(),
+            loss=asdict(loss.config),
             steps=self.steps,
             steps_per_epoch=epoch,
             validation_scans=len(self.validation),
@@ -200,7 +207,7 @@ class Trainer:
             if config.side:
                 sample = random_crop(sample, config.side, rng, on_lesion=config.lesion_crops)
             samples.append(sample)
-        return collate(samples, classify_without_lesions=config.classify_without_lesions)
+        return collate(samples)
 
     def _update(self, batch: Batch, rate: float) -> dict[str, float]:
         """Change the weights by one step of AdamW (without weight decay, the paper's Adam)."""

@@ -25,8 +25,7 @@ from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, keep_freed_memory
-from msnmo_bids.training.sources import (
-    BrainPool,
+from msnmo_bids.training.samples import (
     EpochSource,
     MixedSource,
     PreparedSamples,
@@ -35,8 +34,6 @@ from msnmo_bids.training.sources import (
 )
 from msnmo_bids.training.steps import forward
 from msnmo_bids.version import get_version
-
-_POOL_SIZE = 40
 
 #: Fewer scans than this, of a class, fit no temperature.
 LEAST_OF_A_CLASS = 5
@@ -132,15 +129,10 @@ def _source(
             f"simulated brains have MS or NMOSD, and the classes are {', '.join(classes)}",
             remedy="Leave --simulated-share out",
         )
-    side = samples[0].image.shape[0]
-    pool = BrainPool(
-        simulation.assets,
-        (side,) * 3,
-        size=_POOL_SIZE,
-        classes=tuple(classes),
-        nmosd_share=0.5,
-    )
-    simulated = SimulatedSource(pool, seed=config.seed, rank=ranks.rank)
+    simulated = SimulatedSource(
+        simulation.assets, (samples[0].image.shape[0],) * 3, classes=tuple(classes),
+        seed=config.seed, rank=ranks.rank,
+    )  # fmt: skip
     return MixedSource(real, simulated, simulation.share)
 
 

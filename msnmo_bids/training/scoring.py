@@ -146,12 +146,7 @@ def _volumes(
         volumes["prediction"] = found.cpu().numpy().astype(np.uint8)
     if output.class_features is not None and output.class_weight is not None:
         with torch.inference_mode():
-            cams = combined_cam(
-                output.class_features,
-                output.class_weight,
-                sample.image.shape,
-                output.class_pooling,
-            )
+            cams = combined_cam(output.class_features, output.class_weight, sample.image.shape)
         volumes["cams"] = cams[0].cpu().numpy().astype(np.float16)
     return volumes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -170,17 +169,6 @@ def test_no_temperature_from_too_few_scans(prepared):
     assert calibrate(network, [*prepared, *prepared]).method == "temperature scaling"
 
 
-def test_settings_reach_all_rows_but_not_what_makes_them(prepared):
-    row = registry.entry("without_cross_loss").adapted(
-        {"pooling": "lesion"}, {"bce_weight": 1.0, "cross_weight": 1.0}
-    )
-    assert row.config.pooling == "lesion"
-    assert (row.loss.bce_weight, row.loss.cross_weight) == (1.0, 0.0)
-    assert registry.entry("unet").adapted({"pooling": "lesion"}, {}).config.network == "unet"
-    with pytest.raises(ValueError, match="unknown settings"):
-        registry.entry("joint").adapted({"colour": "red"}, {})
-
-
 def test_crossval_from_scans_to_page(site, tmp_path):
     """Three networks, two folds; a second run does nothing, a deleted fold is done again."""
     out = tmp_path / "out"
@@ -278,25 +266,12 @@ def test_wrong_usage_is_told_before_any_work(site, tmp_path, arguments, code):
     assert not list((tmp_path / "out").glob("**/*.npz"))
 
 
-def test_network_file_is_checked(site, tmp_path):
-    file = tmp_path / "network.yaml"
-    file.write_text("netwrk: {pooling: lesion}\n")
-    command = [str(site.root), str(tmp_path / "out"), "--network-config", str(file)]
-    assert crossval_command.main(command) == ExitCode.USAGE
-    file.write_text("network: {polling: lesion}\n")
-    assert crossval_command.main(command) == ExitCode.USAGE
-    assert "polling" in (tmp_path / "out" / "msnmo-crossval.log").read_text()
-
-
 def test_training_gives_weights_that_the_app_reads(site, tmp_path):
-    out, file = tmp_path / "out", tmp_path / "network.json"
-    file.write_text(json.dumps({"network": {"pooling": "lesion"}, "loss": {"bce_weight": 1.0}}))
-    command = [str(site.root), str(out), "-w", str(tmp_path / "work"),
-               "--network-config", str(file), *QUICK]  # fmt: skip
+    out = tmp_path / "out"
+    command = [str(site.root), str(out), "-w", str(tmp_path / "work"), *QUICK]
     assert train_command.main(command) == ExitCode.OK
     weights = out / "msnmo-joint.safetensors"
     metadata = read_metadata(weights)
-    assert metadata.configuration["pooling"] == "lesion"
     assert metadata.trained_on == ("site: 6 scans",)
     assert predict(np.zeros((32, 32, 32), np.float32), weights).probability.shape == (32,) * 3
     rows = list(csv.DictReader((out / "validation" / "scans.tsv").open(), delimiter="\t"))

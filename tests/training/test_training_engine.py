@@ -17,12 +17,11 @@ from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training import engine
-from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer, trained_parameters
 from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import Ranks
-from msnmo_bids.training.sources import EpochSource
+from msnmo_bids.training.samples import EpochSource, collate
 
 
 @pytest.fixture(autouse=True)
