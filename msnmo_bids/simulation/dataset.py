@@ -16,9 +16,9 @@ import numpy as np
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
 from msnmo_bids.bids.metadata import SIMULATED
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
-from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.assets import ShapeLibrary
+from msnmo_bids.simulation.imaging import PRESETS, Protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import (

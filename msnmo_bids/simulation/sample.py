@@ -10,19 +10,18 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
-from msnmo_bids.simulation.acquisition import (
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.assets import ShapeLibrary
+from msnmo_bids.simulation.deformation import aged, deform, resize_nearest, smooth_noise
+from msnmo_bids.simulation.imaging import (
     Protocol,
     bias_field,
     degrade,
+    flair,
     random_protocol,
     sample_grid,
 )
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
-from msnmo_bids.simulation.assets import ShapeLibrary
-from msnmo_bids.simulation.contrast import flair
-from msnmo_bids.simulation.deformation import DeformationRange, aged, deform
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
-from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
 
 #: What a lesion must add to the image for a rater to see it, relative to white matter.
@@ -115,16 +114,14 @@ def simulate_scan(
     load: float | None = None,
     protocol: Protocol | None = None,
     shapes: ShapeLibrary | None = None,
-    limits: DeformationRange | None = None,
 ) -> SimulatedScan:
     """Simulate one scan, the only visit of `simulate_visits`."""
     protocols = None if protocol is None else (protocol,)
     return next(
         simulate_visits(
-            head, rng, diagnosis=diagnosis, load=load, protocols=protocols, shapes=shapes,
-            limits=limits,
+            head, rng, diagnosis=diagnosis, load=load, protocols=protocols, shapes=shapes
         )
-    )  # fmt: skip
+    )
 
 
 def simulate_visits(
@@ -136,7 +133,6 @@ def simulate_visits(
     load: float | None = None,
     protocols: Sequence[Protocol] | None = None,
     shapes: ShapeLibrary | None = None,
-    limits: DeformationRange | None = None,
     typicality: float = 1.0,
 ) -> Iterator[SimulatedScan]:
     """Simulate the visits of one person: the same head and contrast, lesions that change.
@@ -157,8 +153,6 @@ def simulate_visits(
         Of each visit, taken in turn; drawn by default, independently of the diagnosis.
     shapes : ShapeLibrary, optional
         Real lesion shapes.
-    limits : DeformationRange, optional
-        Range of the deformation.
     typicality : float, optional
         Share of the load that follows the disease's own pattern.
     """
@@ -167,7 +161,7 @@ def simulate_visits(
         for k in range(sessions)
     ]
     load = draw_load(rng) if load is None else load
-    moved = deform(head, rng, limits)
+    moved = deform(head, rng)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.
     contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
     if diagnosis == "SVD":

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
+from msnmo_bids.simulation.deformation import smooth_noise
 from msnmo_bids.simulation.places import Places
-from msnmo_bids.simulation.random_fields import smooth_noise
 
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
 #: scans the outermost voxels have two thirds of it, and the next ones outside a quarter.
