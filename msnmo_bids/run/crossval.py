@@ -63,8 +63,7 @@ def cross_validate(options: CrossvalOptions) -> None:
     data = gather(options)
     from msnmo_bids.training.folds import get_folds
 
-    scans = [scan.labelled for scan in data.scans]
-    folds = get_folds(options.output_dir / "folds.tsv", scans, options.folds, options.seed)
+    folds = get_folds(options.output_dir / "folds.tsv", data.scans, options.folds, options.seed)
     failures: list[str] = []
     if not options.collect:
         failures = _train(options, data, folds, models)

@@ -96,9 +96,13 @@ class Simulated(Assets):
 
     def simulation(self, cache: Path | None) -> Simulation | None:
         """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
-        from msnmo_bids.training.fitting import load_simulation
+        if not self.simulated_share:
+            return None
+        from msnmo_bids.simulation.assets import load_assets
+        from msnmo_bids.training.fitting import Simulation
 
-        return load_simulation(self.simulated_share, self.anatomy, self.lesion_shapes, cache)
+        assets = load_assets(self.anatomy, self.lesion_shapes, cache)
+        return Simulation(assets, self.simulated_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +249,9 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     import torch
 
     from msnmo_bids.lesions.threshold import LesionCriteria
-    from msnmo_bids.training.crossval import divide, usable
+    from msnmo_bids.training.crossval import usable
     from msnmo_bids.training.fitting import fit, write_site_weights
+    from msnmo_bids.training.folds import split_validation
     from msnmo_bids.training.scoring import evaluate_scan, write_rows
 
     config = options.config
@@ -254,7 +259,7 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     network, initial = _network(options)
     tasks: tuple[str, ...] = network.tasks  # type: ignore[assignment]
     scans = usable(data.scans, tasks)
-    training, validation = divide(scans, options.validation_share, seed=config.seed)
+    training, validation = split_validation(scans, options.validation_share, config.seed)
     if not training:
         raise UsageError("no scan has a label that this network needs", file=options.bids_dir)
     logger.info("%d scans to train on, %d to choose the weights by", len(training), len(validation))

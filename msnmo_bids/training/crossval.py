@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -23,7 +22,7 @@ from msnmo_bids.model import registry
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
-from msnmo_bids.training.folds import Folds, participants_of, split_validation
+from msnmo_bids.training.folds import Folds, split_validation
 from msnmo_bids.training.outputs import CHECKPOINT
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
@@ -36,8 +35,6 @@ from msnmo_bids.training.scoring import (
 )
 
 logger = logging.getLogger(__name__)
-
-_Scan = TypeVar("_Scan", bound=PreparedScan)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
         return False
     entry = registry.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
-    training, validation = divide(
+    training, validation = split_validation(
         usable(training, entry.tasks), experiment.validation_share, seed=fold
     )
     if not training:
@@ -166,7 +163,7 @@ def _test(
     write_rows(rows, folder, fold, experiment.classes)
 
 
-def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:
+def usable(scans: Sequence[PreparedScan], tasks: Sequence[str]) -> list[PreparedScan]:
     """Return the scans that have a label which one of the tasks needs."""
     return [
         scan
@@ -179,20 +176,6 @@ def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:
 def _needs(tasks: Sequence[str]) -> list[str]:
     labels = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
     return [labels[task] for task in tasks]
-
-
-def divide(
-    scans: Sequence[PreparedScan], share: float, *, seed: int
-) -> tuple[list[PreparedScan], list[PreparedScan]]:
-    """Set a share of the people (0: none) aside, whose scans choose the best weights.
-
-    Each fold has a seed of its own. Returns the scans to train on, and those to validate by.
-    """
-    if not share or not scans:
-        return list(scans), []
-    people = participants_of([scan.labelled for scan in scans])
-    training, validation = split_validation(scans, people, share, seed)
-    return list(training), list(validation)
 
 
 def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int]) -> list[str]:

@@ -24,8 +24,9 @@ from msnmo_bids.model.inference import classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork, JointOutput
 from msnmo_bids.model.weights import WeightsMetadata, find_weights, read_metadata, save_weights
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.crossval import divide, usable
+from msnmo_bids.training.crossval import usable
 from msnmo_bids.training.fitting import calibrate
+from msnmo_bids.training.folds import split_validation
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
     choose_examples,
@@ -156,11 +157,11 @@ def replace_labels(scan, **labels):
 
 
 def test_people_set_aside_are_not_trained_on(prepared):
-    training, validation = divide(prepared, 0.25, seed=1)
+    training, validation = split_validation(prepared, 0.25, seed=1)
     assert {scan.person for scan in training}.isdisjoint(scan.person for scan in validation)
     assert len(training) + len(validation) == len(prepared)
     assert {scan.labelled.diagnosis for scan in validation} == set(CLASSES)
-    assert divide(prepared, 0.0, seed=1) == (prepared, [])
+    assert split_validation(prepared, 0.0, seed=1) == (prepared, [])
 
 
 def test_no_temperature_from_too_few_scans(prepared):
