@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
 from msnmo_bids.bids.raw_tables import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
@@ -35,16 +37,13 @@ class LabelledScan:
 
     Parameters
     ----------
-    dataset : str
-        Name of the data set's folder, with folders above it where two have the same name.
+    dataset, site : str
+        Name of the data set's folder, with folders above it where two have the same name; where it
+        was scanned.
     subject, session : str, str or None
         Labels without ``sub-`` and ``ses-``.
-    site : str
-        Where it was scanned.
     diagnosis : str or None
         Name of a class; None: unknown, or another diagnosis.
-    scan : Scan
-        The raw image.
     mask : Path or None
         Manual lesion mask; None: there is none that can be used.
     notes : tuple of str
@@ -88,16 +87,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in the data sets.
+    """What was found in the data sets: scans with a mask, a diagnosis or both, by data set and path.
 
-    Parameters
-    ----------
-    scans : tuple of LabelledScan
-        With a mask, a diagnosis or both; by data set and path.
-    left_out : tuple of LeftOut
-        Everything else.
-    notes : tuple of str
-        What in the tables could not be used, or was guessed, one line per kind.
+    `left_out` is everything else; `notes` say what in the tables could not be used, or was guessed.
     """
 
     scans: tuple[LabelledScan, ...]
@@ -110,17 +102,9 @@ def find_labelled_scans(
 ) -> Found:
     """Find all FLAIR scans of several data sets, their diagnoses, sites and lesion masks.
 
-    Only headers are read; the content of the images is checked when they are prepared.
-
-    Parameters
-    ----------
-    data : sequence of Path
-        Root folders of BIDS data sets.
-    classes : sequence of str
-        Names of the classes.
-    labels : Path, optional
-        Folder of the lesion masks, absolute or from each data set's root; the first of
-        `LABEL_FOLDERS` that is there when not given.
+    Only headers are read; the content of the images is checked when they are prepared. `data` are
+    root folders of BIDS data sets; `labels` is the folder of the lesion masks, absolute or from
+    each root, by default the first of `LABEL_FOLDERS` that is there.
 
     Raises
     ------
@@ -264,23 +248,22 @@ class _Participants:
 
     def diagnosis(self, scan: Scan) -> tuple[str | None, str]:
         """Return the class of a scan, or None and why."""
-        value = self._tables.value(scan.relative, _DIAGNOSIS)
+        if value := self._tables.value(scan.relative, _DIAGNOSIS):
+            by_name = {name.casefold(): name for name in self.classes}
+            if value.casefold() in by_name:
+                return by_name[value.casefold()], ""
+            return None, f"diagnosis '{value}' is not a class ({', '.join(self.classes)})"
         table = self._tables.participants
-        if not value and (table.problem or not table.exists):
+        if table.problem or not table.exists:
             problem = f" ({table.problem})" if table.problem else ""
             return None, f"no participants.tsv that can be read{problem}"
-        if not value and _DIAGNOSIS not in table.columns:
+        if _DIAGNOSIS not in table.columns:
             return None, "no column 'diagnosis' in participants.tsv"
-        if not value and scan.subject not in table:
+        if scan.subject not in table:
             return None, "not in participants.tsv"
-        if not value and (scan.subject, _DIAGNOSIS) in table.contradictions:
+        if (scan.subject, _DIAGNOSIS) in table.contradictions:
             return None, "rows of participants.tsv that contradict each other"
-        if not value:
-            return None, "no diagnosis in participants.tsv"
-        by_name = {name.casefold(): name for name in self.classes}
-        if value.casefold() in by_name:
-            return by_name[value.casefold()], ""
-        return None, f"diagnosis '{value}' is not a class ({', '.join(self.classes)})"
+        return None, "no diagnosis in participants.tsv"
 
     def site(self, scan: Scan) -> str:
         """Return where a scan was made."""
@@ -292,18 +275,10 @@ class _Participants:
 
 
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
-    """Write one row per scan (``data.tsv``) and the counts in words (``data.txt``)."""
-    table, text = folder / "data.tsv", folder / "data.txt"
-    write_tsv(table, COLUMNS, found_rows(found))
-    write_text(text, describe(found))
-    return table, text
+    """Write one row per scan or participant (``data.tsv``) and the counts in words (``data.txt``).
 
-
-def found_rows(found: Found) -> list[dict[str, Any]]:
-    """Return one row of `COLUMNS` per scan or participant: what is used, then what is left out.
-
-    ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a scan is left out, or what is
-    missing of one that is used.
+    What is used comes first. ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a
+    scan is left out, or what is missing of one that is used.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -317,21 +292,31 @@ def found_rows(found: Found) -> list[dict[str, Any]]:
         for scan in found.scans
     ]
     rows += [{**_who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
-    return rows
+    table, text = folder / "data.tsv", folder / "data.txt"
+    write_tsv(table, COLUMNS, rows)
+    write_text(text, describe(found))
+    return table, text
 
 
 def describe(found: Found) -> str:
     """Say in a few lines what was found for each diagnosis, site and session."""
-    scans = found.scans
-    people = len({scan.person for scan in scans})
-    masks = sum(scan.mask is not None for scan in scans)
-    both = sum(scan.mask is not None and scan.diagnosis is not None for scan in scans)
+    scans = pd.DataFrame(
+        [
+            (scan.diagnosis, scan.site, scan.session or "n/a", scan.person, scan.mask is not None)
+            for scan in found.scans
+        ],
+        columns=("diagnosis", "site", "session", "person", "mask"),
+    )
+    named, people = scans["diagnosis"].notna(), scans["person"].nunique()
+    groups = scans.fillna({"diagnosis": "unknown"}).groupby(["diagnosis", "site", "session"])
+    counts = groups.agg(people=("person", "nunique"), scans=("mask", "size"), masks=("mask", "sum"))
+    table = counts.reset_index().astype(str)
     lines = [
         f"{_count(len(scans), 'scan')} of {_count(people, 'person', 'people')}: "
-        f"{sum(scan.diagnosis is not None for scan in scans)} with a diagnosis, "
-        f"{masks} with a lesion mask, {both} with both",
+        f"{named.sum()} with a diagnosis, {scans['mask'].sum()} with a lesion mask, "
+        f"{(named & scans['mask']).sum()} with both",
         "",
-        *aligned(_count_rows(found)),
+        *aligned([tuple(table.columns), *table.itertuples(index=False, name=None)]),
     ]
     if found.left_out:
         reasons = Counter(out.reason for out in found.left_out)
@@ -340,21 +325,6 @@ def describe(found: Found) -> str:
     if found.notes:
         lines += ["", "Tables:", *(f"  {note}" for note in found.notes)]
     return "\n".join(lines) + "\n"
-
-
-def _count_rows(found: Found) -> list[tuple[str, ...]]:
-    """Count people, scans and masks by diagnosis, site and session."""
-    header = ("diagnosis", "site", "session", "people", "scans", "masks")
-    groups: dict[tuple[str, str, str], list[LabelledScan]] = {}
-    for scan in found.scans:
-        key = (scan.diagnosis or "unknown", scan.site, scan.session or "n/a")
-        groups.setdefault(key, []).append(scan)
-    rows: list[tuple[str, ...]] = [header]
-    for key, group in sorted(groups.items()):
-        people = {scan.person for scan in group}
-        masks = sum(scan.mask is not None for scan in group)
-        rows.append((*key, str(len(people)), str(len(group)), str(masks)))
-    return rows
 
 
 def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:

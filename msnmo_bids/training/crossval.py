@@ -36,6 +36,9 @@ from msnmo_bids.training.scoring import (
 
 logger = logging.getLogger(__name__)
 
+#: What a scan must have to train a task.
+_LABELS = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -73,13 +76,8 @@ class Experiment:
         return self.out / "models" / model / f"fold-{fold}"
 
 
-def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
-    """Train and test one network of the registry on one fold, counted from 1.
-
-    Returns
-    -------
-    bool
-        False when the fold was complete already.
+def run_fold(experiment: Experiment, model: str, fold: int) -> None:
+    """Train and test one network of the registry on one fold, from 1, unless it is complete.
 
     Raises
     ------
@@ -89,15 +87,16 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     folder = experiment.folder(model, fold)
     if (folder / SCANS).is_file():
         logger.info("%s, fold %d: complete already", model, fold)
-        return False
+        return
     entry = registry.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
     training, validation = split_validation(
         usable(training, entry.tasks), experiment.validation_share, seed=fold
     )
     if not training:
+        needs = " or a ".join(_LABELS[task] for task in entry.tasks)
         raise UsageError(
-            f"{model}, fold {fold}: no training scan has a {' or a '.join(_needs(entry.tasks))}",
+            f"{model}, fold {fold}: no training scan has a {needs}",
             remedy="Use fewer folds, or leave this network out (--models)",
         )
     logger.info(
@@ -128,7 +127,6 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     )
     _test(experiment, network, model, fold, test)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
-    return True
 
 
 def _test(
@@ -173,18 +171,10 @@ def usable(scans: Sequence[PreparedScan], tasks: Sequence[str]) -> list[Prepared
     ]
 
 
-def _needs(tasks: Sequence[str]) -> list[str]:
-    labels = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
-    return [labels[task] for task in tasks]
-
-
 def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int]) -> list[str]:
     """Run folds of several networks one after the other; one that fails does not stop the others.
 
-    Returns
-    -------
-    list of str
-        What failed and why, one line each.
+    What failed and why is returned, one line each.
 
     Raises
     ------

@@ -61,18 +61,12 @@ class Trainer:
     ----------
     network : Module
         ``forward(image, tasks=None) -> JointOutput``, with ``tasks``; trained in place.
-    loss : JointLoss
-        The losses.
-    config : TrainingConfig
-        How to train.
     source : SampleSource
         Where the samples come from; with a length, an epoch shows as many.
     out : Path
         Folder of ``checkpoint.pt``, ``curves.csv`` and ``curves.png``; made when missing.
     validation : PreparedSamples or sequence of Sample, optional
         Scans of other people than those of `source`, to choose the best weights by.
-    ranks : Ranks, optional
-        The processes that train together, and the device of this one.
 
     Raises
     ------

@@ -128,9 +128,8 @@ def get_folds(path: Path, scans: Iterable[PreparedScan], number: int, seed: int 
     if not path.exists():
         write_tsv(path, COLUMNS, rows)
     there = {tuple(row.get(column) for column in COLUMNS) for row in read_tsv(path).rows}
-    if other := there ^ {
-        tuple(" ".join(row[column].split()) for column in COLUMNS) for row in rows
-    }:
+    drawn = {tuple(" ".join(row[column].split()) for column in COLUMNS) for row in rows}
+    if other := there ^ drawn:
         example = min(other, key=str)
         raise MsnmoError(
             "holds the folds of other data, or of another number or seed (look at "

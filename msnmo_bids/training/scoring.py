@@ -86,40 +86,18 @@ def evaluate_scan(
     image = torch.from_numpy(sample.image.astype(np.float32))[None, None].to(device)
     with torch.inference_mode():
         output = forward(network, image, None, precision)
-    row: dict[str, Any] = identity(scan)
+    row = identity(scan)
     if output.class_logits is not None and sample.diagnosis is not None:
         probabilities = output.class_logits[0].double().softmax(0).tolist()
         row |= dict(zip(probability_columns(classes), probabilities, strict=True))
     labels = None
     if output.lesion_probability is not None:
         probability = output.lesion_probability[0, 0].cpu().numpy()
-        labels, measures = compare_lesions(scan, grid, probability, criteria)
-        row |= measures
+        labels = find_lesions(grid.to_native(probability), grid.voxel_volume, criteria).labels
+        if scan.labelled.mask is not None:
+            row |= compare_masks(scan.native_mask(), labels, grid.zooms)
     volumes = _volumes(grid, sample, output, criteria.threshold) if with_volumes else {}
     return ScanResult(scan, row, grid, labels, volumes)
-
-
-def compare_lesions(
-    scan: PreparedScan,
-    grid: NativeGrid,
-    probability: np.ndarray,
-    criteria: LesionCriteria,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Find the lesions on the scan's own grid, as the app does, and compare them with its mask.
-
-    `probability`, (D, H, W), is that of lesions, on the cube.
-
-    Returns
-    -------
-    labels : ndarray of int32, (X, Y, Z)
-        Lesions that were found, numbered.
-    measures : dict
-        Of :func:`~msnmo_bids.evaluation.metrics.compare_masks`; empty without a manual mask.
-    """
-    labels = find_lesions(grid.to_native(probability), grid.voxel_volume, criteria).labels
-    if scan.labelled.mask is None:
-        return labels, {}
-    return labels, compare_masks(scan.native_mask(), labels, grid.zooms)
 
 
 def identity(scan: PreparedScan) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from msnmo_bids.training.folds import split_validation
 from msnmo_bids.training.prepared import prepare_scans
 from msnmo_bids.training.scoring import (
     choose_examples,
-    compare_lesions,
     evaluate_scan,
     rule_row,
     write_example,
@@ -115,7 +114,9 @@ def test_lesions_are_those_that_the_app_would_write(prepared, value, marked):
     grid, truth = scan.grid(), scan.load(CLASSES).lesions
     probability = np.where(truth > 0, np.float32(value), np.float32(0.1))
     criteria = LesionCriteria(0.6, 0.0)
-    labels, _ = compare_lesions(scan, grid, probability, criteria)
+    network = Oracle(truth, (1.0, 0.0))
+    network.lesions = (torch.from_numpy(probability).logit() + 10) / 20
+    labels = evaluate_scan(network, scan, CLASSES, criteria).labels
     assert labels.any() == marked
     native = grid.to_native(probability)
     np.testing.assert_array_equal(labels, find_lesions(native, grid.voxel_volume, criteria).labels)
