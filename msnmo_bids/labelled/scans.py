@@ -87,7 +87,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in the data sets: scans with a mask, a diagnosis or both, by data set and path.
+    """What was found in data sets: scans with a mask, a diagnosis or both, by data set and path.
 
     `left_out` is everything else; `notes` say what in the tables could not be used, or was guessed.
     """

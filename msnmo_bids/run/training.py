@@ -249,10 +249,9 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     import torch
 
     from msnmo_bids.lesions.threshold import LesionCriteria
-    from msnmo_bids.training.crossval import usable
+    from msnmo_bids.training.crossval import evaluate_scan, usable, write_rows
     from msnmo_bids.training.fitting import fit, write_site_weights
     from msnmo_bids.training.folds import split_validation
-    from msnmo_bids.training.scoring import evaluate_scan, write_rows
 
     config = options.config
     torch.manual_seed(config.seed)

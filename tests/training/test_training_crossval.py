@@ -24,16 +24,16 @@ from msnmo_bids.model.inference import classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork, JointOutput
 from msnmo_bids.model.weights import WeightsMetadata, find_weights, read_metadata, save_weights
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.crossval import usable
-from msnmo_bids.training.fitting import calibrate
-from msnmo_bids.training.folds import split_validation
-from msnmo_bids.training.prepared import prepare_scans
-from msnmo_bids.training.scoring import (
+from msnmo_bids.training.crossval import (
     choose_examples,
     evaluate_scan,
     rule_row,
+    usable,
     write_example,
 )
+from msnmo_bids.training.fitting import calibrate
+from msnmo_bids.training.folds import split_validation
+from msnmo_bids.training.prepared import prepare_scans
 
 CLASSES = ("MS", "NMOSD")
 CRITERIA = LesionCriteria()
