@@ -282,7 +282,7 @@ def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
     """
     rows: list[dict[str, Any]] = [
         {
-            **_who(scan, scan.scan.prefix),
+            **who(scan, scan.scan.prefix),
             "site": scan.site,
             "diagnosis": scan.diagnosis,
             "mask": "yes" if scan.mask else "no",
@@ -291,7 +291,7 @@ def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
         }
         for scan in found.scans
     ]
-    rows += [{**_who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
+    rows += [{**who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
     table, text = folder / "data.tsv", folder / "data.txt"
     write_tsv(table, COLUMNS, rows)
     write_text(text, describe(found))
@@ -327,7 +327,8 @@ def describe(found: Found) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+def who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+    """Return the columns of a table that say which scan or person something is about."""
     return {
         "dataset": entry.dataset,
         "participant_id": f"sub-{entry.subject}" if entry.subject else None,

@@ -24,6 +24,7 @@ from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS, scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
 from msnmo_bids.evaluation.rule import rule_diagnosis
 from msnmo_bids.labelled.samples import NativeGrid, Sample
+from msnmo_bids.labelled.scans import who
 from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
@@ -54,16 +55,12 @@ class Experiment:
     ----------
     scans, folds, classes
         All scans, which of them is tested in which fold, and the names of the classes.
-    config, device, simulation
-        How and where to train; simulated brains beside the real ones.
     out : Path
         Folder of the cross-validation.
     width : float
         Factor of the networks' channels.
     validation_share : float
         Share of the training participants that choose the best weights; 0: none.
-    criteria : LesionCriteria
-        What counts as a lesion.
     """
 
     scans: Sequence[PreparedScan]
@@ -206,12 +203,8 @@ class ScanResult:
 
     Parameters
     ----------
-    scan : PreparedScan
-        The scan.
     row : dict
         Of a fold's ``scans.tsv``; None where there is no value.
-    grid : NativeGrid
-        The scan's own grid.
     labels : ndarray of int32, (X, Y, Z), or None
         Lesions that were found, numbered, on the scan's own grid (RAS order).
     volumes : dict of str to ndarray
@@ -244,8 +237,6 @@ def evaluate_scan(
         ``forward(image, tasks=None) -> JointOutput``; on `device`, in evaluation mode.
     classes : sequence of str
         Names of the classes, in the network's order.
-    criteria : LesionCriteria
-        What counts as a lesion.
     with_volumes : bool, optional
         Keep the volumes for the figures.
 
@@ -274,15 +265,8 @@ def evaluate_scan(
 
 def identity(scan: PreparedScan) -> dict[str, Any]:
     """Return the columns of ``scans.tsv`` that say which scan it is."""
-    labelled = scan.labelled
-    return {
-        "dataset": labelled.dataset,
-        "participant_id": f"sub-{labelled.subject}",
-        "session_id": f"ses-{labelled.session}" if labelled.session else None,
-        "scan": labelled.scan.prefix,
-        "site": labelled.site,
-        "diagnosis": labelled.diagnosis,
-    }
+    known = scan.labelled
+    return {**who(known, known.scan.prefix), "site": known.site, "diagnosis": known.diagnosis}
 
 
 def _volumes(
