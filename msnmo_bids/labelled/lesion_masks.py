@@ -214,10 +214,9 @@ def _shows_lesions(mask: MaskFile) -> bool:
 
 def _preferred(masks: Iterable[MaskFile]) -> list[MaskFile]:
     """Return the masks of the best suffix, and of those the consensus where there is one."""
-    by_suffix = defaultdict(list)
-    for mask in masks:
-        by_suffix[mask.suffix].append(mask)
-    best = next(by_suffix[suffix] for suffix in _SUFFIXES if suffix in by_suffix)
+    known = list(masks)
+    first = min((mask.suffix for mask in known), key=_SUFFIXES.index)
+    best = [mask for mask in known if mask.suffix == first]
     agreed = [mask for mask in best if mask.entities.get("desc", "").lower() == CONSENSUS]
     return agreed or best
 

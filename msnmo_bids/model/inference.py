@@ -40,12 +40,8 @@ class Prediction:
     cams : ndarray or None
         Class activation maps, ``(K, D, H, W)`` float32, in units of the class logit
         (:func:`msnmo_bids.model.cam.combined_cam`).
-    class_probabilities : ndarray or None
-        ``(K,)`` float64, calibrated, sum 1.
-    class_logits : ndarray or None
-        ``(K,)`` float64, as the network gave them, before calibration.
-    class_names : tuple of str
-        Diagnoses in this order.
+    class_probabilities, class_logits : ndarray or None
+        ``(K,)`` float64 in the order of `class_names`: calibrated, sum 1; before calibration.
     class_votes : ndarray or None
         ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
         above are means over them.
@@ -87,12 +83,9 @@ def predict(
     device, precision : str, optional
         See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
         memory is computed on the CPU.
-    n_threads : int, optional
-        Threads of the CPU. Default: as torch is set.
-    deterministic : bool, optional
-        Use deterministic algorithms only.
-    seed : int, optional
-        Of torch's random numbers; the network draws none.
+    n_threads, deterministic, seed : int, bool, int, optional
+        Threads of the CPU (default: as torch is set); deterministic algorithms only; of torch's
+        random numbers, of which the network draws none.
 
     Raises
     ------
@@ -131,10 +124,8 @@ class LesionClassification:
 
     Parameters
     ----------
-    class_names : tuple of str
-        Diagnoses in this order.
     class_probabilities, class_logits : ndarray, (K,) float64
-        Calibrated; and before calibration.
+        Calibrated, and before calibration, in the order of `class_names`.
     class_votes : ndarray, (V, K) float64
         Calibrated class probabilities of each network.
     contributions : ndarray, (N, K) float64
@@ -161,27 +152,19 @@ class LesionClassification:
         second = int(np.flatnonzero(others)[self.class_logits[others].argmax()])
         names = self.class_names
 
-        def lead(logits: np.ndarray) -> np.ndarray:
-            return logits[..., first] - logits[..., second]
-
+        logits = (self.class_logits, self.bias, self.contributions, self.logits_without)
+        margin, bias, parts, without = (one[..., first] - one[..., second] for one in logits)
         return LesionMargins(
-            names[first],
-            names[second],
-            float(lead(self.class_logits)),
-            float(lead(self.bias)),
-            lead(self.contributions),
-            lead(self.logits_without),
+            names[first], names[second], float(margin), float(bias), parts, without
         )
 
 
 @dataclass(frozen=True)
 class LesionMargins:
-    """The margin: the logit of the class with the highest score, less that of the next.
+    """The margin: the logit of the class with the highest score (first), less that of the next.
 
     Parameters
     ----------
-    first, second : str
-        Both classes.
     margin, bias : float
         Of the scan; and of a scan without lesions.
     contributions : ndarray, (N,)
@@ -230,15 +213,8 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
         found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
         votes.append(metadata.calibration.probabilities(found[-1][0]))
     logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    return LesionClassification(
-        metadata.class_names,
-        np.mean(votes, axis=0),
-        logits,
-        np.stack(votes),
-        parts,
-        bias,
-        alone,
-    )
+    scores, votes = np.mean(votes, axis=0), np.stack(votes)
+    return LesionClassification(metadata.class_names, scores, logits, votes, parts, bias, alone)
 
 
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
@@ -252,20 +228,19 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     """
     first = members[0]
     for other in members[1:]:
+        here, there = (f"{one.name} {one.version}" for one in (first, other))
         if other.class_names != first.class_names:
             raise ValueError(
-                f"{other.name} {other.version} names {', '.join(other.class_names)}, "
-                f"{first.name} {first.version} {', '.join(first.class_names)}"
+                f"{there} names {', '.join(other.class_names)}, "
+                f"{here} {', '.join(first.class_names)}"
             )
         if other.cube_shape != first.cube_shape:
             raise ValueError(
-                f"{other.name} {other.version} takes a cube of {other.cube_shape}, "
-                f"{first.name} {first.version} of {first.cube_shape}"
+                f"{there} takes a cube of {other.cube_shape}, {here} of {first.cube_shape}"
             )
         if other.lesion_descriptors != first.lesion_descriptors:
             raise ValueError(
-                f"{other.name} {other.version} and {first.name} {first.version} do not classify "
-                "by the same descriptors of lesions"
+                f"{there} and {here} do not classify by the same descriptors of lesions"
             )
 
 

@@ -62,11 +62,6 @@ class JointNetwork(nn.Module):
     logits ``(B, 1, 160, 160, 160)``, the joint features J of the guidance module
     ``(B, 32, 80, 80, 80)``, the class logits ``(B, K)``. Sides are multiples of 16 and may differ.
 
-    Parameters
-    ----------
-    config : JointConfig, optional
-        Default: the paper's model.
-
     Examples
     --------
     >>> import torch
@@ -114,21 +109,12 @@ class JointNetwork(nn.Module):
     def forward_classification(
         self, features: SharedFeatures, lesions: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Classify (Eq. 6-9).
+        """Classify f_cls (Eq. 6-9): to the logits, ``(B, K)``, and F_i at 1/2, 1/4 and 1/8.
 
         Parameters
         ----------
-        features : SharedFeatures
-            Of `forward_features`; f_cls is read.
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(B, K)``.
-        maps : tuple of Tensor
-            F_i at 1/2, 1/4 and 1/8.
 
         Raises
         ------
@@ -165,9 +151,8 @@ class JointNetwork(nn.Module):
         """
         wanted = self.config.lesion_descriptors
         if not wanted or descriptors.shape[1:] != (wanted,):
-            raise ValueError(
-                f"{tuple(descriptors.shape)}: the lesion branch reads {wanted} columns"
-            )
+            shape = tuple(descriptors.shape)
+            raise ValueError(f"{shape}: the lesion branch reads {wanted} columns")
         contributions = self.lesion_branch.contributions(descriptors)
         return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 

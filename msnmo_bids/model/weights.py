@@ -110,13 +110,12 @@ class WeightsMetadata:
             )
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
-        if set(self.naming_limits) - set(self.class_names) or not all(
-            limit is None or 0 <= limit <= 1 for limit in self.naming_limits.values()
+        limits = (limit for limit in self.naming_limits.values() if limit is not None)
+        if not self.naming_limits.keys() <= set(self.class_names) or any(
+            not 0 <= limit <= 1 for limit in limits
         ):
-            raise ValueError(
-                f"naming_limits must be from 0 to 1, of {', '.join(self.class_names)}: "
-                f"{self.naming_limits}"
-            )
+            names = ", ".join(self.class_names)
+            raise ValueError(f"naming_limits must be from 0 to 1, of {names}: {self.naming_limits}")
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
         if self.normalization not in NORMALIZATIONS:
@@ -231,14 +230,10 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
 def save_weights(
     path: str | Path, network: JointNetwork, metadata: WeightsMetadata, dtype: str = "fp32"
 ) -> WeightsMetadata:
-    """Write ``NAME.safetensors`` and ``NAME.json``.
+    """Write ``NAME.safetensors`` and ``NAME.json``; `path` is either, or ``NAME``.
 
     Parameters
     ----------
-    path : str or Path
-        ``NAME`` or ``NAME.safetensors``.
-    network : JointNetwork
-        Whose tensors to write.
     metadata : WeightsMetadata
         Its configuration, dtype and hash are replaced by the true ones, and so it is returned.
     dtype : {"fp16", "bf16", "fp32"}, optional
@@ -270,12 +265,7 @@ def save_weights(
 def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, WeightsMetadata]:
     """Build the network that ``NAME.safetensors`` describes and fill it.
 
-    Returns
-    -------
-    network : JointNetwork
-        float32, on `device`, in evaluation mode.
-    metadata : WeightsMetadata
-        Of the weights.
+    The network is float32, on `device`, in evaluation mode.
 
     Raises
     ------
@@ -290,11 +280,8 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     if not tensors_file.is_file():
         raise WeightsError("there are no weights here", file=tensors_file, remedy=_GET_AGAIN)
     if hash_file(tensors_file) != metadata.sha256:
-        raise WeightsError(
-            f"the weights are damaged or are not those that {description.name} describes",
-            file=tensors_file,
-            remedy=_GET_AGAIN,
-        )
+        problem = f"the weights are damaged or are not those that {description.name} describes"
+        raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN)
     network = _build(metadata, description)
     try:
         tensors = load_file(tensors_file)
@@ -365,37 +352,28 @@ def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
         problem = f"the configuration of the weights is not valid: {error}"
         raise WeightsError(problem, file=description, remedy=_GET_AGAIN) from error
     if config.classes != metadata.class_names:
-        raise WeightsError(
-            f"class_names {metadata.class_names} are not those of the configuration "
-            f"{config.classes}",
-            file=description,
-            remedy=_GET_AGAIN,
-        )
+        problem = f"class_names {metadata.class_names} are not those of the configuration"
+        raise WeightsError(f"{problem} {config.classes}", file=description, remedy=_GET_AGAIN)
     return JointNetwork(config)
 
 
 def _check_tensors(
     network: JointNetwork, tensors: dict[str, Tensor], dtype: str, file: Path
 ) -> None:
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = network.state_dict()
+    both = expected.keys() & tensors.keys()
+    kinds = {name: _stored_type(name, value, dtype) for name, value in tensors.items()}
     problems = {
-        "are missing": expected.keys() - found.keys(),
-        "are not expected": found.keys() - expected.keys(),
-        "have another shape": {
-            name for name in expected.keys() & found.keys() if expected[name] != found[name]
-        },
-        f"are not {dtype}": {
-            name
-            for name, value in tensors.items()
-            if value.dtype != _stored_type(name, value, dtype)
-        },
+        "are missing": expected.keys() - tensors.keys(),
+        "are not expected": tensors.keys() - expected.keys(),
+        "have another shape": {n for n in both if expected[n].shape != tensors[n].shape},
+        f"are not {dtype}": {n for n, value in tensors.items() if value.dtype != kinds[n]},
     }
     for problem, names in problems.items():
         if names:
+            some = f"{', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
             raise WeightsError(
-                f"tensors {problem} by their description: {', '.join(sorted(names)[:3])}"
-                f"{' ...' if len(names) > 3 else ''} ({len(names)} in all)",
+                f"tensors {problem} by their description: {some} ({len(names)} in all)",
                 file=file,
                 remedy=_GET_AGAIN,
             )

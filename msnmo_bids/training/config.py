@@ -46,12 +46,6 @@ class TrainingConfig:
     tasks: tuple[str, ...] = _setting(
         (), "tasks to train (default: all that the network has)", nargs="+", choices=TASKS
     )
-    frozen: tuple[str, ...] = _setting(
-        (),
-        "parts of the network to leave as they are, such as sharing or classification.blocks.0",
-        nargs="+",
-        metavar="NAME",
-    )
     seed: int = _setting(
         0, "seed; the randomness of a step depends on it, the step and the process alone"
     )

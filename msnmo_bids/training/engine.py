@@ -91,7 +91,7 @@ class Trainer:
         self.network = network.to(ranks.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
-        self.parameters = trained_parameters(network, config.tasks, config.frozen)
+        self.parameters = trained_parameters(network, config.tasks)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -287,35 +287,15 @@ class Trainer:
             self.curves.resume(self.step)
 
 
-def trained_parameters(
-    network: nn.Module, tasks: Sequence[str] = (), frozen: Sequence[str] = ()
-) -> list[nn.Parameter]:
-    """Return what is trained: all that the tasks need (default: all), less what is to stay.
+def trained_parameters(network: nn.Module, tasks: Sequence[str] = ()) -> list[nn.Parameter]:
+    """Return what is trained, all that the tasks need (default: all), and set ``requires_grad``.
 
-    ``requires_grad`` of the network's parameters is set. A segmentation alone leaves the classifier
-    as it is; `frozen` names parts by their dotted names: ``"sharing"``,
-    ``"classification.blocks.0"``.
-
-    Raises
-    ------
-    UsageError
-        If the network has no such part, or nothing is left to train.
+    A segmentation alone leaves the classifier as it is.
     """
-    prefixes = tuple(f"{part}." for part in frozen)
-    names = [name for name, _ in network.named_parameters()]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            parts = ", ".join(sorted({name.split(".")[0] for name in names}))
-            raise UsageError(
-                f"--frozen {prefix[:-1]}: this network has no such part", remedy=f"It has {parts}"
-            )
-    stays = prefixes + (_HEADS if tuple(tasks) == (SEGMENTATION,) else ())
+    stays = _HEADS if tuple(tasks) == (SEGMENTATION,) else ()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(stays))
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise UsageError("--frozen leaves nothing to train", remedy="Name fewer parts")
-    return parameters
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans: int) -> None:

@@ -55,7 +55,7 @@ def same(one: dict, other: dict) -> bool:
         ({}, 1),
         ({}, 5),
         ({"schedule": "cosine", "warm_up": 2, "accumulate": 2}, 3),
-        ({"tasks": [CLASSIFICATION], "frozen": ["sharing", "segmentation"], "intensity": 0.5}, 2),
+        ({"tasks": [CLASSIFICATION], "intensity": 0.5}, 2),
         ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
         ({"precision": "bf16", "steps": 3}, 2),
         ({"precision": "fp16", "steps": 3}, 2),
@@ -302,25 +302,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "frozen", "trained"),
+    ("tasks", "trained"),
     [
-        ((SEGMENTATION,), (), ("sharing.", "segmentation.")),
-        ((SEGMENTATION,), ("sharing",), ("segmentation.",)),
-        ((CLASSIFICATION,), ("sharing", "segmentation"), ("guidance.", "classification.")),
-        ((), ("sharing", "segmentation"), ("guidance.", "classification.")),
-        (TASKS, (), ("sharing.", "segmentation.", "guidance.", "classification.")),
-        ((), (), ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((SEGMENTATION,), ("sharing.", "segmentation.")),
+        (TASKS, ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((), ("sharing.", "segmentation.", "guidance.", "classification.")),
     ],
 )
-def test_trained_parameters(tmp_path, tasks, frozen, trained):
+def test_trained_parameters(tmp_path, tasks, trained):
     network = JointNetwork(NETWORK)
     trained_parameters(network, (SEGMENTATION,))  # an earlier stage leaves no trace
-    chosen = trained_parameters(network, tasks, frozen)
+    chosen = trained_parameters(network, tasks)
     ids = {id(p) for p in chosen}
     for name, parameter in network.named_parameters():
         assert (id(parameter) in ids) == parameter.requires_grad == name.startswith(trained), name
 
-    trainer = make_trainer(tmp_path, tasks=tasks, frozen=frozen, steps=2)
+    trainer = make_trainer(tmp_path, tasks=tasks, steps=2)
     before = {k: v.clone() for k, v in trainer.network.named_parameters()}
     trainer.run()
     changed = {
@@ -331,34 +328,10 @@ def test_trained_parameters(tmp_path, tasks, frozen, trained):
     assert changed == set(trained)
 
 
-def test_a_part_of_a_part_can_stay():
-    network = JointNetwork(NETWORK)
-    stays = ("sharing", "segmentation", "guidance", "classification.blocks.0")
-    trained_parameters(network, (CLASSIFICATION,), stays)
-    trained = {name for name, value in network.named_parameters() if value.requires_grad}
-    parts = {".".join(name.split(".")[:3]) for name in trained}
-    assert parts == {
-        "classification.blocks.1",
-        "classification.blocks.2",
-        "classification.head.weight",
-        "classification.head.bias",
-    }
-
-
-def test_parts_that_the_network_lacks_or_all_of_it_cannot_stay():
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1))
-    with pytest.raises(UsageError, match="no such part") as caught:
-        trained_parameters(network, frozen=["sharing"])
-    assert "It has 0" in str(caught.value)
-    with pytest.raises(UsageError, match="nothing to train"):
-        trained_parameters(network, frozen=["0"])
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"tasks": [CLASSIFICATION]}, "no classification to train"),
-        ({"frozen": ["guidance"]}, "frozen guidance: this network has no such part"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
     ],
 )
