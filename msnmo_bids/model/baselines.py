@@ -51,13 +51,8 @@ STAGES = (64, 128, 256, 512)
 class SegmentationBaseline(nn.Module):
     """A network of one channel of lesion logits: ``(B, 1, D, H, W)`` to the same shape.
 
-    Parameters
-    ----------
-    network : Module
-        From MONAI.
-    last : Conv3d
-        Its last convolution, whose bias starts at the joint model's lesion prior: a comparison
-        is not to be decided by the steps in which the Dice loss only lowers the background.
+    The bias of its last convolution starts at the joint model's lesion prior: a comparison is not
+    to be decided by the steps in which the Dice loss only lowers the background.
     """
 
     tasks = (SEGMENTATION,)
@@ -78,14 +73,8 @@ class SegmentationBaseline(nn.Module):
 class ClassificationBaseline(nn.Module):
     """Feature maps, global average pooling, one linear layer: ``(B, 1, D, H, W)`` to ``(B, K)``.
 
-    Such a head has class activation maps (Eq. 10, with one scale).
-
-    Parameters
-    ----------
-    features : Module
-        ``(B, 1, D, H, W)`` to ``(B, C, D/32, H/32, W/32)``, rounded up or down.
-    head : Linear
-        From C to K.
+    Such a head has class activation maps (Eq. 10, with one scale). The features are ``(B, C, D/32,
+    H/32, W/32)``, rounded up or down.
     """
 
     tasks = (CLASSIFICATION,)
@@ -113,12 +102,8 @@ def build_baseline(
 ) -> SegmentationBaseline | ClassificationBaseline:
     """Build a published network, a key of `BUILDERS`, with random weights.
 
-    Parameters
-    ----------
-    classes : int, optional
-        Number of diagnoses, two or more; a segmentation ignores it.
-    width : float, optional
-        Factor of the numbers of channels (`scale_channels`).
+    `classes` is the number of diagnoses, which a segmentation ignores, `width` a factor of the
+    numbers of channels (`scale_channels`).
 
     Raises
     ------

@@ -18,13 +18,7 @@ CROSS_WEIGHTS = (0.25, 0.25, 0.5)
 
 
 class LabelCounts(NamedTuple):
-    """How many samples each term of the loss is a mean over; or the share of them in a part.
-
-    Parameters
-    ----------
-    masks, classes, cross : float
-        Samples of the segmentation loss, of the classification loss, of the cross-task loss.
-    """
+    """How many samples each term of the loss is a mean over; or the share of them in a part."""
 
     masks: float
     classes: float
@@ -60,13 +54,7 @@ class LossTerms:
 
 
 class JointLoss(nn.Module):
-    """L = 1 L_seg + 0.8 L_cls + 1 L_cross (Eq. 14) of a batch, part of which may lack labels.
-
-    Parameters
-    ----------
-    config : LossConfig, optional
-        Default: the paper's losses.
-    """
+    """L = 1 L_seg + 0.8 L_cls + 1 L_cross (Eq. 14) of a batch, part of which may lack labels."""
 
     def __init__(self, config: LossConfig | None = None) -> None:
         super().__init__()
@@ -81,12 +69,10 @@ class JointLoss(nn.Module):
         has_diagnosis: Tensor | None = None,
         shares: LabelCounts | None = None,
     ) -> LossTerms:
-        """Compare the output with the labels.
+        """Compare the output with the labels; a task that it lacks adds nothing.
 
         Parameters
         ----------
-        output : JointOutput
-            Of the network; a task that it lacks adds nothing.
         mask : Tensor, optional
             Lesion mask, ``(B, 1, D, H, W)``, 0 or 1.
         diagnosis : Tensor, optional
@@ -97,11 +83,6 @@ class JointLoss(nn.Module):
         shares : LabelCounts, optional
             What this part of a larger batch has of its labels: the losses of all parts, and their
             gradients, then add up to those of the batch computed at once. Default: all of it.
-
-        Returns
-        -------
-        LossTerms
-            The sum and its parts.
         """
         config = self.config
         some = output.class_logits if output.lesion_logits is None else output.lesion_logits

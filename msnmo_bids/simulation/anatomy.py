@@ -147,11 +147,11 @@ class Head:
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ np.full(3, factor / 2 - 0.5)
         affine[:3, :3] *= factor
-        return self.with_maps([np.ascontiguousarray(m) for m in maps], affine)
+        return self.with_maps(maps, affine)
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""
-        return Head(*maps, affine=affine, name=self.name)
+        return Head(*map(np.ascontiguousarray, maps), affine=affine, name=self.name)
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
@@ -162,8 +162,7 @@ class Head:
         """Return what lies in a box of voxels."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in box]
-        maps = [np.ascontiguousarray(m[box]) for m in self.maps]
-        return self.with_maps(maps, affine)
+        return self.with_maps([m[box] for m in self.maps], affine)
 
 
 def enlarged(box: Sequence[slice], margin: int, shape: Sequence[int]) -> tuple[slice, ...]:
@@ -177,8 +176,7 @@ def enlarged(box: Sequence[slice], margin: int, shape: Sequence[int]) -> tuple[s
 def _distance(mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return np.full(mask.shape, 255, np.uint8)
-    distance = ndimage.distance_transform_edt(~mask) / DISTANCE_STEP
-    return np.minimum(distance, 255).astype(np.uint8)
+    return np.minimum(ndimage.distance_transform_edt(~mask) / DISTANCE_STEP, 255).astype(np.uint8)
 
 
 def closed(mask: np.ndarray, radius: float) -> np.ndarray:
@@ -238,11 +236,9 @@ def load_head(path: Path) -> Head:
     tissue = lookup[labels]
     for needed in (Tissue.WHITE_MATTER, Tissue.LATERAL_VENTRICLE):
         if not (tissue == needed).any():
-            raise BadInputError(
-                f"the label map has no {needed.name.lower().replace('_', ' ')}",
-                file=path,
-                remedy="Give whole-head maps with FreeSurfer's labels",
-            )
+            problem = f"the label map has no {needed.name.lower().replace('_', ' ')}"
+            remedy = "Give whole-head maps with FreeSurfer's labels"
+            raise BadInputError(problem, file=path, remedy=remedy)
     zooms = np.asarray(image.header.get_zooms()[:3])
     affine = image.affine
     if np.abs(zooms - 1).max() > 0.01:

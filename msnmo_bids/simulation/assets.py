@@ -153,14 +153,10 @@ def _add_outside(
 
 @dataclass(frozen=True)
 class LesionFrequency:
-    """How often lesions of MS lie at a place.
+    """How often lesions of MS lie at a place; `affine` is index to MNI mm.
 
-    Parameters
-    ----------
-    values : ndarray, (X, Y, Z), float32
-        0 to 1, relative to the most frequent place; the same on both sides.
-    affine : ndarray, (4, 4)
-        Index to MNI mm.
+    The values, (X, Y, Z) float32, are 0 to 1, relative to the most frequent place, and the same on
+    both sides.
     """
 
     values: np.ndarray
@@ -226,14 +222,9 @@ def _contrast(tissue: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ShapeLibrary:
-    """Real lesion shapes, each centred at 0 (mm, RAS).
+    """Real lesion shapes: the 1 mm voxels of each, (n, 3) float32, centred at 0 (mm, RAS).
 
-    Parameters
-    ----------
-    points : tuple of ndarray, (n, 3), float32
-        The 1 mm voxels of each lesion.
-    frequency : LesionFrequency or None
-        How often they lie at a place, when that is known.
+    `frequency` is how often they lie at a place, when that is known.
     """
 
     points: tuple[np.ndarray, ...]
@@ -269,11 +260,9 @@ def load_shapes(path: Path) -> ShapeLibrary:
         with np.load(path, allow_pickle=False) as stored:
             voxels, start, affine = stored["voxels"], stored["start"], stored["affine"]
     except (OSError, KeyError, ValueError) as error:
-        raise BadInputError(
-            f"not a library of lesion shapes ({error})",
-            file=path,
-            remedy="It needs the arrays voxels, start and affine",
-        ) from error
+        remedy = "It needs the arrays voxels, start and affine"
+        problem = f"not a library of lesion shapes ({error})"
+        raise BadInputError(problem, file=path, remedy=remedy) from error
     place = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
     lesions = [place[first:last] for first, last in pairwise(start)]
     low, high = SINGLE_LESION_RANGE
@@ -311,14 +300,9 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SimulationAssets:
-    """What simulated scans are made of.
+    """What simulated scans are made of: anatomies to deform, real lesion shapes (None: ovoids).
 
-    Parameters
-    ----------
-    heads : list of Head
-        Anatomies to deform; with a library they know how often its lesions lie at a place.
-    shapes : ShapeLibrary or None
-        Real lesion shapes; None: ovoids.
+    With shapes the heads know how often their lesions lie at a place.
     """
 
     heads: list[Head]

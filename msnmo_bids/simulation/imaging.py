@@ -94,7 +94,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
 
 def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Caps of the frontal and occipital horns: bright white matter around the ventricles' ends."""
-    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    occupied = _ventricle_rows(head)
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
@@ -103,6 +103,10 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
         width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
         caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
     return caps
+
+
+def _ventricle_rows(head: Head) -> np.ndarray:
+    return np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
 
 
 def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, np.ndarray]:
@@ -115,7 +119,7 @@ def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, 
 
 def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Streaks of the optic radiation: a bright shell around the occipital horns and behind them."""
-    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    occupied = _ventricle_rows(head)
     streaks = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return streaks
@@ -145,14 +149,8 @@ def flair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render the FLAIR image of a (deformed) head with its lesions before its acquisition.
 
-    `free` tissue means are taken by default in one sample of five.
-
-    Returns
-    -------
-    image : ndarray, (X, Y, Z), float32
-        Relative to white matter, not negative.
-    contrast : ndarray, (X, Y, Z), float32
-        How much of it the lesions add.
+    `free` tissue means are taken by default in one sample of five. The image, (X, Y, Z) float32, is
+    relative to white matter and not negative; beside it is how much of it the lesions add.
     """
     if free is None:
         free = bool(rng.random() < 0.2)
@@ -184,18 +182,9 @@ def flair(
 class Protocol:
     """A FLAIR protocol.
 
-    Parameters
-    ----------
-    name : str
-        Name of the protocol.
-    voxel : tuple of float, (3,)
-        Distance of the voxels along R, A, S (mm); the slice axis is the one with the largest.
-    thickness : float
-        Slice thickness (mm); smaller than the distance when there is a gap.
-    noise : float
-        Standard deviation of the noise, relative to white matter.
-    bias : float
-        Strength of the bias field (standard deviation of its logarithm).
+    `voxel` is the distance of the voxels along R, A, S (mm), largest along the slice axis,
+    `thickness` that of a slice (mm), smaller when there is a gap. `noise` is the standard deviation
+    of the noise, relative to white matter, `bias` that of the bias field's logarithm.
     """
 
     name: str
@@ -263,16 +252,12 @@ def k_space_artefacts(
     motion: float = 0.0,
     kept: float = 1.0,
 ) -> np.ndarray:
-    """Add Gibbs ringing and motion, where they arise: in the k-space of the slices.
+    """Add Gibbs ringing and motion to a magnitude image, in the k-space of the slices.
 
     Parameters
     ----------
     image : ndarray, (X, Y, Z), float32
-        Magnitude image, as the result is.
-    slice_axis : int
-        The axis across the slices, which is not encoded in k-space here.
-    rng : numpy.random.Generator
-        Source of randomness.
+        The axis across the slices is not encoded in k-space here.
     motion : float, optional
         Standard deviation of the shifts between blocks of phase-encoding lines (voxels).
     kept : float, optional

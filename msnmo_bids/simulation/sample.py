@@ -32,30 +32,20 @@ _BIAS_CORRECTED = (0.3, 1.0)
 
 @dataclass(frozen=True)
 class SimulatedScan:
-    """An acquired scan and its truth, RAS order.
+    """An acquired scan and its truth: arrays (X, Y, Z), RAS order; `affine` is index to RAS mm.
 
     Parameters
     ----------
-    image : ndarray, (X, Y, Z), float32
-        FLAIR with skull, relative to white matter.
-    bias : ndarray, (X, Y, Z), float32
-        The bias field in it, a factor.
-    contrast : ndarray, (X, Y, Z), float32
+    image, bias : ndarray of float32
+        FLAIR with skull, relative to white matter; the bias field in it, a factor.
+    contrast : ndarray of float32
         What the lesions add to the image before noise and artefacts, bias field included.
-    lesion_mask : ndarray, (X, Y, Z), uint8
+    lesion_mask : ndarray of uint8
         True lesions on the same grid, as far as they can be seen.
-    brain_distance : ndarray, (X, Y, Z), float32
+    brain_distance : ndarray of float32
         Distance to the brain's surface, positive outside (mm).
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    diagnosis : str
-        ``"MS"``, ``"NMOSD"`` or ``"HC"``.
-    protocol : Protocol
-        How it was acquired.
-    lesions : LesionMap
-        What was placed, on the grid of `head`.
-    head : Head
-        The deformed head.
+    lesions, head : LesionMap, Head
+        What was placed, and the deformed head, on whose grid it is.
     load : float
         Total lesion volume that was asked for (ml).
     """
@@ -135,14 +125,10 @@ def simulate_visits(
     shapes: ShapeLibrary | None = None,
     typicality: float = 1.0,
 ) -> Iterator[SimulatedScan]:
-    """Simulate the visits of one person: the same head and contrast, lesions that change.
+    """Simulate the visits of one person in an undeformed head: lesions change, contrast does not.
 
     Parameters
     ----------
-    head : Head
-        Undeformed anatomy.
-    rng : numpy.random.Generator
-        Source of randomness; the same state gives the same scans.
     sessions : int, optional
         Number of visits.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
@@ -151,8 +137,6 @@ def simulate_visits(
         Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
         Of each visit, taken in turn; drawn by default, independently of the diagnosis.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
     typicality : float, optional
         Share of the load that follows the disease's own pattern.
     """
@@ -242,16 +226,9 @@ def prepared_scan(
 ) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
     """Prepare a simulated scan as the app prepares a real one, for a cube of a shape.
 
-    From `rng` come errors of skull stripping, what is left of the bias field, and the margin.
-
-    Returns
-    -------
-    image : ndarray, ``shape``, float32
-        z-scores, background 0.
-    brain : ndarray, (X, Y, Z), bool
-        Brain mask with errors, on the scan's grid.
-    transform : CubeTransform
-        Where the cube lies on the scan's grid.
+    From `rng` come errors of skull stripping, what is left of the bias field, and the margin. The
+    results are the cube (float32 z-scores, background 0), the brain mask with errors on the scan's
+    grid, (X, Y, Z) bool, and where the cube lies on that grid.
     """
     mask = imperfect_brain_mask(scan, rng)
     margin = float(rng.uniform(3.0, 8.0))
@@ -263,14 +240,6 @@ def prepared_scan(
 def training_cube(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepare a simulated scan for a training, as `prepared_scan`.
-
-    Returns
-    -------
-    image : ndarray, ``shape``, float32
-        z-scores, background 0.
-    lesions : ndarray, ``shape``, uint8
-        Lesion mask, nearest neighbour.
-    """
+    """Prepare a scan as `prepared_scan`: image and lesion mask (uint8, nearest) on the cube."""
     cube, mask, transform = prepared_scan(scan, rng, shape)
     return cube, labels_to_cube(scan.lesion_mask * mask, transform)
