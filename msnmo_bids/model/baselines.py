@@ -3,14 +3,13 @@
 Batch normalisation
     All of them were published with it (V-Net without any), for batches of many images. Here a batch
     has one or two scans. Trained on one, a batch normalisation sets the mean of every feature map
-    of that scan, so that a global average pooling after it says little of the scan; trained on two,
-    what a scan gives depends on the other; and the running averages that stand in afterwards fit
-    neither. So in the registry the segmenting networks have instance normalisation (what a batch
-    normalisation is for one scan, in training and afterwards), the classifying ones group
-    normalisation (Wu and He, 2018) with groups of 8 channels: as the joint model in the same tasks,
-    so that a comparison is of the architectures. A map of a single channel (the gates of the
-    attention U-Net, the output of the V-Net) is not normalised at all: that would fix how much of
-    it there is.
+    of that scan, so that a global average pooling after it says little; trained on two, what a scan
+    gives depends on the other; and the running averages that stand in afterwards fit neither. So
+    the segmenting networks have instance normalisation (what a batch normalisation is for one scan,
+    in training and afterwards), the classifying ones group normalisation (Wu and He, 2018) with
+    groups of 8 channels: as the joint model in the same tasks, so that a comparison is of the
+    architectures. A map of a single channel (the gates of the attention U-Net, the output of the
+    V-Net) is not normalised at all: that would fix how much of it there is.
 
 Widths and strides
     The published ones, at ``width=1``. ``3D UNet`` is MONAI's BasicUNet (Falk et al., 2019: two

@@ -37,21 +37,12 @@ def class_activation_maps(
 
 
 def combined_cam(features: Sequence[Tensor], weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the sum of the V_i, upsampled trilinearly to one grid, for every class.
+    """Return the sum of the V_i, upsampled trilinearly to a grid, for every class.
 
-    Parameters
-    ----------
-    features, weight
-        As for `class_activation_maps`.
-    shape : sequence of int
-        Grid of the result, ``(D, H, W)``.
-
-    Returns
-    -------
-    Tensor
-        ``(B, K, D, H, W)``, in units of the logit: the mean of V_i over its own grid, summed over
-        i, is the class logit minus the bias. Trilinear interpolation keeps that mean up to its
-        handling of the border, so the mean of the result is close to it.
+    Features and weight are as for `class_activation_maps`, `shape` is the grid ``(D, H, W)``. The
+    result, ``(B, K, D, H, W)``, is in units of the logit: the mean of V_i over its own grid, summed
+    over i, is the class logit minus the bias. Trilinear interpolation keeps that mean up to its
+    handling of the border, so the mean of the result is close to it.
     """
     blocks = weight[None].split([scale.shape[1] for scale in features], dim=2)
     total = features[0].new_zeros((len(features[0]), len(weight), *shape), dtype=torch.float32)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 SEGMENTATION = "segmentation"
@@ -101,9 +100,6 @@ class JointConfig:
     --------
     >>> JointConfig().classes
     ('MS', 'NMOSD')
-    >>> JointConfig.from_dict({"window": 5})
-    Traceback (most recent call last):
-    ValueError: unknown settings: window
     """
 
     tasks: tuple[str, ...] = TASKS
@@ -180,20 +176,6 @@ class JointConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON holds them (lists for tuples)."""
         return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> JointConfig:
-        """Build from a mapping; settings that it lacks keep their defaults.
-
-        Raises
-        ------
-        ValueError
-            If a key is not a setting, or a value is wrong.
-        """
-        unknown = sorted(set(settings) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(unknown)}")
-        return cls(**settings)
 
 
 @dataclass(frozen=True)

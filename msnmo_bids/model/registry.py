@@ -16,18 +16,11 @@ CLASSES = JointConfig.classes
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of the paper's tables.
+    """One network of the paper's tables, by the numbers of the tables that have the row.
 
-    Parameters
-    ----------
-    name, label : str
-        In commands and folders; the paper's name of the row.
-    tables : tuple of int
-        Tables of the paper that have the row.
-    config : JointConfig or None
-        Architecture; None: a published network for one task (:mod:`msnmo_bids.model.baselines`).
-    loss : LossConfig
-        Losses; what a network lacks adds nothing.
+    The name is that of commands and folders, the label the paper's. Without a `config` it is a
+    published network for one task (:mod:`msnmo_bids.model.baselines`). Losses of what a network
+    lacks add nothing.
 
     Examples
     --------
@@ -51,6 +44,9 @@ class Entry:
     def build(self, classes: Sequence[str] = CLASSES, width: float = 1.0) -> nn.Module:
         """Build the network with random weights.
 
+        It has the same `tasks`, and ``forward(image, tasks=None) -> JointOutput`` for an image
+        ``(B, 1, D, H, W)`` whose sides are multiples of 16 and at least 32.
+
         Parameters
         ----------
         classes : sequence of str, optional
@@ -58,12 +54,6 @@ class Entry:
         width : float, optional
             Factor of the numbers of channels (`msnmo_bids.model.config.scale_channels`). 1 is the
             paper's network, 0.25 a slim one for tests and small machines.
-
-        Returns
-        -------
-        Module
-            ``forward(image, tasks=None) -> JointOutput`` for an image ``(B, 1, D, H, W)`` whose
-            sides are multiples of 16 and at least 32; ``tasks`` as here.
 
         Raises
         ------

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,13 +161,12 @@ class WeightsMetadata:
         """
         if (version := content.get("format_version")) != FORMAT_VERSION:
             raise ValueError(f"this program reads format_version {FORMAT_VERSION}, not {version}")
-        unknown = sorted(set(content) - {entry.name for entry in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown entries: {', '.join(unknown)}")
         try:
             return cls(**content)
         except TypeError as error:
-            raise ValueError(f"entries are missing or of a wrong type ({error})") from error
+            raise ValueError(
+                f"entries are missing, unknown or of a wrong type ({error})"
+            ) from error
 
 
 def default_weights_path() -> Path:
@@ -347,7 +346,7 @@ def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
     from msnmo_bids.model.joint import JointNetwork
 
     try:
-        config = JointConfig.from_dict(metadata.configuration)
+        config = JointConfig(**metadata.configuration)
     except (ValueError, TypeError) as error:
         problem = f"the configuration of the weights is not valid: {error}"
         raise WeightsError(problem, file=description, remedy=_GET_AGAIN) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -97,21 +98,11 @@ class SimulatedScan:
 
 
 def simulate_scan(
-    head: Head,
-    rng: np.random.Generator,
-    *,
-    diagnosis: str = "MS",
-    load: float | None = None,
-    protocol: Protocol | None = None,
-    shapes: ShapeLibrary | None = None,
+    head: Head, rng: np.random.Generator, *, protocol: Protocol | None = None, **how: Any
 ) -> SimulatedScan:
-    """Simulate one scan, the only visit of `simulate_visits`."""
+    """Simulate one scan, the only visit of `simulate_visits`, whose further options it takes."""
     protocols = None if protocol is None else (protocol,)
-    return next(
-        simulate_visits(
-            head, rng, diagnosis=diagnosis, load=load, protocols=protocols, shapes=shapes
-        )
-    )
+    return next(simulate_visits(head, rng, protocols=protocols, **how))
 
 
 def simulate_visits(

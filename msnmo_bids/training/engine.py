@@ -123,12 +123,9 @@ class Trainer:
         return self.step >= self.steps or self.best.exhausted
 
     def run(self) -> dict[str, Tensor]:
-        """Train to the end, from the checkpoint if there is one.
+        """Train to the end, from the checkpoint if there is one; return the weights to use.
 
-        Returns
-        -------
-        dict
-            The weights to use: the best ones of the validations, else the averaged ones.
+        They are the best ones of the validations, else the averaged ones.
 
         Raises
         ------
@@ -177,9 +174,8 @@ class Trainer:
         terms = self._update(batch, rate)
         self.step += 1
         weights = self.gradients.loss.config.term_weights
-        self.schedule.step_done(
-            self.step, {k: weights[k] * terms[k] for k in weights if k in terms}
-        )
+        weighted = {name: weights[name] * terms[name] for name in weights if name in terms}
+        self.schedule.step_done(self.step, weighted)
         row = {"step": self.step, "rate": rate, "data_seconds": drawn - started, **terms}
         if len(self.validation) and self._validation_due():
             measures = self.validation.measure(self.network, self.average)
@@ -212,12 +208,9 @@ class Trainer:
         rng = generator(config.seed, Stream.NETWORK, self.step, self.ranks.rank)
         terms = self.gradients.compute(batch, seed=int(rng.integers(2**63)))
         if not math.isfinite(terms["total"]):
-            raise MsnmoError(
-                f"the loss is not finite at step {self.step}",
-                file=self.checkpoint,
-                remedy="Start again in another folder, with a lower learning rate or with "
-                "--precision fp32",
-            )
+            remedy = "Start again in another folder, with a lower learning rate or in fp32"
+            problem = f"the loss is not finite at step {self.step}"
+            raise MsnmoError(problem, file=self.checkpoint, remedy=remedy)
         if any(parameter.grad is not None for parameter in self.parameters):
             scaler.unscale_(self.optimizer)
             if config.clip_norm:
@@ -317,6 +310,5 @@ def _epoch_length(source: SampleSource, config: TrainingConfig, processes: int) 
         return math.ceil(scans / (config.samples_per_step * processes))
     if config.steps and config.schedule != "plateau":
         return config.steps
-    raise UsageError(
-        "the samples have no end that would make an epoch", remedy="Set --steps-per-epoch"
-    )
+    problem = "the samples have no end that would make an epoch"
+    raise UsageError(problem, remedy="Set --steps-per-epoch")

@@ -66,16 +66,12 @@ def fit(
     ----------
     network : Module
         Returned with the weights to use, in evaluation mode.
-    loss, config, ranks
-        Losses, how to train, and the processes that train together.
     training, validation : sequence of PreparedScan
         Of different people.
     out : Path
         Folder of checkpoint and curves.
     classes : sequence of str
         Names of the classes, in the network's order.
-    simulation : Simulation, optional
-        None: real scans alone.
 
     Raises
     ------
@@ -112,10 +108,10 @@ def _source(
             f"simulated brains have MS or NMOSD, and the classes are {', '.join(classes)}",
             remedy="Leave --simulated-share out",
         )
+    shape = (samples[0].image.shape[0],) * 3
     simulated = SimulatedSource(
-        simulation.assets, (samples[0].image.shape[0],) * 3, classes=tuple(classes),
-        seed=config.seed, rank=ranks.rank,
-    )  # fmt: skip
+        simulation.assets, shape, classes=tuple(classes), seed=config.seed, rank=ranks.rank
+    )
     return MixedSource(real, simulated, simulation.share)
 
 
@@ -140,12 +136,8 @@ def write_site_weights(
     network : Module
         A trained network, in evaluation mode, on `device`. Nothing is written for baselines: they
         are not networks of the app.
-    name : str
-        Name of the weights.
     training, validation : sequence of PreparedScan
         What it was trained on, and what the weights and the temperature were chosen by.
-    criteria, config
-        What counts as a lesion, and how it was trained.
     initial : WeightsMetadata, optional
         Of the weights that the training started from: a branch that classifies lesions was not
         trained, and keeps its calibration and limits.

@@ -51,10 +51,9 @@ def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: the one before stays until this one is complete.
+    """Write a checkpoint atomically, with the training's `identity_of`.
 
-    `state` has tensors, numbers, texts, and lists and dicts of them; `identity` is of
-    `identity_of`.
+    `state` has tensors, numbers, texts, and lists and dicts of them.
     """
     with atomic_path(path) as temporary:
         torch.save({**state, "identity": json.dumps(identity)}, temporary)
@@ -77,7 +76,12 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
         orphan.unlink(missing_ok=True)
     if not path.exists():
         return None
-    state = _read(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        problem = f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})"
+        remedy = "Delete it to start the training again"
+        raise BadInputError(problem, file=path, remedy=remedy) from error
     written = json.loads(state.pop("identity", "{}"))
     if written != identity:
         raise UsageError(
@@ -88,23 +92,12 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     return state
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInputError(
-            f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})",
-            file=path,
-            remedy="Delete it to start the training again",
-        ) from error
-
-
 def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
-    keys = [key for key in {**written, **wanted} if written.get(key) != wanted.get(key)]
     words = []
-    for key in keys:
+    for key in {**written, **wanted}:
         before, now = written.get(key, "nothing"), wanted.get(key, "nothing")
-        words.append(key if key == "network" else f"{key} was {before} and is {now}")
+        if before != now:
+            words.append(key if key == "network" else f"{key} was {before} and is {now}")
     return ", ".join(words)
 
 

@@ -103,13 +103,8 @@ def cache_key(
 ) -> str:
     """Return a SHA-256 (64 hexadecimal digits) of all that a prepared scan depends on.
 
-    The content of scan and mask counts, not where they lie; of the settings, the preprocessing
-    tools and their settings.
-
-    Raises
-    ------
-    BadInputError
-        A file cannot be read.
+    The content of scan and mask counts, not where they lie (BadInputError if that cannot be read);
+    of the settings, the preprocessing tools and their settings.
     """
     from msnmo_bids.workflows.preprocessing import looks_for_skull, skull_strip_tool
 
@@ -146,25 +141,18 @@ def prepare_scans(
 
     Parameters
     ----------
-    found : Found
-        What to prepare.
-    cache_dir : Path
-        Folder that keeps the prepared scans, for any number of trainings.
-    work_dir : Path
-        Folder for what is in between, and for crash files.
+    cache_dir, work_dir : Path
+        Folders that keep the prepared scans, for any number of trainings, and what is in between.
     settings : ProcessingSettings
         With the tools resolved (no ``auto``).
-    cube_shape : sequence of int, (3,), optional
-        Shape of the cubes.
     plugin, plugin_args, omp_nthreads
         As for :func:`msnmo_bids.workflows.execution.run_workflow`.
 
     Returns
     -------
-    prepared : list of PreparedScan
-        In the order of ``found.scans``.
-    found : Found
-        The same without the scans that could not be prepared and the masks that could not be read.
+    prepared, found : list of PreparedScan, Found
+        In the order of ``found.scans``; without the scans that could not be prepared and the masks
+        that could not be read.
     """
     files: dict[LabelledScan, Path] = {}
     left_out: list[LeftOut] = []
@@ -270,12 +258,9 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
 def _warn(scan: PreparedScan) -> None:
     outside = read_record(scan.cube_file).get("LesionsOutsideBrain") or 0
     if outside > _MOST_OUTSIDE:
-        logger.warning(
-            "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
-            "stripping and the mask",
-            scan.name,
-            100 * outside,
-        )
+        problem = "of the lesion mask lies outside of the brain mask"
+        remedy = "check the skull stripping and the mask"
+        logger.warning("%s: %.0f %% %s: %s", scan.name, 100 * outside, problem, remedy)
 
 
 def _left_out(labelled: LabelledScan, reason: str) -> LeftOut:

@@ -179,10 +179,9 @@ class StopSignals:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for its next step.
 
-    By default glibc hands large blocks back to the system at once. A training step frees and takes
-    gigabytes, and the system clears every page of them again: on a machine without large pages that
-    was a third to a half of the time. False where the C library is another one, and nothing has
-    changed.
+    By default glibc hands large blocks back to the system at once, which clears every page of them
+    again: on a machine without large pages that was a third to a half of the time of a step. False
+    where the C library is another one, and nothing has changed.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

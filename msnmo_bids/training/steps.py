@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from msnmo_bids.training.samples import Batch, PreparedSamples, collate
 logger = logging.getLogger(__name__)
 
 TERMS = ("total", "segmentation", "classification", "cross")
+_MEASURES = (*TERMS[1:], "dsc", "accuracy")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_MESSAGES = ("not enough memory", "can't allocate memory", "cannot allocate memory")
@@ -210,8 +211,8 @@ class Schedule(_Resumed):
 class Validation:
     """Loss, mean DSC and accuracy over scans that are not trained on, as whole cubes.
 
-    The scans are shared out among the processes; the losses are those of all of them as one batch.
-    DSC is at a threshold of 0.5, on the cube; of two empty masks it is 1.
+    The scans are shared out among the processes; each measure is a mean over those that have the
+    labels for it. DSC is at a threshold of 0.5, on the cube; of two empty masks it is 1.
     """
 
     def __init__(
@@ -222,7 +223,6 @@ class Validation:
         ranks: Ranks,
     ) -> None:
         self.samples, self.loss, self.config, self.ranks = samples, loss, config, ranks
-        self._whole: LabelCounts | None = None
 
     def __len__(self) -> int:
         """Return the number of scans."""
@@ -231,10 +231,8 @@ class Validation:
     def measure(self, network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, float]:
         """Validate a network with the weights of another ``state_dict``; its own stay as they are.
 
-        Returns
-        -------
-        dict
-            The losses by the names of `TERMS`, ``dsc`` and ``accuracy`` where there are labels.
+        What is returned are the losses by the names of `TERMS`, ``dsc`` and ``accuracy``, as far as
+        there are labels.
 
         Raises
         ------
@@ -243,33 +241,33 @@ class Validation:
         """
         training = network.training
         network.eval()
-        sums = [0.0] * (len(TERMS) + 4)
-        whole = self._counts()
-        for batch in self._batches():
+        sums = dict.fromkeys(_MEASURES, 0.0)
+        numbers = dict.fromkeys(_MEASURES, 0.0)
+        for index in range(self.ranks.rank, len(self.samples), self.ranks.count):
             try:
-                found = self._measure_one(network, weights, batch, whole)
+                found = self._measure_one(network, weights, collate([self.samples[index]]))
             except (RuntimeError, MemoryError) as error:
                 _check_memory(error)
                 raise _no_memory(self.ranks.device, "one validation scan") from error
-            sums = [total + value for total, value in zip(sums, found, strict=True)]
+            for name, value in found.items():
+                sums[name] += value
+                numbers[name] += 1
         network.train(training)
-        sums = self.ranks.sum(sums)
-        dsc, masks, right, diagnoses = sums[len(TERMS) :]
-        result = _known_terms(sums[: len(TERMS)], whole)
-        if masks:
-            result["dsc"] = dsc / masks
-        if diagnoses:
-            result["accuracy"] = right / diagnoses
+        shared = self.ranks.sum([*sums.values(), *numbers.values()])
+        pairs = zip(_MEASURES, shared[: len(sums)], shared[len(sums) :], strict=True)
+        result = {name: total / number for name, total, number in pairs if number}
+        betas = self.loss.config.term_weights
+        result["total"] = sum(betas[name] * result[name] for name in betas if name in result)
         return result
 
     @torch.no_grad()
     def _measure_one(
-        self, network: nn.Module, weights: Mapping[str, Tensor], batch: Batch, whole: LabelCounts
-    ) -> list[float]:
-        """Return the losses' shares, DSC, whether there is one, right answers, and of how many."""
+        self, network: nn.Module, weights: Mapping[str, Tensor], batch: Batch
+    ) -> dict[str, float]:
+        """Return the losses, DSC and accuracy of one scan, as far as it has the labels."""
         from monai.metrics import compute_dice
 
-        shares = self.loss.count(**batch.labels).share_of(whole)
+        counts = self.loss.count(**batch.labels)
         batch = batch.to(self.ranks.device)
 
         def with_weights(image: Tensor, tasks: Sequence[str] | None) -> Any:
@@ -277,28 +275,14 @@ class Validation:
 
         tasks = self.config.tasks or None
         output = forward(with_weights, batch.image, tasks, self.config.precision)
-        terms = self.loss(output, **batch.labels, shares=shares).to_floats()
-        dsc = masks = right = diagnoses = 0.0
-        if output.lesion_logits is not None and batch.has_mask.all():
+        terms = self.loss(output, **batch.labels).to_floats()
+        found = {name: terms[name] for name, n in zip(TERMS[1:], counts, strict=True) if n}
+        if output.lesion_logits is not None and counts.masks:
             lesions = (output.lesion_logits > 0).float()
-            dsc = float(compute_dice(lesions, batch.mask.float(), ignore_empty=False))
-            masks = 1.0
-        if output.class_logits is not None and batch.has_diagnosis.all():
-            right = float((output.class_logits.argmax(1) == batch.diagnosis).sum())
-            diagnoses = 1.0
-        return [*(terms[name] for name in TERMS), dsc, masks, right, diagnoses]
-
-    def _batches(self) -> Iterator[Batch]:
-        for index in range(self.ranks.rank, len(self.samples), self.ranks.count):
-            yield collate([self.samples[index]])
-
-    def _counts(self) -> LabelCounts:
-        """Count the labels of all scans, once."""
-        if self._whole is None:
-            counts = [self.loss.count(**batch.labels) for batch in self._batches()]
-            columns = zip(LabelCounts(0, 0, 0), *counts, strict=True)
-            self._whole = LabelCounts(*self.ranks.sum([sum(column) for column in columns]))
-        return self._whole
+            found["dsc"] = float(compute_dice(lesions, batch.mask.float(), ignore_empty=False))
+        if output.class_logits is not None and counts.classes:
+            found["accuracy"] = float((output.class_logits.argmax(1) == batch.diagnosis).sum())
+        return found
 
 
 class Best(_Resumed):

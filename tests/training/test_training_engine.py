@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,7 +137,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     alone._identity["processes"] = 2
     with pytest.raises(UsageError, match="processes was 1 and is 2"):
         alone.run()
-    other = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "shared_channels": 16}))
+    other = JointNetwork(replace(NETWORK, shared_channels=16))
     with pytest.raises(UsageError, match="by another training: network"):
         make_trainer(tmp_path, steps=1, network=other).run()
     make_trainer(tmp_path, steps=1, checkpoint_seconds=9.0, log_every=3).run()
@@ -336,7 +337,7 @@ def test_trained_parameters(tmp_path, tasks, trained):
     ],
 )
 def test_what_the_network_or_the_device_lacks_is_refused(tmp_path, settings, words):
-    network = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "tasks": [SEGMENTATION]}))
+    network = JointNetwork(replace(NETWORK, tasks=(SEGMENTATION,)))
     with pytest.raises(UsageError, match=words):
         make_trainer(tmp_path, network=network, **settings)
 
