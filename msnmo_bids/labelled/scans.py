@@ -72,11 +72,7 @@ class LabelledScan:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A scan, a participant or a whole data set that is not used, and why, in one line.
-
-    The subject is empty when the whole data set is left out, the name (``"sub-01_ses-1"``) when it
-    is not a scan.
-    """
+    """A scan, or a participant or data set (no name; no subject), that is not used, and why."""
 
     dataset: str
     subject: str
@@ -157,12 +153,8 @@ def dataset_names(roots: Sequence[Path]) -> list[str]:
 def _check_folders(roots: Sequence[Path], labels: Path | None) -> None:
     for root in roots:
         if not root.is_dir():
-            raise MsnmoError(
-                "there is no such folder",
-                file=root,
-                remedy="Give the root folder of a BIDS data set",
-                exit_code=ExitCode.INPUT_MISSING,
-            )
+            remedy, code = "Give the root folder of a BIDS data set", ExitCode.INPUT_MISSING
+            raise MsnmoError("there is no such folder", file=root, remedy=remedy, exit_code=code)
     if labels is not None and not any((root / labels).is_dir() for root in roots):
         raise MsnmoError(
             "no data set has this folder of lesion masks",
@@ -180,38 +172,52 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
         if error.exit_code != ExitCode.INPUT_MISSING:
             raise
         return Found((), (LeftOut(name, "", None, "", error.problem),))
-    people = _Participants(root, classes)
-    masks = LesionMasks(_label_folder(root, labels), selection.scans)
+    tables = Tables(root)
+    folders = [labels] if labels else [f for f in LABEL_FOLDERS if (root / f).is_dir()]
+    masks = LesionMasks(root / (*folders, LABEL_FOLDERS[0])[0], selection.scans)
+    title = read_description(root).get("Name")
+    default_site = " ".join((title if isinstance(title, str) else "").split() or root.name.split())
+    missing = [(subject, "no FLAIR") for subject in selection.without_flair]
+    no_folder = "in participants.tsv, but there is no folder"
+    missing += [(subject, no_folder) for subject in tables.participants.unmatched]
     scans: list[LabelledScan] = []
-    left_out = [LeftOut(name, subject, None, "", "no FLAIR") for subject in selection.without_flair]
-    for subject in people.without_folder:
-        reason = "in participants.tsv, but there is no folder"
-        left_out.append(LeftOut(name, subject, None, "", reason))
+    left_out = [LeftOut(name, subject, None, "", reason) for subject, reason in missing]
     for scan in selection.scans:
-        labelled = _labelled(scan, name, people, masks)
-        if isinstance(labelled, LabelledScan):
-            scans.append(labelled)
-        else:
-            left_out.append(labelled)
+        problem = _header_problem(scan.path)
+        diagnosis, no_diagnosis = _diagnosis(tables, scan, classes)
+        mask, no_mask = (None, "") if problem else masks.of(scan)
+        why = tuple(note for note in (no_diagnosis, no_mask) if note)
+        if problem or (diagnosis is None and mask is None):
+            reason = problem or "; ".join(why)
+            left_out.append(LeftOut(name, scan.subject, scan.session, scan.prefix, reason))
+            continue
+        site = tables.value(scan.relative, _SITE) or default_site
+        scans.append(
+            LabelledScan(name, scan.subject, scan.session, site, diagnosis, scan, mask, why)
+        )
     left_out.sort(key=lambda out: (out.subject, out.name))
-    notes = (f"{name}: {line}" for line in people.notes([s.relative for s in selection.scans]))
-    return Found(tuple(scans), tuple(left_out), tuple(notes))
+    notes = merged(tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE)))
+    return Found(tuple(scans), tuple(left_out), tuple(f"{name}: {line}" for line in notes))
 
 
-def _labelled(
-    scan: Scan, dataset: str, people: _Participants, masks: LesionMasks
-) -> LabelledScan | LeftOut:
-    """Put together what is known of a scan, or say why it is left out."""
-    problem = _header_problem(scan.path)
-    diagnosis, no_diagnosis = people.diagnosis(scan)
-    mask, no_mask = (None, "") if problem else masks.of(scan)
-    notes = tuple(note for note in (no_diagnosis, no_mask) if note)
-    if problem is None and diagnosis is None and mask is None:
-        problem = "; ".join(notes)
-    if problem is not None:
-        return LeftOut(dataset, scan.subject, scan.session, scan.prefix, problem)
-    site = people.site(scan)
-    return LabelledScan(dataset, scan.subject, scan.session, site, diagnosis, scan, mask, notes)
+def _diagnosis(tables: Tables, scan: Scan, classes: Sequence[str]) -> tuple[str | None, str]:
+    """Return the class of a scan, or None and why."""
+    if value := tables.value(scan.relative, _DIAGNOSIS):
+        by_name = {name.casefold(): name for name in classes}
+        if value.casefold() in by_name:
+            return by_name[value.casefold()], ""
+        return None, f"diagnosis '{value}' is not a class ({', '.join(classes)})"
+    table = tables.participants
+    if table.problem or not table.exists:
+        problem = f" ({table.problem})" if table.problem else ""
+        return None, f"no participants.tsv that can be read{problem}"
+    if _DIAGNOSIS not in table.columns:
+        return None, "no column 'diagnosis' in participants.tsv"
+    if scan.subject not in table:
+        return None, "not in participants.tsv"
+    if (scan.subject, _DIAGNOSIS) in table.contradictions:
+        return None, "rows of participants.tsv that contradict each other"
+    return None, "no diagnosis in participants.tsv"
 
 
 def _header_problem(image: Path) -> str | None:
@@ -226,52 +232,6 @@ def _header_problem(image: Path) -> str | None:
             return error.problem
         return f"cannot be read ({type(broken).__name__})"
     return None
-
-
-def _label_folder(root: Path, labels: Path | None) -> Path:
-    if labels is not None:
-        return root / labels
-    there = [root / folder for folder in LABEL_FOLDERS if (root / folder).is_dir()]
-    return there[0] if there else root / LABEL_FOLDERS[0]
-
-
-class _Participants:
-    """The tables of one data set."""
-
-    def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._tables = Tables(root)
-        self.without_folder = self._tables.participants.unmatched
-        title = read_description(root).get("Name")
-        self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
-        self._default_site = self._default_site or " ".join(root.name.split())
-
-    def diagnosis(self, scan: Scan) -> tuple[str | None, str]:
-        """Return the class of a scan, or None and why."""
-        if value := self._tables.value(scan.relative, _DIAGNOSIS):
-            by_name = {name.casefold(): name for name in self.classes}
-            if value.casefold() in by_name:
-                return by_name[value.casefold()], ""
-            return None, f"diagnosis '{value}' is not a class ({', '.join(self.classes)})"
-        table = self._tables.participants
-        if table.problem or not table.exists:
-            problem = f" ({table.problem})" if table.problem else ""
-            return None, f"no participants.tsv that can be read{problem}"
-        if _DIAGNOSIS not in table.columns:
-            return None, "no column 'diagnosis' in participants.tsv"
-        if scan.subject not in table:
-            return None, "not in participants.tsv"
-        if (scan.subject, _DIAGNOSIS) in table.contradictions:
-            return None, "rows of participants.tsv that contradict each other"
-        return None, "no diagnosis in participants.tsv"
-
-    def site(self, scan: Scan) -> str:
-        """Return where a scan was made."""
-        return self._tables.value(scan.relative, _SITE) or self._default_site
-
-    def notes(self, scans: Sequence[str]) -> list[str]:
-        """Say what in the tables could not be used for some scans, or was guessed."""
-        return merged(self._tables.notes(scans, (_DIAGNOSIS, _SITE)))
 
 
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:

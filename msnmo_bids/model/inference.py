@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -272,22 +272,12 @@ def _mirrored(found: Prediction) -> Prediction:
 
 def _mean(found: Sequence[Prediction]) -> Prediction:
     """Take the mean of what several networks or views say."""
-
-    def mean(name: str) -> np.ndarray | None:
-        arrays = [getattr(one, name) for one in found]
-        return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
-
+    means: dict[str, Any] = {}
+    for name in ("probability", "cams", "class_probabilities", "class_logits", "distance"):
+        values = [getattr(one, name) for one in found]
+        means[name] = None if any(one is None for one in values) else np.mean(values, axis=0)
     votes = [one.class_votes for one in found if one.class_votes is not None]
-    distances = [one.distance for one in found if one.distance is not None]
-    return Prediction(
-        mean("probability"),
-        mean("cams"),
-        mean("class_probabilities"),
-        mean("class_logits"),
-        found[0].class_names,
-        np.concatenate(votes) if len(votes) == len(found) else None,
-        sum(distances) / len(distances) if len(distances) == len(found) else None,
-    )
+    return replace(found[0], **means, class_votes=np.concatenate(votes) if votes else None)
 
 
 def _normalized(image: Tensor, normalization: str) -> Tensor:

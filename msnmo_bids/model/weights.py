@@ -47,8 +47,6 @@ class WeightsMetadata:
 
     Parameters
     ----------
-    name, version : str
-        Of the weights.
     class_names : tuple of str
         Diagnoses in the order of the logits.
     configuration : dict
@@ -61,8 +59,6 @@ class WeightsMetadata:
         Lesion probability above which a voxel is lesion.
     min_lesion_volume : float
         Connected lesions below it are dropped (mm³).
-    calibration : Calibration
-        Of the class probabilities.
     naming_limits : dict of str to float or None
         A class is named only if its probability reaches its limit; else the scan is indeterminate.
         None: never; a class that is not here has no limit.
@@ -76,8 +72,6 @@ class WeightsMetadata:
         Data sets, with their licences; licence of the weights.
     dtype, sha256 : str
         Of the stored tensors, which are compared with them; filled by `save_weights`.
-    format_version : int
-        Of this description.
     """
 
     name: str
@@ -103,18 +97,15 @@ class WeightsMetadata:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
-        if self.calibration.matrix and len(self.calibration.offset) != len(self.class_names):
-            raise ValueError(
-                f"the calibration is for {len(self.calibration.offset)} classes, not for "
-                f"{', '.join(self.class_names)}"
-            )
+        names, fitted = ", ".join(self.class_names), len(self.calibration.offset)
+        if self.calibration.matrix and fitted != len(self.class_names):
+            raise ValueError(f"the calibration is for {fitted} classes, not for {names}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
         limits = (limit for limit in self.naming_limits.values() if limit is not None)
         if not self.naming_limits.keys() <= set(self.class_names) or any(
             not 0 <= limit <= 1 for limit in limits
         ):
-            names = ", ".join(self.class_names)
             raise ValueError(f"naming_limits must be from 0 to 1, of {names}: {self.naming_limits}")
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
@@ -246,10 +237,9 @@ def save_weights(
     from safetensors.torch import save_file
 
     metadata = replace(metadata, configuration=network.config.to_dict(), dtype=dtype)
-    if tuple(metadata.class_names) != network.config.classes:
-        raise ValueError(
-            f"class_names {metadata.class_names} are not the network's {network.config.classes}"
-        )
+    own = network.config.classes
+    if metadata.class_names != own:
+        raise ValueError(f"class_names {metadata.class_names} are not the network's {own}")
     tensors_file, description = weights_files(path)
     tensors_file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}

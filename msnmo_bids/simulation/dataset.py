@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
 from msnmo_bids.bids.metadata import SIMULATED
@@ -114,10 +115,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan and its place in the data set; person and visit are counted from 0.
-
-    The prefix is ``"sub-01"`` or ``"sub-01_ses-1"``, the folder that of the image in the data set.
-    """
+    """A scan, its prefix (``"sub-01_ses-1"``) and folder; person and visit are counted from 0."""
 
     number: int
     session: int
@@ -202,10 +200,9 @@ def write_dataset(
     if processes == 1:
         previews = [_write_person(*job) for job in jobs]
     else:
-        with ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_one_thread
-        ) as pool:
-            previews = [task.result() for task in [pool.submit(_write_person, *j) for j in jobs]]
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread) as pool:
+            previews = list(pool.map(_write_person, *zip(*jobs, strict=True)))
     _write_shared_files(out, cohort)
     sheet = out / "derivatives" / "truth" / "figures" / "contact_sheet.png"
     save_contact_sheet([preview for person in previews for preview in person], sheet)
@@ -213,8 +210,6 @@ def write_dataset(
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -241,7 +236,7 @@ def _write_person(
             {"session_id": f"ses-{k + 1}", "acq_time": f"{1925 + k}-01-01T12:00:00"}
             for k in range(cohort.visits_of(number))
         ]
-        write_tsv(out / subject / f"{subject}_sessions.tsv", ("session_id", "acq_time"), rows)
+        write_tsv(out / subject / f"{subject}_sessions.tsv", tuple(rows[0]), rows)
     return previews
 
 
@@ -313,9 +308,9 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
         rng = np.random.default_rng((cohort.seed, number, 1))  # independent of the diagnosis
         age = int(np.clip(rng.normal(40, 11), 18, 75))
         sex = str(rng.choice(("F", "M"), p=(0.7, 0.3)))
-        rows.append({"participant_id": _subject(cohort, number), "diagnosis": diagnosis,
-                     "age": age, "sex": sex})  # fmt: skip
-    write_tsv(out / "participants.tsv", ("participant_id", "diagnosis", "age", "sex"), rows)
+        subject = _subject(cohort, number)
+        rows.append({"participant_id": subject, "diagnosis": diagnosis, "age": age, "sex": sex})
+    write_tsv(out / "participants.tsv", tuple(rows[0]), rows)
     invented = "Invented, independent of the diagnosis"
     about = {
         "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
@@ -326,15 +321,13 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
 
 
 def _description(kind: str) -> dict[str, Any]:
-    title = "Simulated T2-FLAIR" if kind == "raw" else "Truth of simulated T2-FLAIR"
+    raw = kind == "raw"
     content: dict[str, Any] = {
-        "Name": title,
+        "Name": "Simulated T2-FLAIR" if raw else "Truth of simulated T2-FLAIR",
         "BIDSVersion": "1.10.0",
         "DatasetType": kind,
         "License": "CC0",
         "Authors": ["The msnmo developers"],
         "GeneratedBy": [{"Name": "msnmo-simulate", "Version": get_version()}],
     }
-    if kind == "derivative":
-        content["DatasetLinks"] = {"raw": "../.."}
-    return content
+    return content if raw else content | {"DatasetLinks": {"raw": "../.."}}

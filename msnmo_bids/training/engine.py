@@ -102,6 +102,11 @@ class Trainer:
         self.schedule = Schedule(config, self.steps, epoch)
         self.validation = Validation(validation, loss, config, ranks)
         self.best = Best(config.monitor, config.patience)
+        #: What keeps a ``state_dict`` in the checkpoint.
+        self._resumed: dict[str, Any] = {
+            "network": network, "optimizer": self.optimizer, "schedule": self.schedule,
+            "best": self.best, "scaler": self.gradients.scaler,
+        }  # fmt: skip
         self.curves = Curves(out)
         self.checkpoint = out / CHECKPOINT
         self._name = "/".join(out.parts[-2:])
@@ -245,16 +250,8 @@ class Trainer:
     def _save(self, draw: bool) -> None:
         if not self.ranks.first:
             return
-        state = {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "best": self.best.state_dict(),
-            "scaler": self.gradients.scaler.state_dict(),
-            "part": self.gradients.part,
-        }
+        state = {name: one.state_dict() for name, one in self._resumed.items()}
+        state |= {"step": self.step, "average": self.average, "part": self.gradients.part}
         save_checkpoint(self.checkpoint, state, self._identity)
         if draw or time.monotonic() - self._drawn > _SECONDS_BETWEEN_FIGURES:
             self.curves.draw()
@@ -266,13 +263,10 @@ class Trainer:
         read = load_checkpoint(self.checkpoint, self._identity) if first else None
         state: dict[str, Any] | None = self.ranks.from_first(read)
         if state is not None:
-            self.network.load_state_dict(state["network"])
+            for name, one in self._resumed.items():
+                one.load_state_dict(state[name])
             for key, value in state["average"].items():
                 self.average[key].copy_(value)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.best.load_state_dict(state["best"])
-            self.gradients.scaler.load_state_dict(state["scaler"])
             self.gradients.part = state["part"]
             self.step = state["step"]
             logger.info("%s: going on after step %d of %d", self._name, self.step, self.steps)

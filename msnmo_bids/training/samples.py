@@ -91,12 +91,7 @@ class EpochSource:
     """Scans in an order shuffled anew for every epoch; each is shown once an epoch.
 
     Several processes share one order, so that the samples of a step are the same for any number of
-    them. One process draws `samples_per_step` for a step.
-
-    Raises
-    ------
-    ValueError
-        If there are no samples.
+    them. One process draws `samples_per_step` for a step. Without samples it is a ValueError.
     """
 
     def __init__(
@@ -275,12 +270,8 @@ def _transform(config: TrainingConfig, keys: list[str], axis: int) -> Any:
     angles = {f"range_{name}": angle for name in "xyz"}
     mode = ["bilinear", "nearest"][: len(keys)]
     steps: list[Any] = [transforms.RandFlipd(keys, prob=config.flip, spatial_axis=axis)]
-    if config.rotation:
-        steps.append(
-            transforms.RandRotated(
-                keys, prob=config.rotation, mode=mode, padding_mode="zeros", **angles
-            )
-        )
+    if p := config.rotation:
+        steps += [transforms.RandRotated(keys, prob=p, mode=mode, padding_mode="zeros", **angles)]
     if p := config.intensity:
         steps += [
             transforms.CopyItemsd("image", names="before"),
@@ -326,16 +317,8 @@ def random_crop(
 class Batch:
     """Samples side by side, on one device.
 
-    Parameters
-    ----------
-    image : Tensor
-        ``(B, 1, D, H, W)``, float32.
-    mask : Tensor
-        ``(B, 1, D, H, W)``, uint8; 0 where there is none.
-    diagnosis : Tensor
-        ``(B,)``, int64; 0 where there is none.
-    has_mask, has_diagnosis : Tensor
-        ``(B,)`` of bool.
+    `image` is ``(B, 1, D, H, W)`` float32, `mask` the same as uint8 and `diagnosis` ``(B,)`` int64,
+    both 0 where there is none, as `has_mask` and `has_diagnosis`, ``(B,)`` of bool, say.
     """
 
     image: Tensor
