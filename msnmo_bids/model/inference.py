@@ -163,14 +163,8 @@ class LesionClassification:
 class LesionMargins:
     """The margin: the logit of the class with the highest score (first), less that of the next.
 
-    Parameters
-    ----------
-    margin, bias : float
-        Of the scan; and of a scan without lesions.
-    contributions : ndarray, (N,)
-        What each lesion adds: with the bias they add up to the margin.
-    without : ndarray, (N,)
-        The margin of the scan without each of its lesions.
+    `bias` is that of a scan without lesions; `contributions`, (N,), are what each lesion adds: with
+    the bias they add up to the margin. `without`, (N,), is the margin without each of the lesions.
     """
 
     first: str
@@ -184,12 +178,8 @@ class LesionMargins:
 def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
     """Classify a scan by its lesions (:class:`msnmo_bids.model.classification.LesionBranch`).
 
-    Parameters
-    ----------
-    descriptors : ndarray of float32, (N, D)
-        A row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
-    *weights : str or Path
-        ``NAME.safetensors``; of several the mean is taken.
+    The descriptors, (N, D) float32, have a row per lesion (:mod:`msnmo_bids.lesions.descriptors`);
+    of several weights the mean is taken.
 
     Raises
     ------

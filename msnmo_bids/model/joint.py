@@ -135,14 +135,8 @@ class JointNetwork(nn.Module):
         """Classify by the lesions made of M_lesion, a row of descriptors each, ``(N, D)``.
 
         No gradient reaches the segmentation: descriptors (:mod:`msnmo_bids.lesions.descriptors`)
-        are made of labels, outside the network.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(K,)``.
-        contributions : Tensor
-            ``(N, K)``: the logits are their sum and the bias of the branch.
+        are made of labels, outside the network. The logits, ``(K,)``, are the sum of the
+        contributions of the lesions, ``(N, K)``, and of the bias of the branch.
 
         Raises
         ------

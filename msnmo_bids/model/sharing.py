@@ -39,12 +39,9 @@ class InformationSharing(nn.Module):
 
     For an image of 160 both branches and both results are ``(B, 32, 80, 80, 80)``.
 
-    Parameters
-    ----------
-    config : JointConfig
-        ``sharing`` chooses: ``"both"`` branches mixed by the crossover unit (the paper's model);
-        ``"none"``, a local branch for each task; ``"local"`` or ``"global"``, one branch that
-        both tasks read unmixed.
+    ``sharing`` of the configuration chooses: ``"both"`` branches mixed by the crossover unit (the
+    paper's model); ``"none"``, a local branch for each task; ``"local"`` or ``"global"``, one
+    branch that both tasks read unmixed.
     """
 
     def __init__(self, config: JointConfig) -> None:

@@ -315,25 +315,14 @@ def load_assets(
     """Read heads of a folder of whole-head label maps, and a library of lesion shapes (.npz).
 
     Without the first there is the one head built from the MNI maps, without the second there are
-    ovoids. `cache` is a folder for prepared heads.
-
-    Raises
-    ------
-    MsnmoError
-        If a folder or file is missing or holds something else.
+    ovoids. `cache` is a folder for prepared heads. MsnmoError if something else is there.
     """
     heads = [mni_head()] if anatomy is None else load_heads(anatomy, cache)
     return assets_with(heads, shapes)
 
 
 def assets_with(heads: list[Head], shapes: Path | None) -> SimulationAssets:
-    """Add the library of lesion shapes (.npz), if there is one, to heads that were read.
-
-    Raises
-    ------
-    BadInputError
-        If the file is not such a library.
-    """
+    """Add the library of lesion shapes, if there is one, to heads, as `load_shapes` reads it."""
     if shapes is None:
         return SimulationAssets(heads)
     library = load_shapes(shapes)

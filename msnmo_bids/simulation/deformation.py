@@ -25,11 +25,7 @@ _SEPTUM = 4.0  # mm from the median plane: what parts the ventricles stays
 
 
 def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Resize the last three axes by trilinear interpolation, voxel faces aligned.
-
-    From (X, Y, Z) or (C, X, Y, Z) to the `shape` (X', Y', Z') or with the same C before it,
-    float32.
-    """
+    """Resize the last three axes, of three or four: trilinear, voxel faces aligned, float32."""
     fields = np.asarray(volume, dtype=np.float32).reshape((-1, *volume.shape[-3:]))
     resized = np.empty((len(fields), *shape), np.float32)
     for field, out in zip(fields, resized, strict=True):
@@ -38,10 +34,7 @@ def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def resize_nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sample a volume, (X, Y, Z), at the centres of the voxels of another grid of the same extent.
-
-    Nearest neighbour, to the `shape` (X', Y', Z'); the dtype is kept.
-    """
+    """Resize a volume to a shape, voxel faces aligned, by the nearest neighbour of each centre."""
     index = [
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
         for old, new in zip(volume.shape, shape, strict=True)
@@ -54,16 +47,8 @@ def smooth_noise(
 ) -> np.ndarray:
     """Draw a smooth Gaussian random field with unit variance at its control points.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Grid of the field.
-    scale : float
-        Distance of the control points (voxels); the larger, the smoother.
-    rng : numpy.random.Generator
-        Source of randomness.
-    channels : int, optional
-        Number of independent fields, along a first axis; 0 gives one without that axis.
+    `scale` is their distance (voxels): the larger, the smoother. Several independent fields
+    (`channels`) lie along a first axis; 0 gives one without that axis.
     """
     coarse = tuple(max(2, round(n / scale) + 1) for n in shape)
     size = (channels, *coarse) if channels else coarse

@@ -227,13 +227,8 @@ def sample_grid(
     """Sample an ideal volume, (X, Y, Z) of isotropic voxels (mm), on the grid of a protocol.
 
     The slices have a box profile of the protocol's thickness, in the plane one of the voxel's size.
-
-    Returns
-    -------
-    sampled : ndarray, float32
-        The volume on the coarser grid.
-    zooms : ndarray, (3,)
-        Its exact voxel size (mm): the field of view holds a whole number of voxels.
+    With the volume on the coarser grid (float32) comes its exact voxel size (mm): the field of view
+    holds a whole number of voxels.
     """
     extent = np.asarray(volume.shape) * spacing
     shape = tuple(int(n) for n in np.maximum(np.round(extent / protocol.voxel), 2))
@@ -254,15 +249,9 @@ def k_space_artefacts(
 ) -> np.ndarray:
     """Add Gibbs ringing and motion to a magnitude image, in the k-space of the slices.
 
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z), float32
-        The axis across the slices is not encoded in k-space here.
-    motion : float, optional
-        Standard deviation of the shifts between blocks of phase-encoding lines (voxels).
-    kept : float, optional
-        Share of k-space that was acquired along both axes of the slices; the rest is zero, which
-        gives ringing at sharp edges.
+    The axis across the slices is not encoded in k-space here. `motion` is the standard deviation of
+    the shifts between blocks of phase-encoding lines (voxels), `kept` the share of k-space that was
+    acquired along both axes of the slices: the rest is zero, which gives ringing at sharp edges.
     """
     read, phase = (axis for axis in range(3) if axis != slice_axis)
     spectrum = np.fft.fft2(image, axes=(read, phase)).astype(np.complex64)

@@ -67,20 +67,12 @@ class Stamp:
 
 @dataclass
 class LesionMap:
-    """Lesions on the grid of a head.
+    """Lesions on the grid of a head, (X, Y, Z).
 
-    Parameters
-    ----------
-    profile : ndarray, (X, Y, Z), float32
-        Share of the full contrast, 0 to 1.
-    brightness : ndarray, (X, Y, Z), float32
-        Intensity of the lesion tissue relative to white matter.
-    labels : ndarray, (X, Y, Z), uint16
-        Number of the lesion that is strongest at a voxel, 0 outside of the mask.
-    records : list of LesionRecord
-        The lesions.
-    stamps : dict of int to Stamp
-        What the lesions of the next visit are made from, by label.
+    `profile` is the share of the full contrast, 0 to 1, `brightness` the intensity of the lesion
+    tissue relative to white matter (both float32), `labels` (uint16) the number of the lesion that
+    is strongest at a voxel, 0 outside of the mask. `stamps` are what the lesions of the next visit
+    are made from, by label.
     """
 
     profile: np.ndarray

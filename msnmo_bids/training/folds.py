@@ -60,15 +60,7 @@ class Folds:
     def split(
         self, scans: Iterable[PreparedScan], fold: int
     ) -> tuple[list[PreparedScan], list[PreparedScan]]:
-        """Return the scans to train on and those to test on, for a fold from 1 to ``number``.
-
-        Raises
-        ------
-        ValueError
-            There is no such fold.
-        """
-        if not 1 <= fold <= self.number:
-            raise ValueError(f"there is no fold {fold} (there are 1 to {self.number})")
+        """Return the scans to train on and those to test on, for a fold from 1 to ``number``."""
         return _apart(scans, {person for person, own in self.of.items() if own == fold})
 
 
@@ -148,21 +140,9 @@ def split_validation(
 
     The participants are dealt out as for folds, into ``round(1 / share)`` parts; the part that
     shows most diagnoses is set aside. The only participant of a diagnosis stays in the training.
-    Take another seed for each fold.
-
-    Returns
-    -------
-    training, validation : list
-        In the order of ``scans``; the second is empty where the share is 0 or there is but one
-        participant.
-
-    Raises
-    ------
-    ValueError
-        The share is not from 0 to 0.5.
+    Take another seed for each fold. The share is from 0 to 0.5; nobody is set aside where it is 0,
+    or of one participant. Both lists are in the order of ``scans``.
     """
-    if not 0 <= share <= 0.5:
-        raise ValueError(f"share must be from 0 to 0.5, not {share}")
     own = participants_of(scans)
     parts = min(round(1 / share), len(own)) if share else 0
     if parts < 2:

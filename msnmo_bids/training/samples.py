@@ -289,12 +289,8 @@ def random_crop(
     """Cut a cube, ``(side, side, side)``, out of a sample, which is left as it is.
 
     With the probability `on_lesion` it is around a random lesion voxel, where there is one; else
-    around any voxel of the brain. A side as large as the sample's cube gives all of it.
-
-    Raises
-    ------
-    ValueError
-        If the sample is smaller than the crop.
+    around any voxel of the brain. A side as large as the sample's cube gives all of it; a larger
+    one is a ValueError.
     """
     shape = np.asarray(sample.image.shape)
     if (shape < side).any():

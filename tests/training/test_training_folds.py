@@ -155,8 +155,6 @@ def test_all_sessions_of_a_participant_lie_in_one_fold():
         assert sorted(map(scans.index, training + test)) == list(range(12))
         seen += test
     assert sorted(map(scans.index, seen)) == list(range(12))
-    with pytest.raises(ValueError, match="no fold 4"):
-        folds.split(scans, 4)
 
 
 def test_a_participant_is_what_most_scans_say():
@@ -235,9 +233,3 @@ def test_validation_participants_are_set_aside(participants, share, seed):
 
 def test_nobody_is_set_aside_of_one():
     assert split_validation([scan()]) == ([scan()], [])
-
-
-@pytest.mark.parametrize("share", [0.6, -1])
-def test_a_wrong_share_is_refused(share):
-    with pytest.raises(ValueError, match="share must be"):
-        split_validation([scan()], share)
