@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dev.asset_options import add_asset_options, assets_of
-from msnmo_bids.training.sources import BrainPool
+from msnmo_bids.training.samples import SimulatedSource
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     torch.set_num_threads(1)
     assets = assets_of(options)
     for side in (96, 112, 160):
-        pool = BrainPool(assets, (side,) * 3, size=1, classes=("MS", "NMOSD"), nmosd_share=0.5)
+        pool = SimulatedSource(assets, (side,) * 3, size=1, classes=("MS", "NMOSD"))
         pool.refresh(np.random.default_rng(0))
         seconds = []
         for number in range(options.samples):

@@ -32,8 +32,8 @@ from msnmo_bids.bids.dataset import atomic_path, write_json
 from msnmo_bids.evaluation.metrics import calibration_error
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.classification import LesionBranch
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
-from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.simulation.assets import SimulationAssets
 

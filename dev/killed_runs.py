@@ -89,9 +89,9 @@ def make_scans(raw: Path) -> None:
     """Write a raw data set of small simulated brains, two visits of one participant among them."""
     import nibabel as nib
 
-    from msnmo_bids.simulation.acquisition import Protocol
+    from msnmo_bids.simulation.assets import mni_head
     from msnmo_bids.simulation.dataset import scanner_units
-    from msnmo_bids.simulation.mni_head import mni_head
+    from msnmo_bids.simulation.imaging import Protocol
     from msnmo_bids.simulation.sample import simulate_scan
 
     coarse = Protocol("coarse", (1.8, 1.8, 4.0), 4.0, 0.02, 0.1)

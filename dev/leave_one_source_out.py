@@ -74,7 +74,7 @@ class FoldResult:
 def load_network(run: Path) -> JointNetwork:
     """Load the weights that a training wrote."""
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
-    network = JointNetwork(JointConfig.from_dict(record["network"]))
+    network = JointNetwork(JointConfig(**record["network"]))
     network.load_state_dict(load_file(run / "weights.safetensors"))  # fp16 in the file
     return network.eval()
 

@@ -2,7 +2,7 @@
 
 ``python -m dev.region_atlas LABEL_MAPS``
 
-Each head is registered affinely to the MNI152 head of ``msnmo_bids.simulation.mni_head``, by a
+Each head is registered affinely to the MNI152 head of ``msnmo_bids.simulation.assets``, by a
 synthetic FLAIR contrast of both; the classes and the contrast are averaged on a 2 mm grid. The
 same label maps give the same file, to the byte.
 """
@@ -19,7 +19,7 @@ from scipy import ndimage
 from msnmo_bids.lesions.regions import ATLAS_STEPS, FLAIR_STEPS, STRUCTURES
 from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.simulation.anatomy import Head, Tissue, load_heads
-from msnmo_bids.simulation.mni_head import mni_head
+from msnmo_bids.simulation.assets import mni_head
 
 OUT = Path(__file__).resolve().parent.parent / "msnmo_bids" / "lesions" / "data"
 SPACING = 2.0

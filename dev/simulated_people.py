@@ -22,8 +22,8 @@ from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions, label_les
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
-from msnmo_bids.simulation.acquisition import PRESETS, Protocol, random_protocol
 from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.imaging import PRESETS, Protocol, random_protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import (
     SimulatedScan,

@@ -22,8 +22,8 @@ from msnmo_bids.lesions.threshold import find_lesions
 from msnmo_bids.model.inference import LesionClassification, Prediction, classify_lesions, predict
 from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.preprocessing.cube import from_cube
-from msnmo_bids.simulation.acquisition import PRESETS, random_protocol
 from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.simulation.imaging import PRESETS, random_protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
 

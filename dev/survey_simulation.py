@@ -23,10 +23,10 @@ from scipy import ndimage
 from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.lesions.regions import REGIONS
 from msnmo_bids.lesions.threshold import LesionCriteria
-from msnmo_bids.simulation.acquisition import PRESETS
 from msnmo_bids.simulation.anatomy import BRAIN, Tissue
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.dataset import Cohort, simulate_person
+from msnmo_bids.simulation.imaging import PRESETS
 from msnmo_bids.simulation.sample import SimulatedScan
 from msnmo_bids.simulation.truth import lesion_table
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def main() -> None:
                 "real_people": len(people),
                 "simulated_brains": len(files),
                 "network": network.config.to_dict(),
-                "training": config.to_dict(),
+                "training": asdict(config),
             }
             (options.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 

@@ -26,11 +26,10 @@ from scipy.special import expit
 
 from dev.asset_options import add_asset_options, assets_of
 from msnmo_bids.bids.dataset import write_json
-from msnmo_bids.simulation.acquisition import PRESETS, degrade, sample_grid
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.dataset import Geometry, as_image, scanner_units
-from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.deformation import smooth_noise
+from msnmo_bids.simulation.imaging import PRESETS, degrade, flair, sample_grid
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_scan
 
 RUN = Path(__file__).resolve().parent.parent / "run.py"

@@ -60,7 +60,7 @@ def decide(
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
     distance, farthest : float, optional
-        Of the scan from the training scans (:mod:`msnmo_bids.model.density`), and the largest with
+        Of the scan from the training scans (:mod:`msnmo_bids.model.sharing`), and the largest with
         which a class is named.
     """
     probabilities = _rounded(probabilities)

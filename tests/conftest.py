@@ -197,13 +197,9 @@ def tiny_config() -> JointConfig:
     return JointConfig(
         shared_channels=8,
         embedding_channels=8,
-        attention_heads=2,
         segmentation_channels=(8, 8, 8),
         decoder_channels=(8, 8, 8),
         classification_channels=(8, 8, 8),
-        lesion_prior=0.02,
-        pooling="lesion",
-        guidance_start="lesion",
     )
 
 

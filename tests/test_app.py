@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msnmo_bids.simulation.acquisition import Protocol
+from msnmo_bids.simulation.assets import mni_head
 from msnmo_bids.simulation.dataset import Geometry, as_image, scanner_units
-from msnmo_bids.simulation.mni_head import mni_head
+from msnmo_bids.simulation.imaging import Protocol
 from msnmo_bids.simulation.sample import simulate_scan
 
 RUN = Path(__file__).resolve().parent.parent / "run.py"

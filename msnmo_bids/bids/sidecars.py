@@ -93,8 +93,7 @@ DESCRIPTIONS = {
     "lesion_probability": "Lesion probability of each voxel, 0 to 1",
     "lesion_labels": "Connected lesions (26 neighbours), numbered by decreasing volume",
     "morphometry": "One row per lesion: volume, centroid and candidate region",
-    "cam": "Class activation map for {class_name}, from three scales, each voxel by what it "
-    "counts in the pooling: evidence for the class",
+    "cam": "Class activation map for {class_name}, from three scales: evidence for the class",
 }
 _OF_LESIONS = (
     "Class activation map for {class_name}: the voxels of a lesion hold what it adds to the logit "

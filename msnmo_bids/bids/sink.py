@@ -47,7 +47,7 @@ class ScanResults:
     summary: Mapping[str, Any]
     decision: Decision  #: The diagnosis, or why none is named.
     quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.quality`.
-    #: From the training scans (:mod:`msnmo_bids.model.density`); None when it is not known.
+    #: From the training scans (:mod:`msnmo_bids.model.sharing`); None when it is not known.
     distance: float | None = None
     #: SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).
     figures: Mapping[str, Path] = field(default_factory=dict)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.cli.train import SiteData, TrainingOptions, gather, network_entry
+from msnmo_bids.cli.train import SiteData, TrainingOptions, gather
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.options import at_least, flag, option
 from msnmo_bids.run.session import guard
-from msnmo_bids.training.config import (
-    TrainingConfig,
-    add_training_arguments,
-    read_network_settings,
-)
 
 if TYPE_CHECKING:
     from msnmo_bids.training.folds import Folds
@@ -69,15 +64,13 @@ class CrossvalOptions(TrainingOptions):
 
 def build_parser() -> Parser[CrossvalOptions]:
     """Return the parser of the command line."""
-    parser = Parser(
+    return Parser(
         PROGRAM,
         CrossvalOptions,
         "Cross-validate the joint model, its ablations and published networks on a site's own "
         "data, and write the tables and figures of the paper for them.",
         EPILOG,
     )
-    add_training_arguments(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,18 +99,13 @@ def cross_validate(options: CrossvalOptions) -> None:
     positive = positive_class(options.positive, options.classes)
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
-    config = options.config
-    settings = read_network_settings(options.network_config)
-    for model in models:
-        network_entry(model, settings, options.network_config)
     data = gather(options)
     from msnmo_bids.training.folds import get_folds
 
-    scans = [scan.labelled for scan in data.scans]
-    folds = get_folds(options.output_dir / "folds.tsv", scans, options.folds, config.seed)
+    folds = get_folds(options.output_dir / "folds.tsv", data.scans, options.folds, options.seed)
     failures: list[str] = []
     if not options.collect:
-        failures = _train(options, config, settings, data, folds, models)
+        failures = _train(options, data, folds, models)
     if not options.fold:
         from msnmo_bids.evaluation.report import write_evaluation
 
@@ -130,12 +118,7 @@ def cross_validate(options: CrossvalOptions) -> None:
 
 
 def _train(
-    options: CrossvalOptions,
-    config: TrainingConfig,
-    settings: Mapping[str, Mapping[str, Any]],
-    data: SiteData,
-    folds: Folds,
-    models: Sequence[str],
+    options: CrossvalOptions, data: SiteData, folds: Folds, models: Sequence[str]
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
     from msnmo_bids.lesions.threshold import LesionCriteria
@@ -146,15 +129,13 @@ def _train(
         data.scans,
         folds,
         options.classes,
-        config,
+        options.config,
         options.output_dir,
         width=options.width,
         validation_share=options.validation_share,
         simulation=options.simulation(options.cache_dir),
         device=select_device(options.device),
         criteria=LesionCriteria(options.threshold, options.min_lesion_volume),
-        network=settings["network"],
-        loss=settings["loss"],
     )
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 

@@ -65,21 +65,23 @@ class Parser(argparse.ArgumentParser, Generic[T]):
     def options(self, words: Sequence[str]) -> T:
         """Return the options that a command line gives.
 
-        Lists are tuples; arguments that are not fields are in the field ``others``.
+        Lists are tuples.
 
         Raises
         ------
         SystemExit
-            With 64 for wrong usage; 0 after ``--help`` and ``--version``.
+            With 64 for wrong usage, also by what the class says; 0 after ``--help`` and
+            ``--version``.
         """
         self._given.clear()
-        names = {one.name for one in fields(self._options)}  # type: ignore[arg-type]
-        found: dict[str, Any] = {}
-        others: dict[str, Any] = {}
-        for name, value in vars(self.parse_args(words)).items():
-            value = tuple(value) if isinstance(value, list) else value
-            (found if name in names else others)[name] = value
-        return self._options(**found, **({"others": others} if others else {}))
+        found: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in vars(self.parse_args(words)).items()
+        }
+        try:
+            return self._options(**found)
+        except ValueError as error:
+            self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and the problem, then end."""

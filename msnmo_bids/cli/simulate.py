@@ -150,11 +150,10 @@ def _simulate(options: SimulateOptions) -> None:
     check_places(options)
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError("the folder is not empty", file=options.out, remedy="Name a new one")
-    from msnmo_bids.simulation import acquisition
+    from msnmo_bids.simulation import imaging
     from msnmo_bids.simulation.anatomy import whole_heads
-    from msnmo_bids.simulation.assets import assets_with
+    from msnmo_bids.simulation.assets import PERSON_SIZE, assets_with, mni_head
     from msnmo_bids.simulation.dataset import Cohort, write_dataset
-    from msnmo_bids.simulation.mni_head import PERSON_SIZE, mni_head
 
     if options.anatomy is None:
         heads = [mni_head(PERSON_SIZE)]
@@ -166,7 +165,7 @@ def _simulate(options: SimulateOptions) -> None:
         options.diagnosis,
         sessions=options.sessions,
         seed=options.seed,
-        protocols=() if ANY_PROTOCOL in names else tuple(acquisition.PRESETS[n] for n in names),
+        protocols=() if ANY_PROTOCOL in names else tuple(imaging.PRESETS[n] for n in names),
         skull_strip=options.skull_strip,
         typicality=options.typicality,
         loads=options.load,

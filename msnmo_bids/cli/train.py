@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
-from msnmo_bids.model.config import JointConfig
 from msnmo_bids.run.checks import check_folders, work_folder
 from msnmo_bids.run.options import (
     Assets,
@@ -35,11 +34,7 @@ from msnmo_bids.run.plan import choose_tools
 from msnmo_bids.run.resources import choose_resources, set_environment
 from msnmo_bids.run.session import guard, route_nipype
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.config import (
-    TrainingConfig,
-    add_training_arguments,
-    read_network_settings,
-)
+from msnmo_bids.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,9 +113,13 @@ class Simulated(Assets):
 
     def simulation(self, cache: Path | None) -> Simulation | None:
         """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
-        from msnmo_bids.training.fitting import load_simulation
+        if not self.simulated_share:
+            return None
+        from msnmo_bids.simulation.assets import load_assets
+        from msnmo_bids.training.fitting import Simulation
 
-        return load_simulation(self.simulated_share, self.anatomy, self.lesion_shapes, cache)
+        assets = load_assets(self.anatomy, self.lesion_shapes, cache)
+        return Simulation(assets, self.simulated_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +133,6 @@ class Network:
         default=1.0,
         metavar="FACTOR",
         type=between(0.05, 4),
-    )
-    network_config: Path | None = file_option(
-        "YAML or JSON with settings of the joint model and of its losses: "
-        "{network: {pooling: lesion}, loss: {bce_weight: 1}}"
     )
     threshold: float = option(
         "lesion probability above which a voxel is lesion",
@@ -154,13 +149,12 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, Data, Folders):
+class TrainingOptions(
+    Options, Performance, Preprocessing, TrainingConfig, Network, Simulated, Data, Folders
+):
     """The options of the programs that train."""
 
     TITLE: ClassVar[str] = ""
-
-    #: Flags of :class:`TrainingConfig` that were given, and its file.
-    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reads(self) -> tuple[Path, ...]:
@@ -171,17 +165,6 @@ class TrainingOptions(Options, Performance, Preprocessing, Network, Simulated, D
     def writes(self) -> dict[str, Path | None]:
         """As of `Folders`, and where prepared scans are kept."""
         return {**super().writes, "cache folder": self.cache_dir}
-
-    @property
-    def config(self) -> TrainingConfig:
-        """How the networks are trained.
-
-        Raises
-        ------
-        UsageError
-            If a setting is wrong, or the file cannot be read.
-        """
-        return TrainingConfig.from_flags(self.others)
 
 
 @dataclass(frozen=True)
@@ -243,7 +226,7 @@ def gather(options: TrainingOptions) -> SiteData:
 
 SHIPPED = "shipped"
 #: The joint model and its ablations, which the app can use.
-OWN = [name for name in registry.names() if isinstance(registry.entry(name).config, JointConfig)]
+OWN = [name for name in registry.names() if registry.entry(name).config is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,15 +244,13 @@ class TrainOptions(TrainingOptions):
 
 def build_parser() -> Parser[TrainOptions]:
     """Return the parser of the command line."""
-    parser = Parser(
+    return Parser(
         PROGRAM,
         TrainOptions,
         "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
         "participants.tsv. Scans that have only one of them train what they can.",
         EPILOG,
     )
-    add_training_arguments(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -291,10 +272,6 @@ def train(options: TrainOptions) -> None:
     MsnmoError
         If the options or the data are wrong.
     """
-    config = options.config
-    entry = network_entry(
-        options.model, read_network_settings(options.network_config), options.network_config
-    )
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.processes import process_group
 
@@ -303,45 +280,30 @@ def train(options: TrainOptions) -> None:
         data = gather(options) if ranks.first else None
         ranks.any(False)
         data = data or gather(options)
-        logger.info("Weights: %s", _fit(options, config, entry, data, ranks))
+        logger.info("Weights: %s", _fit(options, data, ranks))
 
 
-def network_entry(
-    model: str, settings: Mapping[str, Mapping[str, Any]], file: Path | None
-) -> registry.Entry:
-    """Return a network with the settings of a file, or refuse them before scans are prepared."""
-    try:
-        return registry.entry(model).adapted(settings["network"], settings["loss"])
-    except ValueError as error:
-        raise UsageError(str(error), file=file) from error
-
-
-def _fit(
-    options: TrainOptions,
-    config: TrainingConfig,
-    entry: registry.Entry,
-    data: SiteData,
-    ranks: Ranks,
-) -> Path:
+def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     """Train, test on the validation scans and write the weights; return their file."""
     import torch
 
     from msnmo_bids.lesions.threshold import LesionCriteria
-    from msnmo_bids.training.crossval import divide, usable
+    from msnmo_bids.training.crossval import evaluate_scan, usable, write_rows
     from msnmo_bids.training.fitting import fit, write_site_weights
-    from msnmo_bids.training.scoring import evaluate_scan, write_rows
+    from msnmo_bids.training.folds import split_validation
 
+    config = options.config
     torch.manual_seed(config.seed)
-    network, initial = _network(options, entry)
+    network, initial = _network(options)
     tasks: tuple[str, ...] = network.tasks  # type: ignore[assignment]
     scans = usable(data.scans, tasks)
-    training, validation = divide(scans, options.validation_share, seed=config.seed)
+    training, validation = split_validation(scans, options.validation_share, config.seed)
     if not training:
         raise UsageError("no scan has a label that this network needs", file=options.bids_dir)
     logger.info("%d scans to train on, %d to choose the weights by", len(training), len(validation))
     out, classes = options.output_dir, options.classes
     fit(
-        network, entry.loss, config, training, validation, out / "training",
+        network, registry.entry(options.model).loss, config, training, validation, out / "training",
         classes=classes, simulation=options.simulation(options.cache_dir), ranks=ranks,
     )  # fmt: skip
     file = out / f"msnmo-{options.model}.safetensors"
@@ -362,12 +324,10 @@ def _fit(
     return file
 
 
-def _network(
-    options: TrainOptions, entry: registry.Entry
-) -> tuple[nn.Module, WeightsMetadata | None]:
+def _network(options: TrainOptions) -> tuple[nn.Module, WeightsMetadata | None]:
     """Return the network to train, with the description of the weights that it starts from."""
     if options.initial_weights is None:
-        return entry.build(options.classes, options.width), None
+        return registry.entry(options.model).build(options.classes, options.width), None
     from msnmo_bids.model.weights import default_weights_path, load_weights
 
     shipped = str(options.initial_weights) == SHIPPED
@@ -380,10 +340,9 @@ def _network(
             file=file,
             remedy="Give the same --classes",
         )
-    if options.network_config or options.width != 1 or options.model != "joint":
+    if options.width != 1 or options.model != "joint":
         raise UsageError(
-            "--initial-weights brings its network: --model, --width and --network-config do not go "
-            "with it"
+            "--initial-weights brings its network: --model and --width do not go with it"
         )
     return network.train(), metadata
 

@@ -70,13 +70,10 @@ class LesionMasks:
 
     def __init__(self, folder: Path, scans: Sequence[Scan]) -> None:
         self.folder = folder
-        self._scans: dict[str, list[frozenset[tuple[str, str]]]] = defaultdict(list)
-        for scan in scans:
-            self._scans[scan.subject].append(_entities_of(scan))
+        self._scans = [_entities_of(scan) for scan in scans]
         self._masks: dict[str, list[MaskFile]] = defaultdict(list)
         paths = (p for suffix in _SUFFIXES for p in folder.rglob(f"sub-*_{suffix}.nii*"))
-        for path in sorted(paths):
-            mask = parse_mask_name(path)
+        for mask in map(parse_mask_name, sorted(paths)):
             if mask is not None:
                 self._masks[mask.entities["sub"]].append(mask)
 
@@ -91,10 +88,8 @@ class LesionMasks:
             return None, f"lesion mask in another space ({fitting[0].path.name})"
         most = max(len(mask.source) for mask in here)
         here = [mask for mask in here if len(mask.source) == most]
-        if most < len(entities):
-            others = [them for them in self._scans[scan.subject] if here[0].source <= them]
-            if len(others) > 1:
-                return None, f"lesion mask that fits several scans ({here[0].path.name})"
+        if most < len(entities) and sum(here[0].source <= them for them in self._scans) > 1:
+            return None, f"lesion mask that fits several scans ({here[0].path.name})"
         best = _preferred(here)
         if len(best) > 1:
             names = ", ".join(mask.path.name for mask in best)
@@ -214,10 +209,9 @@ def _shows_lesions(mask: MaskFile) -> bool:
 
 def _preferred(masks: Iterable[MaskFile]) -> list[MaskFile]:
     """Return the masks of the best suffix, and of those the consensus where there is one."""
-    by_suffix = defaultdict(list)
-    for mask in masks:
-        by_suffix[mask.suffix].append(mask)
-    best = next(by_suffix[suffix] for suffix in _SUFFIXES if suffix in by_suffix)
+    known = list(masks)
+    first = min((mask.suffix for mask in known), key=_SUFFIXES.index)
+    best = [mask for mask in known if mask.suffix == first]
     agreed = [mask for mask in best if mask.entities.get("desc", "").lower() == CONSENSUS]
     return agreed or best
 

@@ -10,6 +10,8 @@ transform  text                 `CubeTransform` as JSON
 zooms      (3,) float           voxel size of the RAS grid (mm)
 record     text                 tools, flags, version: JSON
 ========== ==================== =========================================================
+
+Reading a file that is missing or damaged is a MsnmoError.
 """
 
 from __future__ import annotations
@@ -33,18 +35,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Sample:
-    """One scan as a network sees it, and what is known of it.
+    """One scan as a network sees it, and what is known of it: None for what is not.
 
-    Parameters
-    ----------
-    image : ndarray, (D, H, W), float16
-        z-scores, background 0.
-    lesions : ndarray, (D, H, W), uint8, or None
-        Lesion mask (0, 1); None: no mask is known.
-    diagnosis : int or None
-        Index of the class; None: unknown.
-    name : str
-        ``"dataset/sub-01_ses-1"``.
+    `image`, (D, H, W) float16, holds z-scores with a background of 0; `lesions`, (D, H, W) uint8,
+    is the lesion mask (0, 1), `diagnosis` the index of the class, `name`
+    ``"dataset/sub-01_ses-1"``.
     """
 
     image: np.ndarray
@@ -55,16 +50,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class NativeGrid:
-    """The grid of a scan in RAS order, and its brain.
+    """The grid of a scan in RAS order, and its brain mask, (X, Y, Z) bool.
 
-    Parameters
-    ----------
-    transform : CubeTransform
-        Where the cube lies on the grid.
-    brain : ndarray, (X, Y, Z), bool
-        Brain mask.
-    zooms : tuple of float, (3,)
-        Voxel size (mm).
+    `transform` says where the cube lies on the grid; `zooms` is the voxel size (mm).
     """
 
     transform: CubeTransform
@@ -100,16 +88,8 @@ def write_sample_file(
 ) -> None:
     """Write the ``.npz`` file of a prepared scan, whole or not at all.
 
-    Parameters
-    ----------
-    target : Path
-        The file.
-    image : ndarray, (D, H, W)
-        z-scores; `grid` says where the cube lies on the scan.
-    lesions : ndarray, (X, Y, Z), uint8, or None
-        Lesion mask on the scan's RAS grid.
-    record : dict
-        What it was made with; JSON-ready.
+    `image`, (D, H, W), holds z-scores; `lesions`, (X, Y, Z) uint8, is the mask on the scan's RAS
+    grid, `record` what it was made with, JSON-ready.
 
     Raises
     ------
@@ -133,25 +113,13 @@ def write_sample_file(
 
 
 def read_cubes(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return image (D, H, W; float16) and lesions (D, H, W; uint8, or None) of a prepared scan.
-
-    Raises
-    ------
-    MsnmoError
-        The file is missing or damaged.
-    """
+    """Return image (D, H, W; float16) and lesions (D, H, W; uint8, or None) of a prepared scan."""
     content = _read(file, "image", "lesions")
     return content["image"], content.get("lesions")
 
 
 def read_grid(file: Path) -> NativeGrid:
-    """Return the grid of a prepared scan.
-
-    Raises
-    ------
-    MsnmoError
-        The file is missing or damaged.
-    """
+    """Return the grid of a prepared scan."""
     content = _read(file, "transform", "brain", "zooms")
     transform = CubeTransform.from_json(str(content["transform"]))
     count = int(np.prod(transform.source_shape))
@@ -161,13 +129,7 @@ def read_grid(file: Path) -> NativeGrid:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Return what a prepared scan was made with.
-
-    Raises
-    ------
-    MsnmoError
-        The file is missing or damaged.
-    """
+    """Return what a prepared scan was made with."""
     return json.loads(str(_read(file, "record")["record"]))
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
 from msnmo_bids.bids.raw_metadata import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
@@ -35,16 +37,13 @@ class LabelledScan:
 
     Parameters
     ----------
-    dataset : str
-        Name of the data set's folder, with folders above it where two have the same name.
+    dataset, site : str
+        Name of the data set's folder, with folders above it where two have the same name; where it
+        was scanned.
     subject, session : str, str or None
         Labels without ``sub-`` and ``ses-``.
-    site : str
-        Where it was scanned.
     diagnosis : str or None
         Name of a class; None: unknown, or another diagnosis.
-    scan : Scan
-        The raw image.
     mask : Path or None
         Manual lesion mask; None: there is none that can be used.
     notes : tuple of str
@@ -73,11 +72,7 @@ class LabelledScan:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A scan, a participant or a whole data set that is not used, and why, in one line.
-
-    The subject is empty when the whole data set is left out, the name (``"sub-01_ses-1"``) when it
-    is not a scan.
-    """
+    """A scan, or a participant or data set (no name; no subject), that is not used, and why."""
 
     dataset: str
     subject: str
@@ -88,16 +83,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in the data sets.
+    """What was found in data sets: scans with a mask, a diagnosis or both, by data set and path.
 
-    Parameters
-    ----------
-    scans : tuple of LabelledScan
-        With a mask, a diagnosis or both; by data set and path.
-    left_out : tuple of LeftOut
-        Everything else.
-    notes : tuple of str
-        What in the tables could not be used, or was guessed, one line per kind.
+    `left_out` is everything else; `notes` say what in the tables could not be used, or was guessed.
     """
 
     scans: tuple[LabelledScan, ...]
@@ -110,17 +98,9 @@ def find_labelled_scans(
 ) -> Found:
     """Find all FLAIR scans of several data sets, their diagnoses, sites and lesion masks.
 
-    Only headers are read; the content of the images is checked when they are prepared.
-
-    Parameters
-    ----------
-    data : sequence of Path
-        Root folders of BIDS data sets.
-    classes : sequence of str
-        Names of the classes.
-    labels : Path, optional
-        Folder of the lesion masks, absolute or from each data set's root; the first of
-        `LABEL_FOLDERS` that is there when not given.
+    Only headers are read; the content of the images is checked when they are prepared. `data` are
+    root folders of BIDS data sets; `labels` is the folder of the lesion masks, absolute or from
+    each root, by default the first of `LABEL_FOLDERS` that is there.
 
     Raises
     ------
@@ -173,12 +153,8 @@ def dataset_names(roots: Sequence[Path]) -> list[str]:
 def _check_folders(roots: Sequence[Path], labels: Path | None) -> None:
     for root in roots:
         if not root.is_dir():
-            raise MsnmoError(
-                "there is no such folder",
-                file=root,
-                remedy="Give the root folder of a BIDS data set",
-                exit_code=ExitCode.INPUT_MISSING,
-            )
+            remedy, code = "Give the root folder of a BIDS data set", ExitCode.INPUT_MISSING
+            raise MsnmoError("there is no such folder", file=root, remedy=remedy, exit_code=code)
     if labels is not None and not any((root / labels).is_dir() for root in roots):
         raise MsnmoError(
             "no data set has this folder of lesion masks",
@@ -196,38 +172,52 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
         if error.exit_code != ExitCode.INPUT_MISSING:
             raise
         return Found((), (LeftOut(name, "", None, "", error.problem),))
-    people = _Participants(root, classes)
-    masks = LesionMasks(_label_folder(root, labels), selection.scans)
+    tables = Tables(root)
+    folders = [labels] if labels else [f for f in LABEL_FOLDERS if (root / f).is_dir()]
+    masks = LesionMasks(root / (*folders, LABEL_FOLDERS[0])[0], selection.scans)
+    title = read_description(root).get("Name")
+    default_site = " ".join((title if isinstance(title, str) else "").split() or root.name.split())
+    missing = [(subject, "no FLAIR") for subject in selection.without_flair]
+    no_folder = "in participants.tsv, but there is no folder"
+    missing += [(subject, no_folder) for subject in tables.participants.unmatched]
     scans: list[LabelledScan] = []
-    left_out = [LeftOut(name, subject, None, "", "no FLAIR") for subject in selection.without_flair]
-    for subject in people.without_folder:
-        reason = "in participants.tsv, but there is no folder"
-        left_out.append(LeftOut(name, subject, None, "", reason))
+    left_out = [LeftOut(name, subject, None, "", reason) for subject, reason in missing]
     for scan in selection.scans:
-        labelled = _labelled(scan, name, people, masks)
-        if isinstance(labelled, LabelledScan):
-            scans.append(labelled)
-        else:
-            left_out.append(labelled)
+        problem = _header_problem(scan.path)
+        diagnosis, no_diagnosis = _diagnosis(tables, scan, classes)
+        mask, no_mask = (None, "") if problem else masks.of(scan)
+        why = tuple(note for note in (no_diagnosis, no_mask) if note)
+        if problem or (diagnosis is None and mask is None):
+            reason = problem or "; ".join(why)
+            left_out.append(LeftOut(name, scan.subject, scan.session, scan.prefix, reason))
+            continue
+        site = tables.value(scan.relative, _SITE) or default_site
+        scans.append(
+            LabelledScan(name, scan.subject, scan.session, site, diagnosis, scan, mask, why)
+        )
     left_out.sort(key=lambda out: (out.subject, out.name))
-    notes = (f"{name}: {line}" for line in people.notes([s.relative for s in selection.scans]))
-    return Found(tuple(scans), tuple(left_out), tuple(notes))
+    notes = merged(tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE)))
+    return Found(tuple(scans), tuple(left_out), tuple(f"{name}: {line}" for line in notes))
 
 
-def _labelled(
-    scan: Scan, dataset: str, people: _Participants, masks: LesionMasks
-) -> LabelledScan | LeftOut:
-    """Put together what is known of a scan, or say why it is left out."""
-    problem = _header_problem(scan.path)
-    diagnosis, no_diagnosis = people.diagnosis(scan)
-    mask, no_mask = (None, "") if problem else masks.of(scan)
-    notes = tuple(note for note in (no_diagnosis, no_mask) if note)
-    if problem is None and diagnosis is None and mask is None:
-        problem = "; ".join(notes)
-    if problem is not None:
-        return LeftOut(dataset, scan.subject, scan.session, scan.prefix, problem)
-    site = people.site(scan)
-    return LabelledScan(dataset, scan.subject, scan.session, site, diagnosis, scan, mask, notes)
+def _diagnosis(tables: Tables, scan: Scan, classes: Sequence[str]) -> tuple[str | None, str]:
+    """Return the class of a scan, or None and why."""
+    if value := tables.value(scan.relative, _DIAGNOSIS):
+        by_name = {name.casefold(): name for name in classes}
+        if value.casefold() in by_name:
+            return by_name[value.casefold()], ""
+        return None, f"diagnosis '{value}' is not a class ({', '.join(classes)})"
+    table = tables.participants
+    if table.problem or not table.exists:
+        problem = f" ({table.problem})" if table.problem else ""
+        return None, f"no participants.tsv that can be read{problem}"
+    if _DIAGNOSIS not in table.columns:
+        return None, "no column 'diagnosis' in participants.tsv"
+    if scan.subject not in table:
+        return None, "not in participants.tsv"
+    if (scan.subject, _DIAGNOSIS) in table.contradictions:
+        return None, "rows of participants.tsv that contradict each other"
+    return None, "no diagnosis in participants.tsv"
 
 
 def _header_problem(image: Path) -> str | None:
@@ -244,70 +234,15 @@ def _header_problem(image: Path) -> str | None:
     return None
 
 
-def _label_folder(root: Path, labels: Path | None) -> Path:
-    if labels is not None:
-        return root / labels
-    there = [root / folder for folder in LABEL_FOLDERS if (root / folder).is_dir()]
-    return there[0] if there else root / LABEL_FOLDERS[0]
-
-
-class _Participants:
-    """The tables of one data set."""
-
-    def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._tables = Tables(root)
-        self.without_folder = self._tables.participants.unmatched
-        title = read_description(root).get("Name")
-        self._default_site = " ".join(title.split()) if isinstance(title, str) else ""
-        self._default_site = self._default_site or " ".join(root.name.split())
-
-    def diagnosis(self, scan: Scan) -> tuple[str | None, str]:
-        """Return the class of a scan, or None and why."""
-        value = self._tables.value(scan.relative, _DIAGNOSIS)
-        table = self._tables.participants
-        if not value and (table.problem or not table.exists):
-            problem = f" ({table.problem})" if table.problem else ""
-            return None, f"no participants.tsv that can be read{problem}"
-        if not value and _DIAGNOSIS not in table.columns:
-            return None, "no column 'diagnosis' in participants.tsv"
-        if not value and scan.subject not in table:
-            return None, "not in participants.tsv"
-        if not value and (scan.subject, _DIAGNOSIS) in table.contradictions:
-            return None, "rows of participants.tsv that contradict each other"
-        if not value:
-            return None, "no diagnosis in participants.tsv"
-        by_name = {name.casefold(): name for name in self.classes}
-        if value.casefold() in by_name:
-            return by_name[value.casefold()], ""
-        return None, f"diagnosis '{value}' is not a class ({', '.join(self.classes)})"
-
-    def site(self, scan: Scan) -> str:
-        """Return where a scan was made."""
-        return self._tables.value(scan.relative, _SITE) or self._default_site
-
-    def notes(self, scans: Sequence[str]) -> list[str]:
-        """Say what in the tables could not be used for some scans, or was guessed."""
-        return merged(self._tables.notes(scans, (_DIAGNOSIS, _SITE)))
-
-
 def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
-    """Write one row per scan (``data.tsv``) and the counts in words (``data.txt``)."""
-    table, text = folder / "data.tsv", folder / "data.txt"
-    write_tsv(table, COLUMNS, found_rows(found))
-    write_text(text, describe(found))
-    return table, text
+    """Write one row per scan or participant (``data.tsv``) and the counts in words (``data.txt``).
 
-
-def found_rows(found: Found) -> list[dict[str, Any]]:
-    """Return one row of `COLUMNS` per scan or participant: what is used, then what is left out.
-
-    ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a scan is left out, or what is
-    missing of one that is used.
+    What is used comes first. ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a
+    scan is left out, or what is missing of one that is used.
     """
     rows: list[dict[str, Any]] = [
         {
-            **_who(scan, scan.scan.prefix),
+            **who(scan, scan.scan.prefix),
             "site": scan.site,
             "diagnosis": scan.diagnosis,
             "mask": "yes" if scan.mask else "no",
@@ -316,22 +251,32 @@ def found_rows(found: Found) -> list[dict[str, Any]]:
         }
         for scan in found.scans
     ]
-    rows += [{**_who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
-    return rows
+    rows += [{**who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
+    table, text = folder / "data.tsv", folder / "data.txt"
+    write_tsv(table, COLUMNS, rows)
+    write_text(text, describe(found))
+    return table, text
 
 
 def describe(found: Found) -> str:
     """Say in a few lines what was found for each diagnosis, site and session."""
-    scans = found.scans
-    people = len({scan.person for scan in scans})
-    masks = sum(scan.mask is not None for scan in scans)
-    both = sum(scan.mask is not None and scan.diagnosis is not None for scan in scans)
+    scans = pd.DataFrame(
+        [
+            (scan.diagnosis, scan.site, scan.session or "n/a", scan.person, scan.mask is not None)
+            for scan in found.scans
+        ],
+        columns=("diagnosis", "site", "session", "person", "mask"),
+    )
+    named, people = scans["diagnosis"].notna(), scans["person"].nunique()
+    groups = scans.fillna({"diagnosis": "unknown"}).groupby(["diagnosis", "site", "session"])
+    counts = groups.agg(people=("person", "nunique"), scans=("mask", "size"), masks=("mask", "sum"))
+    table = counts.reset_index().astype(str)
     lines = [
         f"{_count(len(scans), 'scan')} of {_count(people, 'person', 'people')}: "
-        f"{sum(scan.diagnosis is not None for scan in scans)} with a diagnosis, "
-        f"{masks} with a lesion mask, {both} with both",
+        f"{named.sum()} with a diagnosis, {scans['mask'].sum()} with a lesion mask, "
+        f"{(named & scans['mask']).sum()} with both",
         "",
-        *aligned(_count_rows(found)),
+        *aligned([tuple(table.columns), *table.itertuples(index=False, name=None)]),
     ]
     if found.left_out:
         reasons = Counter(out.reason for out in found.left_out)
@@ -342,22 +287,8 @@ def describe(found: Found) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count_rows(found: Found) -> list[tuple[str, ...]]:
-    """Count people, scans and masks by diagnosis, site and session."""
-    header = ("diagnosis", "site", "session", "people", "scans", "masks")
-    groups: dict[tuple[str, str, str], list[LabelledScan]] = {}
-    for scan in found.scans:
-        key = (scan.diagnosis or "unknown", scan.site, scan.session or "n/a")
-        groups.setdefault(key, []).append(scan)
-    rows: list[tuple[str, ...]] = [header]
-    for key, group in sorted(groups.items()):
-        people = {scan.person for scan in group}
-        masks = sum(scan.mask is not None for scan in group)
-        rows.append((*key, str(len(people)), str(len(group)), str(masks)))
-    return rows
-
-
-def _who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+def who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:
+    """Return the columns of a table that say which scan or person something is about."""
     return {
         "dataset": entry.dataset,
         "participant_id": f"sub-{entry.subject}" if entry.subject else None,

@@ -3,15 +3,13 @@
 Batch normalisation
     All of them were published with it (V-Net without any), for batches of many images. Here a batch
     has one or two scans. Trained on one, a batch normalisation sets the mean of every feature map
-    of that scan, so that a global average pooling after it says little of the scan; trained on two,
-    what a scan gives depends on the other; and the running averages that stand in afterwards fit
-    neither. So in the registry the segmenting networks have instance normalisation (what a batch
-    normalisation is for one scan, in training and afterwards), the classifying ones group
-    normalisation (Wu and He, 2018) with groups of 8 channels: as the joint model in the same tasks,
-    so that a comparison is of the architectures. A map of a single channel (the gates of the
-    attention U-Net, the output of the V-Net) is not normalised at all: that would fix how much of
-    it there is. ``normalization="batch"`` leaves the networks as MONAI has them; it refuses to
-    train on one scan where a map has a single voxel (a side of 32).
+    of that scan, so that a global average pooling after it says little; trained on two, what a scan
+    gives depends on the other; and the running averages that stand in afterwards fit neither. So
+    the segmenting networks have instance normalisation (what a batch normalisation is for one scan,
+    in training and afterwards), the classifying ones group normalisation (Wu and He, 2018) with
+    groups of 8 channels: as the joint model in the same tasks, so that a comparison is of the
+    architectures. A map of a single channel (the gates of the attention U-Net, the output of the
+    V-Net) is not normalised at all: that would fix how much of it there is.
 
 Widths and strides
     The published ones, at ``width=1``. ``3D UNet`` is MONAI's BasicUNet (Falk et al., 2019: two
@@ -38,15 +36,13 @@ from msnmo_bids.model.blocks import build_normalization, linear_float32
 from msnmo_bids.model.config import (
     CLASSIFICATION,
     INPUT_CHANNELS,
+    LESION_PRIOR,
     SEGMENTATION,
-    JointConfig,
-    Style,
     scale_channels,
 )
 from msnmo_bids.model.joint import JointOutput, check_image, check_tasks
 
 SHORTEST_SIDE = 32
-GROUP_SIZE = 8
 LEVELS = (16, 32, 64, 128, 256)
 STAGES = (64, 128, 256, 512)
 
@@ -54,13 +50,8 @@ STAGES = (64, 128, 256, 512)
 class SegmentationBaseline(nn.Module):
     """A network of one channel of lesion logits: ``(B, 1, D, H, W)`` to the same shape.
 
-    Parameters
-    ----------
-    network : Module
-        From MONAI.
-    last : Conv3d
-        Its last convolution, whose bias starts at the joint model's lesion prior: a comparison
-        is not to be decided by the steps in which the Dice loss only lowers the background.
+    The bias of its last convolution starts at the joint model's lesion prior: a comparison is not
+    to be decided by the steps in which the Dice loss only lowers the background.
     """
 
     tasks = (SEGMENTATION,)
@@ -68,8 +59,8 @@ class SegmentationBaseline(nn.Module):
     def __init__(self, network: nn.Module, last: nn.Conv3d) -> None:
         super().__init__()
         self.network = network
-        prior = JointConfig.lesion_prior
-        nn.init.constant_(last.bias, math.log(prior / (1 - prior)))  # type: ignore[arg-type]
+        logit = math.log(LESION_PRIOR / (1 - LESION_PRIOR))
+        nn.init.constant_(last.bias, logit)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, tasks: Sequence[str] | None = None) -> JointOutput:
         """Segment; as `JointNetwork.forward`, with the lesion logits alone."""
@@ -81,14 +72,8 @@ class SegmentationBaseline(nn.Module):
 class ClassificationBaseline(nn.Module):
     """Feature maps, global average pooling, one linear layer: ``(B, 1, D, H, W)`` to ``(B, K)``.
 
-    Such a head has class activation maps (Eq. 10, with one scale).
-
-    Parameters
-    ----------
-    features : Module
-        ``(B, 1, D, H, W)`` to ``(B, C, D/32, H/32, W/32)``, rounded up or down.
-    head : Linear
-        From C to K.
+    Such a head has class activation maps (Eq. 10, with one scale). The features are ``(B, C, D/32,
+    H/32, W/32)``, rounded up or down.
     """
 
     tasks = (CLASSIFICATION,)
@@ -112,33 +97,23 @@ class ClassificationBaseline(nn.Module):
 
 
 def build_baseline(
-    network: str, classes: int = 2, width: float = 1.0, normalization: str = "batch"
+    network: str, classes: int = 2, width: float = 1.0
 ) -> SegmentationBaseline | ClassificationBaseline:
     """Build a published network, a key of `BUILDERS`, with random weights.
 
-    Parameters
-    ----------
-    classes : int, optional
-        Number of diagnoses, two or more; a segmentation ignores it.
-    width : float, optional
-        Factor of the numbers of channels (`scale_channels`).
-    normalization : {"batch", "instance", "group"}, optional
-        ``"batch"`` is the published one; the others take its place.
+    `classes` is the number of diagnoses, which a segmentation ignores, `width` a factor of the
+    numbers of channels (`scale_channels`).
 
     Raises
     ------
     ValueError
-        If a value is unknown or makes no network.
+        If a number makes no network.
     """
-    if network not in BUILDERS:
-        raise ValueError(f"unknown network {network!r}: choose one of {', '.join(BUILDERS)}")
-    if normalization not in ("batch", "instance", "group"):
-        raise ValueError(f"normalization must be batch, instance or group, not {normalization!r}")
     if classes < 2:
         raise ValueError(f"classes must be two or more, not {classes}")
     baseline = BUILDERS[network](classes, width)
-    if normalization != "batch":
-        _replace_batch_normalizations(baseline, normalization)
+    segments = isinstance(baseline, SegmentationBaseline)
+    _replace_batch_normalizations(baseline, "instance" if segments else "group")
     return baseline
 
 
@@ -253,15 +228,9 @@ BUILDERS: dict[str, Callable[[int, float], SegmentationBaseline | Classification
 def _replace_batch_normalizations(module: nn.Module, normalization: str) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm3d):
-            setattr(module, name, _small_batch_normalization(child.num_features, normalization))
+            channels = child.num_features
+            single = channels == 1
+            new = nn.Identity() if single else build_normalization(channels, normalization)
+            setattr(module, name, new)
         else:
             _replace_batch_normalizations(child, normalization)
-
-
-def _small_batch_normalization(channels: int, normalization: str) -> nn.Module:
-    if channels == 1:
-        return nn.Identity()
-    # The largest number of groups that divides the channels into groups of 8 or more.
-    most = max(1, channels // GROUP_SIZE)
-    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
-    return build_normalization(channels, Style(normalization, "relu", channels // groups))

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from msnmo_bids.model.config import Style
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
-    "relu": lambda: nn.ReLU(inplace=True),
-    "gelu": nn.GELU,
-    "silu": lambda: nn.SiLU(inplace=True),
-}
+from msnmo_bids.model.config import CHANNEL_MULTIPLE
 
 
-def build_activation(style: Style) -> nn.Module:
-    """Return the activation of a style."""
-    return ACTIVATIONS[style.activation]()
+def build_activation() -> nn.Module:
+    """Return the activation of the joint model."""
+    return nn.LeakyReLU(0.01, inplace=True)
 
 
-def build_normalization(channels: int, style: Style) -> nn.Module:
-    """Return the normalisation of a style for `channels` feature maps.
+def build_normalization(channels: int, kind: str) -> nn.Module:
+    """Return the normalisation of a kind, instance, group or batch, for `channels` feature maps.
 
-    An instance normalisation is a group normalisation with groups of one channel. It is built so
-    because ``nn.InstanceNorm3d`` copies a channels-last tensor and refuses a single voxel.
+    Groups have 8 channels (or more, where 8 does not divide the channels). An instance
+    normalisation is a group normalisation with groups of one channel. It is built so because
+    ``nn.InstanceNorm3d`` copies a channels-last tensor and refuses a single voxel.
     """
-    if style.normalization == "none":
-        return nn.Identity()
-    if style.normalization == "batch":
+    if kind == "batch":
         return nn.BatchNorm3d(channels)
-    groups = {"instance": channels, "group": channels // style.group_size, "layer": 1}
-    return nn.GroupNorm(groups[style.normalization], channels)
+    most = channels if kind == "instance" else max(1, channels // CHANNEL_MULTIPLE)
+    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
 
 
 class ConvUnit(nn.Sequential):
@@ -43,12 +34,13 @@ class ConvUnit(nn.Sequential):
     sides that the stride divides.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, style: Style, stride: int = 1) -> None:
-        bias = style.normalization == "none"
+    def __init__(
+        self, in_channels: int, out_channels: int, normalization: str, stride: int = 1
+    ) -> None:
         super().__init__(
-            build_convolution(in_channels, out_channels, stride, bias=bias),
-            build_normalization(out_channels, style),
-            build_activation(style),
+            build_convolution(in_channels, out_channels, stride, bias=False),
+            build_normalization(out_channels, normalization),
+            build_activation(),
         )
 
 

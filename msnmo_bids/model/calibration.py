@@ -26,14 +26,10 @@ class Calibration:
     ----------
     temperature : float
         1 leaves the probabilities as they are. Not used with a matrix.
-    method : str
-        How this was found.
-    data : str
-        On which data.
-    matrix : tuple of tuple of float, (K, K)
-        W, a row per class. Empty: temperature scaling.
-    offset : tuple of float, (K,)
-        b.
+    method, data : str
+        How this was found, and on which data.
+    matrix, offset : tuple of tuple of float, tuple of float
+        W, (K, K), a row per class, and b, (K,). Empty: temperature scaling.
 
     Raises
     ------

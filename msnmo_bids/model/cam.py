@@ -29,44 +29,25 @@ def class_activation_maps(
 
     Notes
     -----
-    With average pooling the mean of V_i over its own grid, summed over i, is the logit of class c
-    minus its bias. (With pooling weighted by lesions, so is the mean with those weights.)
+    The mean of V_i over its own grid, summed over i, is the logit of class c minus its bias.
     """
     index = torch.as_tensor(class_index, device=weight.device).expand(len(features[0]))
     blocks = weight[index].split([scale.shape[1] for scale in features], dim=1)
     return [_project(scale, block[:, None]) for scale, block in zip(features, blocks, strict=True)]
 
 
-def combined_cam(
-    features: Sequence[Tensor],
-    weight: Tensor,
-    shape: Sequence[int],
-    pooling: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """Return the sum of the V_i, upsampled trilinearly to one grid, for every class.
+def combined_cam(features: Sequence[Tensor], weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the sum of the V_i, upsampled trilinearly to a grid, for every class.
 
-    Parameters
-    ----------
-    features, weight
-        As for `class_activation_maps`.
-    shape : sequence of int
-        Grid of the result, ``(D, H, W)``.
-    pooling : sequence of Tensor, optional
-        How much each voxel counts in the pooling, ``(B, 1, D_i, H_i, W_i)`` with a mean of 1: the
-        V_i are multiplied by it. Default: all voxels alike (average pooling).
-
-    Returns
-    -------
-    Tensor
-        ``(B, K, D, H, W)``. In units of the logit: the mean over its own grid of V_i, times what
-        its voxels count, summed over i, is the class logit minus the bias. Trilinear interpolation
-        keeps that mean up to its handling of the border, so the mean of the result is close to it.
+    Features and weight are as for `class_activation_maps`, `shape` is the grid ``(D, H, W)``. The
+    result, ``(B, K, D, H, W)``, is in units of the logit: the mean of V_i over its own grid, summed
+    over i, is the class logit minus the bias. Trilinear interpolation keeps that mean up to its
+    handling of the border, so the mean of the result is close to it.
     """
     blocks = weight[None].split([scale.shape[1] for scale in features], dim=2)
     total = features[0].new_zeros((len(features[0]), len(weight), *shape), dtype=torch.float32)
-    counts = pooling or [torch.ones_like(scale[:, :1]) for scale in features]
-    for scale, block, count in zip(features, blocks, counts, strict=True):
-        maps = _project(scale, block.expand(len(scale), -1, -1)) * count
+    for scale, block in zip(features, blocks, strict=True):
+        maps = _project(scale, block.expand(len(scale), -1, -1))
         total += F.interpolate(maps, tuple(shape), mode="trilinear")
     return total
 

@@ -1,6 +1,11 @@
-"""Classification of the disease: lesion guidance (Eq. 7-9), residual blocks, pooling (Eq. 6)."""
+"""Classification: lesion guidance (Eq. 7-9), residual blocks, pooling (Eq. 6); a branch of lesions.
+
+The branch reads lesions one by one, and tells what each adds to the logits.
+"""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +15,16 @@ from msnmo_bids.model.blocks import (
     build_activation,
     build_convolution,
     build_normalization,
-    halve,
     linear_float32,
 )
 from msnmo_bids.model.config import JointConfig
 
-LESION_START = (8.0, -4.0)
-"""Gain and offset of f_P for ``guidance_start="lesion"``: alpha is 0.02 at P=0, 0.98 at P=1."""
+NORMALIZATION = "group"
+"""An instance normalisation would set the mean of every map, so that its pooling tells nothing."""
+
+LESION_WIDTH = 64
+#: Added to the number of lesions and to the sum of their weights: few lesions count less.
+_FEW, _LIGHT = 4.0, 2.0
 
 
 class LesionGuidance(nn.Module):
@@ -33,24 +41,16 @@ class LesionGuidance(nn.Module):
     config : JointConfig
         ``guidance`` chooses the whole module (``"full"``) or a variant of Table 8: ``"dot"``,
         J = D'; ``"concat"``, Eq. 9 with D for D'; ``"add"``, J = f3x3(P) + D; ``"none"``, J = D.
-        ``guidance_gate``, ``guidance_attention``, ``guidance_start`` shape alpha and D'.
     """
 
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
         width = config.shared_channels
-        self.gate = config.guidance_gate
-        self.attention = config.guidance_attention
         self.attends = config.guidance in ("dot", "full")
         self.fuses = config.guidance in ("concat", "full")
         self.adds = config.guidance == "add"
         if self.attends:
             self.attention_conv = build_convolution(1, 1, 2)
-            if config.guidance_start == "lesion":
-                gain, offset = LESION_START
-                kernel, bias = self.attention_conv.weight, self.attention_conv.bias
-                nn.init.constant_(kernel, gain / kernel.numel())
-                nn.init.constant_(bias, offset)  # type: ignore[arg-type]
         if self.fuses or self.adds:
             self.lesion_conv = build_convolution(1, width, 2)
         if self.fuses:
@@ -60,8 +60,7 @@ class LesionGuidance(nn.Module):
     def forward(self, features: Tensor, lesions: Tensor) -> Tensor:
         """Join D (`features`) and P (`lesions`, the lesion probability) to J."""
         if self.attends:
-            alpha = self.attention_map(lesions)
-            features = features * (alpha if self.gate == "alpha" else 1 + alpha).to(features.dtype)
+            features = features * self.attention_map(lesions).to(features.dtype)
         if self.adds:
             return features + self.lesion_conv(lesions)
         if self.fuses:
@@ -71,10 +70,7 @@ class LesionGuidance(nn.Module):
 
     def attention_map(self, lesions: Tensor) -> Tensor:
         """Return alpha (Eq. 7): ``(B, 1, D, H, W)`` to ``(B, 1, D/2, H/2, W/2)``."""
-        logits = self.attention_conv(lesions)
-        if self.attention == "softmax":
-            return logits.flatten(1).softmax(dim=1).reshape(logits.shape)
-        return logits.sigmoid()
+        return self.attention_conv(lesions).sigmoid()
 
 
 class DiseaseClassification(nn.Module):
@@ -82,11 +78,6 @@ class DiseaseClassification(nn.Module):
 
     For an image of 160, with channels in brackets: 80 (64) -> 40 (128) -> 20 (256); each of the
     three is pooled, 64 + 128 + 256 = 448 values, and the linear layer gives K logits.
-
-    Parameters
-    ----------
-    config : JointConfig
-        Widths, normalisation, activation, pooling and classes.
     """
 
     def __init__(self, config: JointConfig) -> None:
@@ -95,13 +86,11 @@ class DiseaseClassification(nn.Module):
         inputs = (config.shared_channels, *widths[:-1])
         self.blocks = nn.ModuleList(
             [
-                ResidualBlock(below, width, stride, config)
+                ResidualBlock(below, width, stride)
                 for below, width, stride in zip(inputs, widths, (1, 2, 2), strict=True)
             ]
         )
         self.head = nn.Linear(sum(widths), len(config.classes))
-        self.pooling = config.pooling
-        self.pooling_floor = config.pooling_floor
 
     def forward_features(self, features: Tensor) -> tuple[Tensor, ...]:
         """Map J ``(B, 32, D/2, H/2, W/2)`` to the feature maps F_i at 1/2, 1/4 and 1/8."""
@@ -111,41 +100,17 @@ class DiseaseClassification(nn.Module):
             maps.append(features)
         return tuple(maps)
 
-    def pooling_weights(self, lesions: Tensor | None) -> tuple[Tensor, ...] | None:
-        """Return how much each voxel of the F_i counts in the pooling; None: all voxels alike.
+    def pooled(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Average the F_i of `forward_features`: ``(B, 448)``, float32 also under autocast."""
+        return torch.cat([scale.float().mean(dim=(2, 3, 4)) for scale in maps], dim=1)
 
-        From the lesion probability, ``(B, 1, D, H, W)``, to ``(B, 1, D_i, H_i, W_i)`` with a mean
-        of 1 for each of the maps of `forward_features`.
-        """
-        if self.pooling != "lesion" or lesions is None:
-            return None
-        counts, share = [], lesions.float()
-        for _ in self.blocks:
-            share = halve(share)
-            count = share + self.pooling_floor
-            counts.append(count / count.mean(dim=(2, 3, 4), keepdim=True))
-        return tuple(counts)
+    def forward_head(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Classify by the F_i: the logits ``(B, K)``, float32."""
+        return linear_float32(self.head, self.pooled(maps))
 
-    def pooled(self, maps: tuple[Tensor, ...], lesions: Tensor | None = None) -> Tensor:
-        """Pool the F_i of `forward_features`: ``(B, 448)``, float32 also under autocast.
-
-        `lesions`, ``(B, 1, D, H, W)``, is the lesion probability, for pooling weighted by it.
-        """
-        counts = self.pooling_weights(lesions)
-        if counts is None:
-            pooled = [scale.float().mean(dim=(2, 3, 4)) for scale in maps]
-        else:
-            weighted = zip(maps, counts, strict=True)
-            pooled = [(scale.float() * count).mean(dim=(2, 3, 4)) for scale, count in weighted]
-        return torch.cat(pooled, dim=1)
-
-    def forward_head(self, maps: tuple[Tensor, ...], lesions: Tensor | None = None) -> Tensor:
-        """Classify by the F_i, as for `pooled`: the logits ``(B, K)``, float32."""
-        return linear_float32(self.head, self.pooled(maps, lesions))
-
-    def forward(self, features: Tensor, lesions: Tensor | None = None) -> Tensor:
-        """Map J and the lesion probability to the class logits ``(B, K)``."""
-        return self.forward_head(self.forward_features(features), lesions)
+    def forward(self, features: Tensor) -> Tensor:
+        """Map J to the class logits ``(B, K)``."""
+        return self.forward_head(self.forward_features(features))
 
 
 class ResidualBlock(nn.Module):
@@ -155,16 +120,102 @@ class ResidualBlock(nn.Module):
     features past the normalisations, and the pooled features live of it.
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, config: JointConfig) -> None:
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        style = config.style("classification")
-        self.first = ConvUnit(inputs, width, style, stride)
-        self.second = build_convolution(width, width, bias=style.normalization == "none")
-        self.norm = build_normalization(width, style)
+        self.first = ConvUnit(inputs, width, NORMALIZATION, stride)
+        self.second = build_convolution(width, width, bias=False)
+        self.norm = build_normalization(width, NORMALIZATION)
         self.shortcut = build_convolution(inputs, width, stride, kernel=1)
-        self.activation = build_activation(style)
+        self.activation = build_activation()
 
     def forward(self, features: Tensor) -> Tensor:
         """Code the features."""
         coded = self.norm(self.second(self.first(features)))
         return self.activation(coded + self.shortcut(features))
+
+
+class LesionBranch(nn.Module):
+    """Class logits from the lesions of a scan, an exact sum over them.
+
+    A lesion is a row of D descriptors. Two 1x1x1 layers, on a list of lesions linear ones, code it
+    as phi, 64 values. With n lesions and the weight w of each, a tenth of the square root of its
+    volume in mm³, one linear layer W reads ::
+
+        sum phi / sqrt(n + 4)   and   sum w phi / sqrt(sum w + 2)
+
+    so that logits = bias + a sum over lesions: Eq. 10 without a rest. The denominators grow more
+    slowly than the sums, so many alike lesions say more than one, and the constants in them shrink
+    what few or small lesions say. With several fits the contributions are their mean. The branch
+    knows no atlas: where a lesion lies is in its descriptors.
+
+    Parameters
+    ----------
+    config : JointConfig
+        ``lesion_descriptors`` D, ``lesion_fits`` and classes K. The first descriptor is the natural
+        logarithm of the volume (mm³).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(config.lesion_descriptors))
+        self.register_buffer("deviation", torch.ones(config.lesion_descriptors))
+        self.fits = nn.ModuleList(_Fit(config) for _ in range(config.lesion_fits))
+
+    def standardize(self, descriptors: Tensor) -> None:
+        """Read descriptors, from now on, relative to those of a training, ``(N, D)``."""
+        self.mean.copy_(descriptors.mean(dim=0))
+        self.deviation.copy_(descriptors.std(dim=0).clamp(min=1e-3))
+
+    def contributions(
+        self, descriptors: Tensor, scan: Tensor | None = None, scans: int = 1
+    ) -> Tensor:
+        """Return what each lesion adds to the logits of its scan, ``(N, K)``.
+
+        Parameters
+        ----------
+        descriptors : Tensor
+            ``(N, D)``, of the lesions of all scans.
+        scan : Tensor of int64, optional
+            Scan of each lesion, ``(N,)``; by default all are of one.
+        scans : int, optional
+            Number of scans.
+        """
+        scan = descriptors.new_zeros(len(descriptors), dtype=torch.long) if scan is None else scan
+        weight = torch.exp(descriptors[:, :1] / 2) / 10
+        each = torch.cat([torch.ones_like(weight), weight], dim=1)
+        total = each.new_zeros(scans, 2).index_add(0, scan, each)
+        share = each / torch.sqrt(total + total.new_tensor([_FEW, _LIGHT]))[scan]
+        standard = (descriptors - self.mean) / self.deviation
+        return torch.stack([fit(standard, share) for fit in self.fits]).mean(dim=0)
+
+    @property
+    def bias(self) -> Tensor:
+        """Logits of a scan without lesions, ``(K,)``."""
+        return torch.stack([cast(_Fit, fit).head.bias for fit in self.fits]).mean(dim=0)
+
+    def forward(self, descriptors: Tensor, scan: Tensor | None = None, scans: int = 1) -> Tensor:
+        """Map descriptors, as for `contributions`, to the class logits ``(scans, K)``."""
+        parts = self.contributions(descriptors, scan, scans)
+        scan = descriptors.new_zeros(len(descriptors), dtype=torch.long) if scan is None else scan
+        return parts.new_zeros(scans, parts.shape[1]).index_add(0, scan, parts) + self.bias
+
+
+class _Fit(nn.Module):
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(config.lesion_descriptors, LESION_WIDTH),
+            build_activation(),
+            nn.Linear(LESION_WIDTH, LESION_WIDTH),
+            build_activation(),
+        )
+        self.head = nn.Linear(2 * LESION_WIDTH, len(config.classes))
+
+    def forward(self, standard: Tensor, share: Tensor) -> Tensor:
+        """Map lesions ``(N, D)`` and their shares in both sums ``(N, 2)`` to ``(N, K)``."""
+        coded = self.layers(standard)
+        sums = (share[:, :, None] * coded[:, None, :]).flatten(1)
+        return nn.functional.linear(sums, self.head.weight)

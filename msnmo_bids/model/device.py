@@ -32,16 +32,8 @@ class DeviceError(MsnmoError, RuntimeError):
 class Machine(NamedTuple):
     """What the probe found.
 
-    Parameters
-    ----------
-    device : str
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    precision : {"bf16", "fp32"}
-        Arithmetic that all of it has.
-    gpus : tuple of int
-        The GPUs behind ``"cuda"``.
-    warnings : tuple of str
-        What the user should know.
+    A device (``"cpu"``, ``"cuda"``, ``"cuda:N"``), the GPUs behind ``"cuda"``, an arithmetic that
+    all of them have (``"bf16"``, ``"fp32"``), and what the user should know.
     """
 
     device: str
@@ -100,9 +92,8 @@ def select_device(requested: str = "auto") -> str:
     if requested == "cpu":
         return "cpu"
     if requested != "auto" and not re.fullmatch(r"cuda(:\d+)?", requested):
-        raise DeviceError(
-            f"unknown device {requested!r}", remedy="Choose auto, cpu, cuda or cuda:N"
-        )
+        remedy = "Choose auto, cpu, cuda or cuda:N"
+        raise DeviceError(f"unknown device {requested!r}", remedy=remedy)
     device = "cuda" if requested == "auto" else requested
     problem = _probe_cuda(device)
     if problem is None:
@@ -180,12 +171,10 @@ def _too_full(free: int, total: int) -> str | None:
     """Return why a GPU with so many bytes has no room for a volume, or None if it has."""
     if free >= GPU_MEMORY_GB * 1e9:
         return None
+    needed = f"{GPU_MEMORY_GB:g} GB are needed"
     if total < GPU_MEMORY_GB * 1e9:
-        return f"it is too small: it has {total / 1e9:.1f} GB, {GPU_MEMORY_GB:g} GB are needed"
-    return (
-        f"it is busy: {free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, "
-        f"{GPU_MEMORY_GB:g} GB are needed"
-    )
+        return f"it is too small: it has {total / 1e9:.1f} GB, {needed}"
+    return f"it is busy: {free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, {needed}"
 
 
 def _cpu_has_bf16() -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,17 +40,13 @@ class Prediction:
     cams : ndarray or None
         Class activation maps, ``(K, D, H, W)`` float32, in units of the class logit
         (:func:`msnmo_bids.model.cam.combined_cam`).
-    class_probabilities : ndarray or None
-        ``(K,)`` float64, calibrated, sum 1.
-    class_logits : ndarray or None
-        ``(K,)`` float64, as the network gave them, before calibration.
-    class_names : tuple of str
-        Diagnoses in this order.
+    class_probabilities, class_logits : ndarray or None
+        ``(K,)`` float64 in the order of `class_names`: calibrated, sum 1; before calibration.
     class_votes : ndarray or None
         ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
         above are means over them.
     distance : float or None
-        From the training scans (:mod:`msnmo_bids.model.density`); None when the weights hold no
+        From the training scans (:mod:`msnmo_bids.model.sharing`); None when the weights hold no
         density. Mean over networks and views.
     """
 
@@ -87,12 +83,9 @@ def predict(
     device, precision : str, optional
         See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
         memory is computed on the CPU.
-    n_threads : int, optional
-        Threads of the CPU. Default: as torch is set.
-    deterministic : bool, optional
-        Use deterministic algorithms only.
-    seed : int, optional
-        Of torch's random numbers; the network draws none.
+    n_threads, deterministic, seed : int, bool, int, optional
+        Threads of the CPU (default: as torch is set); deterministic algorithms only; of torch's
+        random numbers, of which the network draws none.
 
     Raises
     ------
@@ -131,10 +124,8 @@ class LesionClassification:
 
     Parameters
     ----------
-    class_names : tuple of str
-        Diagnoses in this order.
     class_probabilities, class_logits : ndarray, (K,) float64
-        Calibrated; and before calibration.
+        Calibrated, and before calibration, in the order of `class_names`.
     class_votes : ndarray, (V, K) float64
         Calibrated class probabilities of each network.
     contributions : ndarray, (N, K) float64
@@ -161,33 +152,19 @@ class LesionClassification:
         second = int(np.flatnonzero(others)[self.class_logits[others].argmax()])
         names = self.class_names
 
-        def lead(logits: np.ndarray) -> np.ndarray:
-            return logits[..., first] - logits[..., second]
-
+        logits = (self.class_logits, self.bias, self.contributions, self.logits_without)
+        margin, bias, parts, without = (one[..., first] - one[..., second] for one in logits)
         return LesionMargins(
-            names[first],
-            names[second],
-            float(lead(self.class_logits)),
-            float(lead(self.bias)),
-            lead(self.contributions),
-            lead(self.logits_without),
+            names[first], names[second], float(margin), float(bias), parts, without
         )
 
 
 @dataclass(frozen=True)
 class LesionMargins:
-    """The margin: the logit of the class with the highest score, less that of the next.
+    """The margin: the logit of the class with the highest score (first), less that of the next.
 
-    Parameters
-    ----------
-    first, second : str
-        Both classes.
-    margin, bias : float
-        Of the scan; and of a scan without lesions.
-    contributions : ndarray, (N,)
-        What each lesion adds: with the bias they add up to the margin.
-    without : ndarray, (N,)
-        The margin of the scan without each of its lesions.
+    `bias` is that of a scan without lesions; `contributions`, (N,), are what each lesion adds: with
+    the bias they add up to the margin. `without`, (N,), is the margin without each of the lesions.
     """
 
     first: str
@@ -199,14 +176,10 @@ class LesionMargins:
 
 
 def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
-    """Classify a scan by its lesions (:mod:`msnmo_bids.model.lesion_branch`).
+    """Classify a scan by its lesions (:class:`msnmo_bids.model.classification.LesionBranch`).
 
-    Parameters
-    ----------
-    descriptors : ndarray of float32, (N, D)
-        A row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
-    *weights : str or Path
-        ``NAME.safetensors``; of several the mean is taken.
+    The descriptors, (N, D) float32, have a row per lesion (:mod:`msnmo_bids.lesions.descriptors`);
+    of several weights the mean is taken.
 
     Raises
     ------
@@ -230,15 +203,8 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
         found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
         votes.append(metadata.calibration.probabilities(found[-1][0]))
     logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    return LesionClassification(
-        metadata.class_names,
-        np.mean(votes, axis=0),
-        logits,
-        np.stack(votes),
-        parts,
-        bias,
-        alone,
-    )
+    scores, votes = np.mean(votes, axis=0), np.stack(votes)
+    return LesionClassification(metadata.class_names, scores, logits, votes, parts, bias, alone)
 
 
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
@@ -252,20 +218,19 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     """
     first = members[0]
     for other in members[1:]:
+        here, there = (f"{one.name} {one.version}" for one in (first, other))
         if other.class_names != first.class_names:
             raise ValueError(
-                f"{other.name} {other.version} names {', '.join(other.class_names)}, "
-                f"{first.name} {first.version} {', '.join(first.class_names)}"
+                f"{there} names {', '.join(other.class_names)}, "
+                f"{here} {', '.join(first.class_names)}"
             )
         if other.cube_shape != first.cube_shape:
             raise ValueError(
-                f"{other.name} {other.version} takes a cube of {other.cube_shape}, "
-                f"{first.name} {first.version} of {first.cube_shape}"
+                f"{there} takes a cube of {other.cube_shape}, {here} of {first.cube_shape}"
             )
         if other.lesion_descriptors != first.lesion_descriptors:
             raise ValueError(
-                f"{other.name} {other.version} and {first.name} {first.version} do not classify "
-                "by the same descriptors of lesions"
+                f"{there} and {here} do not classify by the same descriptors of lesions"
             )
 
 
@@ -297,22 +262,12 @@ def _mirrored(found: Prediction) -> Prediction:
 
 def _mean(found: Sequence[Prediction]) -> Prediction:
     """Take the mean of what several networks or views say."""
-
-    def mean(name: str) -> np.ndarray | None:
-        arrays = [getattr(one, name) for one in found]
-        return None if any(array is None for array in arrays) else np.mean(arrays, axis=0)
-
+    means: dict[str, Any] = {}
+    for name in ("probability", "cams", "class_probabilities", "class_logits", "distance"):
+        values = [getattr(one, name) for one in found]
+        means[name] = None if any(one is None for one in values) else np.mean(values, axis=0)
     votes = [one.class_votes for one in found if one.class_votes is not None]
-    distances = [one.distance for one in found if one.distance is not None]
-    return Prediction(
-        mean("probability"),
-        mean("cams"),
-        mean("class_probabilities"),
-        mean("class_logits"),
-        found[0].class_names,
-        np.concatenate(votes) if len(votes) == len(found) else None,
-        sum(distances) / len(distances) if len(distances) == len(found) else None,
-    )
+    return replace(found[0], **means, class_votes=np.concatenate(votes) if votes else None)
 
 
 def _normalized(image: Tensor, normalization: str) -> Tensor:
@@ -350,8 +305,7 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         scores, maps = network.forward_classification(features, lesions)
         del features
         weight = network.classification.head.weight
-        counts = network.classification.pooling_weights(lesions)
-        cams = combined_cam(maps, weight, image.shape[2:], counts)[0].cpu().numpy()
+        cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
         votes = probabilities[None]

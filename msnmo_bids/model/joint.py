@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from msnmo_bids.model.classification import DiseaseClassification, LesionGuidance
+from msnmo_bids.model.classification import DiseaseClassification, LesionBranch, LesionGuidance
 from msnmo_bids.model.config import (
     CLASSIFICATION,
     INPUT_CHANNELS,
@@ -16,10 +16,13 @@ from msnmo_bids.model.config import (
     TASKS,
     JointConfig,
 )
-from msnmo_bids.model.density import FeatureDensity, feature_statistics
-from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
-from msnmo_bids.model.sharing import InformationSharing, SharedFeatures
+from msnmo_bids.model.sharing import (
+    FeatureDensity,
+    InformationSharing,
+    SharedFeatures,
+    feature_statistics,
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,6 @@ class JointOutput:
         F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
     class_weight : Tensor or None
         Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
-    class_pooling : tuple of Tensor or None
-        How much each voxel of F_i counts in the pooling, ``(B, 1, ...)`` with a mean of 1; None:
-        all alike.
     """
 
     lesion_logits: Tensor | None = None
@@ -48,7 +48,6 @@ class JointOutput:
     class_logits: Tensor | None = None
     class_features: tuple[Tensor, ...] | None = None
     class_weight: Tensor | None = None
-    class_pooling: tuple[Tensor, ...] | None = None
 
     @property
     def lesion_probability(self) -> Tensor | None:
@@ -62,11 +61,6 @@ class JointNetwork(nn.Module):
     For an image ``(B, 1, 160, 160, 160)``: f_seg and f_cls are ``(B, 32, 80, 80, 80)``, the lesion
     logits ``(B, 1, 160, 160, 160)``, the joint features J of the guidance module
     ``(B, 32, 80, 80, 80)``, the class logits ``(B, K)``. Sides are multiples of 16 and may differ.
-
-    Parameters
-    ----------
-    config : JointConfig, optional
-        Default: the paper's model.
 
     Examples
     --------
@@ -115,21 +109,12 @@ class JointNetwork(nn.Module):
     def forward_classification(
         self, features: SharedFeatures, lesions: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Classify (Eq. 6-9).
+        """Classify f_cls (Eq. 6-9): to the logits, ``(B, K)``, and F_i at 1/2, 1/4 and 1/8.
 
         Parameters
         ----------
-        features : SharedFeatures
-            Of `forward_features`; f_cls is read.
         lesions : Tensor, optional
             Lesion probability P, ``(B, 1, D, H, W)``; not needed without guidance by lesions.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(B, K)``.
-        maps : tuple of Tensor
-            F_i at 1/2, 1/4 and 1/8.
 
         Raises
         ------
@@ -138,27 +123,20 @@ class JointNetwork(nn.Module):
         """
         if features.classification is None:
             raise ValueError("this model was built without the classification task")
-        if not self.config.needs_lesions:
-            maps = self.classification.forward_features(features.classification)
-            return self.classification.forward_head(maps), maps
-        if lesions is None:
-            raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
-        lesions = lesions.detach() if self.config.guidance_detach else lesions
-        maps = self.classification.forward_features(self.guidance(features.classification, lesions))
-        return self.classification.forward_head(maps, lesions), maps
+        guided = features.classification
+        if self.config.needs_lesions:
+            if lesions is None:
+                raise ValueError(f"guidance={self.config.guidance!r} needs the lesion probability")
+            guided = self.guidance(guided, lesions)
+        maps = self.classification.forward_features(guided)
+        return self.classification.forward_head(maps), maps
 
     def forward_lesions(self, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """Classify by the lesions made of M_lesion, a row of descriptors each, ``(N, D)``.
 
         No gradient reaches the segmentation: descriptors (:mod:`msnmo_bids.lesions.descriptors`)
-        are made of labels, outside the network.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(K,)``.
-        contributions : Tensor
-            ``(N, K)``: the logits are their sum and the bias of the branch.
+        are made of labels, outside the network. The logits, ``(K,)``, are the sum of the
+        contributions of the lesions, ``(N, K)``, and of the bias of the branch.
 
         Raises
         ------
@@ -167,9 +145,8 @@ class JointNetwork(nn.Module):
         """
         wanted = self.config.lesion_descriptors
         if not wanted or descriptors.shape[1:] != (wanted,):
-            raise ValueError(
-                f"{tuple(descriptors.shape)}: the lesion branch reads {wanted} columns"
-            )
+            shape = tuple(descriptors.shape)
+            raise ValueError(f"{shape}: the lesion branch reads {wanted} columns")
         contributions = self.lesion_branch.contributions(descriptors)
         return contributions.sum(dim=0) + self.lesion_branch.bias, contributions
 
@@ -201,7 +178,6 @@ class JointNetwork(nn.Module):
             logits, class_features = self.forward_classification(features, lesions)
             output |= {"class_logits": logits, "class_features": class_features}
             output["class_weight"] = self.classification.head.weight
-            output["class_pooling"] = self.classification.pooling_weights(lesions)
         return JointOutput(**output)
 
 

@@ -13,24 +13,14 @@ from msnmo_bids.model.cam import class_activation_maps
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointOutput
 
+#: eta of Eq. 11, coarse to fine: at 1/8, 1/4 and 1/2 of the input's sides.
+CROSS_WEIGHTS = (0.25, 0.25, 0.5)
+
 
 class LabelCounts(NamedTuple):
-    """How many samples each term of the loss is a mean over; or the share of them in a part.
+    """How many samples each term of the loss is a mean over; or the share of them in a part."""
 
-    Parameters
-    ----------
-    dice : float
-        Samples of the Dice loss.
-    voxels : float
-        Samples of the voxel-wise cross entropy.
-    classes : float
-        Samples of the classification loss, by the weights of their classes.
-    cross : float
-        Samples of the cross-task loss.
-    """
-
-    dice: float
-    voxels: float
+    masks: float
     classes: float
     cross: float
 
@@ -39,8 +29,8 @@ class LabelCounts(NamedTuple):
 
         Examples
         --------
-        >>> LabelCounts(1, 1, 0, 0).share_of(LabelCounts(2, 4, 1, 0))
-        LabelCounts(dice=0.5, voxels=0.25, classes=0.0, cross=0.0)
+        >>> LabelCounts(1, 0, 0).share_of(LabelCounts(4, 1, 0))
+        LabelCounts(masks=0.25, classes=0.0, cross=0.0)
         """
         pairs = zip(self, whole, strict=True)
         return LabelCounts(*(part / total if total else 0.0 for part, total in pairs))
@@ -64,13 +54,7 @@ class LossTerms:
 
 
 class JointLoss(nn.Module):
-    """L = 1 L_seg + 0.8 L_cls + 1 L_cross (Eq. 14) of a batch, part of which may lack labels.
-
-    Parameters
-    ----------
-    config : LossConfig, optional
-        Default: the paper's losses.
-    """
+    """L = 1 L_seg + 0.8 L_cls + 1 L_cross (Eq. 14) of a batch, part of which may lack labels."""
 
     def __init__(self, config: LossConfig | None = None) -> None:
         super().__init__()
@@ -85,12 +69,10 @@ class JointLoss(nn.Module):
         has_diagnosis: Tensor | None = None,
         shares: LabelCounts | None = None,
     ) -> LossTerms:
-        """Compare the output with the labels.
+        """Compare the output with the labels; a task that it lacks adds nothing.
 
         Parameters
         ----------
-        output : JointOutput
-            Of the network; a task that it lacks adds nothing.
         mask : Tensor, optional
             Lesion mask, ``(B, 1, D, H, W)``, 0 or 1.
         diagnosis : Tensor, optional
@@ -101,11 +83,6 @@ class JointLoss(nn.Module):
         shares : LabelCounts, optional
             What this part of a larger batch has of its labels: the losses of all parts, and their
             gradients, then add up to those of the batch computed at once. Default: all of it.
-
-        Returns
-        -------
-        LossTerms
-            The sum and its parts.
         """
         config = self.config
         some = output.class_logits if output.lesion_logits is None else output.lesion_logits
@@ -113,20 +90,20 @@ class JointLoss(nn.Module):
             raise ValueError("the output holds neither a segmentation nor a classification")
         masked = _known(mask, has_mask, some)
         diagnosed = _known(diagnosis, has_diagnosis, some)
-        shares = shares or LabelCounts(1.0, 1.0, 1.0, 1.0)
+        shares = shares or LabelCounts(1.0, 1.0, 1.0)
         # Attached to the graph, so that a batch without labels can be stepped like any other.
         segmentation = classification = cross = some.float().sum() * 0.0
         if output.lesion_logits is not None and mask is not None and masked.any():
-            segmentation = segmentation + segmentation_loss(
-                output.lesion_logits[masked], mask[masked], config, shares
+            segmentation = segmentation + shares.masks * segmentation_loss(
+                output.lesion_logits[masked], mask[masked], config
             )
         if output.class_logits is not None and diagnosis is not None and diagnosed.any():
             classification = classification + shares.classes * classification_loss(
-                output.class_logits[diagnosed], diagnosis[diagnosed], config
+                output.class_logits[diagnosed], diagnosis[diagnosed]
             )
         if mask is not None and diagnosis is not None and config.cross_weight:
             kept = masked & diagnosed & _lesioned(mask)
-            cross = cross + shares.cross * cross_task_loss(output, diagnosis, kept, config)
+            cross = cross + shares.cross * cross_task_loss(output, diagnosis, kept)
         total = (
             config.segmentation_weight * segmentation
             + config.classification_weight * classification
@@ -134,67 +111,39 @@ class JointLoss(nn.Module):
         )
         return LossTerms(total, segmentation, classification, cross)
 
+    @staticmethod
     def count(
-        self, mask: Tensor, diagnosis: Tensor, has_mask: Tensor, has_diagnosis: Tensor
+        mask: Tensor, diagnosis: Tensor, has_mask: Tensor, has_diagnosis: Tensor
     ) -> LabelCounts:
         """Count the labels of a batch, as in `forward`, for the shares of its parts."""
-        lesioned = _lesioned(mask) & has_mask
-        classes = has_diagnosis.float()
-        if self.config.class_weights is not None:
-            weights = torch.tensor(self.config.class_weights, device=diagnosis.device)
-            classes = classes * weights[diagnosis.long()]
-        return LabelCounts(
-            dice=float((lesioned if self.config.skip_empty_dice else has_mask).sum()),
-            voxels=float(has_mask.sum()),
-            classes=float(classes.sum()),
-            cross=float((lesioned & has_diagnosis).sum()),
-        )
+        both = has_mask & has_diagnosis & _lesioned(mask)
+        return LabelCounts(*(float(known.sum()) for known in (has_mask, has_diagnosis, both)))
 
 
-def segmentation_loss(
-    logits: Tensor, mask: Tensor, config: LossConfig, shares: LabelCounts | None = None
-) -> Tensor:
+def segmentation_loss(logits: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
     """Return 1 - Dice (Eq. 13), averaged over the samples; with ``bce_weight`` the DiceCE.
 
-    With ``batch_dice`` it is the Dice over the voxels of all samples.
-
-    `logits` and `mask` are ``(B, 1, D, H, W)``; `shares` are those of a part of a larger batch, as
-    in :meth:`JointLoss.forward`.
+    With ``batch_dice`` it is the Dice over the voxels of all samples. `logits` and `mask` are
+    ``(B, 1, D, H, W)``.
     """
     from monai.losses import DiceLoss
 
     logits, mask = logits.float(), mask.float()
-    dice_share, voxel_share = (1.0, 1.0) if shares is None else shares[:2]
     smoothing = config.dice_smoothing
-    dice = DiceLoss(
-        sigmoid=True,
-        smooth_nr=smoothing,
-        smooth_dr=smoothing,
-        batch=config.batch_dice,
-        reduction="none",
-    )
-    losses = dice(logits, mask).flatten()
-    kept = _lesioned(mask) if config.skip_empty_dice else torch.ones_like(losses).bool()
-    loss = dice_share * losses[kept].sum() / kept.sum().clamp(min=1)
+    dice = DiceLoss(sigmoid=True, smooth_nr=smoothing, smooth_dr=smoothing, batch=config.batch_dice)
+    loss = dice(logits, mask)
     if config.bce_weight:
-        voxelwise = F.binary_cross_entropy_with_logits(logits, mask)
-        loss = loss + config.bce_weight * voxel_share * voxelwise
+        loss = loss + config.bce_weight * F.binary_cross_entropy_with_logits(logits, mask)
     return loss
 
 
-def classification_loss(logits: Tensor, diagnosis: Tensor, config: LossConfig) -> Tensor:
+def classification_loss(logits: Tensor, diagnosis: Tensor) -> Tensor:
     """Return the cross entropy (Eq. 12) of ``(B, K)`` logits and ``(B,)`` labels."""
-    weights = config.class_weights
-    tensor = None if weights is None else logits.new_tensor(weights, dtype=torch.float32)
-    return F.cross_entropy(
-        logits.float(), diagnosis.long(), weight=tensor, label_smoothing=config.label_smoothing
-    )
+    return F.cross_entropy(logits.float(), diagnosis.long())
 
 
-def cross_task_loss(
-    output: JointOutput, diagnosis: Tensor, kept: Tensor, config: LossConfig
-) -> Tensor:
-    """Return sum_i eta_i * mean((S_i - V_i)^2) over the kept samples (Eq. 11).
+def cross_task_loss(output: JointOutput, diagnosis: Tensor, kept: Tensor) -> Tensor:
+    """Return sum_i eta_i * mean((sigmoid S_i - sigmoid V_i)^2) over the kept samples (Eq. 11).
 
     S_i of 1/8, 1/4, 1/2 are the first three ``scale_logits``; V_i come from the first three
     ``class_features`` in the opposite order. `diagnosis`, ``(B,)``, is c, the true class; `kept`,
@@ -207,12 +156,9 @@ def cross_task_loss(
     maps = class_activation_maps(
         [scale[kept] for scale in features], output.class_weight, diagnosis[kept].long()
     )
-    squash = torch.sigmoid if config.cross_activation == "sigmoid" else nn.Identity()
     terms = [
-        eta * F.mse_loss(squash(scale[kept].float()), squash(location.float()))
-        for eta, scale, location in zip(
-            config.cross_scale_weights, scales[:3], reversed(maps[:3]), strict=True
-        )
+        eta * F.mse_loss(scale[kept].float().sigmoid(), location.float().sigmoid())
+        for eta, scale, location in zip(CROSS_WEIGHTS, scales[:3], reversed(maps[:3]), strict=True)
     ]
     return torch.stack(terms).sum()
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msnmo_bids.model.config import (
-    CLASSIFICATION,
-    SEGMENTATION,
-    JointConfig,
-    LossConfig,
-)
+from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, JointConfig, LossConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,37 +15,12 @@ CLASSES = JointConfig.classes
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
-    """A published network for one task, as :mod:`msnmo_bids.model.baselines` builds it.
-
-    The normalisation takes the place of the published batch normalisation, which one or two scans
-    per batch do not feed; ``"batch"`` leaves it. A segmentation ignores the classes; the width is a
-    factor of the numbers of channels.
-    """
-
-    network: str
-    tasks: tuple[str, ...]
-    normalization: str
-    classes: tuple[str, ...] = CLASSES
-    width: float = 1.0
-
-    def scaled(self, width: float) -> BaselineConfig:
-        """Return the same network with `width` times the channels."""
-        return replace(self, width=self.width * width)
-
-
-@dataclass(frozen=True)
 class Entry:
-    """One network of the paper's tables.
+    """One network of the paper's tables, by the numbers of the tables that have the row.
 
-    Parameters
-    ----------
-    name, label : str
-        In commands and folders; the paper's name of the row.
-    tables : tuple of int
-        Tables of the paper that have the row.
-    config, loss
-        Architecture and losses; what a network lacks adds nothing.
+    The name is that of commands and folders, the label the paper's. Without a `config` it is a
+    published network for one task (:mod:`msnmo_bids.model.baselines`). Losses of what a network
+    lacks add nothing.
 
     Examples
     --------
@@ -61,39 +31,21 @@ class Entry:
     name: str
     label: str
     tables: tuple[int, ...]
-    config: JointConfig | BaselineConfig = field(default_factory=JointConfig)
+    config: JointConfig | None = field(default_factory=JointConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks of the network."""
-        return self.config.tasks
-
-    def adapted(self, network: Mapping[str, Any], loss: Mapping[str, Any]) -> Entry:
-        """Return the same row of the tables with other settings; what makes the row stays.
-
-        They are of `JointConfig` (baselines have none of them) and of `LossConfig`.
-
-        Raises
-        ------
-        ValueError
-            If a setting is unknown or wrong.
-
-        Examples
-        --------
-        >>> changed = entry("only_local").adapted({"pooling": "lesion", "sharing": "both"}, {})
-        >>> changed.config.pooling, changed.config.sharing
-        ('lesion', 'local')
-        """
-        config = self.config
-        if isinstance(config, JointConfig):
-            config = JointConfig.from_dict({**network, **_differences(config)})
-        return replace(
-            self, config=config, loss=LossConfig.from_dict({**loss, **_differences(self.loss)})
-        )
+        if self.config is not None:
+            return self.config.tasks
+        return (SEGMENTATION,) if 3 in self.tables else (CLASSIFICATION,)
 
     def build(self, classes: Sequence[str] = CLASSES, width: float = 1.0) -> nn.Module:
         """Build the network with random weights.
+
+        It has the same `tasks`, and ``forward(image, tasks=None) -> JointOutput`` for an image
+        ``(B, 1, D, H, W)`` whose sides are multiples of 16 and at least 32.
 
         Parameters
         ----------
@@ -103,41 +55,18 @@ class Entry:
             Factor of the numbers of channels (`msnmo_bids.model.config.scale_channels`). 1 is the
             paper's network, 0.25 a slim one for tests and small machines.
 
-        Returns
-        -------
-        Module
-            ``forward(image, tasks=None) -> JointOutput`` for an image ``(B, 1, D, H, W)`` whose
-            sides are multiples of 16 and at least 32; ``tasks`` as here.
-
         Raises
         ------
         ValueError
             If the classes or the width make no network.
         """
-        config = replace(self.config, classes=tuple(classes)).scaled(width)
-        if isinstance(config, JointConfig):
+        if self.config is not None:
             from msnmo_bids.model.joint import JointNetwork
 
-            return JointNetwork(config)
+            return JointNetwork(replace(self.config, classes=tuple(classes)).scaled(width))
         from msnmo_bids.model.baselines import build_baseline
 
-        return build_baseline(
-            config.network, len(config.classes), config.width, config.normalization
-        )
-
-
-def _differences(config: JointConfig | LossConfig) -> dict[str, Any]:
-    """Return the settings that are not the defaults."""
-    default = type(config)().to_dict()
-    return {key: value for key, value in config.to_dict().items() if value != default[key]}
-
-
-def _segmenting(name: str, label: str) -> Entry:
-    return Entry(name, label, (3,), BaselineConfig(name, (SEGMENTATION,), "instance"))
-
-
-def _classifying(name: str, label: str) -> Entry:
-    return Entry(name, label, (4,), BaselineConfig(name, (CLASSIFICATION,), "group"))
+        return build_baseline(self.name, len(classes), width)
 
 
 _ENTRIES = (
@@ -158,14 +87,14 @@ _ENTRIES = (
     Entry("guidance_concat", "concat", (8,), JointConfig(guidance="concat")),
     Entry("guidance_add", "dot add", (8,), JointConfig(guidance="add")),
     Entry("without_cross_loss", "w/o cross loss", (9,), loss=LossConfig(cross_weight=0.0)),
-    _segmenting("unet", "3D UNet"),
-    _segmenting("vnet", "VNet"),
-    _segmenting("attention_unet", "AttentionUNet"),
-    _classifying("resnet50", "ResNet50"),
-    _classifying("resnet101", "ResNet101"),
-    _classifying("resnet152", "ResNet152"),
-    _classifying("densenet121", "DenseNet121"),
-    _classifying("senet50", "SENet50"),
+    Entry("unet", "3D UNet", (3,), None),
+    Entry("vnet", "VNet", (3,), None),
+    Entry("attention_unet", "AttentionUNet", (3,), None),
+    Entry("resnet50", "ResNet50", (4,), None),
+    Entry("resnet101", "ResNet101", (4,), None),
+    Entry("resnet152", "ResNet152", (4,), None),
+    Entry("densenet121", "DenseNet121", (4,), None),
+    Entry("senet50", "SENet50", (4,), None),
 )
 _BY_NAME = {known.name: known for known in _ENTRIES}
 

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from msnmo_bids.model.blocks import ConvUnit
-from msnmo_bids.model.config import INPUT_CHANNELS, JointConfig, Style
+from msnmo_bids.model.config import INPUT_CHANNELS, LESION_PRIOR, JointConfig
+
+#: Weights of the scales, coarse to fine (Eq. 5).
+SCALE_WEIGHTS = (0.25, 0.25, 0.5, 1.0)
 
 
 class LesionMaps(NamedTuple):
@@ -39,26 +42,21 @@ class LesionSegmentation(nn.Module):
     * expansion 20 (128) -> 40 (64) -> 80 (32) -> 160 (16): a transposed convolution, then a
       decoding block of the result beside the skip; the last skip is the image (1);
     * a 1x1x1 convolution to one channel at 20, 40, 80 and 160: the S_i, and their binding.
-
-    Parameters
-    ----------
-    config : JointConfig
-        Widths, normalisation, activation and weights of the scales.
     """
 
     def __init__(self, config: JointConfig) -> None:
         super().__init__()
-        style = config.style("segmentation")
+        kind = config.segmentation_normalization
         half, quarter, eighth = config.segmentation_channels
         self.encoders = nn.ModuleList(
             [
-                _double_unit(config.shared_channels, half, style),
-                _double_unit(quarter, quarter, style),
-                _double_unit(eighth, eighth, style),
+                _double_unit(config.shared_channels, half, kind),
+                _double_unit(quarter, quarter, kind),
+                _double_unit(eighth, eighth, kind),
             ]
         )
         self.downs = nn.ModuleList(
-            [ConvUnit(half, quarter, style, stride=2), ConvUnit(quarter, eighth, style, stride=2)]
+            [ConvUnit(half, quarter, kind, stride=2), ConvUnit(quarter, eighth, kind, stride=2)]
         )
         widths, skips = config.decoder_channels, (quarter, half, INPUT_CHANNELS)
         below = (eighth, *widths[:-1])
@@ -67,13 +65,15 @@ class LesionSegmentation(nn.Module):
         )
         self.decoders = nn.ModuleList(
             [
-                _double_unit(width + skip, width, style)
+                _double_unit(width + skip, width, kind)
                 for width, skip in zip(widths, skips, strict=True)
             ]
         )
         self.heads = nn.ModuleList([nn.Conv3d(width, 1, 1) for width in (eighth, *widths)])
-        self.scale_weights = config.scale_weights
-        self._start_at(config.lesion_prior)
+        # The biases add up to the logit of the prior.
+        bias = math.log(LESION_PRIOR / (1 - LESION_PRIOR)) / sum(SCALE_WEIGHTS)
+        for head in self.heads:
+            nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, image: Tensor) -> LesionMaps:
         """Segment by f_seg, ``(B, 32, D/2, H/2, W/2)``, and the image ``(B, 1, D, H, W)``."""
@@ -83,34 +83,24 @@ class LesionSegmentation(nn.Module):
         scales = [self.heads[0](maps)]
         for up, decoder, head in zip(self.ups, self.decoders, self.heads[1:], strict=True):
             # One expression, so that no full-resolution map outlives its use.
-            maps = decoder(_join(up(maps), skips.pop()))
+            maps = decoder(torch.cat([up(maps), skips.pop().to(maps.dtype)], dim=1))
             scales.append(head(maps))
-        return LesionMaps(bind_scales(scales, self.scale_weights), tuple(scales))
-
-    def _start_at(self, prior: float) -> None:
-        """Let the heads' biases add up to the logit of `prior`."""
-        bias = math.log(prior / (1 - prior)) / sum(self.scale_weights)
-        for head in self.heads:
-            nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
+        return LesionMaps(bind_scales(scales), tuple(scales))
 
 
-def _double_unit(inputs: int, width: int, style: Style) -> nn.Module:
+def _double_unit(inputs: int, width: int, kind: str) -> nn.Module:
     """Build an encoding or decoding block: two convolutions."""
-    return nn.Sequential(ConvUnit(inputs, width, style), ConvUnit(width, width, style))
+    return nn.Sequential(ConvUnit(inputs, width, kind), ConvUnit(width, width, kind))
 
 
-def _join(maps: Tensor, skip: Tensor) -> Tensor:
-    return torch.cat([maps, skip.to(maps.dtype)], dim=1)
-
-
-def bind_scales(scales: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+def bind_scales(scales: list[Tensor]) -> Tensor:
     """Add the scales' logits, each upsampled to full size and weighted (Eq. 5, before sigmoid).
 
     The scales go from coarse to fine, each twice the size of the one before; the result has the
-    shape of the last. In the paper the weights are 0.25, 0.25, 0.5, 1. Nearest-neighbour
-    upsampling by 8 is three times that by 2, so no scale but the last is ever held at full size.
+    shape of the last. Nearest-neighbour upsampling by 8 is three times that by 2, so no scale but
+    the last is ever held at full size.
     """
-    total = scales[0] * weights[0]
-    for scale, weight in zip(scales[1:], weights[1:], strict=True):
+    total = scales[0] * SCALE_WEIGHTS[0]
+    for scale, weight in zip(scales[1:], SCALE_WEIGHTS[1:], strict=True):
         total = F.interpolate(total, scale_factor=2, mode="nearest") + weight * scale
     return total

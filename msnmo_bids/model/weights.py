@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,6 @@ class WeightsMetadata:
 
     Parameters
     ----------
-    name, version : str
-        Of the weights.
     class_names : tuple of str
         Diagnoses in the order of the logits.
     configuration : dict
@@ -61,14 +59,12 @@ class WeightsMetadata:
         Lesion probability above which a voxel is lesion.
     min_lesion_volume : float
         Connected lesions below it are dropped (mm³).
-    calibration : Calibration
-        Of the class probabilities.
     naming_limits : dict of str to float or None
         A class is named only if its probability reaches its limit; else the scan is indeterminate.
         None: never; a class that is not here has no limit.
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
-        (:mod:`msnmo_bids.model.density`).
+        (:class:`msnmo_bids.model.sharing.FeatureDensity`).
     lesion_descriptors : tuple of str
         Names of what the lesion branch reads of each lesion
         (:data:`msnmo_bids.lesions.descriptors.DESCRIPTORS`); empty without a branch.
@@ -76,8 +72,6 @@ class WeightsMetadata:
         Data sets, with their licences; licence of the weights.
     dtype, sha256 : str
         Of the stored tensors, which are compared with them; filled by `save_weights`.
-    format_version : int
-        Of this description.
     """
 
     name: str
@@ -103,20 +97,16 @@ class WeightsMetadata:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.calibration, Mapping):
             object.__setattr__(self, "calibration", Calibration(**self.calibration))
-        if self.calibration.matrix and len(self.calibration.offset) != len(self.class_names):
-            raise ValueError(
-                f"the calibration is for {len(self.calibration.offset)} classes, not for "
-                f"{', '.join(self.class_names)}"
-            )
+        names, fitted = ", ".join(self.class_names), len(self.calibration.offset)
+        if self.calibration.matrix and fitted != len(self.class_names):
+            raise ValueError(f"the calibration is for {fitted} classes, not for {names}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {self.threshold}")
-        if set(self.naming_limits) - set(self.class_names) or not all(
-            limit is None or 0 <= limit <= 1 for limit in self.naming_limits.values()
+        limits = (limit for limit in self.naming_limits.values() if limit is not None)
+        if not self.naming_limits.keys() <= set(self.class_names) or any(
+            not 0 <= limit <= 1 for limit in limits
         ):
-            raise ValueError(
-                f"naming_limits must be from 0 to 1, of {', '.join(self.class_names)}: "
-                f"{self.naming_limits}"
-            )
+            raise ValueError(f"naming_limits must be from 0 to 1, of {names}: {self.naming_limits}")
         if self.min_lesion_volume < 0:
             raise ValueError(f"min_lesion_volume must be 0 or above, not {self.min_lesion_volume}")
         if self.normalization not in NORMALIZATIONS:
@@ -162,13 +152,12 @@ class WeightsMetadata:
         """
         if (version := content.get("format_version")) != FORMAT_VERSION:
             raise ValueError(f"this program reads format_version {FORMAT_VERSION}, not {version}")
-        unknown = sorted(set(content) - {entry.name for entry in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown entries: {', '.join(unknown)}")
         try:
             return cls(**content)
         except TypeError as error:
-            raise ValueError(f"entries are missing or of a wrong type ({error})") from error
+            raise ValueError(
+                f"entries are missing, unknown or of a wrong type ({error})"
+            ) from error
 
 
 def default_weights_path() -> Path:
@@ -231,14 +220,10 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
 def save_weights(
     path: str | Path, network: JointNetwork, metadata: WeightsMetadata, dtype: str = "fp32"
 ) -> WeightsMetadata:
-    """Write ``NAME.safetensors`` and ``NAME.json``.
+    """Write ``NAME.safetensors`` and ``NAME.json``; `path` is either, or ``NAME``.
 
     Parameters
     ----------
-    path : str or Path
-        ``NAME`` or ``NAME.safetensors``.
-    network : JointNetwork
-        Whose tensors to write.
     metadata : WeightsMetadata
         Its configuration, dtype and hash are replaced by the true ones, and so it is returned.
     dtype : {"fp16", "bf16", "fp32"}, optional
@@ -252,10 +237,9 @@ def save_weights(
     from safetensors.torch import save_file
 
     metadata = replace(metadata, configuration=network.config.to_dict(), dtype=dtype)
-    if tuple(metadata.class_names) != network.config.classes:
-        raise ValueError(
-            f"class_names {metadata.class_names} are not the network's {network.config.classes}"
-        )
+    own = network.config.classes
+    if metadata.class_names != own:
+        raise ValueError(f"class_names {metadata.class_names} are not the network's {own}")
     tensors_file, description = weights_files(path)
     tensors_file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
@@ -270,12 +254,7 @@ def save_weights(
 def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, WeightsMetadata]:
     """Build the network that ``NAME.safetensors`` describes and fill it.
 
-    Returns
-    -------
-    network : JointNetwork
-        float32, on `device`, in evaluation mode.
-    metadata : WeightsMetadata
-        Of the weights.
+    The network is float32, on `device`, in evaluation mode.
 
     Raises
     ------
@@ -290,11 +269,8 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     if not tensors_file.is_file():
         raise WeightsError("there are no weights here", file=tensors_file, remedy=_GET_AGAIN)
     if hash_file(tensors_file) != metadata.sha256:
-        raise WeightsError(
-            f"the weights are damaged or are not those that {description.name} describes",
-            file=tensors_file,
-            remedy=_GET_AGAIN,
-        )
+        problem = f"the weights are damaged or are not those that {description.name} describes"
+        raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN)
     network = _build(metadata, description)
     try:
         tensors = load_file(tensors_file)
@@ -360,42 +336,33 @@ def _build(metadata: WeightsMetadata, description: Path) -> JointNetwork:
     from msnmo_bids.model.joint import JointNetwork
 
     try:
-        config = JointConfig.from_dict(metadata.configuration)
+        config = JointConfig(**metadata.configuration)
     except (ValueError, TypeError) as error:
         problem = f"the configuration of the weights is not valid: {error}"
         raise WeightsError(problem, file=description, remedy=_GET_AGAIN) from error
     if config.classes != metadata.class_names:
-        raise WeightsError(
-            f"class_names {metadata.class_names} are not those of the configuration "
-            f"{config.classes}",
-            file=description,
-            remedy=_GET_AGAIN,
-        )
+        problem = f"class_names {metadata.class_names} are not those of the configuration"
+        raise WeightsError(f"{problem} {config.classes}", file=description, remedy=_GET_AGAIN)
     return JointNetwork(config)
 
 
 def _check_tensors(
     network: JointNetwork, tensors: dict[str, Tensor], dtype: str, file: Path
 ) -> None:
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = network.state_dict()
+    both = expected.keys() & tensors.keys()
+    kinds = {name: _stored_type(name, value, dtype) for name, value in tensors.items()}
     problems = {
-        "are missing": expected.keys() - found.keys(),
-        "are not expected": found.keys() - expected.keys(),
-        "have another shape": {
-            name for name in expected.keys() & found.keys() if expected[name] != found[name]
-        },
-        f"are not {dtype}": {
-            name
-            for name, value in tensors.items()
-            if value.dtype != _stored_type(name, value, dtype)
-        },
+        "are missing": expected.keys() - tensors.keys(),
+        "are not expected": tensors.keys() - expected.keys(),
+        "have another shape": {n for n in both if expected[n].shape != tensors[n].shape},
+        f"are not {dtype}": {n for n, value in tensors.items() if value.dtype != kinds[n]},
     }
     for problem, names in problems.items():
         if names:
+            some = f"{', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
             raise WeightsError(
-                f"tensors {problem} by their description: {', '.join(sorted(names)[:3])}"
-                f"{' ...' if len(names) > 3 else ''} ({len(names)} in all)",
+                f"tensors {problem} by their description: {some} ({len(names)} in all)",
                 file=file,
                 remedy=_GET_AGAIN,
             )

@@ -7,7 +7,6 @@ for placing lesions and spares a distance transform a sample.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,6 +17,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
 
 
@@ -147,38 +147,36 @@ class Head:
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ np.full(3, factor / 2 - 0.5)
         affine[:3, :3] *= factor
-        return self.with_maps([np.ascontiguousarray(m) for m in maps], affine)
+        return self.with_maps(maps, affine)
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""
-        tissue, lateral, lower, cortex, surface, frequency = maps
-        return Head(tissue, lateral, lower, cortex, surface, frequency, affine, self.name)
+        return Head(*map(np.ascontiguousarray, maps), affine=affine, name=self.name)
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
         found = ndimage.find_objects((self.to_surface <= 0).astype(np.uint8))[0]
-        box = tuple(
-            slice(max(0, s.start - margin), min(n, s.stop + margin))
-            for s, n in zip(found, self.tissue.shape, strict=True)
-        )
-        return self._box(box)
+        return self.part(enlarged(found, margin, self.tissue.shape))
 
-    def cut_below(self, level: int) -> Head:
-        """Return the part from a level (voxels from the bottom) upwards."""
-        return self._box((slice(None), slice(None), slice(level, None)))
-
-    def _box(self, box: tuple[slice, ...]) -> Head:
+    def part(self, box: tuple[slice, ...]) -> Head:
+        """Return what lies in a box of voxels."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in box]
-        maps = [np.ascontiguousarray(m[box]) for m in self.maps]
-        return self.with_maps(maps, affine)
+        return self.with_maps([m[box] for m in self.maps], affine)
+
+
+def enlarged(box: Sequence[slice], margin: int, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Return a box with a margin (voxels) on each side, as far as the grid goes."""
+    return tuple(
+        slice(max(0, s.start - margin), min(n, s.stop + margin))
+        for s, n in zip(box, shape, strict=True)
+    )
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return np.full(mask.shape, 255, np.uint8)
-    distance = ndimage.distance_transform_edt(~mask) / DISTANCE_STEP
-    return np.minimum(distance, 255).astype(np.uint8)
+    return np.minimum(ndimage.distance_transform_edt(~mask) / DISTANCE_STEP, 255).astype(np.uint8)
 
 
 def closed(mask: np.ndarray, radius: float) -> np.ndarray:
@@ -238,11 +236,9 @@ def load_head(path: Path) -> Head:
     tissue = lookup[labels]
     for needed in (Tissue.WHITE_MATTER, Tissue.LATERAL_VENTRICLE):
         if not (tissue == needed).any():
-            raise BadInputError(
-                f"the label map has no {needed.name.lower().replace('_', ' ')}",
-                file=path,
-                remedy="Give whole-head maps with FreeSurfer's labels",
-            )
+            problem = f"the label map has no {needed.name.lower().replace('_', ' ')}"
+            remedy = "Give whole-head maps with FreeSurfer's labels"
+            raise BadInputError(problem, file=path, remedy=remedy)
     zooms = np.asarray(image.header.get_zooms()[:3])
     affine = image.affine
     if np.abs(zooms - 1).max() > 0.01:
@@ -281,7 +277,7 @@ def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
     for path in _label_maps(folder)[:most]:
         head = load_head(path)
         low = np.flatnonzero((head.to_surface <= 0).any(axis=(0, 1)))[0]
-        heads.append(head.cut_below(max(0, int(low - below))))
+        heads.append(head.part((slice(None), slice(None), slice(max(0, int(low - below)), None))))
     return heads
 
 
@@ -301,17 +297,12 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
                 *maps, affine = (stored[f"arr_{i}"] for i in range(6))
-            tissue, lateral, lower, cortex, surface = maps
-            unknown = np.zeros_like(tissue)
-            heads.append(
-                Head(tissue, lateral, lower, cortex, surface, unknown, affine, _stem(path))
-            )
+            unknown = np.zeros_like(maps[0])
+            heads.append(Head(*maps, unknown, affine=affine, name=_stem(path)))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_name(f".{os.getpid()}.{kept.name}")
-            np.savez(partial, *head.maps[:-1], head.affine)
-            partial.replace(kept)
+            with atomic_path(kept) as temporary:
+                np.savez(temporary, *head.maps[:-1], head.affine)
         heads.append(head)
     return heads

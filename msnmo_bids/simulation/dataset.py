@@ -12,13 +12,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.bids.raw_metadata import SIMULATED
-from msnmo_bids.simulation.acquisition import PRESETS, Protocol
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.assets import ShapeLibrary
+from msnmo_bids.simulation.imaging import PRESETS, Protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_visits
 from msnmo_bids.simulation.truth import (
@@ -55,12 +56,8 @@ masks. derivatives/truth/figures/contact_sheet.png shows the scans.
 class Geometry:
     """How a scan lies in the scanner and in its file.
 
-    Parameters
-    ----------
-    axcodes : str
-        Orientation of the file's axes, for example ``"LPS"``.
-    tilt : tuple of float, (3,)
-        Rotation of the slices about R, A and S (degrees).
+    `axcodes` is the orientation of the file's axes (``"LPS"``), `tilt` the rotation of the slices
+    about R, A and S (degrees).
     """
 
     axcodes: str = "LPS"
@@ -81,15 +78,11 @@ class Cohort:
     Parameters
     ----------
     diagnoses : tuple of str
-        Of ``"MS"``, ``"NMOSD"``, ``"HC"``: one per person.
+        Names of `DIAGNOSES`, one per person; a person depends on seed and own number alone.
     sessions : tuple of int
         Visits of each person, taken in turn; without ``ses-`` folders where nobody has several.
-    seed : int
-        Seed; a person depends on it and on the own number alone.
     protocols : tuple of Protocol
         One of them is drawn for each visit; empty: any protocol.
-    skull_strip : bool
-        Write images without skull.
     typicality : float
         Share of the lesion load that follows the disease's own pattern, 0 to 1.
     loads : tuple of float
@@ -122,10 +115,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan and its place in the data set; person and visit are counted from 0.
-
-    The prefix is ``"sub-01"`` or ``"sub-01_ses-1"``, the folder that of the image in the data set.
-    """
+    """A scan, its prefix (``"sub-01_ses-1"``) and folder; person and visit are counted from 0."""
 
     number: int
     session: int
@@ -164,18 +154,12 @@ def scanner_units(scan: SimulatedScan) -> np.ndarray:
 def simulate_person(
     cohort: Cohort, number: int, head: Head, shapes: ShapeLibrary | None = None
 ) -> Iterator[Visit]:
-    """Simulate all visits of a person, counted from 0, of a cohort in order.
-
-    The head is an undeformed one; `shapes` are real lesion shapes.
-    """
+    """Simulate all visits of a person, counted from 0, in an undeformed head, in order."""
     # Streams of their own, so that a person with another diagnosis differs in the lesions alone.
     rng, loads, positions = (np.random.default_rng((cohort.seed, number, k)) for k in range(3))
     sessions = cohort.visits_of(number)
-    protocols = [
-        cohort.protocols[rng.integers(len(cohort.protocols))]
-        for _ in range(sessions)
-        if cohort.protocols
-    ]
+    known = cohort.protocols
+    protocols = [known[rng.integers(len(known))] for _ in range(sessions) if known]
     scans = simulate_visits(
         head,
         rng,
@@ -188,11 +172,11 @@ def simulate_person(
     )
     subject = _subject(cohort, number)
     for session, scan in enumerate(scans):
-        first, second, third = (float(angle) for angle in positions.normal(0, 4, 3))
+        first, second, third = positions.normal(0, 4, 3).tolist()
         geometry = Geometry(str(positions.choice(_AXIS_ORDERS)), (first, second, third))
-        prefix = f"{subject}_ses-{session + 1}" if cohort.longitudinal else subject
-        folder = f"{subject}/ses-{session + 1}/anat" if cohort.longitudinal else f"{subject}/anat"
-        yield Visit(number, session, prefix, folder, scan, geometry)
+        parts = [subject, f"ses-{session + 1}"] if cohort.longitudinal else [subject]
+        folder = "/".join([*parts, "anat"])
+        yield Visit(number, session, "_".join(parts), folder, scan, geometry)
 
 
 def write_dataset(
@@ -205,18 +189,8 @@ def write_dataset(
 ) -> Path:
     """Write a BIDS data set of simulated people; the truth lies in its ``derivatives/truth``.
 
-    Parameters
-    ----------
-    out : Path
-        New or empty folder, returned.
-    heads : sequence of Head
-        Whole-head anatomies, taken in turn.
-    cohort : Cohort
-        Who is simulated.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
-    processes : int, optional
-        How many people are simulated side by side; the files do not depend on it.
+    `out`, which is returned, is a new or empty folder; whole-head anatomies are taken in turn. The
+    files do not depend on how many people are simulated side by side.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -226,10 +200,9 @@ def write_dataset(
     if processes == 1:
         previews = [_write_person(*job) for job in jobs]
     else:
-        with ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_one_thread
-        ) as pool:
-            previews = [task.result() for task in [pool.submit(_write_person, *j) for j in jobs]]
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread) as pool:
+            previews = list(pool.map(_write_person, *zip(*jobs, strict=True)))
     _write_shared_files(out, cohort)
     sheet = out / "derivatives" / "truth" / "figures" / "contact_sheet.png"
     save_contact_sheet([preview for person in previews for preview in person], sheet)
@@ -237,8 +210,6 @@ def write_dataset(
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -265,7 +236,7 @@ def _write_person(
             {"session_id": f"ses-{k + 1}", "acq_time": f"{1925 + k}-01-01T12:00:00"}
             for k in range(cohort.visits_of(number))
         ]
-        write_tsv(out / subject / f"{subject}_sessions.tsv", ("session_id", "acq_time"), rows)
+        write_tsv(out / subject / f"{subject}_sessions.tsv", tuple(rows[0]), rows)
     return previews
 
 
@@ -337,35 +308,26 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
         rng = np.random.default_rng((cohort.seed, number, 1))  # independent of the diagnosis
         age = int(np.clip(rng.normal(40, 11), 18, 75))
         sex = str(rng.choice(("F", "M"), p=(0.7, 0.3)))
-        rows.append({"participant_id": _subject(cohort, number), "diagnosis": diagnosis,
-                     "age": age, "sex": sex})  # fmt: skip
-    write_tsv(out / "participants.tsv", ("participant_id", "diagnosis", "age", "sex"), rows)
-    write_json(
-        out / "participants.json",
-        {
-            "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
-            "age": {
-                "Description": "Invented age, independent of the diagnosis",
-                "Units": "year",
-            },
-            "sex": {
-                "Description": "Invented sex, independent of the diagnosis",
-                "Levels": {"F": "female", "M": "male"},
-            },
-        },
-    )
+        subject = _subject(cohort, number)
+        rows.append({"participant_id": subject, "diagnosis": diagnosis, "age": age, "sex": sex})
+    write_tsv(out / "participants.tsv", tuple(rows[0]), rows)
+    invented = "Invented, independent of the diagnosis"
+    about = {
+        "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
+        "age": {"Description": invented, "Units": "year"},
+        "sex": {"Description": invented, "Levels": {"F": "female", "M": "male"}},
+    }
+    write_json(out / "participants.json", about)
 
 
 def _description(kind: str) -> dict[str, Any]:
-    title = "Simulated T2-FLAIR" if kind == "raw" else "Truth of simulated T2-FLAIR"
+    raw = kind == "raw"
     content: dict[str, Any] = {
-        "Name": title,
+        "Name": "Simulated T2-FLAIR" if raw else "Truth of simulated T2-FLAIR",
         "BIDSVersion": "1.10.0",
         "DatasetType": kind,
         "License": "CC0",
         "Authors": ["The msnmo developers"],
         "GeneratedBy": [{"Name": "msnmo-simulate", "Version": get_version()}],
     }
-    if kind == "derivative":
-        content["DatasetLinks"] = {"raw": "../.."}
-    return content
+    return content if raw else content | {"DatasetLinks": {"raw": "../.."}}

@@ -1,16 +1,22 @@
-"""Random affine and nonlinear deformation of a head, and its ageing."""
+"""Smooth random fields; with them the deformation of a head, affine and nonlinear; its ageing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.random_fields import resize_linear, resize_nearest, smooth_noise
 
+#: How far a head may be turned about each axis (degrees), scaled (relative) and sheared; share of
+#: the heads that are mirrored.
+ROTATION, SCALING, SHEAR, MIRRORED = 8.0, 0.12, 0.03, 0.5
+#: Nonlinear displacement at its control points (mm, s.d.), and their distance (mm).
+DISPLACEMENT, CONTROL_POINTS = 3.0, 28.0
+#: How far the walls of the lateral ventricles may move out, and the brain's surface recede (mm).
+VENTRICLES, ATROPHY = 3.0, 2.0
 _COARSE = 4.0  # mm: grid of the displacement before it is interpolated
 _FADING = 12.0  # mm: over which the moves of ventricles and surface fade in the brain,
 _FADING_OUTSIDE = 3.0  # and outside of it, so that the skull stays
@@ -18,61 +24,71 @@ _WIDER = (0.5, 4.0)  # by how much atrophy of age widens the lateral ventricles 
 _SEPTUM = 4.0  # mm from the median plane: what parts the ventricles stays
 
 
-@dataclass(frozen=True)
-class DeformationRange:
-    """How far a head may be deformed.
+def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize the last three axes, of three or four: trilinear, voxel faces aligned, float32."""
+    fields = np.asarray(volume, dtype=np.float32).reshape((-1, *volume.shape[-3:]))
+    resized = np.empty((len(fields), *shape), np.float32)
+    for field, out in zip(fields, resized, strict=True):
+        _resize_linear(field, out)
+    return resized.reshape((*volume.shape[:-3], *shape))
 
-    Parameters
-    ----------
-    rotation : float
-        Largest rotation about each axis (degrees).
-    scaling : float
-        Largest relative change of each axis.
-    shear : float
-        Largest shear.
-    displacement : float
-        Standard deviation of the nonlinear displacement (mm) at its control points.
-    spacing : float
-        Distance of the control points (mm).
-    flip : bool
-        Mirror left and right in half of the samples.
-    ventricles : float
-        How far the walls of the lateral ventricles may move out (mm).
-    atrophy : float
-        How far the brain's surface may recede (mm).
+
+def resize_nearest(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize a volume to a shape, voxel faces aligned, by the nearest neighbour of each centre."""
+    index = [
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(volume.shape, shape, strict=True)
+    ]
+    return volume[np.ix_(*index)]
+
+
+def smooth_noise(
+    shape: tuple[int, ...], scale: float, rng: np.random.Generator, *, channels: int = 0
+) -> np.ndarray:
+    """Draw a smooth Gaussian random field with unit variance at its control points.
+
+    `scale` is their distance (voxels): the larger, the smoother. Several independent fields
+    (`channels`) lie along a first axis; 0 gives one without that axis.
     """
-
-    rotation: float = 8.0
-    scaling: float = 0.12
-    shear: float = 0.03
-    displacement: float = 3.0
-    spacing: float = 28.0
-    flip: bool = True
-    ventricles: float = 3.0
-    atrophy: float = 2.0
+    coarse = tuple(max(2, round(n / scale) + 1) for n in shape)
+    size = (channels, *coarse) if channels else coarse
+    return resize_linear(rng.standard_normal(size, dtype=np.float32), shape)
 
 
-def _random_matrix(limits: DeformationRange, rng: np.random.Generator) -> np.ndarray:
-    angles = np.deg2rad(rng.uniform(-limits.rotation, limits.rotation, 3))
-    matrix = np.diag(1 + rng.uniform(-limits.scaling, limits.scaling, 3))
+def _resize_linear(field: np.ndarray, out: np.ndarray) -> None:
+    """Resize one volume axis by axis; the planes of the first axis, the largest part, come last."""
+    for axis in (2, 1):
+        lower, upper, share = _neighbours(field.shape[axis], out.shape[axis])
+        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
+        below = np.take(field, lower, axis)
+        field = below + share * (np.take(field, upper, axis) - below)
+    for plane, low, high, part in zip(out, *_neighbours(len(field), len(out)), strict=True):
+        np.subtract(field[high], field[low], out=plane)
+        plane *= part
+        plane += field[low]
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels below and above each new voxel's centre, and how far it lies from the lower one."""
+    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    lower = np.minimum(place.astype(int), old - 1)
+    return lower, np.minimum(lower + 1, old - 1), (place - lower).astype(np.float32)
+
+
+def _random_matrix(rng: np.random.Generator) -> np.ndarray:
+    angles = np.deg2rad(rng.uniform(-ROTATION, ROTATION, 3))
+    matrix = np.diag(1 + rng.uniform(-SCALING, SCALING, 3))
     for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
-        turn = np.eye(3)
-        turn[[i, i, j, j], [i, j, i, j]] = (
-            np.cos(angle),
-            -np.sin(angle),
-            np.sin(angle),
-            np.cos(angle),
-        )
+        turn, cos, sin = np.eye(3), np.cos(angle), np.sin(angle)
+        turn[[i, i, j, j], [i, j, i, j]] = cos, -sin, sin, cos
         matrix = turn @ matrix
-    shear = np.eye(3) + np.triu(rng.uniform(-limits.shear, limits.shear, (3, 3)), 1)
-    if limits.flip and rng.random() < 0.5:
+    shear = np.eye(3) + np.triu(rng.uniform(-SHEAR, SHEAR, (3, 3)), 1)
+    if rng.random() < MIRRORED:
         shear = shear @ np.diag([-1.0, 1.0, 1.0])
     return matrix @ shear
 
 
-def _tissue_loss(
-    head: Head, limits: DeformationRange, rng: np.random.Generator, shape: tuple[int, ...]
-) -> np.ndarray:
+def _tissue_loss(head: Head, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Displacement of the ventricles' walls and of the surface, (3, *shape), in voxels of `head`.
 
     It points to where the moved head takes its tissue from and fades with the distance.
@@ -80,8 +96,8 @@ def _tissue_loss(
     step = [head.spacing * old / new for old, new in zip(head.tissue.shape, shape, strict=True)]
     total = np.zeros((3, *shape), np.float32)
     moves = (
-        (head.to_lateral, -rng.uniform(0, limits.ventricles)),
-        (head.to_surface, rng.uniform(0, limits.atrophy)),
+        (head.to_lateral, -rng.uniform(0, VENTRICLES)),
+        (head.to_surface, rng.uniform(0, ATROPHY)),
     )
     outside = resize_nearest(head.to_surface, shape).astype(np.float32) * DISTANCE_STEP
     for distance, far in moves:
@@ -94,20 +110,19 @@ def _tissue_loss(
     return total / head.spacing
 
 
-def deform(head: Head, rng: np.random.Generator, limits: DeformationRange | None = None) -> Head:
+def deform(head: Head, rng: np.random.Generator) -> Head:
     """Deform a head: random affine map, smooth displacement, width of the ventricles, atrophy.
 
     The deformed head is on the same grid, nearest neighbour.
     """
-    limits = limits or DeformationRange()
     shape = head.tissue.shape
-    matrix = _random_matrix(limits, rng)
+    matrix = _random_matrix(rng)
     centre = (np.asarray(shape, dtype=np.float32) - 1) / 2
     spacing = head.spacing
     coarse = tuple(max(2, round(n * spacing / _COARSE)) for n in shape)
-    field = smooth_noise(coarse, limits.spacing / _COARSE, rng, channels=3)
-    field *= limits.displacement / spacing
-    field = resize_linear(field + _tissue_loss(head, limits, rng, coarse), shape)
+    field = smooth_noise(coarse, CONTROL_POINTS / _COARSE, rng, channels=3)
+    field *= DISPLACEMENT / spacing
+    field = resize_linear(field + _tissue_loss(head, rng, coarse), shape)
     index = torch.zeros(shape, dtype=torch.int64)
     axes = [torch.arange(n, dtype=torch.float32) - c for n, c in zip(shape, centre, strict=True)]
     for row in range(3):

@@ -120,23 +120,18 @@ _CORE = 0.4  # brightness of a lacune's fluid, relative to white matter
 def draw_load(
     rng: np.random.Generator, diagnosis: str = "MS", *, without: float | None = None
 ) -> float:
-    """Draw the total lesion volume of a scan.
+    """Draw the total lesion volume of a scan (ml).
+
+    MS: 0 in 3 of 100 people, else median 14, quartiles 1.8 and 28.5. NMOSD: a third is 0, the rest
+    about 1 ml. SVD: median 8, quartiles 4 and 16. HC: 0.
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Source of randomness.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
         Whose load. To train a classifier, draw the loads of all classes as for MS, so that the
         volume alone does not tell them apart.
     without : float, optional
         Share of the people without lesions; by default as published.
-
-    Returns
-    -------
-    float
-        ml. MS: 0 in 3 of 100 people, else median 14, quartiles 1.8 and 28.5. NMOSD: a third is 0,
-        the rest about 1 ml. SVD: median 8, quartiles 4 and 16. HC: 0.
     """
     if rng.random() < (_WITHOUT_LESIONS[diagnosis] if without is None else without):
         return 0.0
@@ -160,12 +155,8 @@ def place_lesions(
 
     Parameters
     ----------
-    head : Head
-        The head.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}
         Whose lesions; SVD is small-vessel disease of age.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes; without it ovoids are made.
     typicality : float, optional
         Share of the load that follows the disease's own pattern, 0 to 1. The rest follows what is
         published of the other's in this disease: MS borrows punctate and fluffy lesions of the
@@ -213,12 +204,8 @@ def follow_up(
         for _ in range(rng.poisson(_NEW_LESIONS[diagnosis])):
             volume = float(np.clip(rng.lognormal(3.9, 0.9), 14, 1500))
             places, shares = _NEW_PLACES[diagnosis]
-            stamper.lesion(
-                str(rng.choice(places, p=shares)),
-                volume,
-                soft=rng.uniform(0.5, 1.0),
-                gather=diagnosis == "MS",
-            )
+            place, soft = str(rng.choice(places, p=shares)), rng.uniform(0.5, 1.0)
+            stamper.lesion(place, volume, soft=soft, gather=diagnosis == "MS")
     return stamper.result()
 
 
@@ -333,14 +320,9 @@ def _fill_small_vessels(stamper: Stamper, target: float) -> None:
     rng, before = stamper.rng, stamper.filled
     band = target * rng.uniform(*_BAND_SHARE)
     inside = stamper.places.white & ~stamper.places.near_midline
-    stamper.shell(
-        stamper.head.to_lateral,
-        rng.uniform(2.0, 5.0),
-        band,
-        "vascular_band",
-        inside=inside,
-        rough=_ROUGH,
-    )
+    thickness = rng.uniform(2.0, 5.0)
+    lateral = stamper.head.to_lateral
+    stamper.shell(lateral, thickness, band, "vascular_band", inside=inside, rough=_ROUGH)
     _small_places(stamper, target)
     left = before + target - stamper.filled
     confluent = left > 2000 and rng.random() < 0.7

@@ -19,12 +19,8 @@ _CALLOSUM = 8.0  # mm from the median plane: where it crosses
 class Places:
     """The places of a head by name, such as ``"periventricular"`` or ``"area_postrema"``.
 
-    Attributes
-    ----------
-    white : ndarray, (X, Y, Z), bool
-        White matter but the septum.
-    tissue_share : ndarray, (X, Y, Z), float32
-        How much of a lesion's contrast a voxel can take, 0 to 1.
+    `white`, (X, Y, Z) bool, is white matter but the septum, `tissue_share` how much of a lesion's
+    contrast a voxel can take, 0 to 1.
     """
 
     def __init__(self, head: Head) -> None:
@@ -42,13 +38,8 @@ class Places:
 
         With `gather`, lesions gather where those of MS do, as far as the head knows that. If not,
         deep ones grow rarer with the distance to the lateral ventricles, others are anywhere alike.
-
-        Returns
-        -------
-        voxels : ndarray of int, (n,)
-            Flat indices.
-        weights : ndarray of float, (n,)
-            Sums of the probabilities up to each, 1 at the end.
+        The results are flat indices, (n,), and the sums of the probabilities up to each, 1 at the
+        end.
         """
         if (place, gather) not in self._candidates:
             found = np.flatnonzero(self._mask(place))

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from msnmo_bids.preprocessing.cube import CubeTransform, array_to_cube, labels_to_cube
-from msnmo_bids.simulation.acquisition import (
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.assets import ShapeLibrary
+from msnmo_bids.simulation.deformation import aged, deform, resize_nearest, smooth_noise
+from msnmo_bids.simulation.imaging import (
     Protocol,
     bias_field,
     degrade,
+    flair,
     random_protocol,
     sample_grid,
 )
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
-from msnmo_bids.simulation.assets import ShapeLibrary
-from msnmo_bids.simulation.contrast import flair
-from msnmo_bids.simulation.deformation import DeformationRange, aged, deform
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
-from msnmo_bids.simulation.random_fields import resize_nearest, smooth_noise
 from msnmo_bids.simulation.stamping import RIM, LesionMap
 
 #: What a lesion must add to the image for a rater to see it, relative to white matter.
@@ -33,30 +33,20 @@ _BIAS_CORRECTED = (0.3, 1.0)
 
 @dataclass(frozen=True)
 class SimulatedScan:
-    """An acquired scan and its truth, RAS order.
+    """An acquired scan and its truth: arrays (X, Y, Z), RAS order; `affine` is index to RAS mm.
 
     Parameters
     ----------
-    image : ndarray, (X, Y, Z), float32
-        FLAIR with skull, relative to white matter.
-    bias : ndarray, (X, Y, Z), float32
-        The bias field in it, a factor.
-    contrast : ndarray, (X, Y, Z), float32
+    image, bias : ndarray of float32
+        FLAIR with skull, relative to white matter; the bias field in it, a factor.
+    contrast : ndarray of float32
         What the lesions add to the image before noise and artefacts, bias field included.
-    lesion_mask : ndarray, (X, Y, Z), uint8
+    lesion_mask : ndarray of uint8
         True lesions on the same grid, as far as they can be seen.
-    brain_distance : ndarray, (X, Y, Z), float32
+    brain_distance : ndarray of float32
         Distance to the brain's surface, positive outside (mm).
-    affine : ndarray, (4, 4)
-        Index to RAS mm.
-    diagnosis : str
-        ``"MS"``, ``"NMOSD"`` or ``"HC"``.
-    protocol : Protocol
-        How it was acquired.
-    lesions : LesionMap
-        What was placed, on the grid of `head`.
-    head : Head
-        The deformed head.
+    lesions, head : LesionMap, Head
+        What was placed, and the deformed head, on whose grid it is.
     load : float
         Total lesion volume that was asked for (ml).
     """
@@ -108,23 +98,11 @@ class SimulatedScan:
 
 
 def simulate_scan(
-    head: Head,
-    rng: np.random.Generator,
-    *,
-    diagnosis: str = "MS",
-    load: float | None = None,
-    protocol: Protocol | None = None,
-    shapes: ShapeLibrary | None = None,
-    limits: DeformationRange | None = None,
+    head: Head, rng: np.random.Generator, *, protocol: Protocol | None = None, **how: Any
 ) -> SimulatedScan:
-    """Simulate one scan, the only visit of `simulate_visits`."""
+    """Simulate one scan, the only visit of `simulate_visits`, whose further options it takes."""
     protocols = None if protocol is None else (protocol,)
-    return next(
-        simulate_visits(
-            head, rng, diagnosis=diagnosis, load=load, protocols=protocols, shapes=shapes,
-            limits=limits,
-        )
-    )  # fmt: skip
+    return next(simulate_visits(head, rng, protocols=protocols, **how))
 
 
 def simulate_visits(
@@ -136,17 +114,12 @@ def simulate_visits(
     load: float | None = None,
     protocols: Sequence[Protocol] | None = None,
     shapes: ShapeLibrary | None = None,
-    limits: DeformationRange | None = None,
     typicality: float = 1.0,
 ) -> Iterator[SimulatedScan]:
-    """Simulate the visits of one person: the same head and contrast, lesions that change.
+    """Simulate the visits of one person in an undeformed head: lesions change, contrast does not.
 
     Parameters
     ----------
-    head : Head
-        Undeformed anatomy.
-    rng : numpy.random.Generator
-        Source of randomness; the same state gives the same scans.
     sessions : int, optional
         Number of visits.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
@@ -155,10 +128,6 @@ def simulate_visits(
         Total lesion volume at the first visit (ml); drawn from the prior by default.
     protocols : sequence of Protocol, optional
         Of each visit, taken in turn; drawn by default, independently of the diagnosis.
-    shapes : ShapeLibrary, optional
-        Real lesion shapes.
-    limits : DeformationRange, optional
-        Range of the deformation.
     typicality : float, optional
         Share of the load that follows the disease's own pattern.
     """
@@ -167,7 +136,7 @@ def simulate_visits(
         for k in range(sessions)
     ]
     load = draw_load(rng) if load is None else load
-    moved = deform(head, rng, limits)
+    moved = deform(head, rng)
     # Drawn before the lesions, so that scans with other lesions differ in nothing else.
     contrast, acquisition = (int(rng.integers(2**63)) for _ in range(2))
     if diagnosis == "SVD":
@@ -248,16 +217,9 @@ def prepared_scan(
 ) -> tuple[np.ndarray, np.ndarray, CubeTransform]:
     """Prepare a simulated scan as the app prepares a real one, for a cube of a shape.
 
-    From `rng` come errors of skull stripping, what is left of the bias field, and the margin.
-
-    Returns
-    -------
-    image : ndarray, ``shape``, float32
-        z-scores, background 0.
-    brain : ndarray, (X, Y, Z), bool
-        Brain mask with errors, on the scan's grid.
-    transform : CubeTransform
-        Where the cube lies on the scan's grid.
+    From `rng` come errors of skull stripping, what is left of the bias field, and the margin. The
+    results are the cube (float32 z-scores, background 0), the brain mask with errors on the scan's
+    grid, (X, Y, Z) bool, and where the cube lies on that grid.
     """
     mask = imperfect_brain_mask(scan, rng)
     margin = float(rng.uniform(3.0, 8.0))
@@ -269,14 +231,6 @@ def prepared_scan(
 def training_cube(
     scan: SimulatedScan, rng: np.random.Generator, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepare a simulated scan for a training, as `prepared_scan`.
-
-    Returns
-    -------
-    image : ndarray, ``shape``, float32
-        z-scores, background 0.
-    lesions : ndarray, ``shape``, uint8
-        Lesion mask, nearest neighbour.
-    """
+    """Prepare a scan as `prepared_scan`: image and lesion mask (uint8, nearest) on the cube."""
     cube, mask, transform = prepared_scan(scan, rng, shape)
     return cube, labels_to_cube(scan.lesion_mask * mask, transform)

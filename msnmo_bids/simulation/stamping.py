@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, enlarged
 from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
+from msnmo_bids.simulation.deformation import smooth_noise
 from msnmo_bids.simulation.places import Places
-from msnmo_bids.simulation.random_fields import smooth_noise
 
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
 #: scans the outermost voxels have two thirds of it, and the next ones outside a quarter.
@@ -35,18 +35,11 @@ _REACH = 14  # voxels that a lesion along the cortex may extend from its centre
 class LesionRecord:
     """One simulated lesion.
 
-    Parameters
-    ----------
-    kind : str
-        What it is and where it was put: ``"periventricular"``, ``"ependymal"``, ...
-    place : tuple of float
-        Centre of its box (RAS mm).
-    volume : float
-        Volume before lesions merge (mm³); 0 when it has vanished.
-    label : int
-        Its number in `LesionMap.labels`, the same at all visits.
-    change : {"new", "stable", "enlarging", "shrinking", "vanished"} or None
-        Since the visit before (vanished: then or earlier); None at the first visit.
+    `kind` says what it is and where it was put (``"periventricular"``, ``"ependymal"``, ...),
+    `place` is the centre of its box (RAS mm), `volume` that before lesions merge (mm³; 0 when it
+    has vanished), `label` its number in `LesionMap.labels` at all visits. `change` since the visit
+    before is ``"new"``, ``"stable"``, ``"enlarging"``, ``"shrinking"``, ``"vanished"`` (then or
+    earlier), or None at the first visit.
     """
 
     kind: str
@@ -60,18 +53,9 @@ class LesionRecord:
 class Stamp:
     """What a lesion was made of, so that it can be rendered again, grown or shrunk.
 
-    Parameters
-    ----------
-    shape : ndarray, (x, y, z), float32
-        Share of each voxel that is lesion, before it is blurred.
-    box : tuple of slice
-        Where the shape lies on the grid of the head.
-    soft : float
-        Blur of its border (mm, s.d.).
-    level : float
-        Brightness relative to white matter.
-    hole : float
-        How much darker its core is.
+    `shape`, (x, y, z) float32, is the share of each voxel that is lesion, before it is blurred, and
+    `box` where it lies on the grid of the head; `soft` is the blur of its border (mm, s.d.),
+    `level` its brightness relative to white matter, `hole` how much darker its core is.
     """
 
     shape: np.ndarray
@@ -83,20 +67,12 @@ class Stamp:
 
 @dataclass
 class LesionMap:
-    """Lesions on the grid of a head.
+    """Lesions on the grid of a head, (X, Y, Z).
 
-    Parameters
-    ----------
-    profile : ndarray, (X, Y, Z), float32
-        Share of the full contrast, 0 to 1.
-    brightness : ndarray, (X, Y, Z), float32
-        Intensity of the lesion tissue relative to white matter.
-    labels : ndarray, (X, Y, Z), uint16
-        Number of the lesion that is strongest at a voxel, 0 outside of the mask.
-    records : list of LesionRecord
-        The lesions.
-    stamps : dict of int to Stamp
-        What the lesions of the next visit are made from, by label.
+    `profile` is the share of the full contrast, 0 to 1, `brightness` the intensity of the lesion
+    tissue relative to white matter (both float32), `labels` (uint16) the number of the lesion that
+    is strongest at a voxel, 0 outside of the mask. `stamps` are what the lesions of the next visit
+    are made from, by label.
     """
 
     profile: np.ndarray
@@ -181,7 +157,7 @@ class Stamper:
     def add(self, local: np.ndarray, box: tuple[slice, ...], kind: str, *, soft: float) -> None:
         """Blend a shape, 0 to 1 on a box of the grid, into the lesion map."""
         profile = self._profile(local, box, soft)
-        volume = self.voxel * float((profile >= RIM).sum())
+        volume = self._volume(profile)
         if volume == 0:
             return
         level = self.base + self.rng.normal(0, 0.07) + 0.03 * np.log10(volume / 100)
@@ -198,20 +174,21 @@ class Stamper:
         if change in ("enlarging", "shrinking"):
             stamp = _resized(stamp, change, self.rng, self.profile.shape, self.spacing)
         profile = self._profile(stamp.shape, stamp.box, stamp.soft)
-        volume = self.voxel * float((profile >= RIM).sum())
+        volume = self._volume(profile)
         if change == "vanished" or volume == 0:
             self.records.append(replace(record, volume=0.0, change="vanished"))
             return
         record = replace(record, place=self._place(stamp.box), volume=volume, change=change)
         self._blend(profile, stamp, record)
 
+    def _volume(self, profile: np.ndarray) -> float:
+        """Volume of a lesion to its rim (mm³)."""
+        return self.voxel * float((profile >= RIM).sum())
+
     def _profile(self, local: np.ndarray, box: tuple[slice, ...], soft: float) -> np.ndarray:
         """Share of the full contrast that a shape gives the voxels of its box."""
-        profile = (
-            ndimage.gaussian_filter(local, _EDGE_BLUR * soft / self.spacing)
-            * self.places.tissue_share[box]
-        )
-        return np.minimum(profile * _EDGE_GAIN, 1.0)
+        blurred = ndimage.gaussian_filter(local, _EDGE_BLUR * soft / self.spacing)
+        return np.minimum(blurred * self.places.tissue_share[box] * _EDGE_GAIN, 1.0)
 
     def _blend(self, profile: np.ndarray, stamp: Stamp, record: LesionRecord) -> None:
         """Put a lesion where it is stronger than what is there."""
@@ -280,12 +257,10 @@ class Stamper:
     @staticmethod
     def _gradient(distance: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """Direction in which a distance grows, of length 1 (or 0)."""
-        index = np.round(centre).astype(int)
+        index, last = np.round(centre).astype(int), np.array(distance.shape) - 1
         slope = np.zeros(3)
-        for axis in range(3):
-            low, high = index.copy(), index.copy()
-            low[axis] = max(0, index[axis] - 3)
-            high[axis] = min(distance.shape[axis] - 1, index[axis] + 3)
+        for axis, step in enumerate(3 * np.eye(3, dtype=int)):
+            low, high = np.maximum(index - step, 0), np.minimum(index + step, last)
             slope[axis] = float(distance[tuple(high)]) - float(distance[tuple(low)])
         length = np.linalg.norm(slope)
         return slope / length if length else slope
@@ -295,12 +270,8 @@ class Stamper:
         place = self.centre("juxtacortical", gather)
         if place is None:
             return False
-        shape: tuple[int, ...] = self.profile.shape
         centre = [int(c) for c in place]
-        box = tuple(
-            slice(max(0, middle - _REACH), min(size, middle + _REACH + 1))
-            for middle, size in zip(centre, shape, strict=True)
-        )
+        box = enlarged([slice(c, c + 1) for c in centre], _REACH, self.profile.shape)
         thickness = self.rng.uniform(1.5, 3.0) / DISTANCE_STEP
         index = np.argwhere(self.places.white[box] & (self.head.to_cortex[box] <= thickness))
         if not len(index):
@@ -342,10 +313,7 @@ class Stamper:
         found = ndimage.find_objects(band.astype(np.uint8))
         if not found:
             return
-        box = tuple(
-            slice(max(0, s.start - 3), min(n, s.stop + 3))
-            for s, n in zip(found[0], band.shape, strict=True)
-        )
+        box = enlarged(found[0], 3, band.shape)
         self.add(band[box].astype(np.float32), box, kind, soft=0.8)
 
 
@@ -358,10 +326,7 @@ def _resized(
 ) -> Stamp:
     """Grow or shrink a lesion at its border."""
     margin = 3 if change == "enlarging" else 0
-    box = tuple(
-        slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(stamp.box, shape, strict=True)
-    )
+    box = enlarged(stamp.box, margin, shape)
     padding = [(s.start - b.start, b.stop - s.stop) for s, b in zip(stamp.box, box, strict=True)]
     lesion = np.pad(stamp.shape, padding) > _OUTLINE
     if change == "enlarging":

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.regions import (
-    CORTEX,
-    DEEP,
-    FOURTH_VENTRICLE,
-    VENTRICLE,
-    assign_regions,
-)
+from msnmo_bids.lesions.regions import CORTEX, DEEP, FOURTH_VENTRICLE, VENTRICLE, assign_regions
 from msnmo_bids.lesions.regions import INFRATENTORIAL as BELOW_TENTORIUM
 from msnmo_bids.simulation.anatomy import BRAIN, INFRATENTORIAL, Tissue
 from msnmo_bids.simulation.sample import SimulatedScan
@@ -64,22 +58,13 @@ def lesion_table(scan: SimulatedScan, affine: np.ndarray | None = None) -> list[
     numbers = labels[tuple(index.T)]
     rows = []
     for record in sorted(scan.lesions.records, key=lambda record: record.label):
-        row = {
-            "index": record.label,
-            "name": f"lesion {record.label}",
-            "kind": record.kind,
-            "change": record.change,
-        }
+        row: dict[str, Any] = {"index": record.label, "name": f"lesion {record.label}"}
+        row |= {"kind": record.kind, "change": record.change}
         own = index[numbers == record.label]
         if own.size:
-            x, y, z = (float(v) for v in affine[:3, :3] @ own.mean(axis=0) + affine[:3, 3])
-            row |= {
-                "region": regions[record.label],
-                "x_mm": round(x, 2),
-                "y_mm": round(y, 2),
-                "z_mm": round(z, 2),
-                "volume_mm3": round(len(own) * voxel, 2),
-            }
+            centre = (affine[:3, :3] @ own.mean(axis=0) + affine[:3, 3]).tolist()
+            row |= dict(zip(("x_mm", "y_mm", "z_mm"), (round(v, 2) for v in centre), strict=True))
+            row |= {"region": regions[record.label], "volume_mm3": round(len(own) * voxel, 2)}
             rows.append(row)
         elif record.change == "vanished":
             rows.append(row | {"volume_mm3": 0.0})

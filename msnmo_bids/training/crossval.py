@@ -8,36 +8,43 @@ its checkpoint. So a cluster can run all folds side by side, into one folder.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from msnmo_bids.bids.dataset import atomic_path, write_tsv
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS
-from msnmo_bids.lesions.threshold import LesionCriteria
+from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS, scan_columns
+from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
+from msnmo_bids.evaluation.rule import rule_diagnosis
+from msnmo_bids.labelled.samples import NativeGrid, Sample
+from msnmo_bids.labelled.scans import who
+from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
+from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
+from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
-from msnmo_bids.training.folds import Folds, participants_of, split_validation
+from msnmo_bids.training.folds import Folds, split_validation
 from msnmo_bids.training.outputs import CHECKPOINT
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
-from msnmo_bids.training.scoring import (
-    choose_examples,
-    evaluate_scan,
-    rule_row,
-    write_example,
-    write_rows,
-)
+from msnmo_bids.training.steps import forward
 
 logger = logging.getLogger(__name__)
 
-_Scan = TypeVar("_Scan", bound=PreparedScan)
+#: Volumes of so many test scans are kept for the figures.
+EXAMPLES = 4
+#: What a scan must have to train a task.
+_LABELS = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
 
 
 @dataclass(frozen=True)
@@ -48,18 +55,12 @@ class Experiment:
     ----------
     scans, folds, classes
         All scans, which of them is tested in which fold, and the names of the classes.
-    config, device, simulation
-        How and where to train; simulated brains beside the real ones.
     out : Path
         Folder of the cross-validation.
     width : float
         Factor of the networks' channels.
     validation_share : float
         Share of the training participants that choose the best weights; 0: none.
-    criteria : LesionCriteria
-        What counts as a lesion.
-    network, loss : mapping
-        Settings of the joint model and of the losses that differ from the paper's.
     """
 
     scans: Sequence[PreparedScan]
@@ -72,25 +73,14 @@ class Experiment:
     simulation: Simulation | None = None
     device: str = "cpu"
     criteria: LesionCriteria = field(default_factory=LesionCriteria)
-    network: Mapping[str, object] = field(default_factory=dict)
-    loss: Mapping[str, object] = field(default_factory=dict)
 
     def folder(self, model: str, fold: int) -> Path:
         """Return the folder of a fold of a network."""
         return self.out / "models" / model / f"fold-{fold}"
 
-    def entry(self, model: str) -> registry.Entry:
-        """Return a network with the settings of this experiment."""
-        return registry.entry(model).adapted(self.network, self.loss)
 
-
-def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
-    """Train and test one network of the registry on one fold, counted from 1.
-
-    Returns
-    -------
-    bool
-        False when the fold was complete already.
+def run_fold(experiment: Experiment, model: str, fold: int) -> None:
+    """Train and test one network of the registry on one fold, from 1, unless it is complete.
 
     Raises
     ------
@@ -100,15 +90,16 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     folder = experiment.folder(model, fold)
     if (folder / SCANS).is_file():
         logger.info("%s, fold %d: complete already", model, fold)
-        return False
-    entry = experiment.entry(model)
+        return
+    entry = registry.entry(model)
     training, test = experiment.folds.split(experiment.scans, fold)
-    training, validation = divide(
+    training, validation = split_validation(
         usable(training, entry.tasks), experiment.validation_share, seed=fold
     )
     if not training:
+        needs = " or a ".join(_LABELS[task] for task in entry.tasks)
         raise UsageError(
-            f"{model}, fold {fold}: no training scan has a {' or a '.join(_needs(entry.tasks))}",
+            f"{model}, fold {fold}: no training scan has a {needs}",
             remedy="Use fewer folds, or leave this network out (--models)",
         )
     logger.info(
@@ -139,7 +130,6 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> bool:
     )
     _test(experiment, network, model, fold, test)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
-    return True
 
 
 def _test(
@@ -174,7 +164,7 @@ def _test(
     write_rows(rows, folder, fold, experiment.classes)
 
 
-def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:
+def usable(scans: Sequence[PreparedScan], tasks: Sequence[str]) -> list[PreparedScan]:
     """Return the scans that have a label which one of the tasks needs."""
     return [
         scan
@@ -184,32 +174,10 @@ def usable(scans: Sequence[_Scan], tasks: Sequence[str]) -> list[_Scan]:
     ]
 
 
-def _needs(tasks: Sequence[str]) -> list[str]:
-    labels = {SEGMENTATION: "lesion mask", CLASSIFICATION: "diagnosis"}
-    return [labels[task] for task in tasks]
-
-
-def divide(
-    scans: Sequence[PreparedScan], share: float, *, seed: int
-) -> tuple[list[PreparedScan], list[PreparedScan]]:
-    """Set a share of the people (0: none) aside, whose scans choose the best weights.
-
-    Each fold has a seed of its own. Returns the scans to train on, and those to validate by.
-    """
-    if not share or not scans:
-        return list(scans), []
-    people = participants_of([scan.labelled for scan in scans])
-    training, validation = split_validation(scans, people, share, seed)
-    return list(training), list(validation)
-
-
 def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int]) -> list[str]:
     """Run folds of several networks one after the other; one that fails does not stop the others.
 
-    Returns
-    -------
-    list of str
-        What failed and why, one line each.
+    What failed and why is returned, one line each.
 
     Raises
     ------
@@ -227,3 +195,151 @@ def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int
                 logger.error("%s, fold %d: %s", model, fold, error)
                 failures.append(f"{model}, fold {fold}: {error}")
     return failures
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What a network says of one scan, beside the truth.
+
+    Parameters
+    ----------
+    row : dict
+        Of a fold's ``scans.tsv``; None where there is no value.
+    labels : ndarray of int32, (X, Y, Z), or None
+        Lesions that were found, numbered, on the scan's own grid (RAS order).
+    volumes : dict of str to ndarray
+        On the cube, for the figures: ``image``, ``zooms`` and, where there are any, ``truth``,
+        ``prediction`` and ``cams``; empty unless they were asked for.
+    """
+
+    scan: PreparedScan
+    row: dict[str, Any]
+    grid: NativeGrid
+    labels: np.ndarray | None
+    volumes: dict[str, np.ndarray]
+
+
+def evaluate_scan(
+    network: nn.Module,
+    scan: PreparedScan,
+    classes: Sequence[str],
+    criteria: LesionCriteria,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    with_volumes: bool = False,
+) -> ScanResult:
+    """Apply a network to a scan and compare what it says with the truth, on the scan's own grid.
+
+    Parameters
+    ----------
+    network : Module
+        ``forward(image, tasks=None) -> JointOutput``; on `device`, in evaluation mode.
+    classes : sequence of str
+        Names of the classes, in the network's order.
+    with_volumes : bool, optional
+        Keep the volumes for the figures.
+
+    Raises
+    ------
+    MsnmoError
+        If a file of the scan is missing or damaged.
+    """
+    sample, grid = scan.load(classes), scan.grid()
+    image = torch.from_numpy(sample.image.astype(np.float32))[None, None].to(device)
+    with torch.inference_mode():
+        output = forward(network, image, None, precision)
+    row = identity(scan)
+    if output.class_logits is not None and sample.diagnosis is not None:
+        probabilities = output.class_logits[0].double().softmax(0).tolist()
+        row |= dict(zip(probability_columns(classes), probabilities, strict=True))
+    labels = None
+    if output.lesion_probability is not None:
+        probability = output.lesion_probability[0, 0].cpu().numpy()
+        labels = find_lesions(grid.to_native(probability), grid.voxel_volume, criteria).labels
+        if scan.labelled.mask is not None:
+            row |= compare_masks(scan.native_mask(), labels, grid.zooms)
+    volumes = _volumes(grid, sample, output, criteria.threshold) if with_volumes else {}
+    return ScanResult(scan, row, grid, labels, volumes)
+
+
+def identity(scan: PreparedScan) -> dict[str, Any]:
+    """Return the columns of ``scans.tsv`` that say which scan it is."""
+    known = scan.labelled
+    return {**who(known, known.scan.prefix), "site": known.site, "diagnosis": known.diagnosis}
+
+
+def _volumes(
+    grid: NativeGrid, sample: Sample, output: JointOutput, threshold: float
+) -> dict[str, np.ndarray]:
+    volumes = {"image": sample.image, "zooms": grid.transform.scale * np.asarray(grid.zooms)}
+    if sample.lesions is not None:
+        volumes["truth"] = sample.lesions
+    if output.lesion_probability is not None:
+        found = output.lesion_probability[0, 0] > threshold
+        volumes["prediction"] = found.cpu().numpy().astype(np.uint8)
+    if output.class_features is not None and output.class_weight is not None:
+        with torch.inference_mode():
+            cams = combined_cam(output.class_features, output.class_weight, sample.image.shape)
+        volumes["cams"] = cams[0].cpu().numpy().astype(np.float16)
+    return volumes
+
+
+def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
+    """Apply the radiologists' rule to the lesions that a network found: a row of ``scans.tsv``.
+
+    The rule's answer has the probability 1.
+
+    Raises
+    ------
+    ValueError
+        If the network did not look for lesions.
+    """
+    if tested.labels is None:
+        raise ValueError("the rule needs lesions")
+    row = identity(tested.scan)
+    if tested.scan.labelled.diagnosis is None:
+        return row
+    values = tested.scan.native_image().get_fdata(dtype=np.float32)
+    regions = locate_regions(values, tested.grid.brain, tested.grid.zooms)
+    answer = rule_diagnosis(tested.labels, *regions)
+    columns = zip(probability_columns(classes), classes, strict=True)
+    return row | {column: float(name == answer) for column, name in columns}
+
+
+def write_rows(
+    rows: Iterable[dict[str, Any]], folder: Path, fold: int, classes: Sequence[str]
+) -> None:
+    """Write the ``scans.tsv`` of a fold into its folder, which completes it."""
+    columns = scan_columns(classes)
+    write_tsv(folder / SCANS, columns, [{**row, "fold": fold} for row in rows])
+
+
+def choose_examples(test: Sequence[PreparedScan], classes: Sequence[str]) -> list[PreparedScan]:
+    """Choose a few test scans with lesions for the figures, the diagnoses in turn.
+
+    `test` is in the same order for every network; at most `EXAMPLES` are chosen.
+
+    Raises
+    ------
+    MsnmoError
+        If the file of a scan is missing or damaged.
+    """
+    turn: dict[str | None, int] = {}
+    order = []
+    for number, scan in enumerate(test):
+        if scan.labelled.mask is not None:
+            diagnosis = scan.labelled.diagnosis
+            turn[diagnosis] = turn.get(diagnosis, -1) + 1
+            order.append((turn[diagnosis], number))
+    with_lesions = (
+        test[number] for _, number in sorted(order) if np.any(test[number].load(classes).lesions)
+    )
+    return list(islice(with_lesions, EXAMPLES))
+
+
+def write_example(tested: ScanResult, folder: Path) -> None:
+    """Keep the volumes of a test scan for the figures, in ``examples`` of the fold's folder."""
+    target = folder / "examples" / f"{tested.scan.name.replace('/', '_')}.npz"
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **tested.volumes)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence, Sized
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.text import duration
-from msnmo_bids.training.batches import Batch, augment, collate, random_crop
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.outputs import (
     CHECKPOINT,
@@ -32,9 +32,17 @@ from msnmo_bids.training.outputs import (
     save_checkpoint,
 )
 from msnmo_bids.training.processes import Ranks, StopSignals, TrainingInterrupted
-from msnmo_bids.training.sources import SampleSource, Stream, generator
-from msnmo_bids.training.steps import Schedule, StepGradients
-from msnmo_bids.training.validation import Best, Validation
+from msnmo_bids.training.samples import (
+    Batch,
+    PreparedSamples,
+    SampleSource,
+    Stream,
+    augment,
+    collate,
+    generator,
+    random_crop,
+)
+from msnmo_bids.training.steps import Best, Schedule, StepGradients, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +61,12 @@ class Trainer:
     ----------
     network : Module
         ``forward(image, tasks=None) -> JointOutput``, with ``tasks``; trained in place.
-    loss : JointLoss
-        The losses.
-    config : TrainingConfig
-        How to train.
     source : SampleSource
         Where the samples come from; with a length, an epoch shows as many.
     out : Path
         Folder of ``checkpoint.pt``, ``curves.csv`` and ``curves.png``; made when missing.
-    validation : sequence of Sample, optional
+    validation : PreparedSamples or sequence of Sample, optional
         Scans of other people than those of `source`, to choose the best weights by.
-    ranks : Ranks, optional
-        The processes that train together, and the device of this one.
 
     Raises
     ------
@@ -80,17 +82,16 @@ class Trainer:
         source: SampleSource,
         out: Path,
         *,
-        validation: Sequence[Sample] = (),
+        validation: PreparedSamples | Sequence[Sample] = (),
         ranks: Ranks | None = None,
     ) -> None:
         self.config, self.source, self.out = config, source, out
         self.ranks = ranks = ranks or Ranks()
         _check(network, config, ranks, len(validation))
         self.network = network.to(ranks.device)
-        if config.channels_last:
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         ranks.copy_from_first(network)
-        self.parameters = trained_parameters(network, config.tasks, config.frozen)
+        self.parameters = trained_parameters(network, config.tasks)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -101,6 +102,11 @@ class Trainer:
         self.schedule = Schedule(config, self.steps, epoch)
         self.validation = Validation(validation, loss, config, ranks)
         self.best = Best(config.monitor, config.patience)
+        #: What keeps a ``state_dict`` in the checkpoint.
+        self._resumed: dict[str, Any] = {
+            "network": network, "optimizer": self.optimizer, "schedule": self.schedule,
+            "best": self.best, "scaler": self.gradients.scaler,
+        }  # fmt: skip
         self.curves = Curves(out)
         self.checkpoint = out / CHECKPOINT
         self._name = "/".join(out.parts[-2:])
@@ -108,7 +114,7 @@ class Trainer:
         self._identity = identity_of(
             network,
             training=config.identity(),
-            loss=loss.config.to_dict(),
+            loss=asdict(loss.config),
             steps=self.steps,
             steps_per_epoch=epoch,
             validation_scans=len(self.validation),
@@ -122,12 +128,9 @@ class Trainer:
         return self.step >= self.steps or self.best.exhausted
 
     def run(self) -> dict[str, Tensor]:
-        """Train to the end, from the checkpoint if there is one.
+        """Train to the end, from the checkpoint if there is one; return the weights to use.
 
-        Returns
-        -------
-        dict
-            The weights to use: the best ones of the validations, else the averaged ones.
+        They are the best ones of the validations, else the averaged ones.
 
         Raises
         ------
@@ -176,9 +179,8 @@ class Trainer:
         terms = self._update(batch, rate)
         self.step += 1
         weights = self.gradients.loss.config.term_weights
-        self.schedule.step_done(
-            self.step, {k: weights[k] * terms[k] for k in weights if k in terms}
-        )
+        weighted = {name: weights[name] * terms[name] for name in weights if name in terms}
+        self.schedule.step_done(self.step, weighted)
         row = {"step": self.step, "rate": rate, "data_seconds": drawn - started, **terms}
         if len(self.validation) and self._validation_due():
             measures = self.validation.measure(self.network, self.average)
@@ -200,7 +202,7 @@ class Trainer:
             if config.side:
                 sample = random_crop(sample, config.side, rng, on_lesion=config.lesion_crops)
             samples.append(sample)
-        return collate(samples, classify_without_lesions=config.classify_without_lesions)
+        return collate(samples)
 
     def _update(self, batch: Batch, rate: float) -> dict[str, float]:
         """Change the weights by one step of AdamW (without weight decay, the paper's Adam)."""
@@ -211,12 +213,9 @@ class Trainer:
         rng = generator(config.seed, Stream.NETWORK, self.step, self.ranks.rank)
         terms = self.gradients.compute(batch, seed=int(rng.integers(2**63)))
         if not math.isfinite(terms["total"]):
-            raise MsnmoError(
-                f"the loss is not finite at step {self.step}",
-                file=self.checkpoint,
-                remedy="Start again in another folder, with a lower learning rate or with "
-                "--precision fp32",
-            )
+            remedy = "Start again in another folder, with a lower learning rate or in fp32"
+            problem = f"the loss is not finite at step {self.step}"
+            raise MsnmoError(problem, file=self.checkpoint, remedy=remedy)
         if any(parameter.grad is not None for parameter in self.parameters):
             scaler.unscale_(self.optimizer)
             if config.clip_norm:
@@ -251,16 +250,8 @@ class Trainer:
     def _save(self, draw: bool) -> None:
         if not self.ranks.first:
             return
-        state = {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "best": self.best.state_dict(),
-            "scaler": self.gradients.scaler.state_dict(),
-            "part": self.gradients.part,
-        }
+        state = {name: one.state_dict() for name, one in self._resumed.items()}
+        state |= {"step": self.step, "average": self.average, "part": self.gradients.part}
         save_checkpoint(self.checkpoint, state, self._identity)
         if draw or time.monotonic() - self._drawn > _SECONDS_BETWEEN_FIGURES:
             self.curves.draw()
@@ -272,13 +263,10 @@ class Trainer:
         read = load_checkpoint(self.checkpoint, self._identity) if first else None
         state: dict[str, Any] | None = self.ranks.from_first(read)
         if state is not None:
-            self.network.load_state_dict(state["network"])
+            for name, one in self._resumed.items():
+                one.load_state_dict(state[name])
             for key, value in state["average"].items():
                 self.average[key].copy_(value)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.best.load_state_dict(state["best"])
-            self.gradients.scaler.load_state_dict(state["scaler"])
             self.gradients.part = state["part"]
             self.step = state["step"]
             logger.info("%s: going on after step %d of %d", self._name, self.step, self.steps)
@@ -286,35 +274,15 @@ class Trainer:
             self.curves.resume(self.step)
 
 
-def trained_parameters(
-    network: nn.Module, tasks: Sequence[str] = (), frozen: Sequence[str] = ()
-) -> list[nn.Parameter]:
-    """Return what is trained: all that the tasks need (default: all), less what is to stay.
+def trained_parameters(network: nn.Module, tasks: Sequence[str] = ()) -> list[nn.Parameter]:
+    """Return what is trained, all that the tasks need (default: all), and set ``requires_grad``.
 
-    ``requires_grad`` of the network's parameters is set. A segmentation alone leaves the classifier
-    as it is; `frozen` names parts by their dotted names: ``"sharing"``,
-    ``"classification.blocks.0"``.
-
-    Raises
-    ------
-    UsageError
-        If the network has no such part, or nothing is left to train.
+    A segmentation alone leaves the classifier as it is.
     """
-    prefixes = tuple(f"{part}." for part in frozen)
-    names = [name for name, _ in network.named_parameters()]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            parts = ", ".join(sorted({name.split(".")[0] for name in names}))
-            raise UsageError(
-                f"--frozen {prefix[:-1]}: this network has no such part", remedy=f"It has {parts}"
-            )
-    stays = prefixes + (_HEADS if tuple(tasks) == (SEGMENTATION,) else ())
+    stays = _HEADS if tuple(tasks) == (SEGMENTATION,) else ()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(stays))
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise UsageError("--frozen leaves nothing to train", remedy="Name fewer parts")
-    return parameters
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _check(network: Any, config: TrainingConfig, ranks: Ranks, validation_scans: int) -> None:
@@ -336,6 +304,5 @@ def _epoch_length(source: SampleSource, config: TrainingConfig, processes: int) 
         return math.ceil(scans / (config.samples_per_step * processes))
     if config.steps and config.schedule != "plateau":
         return config.steps
-    raise UsageError(
-        "the samples have no end that would make an epoch", remedy="Set --steps-per-epoch"
-    )
+    problem = "the samples have no end that would make an epoch"
+    raise UsageError(problem, remedy="Set --steps-per-epoch")

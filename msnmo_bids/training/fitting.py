@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 from torch import nn
 
 from msnmo_bids.errors import UsageError
@@ -20,13 +21,12 @@ from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
-from msnmo_bids.simulation.assets import SimulationAssets, load_assets
+from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, keep_freed_memory
-from msnmo_bids.training.sources import (
-    BrainPool,
+from msnmo_bids.training.samples import (
     EpochSource,
     MixedSource,
     PreparedSamples,
@@ -36,36 +36,16 @@ from msnmo_bids.training.sources import (
 from msnmo_bids.training.steps import forward
 from msnmo_bids.version import get_version
 
-_POOL_SIZE = 40
-
 #: Fewer scans than this, of a class, fit no temperature.
 LEAST_OF_A_CLASS = 5
 _TEMPERATURES = (0.2, 100.0)
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """Simulated brains beside the real ones.
-
-    Parameters
-    ----------
-    assets : SimulationAssets
-        Heads and lesion shapes.
-    share : float
-        Share of the samples that are simulated, 0 to 1 (1 excluded).
-    """
+class Simulation(NamedTuple):
+    """Simulated brains beside the real ones, in a share (below 1) of the samples."""
 
     assets: SimulationAssets
     share: float
-
-
-def load_simulation(
-    share: float, anatomy: Path | None, shapes: Path | None, cache: Path | None = None
-) -> Simulation | None:
-    """Read what simulated brains are made of, as `load_assets`; None when their share is 0."""
-    if not share:
-        return None
-    return Simulation(load_assets(anatomy, shapes, cache), share)
 
 
 def fit(
@@ -86,16 +66,12 @@ def fit(
     ----------
     network : Module
         Returned with the weights to use, in evaluation mode.
-    loss, config, ranks
-        Losses, how to train, and the processes that train together.
     training, validation : sequence of PreparedScan
         Of different people.
     out : Path
         Folder of checkpoint and curves.
     classes : sequence of str
         Names of the classes, in the network's order.
-    simulation : Simulation, optional
-        Simulated brains beside the real ones.
 
     Raises
     ------
@@ -132,15 +108,10 @@ def _source(
             f"simulated brains have MS or NMOSD, and the classes are {', '.join(classes)}",
             remedy="Leave --simulated-share out",
         )
-    side = samples[0].image.shape[0]
-    pool = BrainPool(
-        simulation.assets,
-        (side,) * 3,
-        size=_POOL_SIZE,
-        classes=tuple(classes),
-        nmosd_share=0.5,
+    shape = (samples[0].image.shape[0],) * 3
+    simulated = SimulatedSource(
+        simulation.assets, shape, classes=tuple(classes), seed=config.seed, rank=ranks.rank
     )
-    simulated = SimulatedSource(pool, seed=config.seed, rank=ranks.rank)
     return MixedSource(real, simulated, simulation.share)
 
 
@@ -155,8 +126,8 @@ def write_site_weights(
     config: TrainingConfig,
     device: str = "cpu",
     initial: WeightsMetadata | None = None,
-) -> bool:
-    """Write weights for ``--weights`` of the app; say whether any were written.
+) -> None:
+    """Write weights for ``--weights`` of the app.
 
     Parameters
     ----------
@@ -165,19 +136,16 @@ def write_site_weights(
     network : Module
         A trained network, in evaluation mode, on `device`. Nothing is written for baselines: they
         are not networks of the app.
-    name : str
-        Name of the weights.
     training, validation : sequence of PreparedScan
         What it was trained on, and what the weights and the temperature were chosen by.
-    criteria, config
-        What counts as a lesion, and how it was trained.
     initial : WeightsMetadata, optional
         Of the weights that the training started from: a branch that classifies lesions was not
         trained, and keeps its calibration and limits.
     """
     if not isinstance(network, JointNetwork):
-        return False
+        return
     classes = network.config.classes
+    sets = Counter(scan.labelled.dataset for scan in training)
     metadata = WeightsMetadata(
         name=name,
         version=get_version(),
@@ -186,7 +154,7 @@ def write_site_weights(
         threshold=criteria.threshold,
         min_lesion_volume=criteria.min_volume,
         calibration=calibrate(network, validation, device=device, precision=config.precision),
-        trained_on=_data_sets(training),
+        trained_on=tuple(f"{name}: {number} scans" for name, number in sorted(sets.items())),
         licence="as the data that they were trained on",
     )
     if initial is not None and initial.classifies_lesions:
@@ -196,9 +164,7 @@ def write_site_weights(
             naming_limits=initial.naming_limits,
             lesion_descriptors=initial.lesion_descriptors,
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(file, network, metadata, dtype="fp32")
-    return True
+    save_weights(file, network, metadata)
 
 
 def calibrate(
@@ -238,18 +204,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        return cross_entropy(logits / np.exp(log_temperature), labels)
+        scores = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-scores[np.arange(len(labels)), labels].mean())
 
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean cross entropy of ``(N, K)`` logits and ``(N,)`` classes."""
-    true = logits[np.arange(len(labels)), labels]
-    return float(np.mean(logsumexp(logits, axis=1) - true))
-
-
-def _data_sets(scans: Sequence[PreparedScan]) -> tuple[str, ...]:
-    counts = Counter(scan.labelled.dataset for scan in scans)
-    return tuple(f"{name}: {number} scans" for name, number in sorted(counts.items()))

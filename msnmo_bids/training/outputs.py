@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,9 +15,7 @@ from torch import nn
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, atomic_path, write_text
 from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.evaluation.crossval import CURVES, read_curves
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from msnmo_bids.evaluation.plots import figure_file
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -28,6 +26,12 @@ COLUMNS = (
     *(f"validation_{name}" for name in VALIDATION),
 )  # fmt: skip
 _COLOURS = {"total": "0.15", "segmentation": "C3", "classification": "C0", "cross": "C2"}
+#: What is drawn in which colour: losses as running means.
+_PANELS = {
+    "loss": {**_COLOURS, **{f"validation_{name}": colour for name, colour in _COLOURS.items()}},
+    "validation": {"validation_dsc": "C3", "validation_accuracy": "C0"},
+    "learning rate": {"rate": "0.15"},
+}
 
 
 def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
@@ -47,10 +51,9 @@ def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: the one before stays until this one is complete.
+    """Write a checkpoint atomically, with the training's `identity_of`.
 
-    `state` has tensors, numbers, texts, and lists and dicts of them; `identity` is of
-    `identity_of`.
+    `state` has tensors, numbers, texts, and lists and dicts of them.
     """
     with atomic_path(path) as temporary:
         torch.save({**state, "identity": json.dumps(identity)}, temporary)
@@ -73,7 +76,12 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
         orphan.unlink(missing_ok=True)
     if not path.exists():
         return None
-    state = _read(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        problem = f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})"
+        remedy = "Delete it to start the training again"
+        raise BadInputError(problem, file=path, remedy=remedy) from error
     written = json.loads(state.pop("identity", "{}"))
     if written != identity:
         raise UsageError(
@@ -84,23 +92,12 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     return state
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInputError(
-            f"is not a checkpoint that can be read ({' '.join(str(error).split())[:120]})",
-            file=path,
-            remedy="Delete it to start the training again",
-        ) from error
-
-
 def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
-    keys = [key for key in {**written, **wanted} if written.get(key) != wanted.get(key)]
     words = []
-    for key in keys:
+    for key in {**written, **wanted}:
         before, now = written.get(key, "nothing"), wanted.get(key, "nothing")
-        words.append(key if key == "network" else f"{key} was {before} and is {now}")
+        if before != now:
+            words.append(key if key == "network" else f"{key} was {before} and is {now}")
     return ", ".join(words)
 
 
@@ -122,26 +119,21 @@ class Curves:
 
     def draw(self) -> None:
         """Draw the losses, the validation's measures and the learning rate over the steps."""
-        from matplotlib.figure import Figure
-
-        table = pd.DataFrame(read_curves(self.table)).reindex(columns=COLUMNS)
-        figure = Figure(figsize=(8, 9))
-        figure.subplots_adjust(left=0.1, right=0.98, bottom=0.06, top=0.98, hspace=0.08)
-        losses, measures, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1.4, 1))
-        for name, colour in _COLOURS.items():
-            _plot(losses, table, name, colour=colour, smooth=True)
-            _plot(losses, table, f"validation_{name}", colour=colour, marker="o", linestyle="--")
-        losses.set(ylabel="loss (running mean)")
-        _plot(measures, table, "validation_dsc", colour="C3", marker="o")
-        _plot(measures, table, "validation_accuracy", colour="C0", marker="o")
-        measures.set(ylabel="validation", ylim=(0, 1))
-        _plot(rates, table, "rate", colour="0.15")
-        rates.set(ylabel="learning rate", xlabel="step", yscale="log")
-        for axes in (losses, measures):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=8, ncols=2)
-        with atomic_path(self.figure) as temporary:
-            figure.savefig(temporary, dpi=100)
+        table = pd.DataFrame(read_curves(self.table)).reindex(columns=COLUMNS).set_index("step")
+        with figure_file((8, 9), self.figure) as figure:
+            panels = figure.subplots(len(_PANELS), 1, sharex=True)
+            for axes, (label, colours) in zip(panels, _PANELS.items(), strict=True):
+                for name, colour in colours.items():
+                    column = table[name].dropna()
+                    style = {"marker": "o", "ms": 3, "ls": "--"} if "validation" in name else {}
+                    if not style:
+                        column = column.rolling(max(1, len(column) // 50)).mean().dropna()
+                    if column.any():
+                        axes.plot(column.index, column, color=colour, label=name, lw=1.2, **style)
+                axes.set(ylabel=label)
+                if axes.get_legend_handles_labels()[0]:
+                    axes.legend(fontsize=8, ncols=2)
+            panels[-1].set(xlabel="step")
 
 
 def _line(row: Mapping[str, float]) -> str:
@@ -149,16 +141,3 @@ def _line(row: Mapping[str, float]) -> str:
     cells = [f"{row[name]:.6g}" if name in row else "" for name in COLUMNS]
     cells[0] = f"{row['step']:.0f}"
     return ",".join(cells) + "\n"
-
-
-def _plot(
-    axes: Axes, table: pd.DataFrame, name: str, *, colour: str, smooth: bool = False, **style: Any
-) -> None:
-    """Draw a column where it has values other than 0."""
-    column = table.set_index("step")[name].dropna()
-    if not column.any():
-        return
-    if smooth:
-        column = column.rolling(max(1, len(column) // 50)).mean().dropna()
-    label = name.replace("validation_", "validation ")
-    axes.plot(column.index, column, color=colour, label=label, markersize=3, linewidth=1.2, **style)

@@ -41,14 +41,10 @@ _KEY_DIGITS = 16
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan after the app's own preprocessing.
+    """A scan, and what is known of it, after the app's own preprocessing.
 
-    Parameters
-    ----------
-    labelled : LabelledScan
-        The scan and what is known of it.
-    cube_file : Path
-        See :mod:`msnmo_bids.labelled.samples`.
+    Its file is described in :mod:`msnmo_bids.labelled.samples`; a file that is missing or damaged
+    is a MsnmoError where it is read.
     """
 
     labelled: LabelledScan
@@ -68,33 +64,17 @@ class PreparedScan:
         """Return the scan as a training sample, for classes in the network's order.
 
         A diagnosis that is none of the classes is not known.
-
-        Raises
-        ------
-        MsnmoError
-            The file is missing or damaged.
         """
         image, lesions = read_cubes(self.cube_file)
-        numbers = {name: number for number, name in enumerate(classes)}
-        diagnosis = (
-            None if self.labelled.diagnosis is None else numbers.get(self.labelled.diagnosis)
-        )
-        return Sample(image, lesions, diagnosis, self.name)
+        named = self.labelled.diagnosis
+        return Sample(image, lesions, classes.index(named) if named in classes else None, self.name)
 
     def grid(self) -> NativeGrid:
-        """Return the scan's own grid and its brain.
-
-        Raises
-        ------
-        MsnmoError
-            The file is missing or damaged.
-        """
+        """Return the scan's own grid and its brain."""
         return read_grid(self.cube_file)
 
     def native_image(self) -> nib.Nifti1Image:
-        """Return the scan as it was found, neither stripped of its skull nor bias-corrected.
-
-        (X, Y, Z), float32, RAS order.
+        """Return the scan as it was found, with skull and bias: (X, Y, Z), float32, RAS order.
 
         Raises
         ------
@@ -123,13 +103,8 @@ def cache_key(
 ) -> str:
     """Return a SHA-256 (64 hexadecimal digits) of all that a prepared scan depends on.
 
-    The content of scan and mask counts, not where they lie; of the settings, the preprocessing
-    tools and their settings.
-
-    Raises
-    ------
-    BadInputError
-        A file cannot be read.
+    The content of scan and mask counts, not where they lie (BadInputError if that cannot be read);
+    of the settings, the preprocessing tools and their settings.
     """
     from msnmo_bids.workflows.preprocessing import looks_for_skull, skull_strip_tool
 
@@ -166,27 +141,30 @@ def prepare_scans(
 
     Parameters
     ----------
-    found : Found
-        What to prepare.
-    cache_dir : Path
-        Folder that keeps the prepared scans, for any number of trainings.
-    work_dir : Path
-        Folder for what is in between, and for crash files.
+    cache_dir, work_dir : Path
+        Folders that keep the prepared scans, for any number of trainings, and what is in between.
     settings : ProcessingSettings
         With the tools resolved (no ``auto``).
-    cube_shape : sequence of int, (3,), optional
-        Shape of the cubes.
     plugin, plugin_args, omp_nthreads
         As for :func:`msnmo_bids.workflows.execution.run_workflow`.
 
     Returns
     -------
-    prepared : list of PreparedScan
-        In the order of ``found.scans``.
-    found : Found
-        The same without the scans that could not be prepared and the masks that could not be read.
+    prepared, found : list of PreparedScan, Found
+        In the order of ``found.scans``; without the scans that could not be prepared and the masks
+        that could not be read.
     """
-    files, left_out = _plan(found, Path(cache_dir).absolute(), settings, cube_shape)
+    files: dict[LabelledScan, Path] = {}
+    left_out: list[LeftOut] = []
+    for labelled in found.scans:
+        try:
+            labelled = _with_readable_mask(labelled)
+            key = cache_key(labelled, settings, cube_shape)[:_KEY_DIGITS]
+        except BadInputError as error:
+            left_out.append(_left_out(labelled, error.problem))
+            continue
+        folder = Path(cache_dir).absolute() / labelled.dataset
+        files[labelled] = folder / f"{labelled.scan.prefix}_{key}.npz"
     _warn_of_copies(files)
     to_do = {labelled: file for labelled, file in files.items() if not file.is_file()}
     logger.info("%d scans are prepared already, %d to do", len(files) - len(to_do), len(to_do))
@@ -210,53 +188,18 @@ def prepare_scans(
     return prepared, Found(scans, (*found.left_out, *left_out), found.notes)
 
 
-def _plan(
-    found: Found, cache_dir: Path, settings: ProcessingSettings, cube_shape: Sequence[int]
-) -> tuple[dict[LabelledScan, Path], list[LeftOut]]:
-    """Return the file to write of each scan, and the scans that cannot be read."""
-    files: dict[LabelledScan, Path] = {}
-    left_out: list[LeftOut] = []
-    for scan in found.scans:
-        try:
-            labelled, file = _planned(scan, cache_dir, settings, cube_shape)
-        except BadInputError as error:
-            left_out.append(_left_out(scan, error.problem))
-        else:
-            files[labelled] = file
-    return files, left_out
-
-
-def _planned(
-    labelled: LabelledScan,
-    cache_dir: Path,
-    settings: ProcessingSettings,
-    cube_shape: Sequence[int],
-) -> tuple[LabelledScan, Path]:
-    """Return the scan and the file to write; without its mask where that cannot be read.
-
-    Raises
-    ------
-    BadInputError
-        The image cannot be read, or the mask of a scan without a diagnosis.
-    """
-
-    def target(labelled: LabelledScan) -> Path:
-        key = cache_key(labelled, settings, cube_shape)[:_KEY_DIGITS]
-        return cache_dir / labelled.dataset / f"{labelled.scan.prefix}_{key}.npz"
-
+def _with_readable_mask(labelled: LabelledScan) -> LabelledScan:
+    """Return a scan without its mask where that cannot be read; refuse one with nothing left."""
     if labelled.mask is None:
-        return labelled, target(labelled)
+        return labelled
     try:
-        file = target(labelled)
-        if not file.is_file():
-            read_lesion_mask(labelled.mask)
+        read_lesion_mask(labelled.mask)
     except BadInputError as error:
-        if labelled.diagnosis is None or error.file != str(labelled.mask):
+        if labelled.diagnosis is None:
             raise
         notes = (*labelled.notes, f"lesion mask cannot be read: {error.problem}")
-        labelled = replace(labelled, mask=None, notes=notes)
-        return labelled, target(labelled)
-    return labelled, file
+        return replace(labelled, mask=None, notes=notes)
+    return labelled
 
 
 def _run(
@@ -315,12 +258,9 @@ def _warn_of_copies(files: dict[LabelledScan, Path]) -> None:
 def _warn(scan: PreparedScan) -> None:
     outside = read_record(scan.cube_file).get("LesionsOutsideBrain") or 0
     if outside > _MOST_OUTSIDE:
-        logger.warning(
-            "%s: %.0f %% of the lesion mask lies outside of the brain mask: check the skull "
-            "stripping and the mask",
-            scan.name,
-            100 * outside,
-        )
+        problem = "of the lesion mask lies outside of the brain mask"
+        remedy = "check the skull stripping and the mask"
+        logger.warning("%s: %.0f %% %s: %s", scan.name, 100 * outside, problem, remedy)
 
 
 def _left_out(labelled: LabelledScan, reason: str) -> LeftOut:

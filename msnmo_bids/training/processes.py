@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -36,16 +36,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 class Ranks:
     """The place of a process among those that train together; alone by default.
 
-    Every method must be called by all processes in the same order; alone, none does anything.
-
-    Parameters
-    ----------
-    rank : int
-        Number of this process, from 0.
-    count : int
-        Number of processes.
-    device : str
-        Where this process computes.
+    `rank` is the number of this process, from 0, of `count`, and `device` where it computes. Every
+    method must be called by all processes in the same order; alone, none does anything.
     """
 
     rank: int = 0
@@ -80,28 +72,18 @@ class Ranks:
         if self.count == 1:
             return
         somewhere = self.sum([float(p.grad is not None) for p in parameters])
-        used = [p for p, number in zip(parameters, somewhere, strict=True) if number]
-        if not used:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
-        pieces = flat.split([p.numel() for p in used])
-        for parameter, gradient, piece in zip(used, gradients, pieces, strict=True):
-            parameter.grad = gradient.copy_(piece.view_as(gradient))
+        for parameter, number in zip(parameters, somewhere, strict=True):
+            if number:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = gradient.copy_(_summed(gradient))
 
     def mean_buffers(self, network: nn.Module) -> None:
         """Average the running statistics of batch normalisation."""
         if self.count == 1:
             return
-        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        if not buffers:
-            return
-        flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
-        distributed.all_reduce(flat)
-        pieces = (flat / self.count).split([buffer.numel() for buffer in buffers])
-        for buffer, piece in zip(buffers, pieces, strict=True):
-            buffer.copy_(piece.view_as(buffer))
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(_summed(buffer) / self.count)
 
     def copy_from_first(self, network: nn.Module) -> None:
         """Give every process the first one's weights."""
@@ -119,6 +101,13 @@ class Ranks:
         holder = [value]
         distributed.broadcast_object_list(holder, 0)
         return holder[0]
+
+
+def _summed(values: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all processes, in its order of dimensions (not channels last)."""
+    total = values.contiguous().clone()
+    distributed.all_reduce(total)
+    return total
 
 
 @contextmanager
@@ -152,12 +141,8 @@ class TrainingInterrupted(MsnmoError):  # noqa: N818
 class StopSignals:
     """Takes note of the first SIGINT, SIGTERM or SIGHUP; a second one ends the program at once.
 
-    In another thread than the main one, whoever called handles signals.
-
-    Attributes
-    ----------
-    received : str
-        Name of the signal; empty before there is one.
+    `received` is its name; empty before there is one. In another thread than the main one, whoever
+    called handles signals.
     """
 
     def __init__(self) -> None:
@@ -174,12 +159,7 @@ class StopSignals:
             logger.debug("Not in the main thread: signals are not handled")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
@@ -199,10 +179,9 @@ class StopSignals:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for its next step.
 
-    By default glibc hands large blocks back to the system at once. A training step frees and takes
-    gigabytes, and the system clears every page of them again: on a machine without large pages that
-    was a third to a half of the time. False where the C library is another one, and nothing has
-    changed.
+    By default glibc hands large blocks back to the system at once, which clears every page of them
+    again: on a machine without large pages that was a third to a half of the time of a step. False
+    where the C library is another one, and nothing has changed.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,27 +1,31 @@
-"""A training step: its gradient, computed in parts that fit in memory, and its learning rate."""
+"""What a step of a training computes: gradients, validation, learning rate, the best weights."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from msnmo_bids.errors import MsnmoError
+from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.model.losses import JointLoss, LabelCounts
-from msnmo_bids.training.batches import Batch
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.processes import Ranks
+from msnmo_bids.training.samples import Batch, PreparedSamples, collate
 
 logger = logging.getLogger(__name__)
 
 TERMS = ("total", "segmentation", "classification", "cross")
+_MEASURES = (*TERMS[1:], "dsc", "accuracy")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_MESSAGES = ("not enough memory", "can't allocate memory", "cannot allocate memory")
+_PLATEAU_FACTOR = 0.5
 
 
 class StepGradients:
@@ -67,15 +71,14 @@ class StepGradients:
             try:
                 terms = self._add_up(batch, whole, seed)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
+                _check_memory(error)
                 if min(self.part, len(batch)) == 1:
-                    raise no_memory(self.device, "one training sample") from error
+                    raise _no_memory(self.device, "one training sample") from error
             # Outside of the handler: inside, the error still holds what was computed.
             if terms is None:
                 self._halve(min(self.part, len(batch)))
         self.ranks.sum_gradients(self.parameters)
-        return known_terms(self.ranks.sum(terms), whole)
+        return _known_terms(self.ranks.sum(terms), whole)
 
     def _add_up(self, batch: Batch, whole: LabelCounts, seed: int) -> list[float]:
         torch.manual_seed(seed)
@@ -107,13 +110,12 @@ class StepGradients:
             torch.cuda.empty_cache()
 
 
-def known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]:
+def _known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]:
     """Return losses by the names of `TERMS`, without those of labels that nobody has."""
-    counts = (1.0, whole.dice + whole.voxels, whole.classes, whole.cross)
-    return {name: value for name, value, n in zip(TERMS, values, counts, strict=True) if n}
+    return {name: value for name, value, n in zip(TERMS, values, (1, *whole), strict=True) if n}
 
 
-def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> Any:
+def forward(network: Any, image: Tensor, tasks: Any, precision: str) -> Any:
     """Compute a network's output, with autocast where the precision asks for it.
 
     `image` is ``(B, 1, D, H, W)``, `tasks` as the networks of :mod:`msnmo_bids.model` take it.
@@ -123,17 +125,14 @@ def forward(network: Any, image: torch.Tensor, tasks: Any, precision: str) -> An
         return network(image, tasks=tasks)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, of a GPU or of the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in _CPU_MESSAGES
-    )
+def _check_memory(error: RuntimeError | MemoryError) -> None:
+    """Raise an error again unless memory ran out, of a GPU or of the machine."""
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if not full and not any(words in str(error).lower() for words in _CPU_MESSAGES):
+        raise error
 
 
-def no_memory(device: str, what: str) -> MsnmoError:
-    """Return the error of a device whose memory does not suffice even for one sample."""
+def _no_memory(device: str, what: str) -> MsnmoError:
     return MsnmoError(
         f"the memory of {device} does not suffice for {what}",
         remedy="Train on smaller crops (--side) or prepare a smaller cube, compute with "
@@ -141,7 +140,22 @@ def no_memory(device: str, what: str) -> MsnmoError:
     )
 
 
-class Schedule:
+class _Resumed:
+    """Something whose attributes of these names a resumed training goes on from."""
+
+    STATE: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training must know."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of `state_dict`."""
+        for name in self.STATE:
+            setattr(self, name, state[name])
+
+
+class Schedule(_Resumed):
     """The learning rate: warm-up, then constant, a cosine, or halved on a plateau.
 
     The plateau is that of :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` (without threshold,
@@ -150,6 +164,8 @@ class Schedule:
     its terms, each over the steps that had the labels for it: else an epoch with fewer labels would
     seem better.
     """
+
+    STATE = ("factor", "best", "bad_epochs", "epoch")
 
     def __init__(self, config: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
         self.config, self.steps, self.steps_per_epoch = config, steps, steps_per_epoch
@@ -185,22 +201,132 @@ class Schedule:
         self.epoch = {}
         if self.config.schedule != "plateau":
             return
-        if mean < self.best:
-            self.best, self.bad_epochs = mean, 0
-        else:
-            self.bad_epochs += 1
+        self.bad_epochs = 0 if mean < self.best else self.bad_epochs + 1
+        self.best = min(mean, self.best)
         if self.bad_epochs >= self.config.plateau_epochs:
-            self.factor *= self.config.plateau_factor
+            self.factor *= _PLATEAU_FACTOR
             self.bad_epochs = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training must know."""
-        return {name: getattr(self, name) for name in _STATE}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of `state_dict`."""
-        for name in _STATE:
-            setattr(self, name, state[name])
+class Validation:
+    """Loss, mean DSC and accuracy over scans that are not trained on, as whole cubes.
+
+    The scans are shared out among the processes; each measure is a mean over those that have the
+    labels for it. DSC is at a threshold of 0.5, on the cube; of two empty masks it is 1.
+    """
+
+    def __init__(
+        self,
+        samples: PreparedSamples | Sequence[Sample],
+        loss: JointLoss,
+        config: TrainingConfig,
+        ranks: Ranks,
+    ) -> None:
+        self.samples, self.loss, self.config, self.ranks = samples, loss, config, ranks
+
+    def __len__(self) -> int:
+        """Return the number of scans."""
+        return len(self.samples)
+
+    def measure(self, network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """Validate a network with the weights of another ``state_dict``; its own stay as they are.
+
+        What is returned are the losses by the names of `TERMS`, ``dsc`` and ``accuracy``, as far as
+        there are labels.
+
+        Raises
+        ------
+        MsnmoError
+            If one scan does not fit in the memory.
+        """
+        training = network.training
+        network.eval()
+        sums = dict.fromkeys(_MEASURES, 0.0)
+        numbers = dict.fromkeys(_MEASURES, 0.0)
+        for index in range(self.ranks.rank, len(self.samples), self.ranks.count):
+            try:
+                found = self._measure_one(network, weights, collate([self.samples[index]]))
+            except (RuntimeError, MemoryError) as error:
+                _check_memory(error)
+                raise _no_memory(self.ranks.device, "one validation scan") from error
+            for name, value in found.items():
+                sums[name] += value
+                numbers[name] += 1
+        network.train(training)
+        shared = self.ranks.sum([*sums.values(), *numbers.values()])
+        pairs = zip(_MEASURES, shared[: len(sums)], shared[len(sums) :], strict=True)
+        result = {name: total / number for name, total, number in pairs if number}
+        betas = self.loss.config.term_weights
+        result["total"] = sum(betas[name] * result[name] for name in betas if name in result)
+        return result
+
+    @torch.no_grad()
+    def _measure_one(
+        self, network: nn.Module, weights: Mapping[str, Tensor], batch: Batch
+    ) -> dict[str, float]:
+        """Return the losses, DSC and accuracy of one scan, as far as it has the labels."""
+        from monai.metrics import compute_dice
+
+        counts = self.loss.count(**batch.labels)
+        batch = batch.to(self.ranks.device)
+
+        def with_weights(image: Tensor, tasks: Sequence[str] | None) -> Any:
+            return functional_call(network, dict(weights), (image,), {"tasks": tasks})
+
+        tasks = self.config.tasks or None
+        output = forward(with_weights, batch.image, tasks, self.config.precision)
+        terms = self.loss(output, **batch.labels).to_floats()
+        found = {name: terms[name] for name, n in zip(TERMS[1:], counts, strict=True) if n}
+        if output.lesion_logits is not None and counts.masks:
+            lesions = (output.lesion_logits > 0).float()
+            found["dsc"] = float(compute_dice(lesions, batch.mask.float(), ignore_empty=False))
+        if output.class_logits is not None and counts.classes:
+            found["accuracy"] = float((output.class_logits.argmax(1) == batch.diagnosis).sum())
+        return found
 
 
-_STATE = ("factor", "best", "bad_epochs", "epoch")
+class Best(_Resumed):
+    """The best weights of all validations by `monitor`, and whether the patience is at its end.
+
+    That is after `patience` validations without improvement; 0: never.
+    """
+
+    STATE = ("score", "step", "without_improvement", "weights")
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        self.monitor, self.patience = monitor, patience
+        self.score = -math.inf
+        self.step = 0
+        self.without_improvement = 0
+        self.weights: dict[str, Tensor] | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether to stop."""
+        return 0 < self.patience <= self.without_improvement
+
+    def update(self, step: int, measures: Mapping[str, float], weights: dict[str, Tensor]) -> None:
+        """Compare a validation, of `Validation.measure`, with the best one before.
+
+        The weights are copied to the CPU if they are the best.
+
+        Raises
+        ------
+        UsageError
+            If the validation scans do not give what is compared.
+        """
+        if self.monitor == "loss":
+            score = -measures["total"]
+        elif self.monitor in measures:
+            score = measures[self.monitor]
+        else:
+            raise UsageError(
+                f"no validation scan has the labels for --monitor {self.monitor}, or the network "
+                "lacks that task",
+                remedy="Choose --monitor loss",
+            )
+        if score > self.score:
+            self.score, self.step, self.without_improvement = score, step, 0
+            self.weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        else:
+            self.without_improvement += 1

@@ -38,8 +38,7 @@ _SLOPPY_CUBE = (64, 64, 64)
 _TEXT_OF = {
     False: (
         " It gave a score for each class as well.",
-        "Class activation maps were summed over the classifier's three scales, each voxel by what "
-        "it counts in the classifier's pooling.",
+        "Class activation maps were summed over the classifier's three scales.",
     ),
     True: (
         "",

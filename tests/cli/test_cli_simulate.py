@@ -53,7 +53,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, capsys):
 
 def test_options_reach_the_data_set(tmp_path, monkeypatch):
     from msnmo_bids.simulation import dataset, mni_head
-    from msnmo_bids.simulation.acquisition import PRESETS
+    from msnmo_bids.simulation.imaging import PRESETS
 
     seen = {}
     monkeypatch.setattr(mni_head, "mni_head", lambda size: f"a head of {size}")
@@ -80,8 +80,8 @@ def test_options_reach_the_data_set(tmp_path, monkeypatch):
 
 
 def test_choices_are_those_of_the_simulator():
-    from msnmo_bids.simulation.acquisition import PRESETS
     from msnmo_bids.simulation.dataset import DIAGNOSES
+    from msnmo_bids.simulation.imaging import PRESETS
 
     assert tuple(PRESETS) == simulate.PRESETS
     assert tuple(DIAGNOSES) == simulate.DIAGNOSES

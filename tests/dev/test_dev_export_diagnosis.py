@@ -13,9 +13,9 @@ from dev import export_diagnosis
 from dev.fit_diagnosis import CONFIG
 from dev.simulated_people import CLASSES
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
+from msnmo_bids.model.classification import LesionBranch
 from msnmo_bids.model.inference import classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.lesion_branch import LesionBranch
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 
 

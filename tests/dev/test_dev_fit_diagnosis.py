@@ -24,7 +24,7 @@ from dev.simulated_people import (
 )
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.lesion_branch import LesionBranch
+from msnmo_bids.model.classification import LesionBranch
 from msnmo_bids.simulation.assets import SimulationAssets
 
 LOWER, DEEP = (list(DESCRIPTORS).index(name) for name in ("lower_least", "cortex_least"))

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from dev.unsuitable import UNSUITABLE
-from msnmo_bids.simulation.acquisition import Protocol
 from msnmo_bids.simulation.anatomy import Head, Tissue
+from msnmo_bids.simulation.imaging import Protocol
 from msnmo_bids.simulation.sample import SimulatedScan, simulate_scan
 
 CLEAN = Protocol("clean", (1.0, 1.0, 1.0), 1.0, noise=0.01, bias=0.0)

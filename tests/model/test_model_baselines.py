@@ -9,7 +9,7 @@ from torch import nn
 
 from msnmo_bids.model.baselines import BUILDERS, build_baseline
 from msnmo_bids.model.cam import class_activation_maps, combined_cam
-from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.config import LESION_PRIOR
 
 SLIM = 0.25
 SEGMENTING = ("unet", "vnet", "attention_unet")
@@ -61,7 +61,7 @@ def test_parameters_are_monais(name):
 )
 def test_outputs_are_monais(name, width):
     networks = []
-    for build in (lambda: build_baseline(name, width=width), lambda: THEIRS[name](width)):
+    for build in (lambda: BUILDERS[name](2, width), lambda: THEIRS[name](width)):
         torch.manual_seed(1)
         networks.append(build().eval())
     ours, theirs = networks
@@ -79,7 +79,7 @@ def test_outputs_are_monais(name, width):
 
 def test_output_of_the_senet_is_monais():
     theirs = THEIRS["senet50"](1).eval()
-    ours = build_baseline("senet50").eval()
+    ours = BUILDERS["senet50"](2, 1.0).eval()
     stages = (theirs.layer0, theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)
     for stage, copy in zip(stages, ours.features, strict=True):
         copy.load_state_dict(stage.state_dict())
@@ -91,35 +91,31 @@ def test_output_of_the_senet_is_monais():
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_batch_normalization_is_replaced(name):
-    normalization = "instance" if name in SEGMENTING else "group"
     with torch.device("meta"):
-        modules = list(build_baseline(name, normalization=normalization).modules())
+        modules = list(build_baseline(name).modules())
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
     norms = [module for module in modules if isinstance(module, nn.GroupNorm)]
     assert norms
     for norm in norms:
         size = norm.num_channels // norm.num_groups
         assert norm.num_channels > 1
-        assert size == 1 if normalization == "instance" else size >= 8
+        assert size == 1 if name in SEGMENTING else size >= 8
 
 
 @pytest.mark.parametrize("name", SEGMENTING)
 def test_untrained_segmentation_starts_at_the_lesion_prior(name):
-    network = build_baseline(name, width=SLIM, normalization="instance")
+    network = build_baseline(name, width=SLIM)
     last = [module for module in network.modules() if isinstance(module, nn.Conv3d)][-1]
     nn.init.zeros_(last.weight)
     with torch.no_grad():
         probability = network(torch.randn(1, 1, 32, 32, 32)).lesion_probability
-    torch.testing.assert_close(
-        probability, torch.full_like(probability, JointConfig().lesion_prior)
-    )
+    torch.testing.assert_close(probability, torch.full_like(probability, LESION_PRIOR))
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_training_on_one_scan_is_what_the_network_does_afterwards(name):
     """Neither the other scan of the batch nor the switch to evaluation changes an output."""
-    normalization = "instance" if name in SEGMENTING else "group"
-    network = build_baseline(name, width=SLIM, normalization=normalization).train()
+    network = build_baseline(name, width=SLIM).train()
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
@@ -136,7 +132,7 @@ def test_training_on_one_scan_is_what_the_network_does_afterwards(name):
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "senet50"])
 def test_classification_learns_from_one_scan_at_a_time(name):
     """Batch normalisation would refuse a map of one voxel, and know little of a larger one."""
-    network = build_baseline(name, width=SLIM, normalization="group")
+    network = build_baseline(name, width=SLIM)
     images, diagnosis = torch.randn(2, 1, 32, 32, 32) * 0.5, torch.tensor([0, 1])
     images[0, :, 6:10, 8:12, 8:11] += 2
     images[1, :, 8:20, 10:24, 6:18] += 2
@@ -154,7 +150,7 @@ def test_classification_learns_from_one_scan_at_a_time(name):
 
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_class_activation_maps_add_up_to_the_logits(name):
-    network = build_baseline(name, classes=3, width=SLIM, normalization="group").eval()
+    network = build_baseline(name, classes=3, width=SLIM).eval()
     sides = (64, 32, 48)
     with torch.no_grad():
         output = network(torch.randn(1, 1, *sides))
@@ -168,7 +164,7 @@ def test_class_activation_maps_add_up_to_the_logits(name):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_sides_that_do_not_fit_are_refused(name):
     with torch.device("meta"):
-        network = build_baseline(name, width=SLIM, normalization="group")
+        network = build_baseline(name, width=SLIM)
         for sides in ((16, 32, 32), (40, 32, 32)):
             with pytest.raises(ValueError, match="multiples of 16 and at least 32, not"):
                 network(torch.zeros(1, 1, *sides))
@@ -183,8 +179,7 @@ def test_sides_that_do_not_fit_are_refused(name):
 @pytest.mark.parametrize("name", ["attention_unet", "resnet50", "densenet121", "senet50"])
 @pytest.mark.usefixtures("without_onednn")
 def test_bfloat16_autocast(name):
-    normalization = "instance" if name in SEGMENTING else "group"
-    network = build_baseline(name, width=SLIM, normalization=normalization)
+    network = build_baseline(name, width=SLIM)
     with torch.autocast("cpu", torch.bfloat16):
         output = network(torch.randn(1, 1, 32, 32, 32))
     values = output.lesion_logits if name in SEGMENTING else output.class_logits
@@ -199,12 +194,10 @@ def test_bfloat16_autocast(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"network": "alexnet"}, "choose one of unet"),
-        ({"network": "unet", "normalization": "layer"}, "must be batch, instance or group"),
         ({"network": "vnet", "width": -1.0}, "width must be above 0"),
         ({"network": "resnet50", "classes": 1}, "classes must be two or more"),
     ],
 )
-def test_unknown_networks_are_refused(arguments, message):
+def test_impossible_networks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_baseline(**arguments)

@@ -40,17 +40,13 @@ def test_cross_task_loss_reaches_segmentation_head_and_classifier(small_config):
     assert all(any(reached(part)) for part in network.sharing.children())
 
 
-@pytest.mark.parametrize("pooling", ["average", "lesion"])
 @pytest.mark.parametrize("guidance", CHOICES["guidance"])
-@pytest.mark.parametrize("detach", [False, True])
-def test_classification_loss_reaches_the_segmentation_through_the_guidance(
-    small_config, guidance, detach, pooling
-):
-    config = replace(small_config, guidance=guidance, guidance_detach=detach, pooling=pooling)
+def test_classification_loss_reaches_the_segmentation_through_the_guidance(small_config, guidance):
+    config = replace(small_config, guidance=guidance)
     network = JointNetwork(config)
     terms_of(network).classification.backward()
     taught = reached(network.segmentation)
-    if config.needs_lesions and not detach:
+    if config.needs_lesions:
         assert all(taught)
     else:
         assert not any(taught)

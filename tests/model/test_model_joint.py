@@ -26,14 +26,8 @@ def shapes(tensors):
         ({}, (16, 16, 16), 2),
         ({}, (48, 32, 64), 2),
         ({"classes": ("MS", "NMOSD", "HC")}, (32, 48, 32), 3),
-        ({"window_size": 2}, (48, 48, 48), 2),
-        ({"embedding_channels": 16, "attention_heads": 2}, (32, 32, 32), 2),
-        ({"swin_blocks": 3, "mlp_ratio": 2.0, "crossover": "channel"}, (32, 32, 32), 2),
-        ({"guidance_attention": "softmax", "guidance_gate": "one_plus_alpha"}, (32, 32, 32), 2),
-        ({"guidance_start": "lesion", "pooling": "lesion"}, (32, 32, 48), 2),
-        ({"guidance": "none", "pooling": "lesion"}, (32, 32, 32), 2),
-        ({"segmentation_normalization": "batch", "local_normalization": "none"}, (32,) * 3, 2),
-        ({"segmentation_activation": "gelu", "classification_activation": "silu"}, (32,) * 3, 2),
+        ({"embedding_channels": 16}, (32, 32, 32), 2),
+        ({"segmentation_normalization": "batch", "local_normalization": "batch"}, (32,) * 3, 2),
     ],
 )
 def test_shapes(settings, sides, classes):
@@ -155,17 +149,16 @@ def test_pooled_features_differ_between_scans(name):
         if network.config.needs_lesions:
             lesions = network.forward_segmentation(features, images).lesion_logits.sigmoid()
         _, found = network.forward_classification(features, lesions)
-        pooled = network.classification.pooled(found, lesions)
+        pooled = network.classification.pooled(found)
     # With an instance normalisation the medians are 0.02 to 0.07, with groups 0.15 to 0.55.
     for scale in pooled.split(network.config.classification_channels, dim=1):
         assert scale.std(dim=0).median() > 1e-3
         assert (scale.std(dim=0) / scale.abs().mean(dim=0)).median() > 0.1
 
 
-@pytest.mark.parametrize("settings", [{}, {"pooling": "lesion", "guidance_attention": "softmax"}])
 @pytest.mark.usefixtures("without_onednn")
-def test_bfloat16_autocast(small_config, settings):
-    network = JointNetwork(replace(small_config, **settings))
+def test_bfloat16_autocast(small_network):
+    network = small_network.train()
     image = torch.randn(2, 1, 16, 32, 16)
     mask = (torch.rand(2, 1, 16, 32, 16) > 0.9).float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -181,7 +174,7 @@ def test_bfloat16_autocast(small_config, settings):
 
 
 def test_lesion_prior_sets_the_first_probability():
-    network = JointNetwork(JointConfig(tasks=SEG, lesion_prior=0.01))
+    network = JointNetwork(JointConfig(tasks=SEG))
     for head in network.segmentation.heads:
         torch.nn.init.zeros_(head.weight)
     probability = network(torch.randn(1, 1, 32, 32, 32)).lesion_probability

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -223,14 +223,3 @@ def test_the_number_of_input_channels_stands_in_one_place(name, monkeypatch):
     network_size(network, 32)
     with pytest.raises(ValueError, match=r"must be \(B, 2, D, H, W\)"):
         network(torch.zeros(1, 1, 32, 32, 32))
-
-
-def test_the_normalization_of_a_baseline_can_be_chosen():
-    entry = registry.entry("resnet50")
-    published = replace(entry, config=replace(entry.config, normalization="batch"))
-    kinds = [
-        {type(module) for module in chosen.build(width=SLIM).modules()}
-        for chosen in (entry, published)
-    ]
-    assert torch.nn.GroupNorm in kinds[0] - kinds[1]
-    assert torch.nn.BatchNorm3d in kinds[1] - kinds[0]

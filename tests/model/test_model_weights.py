@@ -126,10 +126,10 @@ class _Bomb:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"configuration": {"windows": 5}}, "unknown settings: windows"),
-        ({"configuration": {"window_size": "five"}}, "configuration of the weights is not valid"),
+        ({"configuration": {"windows": 5}}, "unexpected keyword argument 'windows'"),
+        ({"configuration": {"sharing": "five"}}, "configuration of the weights is not valid"),
         ({"class_names": ["MS", "HC"]}, "not those of the configuration"),
-        ({"colour": "red"}, "unknown entries: colour"),
+        ({"colour": "red"}, "unknown or of a wrong type.*'colour'"),
         ({"threshold": 2.0}, "threshold must be between"),
         ({"calibration": {"temperature": 0.0}}, "temperature must be above 0"),
         ({"calibration": {"warmth": 1.0}}, "not a valid description"),
@@ -170,7 +170,7 @@ def test_another_configuration_than_the_tensors(saved, small_config):
     path, _ = saved
     for changes, problem in (
         ({"sharing": "local"}, "not expected"),
-        ({"swin_blocks": 4}, "are missing"),
+        ({"sharing": "none"}, "are missing"),
         ({"shared_channels": 16, "embedding_channels": 16}, "another shape"),
     ):
         rewrite(path, configuration=replace(small_config, **changes).to_dict())

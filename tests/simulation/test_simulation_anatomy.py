@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.simulation import mni_head as mni
+from msnmo_bids.simulation import assets as mni
 from msnmo_bids.simulation.anatomy import (
     FREESURFER_TISSUE,
     Tissue,

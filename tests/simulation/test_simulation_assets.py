@@ -14,11 +14,11 @@ from msnmo_bids.simulation.assets import (
     ShapeLibrary,
     lesion_frequency,
     mni_affine,
+    mni_head,
     with_frequency,
 )
 from msnmo_bids.simulation.deformation import deform
 from msnmo_bids.simulation.lesion_placement import place_lesions
-from msnmo_bids.simulation.mni_head import mni_head
 from msnmo_bids.simulation.stamping import Stamper
 
 HORN = (-22.0, 30.0, 10.0)  # MNI mm, in the white matter beside the left frontal horn

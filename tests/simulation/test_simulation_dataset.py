@@ -17,10 +17,10 @@ import pytest
 from msnmo_bids.bids.names import truth_name
 from msnmo_bids.lesions.regions import CORTEX, DEEP, REGIONS, VENTRICLE
 from msnmo_bids.preprocessing.geometry import to_native
-from msnmo_bids.simulation import acquisition
-from msnmo_bids.simulation.acquisition import Protocol
+from msnmo_bids.simulation import imaging
 from msnmo_bids.simulation.anatomy import Tissue
 from msnmo_bids.simulation.dataset import Cohort, Geometry, as_image, simulate_person, write_dataset
+from msnmo_bids.simulation.imaging import Protocol
 from msnmo_bids.simulation.stamping import LesionMap
 from msnmo_bids.simulation.truth import region_codes
 
@@ -245,7 +245,7 @@ def test_as_image_and_back(tmp_path, axcodes):
 @pytest.mark.parametrize("number", [0, 1])
 def test_nothing_but_the_lesions_differs_between_diagnoses(tiny_head, monkeypatch, number):
     """The same person, healthy: the same head, voxels, contrast, bias field and noise."""
-    monkeypatch.setattr(acquisition, "_ARTEFACT_SHARE", 0.0)  # they spread over whole slices
+    monkeypatch.setattr(imaging, "_ARTEFACT_SHARE", 0.0)  # they spread over whole slices
     cohort = replace(COHORT, diagnoses=("MS", "NMOSD"), seed=9)
     healthy = replace(cohort, diagnoses=("HC", "HC"))
     for ill, well in zip(

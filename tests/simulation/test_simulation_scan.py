@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import nibabel as nib
@@ -10,27 +11,24 @@ import pytest
 import torch
 from nibabel.eulerangles import euler2mat
 
-from msnmo_bids.simulation import sample
-from msnmo_bids.simulation.acquisition import (
-    PRESETS,
-    Protocol,
-    degrade,
-    k_space_artefacts,
-    random_protocol,
-    sample_grid,
-)
+from msnmo_bids.simulation import deformation, sample
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue
-from msnmo_bids.simulation.contrast import (
+from msnmo_bids.simulation.deformation import deform, resize_linear, smooth_noise
+from msnmo_bids.simulation.imaging import (
+    PRESETS,
     TISSUE_RANGE,
+    Protocol,
     _horn_caps,
     _midline,
     _radiation,
+    degrade,
     flair,
+    k_space_artefacts,
+    random_protocol,
+    sample_grid,
     tissue_means,
 )
-from msnmo_bids.simulation.deformation import DeformationRange, deform
 from msnmo_bids.simulation.lesion_placement import place_lesions
-from msnmo_bids.simulation.random_fields import resize_linear, smooth_noise
 from msnmo_bids.simulation.sample import (
     _skull_base,
     imperfect_brain_mask,
@@ -40,7 +38,15 @@ from msnmo_bids.simulation.sample import (
 
 FINE = Protocol("fine", (1.0, 1.0, 1.0), 1.0, 0.02, 0.1)
 THICK = Protocol("thick", (0.8, 0.8, 4.0), 3.5, 0.02, 0.1)
-STILL = DeformationRange(0, 0, 0, 0, 28, flip=False, ventricles=0, atrophy=0)
+MOVES = ("ROTATION", "SCALING", "SHEAR", "MIRRORED", "DISPLACEMENT", "VENTRICLES", "ATROPHY")
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """Deform no head, but by what is set."""
+    for name in MOVES:
+        monkeypatch.setattr(deformation, name, 0.0)
+    return functools.partial(monkeypatch.setattr, deformation)
 
 
 @pytest.mark.parametrize("protocol", [FINE, THICK])
@@ -93,6 +99,7 @@ def test_lesions_are_bright(tiny_head):
         assert lesion > 1.1 * tissue
 
 
+@pytest.mark.usefixtures("still")
 def test_affine_of_a_scan_keeps_the_place(tiny_head):
     """A landmark keeps its world position at every voxel size and under a tilted head."""
     tilted = np.eye(4)
@@ -102,9 +109,8 @@ def test_affine_of_a_scan_keeps_the_place(tiny_head):
         ventricle = np.argwhere(head.to_surface <= 0).mean(axis=0)
         expected = nib.affines.apply_affine(affine, ventricle)
         for protocol in (FINE, THICK, PRESETS["1.5T-2D"]):
-            scan = simulate_scan(
-                head, np.random.default_rng(0), diagnosis="HC", protocol=protocol, limits=STILL
-            )
+            rng = np.random.default_rng(0)
+            scan = simulate_scan(head, rng, diagnosis="HC", protocol=protocol)
             found = nib.affines.apply_affine(
                 scan.affine, np.argwhere(scan.brain_distance <= 0).mean(axis=0)
             )
@@ -192,15 +198,16 @@ def test_deformation_keeps_classes_and_distances_together(tiny_head):
     assert (moved.to_cortex[~cortex] > 0).all()
 
 
+@pytest.mark.usefixtures("still")
 def test_no_deformation_changes_nothing(tiny_head):
-    moved = deform(tiny_head, np.random.default_rng(0), STILL)
+    moved = deform(tiny_head, np.random.default_rng(0))
     for one, other in zip(moved.maps, tiny_head.maps, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_ventricles_widen(tiny_head):
-    limits = replace(STILL, ventricles=2.0)
-    moved = [deform(tiny_head, np.random.default_rng(seed), limits) for seed in range(8)]
+def test_ventricles_widen(tiny_head, still):
+    still("VENTRICLES", 2.0)
+    moved = [deform(tiny_head, np.random.default_rng(seed)) for seed in range(8)]
     before = (tiny_head.tissue == Tissue.LATERAL_VENTRICLE).sum()
     after = np.array([(head.tissue == Tissue.LATERAL_VENTRICLE).sum() for head in moved])
     assert after.min() >= before
@@ -209,31 +216,31 @@ def test_ventricles_widen(tiny_head):
         assert np.mean((head.to_surface <= 0) == (tiny_head.to_surface <= 0)) > 0.98
 
 
-def test_atrophy_shrinks_the_brain(tiny_head):
-    limits = replace(STILL, atrophy=2.0)
+def test_atrophy_shrinks_the_brain(tiny_head, still):
+    still("ATROPHY", 2.0)
     before = (tiny_head.tissue == Tissue.CSF).sum()
     after = [
-        (deform(tiny_head, np.random.default_rng(seed), limits).tissue == Tissue.CSF).sum()
+        (deform(tiny_head, np.random.default_rng(seed)).tissue == Tissue.CSF).sum()
         for seed in range(6)
     ]
     assert min(after) >= 0.98 * before
     assert max(after) > 1.08 * before
 
 
-def test_flip_mirrors_left_and_right(tiny_head):
+def test_flip_mirrors_left_and_right(tiny_head, still):
     marked = tiny_head.tissue.copy()
     marked[:20][marked[:20] == Tissue.WHITE_MATTER] = Tissue.VESSEL
     head = replace(tiny_head, tissue=marked)
-    limits = replace(STILL, flip=True)
-    found = [deform(head, np.random.default_rng(seed), limits).tissue for seed in range(8)]
+    still("MIRRORED", 0.5)
+    found = [deform(head, np.random.default_rng(seed)).tissue for seed in range(8)]
     mirrored = [np.array_equal(t, marked[::-1]) for t in found]
     assert 0 < sum(mirrored) < 8
     assert all(m or np.array_equal(t, marked) for m, t in zip(mirrored, found, strict=True))
 
 
-def test_scaling_changes_the_volume_as_expected(tiny_head):
-    limits = replace(STILL, rotation=20.0)
-    turned = deform(tiny_head, np.random.default_rng(0), limits)
+def test_scaling_changes_the_volume_as_expected(tiny_head, still):
+    still("ROTATION", 20.0)
+    turned = deform(tiny_head, np.random.default_rng(0))
     brain = [(h.to_surface <= 0).sum() for h in (tiny_head, turned)]
     assert brain[1] == pytest.approx(brain[0], rel=0.01)  # a rotation keeps it
 
@@ -438,10 +445,11 @@ def test_motion_makes_ghosts_along_the_phase_axis_only():
     assert centre == pytest.approx(31.5, abs=1.0)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_scan_of_a_coarser_head_lies_where_the_fine_one_does(tiny_head):
     rng = (np.random.default_rng(3) for _ in range(2))
     one, other = (
-        simulate_scan(head, next(rng), load=0.0, protocol=FINE, limits=STILL)
+        simulate_scan(head, next(rng), load=0.0, protocol=FINE)
         for head in (tiny_head, tiny_head.resampled(1.5))
     )
     places = [

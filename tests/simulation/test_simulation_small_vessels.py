@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Tissue
-from msnmo_bids.simulation.contrast import flair
 from msnmo_bids.simulation.deformation import aged
+from msnmo_bids.simulation.imaging import flair
 from msnmo_bids.simulation.lesion_placement import draw_load, follow_up, place_lesions
 from msnmo_bids.simulation.sample import simulate_scan
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -25,16 +24,16 @@ from msnmo_bids.model.inference import classify_lesions, predict
 from msnmo_bids.model.joint import JointNetwork, JointOutput
 from msnmo_bids.model.weights import WeightsMetadata, find_weights, read_metadata, save_weights
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.training.crossval import divide, usable
-from msnmo_bids.training.fitting import calibrate
-from msnmo_bids.training.prepared import prepare_scans
-from msnmo_bids.training.scoring import (
+from msnmo_bids.training.crossval import (
     choose_examples,
-    compare_lesions,
     evaluate_scan,
     rule_row,
+    usable,
     write_example,
 )
+from msnmo_bids.training.fitting import calibrate
+from msnmo_bids.training.folds import split_validation
+from msnmo_bids.training.prepared import prepare_scans
 
 CLASSES = ("MS", "NMOSD")
 CRITERIA = LesionCriteria()
@@ -115,7 +114,9 @@ def test_lesions_are_those_that_the_app_would_write(prepared, value, marked):
     grid, truth = scan.grid(), scan.load(CLASSES).lesions
     probability = np.where(truth > 0, np.float32(value), np.float32(0.1))
     criteria = LesionCriteria(0.6, 0.0)
-    labels, _ = compare_lesions(scan, grid, probability, criteria)
+    network = Oracle(truth, (1.0, 0.0))
+    network.lesions = (torch.from_numpy(probability).logit() + 10) / 20
+    labels = evaluate_scan(network, scan, CLASSES, criteria).labels
     assert labels.any() == marked
     native = grid.to_native(probability)
     np.testing.assert_array_equal(labels, find_lesions(native, grid.voxel_volume, criteria).labels)
@@ -157,28 +158,17 @@ def replace_labels(scan, **labels):
 
 
 def test_people_set_aside_are_not_trained_on(prepared):
-    training, validation = divide(prepared, 0.25, seed=1)
+    training, validation = split_validation(prepared, 0.25, seed=1)
     assert {scan.person for scan in training}.isdisjoint(scan.person for scan in validation)
     assert len(training) + len(validation) == len(prepared)
     assert {scan.labelled.diagnosis for scan in validation} == set(CLASSES)
-    assert divide(prepared, 0.0, seed=1) == (prepared, [])
+    assert split_validation(prepared, 0.0, seed=1) == (prepared, [])
 
 
 def test_no_temperature_from_too_few_scans(prepared):
     network = registry.entry("joint").build(width=0.125).eval()
     assert calibrate(network, prepared).method == "none"
     assert calibrate(network, [*prepared, *prepared]).method == "temperature scaling"
-
-
-def test_settings_reach_all_rows_but_not_what_makes_them(prepared):
-    row = registry.entry("without_cross_loss").adapted(
-        {"pooling": "lesion"}, {"bce_weight": 1.0, "cross_weight": 1.0}
-    )
-    assert row.config.pooling == "lesion"
-    assert (row.loss.bce_weight, row.loss.cross_weight) == (1.0, 0.0)
-    assert registry.entry("unet").adapted({"pooling": "lesion"}, {}).config.network == "unet"
-    with pytest.raises(ValueError, match="unknown settings"):
-        registry.entry("joint").adapted({"colour": "red"}, {})
 
 
 def test_crossval_from_scans_to_page(site, tmp_path):
@@ -278,25 +268,12 @@ def test_wrong_usage_is_told_before_any_work(site, tmp_path, arguments, code):
     assert not list((tmp_path / "out").glob("**/*.npz"))
 
 
-def test_network_file_is_checked(site, tmp_path):
-    file = tmp_path / "network.yaml"
-    file.write_text("netwrk: {pooling: lesion}\n")
-    command = [str(site.root), str(tmp_path / "out"), "--network-config", str(file)]
-    assert crossval_command.main(command) == ExitCode.USAGE
-    file.write_text("network: {polling: lesion}\n")
-    assert crossval_command.main(command) == ExitCode.USAGE
-    assert "polling" in (tmp_path / "out" / "msnmo-crossval.log").read_text()
-
-
 def test_training_gives_weights_that_the_app_reads(site, tmp_path):
-    out, file = tmp_path / "out", tmp_path / "network.json"
-    file.write_text(json.dumps({"network": {"pooling": "lesion"}, "loss": {"bce_weight": 1.0}}))
-    command = [str(site.root), str(out), "-w", str(tmp_path / "work"),
-               "--network-config", str(file), *QUICK]  # fmt: skip
+    out = tmp_path / "out"
+    command = [str(site.root), str(out), "-w", str(tmp_path / "work"), *QUICK]
     assert train_command.main(command) == ExitCode.OK
     weights = out / "msnmo-joint.safetensors"
     metadata = read_metadata(weights)
-    assert metadata.configuration["pooling"] == "lesion"
     assert metadata.trained_on == ("site: 6 scans",)
     assert predict(np.zeros((32, 32, 32), np.float32), weights).probability.shape == (32,) * 3
     rows = list(csv.DictReader((out / "validation" / "scans.tsv").open(), delimiter="\t"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,11 @@ from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training import engine
-from msnmo_bids.training.batches import collate
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer, trained_parameters
 from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import Ranks
-from msnmo_bids.training.sources import EpochSource
+from msnmo_bids.training.samples import EpochSource, collate
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def same(one: dict, other: dict) -> bool:
         ({}, 1),
         ({}, 5),
         ({"schedule": "cosine", "warm_up": 2, "accumulate": 2}, 3),
-        ({"tasks": [CLASSIFICATION], "frozen": ["sharing", "segmentation"], "intensity": 0.5}, 2),
+        ({"tasks": [CLASSIFICATION], "intensity": 0.5}, 2),
         ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
         ({"precision": "bf16", "steps": 3}, 2),
         ({"precision": "fp16", "steps": 3}, 2),
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     alone._identity["processes"] = 2
     with pytest.raises(UsageError, match="processes was 1 and is 2"):
         alone.run()
-    other = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "shared_channels": 16}))
+    other = JointNetwork(replace(NETWORK, shared_channels=16))
     with pytest.raises(UsageError, match="by another training: network"):
         make_trainer(tmp_path, steps=1, network=other).run()
     make_trainer(tmp_path, steps=1, checkpoint_seconds=9.0, log_every=3).run()
@@ -303,25 +303,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "frozen", "trained"),
+    ("tasks", "trained"),
     [
-        ((SEGMENTATION,), (), ("sharing.", "segmentation.")),
-        ((SEGMENTATION,), ("sharing",), ("segmentation.",)),
-        ((CLASSIFICATION,), ("sharing", "segmentation"), ("guidance.", "classification.")),
-        ((), ("sharing", "segmentation"), ("guidance.", "classification.")),
-        (TASKS, (), ("sharing.", "segmentation.", "guidance.", "classification.")),
-        ((), (), ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((SEGMENTATION,), ("sharing.", "segmentation.")),
+        (TASKS, ("sharing.", "segmentation.", "guidance.", "classification.")),
+        ((), ("sharing.", "segmentation.", "guidance.", "classification.")),
     ],
 )
-def test_trained_parameters(tmp_path, tasks, frozen, trained):
+def test_trained_parameters(tmp_path, tasks, trained):
     network = JointNetwork(NETWORK)
     trained_parameters(network, (SEGMENTATION,))  # an earlier stage leaves no trace
-    chosen = trained_parameters(network, tasks, frozen)
+    chosen = trained_parameters(network, tasks)
     ids = {id(p) for p in chosen}
     for name, parameter in network.named_parameters():
         assert (id(parameter) in ids) == parameter.requires_grad == name.startswith(trained), name
 
-    trainer = make_trainer(tmp_path, tasks=tasks, frozen=frozen, steps=2)
+    trainer = make_trainer(tmp_path, tasks=tasks, steps=2)
     before = {k: v.clone() for k, v in trainer.network.named_parameters()}
     trainer.run()
     changed = {
@@ -332,39 +329,15 @@ def test_trained_parameters(tmp_path, tasks, frozen, trained):
     assert changed == set(trained)
 
 
-def test_a_part_of_a_part_can_stay():
-    network = JointNetwork(NETWORK)
-    stays = ("sharing", "segmentation", "guidance", "classification.blocks.0")
-    trained_parameters(network, (CLASSIFICATION,), stays)
-    trained = {name for name, value in network.named_parameters() if value.requires_grad}
-    parts = {".".join(name.split(".")[:3]) for name in trained}
-    assert parts == {
-        "classification.blocks.1",
-        "classification.blocks.2",
-        "classification.head.weight",
-        "classification.head.bias",
-    }
-
-
-def test_parts_that_the_network_lacks_or_all_of_it_cannot_stay():
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1))
-    with pytest.raises(UsageError, match="no such part") as caught:
-        trained_parameters(network, frozen=["sharing"])
-    assert "It has 0" in str(caught.value)
-    with pytest.raises(UsageError, match="nothing to train"):
-        trained_parameters(network, frozen=["0"])
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"tasks": [CLASSIFICATION]}, "no classification to train"),
-        ({"frozen": ["guidance"]}, "frozen guidance: this network has no such part"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
     ],
 )
 def test_what_the_network_or_the_device_lacks_is_refused(tmp_path, settings, words):
-    network = JointNetwork(NETWORK.from_dict({**NETWORK.to_dict(), "tasks": [SEGMENTATION]}))
+    network = JointNetwork(replace(NETWORK, tasks=(SEGMENTATION,)))
     with pytest.raises(UsageError, match=words):
         make_trainer(tmp_path, network=network, **settings)
 

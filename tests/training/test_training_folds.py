@@ -19,10 +19,9 @@ from msnmo_bids.training.folds import (
     draw_folds,
     get_folds,
     participants_of,
-    read_folds,
     split_validation,
-    write_folds,
 )
+from msnmo_bids.training.prepared import PreparedScan
 
 
 def scan(
@@ -32,12 +31,13 @@ def scan(
     site: str = "A",
     diagnosis: str | None = "MS",
     mask: bool = False,
-) -> LabelledScan:
+) -> PreparedScan:
     prefix = f"sub-{subject}" + (f"_ses-{session}" if session else "")
     raw = Scan(Path(prefix), Path(), prefix, subject, session, prefix, "")
-    return LabelledScan(
+    labelled = LabelledScan(
         dataset, subject, session, site, diagnosis, raw, Path("mask") if mask else None
     )
+    return PreparedScan(labelled, Path())
 
 
 def cohort(*strata: tuple[int, str, str]) -> list[Participant]:
@@ -155,8 +155,6 @@ def test_all_sessions_of_a_participant_lie_in_one_fold():
         assert sorted(map(scans.index, training + test)) == list(range(12))
         seen += test
     assert sorted(map(scans.index, seen)) == list(range(12))
-    with pytest.raises(ValueError, match="no fold 4"):
-        folds.split(scans, 4)
 
 
 def test_a_participant_is_what_most_scans_say():
@@ -172,62 +170,39 @@ def test_a_participant_is_what_most_scans_say():
     ]
 
 
-def test_saved_folds_win_over_new_ones(tmp_path):
+def test_folds_are_written_once(tmp_path):
     scans = [scan(subject=f"{n:02d}", site="two words" if n % 2 else "A") for n in range(12)]
     path = tmp_path / "folds.tsv"
     first = get_folds(path, scans, 3, seed=0)
-    assert get_folds(path, scans, 3, seed=1) == first
-    assert draw_folds(participants_of(scans), 3, seed=1) != first
+    assert get_folds(path, scans[::-1], 3, seed=0) == first
     header, *rows = path.read_text().splitlines()
     assert header == "participant_id\tdataset\tsite\tdiagnosis\tfold"
     assert len(rows) == 12
-    with pytest.raises(MsnmoError, match="it holds 3 folds, not 4"):
+    with pytest.raises(MsnmoError, match="another number or seed"):
         get_folds(path, scans, 4)
 
 
-@given(people)
-@hypothesis_settings(max_examples=20)
-def test_folds_survive_the_file(tmp_path_factory, participants):
-    path = tmp_path_factory.mktemp("folds") / "folds.tsv"
-    folds = draw_folds(participants, 4)
-    write_folds(path, folds, participants)
-    assert read_folds(path, participants) == folds
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "problem"),
+    ("change", "seed"),
     [
-        ("sub-000\td\tA\tMS\t", "sub-777\td\tA\tMS\t", "has no fold for d/sub-000"),
-        ("sub-000\td\tA\tMS\t", "sub-000\td\tB\tMS\t", "says site B of d/sub-000, now A"),
-        ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tHC\t", "says diagnosis HC of d/sub-000, now MS"),
-        ("sub-000\td\tA\tMS\t", "sub-001\td\tA\tMS\t", "names d/sub-001 twice"),
-        ("sub-000\td\tA\tMS\t", "sub-000\td\tA\tMS\tx", "has the fold 'x"),
-        ("\tfold", "\tpart", "is not a table with the columns participant_id"),
-        ("sub-005", "sub-005\td\tA\tMS\t9\nsub-006", "nobody in fold"),
+        (lambda scans: scans[1:], 0),
+        (lambda scans: [*scans, scan(subject="99")], 0),
+        (lambda scans: [scan(subject="00", site="B"), *scans[1:]], 0),
+        (lambda scans: [scan(subject="00", diagnosis="HC"), *scans[1:]], 0),
+        (lambda scans: scans, 1),
     ],
 )
-def test_folds_of_other_data_are_refused(tmp_path, old, new, problem):
-    participants = cohort((6, "MS", "A"))
+def test_folds_of_other_data_are_refused(tmp_path, change, seed):
+    scans = [scan(subject=f"{n:02d}") for n in range(9)]
     path = tmp_path / "folds.tsv"
-    write_folds(path, draw_folds(participants, 3), participants)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(MsnmoError, match=problem) as caught:
-        read_folds(path, participants)
+    get_folds(path, scans, 3)
+    with pytest.raises(MsnmoError, match="holds the folds of other data") as caught:
+        get_folds(path, change(scans), 3, seed)
     assert str(path) in str(caught.value)
     assert "remove the file" in str(caught.value)
 
 
-def test_participants_who_are_gone_are_named(tmp_path):
-    participants = cohort((8, "MS", "A"))
-    path = tmp_path / "folds.tsv"
-    write_folds(path, draw_folds(participants, 2), participants)
-    with pytest.raises(MsnmoError, match=r"d/sub-003, d/sub-004, d/sub-005 and 2 more, who cannot"):
-        read_folds(path, participants[:3])
-
-
-def scans_of(participants: list[Participant]) -> list[LabelledScan]:
+def scans_of(participants: list[Participant]) -> list[PreparedScan]:
     return [
         scan(who.dataset, who.subject, str(session), who.site,
              None if who.diagnosis == NO_DIAGNOSIS else who.diagnosis, who.with_mask)
@@ -236,28 +211,25 @@ def scans_of(participants: list[Participant]) -> list[LabelledScan]:
     ]  # fmt: skip
 
 
+def diagnoses(scans: list[PreparedScan]) -> set[str | None]:
+    return {scan.labelled.diagnosis for scan in scans}
+
+
 @given(people, st.sampled_from((0.1, 0.2, 0.33, 0.5)), st.integers(0, 9))
 def test_validation_participants_are_set_aside(participants, share, seed):
     scans = scans_of(participants)
-    training, validation = split_validation(scans, participants, share, seed)
-    assert (training, validation) == split_validation(scans, participants[::-1], share, seed)
+    training, validation = split_validation(scans, share, seed)
     assert sorted(map(scans.index, training + validation)) == list(range(len(scans)))
     trained, aside = ({s.person for s in part} for part in (training, validation))
     assert not trained & aside
-    assert {s.diagnosis for s in training} == {s.diagnosis for s in scans}
+    assert diagnoses(training) == diagnoses(scans)
     assert len(aside) <= share * len(participants) * 1.25 + 3
     counts = Counter(who.diagnosis for who in participants)
     if max(counts.values()) > 1:
         assert aside
     common = {d for d, n in counts.items() if n >= round(1 / share) and n > 1 and d != NO_DIAGNOSIS}
-    assert common <= {s.diagnosis for s in validation}
+    assert common <= diagnoses(validation)
 
 
-def test_nobody_is_set_aside_of_one(tmp_path):
-    assert split_validation([scan()], participants_of([scan()])) == ([scan()], [])
-
-
-@pytest.mark.parametrize("share", [0, 0.6, -1])
-def test_a_wrong_share_is_refused(share):
-    with pytest.raises(ValueError, match="share must be"):
-        split_validation([scan()], participants_of([scan()]), share)
+def test_nobody_is_set_aside_of_one():
+    assert split_validation([scan()]) == ([scan()], [])

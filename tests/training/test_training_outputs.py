@@ -58,7 +58,7 @@ def test_the_figure_is_drawn(tmp_path, rows):
         curves.append(row(step, segmentation=0.5, validation_dsc=0.3, validation_total=1.0))
     curves.draw()
     image = imread(curves.figure)
-    assert image.shape == (900, 800, 4)
+    assert image.shape[0] > image.shape[1] > 500
     red = (image[..., 0] > 0.8) & (image[..., 1] < 0.3) & (image[..., 2] < 0.3)
     assert red.any() == (rows > 0)
     assert [path.name for path in tmp_path.glob(".*")] == []

@@ -21,14 +21,13 @@ from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.processes import Ranks, process_group
-from msnmo_bids.training.sources import EpochSource
+from msnmo_bids.training.samples import EpochSource
 
 NETWORK = JointConfig(
-    shared_channels=8, embedding_channels=8, attention_heads=2, segmentation_channels=(8, 8, 8),
-    decoder_channels=(8, 8, 8), classification_channels=(8, 8, 8), lesion_prior=0.02,
-    pooling="lesion", guidance_start="lesion",
+    shared_channels=8, embedding_channels=8, segmentation_channels=(8, 8, 8),
+    decoder_channels=(8, 8, 8), classification_channels=(8, 8, 8),
 )  # fmt: skip
-LOSS = LossConfig(bce_weight=1.0, skip_empty_dice=True, class_weights=(1.0, 2.0))
+LOSS = LossConfig(bce_weight=1.0)
 SETTINGS = {
     "steps": 6, "batch_size": 2, "ema": 0.9, "learning_rate": 1e-3, "validate_every": 2,
     "plateau_epochs": 1, "checkpoint_seconds": 0.0,
@@ -57,7 +56,8 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer on tiny samples, with three for validation."""
     ranks = ranks or Ranks()
-    config = TrainingConfig(**{**SETTINGS, **settings})
+    given = {name: type(getattr(TrainingConfig, name))(value) for name, value in settings.items()}
+    config = TrainingConfig(**{**SETTINGS, **given})
     torch.manual_seed(0)
     source = EpochSource(
         make_samples(samples),

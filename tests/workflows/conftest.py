@@ -60,16 +60,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = JointConfig(
         shared_channels=8,
         embedding_channels=8,
-        attention_heads=2,
         segmentation_channels=(8, 8, 8),
-        decoder_channels=(8, 8, 4),
+        decoder_channels=(8, 8, 8),
         classification_channels=(8, 8, 8),
-        group_size=4,
-        lesion_prior=0.5,
     )
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     metadata = WeightsMetadata(name="tiny", version="0", trained_on=("simulated scans",))
-    save_weights(path, JointNetwork(config), metadata)
+    network = JointNetwork(config)
+    for last in network.segmentation.heads:  # no prior: half of the brain is lesion
+        torch.nn.init.zeros_(last.bias)
+    save_weights(path, network, metadata)
     return path
 
 

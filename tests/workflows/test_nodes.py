@@ -124,7 +124,7 @@ def test_what_is_written_is_the_chain_on_the_scans_own_grid(measured):
 def test_what_the_network_says_is_written(measured, tmp_path):
     """From the two files of weights to the mask of the scan."""
     torch.manual_seed(0)
-    joint = JointNetwork(JointConfig(pooling="lesion").scaled(0.25)).eval()
+    joint = JointNetwork(JointConfig().scaled(0.25)).eval()
     save_weights(tmp_path / "joint", joint, WeightsMetadata("joint", "1", cube_shape=(32,) * 3))
     np.save(tmp_path / "cube.npy", measured.cube)
     weights = [str(tmp_path / "joint.safetensors")]

@@ -1,24 +1,30 @@
-"""Sources of samples: scans in epochs, simulated brains, both mixed; random numbers of a step."""
+"""Samples: scans in epochs, simulated brains, both mixed; augmented, cropped, in batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_training import make_samples
 
+from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.samples import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.training.sources import (
-    BrainPool,
+from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.training.samples import (
     EpochSource,
     MixedSource,
     PreparedSamples,
     SimulatedSource,
     Stream,
+    augment,
+    collate,
     generator,
+    random_crop,
 )
 
 CUBE = np.zeros((2, 2, 2), np.float16)
@@ -84,14 +90,8 @@ def test_a_source_starts_anywhere_and_shuffles_each_epoch():
         EpochSource([], 1, seed=0)
 
 
-class QuickPool(BrainPool):
+class QuickSource(SimulatedSource):
     """Brains of noise: the seed decides all, as with the simulator."""
-
-    def __init__(self, size: int = 3) -> None:
-        shape = (16,) * 3
-        super().__init__(
-            SimulationAssets([]), shape, size=size, classes=("MS", "NMOSD"), nmosd_share=0.5
-        )
 
     def refresh(self, rng: np.random.Generator) -> None:
         image = rng.normal(0, 1, self.shape).astype(np.float16)
@@ -103,26 +103,30 @@ class QuickPool(BrainPool):
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7])
 def test_a_rebuilt_pool_is_that_of_an_undisturbed_training(step, refresh_every, fill):
     whole, rebuilt = (
-        SimulatedSource(QuickPool(), seed=4, refresh_every=refresh_every, fill=fill)
+        QuickSource(
+            SimulationAssets([]),
+            (16,) * 3,
+            classes=("MS", "NMOSD"),
+            seed=4,
+            size=3,
+            refresh_every=refresh_every,
+            fill=fill,
+        )
         for _ in range(2)
     )
     whole.rebuild(0)
     for earlier in range(step):
         whole.advance(earlier, generator(4, Stream.ADVANCE, earlier, 0))
     rebuilt.rebuild(step)
-    assert len(rebuilt.pool.brains) == len(whole.pool.brains)
-    for one, other in zip(rebuilt.pool.brains, whole.pool.brains, strict=True):
+    assert len(rebuilt.brains) == len(whole.brains)
+    for one, other in zip(rebuilt.brains, whole.brains, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def make_pool(head, size=2, nmosd_share=0.5, **more) -> BrainPool:
-    return BrainPool(
-        SimulationAssets([head]),
-        (32, 32, 32),
-        size=size,
-        nmosd_share=nmosd_share,
-        **{"classes": ("MS", "NMOSD"), **more},
-    )
+def make_pool(head, size=2, nmosd_share=0.5, classes=("MS", "NMOSD")) -> SimulatedSource:
+    pool = SimulatedSource(SimulationAssets([head]), (32, 32, 32), size=size, classes=classes)
+    pool.nmosd_share = nmosd_share
+    return pool
 
 
 def test_refresh_simulates_and_drops_the_oldest(ball_head):
@@ -151,9 +155,8 @@ def test_class_labels_follow_the_order_of_the_classes(ball_head, share, label):
 
 @pytest.mark.parametrize(("share", "label"), [(0.0, 1), (1.0, 2)])
 def test_a_brain_without_lesions_is_healthy_where_that_is_a_class(ball_head, share, label):
-    pool = make_pool(
-        ball_head, nmosd_share=1.0, classes=("MS", "NMOSD", "HC"), lesion_free_share=share
-    )
+    pool = make_pool(ball_head, nmosd_share=1.0, classes=("MS", "NMOSD", "HC"))
+    pool.lesion_free_share = share
     pool.refresh(np.random.default_rng(0))
     (only,) = pool.brains
     assert only.diagnosis == label
@@ -229,12 +232,6 @@ def test_an_epoch_has_room_for_all_real_scans(share, length):
     assert len(mixed(share, length=12)) == length
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 2])
-def test_a_wrong_share_is_refused(share):
-    with pytest.raises(ValueError, match="simulated_share"):
-        mixed(share)
-
-
 def test_scans_are_read_when_they_are_needed_and_few_are_kept():
     loaded: list[str] = []
     scans = [Scan(f"s{n}", loaded) for n in range(4)]
@@ -243,7 +240,7 @@ def test_scans_are_read_when_they_are_needed_and_few_are_kept():
     assert loaded == []
     assert samples[1] is samples[1]
     assert (samples[1].name, samples[1].diagnosis) == ("s1", 1)
-    assert samples[-1].name == "s3"
+    assert samples[3].name == "s3"
     assert loaded == ["s1", "s3"]
     assert samples[1].name == "s1"  # used last: s3 goes before it
     assert samples[0].name == "s0"
@@ -255,9 +252,150 @@ def test_scans_are_read_when_they_are_needed_and_few_are_kept():
         samples[4]
 
 
-def test_a_part_of_the_scans_is_as_lazy():
-    loaded: list[str] = []
-    samples = PreparedSamples([Scan(f"s{n}", loaded) for n in range(4)], ("NMOSD",))
-    part = samples[1:3]
-    assert loaded == []
-    assert [sample.name for sample in part] == ["s1", "s2"]
+NONE = TrainingConfig(flip=0.0, rotation=0.0)
+
+
+def ball(side: int = 24) -> Sample:
+    """A ball of distinct values with a bright lesion of 5 x 4 x 3 voxels off its centre."""
+    radius = np.linalg.norm(np.indices((side,) * 3) - (side - 1) / 2, axis=0)
+    image = np.where(radius < side / 3, 1 + np.arange(side**3).reshape((side,) * 3) / side**3, 0)
+    lesions = np.zeros((side,) * 3, np.uint8)
+    lesions[13:18, 12:16, 10:13] = 1
+    image[lesions > 0] = 8.0
+    return Sample(image.astype(np.float16), lesions, 1, "ball")
+
+
+def test_without_augmentation_the_sample_is_returned():
+    sample = ball()
+    assert augment(sample, NONE, np.random.default_rng(0)) is sample
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_flip_mirrors_image_and_mask_along_one_axis(seed):
+    sample = ball()
+    found = augment(sample, replace(NONE, flip=1.0), np.random.default_rng(seed))
+    matching = [
+        axis for axis in range(3) if np.array_equal(found.image, np.flip(sample.image, axis))
+    ]
+    assert len(matching) == 1
+    np.testing.assert_array_equal(found.lesions, np.flip(sample.lesions, matching[0]))
+    assert (found.diagnosis, found.name) == (1, "ball")
+
+
+def test_all_axes_are_chosen_and_only_those_allowed():
+    sample = ball()
+
+    def axes(config):
+        chosen = set()
+        for seed in range(30):
+            image = augment(sample, config, np.random.default_rng(seed)).image
+            chosen |= {a for a in range(3) if np.array_equal(image, np.flip(sample.image, a))}
+        return chosen
+
+    assert axes(replace(NONE, flip=1.0)) == {0, 1, 2}
+    assert axes(replace(NONE, flip=1.0, flip_axes=(0,))) == {0}
+
+
+def test_each_happens_in_half_of_the_cases():
+    sample = ball(16)
+    for config in (replace(NONE, flip=0.5), replace(NONE, rotation=0.5)):
+        same = sum(
+            np.array_equal(augment(sample, config, np.random.default_rng(n)).image, sample.image)
+            for n in range(60)
+        )
+        assert 15 < same < 45
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_rotation_moves_image_and_mask_together(seed):
+    """The lesion is the brightest of all: where the mask is, the image must be bright."""
+    sample = ball()
+    found = augment(sample, replace(NONE, rotation=1.0), np.random.default_rng(seed))
+    assert found.lesions is not None
+    assert set(np.unique(found.lesions)) == {0, 1}
+    assert found.image.shape == found.lesions.shape == sample.image.shape
+    assert 30 < found.lesions.sum() < 100
+    assert found.image[found.lesions > 0].mean() > 6
+    assert found.image[found.lesions == 0].max() < 8
+    assert not found.image[0].any()
+    assert not np.array_equal(found.image, sample.image)
+
+
+def test_a_sample_without_mask_stays_without():
+    sample = replace(ball(), lesions=None)
+    config = TrainingConfig(flip=1.0, rotation=1.0)
+    assert augment(sample, config, np.random.default_rng(0)).lesions is None
+
+
+def test_the_generator_decides():
+    config = TrainingConfig(flip=0.5, rotation=0.5, intensity=0.5)
+    one, other, third = (
+        augment(ball(), config, np.random.default_rng(seed)).image for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one, third)
+
+
+def test_changes_of_intensity_spare_background_and_mask():
+    sample = ball()
+    found = augment(sample, replace(NONE, intensity=1.0), np.random.default_rng(0))
+    assert not found.image[sample.image == 0].any()
+    brain = sample.image != 0
+    assert not np.allclose(found.image[brain], sample.image[brain], atol=1e-3)
+    np.testing.assert_array_equal(found.lesions, sample.lesions)
+
+
+def with_a_lesion() -> Sample:
+    image = np.arange(24**3, dtype=np.float32).reshape(24, 24, 24) / 1e4 + 0.1
+    image[:2] = 0
+    lesions = np.zeros((24, 24, 24), np.uint8)
+    lesions[5:7, 18:20, 12] = 1
+    return Sample(image.astype(np.float16), lesions, 0)
+
+
+def test_crops_hold_matching_image_and_lesions():
+    sample = with_a_lesion()
+    values = {float(v) for v in sample.image[sample.lesions > 0]}
+    for seed in range(40):
+        crop = random_crop(sample, 8, np.random.default_rng(seed), on_lesion=1.0)
+        assert crop.image.shape == crop.lesions.shape == (8, 8, 8)
+        assert {float(v) for v in crop.image[crop.lesions > 0]} <= values
+        assert crop.lesions.any()  # the jitter keeps the chosen voxel inside
+
+
+@pytest.mark.parametrize("lesions", [None, np.zeros((24, 24, 24), np.uint8)])
+def test_crops_without_lesions_lie_in_the_brain(lesions):
+    sample = replace(with_a_lesion(), lesions=lesions)
+    for seed in range(10):
+        crop = random_crop(sample, 8, np.random.default_rng(seed), on_lesion=1.0)
+        assert crop.image.any()
+        assert crop.lesions is None or not crop.lesions.any()
+
+
+def test_a_crop_of_the_whole_side_is_the_sample():
+    sample = with_a_lesion()
+    crop = random_crop(sample, 24, np.random.default_rng(0))
+    np.testing.assert_array_equal(crop.image, sample.image)
+    empty = Sample(np.zeros((8, 8, 8), np.float16), None, None)
+    assert random_crop(empty, 4, np.random.default_rng(0)).image.shape == (4, 4, 4)
+    with pytest.raises(ValueError, match="more than the sample"):
+        random_crop(sample, 32, np.random.default_rng(0))
+
+
+def test_a_batch_tells_what_is_known():
+    samples = make_samples(4)
+    batch = collate(samples)
+    assert batch.image.shape == batch.mask.shape == (4, 1, 16, 16, 16)
+    assert batch.image.dtype == torch.float32
+    assert batch.has_mask.tolist() == [True, True, False, True]
+    assert batch.has_diagnosis.tolist() == [True, True, True, False]
+    assert len(batch.part(1, 3)) == 2
+    assert batch.part(1, 3).has_mask.tolist() == [True, False]
+    np.testing.assert_array_equal(batch.mask[1, 0], samples[1].lesions)
+
+
+def test_shapes_of_a_batch_must_agree():
+    with pytest.raises(BadInputError, match=r"sub-00: is \(32, 32, 32\).*one shape"):
+        collate([*make_samples(1), *make_samples(1, side=32)])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from msnmo_bids.model.density import FeatureDensity, feature_statistics
 from msnmo_bids.model.inference import predict
 from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.sharing import FeatureDensity, feature_statistics
 from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 
 

@@ -1,4 +1,4 @@
-"""T2-FLAIR intensities of a head with lesions, relative to white matter.
+"""From a head with lesions to the acquired image: contrast, field of view, bias, noise, artefacts.
 
 Means follow FLAIR intensity ratios measured on real scans; in a share of the samples they are
 drawn freely, so that a network does not rely on one contrast. Structures that look like lesions
@@ -9,11 +9,13 @@ independently of the lesions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.random_fields import smooth_noise
+from msnmo_bids.simulation.deformation import resize_linear, smooth_noise
 from msnmo_bids.simulation.stamping import LesionMap
 
 #: Range of the mean intensity of each tissue, relative to white matter.
@@ -49,6 +51,8 @@ _MIDLINE_WIDTH = 10.0
 _FLUID = 0.7  # a lesion darker than this, relative to white matter, holds fluid
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
+#: Share of the scans with motion or ringing.
+_ARTEFACT_SHARE = 0.2
 
 
 def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
@@ -90,7 +94,7 @@ def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> N
 
 def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Caps of the frontal and occipital horns: bright white matter around the ventricles' ends."""
-    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    occupied = _ventricle_rows(head)
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
@@ -99,6 +103,10 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
         width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
         caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
     return caps
+
+
+def _ventricle_rows(head: Head) -> np.ndarray:
+    return np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
 
 
 def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, np.ndarray]:
@@ -111,7 +119,7 @@ def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, 
 
 def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Streaks of the optic radiation: a bright shell around the occipital horns and behind them."""
-    occupied = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+    occupied = _ventricle_rows(head)
     streaks = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return streaks
@@ -141,14 +149,8 @@ def flair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render the FLAIR image of a (deformed) head with its lesions before its acquisition.
 
-    `free` tissue means are taken by default in one sample of five.
-
-    Returns
-    -------
-    image : ndarray, (X, Y, Z), float32
-        Relative to white matter, not negative.
-    contrast : ndarray, (X, Y, Z), float32
-        How much of it the lesions add.
+    `free` tissue means are taken by default in one sample of five. The image, (X, Y, Z) float32, is
+    relative to white matter and not negative; beside it is how much of it the lesions add.
     """
     if free is None:
         free = bool(rng.random() < 0.2)
@@ -174,3 +176,129 @@ def flair(
     brightness = np.maximum(brightness * texture, least)
     contrast = lesions.profile * (brightness - image)
     return np.maximum(image + contrast, 0.0), contrast
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A FLAIR protocol.
+
+    `voxel` is the distance of the voxels along R, A, S (mm), largest along the slice axis,
+    `thickness` that of a slice (mm), smaller when there is a gap. `noise` is the standard deviation
+    of the noise, relative to white matter, `bias` that of the bias field's logarithm.
+    """
+
+    name: str
+    voxel: tuple[float, float, float]
+    thickness: float
+    noise: float = 0.03
+    bias: float = 0.15
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis across the slices."""
+        return int(np.argmax(self.voxel))
+
+
+PRESETS = {
+    "1.5T-2D": Protocol("1.5T-2D", (0.9, 0.9, 6.5), 5.5, 0.04, 0.12),
+    "1.5T-2D-8mm": Protocol("1.5T-2D-8mm", (0.9, 0.9, 8.0), 7.0, 0.05, 0.12),
+    "3T-2D": Protocol("3T-2D", (0.7, 0.7, 4.0), 3.6, 0.03, 0.22),
+    "3T-3D": Protocol("3T-3D", (1.0, 1.0, 1.0), 1.0, 0.04, 0.22),
+}
+
+
+def random_protocol(rng: np.random.Generator) -> Protocol:
+    """Draw a protocol: a third 3D of about 1 mm, else 2D with slices of 2.5 to 8 mm."""
+    noise, bias = float(rng.uniform(0.01, 0.06)), float(rng.uniform(0.02, 0.2))
+    if rng.random() < 0.33:
+        size = float(rng.uniform(0.9, 1.3))
+        return Protocol("3D", (size, size, size), size, noise, bias)
+    plane = float(rng.uniform(0.6, 1.1))
+    gap = float(rng.uniform(2.5, 8.0))
+    voxel = [plane, plane, plane]
+    voxel[int(rng.choice(3, p=(0.08, 0.07, 0.85)))] = gap
+    first, second, third = voxel
+    return Protocol("2D", (first, second, third), gap * float(rng.uniform(0.8, 1.0)), noise, bias)
+
+
+def sample_grid(
+    volume: np.ndarray, spacing: float, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample an ideal volume, (X, Y, Z) of isotropic voxels (mm), on the grid of a protocol.
+
+    The slices have a box profile of the protocol's thickness, in the plane one of the voxel's size.
+    With the volume on the coarser grid (float32) comes its exact voxel size (mm): the field of view
+    holds a whole number of voxels.
+    """
+    extent = np.asarray(volume.shape) * spacing
+    shape = tuple(int(n) for n in np.maximum(np.round(extent / protocol.voxel), 2))
+    for axis, size in enumerate(protocol.voxel):
+        width = protocol.thickness if axis == protocol.slice_axis else size
+        if width > 1.3 * spacing:
+            volume = ndimage.uniform_filter1d(volume, max(2, round(width / spacing)), axis=axis)
+    return resize_linear(volume, shape), extent / shape
+
+
+def k_space_artefacts(
+    image: np.ndarray,
+    slice_axis: int,
+    rng: np.random.Generator,
+    *,
+    motion: float = 0.0,
+    kept: float = 1.0,
+) -> np.ndarray:
+    """Add Gibbs ringing and motion to a magnitude image, in the k-space of the slices.
+
+    The axis across the slices is not encoded in k-space here. `motion` is the standard deviation of
+    the shifts between blocks of phase-encoding lines (voxels), `kept` the share of k-space that was
+    acquired along both axes of the slices: the rest is zero, which gives ringing at sharp edges.
+    """
+    read, phase = (axis for axis in range(3) if axis != slice_axis)
+    spectrum = np.fft.fft2(image, axes=(read, phase)).astype(np.complex64)
+    for axis in (read, phase):
+        outer = np.abs(np.fft.fftfreq(image.shape[axis])) > kept / 2
+        spectrum *= _along(~outer, axis)
+    if motion:
+        lines = np.fft.fftfreq(image.shape[phase])
+        blocks = np.sort(rng.uniform(-0.5, 0.5, int(rng.integers(2, 6))))
+        shifts = rng.normal(0.0, motion, len(blocks) + 1)
+        shifts[np.searchsorted(blocks, 0.0)] = 0.0  # the centre says where the head is
+        turn = np.exp(-2j * np.pi * lines * shifts[np.searchsorted(blocks, lines)])
+        spectrum *= _along(turn.astype(np.complex64), phase)
+    return np.abs(np.fft.ifft2(spectrum, axes=(read, phase))).astype(np.float32)
+
+
+def _along(values: np.ndarray, axis: int) -> np.ndarray:
+    """Bring a vector to an axis of three."""
+    view = [1, 1, 1]
+    view[axis] = -1
+    return values.reshape(view)
+
+
+def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
+    """Draw the bias field of a coil, of a protocol's strength: a factor about 1, float32."""
+    return np.exp(protocol.bias * smooth_noise(shape, max(shape) / 2.5, rng))
+
+
+def degrade(image: np.ndarray, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
+    """Add ghosting, motion, ringing, gamma and a protocol's Rician noise.
+
+    The image, (X, Y, Z) float32, has intensities relative to white matter times the bias field, on
+    the grid of the protocol.
+    """
+    if rng.random() < 0.25:
+        axis = int(rng.integers(2))
+        shift = int(rng.integers(image.shape[axis] // 6, image.shape[axis] // 2))
+        image = image + rng.uniform(0.01, 0.05) * np.roll(image, shift, axis=axis)
+    if rng.random() < _ARTEFACT_SHARE:
+        moves, rings = rng.random() < 0.5, rng.random() < 0.7
+        image = k_space_artefacts(
+            image,
+            protocol.slice_axis,
+            rng,
+            motion=float(rng.uniform(0.3, 1.5)) if moves else 0.0,
+            kept=float(rng.uniform(0.6, 0.85)) if rings else 1.0,
+        )
+    image = np.power(image, np.float32(rng.uniform(0.85, 1.2)))
+    noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(protocol.noise)
+    return np.hypot(image + noise[0], noise[1]).astype(np.float32)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from msnmo_bids.model.classification import LesionBranch
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.model.lesion_branch import LesionBranch
 
 DESCRIPTORS = 5
 CONFIG = JointConfig(tasks=(SEGMENTATION,), lesion_descriptors=DESCRIPTORS, lesion_fits=3)
@@ -84,11 +84,3 @@ def test_the_network_holds_the_branch_and_tells_what_it_reads(branch):
         network.forward_lesions(rows[:, :4])
     with pytest.raises(ValueError, match="reads 0 columns"):
         JointNetwork(JointConfig(tasks=(SEGMENTATION,)).scaled(0.25)).forward_lesions(rows)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"lesion_descriptors": -1}, {"lesion_fits": 0}, {"lesion_width": 0}]
-)
-def test_sizes_that_make_no_sense(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        JointConfig(**wrong)
