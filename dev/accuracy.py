@@ -34,13 +34,13 @@ from dev.simulated_test import (
     simulate_case,
     truth_features,
 )
-from msnmo_bids.model.weights import default_weights_path, read_metadata
+from msnmo_bids.model.weights import read_metadata, shipped_weights
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, nargs="+", default=[default_weights_path()])
+    parser.add_argument("--weights", type=Path, nargs="+", default=shipped_weights())
     add_asset_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--each", type=int, default=100, help="simulated scans of each diagnosis")

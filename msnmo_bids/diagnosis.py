@@ -53,7 +53,7 @@ def decide(
     lesions : int
         Number that was found.
     quality : mapping
-        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.quality`.
+        ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.scan_quality`.
     limits : mapping of str to float or None, optional
         The least probability with which a class is named; None: it never is. A class that is not
         here has no limit.

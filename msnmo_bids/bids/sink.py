@@ -46,7 +46,7 @@ class ScanResults:
     #: Counts and volumes of the lesions, in all and by region, as in the diagnosis file.
     summary: Mapping[str, Any]
     decision: Decision  #: The diagnosis, or why none is named.
-    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.quality`.
+    quality: Mapping[str, Any]  #: From :func:`msnmo_bids.quality.scan_quality`.
     #: From the training scans (:mod:`msnmo_bids.model.sharing`); None when it is not known.
     distance: float | None = None
     #: SVG file by kind (:func:`msnmo_bids.bids.names.figure_path`).

@@ -237,8 +237,8 @@ class TrainOptions(TrainingOptions):
 
     model: str = option(f"network: {', '.join(OWN)}", default="joint", choices=OWN, metavar="NAME")
     initial_weights: Path | None = file_option(
-        f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of this "
-        "version; network and classes are theirs (default: random)"
+        f"weights of the app to start from, .safetensors, or '{SHIPPED}' for the first of "
+        "this version; network and classes are theirs (default: random)"
     )
 
 
@@ -328,10 +328,10 @@ def _network(options: TrainOptions) -> tuple[nn.Module, WeightsMetadata | None]:
     """Return the network to train, with the description of the weights that it starts from."""
     if options.initial_weights is None:
         return registry.entry(options.model).build(options.classes, options.width), None
-    from msnmo_bids.model.weights import default_weights_path, load_weights
+    from msnmo_bids.model.weights import load_weights, shipped_weights
 
     shipped = str(options.initial_weights) == SHIPPED
-    file = default_weights_path() if shipped else options.initial_weights
+    file = shipped_weights()[0] if shipped else options.initial_weights
     network, metadata = load_weights(file)
     if options.classes != metadata.class_names and not metadata.classifies_lesions:
         raise UsageError(

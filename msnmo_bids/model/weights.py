@@ -160,9 +160,9 @@ class WeightsMetadata:
             ) from error
 
 
-def default_weights_path() -> Path:
-    """Return the weights that come with the program."""
-    return Path(__file__).parent / "weights" / "msnmo-joint.safetensors"
+def shipped_weights() -> list[Path]:
+    """Return the weights that come with the program: networks of which the mean is taken."""
+    return sorted((Path(__file__).parent / "weights").glob("*.safetensors"))
 
 
 def read_metadata(path: str | Path) -> WeightsMetadata:

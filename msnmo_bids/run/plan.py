@@ -240,9 +240,9 @@ def find_ensemble(
         If a file is missing (66), or the weights do not go together.
     """
     from msnmo_bids.model.inference import check_ensemble
-    from msnmo_bids.model.weights import default_weights_path, find_weights
+    from msnmo_bids.model.weights import find_weights, shipped_weights
 
-    found = [find_weights(main or default_weights_path())]
+    found = [find_weights(file) for file in ([main] if main else shipped_weights())]
     found += [find_weights(file, "--ensemble") for file in others]
     try:
         check_ensemble([metadata for _, metadata in found])

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from msnmo_bids.model.calibration import Calibration
+from msnmo_bids.model.inference import check_ensemble
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
     WeightsError,
     WeightsMetadata,
-    default_weights_path,
     hash_file,
     load_weights,
     load_weights_cached,
     read_metadata,
     save_weights,
+    shipped_weights,
 )
 
 
@@ -237,10 +238,9 @@ def test_error_is_a_value_error_that_survives_pickling():
     assert str(again) == "a.safetensors: broken. Get it again"
 
 
-def test_default_weights_are_in_the_package():
-    path = default_weights_path()
-    assert path.parts[-4:] == ("msnmo_bids", "model", "weights", "msnmo-joint.safetensors")
-    if not path.is_file():
-        pytest.skip(f"there are no packaged weights at {path}")
-    network, metadata = load_weights(path)
-    assert network.config.classes == metadata.class_names
+def test_the_shipped_weights_go_together():
+    found = [load_weights(path) for path in shipped_weights()]
+    assert found, "the package has no weights"
+    check_ensemble([metadata for _, metadata in found])
+    assert len({metadata.fingerprint for _, metadata in found}) == len(found)
+    assert len({(metadata.version, metadata.criteria) for _, metadata in found}) == 1

@@ -211,7 +211,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sha256=hash_file(tensors),
     )
     tensors.with_suffix(".json").write_text(json.dumps(metadata.to_dict()))
-    monkeypatch.setattr("msnmo_bids.model.weights.default_weights_path", lambda: tensors)
+    monkeypatch.setattr("msnmo_bids.model.weights.shipped_weights", lambda: [tensors])
     return tensors
 
 

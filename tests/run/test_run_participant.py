@@ -382,7 +382,7 @@ def test_nothing_heavy_is_imported_when_nothing_is_to_do(call, fake, raw, out, w
         "import sys\n"
         "from pathlib import Path\n"
         "import msnmo_bids.model.weights as weights\n"
-        f"weights.default_weights_path = lambda: Path({str(weights)!r})\n"
+        f"weights.shipped_weights = lambda: [Path({str(weights)!r})]\n"
         "from msnmo_bids.cli.main import main\n"
         f"code = main([{str(raw)!r}, {str(out)!r}, 'participant'])\n"
         "heavy = ('torch', 'nipype', 'monai', 'ants', 'niworkflows', 'matplotlib')\n"
