@@ -104,7 +104,7 @@ def main() -> None:
         load_network(options.run), options.store, options.prepared, options.brains
     )
     metadata = WeightsMetadata(
-        name=NAME,
+        name=options.out.stem,
         version=options.version,
         cube_shape=CUBE_SHAPE,
         normalization=ROBUST,

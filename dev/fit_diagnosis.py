@@ -241,8 +241,9 @@ def collect(options: argparse.Namespace) -> list[Person]:
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
     everyone = dict(people(options.out / "people", _numbers(options.people), assets))
-    if options.weights is not None:
-        folder = options.out / f"people-{read_metadata(options.weights).sha256[:12]}"
+    if options.weights:
+        known = "-".join(read_metadata(file).sha256[:6] for file in options.weights)
+        folder = options.out / f"people-{known}"
         everyone |= dict(people(folder, _numbers(options.found), assets, options.weights))
     return list(everyone.values())
 
@@ -258,7 +259,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of people and results")
     add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--people", type=int, default=2250, help="default: %(default)s")
-    parser.add_argument("--weights", type=Path, help="weights that look at some of them")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", default=(), help="that look at some of them, as a mean"
+    )
     parser.add_argument("--found", type=int, default=600, help="at how many (default: %(default)s)")
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")

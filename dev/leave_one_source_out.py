@@ -1,7 +1,8 @@
 """Leave-one-source-out: the figure of this project. ``python -m dev.leave_one_source_out OUT ...``.
 
 Each source of real scans is tested by the weights of the fold that was trained without it
-(``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``). Threshold and smallest lesion of
+(``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``); with several folders of such
+trainings the mean of their networks is taken. Threshold and smallest lesion of
 a fold are those that do best on what the *other* folds predict for their own sources; trainings are
 not nested. The mean is over people: the visits of a person count together as one.
 
@@ -38,6 +39,7 @@ from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 _NAIVE = 0.5
+RUNS_HELP = "folder of a training per source; of several the mean is taken"
 SMALLEST = (0.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm³
 
 
@@ -79,32 +81,33 @@ def load_network(run: Path) -> JointNetwork:
     return network.eval()
 
 
-def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
-    """Return the lesion probability of a prepared cube, (D, H, W) float32."""
+def predict_cube(networks: Sequence[JointNetwork], image: np.ndarray) -> np.ndarray:
+    """Return the lesion probability of a prepared cube, (D, H, W) float32, mean over networks."""
     cube = image.astype(np.float32)
     inside = cube != 0
     cube[inside] = normalize(cube[inside], ROBUST)
     tensor = torch.from_numpy(cube)[None, None].contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        probability = network(tensor).lesion_probability
-    assert probability is not None, "the network segments"
-    return probability[0, 0].numpy()
+        found = [network(tensor).lesion_probability[0, 0].numpy() for network in networks]
+    return np.mean(found, axis=0)
 
 
-def predict_source(run: Path, scans: Iterable[PreparedScan], out: Path) -> list[FoldResult]:
-    """Predict, or read, the scans of a source, by its fold."""
-    source = run.name
-    weights = run / "weights.safetensors"
-    tested, network = [], None
+def predict_source(
+    source: str, runs: Sequence[Path], scans: Iterable[PreparedScan], out: Path
+) -> list[FoldResult]:
+    """Predict, or read, the scans of a source, by the trainings of its fold."""
+    newest = max((run / "weights.safetensors").stat().st_mtime for run in runs)
+    tested: list[FoldResult] = []
+    networks: list[JointNetwork] = []
     for scan in scans:
         if source_of(*scan.person) != source:
             continue
         grid = scan.grid()
         file = out / source / f"{scan.name.replace('/', '_')}.npz"
-        if not file.exists() or file.stat().st_mtime < weights.stat().st_mtime:
-            network = network or load_network(run)
+        if not file.exists() or file.stat().st_mtime < newest:
+            networks = networks or [load_network(run) for run in runs]
             image = read_cubes(scan.cube_file)[0]
-            cube = predict_cube(network, image)
+            cube = predict_cube(networks, image)
             with atomic_path(file) as temporary:
                 np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
         with np.load(file) as archive:
@@ -293,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of predictions and tables")
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help=RUNS_HELP)
     parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
     parser.add_argument("--page", type=Path, help="Markdown page to write")
     parser.add_argument("--pictures", type=Path, help="folder of an image per scan")
@@ -309,10 +312,11 @@ def main() -> None:
     )
     tested: list[FoldResult] = []
     for source in SOURCES:
-        if (options.runs / source / "weights.safetensors").exists():
-            tested += predict_source(options.runs / source, scans, options.out)
+        runs = [runs / source for runs in options.runs]
+        if all((run / "weights.safetensors").exists() for run in runs):
+            tested += predict_source(source, runs, scans, options.out)
     if not tested:
-        print(f"{len(scans)} scans are prepared; no fold is trained in {options.runs}")
+        print(f"{len(scans)} scans are prepared; no fold is trained")
         return
     grid = sweep(tested)
     grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)

@@ -1,7 +1,8 @@
 """From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA``.
 
-Simulated brains, the common start, the four folds, leave-one-source-out with its page, the network
-of all sources, the branch that classifies, the files in the package. Every step goes on where it
+Simulated brains, the common start, the four folds, leave-one-source-out with its page, the networks
+of all sources, the branch that classifies, the files in the package; each training twice, by other
+random numbers, because the mean of two networks is shipped. Every step goes on where it
 was stopped, so the same command finishes what a night left. One process per core; hours and
 processor are printed at the end and belong into ``docs/model-card.md``.
 """
@@ -24,6 +25,7 @@ from dev.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent
 START, ALL = "start", "all"
+NETWORKS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,14 @@ class Places:
     work: Path
     data: Path
 
-    def run(self, name: str) -> Path:
-        """Return the folder of a training."""
-        return self.work / "runs" / name
+    def runs(self, number: int) -> Path:
+        """Return the folder of the trainings of one of the networks."""
+        return self.work / f"runs-{number}"
 
-    def weights(self, name: str) -> Path:
-        """Return what a training writes at its end."""
-        return self.run(name) / "weights.safetensors"
+    @property
+    def start(self) -> Path:
+        """The training on simulated brains alone that all others begin with."""
+        return self.work / START
 
 
 def store(places: Places, recipe: Recipe) -> list[str]:
@@ -81,14 +84,15 @@ def assets(places: Places) -> list[str]:
     ]  # fmt: skip
 
 
-def training(places: Places, recipe: Recipe, name: str) -> list[str]:
+def training(places: Places, recipe: Recipe, name: str, number: int = 0) -> list[str]:
     """Return the arguments of a training: the start, a source's fold, or that of all sources."""
     steps = {START: recipe.start, ALL: recipe.shipped}.get(name, recipe.fold)
-    arguments = ["dev.train_lesions", str(places.run(name)), "--steps", str(steps), "--compile",
-                 "--simulated", str(places.work / "store")]  # fmt: skip
+    out = places.start if name == START else places.runs(number) / name
+    arguments = ["dev.train_lesions", str(out), "--steps", str(steps), "--compile",
+                 "--seed", str(number), "--simulated", str(places.work / "store")]  # fmt: skip
     if name != START:
         arguments += ["--prepared", str(places.work / "prepared"),
-                      "--start", str(places.weights(START))]  # fmt: skip
+                      "--start", str(places.start / "weights.safetensors")]  # fmt: skip
     if name in SOURCES:
         arguments += ["--without", name]
     return arguments
@@ -98,24 +102,32 @@ def scoring(places: Places) -> list[str]:
     """Return the arguments of leave-one-source-out, which prepares the real scans, too."""
     return [
         "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
-        "--cache", str(places.work / "prepared"), "--runs", str(places.work / "runs"),
+        "--cache", str(places.work / "prepared"), "--runs", *map(str, map(places.runs, NETWORKS)),
         "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
         "--pictures", str(places.work / "pictures"),
     ]  # fmt: skip
 
 
 def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
-    """Return the arguments that make the files of the package of the network of all sources."""
-    lesions, fit = places.work / f"{NAME}.safetensors", places.work / "diagnosis"
-    return [
-        ["dev.export_lesions", str(places.run(ALL)), str(lesions), "--version", version,
+    """Return the arguments that make the files of the package of the networks of all sources."""
+    files = {number: places.work / f"{NAME}-{number}.safetensors" for number in NETWORKS}
+    fit = places.work / "diagnosis"
+    exports = [
+        ["dev.export_lesions", str(places.runs(number) / ALL), str(lesions), "--version", version,
          "--criteria", str(places.work / "scores" / "summary.json"),
-         "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")],
-        ["dev.fit_diagnosis", str(fit), *assets(places), "--weights", str(lesions),
-         "--people", str(recipe.people), "--found", str(recipe.found)],
-        ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
-         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)],
+         "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")]
+        for number, lesions in files.items()
     ]  # fmt: skip
+    fitting = [
+        "dev.fit_diagnosis", str(fit), *assets(places), "--weights", *map(str, files.values()),
+        "--people", str(recipe.people), "--found", str(recipe.found),
+    ]  # fmt: skip
+    branches = [
+        ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
+         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)]
+        for lesions in files.values()
+    ]  # fmt: skip
+    return [*exports, fitting, *branches]
 
 
 def run(arguments: Sequence[str], threads: int = 1) -> None:
@@ -146,7 +158,8 @@ def main() -> None:
     run(scoring(places), options.jobs)  # nothing to score yet: prepares the real scans
     run(training(places, recipe, START))
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda name: run(training(places, recipe, name)), [ALL, *SOURCES]))
+        each = [(name, number) for name in (ALL, *SOURCES) for number in NETWORKS]
+        list(pool.map(lambda one: run(training(places, recipe, *one)), each))
     run(scoring(places), options.jobs)
     for arguments in shipping(places, recipe, options.version):
         run(arguments, options.jobs)

@@ -2,7 +2,7 @@
 
 ``python -m dev.real_scans OUT --data DATA --runs RUNS --scores SCORES --diagnosis FIT``
 
-RUNS holds a training per source, SCORES is the folder of ``dev.leave_one_source_out``, FIT that of
+RUNS hold a training per source, SCORES is the folder of ``dev.leave_one_source_out``, FIT that of
 ``dev.fit_diagnosis``, whose people are all simulated. The raw scans of Ljubljana are read by that
 source's fold. ``OUT/scans.tsv`` says what is named (all people have MS), ``OUT/changes.tsv`` how
 the changes between visits agree with those that raters saw; the pages lie in ``OUT/SOURCE``.
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from dev.export_diagnosis import with_branch
-from dev.leave_one_source_out import load_network
+from dev.leave_one_source_out import RUNS_HELP, load_network
 from dev.sources import SOURCES, source_of
 from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria
 from msnmo_bids.model.calibration import Calibration
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of weights, outputs and tables")
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of a training per source")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help=RUNS_HELP)
     parser.add_argument("--scores", type=Path, required=True, help="of leave_one_source_out")
     parser.add_argument("--diagnosis", type=Path, required=True, help="of fit_diagnosis")
     options = parser.parse_args()
@@ -142,10 +142,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
     for source, criteria in summary["criteria"].items():
-        weights = fold_weights(
-            options.runs / source, LesionCriteria(**criteria), options.diagnosis,
-            options.out / "weights" / f"{source}.safetensors",
-        )  # fmt: skip
+        weights = [
+            fold_weights(
+                runs / source, LesionCriteria(**criteria), options.diagnosis,
+                options.out / "weights" / f"{source}-{number}.safetensors",
+            )
+            for number, runs in enumerate(options.runs, 1)
+        ]  # fmt: skip
         for data, labels in people_of(source, options.data):
             out = options.out / source / data.name
             _run_app(data, out, labels, weights)
@@ -159,10 +162,12 @@ def main() -> None:
         print(frame.round(3).to_string())
 
 
-def _run_app(data: Path, out: Path, labels: Sequence[str], weights: Path) -> None:
+def _run_app(data: Path, out: Path, labels: Sequence[str], weights: Sequence[Path]) -> None:
+    first, *others = map(str, weights)
     command = [
-        sys.executable, str(RUN), str(data), str(out), "participant", "--weights", str(weights),
-        "--skip-bids-validator", "--participant-label", *labels,
+        sys.executable, str(RUN), str(data), str(out), "participant", "--weights", first,
+        *(["--ensemble", *others] if others else []),
+        "--skip-bids-validation", "--participant-label", *labels,
     ]  # fmt: skip
     subprocess.run(command, check=True)
 

@@ -87,8 +87,8 @@ class Person:
         return float(np.exp(self.true[:, LOG_VOLUME]).sum())
 
 
-def make_person(number: int, assets: SimulationAssets, weights: Path | None = None) -> Person:
-    """Simulate a person; `weights` find lesions.
+def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path] = ()) -> Person:
+    """Simulate a person; `weights` find lesions, of several the mean.
 
     The number decides on everything; diagnoses, protocols and kinds of load take turns.
     """
@@ -112,7 +112,7 @@ def make_person(number: int, assets: SimulationAssets, weights: Path | None = No
     rows = _rows(scan, rng, weights)
     return Person(
         **rows, label=label, typicality=typicality, matched=matched, head=head.name,
-        looked_at=weights is not None,
+        looked_at=bool(weights),
     )  # fmt: skip
 
 
@@ -122,17 +122,18 @@ def protocol_of(number: int, rng: np.random.Generator) -> Protocol:
 
 
 def _rows(
-    scan: SimulatedScan, rng: np.random.Generator, weights: Path | None
+    scan: SimulatedScan, rng: np.random.Generator, weights: Sequence[Path]
 ) -> dict[str, np.ndarray]:
     """Describe true and found lesions; say which true ones are seen, which found are false."""
     zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
-    if weights is None:
+    if not weights:
         brain, probability = imperfect_brain_mask(scan, rng), np.zeros(scan.image.shape)
         criteria = LesionCriteria()
     else:
-        criteria = read_metadata(weights).criteria
-        cube, brain, transform = prepared_scan(scan, rng, read_metadata(weights).cube_shape)
-        found = predict(cube, weights, precision="auto").probability
+        metadata = read_metadata(weights[0])
+        criteria = metadata.criteria
+        cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
+        found = predict(cube, *weights, precision="auto").probability
         assert found is not None, "the weights segment"
         probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, criteria).labels
@@ -155,7 +156,7 @@ def people(
     folder: Path,
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
-    weights: Path | None = None,
+    weights: Sequence[Path] = (),
 ) -> Iterator[tuple[int, Person]]:
     """Read people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)

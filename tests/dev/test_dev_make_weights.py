@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from dev.make_weights import ALL, START, Places, Recipe, scoring, shipping, store, training
+from dev.make_weights import (
+    ALL,
+    NETWORKS,
+    START,
+    Places,
+    Recipe,
+    scoring,
+    shipping,
+    store,
+    training,
+)
 from dev.sources import SOURCES
-from msnmo_bids.model.weights import shipped_weights
 
 PLACES, RECIPE = Places(Path("/work"), Path("/data")), Recipe()
 COMMANDS = [
@@ -35,7 +44,7 @@ def test_the_programs_know_the_options(command, monkeypatch, capsys):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_fold_leaves_out_its_source_and_begins_with_the_common_start(source):
-    arguments = training(PLACES, RECIPE, source)
+    arguments = training(PLACES, RECIPE, source, 1)
     assert arguments[arguments.index("--without") + 1] == source
     start = training(PLACES, RECIPE, START)
     assert arguments[arguments.index("--start") + 1].startswith(start[1])
@@ -44,8 +53,15 @@ def test_a_fold_leaves_out_its_source_and_begins_with_the_common_start(source):
 
 
 def test_each_program_reads_what_the_one_before_writes():
-    lesions, fit, diagnosis = shipping(PLACES, RECIPE, "1")
-    assert lesions[1] == str(PLACES.run(ALL))
-    assert fit[fit.index("--weights") + 1] == lesions[2]
-    assert (diagnosis[1], diagnosis[diagnosis.index("--weights") + 1]) == (fit[1], lesions[2])
-    assert Path(diagnosis[-1]) in shipped_weights()
+    first, second, fit, *diagnoses = shipping(PLACES, RECIPE, "1")
+    trained = [training(PLACES, RECIPE, ALL, number) for number in NETWORKS]
+    assert [first[1], second[1]] == [arguments[1] for arguments in trained]
+    seen = fit.index("--weights")
+    assert fit[seen + 1 : seen + 3] == [first[2], second[2]]
+    for lesions, diagnosis in zip((first, second), diagnoses, strict=True):
+        assert (diagnosis[1], diagnosis[diagnosis.index("--weights") + 1]) == (fit[1], lesions[2])
+
+
+def test_the_networks_differ_in_their_random_numbers():
+    seeds = [training(PLACES, RECIPE, ALL, number) for number in NETWORKS]
+    assert len({arguments[arguments.index("--seed") + 1] for arguments in seeds}) == len(NETWORKS)
