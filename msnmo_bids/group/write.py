@@ -223,8 +223,8 @@ def _review_list(cohort: Cohort) -> list[tuple[str, str, int, list[Any]]]:
 
 
 def cell(metric: str, measure: Measure) -> tuple[str, str, str]:
-    """Return a measure's value, its interval or why there is none, and its number of scans."""
-    number = f"{measure.scans} of {measure.subjects}"
+    """Return a measure's value, its interval or why there is none, and on how many it is."""
+    number = f"n = {measure.scans} ({measure.subjects})"
     if measure.value is None:
         number = "" if measure.scans else "no scans"
     return *measure.text(factor(metric)), number
