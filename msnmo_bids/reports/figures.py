@@ -167,7 +167,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
             index = fullest(lesions, plane, brain)
             panel = flair_panel(volume, plane, index, box, limits)
             cut = [section(part, plane, index, box) for part in (data, brain, lesions)]
-            panels.append(activation_panel(panel, *cut, bar))
+            panels.append(activation_panel(panel, bar, *cut))
         rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
     return save_svg(draw(rows, _foot(volume), bar), out)
 
@@ -252,7 +252,7 @@ def _change_colours(classes: np.ndarray) -> np.ndarray:
 
 
 def activation_panel(
-    panel: Panel, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray, bar: ColourBar
+    panel: Panel, bar: ColourBar, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray
 ) -> Panel:
     """Lay class activation, the stronger the less transparent, and outlines over a section.
 
