@@ -151,31 +151,32 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 def _read_model(folder: Path, plan: pd.DataFrame, classes: Sequence[str]) -> ModelResults:
     files = sorted(folder.glob(f"fold-*/{SCANS}"), key=lambda path: natural_key(path.parent.name))
     folds = {file.parent.name.removeprefix("fold-"): file.parent for file in files}
-    planned = plan.set_index("subject")["fold"]
+    planned = dict(zip(plan["subject"], plan["fold"], strict=True))
     tables = []
     for fold, place in folds.items():
         table = _read(place / SCANS, scan_columns(classes)).assign(fold=fold)
-        due = table["subject"].map(planned).fillna("none")
-        for subject, other in zip(table["subject"][due != fold], due[due != fold], strict=True):
-            raise BadInputError(
-                f"{subject} was tested in fold {fold}, planned is {other}",
-                file=place / SCANS,
-                remedy="Test every model with the folds of folds.tsv",
-            )
+        for subject in table["subject"]:
+            if (due := planned.get(subject, "none")) != fold:
+                raise BadInputError(
+                    f"{subject} was tested in fold {fold}, planned is {due}",
+                    file=place / SCANS,
+                    remedy="Test every model with the folds of folds.tsv",
+                )
         tables.append(table)
     scans = pd.concat(tables)
     for twice in scans.index[scans.index.duplicated()]:
         raise BadInputError(f"{twice} was tested twice", file=folder)
-    untested = planned[planned.isin(list(folds))].index.difference(scans["subject"], sort=False)
-    return ModelResults(folder.name, scans, folds, _gap(set(planned) - set(folds), untested))
+    tested = set(scans["subject"])
+    untested = [s for s, fold in planned.items() if fold in folds and s not in tested]
+    return ModelResults(folder.name, scans, folds, _gap({*plan["fold"]} - {*folds}, untested))
 
 
-def _gap(folds: set[str], subjects: Sequence[str]) -> str:
+def _gap(folds: set[str], subjects: list[str]) -> str:
     parts = []
     if folds:
         plural = "s" if len(folds) > 1 else ""
         parts.append(f"fold{plural} {', '.join(sorted(folds, key=natural_key))} missing")
-    if len(subjects):
+    if subjects:
         parts.append(f"{len(subjects)} subjects without a scan ({listed(subjects, 5)})")
     return "; ".join(parts)
 

@@ -216,7 +216,7 @@ def activation_figure(
             cut = [
                 section(part, "axial", index, box) for part in (cam, example.brain, example.truth)
             ]
-            panels.append(replace(activation_panel(panel, *cut, bar), note=f"for {name}"))
+            panels.append(replace(activation_panel(panel, bar, *cut), note=f"for {name}"))
         rows.append(Row(_case(number, example), panels))
     return save_png(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
 

@@ -67,9 +67,10 @@ class Measure:
         if self.value is None:
             return MISSING, ""
         low, high = self.interval.low, self.interval.high
-        known = low is not None and high is not None
-        ends = f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]" if known else ""
-        return f"{factor * self.value:.{digits}f}", ends
+        value, ends = f"{factor * self.value:.{digits}f}", ""
+        if low is not None and high is not None:
+            ends = f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
+        return value, ends
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,8 @@ def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> 
         return wilcoxon_test(one["dsc"].to_numpy(), other["dsc"].to_numpy(), list(one["subject"]))
     known = one["diagnosis"].isin(found.classes)
     one, other = one[known], other[known]
-    scores = [scans[f"prob_{found.positive}"].to_numpy() for scans in (one, other)]
-    labels = (one["diagnosis"] == found.positive).to_numpy()
+    labels, column = (one["diagnosis"] == found.positive).to_numpy(), f"prob_{found.positive}"
+    scores = one[column].to_numpy(), other[column].to_numpy()
     return delong_test(labels, *scores, list(one["subject"]))
 
 
@@ -230,7 +231,8 @@ def site_rows(found: CrossValidation) -> list[dict[str, Any]]:
         table[name], table[f"{name}_scans"] = values.mean(), values.count()
     counts = ["scans", "dsc_scans", "acc_scans"]
     table = table.fillna(dict.fromkeys(counts, 0)).astype(dict.fromkeys(counts, int))
-    return table.reset_index().astype(object).replace({np.nan: None}).to_dict("records")
+    rows = table.reset_index().astype(object).replace({np.nan: None}).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def guesses(found: CrossValidation) -> tuple[float, float] | None:

@@ -75,20 +75,10 @@ def compare_masks(
     prediction: np.ndarray,
     zooms: Sequence[float],
 ) -> dict[str, float | None]:
-    """Compare two masks on one grid.
+    """Compare two masks, (X, Y, Z), not 0 in a lesion, of voxels of `zooms` mm.
 
-    Parameters
-    ----------
-    truth, prediction : ndarray, (X, Y, Z)
-        Lesion where not 0.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-
-    Returns
-    -------
-    dict of str to float or None
-        By `MASK_METRICS` and `VOLUMES`: shares from 0 to 1 (VD from 0), HD95 and ASSD in mm,
-        volumes in ml. None where the metric has no value (see the module's table).
+    By `MASK_METRICS` and `VOLUMES`: shares from 0 to 1 (VD from 0), HD95 and ASSD in mm, volumes in
+    ml. None where the metric has no value (see the module's table).
 
     Raises
     ------
@@ -143,12 +133,7 @@ def lesion_wise(
     when one of its voxels lies in the other mask; small components of the other mask count too.
     F1 is the harmonic mean of the found share of the true lesions (TPR) and the true share of the
     predicted ones (1 - FPR), as in the MSSEG challenge (Commowick et al. 2018); where one of these
-    has no value, it is the other one.
-
-    Returns
-    -------
-    dict of str to float or None
-        lesion_f1, lesion_tpr, lesion_fpr (share of the predicted lesions that are false).
+    has no value, it is the other one. FPR is the share of the predicted lesions that are false.
     """
     found, lesions = _hit(truth, prediction, zooms)
     right, predicted = _hit(prediction, truth, zooms)
@@ -163,14 +148,10 @@ def lesion_wise(
 def surface_distances(
     truth: np.ndarray, prediction: np.ndarray, zooms: Sequence[float]
 ) -> dict[str, float | None]:
-    """Measure how far the surfaces of two masks (X, Y, Z), bool, are apart (MONAI).
+    """Measure how far the surfaces of two masks (X, Y, Z), bool, are apart (mm; by MONAI).
 
-    Returns
-    -------
-    dict of str to float or None
-        hd95: larger one of the two 95th percentiles of the distances from a surface voxel to the
-        other surface; assd: mean of the distances in both directions (mm). None when a mask is
-        empty.
+    HD95 is the larger one of the two 95th percentiles of the distances from a surface voxel to the
+    other surface, ASSD the mean of the distances in both directions; None when a mask is empty.
     """
     if not truth.any() or not prediction.any():
         return {"hd95": None, "assd": None}

@@ -144,16 +144,7 @@ def distribution(
 ) -> Plot:
     """Lay out a distribution by group; dots that would cover each other are moved by a fixed rule.
 
-    Parameters
-    ----------
-    quantity : Quantity
-        What the values are.
-    groups : mapping of str to sequence of (str, float)
-        Group -> names and values; empty groups are left out.
-    colours : mapping of str to str
-        Group -> colour.
-    by : str
-        What the groups are.
+    Groups have names and values; empty ones are left out. `by` says what the groups are.
     """
     filled = {name: values for name, values in groups.items() if values}
     values = (value for points in filled.values() for _, value in points)

@@ -335,11 +335,11 @@ def _bland_altman_figure(
         axes = figure.subplots()
         axes.scatter((true + found) / 2, found - true, s=22, alpha=0.7, color="#0072B2", lw=0)
         names = ("mean", "− 1.96 s.d.", "+ 1.96 s.d.")
-        style = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
+        style |= {"xycoords": ("axes fraction", "data"), "xytext": (-2, 3)}
         for value, name, line in zip(limits, names, ("-", "--", "--"), strict=True):
             axes.axhline(value, color="0.4", lw=1, ls=line)
-            place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "xytext": (-2, 3)}
-            axes.annotate(f"{name}: {value:.2f}", **place, **style)
+            axes.annotate(f"{name}: {value:.2f}", (1, value), **style)
         axes.set(xlabel="mean of both volumes (ml)", ylabel="model − manual (ml)")
     return out
 

@@ -52,7 +52,7 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
     OSError, ValueError
         If the mask cannot be read, or the diagnosis file has no atlas registration.
     """
-    maps, _, affine = load_atlas()
+    _, flair, affine = load_atlas()
     path = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
     image = nib.Nifti1Image.from_filename(path)
     to_mni = _registration(record)
@@ -60,8 +60,7 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
         raise ValueError(f"{path.name}: no registration to the atlas")
     matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
     mask = (np.asanyarray(image.dataobj) > 0).view(np.uint8)
-    shape = maps.shape[1:]
-    return ndimage.affine_transform(mask, matrix, output_shape=shape, order=0).astype(bool)
+    return ndimage.affine_transform(mask, matrix, output_shape=flair.shape, order=0).astype(bool)
 
 
 def write_frequency_maps(
@@ -72,21 +71,19 @@ def write_frequency_maps(
     The groups have one scan per person; `meaning` says in the sidecar what the classes are. Returns
     NIfTI file and number of people by class. Maps of an earlier run are removed.
     """
-    *_, affine = load_atlas()
+    _, flair, affine = load_atlas()
     for old in output_dir.glob("group_space-*_map.*"):
         old.unlink()
     written: dict[str, tuple[Path, int]] = {}
     for name, records in groups.items():
-        total, used = None, []
+        total, used = np.zeros(flair.shape, np.float32), []
         for record in records:
             try:
-                mask = lesions_in_mni(output_dir, record)
+                total += lesions_in_mni(output_dir, record)
+                used.append(record)
             except (OSError, ValueError) as error:
                 logger.warning("%s: left out of the lesion frequency map: %s", record.prefix, error)
-                continue
-            total = mask.astype(np.float32) if total is None else total + mask
-            used.append(record)
-        if total is None:
+        if not used:
             continue
         label = class_label(name) or "other"
         path = output_dir / f"group_space-{MNI_SPACE}_res-2_label-L_desc-{label}_map.nii.gz"

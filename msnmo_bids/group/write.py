@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,7 +241,7 @@ def _disagreeing(cohort: Cohort) -> list[tuple[ScanRecord, str, str]]:
     ]
 
 
-def step_costs(records: Sequence[ScanRecord]) -> list[dict[str, Any]]:
+def step_costs(records: Sequence[ScanRecord]) -> list[dict[Hashable, Any]]:
     """Summarise what processing cost, in the order in which a scan goes through the steps.
 
     By step: number of scans that measured it, medians of wall and processor time (s, of all cores),

@@ -69,14 +69,7 @@ _ATLAS_CORE = 0.5  # of a structure's highest probability: where the atlas itsel
 def describe_lesions(labels: np.ndarray, regions: Regions, zooms: Sequence[float]) -> np.ndarray:
     """Describe each lesion of a scan: (n, 27), float32, a row per lesion, columns `DESCRIPTORS`.
 
-    Parameters
-    ----------
-    labels : ndarray of int, (X, Y, Z)
-        1 to n, each with a voxel; 0 elsewhere.
-    regions : Regions
-        Of the scan, on the same grid.
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
+    Labels are 1 to n, 0 elsewhere, (X, Y, Z), on the grid of the regions, of voxels of `zooms` mm.
 
     Raises
     ------
@@ -88,9 +81,8 @@ def describe_lesions(labels: np.ndarray, regions: Regions, zooms: Sequence[float
     lesions = _Lesions(labels)
     places = nib.affines.apply_affine(regions.to_mni, lesions.index)
     size = np.asarray(zooms, dtype=float)
-    columns = (
-        _place(lesions, places) | _surfaces(lesions, regions, size) | _shape(lesions, labels, size)
-    )
+    columns = _place(lesions, places) | _surfaces(lesions, regions, size)
+    columns |= _shape(lesions, labels, size)
     return np.column_stack([columns[name] for name in DESCRIPTORS]).astype(np.float32)
 
 

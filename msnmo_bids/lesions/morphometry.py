@@ -12,6 +12,7 @@ from scipy import ndimage
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.lesions.regions import (
     LOCATIONS,
+    MNI_SPACE,
     REGIONS,
     Regions,
     assign_regions,
@@ -51,8 +52,11 @@ def measure_lesions(
     shown = descriptors[:, [list(DESCRIPTORS).index(source) for source in SHOWN.values()]]
     for row, values in zip(table, shown.tolist(), strict=True):
         row |= {name: round(value, 2) for name, value in zip(SHOWN, values, strict=True)}
-    registration = regions.registration(affine)
-    return {"Table": table, "Summary": {**summary(table), "AtlasRegistration": registration}}
+    # From RAS mm of the scan to mm in MNI space, whatever the order of the image's axes.
+    to_mni = (regions.to_mni @ np.linalg.inv(affine)).tolist()
+    matrix = [[round(value, 6) for value in row] for row in to_mni]
+    where = {"AtlasRegistration": {"Space": MNI_SPACE, "Matrix": matrix}}
+    return {"Table": table, "Summary": {**summary(table), **where}}
 
 
 def lesion_table(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -86,21 +86,6 @@ class Regions(NamedTuple):
 
     codes: np.ndarray
     to_mni: np.ndarray
-
-    def registration(self, affine: np.ndarray) -> dict[str, Any]:
-        """Return where the scan, of an affine (4, 4) from index to RAS mm, lies in MNI space.
-
-        JSON-ready, for the diagnosis file: Space, and Matrix from RAS mm of the scan to mm in that
-        space, whatever the order of the image's axes.
-
-        Examples
-        --------
-        >>> regions = Regions(np.zeros((2, 2, 2), np.int8), np.diag([2.0, 2, 2, 1]))
-        >>> regions.registration(np.diag([4.0, 4, 4, 1]))["Matrix"][0]
-        [0.5, 0.0, 0.0, 0.0]
-        """
-        matrix = self.to_mni @ np.linalg.inv(affine)
-        return {"Space": MNI_SPACE, "Matrix": [[round(float(v), 6) for v in row] for row in matrix]}
 
 
 def locate_regions(values: np.ndarray, brain: np.ndarray, zooms: Sequence[float]) -> Regions:

@@ -53,15 +53,9 @@ class Lesions(NamedTuple):
 def find_lesions(probability: np.ndarray, voxel_volume: float, criteria: LesionCriteria) -> Lesions:
     """Threshold a probability, drop specks and label the lesions.
 
-    Parameters
-    ----------
-    probability : ndarray, (X, Y, Z)
-        Lesion probability on the scan's own grid, 0 to 1, 0 outside of the brain. It is rounded to
-        steps of 1 / 4096 before it is compared with the threshold.
-    voxel_volume : float
-        Volume of a voxel (mm³).
-    criteria : LesionCriteria
-        What counts as a lesion.
+    The lesion probability, (X, Y, Z), is on the scan's own grid, 0 to 1, 0 outside of the brain. It
+    is rounded to steps of 1 / 4096 before it is compared with the threshold. The volume of a voxel
+    is in mm³.
 
     Examples
     --------

@@ -151,15 +151,8 @@ def lesions_figure(preproc: Path, mask: Path, labels: Path, out: Path) -> Path:
 def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: Path) -> Path:
     """Draw the class activation maps over the FLAIR, at the sections of :func:`lesions_figure`.
 
-    Parameters
-    ----------
-    preproc, lesion_mask : Path
-        FLAIR, 0 outside the brain; lesion mask, drawn as an outline.
-    cams : mapping of str to Path
-        Class activation map of each class, drawn as :func:`relative_activation`; one row per class,
-        one colour scale for all.
-    out : Path
-        SVG file.
+    The FLAIR is 0 outside the brain; the lesion mask is drawn as an outline. The map of each class
+    is drawn as :func:`relative_activation`; one row per class, one colour scale for all.
     """
     volume, brain, box, limits = _stripped(preproc)
     lesions = load_ras(lesion_mask).data > 0.5
@@ -174,7 +167,7 @@ def cam_figure(preproc: Path, lesion_mask: Path, cams: Mapping[str, Path], out: 
             index = fullest(lesions, plane, brain)
             panel = flair_panel(volume, plane, index, box, limits)
             cut = [section(part, plane, index, box) for part in (data, brain, lesions)]
-            panels.append(activation_panel(panel, *cut, bar))
+            panels.append(activation_panel(panel, bar, *cut))
         rows.append(Row(f"Class activation, {name} (lesions outlined)", panels))
     return save_svg(draw(rows, _foot(volume), bar), out)
 
@@ -200,16 +193,9 @@ def change_figure(
 ) -> Path:
     """Draw the earlier visit, the later one and the classes of change in one section each.
 
-    Parameters
-    ----------
-    images : mapping of str to Path
-        ``earlier_flair``, ``later_flair`` and ``classes``, in the half-way space.
-    table : sequence of mapping
-        One row per lesion, with its class, volumes and centroid.
-    names : tuple of str
-        The visits, the earlier one first.
-    out : Path
-        SVG file.
+    The images, ``earlier_flair``, ``later_flair`` and ``classes``, are in the half-way space. The
+    table has one row per lesion, with its class, volumes and centroid; `names` are the visits, the
+    earlier one first.
     """
     volumes = [load_ras(images[f"{which}_flair"]) for which in ("earlier", "later")]
     classes = load_ras(images["classes"]).data.astype(np.uint8)
@@ -266,7 +252,7 @@ def _change_colours(classes: np.ndarray) -> np.ndarray:
 
 
 def activation_panel(
-    panel: Panel, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray, bar: ColourBar
+    panel: Panel, bar: ColourBar, values: np.ndarray, brain: np.ndarray, lesions: np.ndarray
 ) -> Panel:
     """Lay class activation, the stronger the less transparent, and outlines over a section.
 
