@@ -32,6 +32,7 @@ from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.inference import sees_mirror_image
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.settings import ProcessingSettings
@@ -88,7 +89,11 @@ def predict_cube(networks: Sequence[JointNetwork], image: np.ndarray) -> np.ndar
     cube[inside] = normalize(cube[inside], ROBUST)
     tensor = torch.from_numpy(cube)[None, None].contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = [network(tensor).lesion_probability[0, 0].numpy() for network in networks]
+        found = []
+        for number, network in enumerate(networks):
+            mirror = (2,) if sees_mirror_image(number) else ()
+            probability = network(tensor.flip(mirror)).lesion_probability
+            found.append(probability.flip(mirror)[0, 0].numpy())
     return np.mean(found, axis=0)
 
 

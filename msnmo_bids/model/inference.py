@@ -77,9 +77,10 @@ def predict(
         ``(D, H, W)``, RAS, z-scored, background 0; sides are multiples of 16. Each network sees
         it normalised as its metadata says.
     *weights : str or Path
-        ``NAME.safetensors``; of several the mean is taken, see `check_ensemble`.
+        ``NAME.safetensors``; of several the mean is taken (`check_ensemble`), and every second one
+        sees the mirror image, left to right.
     tta : bool, optional
-        Test-time augmentation: the mean of the volume and its mirror image, left to right.
+        Test-time augmentation: each network sees the volume and its mirror image.
     device, precision : str, optional
         See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
         memory is computed on the CPU.
@@ -245,12 +246,22 @@ def _predict_on(
     autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
     found = []
     with torch.inference_mode(), autocast:
-        for file in weights:
+        for number, file in enumerate(weights):
             network, metadata = load_weights_cached(file, device, precision)
-            found.append(_run(network, metadata, image))
-            if tta:
+            if tta or not sees_mirror_image(number):
+                found.append(_run(network, metadata, image))
+            if tta or sees_mirror_image(number):
                 found.append(_mirrored(_run(network, metadata, image.flip(2))))
     return found[0] if len(found) == 1 else _mean(found)
+
+
+def sees_mirror_image(number: int) -> bool:
+    """Say whether a network, the first is 0, sees the volume mirrored: every second one does.
+
+    What two networks mark falsely is then less alike, at no cost
+    (``docs/experiments/mean-of-two-networks.md``).
+    """
+    return number % 2 == 1
 
 
 def _mirrored(found: Prediction) -> Prediction:

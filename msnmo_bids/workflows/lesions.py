@@ -120,7 +120,9 @@ def _description(
     settings: ProcessingSettings, metadata: WeightsMetadata, shape: Sequence[int]
 ) -> str:
     """Return what the methods text says of the network and of its lesions."""
-    averaged = [f"{1 + len(settings.ensemble)} networks"] if settings.ensemble else []
+    one_view = settings.ensemble and not settings.tta
+    mirrored = ", every second of which saw the mirror image" if one_view else ""
+    averaged = [f"{1 + len(settings.ensemble)} networks{mirrored}"] if settings.ensemble else []
     averaged += ["the image and its mirror image"] if settings.tta else []
     mean = f", mean over {' and '.join(averaged)}" if averaged else ""
     scores, maps = _TEXT_OF[metadata.classifies_lesions]
