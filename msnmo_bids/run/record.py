@@ -289,7 +289,9 @@ def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, 
     undecided = [name for name in MACHINE_SETTINGS if settings[name] == "auto"]
     if undecided:
         records = (read_diagnosis(scan, output_dir) or {} for scan in scans)
-        recorded = next((one["Settings"] for one in records if "Settings" in one), {})
+        recorded: dict[str, Any] = next(
+            (one["Settings"] for one in records if "Settings" in one), {}
+        )
         settings |= {name: recorded[name] for name in undecided if name in recorded}
     return settings
 
