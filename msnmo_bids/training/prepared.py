@@ -267,14 +267,12 @@ def _run(
     execute: dict[str, Any],
 ) -> dict[str, str]:
     """Run the workflow in batches; return why scans failed, by their names."""
-    from msnmo_bids.workflows.execution import WorkDirCleaner, batches, run_workflow
+    from msnmo_bids.workflows.execution import batches, run_workflow
     from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
             remains.unlink(missing_ok=True)
-    cleaner = WorkDirCleaner(work_dir, last_node=LAST_NODE)
-
     raw_files = {labelled.name: labelled.scan.path for labelled in files}
     reasons: dict[str, str] = {}
     for batch in batches(list(files)):
@@ -284,11 +282,10 @@ def _run(
         failures = run_workflow(
             workflow,
             last_node=LAST_NODE,
-            on_event=lambda node, event, _: cleaner.on_event(node, event),
+            keep=False,
             crash_dir=work_dir / "crash",
             **execute,
         )
-        cleaner.clean()
         for failure in failures:
             logger.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
             problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")

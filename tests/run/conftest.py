@@ -153,9 +153,6 @@ def _pretend(
     failures = []
     for scan in graph.scans:
         node = f"msnmo_wf.single_subject_{scan.subject}_wf.scan_{scan.node_name}_wf"
-        work = Path(graph.arguments["work_dir"], *node.split("."))
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "big.nii.gz").touch()
         arguments["on_event"](f"{node}.conform", "start")
         arguments["on_usage"](f"{node}.preprocessing_wf.conform", Usage(1.0, 2.0, 0.5))
         arguments["on_usage"](f"{node}.regions", Usage(0.5, 0.5, 0.25))
