@@ -230,9 +230,7 @@ def with_machine(plan: Plan) -> Plan:
 def find_ensemble(
     main: Path | None, others: Sequence[Path] = ()
 ) -> list[tuple[Path, WeightsMetadata]]:
-    """Find the weights (None: those of this version), and those of ``--ensemble``.
-
-    Return the tensors' files, the main one first, and what travels with them.
+    """Find the weights (None: those of this version), then those of ``--ensemble``.
 
     Raises
     ------
