@@ -47,7 +47,7 @@ from msnmo_bids.run.resources import check_plugin, choose_resources, set_environ
 from msnmo_bids.run.session import Progress, Session, exit_code_for, route_nipype
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
-from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS, step_name
+from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
@@ -141,7 +141,7 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
 def _process_participants(job: Job, session: Session) -> None:
     """Process participants batch by batch; wait for those that another run works on."""
     route_nipype(job.options.verbose)
-    progress = Progress(job.scan_names, last_node=LAST_NODE, step_name=step_name)
+    progress = Progress(job.scan_names)
     busy = job.plan.touched
     left, said = list(job.plan.selection.subjects), False
     while left and not job.stopped:
