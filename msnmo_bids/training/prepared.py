@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.geometry import check_flair
 from msnmo_bids.preprocessing.nifti_file import read_content
-from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.settings import ProcessingSettings, hash_of
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
@@ -148,7 +147,7 @@ def cache_key(
         "cube_shape": list(cube_shape),
         "margin_mm": MARGIN_MM,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_of(content)
 
 
 def prepare_scans(

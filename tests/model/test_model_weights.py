@@ -16,12 +16,12 @@ from msnmo_bids.model.weights import (
     WeightsError,
     WeightsMetadata,
     default_weights_path,
-    hash_file,
     load_weights,
     load_weights_cached,
     read_metadata,
     save_weights,
 )
+from msnmo_bids.settings import hash_file
 
 
 @pytest.fixture

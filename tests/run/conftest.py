@@ -19,9 +19,10 @@ from msnmo_bids.cli.main import main
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.group import write as group_write
 from msnmo_bids.model.device import Machine
-from msnmo_bids.model.weights import WeightsMetadata, hash_file, read_metadata
+from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.reports import participant
 from msnmo_bids.run import execute, plan
+from msnmo_bids.settings import hash_file
 from msnmo_bids.version import get_version
 from msnmo_bids.visits.compare import summary
 from msnmo_bids.workflows import execution, visits
