@@ -64,7 +64,7 @@ def test_plain_lines_without_a_terminal(caplog):
         progress.on_event("wf.scan_3_wf.to_cube", "exception", "4D image")
     assert [record.getMessage() for record in caplog.records] == [
         "[1/4] sub-2: done in 41 s (about 2 min left)",
-        "[2/4] sub-3: failed (to cube: 4D image) (about 41 s left)",
+        "[2/4] sub-3: failed (preparing the network's input: 4D image) (about 41 s left)",
     ]
     assert stream.getvalue() == ""
 
