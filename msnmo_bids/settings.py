@@ -6,6 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import permutations, product
+from pathlib import Path
+from typing import Any
 
 from msnmo_bids.lesions.threshold import LesionCriteria
 
@@ -54,4 +56,15 @@ class ProcessingSettings:
         runs that give equal derivatives.
         """
         content = {**asdict(self), "version": version, "weights": weights}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hash_of(content)
+
+
+def hash_of(content: Any) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of what JSON can hold, in any order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file: 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,8 +6,6 @@ same diagnosis files, and all outputs that it lists are there. The record is wri
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -37,7 +35,7 @@ from msnmo_bids.bids.sidecars import (
 )
 from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.settings import MACHINE_SETTINGS
+from msnmo_bids.settings import MACHINE_SETTINGS, hash_file, hash_of
 from msnmo_bids.vocabulary import CHANGES
 
 
@@ -58,11 +56,11 @@ def fingerprint(comparison: Comparison, output_dir: Path, method: Mapping[str, A
         "method": method,
         "order": [comparison.order_by, comparison.interval_days, *map(str, comparison.notes)],
         "scans": [
-            hashlib.sha256(diagnosis_path(scan, output_dir).read_bytes()).hexdigest()
+            hash_file(diagnosis_path(scan, output_dir))
             for scan in (comparison.earlier, comparison.later)
         ],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_of(content)
 
 
 def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:

@@ -7,7 +7,6 @@ now, and all outputs that it lists are there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -31,7 +30,7 @@ from msnmo_bids.bids.names import (
 from msnmo_bids.bids.records import NOT_PROCESSED
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.settings import ProcessingSettings, hash_file
 
 logger = logging.getLogger(__name__)
 
@@ -243,5 +242,4 @@ def why_other_image(scan: Scan, recorded: Any) -> str | None:
 @cache
 def _checksum(path: Path, _size: int, _modified: str) -> str:
     """Return a file's SHA-256, computed once as long as size and time stay."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(path)

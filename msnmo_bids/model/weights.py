@@ -20,6 +20,7 @@ from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
+from msnmo_bids.settings import hash_file
 
 if TYPE_CHECKING:
     import torch
@@ -310,12 +311,6 @@ def weights_files(path: str | Path) -> tuple[Path, Path]:
     path = Path(path)
     stem = path.name.removesuffix(".safetensors").removesuffix(".json")
     return path.with_name(f"{stem}.safetensors"), path.with_name(f"{stem}.json")
-
-
-def hash_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file: 64 hexadecimal digits."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _stored(name: str, value: Tensor, dtype: str) -> Tensor:

@@ -118,18 +118,8 @@ def resize_brain(
     The brain is resized as ``R(image * mask) / R(mask)`` with R the separable linear resize of
     `resize_weights`, so that background does not darken the brain's rim.
 
-    Parameters
-    ----------
-    image : ndarray, (X, Y, Z)
-        FLAIR intensities, RAS order.
-    mask : ndarray, (X, Y, Z)
-        Brain (true or above 0).
-    zooms : sequence of float, (3,)
-        Voxel size (mm).
-    shape : sequence of int, (3,)
-        Shape of the cube.
-    margin_mm : float
-        Margin around the brain's bounding box (mm), as for `brain_box`.
+    FLAIR and brain mask (true or above 0) are (X, Y, Z) in RAS order, their voxels of `zooms`
+    (3,), mm; the cube has `shape` (3,) and shows the brain's box with a margin (`brain_box`).
 
     Returns
     -------

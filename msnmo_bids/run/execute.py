@@ -48,7 +48,7 @@ from msnmo_bids.run.session import Progress, Session, exit_code_for, route_nipyp
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 from msnmo_bids.workflows.resources import start_fork_server
-from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS, step_name
+from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow
@@ -146,7 +146,7 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
 def _process_participants(job: Job, session: Session) -> None:
     """Process participants batch by batch; wait for those that another run works on."""
     route_nipype(job.options.verbose)
-    progress = Progress(job.scan_names, last_node=LAST_NODE, step_name=step_name)
+    progress = Progress(job.scan_names)
     busy = job.plan.touched
     left, said = list(job.plan.selection.subjects), False
     while left and not job.stopped:
@@ -207,9 +207,7 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
     if job.options.overwrite:
         stamps = {}
-    job.failures += _run(
-        job, workflow, LAST_NODE, stamps, progress.on_event, on_usage=job.take_usage
-    )
+    job.failures += _run(job, workflow, LAST_NODE, stamps, progress.on_event, job.take_usage)
 
 
 def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) -> None:
@@ -242,30 +240,21 @@ def _run(
     workflow: Workflow,
     last_node: str,
     stamps: Mapping[str, str],
-    *watchers: EventCallback,
+    on_event: EventCallback | None = None,
     on_usage: UsageCallback | None = None,
 ) -> list[Failure]:
     """Run a workflow, each item's work folder removed when it is done."""
-    from msnmo_bids.workflows.execution import WorkDirCleaner, run_workflow
+    from msnmo_bids.workflows.execution import run_workflow
 
-    cleaner = WorkDirCleaner(job.work_dir, last_node=last_node, keep=job.options.verbose >= 2)
-
-    def on_event(node: str, event: str, reason: str = "") -> None:
-        cleaner.on_event(node, event)
-        for watch in watchers:
-            watch(node, event, reason)
-
-    try:
-        return run_workflow(
-            workflow,
-            plugin=job.resources.plugin,
-            plugin_args=job.plugin_args(),
-            on_event=on_event,
-            on_usage=on_usage,
-            stop_on_first_crash=job.options.stop_on_first_crash,
-            crash_dir=job.record.folder,
-            last_node=last_node,
-            stamps=stamps,
-        )
-    finally:
-        cleaner.clean()
+    return run_workflow(
+        workflow,
+        plugin=job.resources.plugin,
+        plugin_args=job.plugin_args(),
+        on_event=on_event,
+        on_usage=on_usage,
+        stop_on_first_crash=job.options.stop_on_first_crash,
+        crash_dir=job.record.folder,
+        last_node=last_node,
+        stamps=stamps,
+        keep=job.options.verbose >= 2,
+    )

@@ -27,7 +27,7 @@ from msnmo_bids.bids.resume import why_incomplete
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.options import AppOptions
-from msnmo_bids.run.plan import Plan, expected_of
+from msnmo_bids.run.plan import Plan
 from msnmo_bids.run.resources import WORKERS_LOG, Resources
 from msnmo_bids.workflows.steps import (
     BATCH,
@@ -180,8 +180,7 @@ class Job:
 
     def why_incomplete(self, scan: Scan) -> str | None:
         """Return why a scan is not complete now, None when it is."""
-        expected = expected_of(self.options, self.plan.settings, self.plan.metadata)
-        return why_incomplete(scan, self.output_dir, expected)
+        return why_incomplete(scan, self.output_dir, self.plan.expected)
 
     def claim(self, subjects: Sequence[str]) -> tuple[list[str], list[str]]:
         """Claim participants with as many scans to run as one workflow takes.

@@ -39,6 +39,7 @@ class Plan:
     settings: ProcessingSettings
     weights: tuple[Path, ...]  #: Weights files; of several the mean is taken.
     metadata: WeightsMetadata  #: What travels with the first.
+    expected: Expected  #: What complete scans were made by.
     reasons: dict[str, str]  #: Scans to run (by relative path) and why.
     #: Consecutive visits to compare when their scans are done.
     comparisons: tuple[Comparison, ...] = ()
@@ -131,7 +132,8 @@ def make_plan(options: AppOptions) -> Plan:
     found = find_ensemble(options.weights, options.ensemble)
     weights, metadata = tuple(file for file, _ in found), found[0][1]
     settings = _resolve_settings(options, metadata, [other for _, other in found[1:]])
-    expected = expected_of(options, settings, metadata)
+    left_open = tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto")
+    expected = Expected(settings, get_version(), metadata.fingerprint, left_open)
     reasons: dict[str, str] = {}
     for scan in selection.scans:
         reason = why_incomplete(scan, options.output_dir, expected)
@@ -140,19 +142,7 @@ def make_plan(options: AppOptions) -> Plan:
     due = due_comparisons(selection.available, set(reasons), options.output_dir)
     for line in merged(note for comparison in due for note in comparison.notes):
         logger.warning("%s", line)
-    return Plan(selection, settings, weights, metadata, reasons, due)
-
-
-def expected_of(
-    options: AppOptions, settings: ProcessingSettings, metadata: WeightsMetadata
-) -> Expected:
-    """Return what complete scans were made by; what was left to the machine may differ."""
-    return Expected(
-        settings=settings,
-        version=get_version(),
-        weights=metadata.fingerprint,
-        open_settings=tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto"),
-    )
+    return Plan(selection, settings, weights, metadata, expected, reasons, due)
 
 
 def _resolve_settings(
@@ -230,9 +220,7 @@ def with_machine(plan: Plan) -> Plan:
 def find_ensemble(
     main: Path | None, others: Sequence[Path] = ()
 ) -> list[tuple[Path, WeightsMetadata]]:
-    """Find the weights (None: those of this version), and those of ``--ensemble``.
-
-    Return the tensors' files, the main one first, and what travels with them.
+    """Find the weights (None: those of this version), then those of ``--ensemble``.
 
     Raises
     ------

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
 from msnmo_bids.text import duration
+from msnmo_bids.workflows.steps import LAST_NODE, step_name
 
 logger = logging.getLogger(__name__)
 
@@ -46,22 +47,17 @@ def exit_code_for(error: BaseException) -> ExitCode:
 class Progress:
     """Follow the nodes of a run and say which scans are done, running and failed.
 
-    `names` are what to call a scan by its workflow (a part of its nodes' full names); the end of
-    `last_node` completes it. The live line goes to `stream`, if that is a terminal.
+    `names` are what to call a scan by its workflow (a part of its nodes' full names). The live line
+    goes to `stream`, if that is a terminal.
     """
 
     def __init__(
         self,
         names: Mapping[str, str],
-        *,
-        last_node: str,
-        step_name: Callable[[str], str] = str,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = dict(names)
-        self._last_node = last_node
-        self._step_name = step_name
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._clock = clock
@@ -87,9 +83,9 @@ class Progress:
         self._started.setdefault(scan, self._clock())
         if event == "exception":
             self.failed.append(scan)
-            what = ": ".join(filter(None, (self._step_name(parts[-1]), reason)))
+            what = ": ".join(filter(None, (step_name(node), reason)))
             self._say(scan, f"failed ({what})")
-        elif event == "end" and parts[-1] == self._last_node:
+        elif event == "end" and parts[-1] == LAST_NODE:
             self.done.append(scan)
             self._say(scan, f"done in {duration(self._clock() - self._started[scan])}")
         self.draw()

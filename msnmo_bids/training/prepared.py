@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.geometry import check_flair
 from msnmo_bids.preprocessing.nifti_file import read_content
-from msnmo_bids.settings import ProcessingSettings
+from msnmo_bids.settings import ProcessingSettings, hash_of
 from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ def cache_key(
         "cube_shape": list(cube_shape),
         "margin_mm": MARGIN_MM,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_of(content)
 
 
 def prepare_scans(
@@ -210,14 +209,12 @@ def _run(
     execute: dict[str, Any],
 ) -> dict[str, str]:
     """Run the workflow in batches; return why scans failed, by their names."""
-    from msnmo_bids.workflows.execution import WorkDirCleaner, batches, run_workflow
+    from msnmo_bids.workflows.execution import batches, run_workflow
     from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
             remains.unlink(missing_ok=True)
-    cleaner = WorkDirCleaner(work_dir, last_node=LAST_NODE)
-
     raw_files = {labelled.name: labelled.scan.path for labelled in files}
     reasons: dict[str, str] = {}
     for batch in batches(list(files)):
@@ -227,11 +224,10 @@ def _run(
         failures = run_workflow(
             workflow,
             last_node=LAST_NODE,
-            on_event=lambda node, event, _: cleaner.on_event(node, event),
+            keep=False,
             crash_dir=work_dir / "crash",
             **execute,
         )
-        cleaner.clean()
         for failure in failures:
             logger.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)
             problem = failure.message.removeprefix(f"{raw_files.get(failure.prefix)}: ")

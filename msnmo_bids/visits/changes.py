@@ -63,17 +63,9 @@ def match_lesions(earlier: np.ndarray, later: np.ndarray, width: np.ndarray) -> 
     merged or fell apart. A lesion that overlaps none belongs to the one that it lies beside, if
     half of it is within the border's width: the registration may be that far off.
 
-    Parameters
-    ----------
-    earlier, later : ndarray of bool, (X, Y, Z)
-        Lesion masks in the half-way space (1 mm voxels).
-    width : ndarray, (3,)
-        Uncertainty of a border along each axis (mm).
-
-    Returns
-    -------
-    ndarray, (X, Y, Z), int32
-        1 to n in the lesions of either visit, by decreasing volume of both together, 0 elsewhere.
+    The masks are (X, Y, Z) bool in the half-way space (1 mm voxels); `width`, (3,), is the
+    uncertainty of a border along each axis (mm). Return int32, (X, Y, Z): 1 to n in the lesions of
+    either visit, by decreasing volume of both together, 0 elsewhere.
     """
     first, count = ndimage.label(earlier, structure=CONNECTIVITY_26)
     second, others = ndimage.label(later, structure=CONNECTIVITY_26)
@@ -139,14 +131,7 @@ def classify(
 ) -> list[dict[str, Any]]:
     """Say of each lesion what became of it, by `DEFAULT_RULE`.
 
-    Parameters
-    ----------
-    labels : ndarray, (X, Y, Z)
-        From :func:`match_lesions`, voxels of 1 mm³.
-    earlier, later : Visit
-        The two visits.
-    width : ndarray, (3,)
-        Uncertainty of a border along each axis (mm).
+    `labels`, (X, Y, Z), and `width` are those of :func:`match_lesions`, voxels of 1 mm³.
 
     Returns
     -------

@@ -58,12 +58,8 @@ def halfway_space(
 ) -> HalfwaySpace:
     """Lay a grid of 1 mm around both brains in the space between two visits.
 
-    Parameters
-    ----------
-    earlier, later : tuple of ndarray
-        Brain mask (X, Y, Z) and affine (4, 4; index to scanner mm) of each visit.
-    motion : ndarray, (4, 4)
-        Scanner mm of the earlier visit to those of the later one; rigid.
+    Of each visit: brain mask (X, Y, Z) and affine (4, 4; index to scanner mm). The `motion` (4, 4),
+    earlier to later scanner mm, is rigid.
 
     Raises
     ------

@@ -63,6 +63,7 @@ def run_workflow(
     crash_dir: Path,
     last_node: str = LAST_NODE,
     stamps: Mapping[str, str] | None = None,
+    keep: bool = True,
 ) -> list[Failure]:
     """Run every node of the workflow and collect the failures.
 
@@ -81,6 +82,8 @@ def run_workflow(
         The node whose end completes a scan; its inputs ``prefix`` and ``native_file`` name it.
     stamps : mapping of str to str, optional
         By its `prefix`.
+    keep : bool
+        False removes the work folder of a scan when it is done: thousands would fill a disk.
 
     Returns
     -------
@@ -98,11 +101,14 @@ def run_workflow(
     for key, scan in scans.items():
         _prepare_work(Path(workflow.base_dir, *key.split(".")), (stamps or {}).get(scan.prefix))
     _configure(workflow, crash_dir, stop_on_first_crash, poll=0.02 if plugin == "MultiProc" else 2)
-    calls = _Calls(last_node, on_event)
+    calls = _Calls(last_node, on_event, None if keep else Path(workflow.base_dir))
     arguments = {**(plugin_args or {}), "status_callback": calls.guarded(calls.status)}
     if on_usage is not None and plugin == "MultiProc":
         arguments["on_usage"] = calls.guarded(on_usage)
-    error = _run(workflow, plugin, arguments)
+    try:
+        error = _run(workflow, plugin, arguments)
+    finally:
+        calls.clean()
     if calls.error is not None:
         raise calls.error
     crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
@@ -116,21 +122,34 @@ def run_workflow(
 class _Calls:
     """What Nipype tells of its nodes; the first error of a callback, which Nipype may swallow."""
 
-    def __init__(self, last_node: str, on_event: EventCallback | None) -> None:
-        self._last_node, self._on_event = last_node, on_event
+    def __init__(
+        self, last_node: str, on_event: EventCallback | None, to_clean: Path | None
+    ) -> None:
+        self._last_node, self._on_event, self._to_clean = last_node, on_event, to_clean
         self._started: set[str] = set()
+        self._done: list[Path] = []
         self.finished: set[str] = set()
         self.error: Exception | None = None
 
     def status(self, node: Any, event: str) -> None:
+        self.clean()  # not at once: Nipype still looks at a node's folder when it reports its end
         if event == "start":
             self._started.add(node.fullname)
         elif node.fullname not in self._started:  # Nipype's Linear plugin ends what it never ran
             return
         if event == "end" and node.name == self._last_node:
             self.finished.add(scan_of(node.fullname))
+            if self._to_clean is not None:
+                self._done.append(self._to_clean.joinpath(*scan_of(node.fullname).split(".")))
         if self._on_event is not None:
             self._on_event(node.fullname, event, _reason(node) if event == "exception" else "")
+
+    def clean(self) -> None:
+        while self._done:
+            folder = self._done.pop()
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the participant's folder, when this was its last scan
+                folder.parent.rmdir()
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -295,30 +314,3 @@ def batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Yield a sequence in parts of at most `BATCH`, in order."""
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
-
-
-class WorkDirCleaner:
-    """Remove the work folder of a scan when it is done: thousands of scans would fill a disk."""
-
-    def __init__(self, work_dir: Path, *, last_node: str, keep: bool = False) -> None:
-        self._work_dir, self._last_node, self._keep = work_dir, last_node, keep
-        self._done: list[Path] = []
-
-    def on_event(self, node: str, event: str) -> None:
-        """Clean up what was done before; note what is done now.
-
-        Nipype may still look at a node's folder while it reports its end, so a folder is removed
-        at the next event.
-        """
-        self.clean()
-        *scan, name = node.split(".")
-        if event == "end" and name == self._last_node and not self._keep:
-            self._done.append(self._work_dir.joinpath(*scan))
-
-    def clean(self) -> None:
-        """Remove the folders of scans that are done."""
-        while self._done:
-            folder = self._done.pop()
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # the participant's folder, when this was its last scan
-                folder.parent.rmdir()

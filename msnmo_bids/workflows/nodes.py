@@ -75,14 +75,8 @@ def step(*outputs: str, library: str = "", again: bool = False) -> Callable[[Cal
     mandatory, and those that are declared as ``Path`` come as such. It returns its outputs, in the
     order of `outputs`; paths among them become texts, which Nipype's cache looks into.
 
-    Parameters
-    ----------
-    *outputs : str
-        Their names.
-    library : str
-        What the function imports that takes seconds.
-    again : bool
-        Whether it is called even where Nipype has its result: it writes into the output folder.
+    `library` is what it imports that takes seconds. What writes into the output folder is called
+    `again` even where Nipype has its result.
     """
 
     def interface(function: Callable[..., Any]) -> type[StepInterface]:

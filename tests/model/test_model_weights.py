@@ -16,13 +16,13 @@ from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
     WeightsError,
     WeightsMetadata,
-    hash_file,
     load_weights,
     load_weights_cached,
     read_metadata,
     save_weights,
     shipped_weights,
 )
+from msnmo_bids.settings import hash_file
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from msnmo_bids.cli.main import main
 from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.group import write as group_write
 from msnmo_bids.model.device import Machine
-from msnmo_bids.model.weights import WeightsMetadata, hash_file, read_metadata
+from msnmo_bids.model.weights import WeightsMetadata, read_metadata
 from msnmo_bids.reports import participant
 from msnmo_bids.run import execute, plan
+from msnmo_bids.settings import hash_file
 from msnmo_bids.version import get_version
 from msnmo_bids.visits.compare import summary
 from msnmo_bids.workflows import execution, visits
@@ -153,9 +154,6 @@ def _pretend(
     failures = []
     for scan in graph.scans:
         node = f"msnmo_wf.single_subject_{scan.subject}_wf.scan_{scan.node_name}_wf"
-        work = Path(graph.arguments["work_dir"], *node.split("."))
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "big.nii.gz").touch()
         arguments["on_event"](f"{node}.conform", "start")
         arguments["on_usage"](f"{node}.preprocessing_wf.conform", Usage(1.0, 2.0, 0.5))
         arguments["on_usage"](f"{node}.regions", Usage(0.5, 0.5, 0.25))

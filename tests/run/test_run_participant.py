@@ -325,19 +325,11 @@ def test_a_session_leaves_the_others_in_the_report(call, fake, raw, out):
     assert [scan.prefix for scan in fake.reports[-1][1]] == PREFIXES[:2]
 
 
-def test_work_folders_of_scans_that_succeed_are_removed(call, fake, raw, out, bad_data, tmp_path):
-    fake.failures["sub-02"] = bad_data("sub-02")
-    work = tmp_path / "w"
-    call(raw, out, "participant", SKIP, "-w", work)
-    assert [path.name for path in work.rglob("scan_*")] == ["scan_sub_02_wf"]
-    fake.failures.clear()
-    call(raw, out, "participant", SKIP, "-w", work, "--clean-workdir")
-    assert not work.exists() or not list(work.rglob("scan_*"))
-
-
 def test_very_verbose_keeps_the_work(call, fake, raw, out):
-    call(raw, out, "participant", SKIP, "-vv")
-    assert len(list(Path("work").rglob("big.nii.gz"))) == 3
+    call(raw, out, "participant", SKIP)
+    assert not fake.arguments["keep"]
+    call(raw, out, "participant", SKIP, "-vv", "--overwrite")
+    assert fake.arguments["keep"]
 
 
 def test_cleaning_the_work_folder_keeps_what_is_not_ours(call, fake, raw, out, tmp_path):

@@ -25,13 +25,7 @@ class Clock:
 
 def make(stream) -> tuple[Progress, Clock]:
     clock = Clock()
-    progress = Progress(
-        NAMES,
-        last_node="last",
-        step_name=lambda node: node.replace("_", " "),
-        stream=stream,
-        clock=clock,
-    )
+    progress = Progress(NAMES, stream, clock)
     return progress, clock
 
 
@@ -41,10 +35,10 @@ def test_counts():
         progress.on_event(f"wf.subject.scan_{number}_wf.first", "start")
     progress.on_event("wf.subject.scan_0_wf.first", "end")
     assert (progress.running, len(progress.done), len(progress.failed)) == (3, 0, 0)
-    progress.on_event("wf.subject.scan_0_wf.last", "end")
+    progress.on_event("wf.subject.scan_0_wf.write_derivatives", "end")
     progress.on_event("wf.subject.scan_1_wf.inner_wf.first", "exception")
     progress.on_event("wf.subject.scan_1_wf.other", "exception")
-    progress.on_event("wf.subject.scan_1_wf.last", "end")
+    progress.on_event("wf.subject.scan_1_wf.write_derivatives", "end")
     progress.on_event("wf.subject.unknown", "start")
     assert (progress.running, progress.done, progress.failed) == (1, ["scan_0_wf"], ["scan_1_wf"])
     assert progress.line().startswith("1 of 4 scans done, 1 running, 1 failed")
@@ -55,7 +49,7 @@ def test_time_left():
     assert progress.time_left() is None
     progress.on_event("wf.scan_0_wf.first", "start")
     clock.now = 60
-    progress.on_event("wf.scan_0_wf.last", "end")
+    progress.on_event("wf.scan_0_wf.write_derivatives", "end")
     assert progress.time_left() == 180
     assert progress.line() == "1 of 4 scans done, 0 running, about 3 min left"
 
@@ -66,11 +60,11 @@ def test_plain_lines_without_a_terminal(caplog):
     with caplog.at_level(logging.INFO):
         progress.on_event("wf.scan_2_wf.first", "start")
         clock.now = 41
-        progress.on_event("wf.scan_2_wf.last", "end")
+        progress.on_event("wf.scan_2_wf.write_derivatives", "end")
         progress.on_event("wf.scan_3_wf.to_cube", "exception", "4D image")
     assert [record.getMessage() for record in caplog.records] == [
         "[1/4] sub-2: done in 41 s (about 2 min left)",
-        "[2/4] sub-3: failed (to cube: 4D image) (about 41 s left)",
+        "[2/4] sub-3: failed (preparing the network's input: 4D image) (about 41 s left)",
     ]
     assert stream.getvalue() == ""
 

@@ -136,6 +136,12 @@ def test_done_steps_of_an_interrupted_scan_are_not_done_again(tmp_path):
     assert conformed("pass", "another image") > before
 
 
+@pytest.mark.parametrize("plugin", ["MultiProc", "Linear"])
+def test_the_work_of_scans_that_succeed_is_removed(tmp_path, plugin):
+    run(tmp_path, {"a": "pass", "b": "bad", "c": "pass"}, keep=False, plugin=plugin)
+    assert [path.name for path in (tmp_path / "work").rglob("scan_*_wf")] == ["scan_b_wf"]
+
+
 def test_scans_finish_one_after_the_other(tmp_path):
     order: list[str] = []
     run(
