@@ -271,10 +271,7 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
 
 
 def _normalized(image: Tensor, normalization: str) -> Tensor:
-    """Normalise the brain of a z-scored volume anew, which is the same as starting from the scan.
-
-    Neither normalisation depends on the gain or the offset of what it is applied to.
-    """
+    """Normalise the brain of a z-scored volume: gain and offset of the scan make no difference."""
     if normalization == Z_SCORE:
         return image
     brain = image != 0
