@@ -89,7 +89,7 @@ def _random_matrix(rng: np.random.Generator) -> np.ndarray:
 
 
 def _tissue_loss(head: Head, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Displacement of ventricles' walls and surface, (3, *shape) voxels: where tissue comes from."""
+    """Displacement of ventricles and surface, (3, *shape) voxels: where tissue comes from."""
     step = [head.spacing * old / new for old, new in zip(head.tissue.shape, shape, strict=True)]
     total = np.zeros((3, *shape), np.float32)
     moves = (
