@@ -203,8 +203,8 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
         found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
         votes.append(metadata.calibration.probabilities(found[-1][0]))
     logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    scores, votes = np.mean(votes, axis=0), np.stack(votes)
-    return LesionClassification(metadata.class_names, scores, logits, votes, parts, bias, alone)
+    names, scores = metadata.class_names, np.mean(votes, axis=0)
+    return LesionClassification(names, scores, logits, np.stack(votes), parts, bias, alone)
 
 
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
