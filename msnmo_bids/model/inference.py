@@ -204,8 +204,8 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
         found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
         votes.append(metadata.calibration.probabilities(found[-1][0]))
     logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    scores, votes = np.mean(votes, axis=0), np.stack(votes)
-    return LesionClassification(metadata.class_names, scores, logits, votes, parts, bias, alone)
+    names, scores = metadata.class_names, np.mean(votes, axis=0)
+    return LesionClassification(names, scores, logits, np.stack(votes), parts, bias, alone)
 
 
 def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
@@ -282,10 +282,7 @@ def _mean(found: Sequence[Prediction]) -> Prediction:
 
 
 def _normalized(image: Tensor, normalization: str) -> Tensor:
-    """Normalise the brain of a z-scored volume anew, which is the same as starting from the scan.
-
-    Neither normalisation depends on the gain or the offset of what it is applied to.
-    """
+    """Normalise the brain of a z-scored volume: gain and offset of the scan make no difference."""
     if normalization == Z_SCORE:
         return image
     brain = image != 0

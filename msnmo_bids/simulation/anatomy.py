@@ -151,7 +151,8 @@ class Head:
 
     def with_maps(self, maps: Sequence[np.ndarray], affine: np.ndarray) -> Head:
         """Return a head of the same name with other maps, in the order of `maps`."""
-        return Head(*map(np.ascontiguousarray, maps), affine=affine, name=self.name)
+        tissue, lateral, lower, cortex, surface, frequency = map(np.ascontiguousarray, maps)
+        return Head(tissue, lateral, lower, cortex, surface, frequency, affine, self.name)
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
@@ -296,9 +297,11 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                *maps, affine = (stored[f"arr_{i}"] for i in range(6))
-            unknown = np.zeros_like(maps[0])
-            heads.append(Head(*maps, unknown, affine=affine, name=_stem(path)))
+                tissue, lateral, lower, cortex, surface, affine = (
+                    stored[f"arr_{i}"] for i in range(6)
+                )
+            distances = (lateral, lower, cortex, surface)
+            heads.append(Head(tissue, *distances, np.zeros_like(tissue), affine, _stem(path)))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:

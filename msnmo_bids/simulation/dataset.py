@@ -311,11 +311,11 @@ def _write_shared_files(out: Path, cohort: Cohort) -> None:
         subject = _subject(cohort, number)
         rows.append({"participant_id": subject, "diagnosis": diagnosis, "age": age, "sex": sex})
     write_tsv(out / "participants.tsv", tuple(rows[0]), rows)
-    invented = "Invented, independent of the diagnosis"
+    invented = "Invented {}, independent of the diagnosis"
     about = {
         "diagnosis": {"Description": "Whose lesions were simulated", "Levels": DIAGNOSES},
-        "age": {"Description": invented, "Units": "year"},
-        "sex": {"Description": invented, "Levels": {"F": "female", "M": "male"}},
+        "age": {"Description": invented.format("age"), "Units": "year"},
+        "sex": {"Description": invented.format("sex"), "Levels": {"F": "female", "M": "male"}},
     }
     write_json(out / "participants.json", about)
 

@@ -89,10 +89,7 @@ def _random_matrix(rng: np.random.Generator) -> np.ndarray:
 
 
 def _tissue_loss(head: Head, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Displacement of the ventricles' walls and of the surface, (3, *shape), in voxels of `head`.
-
-    It points to where the moved head takes its tissue from and fades with the distance.
-    """
+    """Displacement of ventricles and surface, (3, *shape) voxels: where tissue comes from."""
     step = [head.spacing * old / new for old, new in zip(head.tissue.shape, shape, strict=True)]
     total = np.zeros((3, *shape), np.float32)
     moves = (

@@ -210,10 +210,7 @@ def follow_up(
 
 
 def _fill_ms(stamper: Stamper, target: float, *, borrowed: bool = False) -> None:
-    """Draw the small lesions, put what they leave of the load beside the ventricles, then them.
-
-    With `borrowed`, as much of it as NMOSD can have.
-    """
+    """Draw the small lesions, put what they leave of the load beside the ventricles, then them."""
     rng, before = stamper.rng, stamper.filled
     places = _BORROWED_OF_MS if borrowed else _MS_PLACES
     present = [place for place, (people, _, _) in places.items() if rng.random() < people]
@@ -255,12 +252,10 @@ def _small_volumes(rng: np.random.Generator, target: float) -> np.ndarray:
 
 
 def _fill_nmosd(stamper: Stamper, target: float, *, borrowed: bool = False) -> None:
-    """Place what is typical of the disease, large lesions of the hemispheres and small ones.
-
-    With `borrowed`, lesions of the hemispheres alone: sheets and lesions of the third ventricle and
-    the area postrema are not published in MS, and it has its own infratentorial ones.
-    """
+    """Place what is typical of the disease, large lesions of the hemispheres and small ones."""
     rng, before = stamper.rng, stamper.filled
+    # Sheets and lesions of the third ventricle and the area postrema are not published in MS, and
+    # it has its own infratentorial ones.
     if not borrowed:
         _typical_of_nmosd(stamper, target)
     small = _small_volumes_nmosd(rng, target)

@@ -52,11 +52,11 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, capsys):
 
 
 def test_options_reach_the_data_set(tmp_path, monkeypatch):
-    from msnmo_bids.simulation import dataset, mni_head
+    from msnmo_bids.simulation import assets, dataset
     from msnmo_bids.simulation.imaging import PRESETS
 
     seen = {}
-    monkeypatch.setattr(mni_head, "mni_head", lambda size: f"a head of {size}")
+    monkeypatch.setattr(assets, "mni_head", lambda size: f"a head of {size}")
     monkeypatch.setattr(
         dataset, "write_dataset", lambda out, heads, cohort, **more: seen.update(locals())
     )

@@ -42,7 +42,7 @@ def channels(width, *counts):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_parameters_are_monais(name):
     with torch.device("meta"):
-        ours, theirs = build_baseline(name), THEIRS[name](1)
+        ours, theirs = BUILDERS[name](2, 1.0), THEIRS[name](1)
     shapes = [[tuple(p.shape) for p in network.parameters()] for network in (ours, theirs)]
     assert sorted(shapes[0]) == sorted(shapes[1])
 
