@@ -61,14 +61,23 @@ def test_mirror_image_is_turned_back(weights, cube):
     np.testing.assert_array_equal(both.class_votes[0], alone.class_probabilities)
 
 
-def test_ensemble_is_the_mean_of_its_networks(weights, cube, tmp_path, small_network):
+def test_every_second_network_of_an_ensemble_sees_the_mirror_image(
+    weights, cube, tmp_path, small_network
+):
     with torch.no_grad():
         small_network.classification.head.weight += 1.0
     save_weights(tmp_path / "other", small_network, WeightsMetadata("other", "1"))
     files = weights, tmp_path / "other.safetensors"
-    found, single = predict(cube, *files), [predict(cube, file) for file in files]
-    for name in ("probability", "cams", "class_probabilities", "class_logits"):
-        mean = np.mean([getattr(one, name) for one in single], axis=0)
+    found = predict(cube, *files)
+    first, second = predict(cube, files[0]), predict(cube[::-1], files[1])
+    maps = (
+        (first.probability + second.probability[::-1]) / 2,
+        (first.cams + second.cams[:, ::-1]) / 2,
+    )
+    np.testing.assert_allclose(found.probability, maps[0], atol=1e-5)
+    np.testing.assert_allclose(found.cams, maps[1], atol=1e-5)
+    for name in ("class_probabilities", "class_logits"):
+        mean = (getattr(first, name) + getattr(second, name)) / 2
         np.testing.assert_allclose(getattr(found, name), mean, atol=1e-5)
     assert found.class_votes.shape == (2, 2)
     with pytest.raises(ValueError, match="no weights"):
