@@ -74,6 +74,8 @@ def test_scans_are_spread_and_the_next_ones_are_prepared_meanwhile(tmp_path, gpu
     assert max(on_gpu for on_gpu, _ in together) <= len(gpus)
     assert any(on_gpu and beside for on_gpu, beside in together)
     notes = [json.loads(file.read_text()) for file in tmp_path.rglob("note.json")]
-    assert Counter(note["gpu"] for note in notes) == {"": 4, **dict.fromkeys(gpus, 4 // len(gpus))}
+    used = Counter(note["gpu"] for note in notes)
+    assert (used.pop(""), used.total()) == (4, 4)
+    assert {*used} == {*gpus}  # how often each depends on which is free first
     for gpu in gpus:
         assert len({note["pid"] for note in notes if note["gpu"] == gpu}) == 1
