@@ -352,4 +352,5 @@ def _torch_settings(n_threads: int | None, deterministic: bool, seed: int) -> It
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
+        if deterministic:  # a second's imports, where they are not needed
+            torch.use_deterministic_algorithms(was_deterministic)
