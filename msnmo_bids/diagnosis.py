@@ -94,12 +94,12 @@ def _doubt(
     votes: Sequence[Mapping[str, float]],
 ) -> tuple[str, str] | None:
     """Return why the scores do not allow to name the likeliest class: a flag and a sentence."""
-    least = limits.get(likeliest, 0.0)
-    if least is None and likeliest in LOOK_ALIKES:
+    if likeliest in LOOK_ALIKES:
         return LOW_PROBABILITY, (
             f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so that no "
             "disease is named"
         )
+    least = limits.get(likeliest, 0.0)
     if least is None:
         return LOW_PROBABILITY, (
             f"These weights never name {likeliest}: they would be wrong too often"

@@ -54,9 +54,10 @@ def test_a_limit_holds_for_its_own_class() -> None:
     assert decide(LIKELY, **(GOOD | {"limits": {"NMOSD": None}})).diagnosis == "MS"
 
 
-def test_what_looks_like_a_disease_is_not_named() -> None:
+@pytest.mark.parametrize("limits", [{"SVD": None}, {}])
+def test_what_looks_like_a_disease_is_not_named(limits) -> None:
     old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
-    decision = decide(old, **(GOOD | {"limits": {"SVD": None}, "votes": ()}))
+    decision = decide(old, **(GOOD | {"limits": limits, "votes": ()}))
     assert decision.diagnosis == INDETERMINATE
     assert "look most like small-vessel disease" in (decision.reason or "")
 
