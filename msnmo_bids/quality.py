@@ -7,7 +7,7 @@ Where a tissue is (white matter, cortex, ventricles) an atlas says that was brou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.lesions.regions import CORTEX, DEEP, VENTRICLE, atlas_on_grid, load_atlas
+from msnmo_bids.lesions.regions import (
+    ATLAS_MAPS,
+    CORTEX,
+    DEEP,
+    VENTRICLE,
+    atlas_on_grid,
+    load_atlas,
+)
 from msnmo_bids.preprocessing.skullstrip import largest_cut_cm2
 
 GREEN, AMBER, RED = "green", "amber", "red"
@@ -155,6 +162,9 @@ class QualityImages:
     coverage: float  #: Share of the atlas's brain that lies within the image.
 
 
+_MAPS = ("raw", "corrected", "brain", "ventricle", "cortex", "white", "across")
+
+
 def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> dict[str, Any]:
     """Measure and judge a scan from its files, as `quality` does.
 
@@ -163,13 +173,17 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     """
     image = nib.Nifti1Image.from_filename(raw)
     values, after = (_values(path, np.float32) for path in (raw, corrected))
+    brain = _values(mask) > 0
     _, _, atlas_affine = load_atlas()
-    prior = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni, values.shape)
+    box = _around(brain)
+    start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    prior = np.zeros((len(ATLAS_MAPS), *values.shape), np.float32)
+    prior[:, *box] = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni @ start, values[box].shape)
     x, y, z = np.ogrid[tuple(slice(size) for size in values.shape)]
     images = QualityImages(
         raw=values,
         corrected=after,
-        brain=_values(mask) > 0,
+        brain=brain,
         zooms=[float(size) for size in nib.affines.voxel_sizes(image.affine)],
         ventricle=prior[VENTRICLE - 1],
         cortex=prior[CORTEX - 1],
@@ -178,6 +192,14 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
         coverage=atlas_coverage(to_mni, values.shape),
     )
     return quality(images)
+
+
+def _around(brain: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of a mask and a voxel around it; of an empty one, all of it."""
+    found = ndimage.find_objects(brain.astype(np.uint8))
+    whole = tuple(slice(0, size) for size in brain.shape)
+    box = found[0] if found else whole
+    return tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
 
 
 def _values(path: Path, dtype: type | None = None) -> np.ndarray:
@@ -256,21 +278,23 @@ def measure(images: QualityImages) -> dict[str, float | None]:
         "BrainVolume": np.count_nonzero(images.brain) * voxel_ml,
         "LoosePieces": loose_share(images.brain),
     }
-    deep = images.brain & (images.white > _WHITE_PRIOR)
+    box = _around(images.brain)
+    within = replace(images, **{name: getattr(images, name)[box] for name in _MAPS})
+    deep = within.brain & (within.white > _WHITE_PRIOR)
     if np.count_nonzero(deep) < _FEW_VOXELS:
         return values
-    white = float(np.median(images.corrected[deep]))
+    white = float(np.median(within.corrected[deep]))
     if white <= 0:
         return values
-    relative = images.corrected / white
+    relative = within.corrected / white
     return (
         values
-        | _contrasts(images, relative)
-        | _evenness(images, deep)
-        | _texture(images, relative, deep)
-        | {"BiasFieldDetail": bias_field_detail(images.raw, images.corrected, images.brain)}
-        | {"Ghost": ghost(images.raw, images.brain, float(np.median(images.raw[deep])))}
-        | _sides(images, relative, voxel_ml)
+        | _contrasts(within, relative)
+        | _evenness(within, deep)
+        | _texture(within, relative, deep)
+        | {"BiasFieldDetail": bias_field_detail(within.raw, within.corrected, within.brain)}
+        | {"Ghost": ghost(images.raw, images.brain, float(np.median(within.raw[deep])))}
+        | _sides(within, relative, voxel_ml)
     )
 
 

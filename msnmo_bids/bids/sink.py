@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ DISCLAIMER = (
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
 CAM_STEPS = 1024
 _COMPRESSION = 2
+_WRITERS = 2
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _write_images(
 
     labels = np.int16 if len(results.table) <= np.iinfo(np.int16).max else np.int32
     integers = {"brain_mask": np.uint8, "lesion_mask": np.uint8, "lesion_labels": labels}
-    for kind, path in results.images.items():
+
+    def write(kind: str, path: Path) -> None:
         array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
@@ -110,6 +113,9 @@ def _write_images(
             array.astype(integers.get(kind, np.float32)), scan.path, results.orientation
         )
         write_nifti(image, output_dir / paths[kind])
+
+    with ThreadPoolExecutor(_WRITERS) as pool:  # zlib lets other threads run
+        list(pool.map(write, *zip(*results.images.items(), strict=True)))
     return [paths[kind] for kind in results.images]
 
 

@@ -75,12 +75,13 @@ def lesion_table(
     count = int(labels.max(initial=0))
     if count == 0:
         return []
-    numbers = np.arange(1, count + 1)
+    numbers, index = np.arange(1, count + 1), np.nonzero(labels)
+    inside = labels[index]  # of each lesion voxel, so that no pass goes over the whole image
     voxel_volume = float(abs(np.linalg.det(affine[:3, :3])))
-    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * voxel_volume
-    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    volumes = np.bincount(inside, minlength=count + 1)[1:] * voxel_volume
+    centres = np.stack([ndimage.mean(axis, inside, numbers) for axis in index], axis=1)
     centroids = nib.affines.apply_affine(affine, centres)
-    means = ndimage.mean(probability, labels, numbers)
+    means = ndimage.mean(probability[index], inside, numbers)
     return [
         {
             "index": int(number),
