@@ -12,7 +12,7 @@ from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.sidecars import described
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation.measures import Measure
+from msnmo_bids.evaluation.measures import cells
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES, short_name
 from msnmo_bids.group.cohort import Cohort, Covariates
 from msnmo_bids.group.evaluation import ALL_SITES, NO_RESULT, Accuracy, Agreement, Evaluation
@@ -247,7 +247,7 @@ def _accuracy(accuracy: Accuracy) -> Table:
     for name, measures in accuracy.measures.items():
         row: dict[str, Any] = {"scans_of": name}
         for metric in CLASS_METRICS:
-            row |= _measure_cells(metric, measures[metric])
+            row |= {k: _digits(value) for k, value in cells(metric, measures[metric]).items()}
         rows.append(row)
     return columns, rows
 
@@ -263,18 +263,9 @@ def _measure_columns(metric: str) -> Dictionary:
     }
 
 
-def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
-    return {
-        metric: _digits(measure.value),
-        f"{metric}_low": _digits(measure.interval.low),
-        f"{metric}_high": _digits(measure.interval.high),
-        f"{metric}_scans": measure.scans,
-        f"{metric}_subjects": measure.subjects,
-    }
-
-
-def _digits(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"
+def _digits(value: float | None) -> Any:
+    """Write other than whole numbers with four decimals."""
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _segmentation(cohort: Cohort, agreement: Agreement) -> Table:
