@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders, work_folder
@@ -215,12 +215,8 @@ def gather(options: TrainingOptions) -> SiteData:
     )
     table, _ = write_found(found, options.output_dir)
     if not prepared:
-        raise MsnmoError(
-            "no scan could be prepared",
-            file=table,
-            remedy="It says why, scan by scan",
-            exit_code=ExitCode.BAD_DATA,
-        )
+        remedy = "It says why, scan by scan"
+        raise BadInputError("no scan could be prepared", file=table, remedy=remedy)
     return SiteData(prepared, notes_on(found))
 
 

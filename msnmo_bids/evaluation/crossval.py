@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, MissingInputError, UsageError
 from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, probability_columns
 from msnmo_bids.model import registry
 from msnmo_bids.reports.slices import Volume
@@ -120,11 +120,10 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         raise BadInputError(f"{subject} is listed twice", file=out / "folds.tsv")
     folders = {file.parents[1] for file in out.glob(f"models/*/fold-*/{SCANS}")}
     if not folders:
-        raise MsnmoError(
+        raise MissingInputError(
             "no fold of any model has a scans.tsv",
             file=out / "models",
             remedy="Run the cross-validation first",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     ordered = sorted(folders, key=lambda path: natural_key(path.name))
     models = {folder.name: _read_model(folder, plan, classes) for folder in ordered}
@@ -188,11 +187,8 @@ def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
             file, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
         )
     except FileNotFoundError:
-        raise MsnmoError(
-            "the file is missing",
-            file=file,
-            remedy="Give the output folder of a cross-validation",
-            exit_code=ExitCode.INPUT_MISSING,
+        raise MissingInputError(
+            "the file is missing", file=file, remedy="Give the output folder of a cross-validation"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadInputError(f"no table ({error})", file=file) from error

@@ -189,10 +189,9 @@ def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
     if choice == "auto":
         return stock if there else own
     if choice == stock and not there:
-        raise MsnmoError(
+        raise UsageError(
             f"{option} {stock}: the program '{program}' is not on the PATH",
             remedy=f"Install it, use the container, or choose {option} {own}",
-            exit_code=ExitCode.USAGE,
         )
     return choice
 
