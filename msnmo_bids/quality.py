@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.regions import CORTEX, DEEP, VENTRICLE, atlas_on_grid, load_atlas
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import largest_cut_cm2
 
 GREEN, AMBER, RED = "green", "amber", "red"
@@ -162,14 +163,14 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     (4, 4), brings an index to MNI mm (:func:`msnmo_bids.lesions.regions.locate_regions`).
     """
     image = nib.Nifti1Image.from_filename(raw)
-    values, after = (_values(path, np.float32) for path in (raw, corrected))
+    values, after = (load_array(path, np.float32) for path in (raw, corrected))
     _, _, atlas_affine = load_atlas()
     prior = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni, values.shape)
     x, y, z = np.ogrid[tuple(slice(size) for size in values.shape)]
     images = QualityImages(
         raw=values,
         corrected=after,
-        brain=_values(mask) > 0,
+        brain=load_array(mask) > 0,
         zooms=[float(size) for size in nib.affines.voxel_sizes(image.affine)],
         ventricle=prior[VENTRICLE - 1],
         cortex=prior[CORTEX - 1],
@@ -178,10 +179,6 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
         coverage=atlas_coverage(to_mni, values.shape),
     )
     return quality(images)
-
-
-def _values(path: Path, dtype: type | None = None) -> np.ndarray:
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
 
 
 def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:

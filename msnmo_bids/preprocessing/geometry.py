@@ -11,6 +11,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,17 @@ def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib
     image.set_qform(affine, code=code, strip_shears=True)
     image.header.set_xyzt_units("mm", "sec")
     return image
+
+
+def enlarged(
+    box: Sequence[slice], margin: int | Sequence[int], shape: Sequence[int]
+) -> tuple[slice, ...]:
+    """Return a box with a margin (voxels, or those of each axis), as far as the grid goes."""
+    margins = np.broadcast_to(margin, len(shape)).tolist()
+    return tuple(
+        slice(max(0, part.start - more), min(size, part.stop + more))
+        for part, more, size in zip(box, margins, shape, strict=True)
+    )
 
 
 def shear(affine: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import enlarged
 
 
 class Tissue(IntEnum):
@@ -164,14 +165,6 @@ class Head:
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in box]
         return self.with_maps([m[box] for m in self.maps], affine)
-
-
-def enlarged(box: Sequence[slice], margin: int, shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return a box with a margin (voxels) on each side, as far as the grid goes."""
-    return tuple(
-        slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(box, shape, strict=True)
-    )
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:

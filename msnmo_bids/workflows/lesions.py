@@ -19,9 +19,10 @@ from msnmo_bids.lesions.morphometry import measure_lesions
 from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE, CubeTransform, from_cube
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import LOOK_ALIKES
-from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
+from msnmo_bids.workflows.nodes import save_array, step, write_like
 from msnmo_bids.workflows.preprocessing import to_cube_step
 from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same

@@ -152,11 +152,6 @@ def read_failure(folder: Path) -> MsnmoError | None:
         return None
 
 
-def load_array(path: Path) -> np.ndarray:
-    """Return an image's values, (X, Y, Z), in its own dtype."""
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
-
-
 def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:
     """Write an array, (X, Y, Z), its dtype kept, on the grid of another image; return `out`.
 

@@ -18,6 +18,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.preprocessing import bias, geometry
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM, ITK_THREADS, N4_THREADS
 from msnmo_bids.preprocessing.cube import to_cube
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import (
     STRIPPED_BEFORE,
     ToolRecord,
@@ -28,7 +29,7 @@ from msnmo_bids.preprocessing.skullstrip import (
     looks_stripped,
 )
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
+from msnmo_bids.workflows.nodes import save_array, step, write_like
 from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same
 

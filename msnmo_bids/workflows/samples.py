@@ -16,9 +16,10 @@ from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
 from msnmo_bids.preprocessing.cube import CubeTransform
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
-from msnmo_bids.workflows.nodes import load_array, step
+from msnmo_bids.workflows.nodes import step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf, to_cube_step
 from msnmo_bids.workflows.resources import memory_gb, voxel_count
 from msnmo_bids.workflows.steps import same
