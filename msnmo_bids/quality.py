@@ -187,10 +187,8 @@ def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
     `to_mni` (4, 4) brings an index of the scan, of that shape, to MNI mm.
     """
     maps, _, atlas_affine = load_atlas()
-    places = nib.affines.apply_affine(
-        np.linalg.inv(to_mni) @ atlas_affine,
-        np.argwhere(maps.sum(axis=0) > _BRAIN_PRIOR)[::_EVERY],
-    )
+    brain = np.argwhere(maps.sum(axis=0) > _BRAIN_PRIOR)[::_EVERY]
+    places = nib.affines.apply_affine(np.linalg.inv(to_mni) @ atlas_affine, brain)
     within = (places > -0.5) & (places < np.asarray(shape) - 0.5)
     return float(within.all(axis=1).mean())
 
@@ -331,10 +329,7 @@ def _contrasts(images: QualityImages, relative: np.ndarray) -> dict[str, float |
 def _evenness(images: QualityImages, deep: np.ndarray) -> dict[str, float | None]:
     """Robust coefficient of variation of white matter before and after bias correction."""
     found: dict[str, float | None] = {}
-    for name, image in (
-        ("WhiteVariationBefore", images.raw),
-        ("WhiteVariation", images.corrected),
-    ):
+    for name, image in (("WhiteVariationBefore", images.raw), ("WhiteVariation", images.corrected)):
         median = float(np.median(image[deep]))
         found[name] = _spread(image[deep] - median) / median if median > 0 else None
     return found

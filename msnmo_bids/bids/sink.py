@@ -116,13 +116,8 @@ def _write_tables(
     table: list[dict[str, Any]], paths: Mapping[str, str], output_dir: Path
 ) -> list[str]:
     lesions = [
-        {
-            "index": row["index"],
-            "name": f"Lesion {row['index']}",
-            "abbreviation": f"L{row['index']}",
-            "mapping": LESION_MAPPING,
-        }
-        for row in table
+        {"index": n, "name": f"Lesion {n}", "abbreviation": f"L{n}", "mapping": LESION_MAPPING}
+        for n in (row["index"] for row in table)
     ]
     write_tsv(output_dir / paths["lesion_table"], list(LESION_COLUMNS), lesions)
     rows = [{key: _cell(value) for key, value in row.items()} for row in table]

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = "msnmo-train"
+WHAT = (
+    "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
+    "participants.tsv. Scans that have only one of them train what they can."
+)
 EPILOG = """\
 examples:
   msnmo-train /data/bids /data/training
@@ -238,21 +242,10 @@ class TrainOptions(TrainingOptions):
     )
 
 
-def build_parser() -> Parser[TrainOptions]:
-    """Return the parser of the command line."""
-    return Parser(
-        PROGRAM,
-        TrainOptions,
-        "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
-        "participants.tsv. Scans that have only one of them train what they can.",
-        EPILOG,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     with guard(PROGRAM, argv) as session:
-        options = build_parser().options(session.command)
+        options = Parser(PROGRAM, TrainOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         check_folders(options)
         session.open_log(options.output_dir)

@@ -30,7 +30,7 @@ from msnmo_bids.text import listed, natural_key
 
 IDENTITY = ("dataset", "participant_id", "session_id", "scan")
 _OF_A_SCAN = (*IDENTITY, "site", "diagnosis", "fold")
-_OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
+SUBJECT_COLUMNS = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
@@ -115,7 +115,7 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         If there is no plan or no result, a table lacks columns or holds text for numbers, a scan
         was tested twice, or in another fold than its subject's.
     """
-    plan = _read(out / "folds.tsv", _OF_A_SUBJECT)
+    plan = _read(out / "folds.tsv", SUBJECT_COLUMNS)
     for subject in plan["subject"][plan["subject"].duplicated()]:
         raise BadInputError(f"{subject} is listed twice", file=out / "folds.tsv")
     folders = {file.parents[1] for file in out.glob(f"models/*/fold-*/{SCANS}")}
@@ -194,7 +194,7 @@ def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise BadInputError(f"no table ({error})", file=file) from error
     if lacking := [name for name in columns if name not in table.columns]:
         raise BadInputError(f"columns are missing: {', '.join(lacking)}", file=file)
-    for name in (name for name in columns if name not in (*_OF_A_SCAN, *_OF_A_SUBJECT)):
+    for name in (name for name in columns if name not in (*_OF_A_SCAN, *SUBJECT_COLUMNS)):
         try:
             table[name] = pd.to_numeric(table[name].where(table[name] != MISSING)).astype(float)
         except ValueError as error:

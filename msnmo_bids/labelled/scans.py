@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
+from msnmo_bids.bids.dataset import makers, read_description, write_text, write_tsv
 from msnmo_bids.bids.raw_metadata import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.errors import BadInputError, ExitCode, MissingInputError, MsnmoError, UsageError
@@ -302,7 +302,8 @@ def _count(number: int, one: str, many: str = "") -> str:
 def notes_on(found: Found) -> tuple[str, ...]:
     """Say which scans are simulated, and which diagnosis no real one has, in sentences."""
     scans = found.scans
-    simulated = {root for root in {scan.scan.bids_dir for scan in scans} if is_simulated(root)}
+    roots = {scan.scan.bids_dir for scan in scans}
+    simulated = {root for root in roots if "msnmo-simulate" in makers(read_description(root))}
     real = [scan for scan in scans if scan.scan.bids_dir not in simulated]
     notes = []
     if count := len(scans) - len(real):
@@ -314,11 +315,3 @@ def notes_on(found: Found) -> tuple[str, ...]:
     unseen = sorted(diagnoses - {scan.diagnosis for scan in real})
     notes += [f"There is no real scan of {diagnosis} among them." for diagnosis in unseen]
     return tuple(notes)
-
-
-def is_simulated(root: Path) -> bool:
-    """Say whether the simulator made a data set."""
-    makers = read_description(root).get("GeneratedBy")
-    return isinstance(makers, list) and any(
-        isinstance(maker, dict) and maker.get("Name") == "msnmo-simulate" for maker in makers
-    )

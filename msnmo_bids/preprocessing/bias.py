@@ -112,15 +112,14 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     return out
 
 
-def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, slice, slice]:
+def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, ...]:
     """Return the voxels of the coarse grid, as ITK's shrink filter would take them."""
     some = []
     for n, size in zip(image.shape, nib.affines.voxel_sizes(image.affine), strict=True):
         step = min(max(1, round(grid_mm / float(size))), n)
         start = (n - 1 - (n // step - 1) * step + 1) // 2
         some.append(slice(start, start + (n // step - 1) * step + 1, step))
-    x, y, z = some
-    return x, y, z
+    return tuple(some)
 
 
 def _log_field(field: Path, image: nib.Nifti1Image, name: Path) -> tuple[np.ndarray, np.ndarray]:

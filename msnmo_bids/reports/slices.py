@@ -40,10 +40,9 @@ class Volume:
     affine: np.ndarray
 
     @property
-    def zooms(self) -> tuple[float, float, float]:
+    def zooms(self) -> tuple[float, ...]:
         """Voxel size (mm) along the three axes."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
     @property
     def obliquity(self) -> float:

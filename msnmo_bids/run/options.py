@@ -14,12 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from msnmo_bids.settings import (
-    BIAS_CORRECTION_CHOICES,
-    ORIENTATION_CHOICES,
-    PRECISION_CHOICES,
-    SKULL_STRIP_CHOICES,
-)
+from msnmo_bids.model.device import PRECISIONS
+from msnmo_bids.settings import BIAS_CORRECTION_CHOICES, ORIENTATION_CHOICES, SKULL_STRIP_CHOICES
 
 LEVELS = ("participant", "group")
 OUTPUT, WORK = "output folder", "work folder"
@@ -284,7 +280,7 @@ class Inference:
     precision: str = option(
         "arithmetic of the network; auto: bf16 where the hardware has it",
         default="auto",
-        choices=PRECISION_CHOICES,
+        choices=PRECISIONS,
     )
     weights: Path | None = file_option(
         "weights of the network, .safetensors (default: those of this version)"

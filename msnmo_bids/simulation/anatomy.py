@@ -290,10 +290,7 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                tissue, lateral, lower, cortex, surface, affine = (
-                    stored[f"arr_{i}"] for i in range(6)
-                )
-            distances = (lateral, lower, cortex, surface)
+                tissue, *distances, affine = (stored[f"arr_{i}"] for i in range(6))
             heads.append(Head(tissue, *distances, np.zeros_like(tissue), affine, _stem(path)))
             continue
         head = load_head(path).cropped(margin=12)

@@ -92,7 +92,12 @@ def init_lesion_wf(
     to_cube = pe.Node(to_cube_step(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
     network = _network_node(settings, weights, not metadata.classifies_lesions, omp_nthreads)
     regions = pe.Node(regions_step(), name="regions", mem_gb=memory_gb("regions", voxels))
-    segment = _segment_node(settings, metadata, voxels)
+    measure = segment_step(
+        class_names=list(metadata.class_names),
+        threshold=settings.threshold,
+        min_volume=settings.min_lesion_volume,
+    )
+    segment = pe.Node(measure, name="segment", mem_gb=memory_gb("segment", voxels))
     if metadata.classifies_lesions:
         classify = classify_step(weights=[str(file) for file in weights])
         scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
@@ -140,15 +145,6 @@ def _description(
         "candidate regions by a probabilistic atlas, registered affinely (robust least squares). "
         f"{maps} "
     )
-
-
-def _segment_node(settings: ProcessingSettings, metadata: WeightsMetadata, voxels: int) -> pe.Node:
-    segment = segment_step(
-        class_names=list(metadata.class_names),
-        threshold=settings.threshold,
-        min_volume=settings.min_lesion_volume,
-    )
-    return pe.Node(segment, name="segment", mem_gb=memory_gb("segment", voxels))
 
 
 def _network_node(
