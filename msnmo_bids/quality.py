@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from msnmo_bids.lesions.regions import CORTEX, DEEP, VENTRICLE, atlas_on_grid, load_atlas
 from msnmo_bids.preprocessing.nifti_file import load_array
-from msnmo_bids.preprocessing.skullstrip import largest_cut_cm2
+from msnmo_bids.preprocessing.skullstrip import largest_component, largest_cut_cm2
 
 GREEN, AMBER, RED = "green", "amber", "red"
 #: From good to bad.
@@ -271,11 +271,8 @@ def measure(images: QualityImages) -> dict[str, float | None]:
 
 def loose_share(brain: np.ndarray) -> float | None:
     """Return which share of a mask lies outside of its largest piece (26 neighbours)."""
-    labels, count = ndimage.label(brain, structure=np.ones((3, 3, 3)))
-    if not count:
-        return None
-    sizes = np.bincount(labels.ravel())[1:]
-    return float(1 - sizes.max() / sizes.sum())
+    total = np.count_nonzero(brain)
+    return 1 - np.count_nonzero(largest_component(brain)) / total if total else None
 
 
 def ghost(raw: np.ndarray, brain: np.ndarray, white: float) -> float | None:

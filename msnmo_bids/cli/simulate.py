@@ -114,8 +114,6 @@ class Scans:
 class SimulateOptions(Options, Scans, Assets, People):
     """The options of ``msnmo-simulate``."""
 
-    TITLE: ClassVar[str] = ""
-
     out: Path = argument("new or empty folder", metavar="OUT", type=Path)
 
     @property

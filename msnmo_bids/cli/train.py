@@ -158,8 +158,6 @@ class TrainingOptions(
 ):
     """The options of the programs that train."""
 
-    TITLE: ClassVar[str] = ""
-
     @property
     def reads(self) -> tuple[Path, ...]:
         """All data sets, and the label maps."""

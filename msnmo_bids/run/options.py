@@ -138,8 +138,6 @@ class Options:
 class Folders:
     """Where the input is, and where the output and what is in between go."""
 
-    TITLE: ClassVar[str] = ""
-
     bids_dir: Path = argument("root folder of a BIDS data set", type=Path)
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
     work_dir: Path | None
@@ -374,8 +372,6 @@ class AppOptions(
     Options, GroupLevel, WhatToRun, Inference, Preprocessing, Performance, WhichScans, Folders
 ):
     """The options of the BIDS App."""
-
-    TITLE: ClassVar[str] = ""
 
     output_dir: Path = argument("folder for the derivatives; made if missing", type=Path)
     analysis_level: str = argument(

@@ -291,7 +291,8 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
                 tissue, *distances, affine = (stored[f"arr_{i}"] for i in range(6))
-            heads.append(Head(tissue, *distances, np.zeros_like(tissue), affine, _stem(path)))
+            known = {"frequency": np.zeros_like(tissue), "affine": affine, "name": _stem(path)}
+            heads.append(Head(tissue, *distances, **known))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:
