@@ -191,7 +191,7 @@ def gather(options: TrainingOptions) -> SiteData:
     set_environment(work_dir)
     route_nipype(options.verbose)
     resources = choose_resources(options)
-    skull_strip, bias_correction = choose_tools(options)
+    tools = choose_tools(options)
     from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
 
@@ -203,13 +203,7 @@ def gather(options: TrainingOptions) -> SiteData:
         found,
         cache_dir=options.cache_dir or options.output_dir / "prepared",
         work_dir=work_dir,
-        settings=ProcessingSettings(
-            skull_strip=skull_strip,
-            bias_correction=bias_correction,
-            bet_frac=options.bet_frac,
-            detect_stripped=options.skull_strip == "auto",
-            sloppy=options.sloppy,
-        ),
+        settings=ProcessingSettings(**tools, sloppy=options.sloppy),
         cube_shape=(options.cube_side,) * 3,
         plugin=resources.plugin,
         plugin_args=resources.with_log(work_dir, options.verbose),

@@ -287,9 +287,7 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def subject_weights(
-    subjects: Sequence[str], strata: Sequence[str], *, draws: int = DRAWS
-) -> np.ndarray:
+def subject_weights(subjects: Sequence[str], strata: Sequence[str], *, draws: int) -> np.ndarray:
     """Draw people with replacement, within each stratum; equal scans give equal draws.
 
     `subjects` and `strata` (N,) are person and diagnosis of each scan; the diagnosis of a person's

@@ -54,13 +54,7 @@ def shrink(
     nib.save(with_equal_forms(inside.astype(np.uint8), affine), coarse_mask)
 
 
-def n4_antspyx(
-    image: Path,
-    mask: Path,
-    field: Path,
-    *,
-    n_iterations: Sequence[int] = (50, 50, 50, 50),
-) -> Path:
+def n4_antspyx(image: Path, mask: Path, field: Path, *, n_iterations: Sequence[int]) -> Path:
     """Fit the bias field to what `shrink` wrote, with the N4 of the Python package antspyx.
 
     `field` is written and returned (a factor, float32, the same grid). `n_iterations` are the most

@@ -175,10 +175,7 @@ def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
 
 
 def brain_box(
-    mask: np.ndarray,
-    zooms: Sequence[float],
-    shape: Sequence[int] = CUBE_SHAPE,
-    margin_mm: float = MARGIN_MM,
+    mask: np.ndarray, zooms: Sequence[float], shape: Sequence[int], margin_mm: float
 ) -> CubeTransform:
     """Return the bounding box of a mask with a margin, as a cube's transform.
 
