@@ -69,6 +69,12 @@ class BadInputError(MsnmoError):
     exit_code = ExitCode.BAD_DATA
 
 
+class MissingInputError(MsnmoError):
+    """What the program is to read is not there."""
+
+    exit_code = ExitCode.INPUT_MISSING
+
+
 #: What helps where the system says that a place cannot be used.
 DISK_REMEDIES = {
     errno.ENOSPC: "Make room there, or choose a folder on another disk",

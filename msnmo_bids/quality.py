@@ -23,7 +23,9 @@ from msnmo_bids.lesions.regions import (
     atlas_on_grid,
     load_atlas,
 )
-from msnmo_bids.preprocessing.skullstrip import largest_cut_cm2
+from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.preprocessing.nifti_file import load_array
+from msnmo_bids.preprocessing.skullstrip import largest_component, largest_cut_cm2
 
 GREEN, AMBER, RED = "green", "amber", "red"
 #: From good to bad.
@@ -172,8 +174,8 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     (4, 4), brings an index to MNI mm (:func:`msnmo_bids.lesions.regions.locate_regions`).
     """
     image = nib.Nifti1Image.from_filename(raw)
-    values, after = (_values(path, np.float32) for path in (raw, corrected))
-    brain = _values(mask) > 0
+    values, after = (load_array(path, np.float32) for path in (raw, corrected))
+    brain = load_array(mask) > 0
     _, _, atlas_affine = load_atlas()
     box = _around(brain)
     start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
@@ -198,12 +200,7 @@ def _around(brain: np.ndarray) -> tuple[slice, ...]:
     """Return the box of a mask and a voxel around it; of an empty one, all of it."""
     found = ndimage.find_objects(brain.astype(np.uint8))
     whole = tuple(slice(0, size) for size in brain.shape)
-    box = found[0] if found else whole
-    return tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
-
-
-def _values(path: Path, dtype: type | None = None) -> np.ndarray:
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
+    return enlarged(found[0] if found else whole, 1, brain.shape)
 
 
 def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -212,10 +209,8 @@ def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
     `to_mni` (4, 4) brings an index of the scan, of that shape, to MNI mm.
     """
     maps, _, atlas_affine = load_atlas()
-    places = nib.affines.apply_affine(
-        np.linalg.inv(to_mni) @ atlas_affine,
-        np.argwhere(maps.sum(axis=0) > _BRAIN_PRIOR)[::_EVERY],
-    )
+    brain = np.argwhere(maps.sum(axis=0) > _BRAIN_PRIOR)[::_EVERY]
+    places = nib.affines.apply_affine(np.linalg.inv(to_mni) @ atlas_affine, brain)
     within = (places > -0.5) & (places < np.asarray(shape) - 0.5)
     return float(within.all(axis=1).mean())
 
@@ -300,11 +295,8 @@ def measure(images: QualityImages) -> dict[str, float | None]:
 
 def loose_share(brain: np.ndarray) -> float | None:
     """Return which share of a mask lies outside of its largest piece (26 neighbours)."""
-    labels, count = ndimage.label(brain, structure=np.ones((3, 3, 3)))
-    if not count:
-        return None
-    sizes = np.bincount(labels.ravel())[1:]
-    return float(1 - sizes.max() / sizes.sum())
+    total = np.count_nonzero(brain)
+    return 1 - np.count_nonzero(largest_component(brain)) / total if total else None
 
 
 def ghost(raw: np.ndarray, brain: np.ndarray, white: float) -> float | None:
@@ -358,10 +350,7 @@ def _contrasts(images: QualityImages, relative: np.ndarray) -> dict[str, float |
 def _evenness(images: QualityImages, deep: np.ndarray) -> dict[str, float | None]:
     """Robust coefficient of variation of white matter before and after bias correction."""
     found: dict[str, float | None] = {}
-    for name, image in (
-        ("WhiteVariationBefore", images.raw),
-        ("WhiteVariation", images.corrected),
-    ):
+    for name, image in (("WhiteVariationBefore", images.raw), ("WhiteVariation", images.corrected)):
         median = float(np.median(image[deep]))
         found[name] = _spread(image[deep] - median) / median if median > 0 else None
     return found

@@ -19,7 +19,6 @@ ORIENTATION_CHOICES = tuple(
 )
 #: Settings that depend on the machine when the user leaves them to the program.
 MACHINE_SETTINGS = ("device", "precision")
-PRECISION_CHOICES = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True)

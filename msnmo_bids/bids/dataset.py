@@ -143,9 +143,7 @@ def check_is_ours(output_dir: Path) -> None:
     description = read_description(output_dir)
     if not description:
         return
-    makers = description.get("GeneratedBy")
-    names = [maker.get("Name") for maker in makers or [] if isinstance(maker, dict)]
-    if description.get("DatasetType") == "derivative" and NAME in names:
+    if description.get("DatasetType") == "derivative" and NAME in makers(description):
         return
     title = description.get("Name", "without a name")
     raise MsnmoError(
@@ -163,6 +161,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def makers(description: Mapping[str, Any]) -> list[Any]:
+    """Return the names of the programs that made a data set, by its description."""
+    known = description.get("GeneratedBy")
+    listed = known if isinstance(known, list) else []
+    return [maker.get("Name") for maker in listed if isinstance(maker, dict)]
 
 
 def check_description(bids_dir: Path) -> None:

@@ -16,11 +16,11 @@ from msnmo_bids.text import Note
 
 #: What stands for a value that lacks, besides dashes; in lower case.
 _MISSING = frozenset({"", "n/a", "na", "nan", "#n/a"})
-#: Columns that name a row.
-KEYS = frozenset({"participant_id", "session_id", "filename"})
 #: Columns by which ``participants.tsv`` has a row per session, where it has.
 _SESSION_COLUMNS = ("session_id", "session")
 PARTICIPANTS, SESSIONS, SCANS = "participants.tsv", "sessions.tsv", "scans.tsv"
+#: The column that names a row, by the kind of table, the nearest to a scan last.
+_KEYS = {PARTICIPANTS: "participant_id", SESSIONS: "session_id", SCANS: "filename"}
 SIDECAR_SUFFIX = "FLAIR.json"
 #: The fields that the program uses, and what they must be.
 FIELDS: dict[str, type] = {
@@ -48,7 +48,7 @@ class Rows:
     def __init__(self, path: Path, kind: str, about: str, known: Collection[str]) -> None:
         self.path, self.kind, self.about = path, kind, about
         table = read_tsv(path)
-        key = {PARTICIPANTS: "participant_id", SESSIONS: "session_id", SCANS: "filename"}[kind]
+        key = _KEYS[kind]
         self.columns = frozenset(table.columns)
         self.problem = table.problem
         if table.columns and key not in self.columns:
@@ -139,7 +139,7 @@ class Tables:
     def columns(self, relative: str) -> set[str]:
         """Return the columns that the tables have for a scan."""
         usable = (rows for rows, _ in self.sources(relative) if not rows.problem)
-        return {name for rows in usable for name in rows.columns} - KEYS
+        return {name for rows in usable for name in rows.columns} - {*_KEYS.values()}
 
     def sources(self, relative: str) -> list[tuple[Rows, str]]:
         """Return the tables that a scan has a row in, or should have, and what names its row.
@@ -169,7 +169,8 @@ class Tables:
                 if name not in rows:
                     lacking.append(Path(scan).name)
         found: list[Note] = []
-        for rows, lacking in sorted(used.items(), key=lambda item: _NEAREST_LAST[item[0].kind]):
+        nearest_last = list(_KEYS).index
+        for rows, lacking in sorted(used.items(), key=lambda item: nearest_last(item[0].kind)):
             matters = rows.kind == PARTICIPANTS or rows.columns & set(columns)
             if not rows.exists or not (matters or rows.problem):
                 continue
@@ -191,9 +192,6 @@ class Tables:
         known = {path.name.removeprefix("ses-") for path in folder.glob("ses-*")}
         known |= {label for scan in self._asked[subject] if (label := _session(scan))}
         return Rows(folder / f"{subject}_sessions.tsv", SESSIONS, subject, known)
-
-
-_NEAREST_LAST = {PARTICIPANTS: 0, SESSIONS: 1, SCANS: 2}
 
 
 def cell(row: Row, column: str) -> str:

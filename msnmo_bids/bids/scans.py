@@ -18,7 +18,7 @@ from msnmo_bids.bids.dataset import check_description, subject_folders
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.raw_metadata import Sidecars
 from msnmo_bids.bids.text_files import read_json
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.text import Note, listed, merged
 
 if TYPE_CHECKING:
@@ -83,11 +83,10 @@ def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list
     """
     existing = subject_folders(bids_dir)
     if not existing:
-        raise MsnmoError(
+        raise MissingInputError(
             "there is no sub-* folder in it",
             file=bids_dir,
             remedy="Give the root folder of a BIDS data set",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     if not labels:
         return existing
@@ -302,9 +301,8 @@ def _nothing(bids_dir: Path, *, filtered: bool) -> MsnmoError:
             remedy="Run with --dry-run and fewer filters to see what there is",
             exit_code=ExitCode.NOTHING_SELECTED,
         )
-    return MsnmoError(
+    return MissingInputError(
         "there is no FLAIR in the data set",
         file=bids_dir,
         remedy="Expected files like sub-01/anat/sub-01_FLAIR.nii.gz",
-        exit_code=ExitCode.INPUT_MISSING,
     )

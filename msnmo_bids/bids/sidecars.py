@@ -26,64 +26,61 @@ NETWORK_KEYS = ("Model", "Device", "Precision", "RandomSeed")
 LESION_KEYS = ("Threshold", "MinimumLesionVolume")
 ALL_KEYS = (*LESION_KEYS, *NETWORK_KEYS, *PREPROCESSING_KEYS)
 
+
+def described(text: str, unit: str = "", **more: Any) -> dict[str, Any]:
+    """Describe a column as a BIDS sidecar does; `more` is Levels or Format."""
+    return {"Description": text, **({"Units": unit} if unit else {}), **more}
+
+
 #: Columns of every list of labels; described once, at the root, because sidecars inherit.
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
-    "index": {
-        "Description": "Value of the voxels: number of the lesion, by decreasing volume, or of a "
-        "class of change",
-        "Format": "integer",
-    },
-    "name": {"Description": "Name of the lesion, or of what became of lesions"},
-    "abbreviation": {"Description": "The same, short"},
-    "mapping": {
-        "Description": "Index of the tissue in the list of common labels of BIDS (7: lesion)",
-        "Format": "integer",
-    },
+    "index": described(
+        "Value of the voxels: number of the lesion, by decreasing volume, or of a class of change",
+        Format="integer",
+    ),
+    "name": described("Name of the lesion, or of what became of lesions"),
+    "abbreviation": described("The same, short"),
+    "mapping": described(
+        "Index of the tissue in the list of common labels of BIDS (7: lesion)", Format="integer"
+    ),
 }
 MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
-    "index": {"Description": "Number of the lesion in the label image, by decreasing volume"},
-    "volume_mm3": {"Description": "Volume of the lesion", "Units": "mm^3"},
-    "x_mm": {"Description": "Centroid, towards the right of the person", "Units": "mm"},
-    "y_mm": {"Description": "Centroid, towards the front of the person", "Units": "mm"},
-    "z_mm": {"Description": "Centroid, towards the head of the person", "Units": "mm"},
-    "region": {
-        "Description": "Candidate region of the lesion, found automatically",
-        "Levels": REGION_RULES,
-    },
-    "diameter_mm": {"Description": "Diameter of the sphere of the same volume", "Units": "mm"},
-    "mean_probability": {"Description": "Mean lesion probability over the lesion, 0 to 1"},
-    "sites": {
-        "Description": "Candidate locations at which the lesion lies, separated by commas; n/a at "
+    "index": described("Number of the lesion in the label image, by decreasing volume"),
+    "volume_mm3": described("Volume of the lesion", "mm^3"),
+    "x_mm": described("Centroid, towards the right of the person", "mm"),
+    "y_mm": described("Centroid, towards the front of the person", "mm"),
+    "z_mm": described("Centroid, towards the head of the person", "mm"),
+    "region": described("Candidate region of the lesion, found automatically", Levels=REGION_RULES),
+    "diameter_mm": described("Diameter of the sphere of the same volume", "mm"),
+    "mean_probability": described("Mean lesion probability over the lesion, 0 to 1"),
+    "sites": described(
+        "Candidate locations at which the lesion lies, separated by commas; n/a at "
         "none. The last four are typical of NMOSD",
-        "Levels": LOCATION_NAMES,
-    },
-    "lateral_ventricle_mm": {
-        "Description": "Least distance to a lateral ventricle; 100: farther, or not in the image",
-        "Units": "mm",
-    },
-    "lower_ventricle_mm": {
-        "Description": "Least distance to the third or fourth ventricle or the aqueduct; 100: "
+        Levels=LOCATION_NAMES,
+    ),
+    "lateral_ventricle_mm": described(
+        "Least distance to a lateral ventricle; 100: farther, or not in the image", "mm"
+    ),
+    "lower_ventricle_mm": described(
+        "Least distance to the third or fourth ventricle or the aqueduct; 100: "
         "farther, or not in the image",
-        "Units": "mm",
-    },
-    "cortex_mm": {"Description": "Least depth below the cortex", "Units": "mm"},
-    "long_axis_mm": {
-        "Description": "Longest axis of the ellipsoid with the same second moments",
-        "Units": "mm",
-    },
-    "contribution": {
-        "Description": "What the lesion adds to the margin (the logit of the class with the "
+        "mm",
+    ),
+    "cortex_mm": described("Least depth below the cortex", "mm"),
+    "long_axis_mm": described("Longest axis of the ellipsoid with the same second moments", "mm"),
+    "contribution": described(
+        "What the lesion adds to the margin (the logit of the class with the "
         "highest score less that of the next, see Margin in the diagnosis file); n/a where the "
         "weights do not classify lesion by lesion"
-    },
-    "margin_without": {
-        "Description": "The margin of the scan without this lesion, computed again: the other "
+    ),
+    "margin_without": described(
+        "The margin of the scan without this lesion, computed again: the other "
         "lesions count more then"
-    },
-    "small": {
-        "Description": "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
-        "Levels": {"0": "no", "1": "yes"},
-    },
+    ),
+    "small": described(
+        "Whether the lesion is smaller than 14 mm^3 (3 mm in diameter)",
+        Levels={"0": "no", "1": "yes"},
+    ),
 }
 
 DESCRIPTIONS = {
@@ -158,30 +155,24 @@ def sidecar_for(
 
 
 CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
-    "index": {"Description": "Number of the lesion at both visits, by decreasing volume"},
-    "change": {"Description": "What became of the lesion", "Levels": CHANGES},
-    "reason": {"Description": "Why it is uncertain", "Levels": CHANGE_REASONS},
-    "volume_earlier_mm3": {
-        "Description": "Volume at the earlier visit, in the half-way space",
-        "Units": "mm^3",
-    },
-    "volume_later_mm3": {
-        "Description": "Volume at the later visit, in the half-way space",
-        "Units": "mm^3",
-    },
-    "area_ratio": {
-        "Description": "Later to earlier area of the great circle of the sphere of equal volume"
-    },
-    "contrast_ratio": {
-        "Description": "Contrast of what appeared or vanished to the tissue around it: at the "
+    "index": described("Number of the lesion at both visits, by decreasing volume"),
+    "change": described("What became of the lesion", Levels=CHANGES),
+    "reason": described("Why it is uncertain", Levels=CHANGE_REASONS),
+    "volume_earlier_mm3": described("Volume at the earlier visit, in the half-way space", "mm^3"),
+    "volume_later_mm3": described("Volume at the later visit, in the half-way space", "mm^3"),
+    "area_ratio": described(
+        "Later to earlier area of the great circle of the sphere of equal volume"
+    ),
+    "contrast_ratio": described(
+        "Contrast of what appeared or vanished to the tissue around it: at the "
         "visit without it to that with it (0: it was not there, 1: it was)"
-    },
-    "x_mm": {"Description": "Centroid in the half-way space, to the right", "Units": "mm"},
-    "y_mm": {"Description": "Centroid in the half-way space, to the front", "Units": "mm"},
-    "z_mm": {"Description": "Centroid in the half-way space, upwards", "Units": "mm"},
+    ),
+    "x_mm": described("Centroid in the half-way space, to the right", "mm"),
+    "y_mm": described("Centroid in the half-way space, to the front", "mm"),
+    "z_mm": described("Centroid in the half-way space, upwards", "mm"),
     "region": MORPHOMETRY_COLUMNS["region"],
-    "lesions_earlier": {"Description": "Its numbers in the earlier scan's label image"},
-    "lesions_later": {"Description": "Its numbers in the later scan's label image"},
+    "lesions_earlier": described("Its numbers in the earlier scan's label image"),
+    "lesions_later": described("Its numbers in the later scan's label image"),
 }
 CHANGE_DESCRIPTIONS = {
     "flair": "T2-FLAIR without skull, bias-corrected, in the space half-way between two visits",

@@ -24,7 +24,7 @@ from msnmo_bids.bids.names import (
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, RAW_DATASET, sidecar_for
 from msnmo_bids.diagnosis import Decision
-from msnmo_bids.preprocessing.nifti_file import open_nifti
+from msnmo_bids.preprocessing.nifti_file import load_array, open_nifti
 
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
@@ -106,12 +106,11 @@ def _write_images(
     integers = {"brain_mask": np.uint8, "lesion_mask": np.uint8, "lesion_labels": labels}
 
     def write(kind: str, path: Path) -> None:
-        array = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+        array = load_array(path)
         if kind.startswith(CAM_PREFIX):
             array = np.rint(array * CAM_STEPS) / CAM_STEPS + 0.0  # no negative zeros
-        image = to_native(
-            array.astype(integers.get(kind, np.float32)), scan.path, results.orientation
-        )
+        array = array.astype(integers.get(kind, np.float32))
+        image = to_native(array, scan.path, results.orientation)
         write_nifti(image, output_dir / paths[kind])
 
     with ThreadPoolExecutor(_WRITERS) as pool:  # zlib lets other threads run
@@ -123,13 +122,8 @@ def _write_tables(
     table: list[dict[str, Any]], paths: Mapping[str, str], output_dir: Path
 ) -> list[str]:
     lesions = [
-        {
-            "index": row["index"],
-            "name": f"Lesion {row['index']}",
-            "abbreviation": f"L{row['index']}",
-            "mapping": LESION_MAPPING,
-        }
-        for row in table
+        {"index": n, "name": f"Lesion {n}", "abbreviation": f"L{n}", "mapping": LESION_MAPPING}
+        for n in (row["index"] for row in table)
     ]
     write_tsv(output_dir / paths["lesion_table"], list(LESION_COLUMNS), lesions)
     rows = [{key: _cell(value) for key, value in row.items()} for row in table]
@@ -176,11 +170,7 @@ def _diagnosis(
     native = open_nifti(scan.path)
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
-    voxels = int(
-        np.count_nonzero(
-            np.asanyarray(nib.Nifti1Image.from_filename(results.images["brain_mask"]).dataobj)
-        )
-    )
+    voxels = int(np.count_nonzero(load_array(results.images["brain_mask"])))
     decision = results.decision
     flags = {*record.get("Flags", ()), *results.flags, *decision.flags}
     return {

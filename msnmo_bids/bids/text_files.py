@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,11 @@ def decode(content: bytes) -> tuple[str, bool]:
     for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
         if content and content[first::2].count(0) > len(content) // 4:
             return content.decode(encoding, errors="replace"), False
-    try:
+    with suppress(UnicodeDecodeError):
         return content.decode("utf-8"), False
-    except UnicodeDecodeError:
-        pass
-    try:
+    with suppress(UnicodeDecodeError):
         return content.decode("cp1252"), True  # Latin-1 with the quotation marks of Windows
-    except UnicodeDecodeError:
-        return content.decode("latin-1"), True
+    return content.decode("latin-1"), True
 
 
 def read_json(path: Path) -> tuple[Any, list[Note]]:

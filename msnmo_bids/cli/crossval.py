@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = "msnmo-crossval"
+WHAT = (
+    "Cross-validate the joint model, its ablations and published networks on a site's own "
+    "data, and write the tables and figures of the paper for them."
+)
 EPILOG = """\
 examples:
   msnmo-crossval /data/bids /data/crossval
@@ -62,21 +66,10 @@ class CrossvalOptions(TrainingOptions):
     )
 
 
-def build_parser() -> Parser[CrossvalOptions]:
-    """Return the parser of the command line."""
-    return Parser(
-        PROGRAM,
-        CrossvalOptions,
-        "Cross-validate the joint model, its ablations and published networks on a site's own "
-        "data, and write the tables and figures of the paper for them.",
-        EPILOG,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     with guard(PROGRAM, argv) as session:
-        options = build_parser().options(session.command)
+        options = Parser(PROGRAM, CrossvalOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         check_folders(options)
         session.open_log(options.output_dir)

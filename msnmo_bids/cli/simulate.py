@@ -28,6 +28,10 @@ PROGRAM = "msnmo-simulate"
 DIAGNOSES = ("MS", "NMOSD", "SVD", "HC")
 PRESETS = ("1.5T-2D", "1.5T-2D-8mm", "3T-2D", "3T-3D")
 ANY_PROTOCOL = "any"
+WHAT = (
+    "Write a BIDS data set of simulated T2-FLAIR scans with known lesions: the images, and the "
+    "truth (lesion masks and labels, tissues, brain masks) as derivatives."
+)
 EPILOG = """\
 examples:
   msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
@@ -110,8 +114,6 @@ class Scans:
 class SimulateOptions(Options, Scans, Assets, People):
     """The options of ``msnmo-simulate``."""
 
-    TITLE: ClassVar[str] = ""
-
     out: Path = argument("new or empty folder", metavar="OUT", type=Path)
 
     @property
@@ -125,22 +127,11 @@ class SimulateOptions(Options, Scans, Assets, People):
         return {OUTPUT: self.out}
 
 
-def build_parser() -> Parser[SimulateOptions]:
-    """Return the parser of the command line."""
-    return Parser(
-        PROGRAM,
-        SimulateOptions,
-        "Write a BIDS data set of simulated T2-FLAIR scans with known lesions: the images, and "
-        "the truth (lesion masks and labels, tissues, brain masks) as derivatives.",
-        EPILOG,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     remedy = "Remove what was written and run the same command again"
     with guard(PROGRAM, argv, remedy=remedy) as session:
-        options = build_parser().options(session.command)
+        options = Parser(PROGRAM, SimulateOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         _simulate(options)
     return int(session.exit_code)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders, work_folder
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = "msnmo-train"
+WHAT = (
+    "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
+    "participants.tsv. Scans that have only one of them train what they can."
+)
 EPILOG = """\
 examples:
   msnmo-train /data/bids /data/training
@@ -154,8 +158,6 @@ class TrainingOptions(
 ):
     """The options of the programs that train."""
 
-    TITLE: ClassVar[str] = ""
-
     @property
     def reads(self) -> tuple[Path, ...]:
         """All data sets, and the label maps."""
@@ -189,7 +191,7 @@ def gather(options: TrainingOptions) -> SiteData:
     set_environment(work_dir)
     route_nipype(options.verbose)
     resources = choose_resources(options)
-    skull_strip, bias_correction = choose_tools(options)
+    tools = choose_tools(options)
     from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
 
@@ -201,13 +203,7 @@ def gather(options: TrainingOptions) -> SiteData:
         found,
         cache_dir=options.cache_dir or options.output_dir / "prepared",
         work_dir=work_dir,
-        settings=ProcessingSettings(
-            skull_strip=skull_strip,
-            bias_correction=bias_correction,
-            bet_frac=options.bet_frac,
-            detect_stripped=options.skull_strip == "auto",
-            sloppy=options.sloppy,
-        ),
+        settings=ProcessingSettings(**tools, sloppy=options.sloppy),
         cube_shape=(options.cube_side,) * 3,
         plugin=resources.plugin,
         plugin_args=resources.with_log(work_dir, options.verbose),
@@ -215,12 +211,8 @@ def gather(options: TrainingOptions) -> SiteData:
     )
     table, _ = write_found(found, options.output_dir)
     if not prepared:
-        raise MsnmoError(
-            "no scan could be prepared",
-            file=table,
-            remedy="It says why, scan by scan",
-            exit_code=ExitCode.BAD_DATA,
-        )
+        remedy = "It says why, scan by scan"
+        raise BadInputError("no scan could be prepared", file=table, remedy=remedy)
     return SiteData(prepared, notes_on(found))
 
 
@@ -242,21 +234,10 @@ class TrainOptions(TrainingOptions):
     )
 
 
-def build_parser() -> Parser[TrainOptions]:
-    """Return the parser of the command line."""
-    return Parser(
-        PROGRAM,
-        TrainOptions,
-        "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
-        "participants.tsv. Scans that have only one of them train what they can.",
-        EPILOG,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code, as :func:`msnmo_bids.cli.main.main`."""
     with guard(PROGRAM, argv) as session:
-        options = build_parser().options(session.command)
+        options = Parser(PROGRAM, TrainOptions, WHAT, EPILOG).options(session.command)
         session.show(options.verbose)
         check_folders(options)
         session.open_log(options.output_dir)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, MissingInputError, UsageError
 from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, probability_columns
 from msnmo_bids.model import registry
 from msnmo_bids.reports.slices import Volume
@@ -30,7 +30,7 @@ from msnmo_bids.text import listed, natural_key
 
 IDENTITY = ("dataset", "participant_id", "session_id", "scan")
 _OF_A_SCAN = (*IDENTITY, "site", "diagnosis", "fold")
-_OF_A_SUBJECT = ("participant_id", "dataset", "site", "diagnosis", "fold")
+SUBJECT_COLUMNS = ("participant_id", "dataset", "site", "diagnosis", "fold")
 MISSING = "n/a"
 #: The table whose presence completes a fold.
 SCANS = "scans.tsv"
@@ -115,16 +115,15 @@ def read_crossval(out: Path, *, classes: Sequence[str], positive: str) -> CrossV
         If there is no plan or no result, a table lacks columns or holds text for numbers, a scan
         was tested twice, or in another fold than its subject's.
     """
-    plan = _read(out / "folds.tsv", _OF_A_SUBJECT)
+    plan = _read(out / "folds.tsv", SUBJECT_COLUMNS)
     for subject in plan["subject"][plan["subject"].duplicated()]:
         raise BadInputError(f"{subject} is listed twice", file=out / "folds.tsv")
     folders = {file.parents[1] for file in out.glob(f"models/*/fold-*/{SCANS}")}
     if not folders:
-        raise MsnmoError(
+        raise MissingInputError(
             "no fold of any model has a scans.tsv",
             file=out / "models",
             remedy="Run the cross-validation first",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     ordered = sorted(folders, key=lambda path: natural_key(path.name))
     models = {folder.name: _read_model(folder, plan, classes) for folder in ordered}
@@ -188,17 +187,14 @@ def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
             file, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
         )
     except FileNotFoundError:
-        raise MsnmoError(
-            "the file is missing",
-            file=file,
-            remedy="Give the output folder of a cross-validation",
-            exit_code=ExitCode.INPUT_MISSING,
+        raise MissingInputError(
+            "the file is missing", file=file, remedy="Give the output folder of a cross-validation"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadInputError(f"no table ({error})", file=file) from error
     if lacking := [name for name in columns if name not in table.columns]:
         raise BadInputError(f"columns are missing: {', '.join(lacking)}", file=file)
-    for name in (name for name in columns if name not in (*_OF_A_SCAN, *_OF_A_SUBJECT)):
+    for name in (name for name in columns if name not in (*_OF_A_SCAN, *SUBJECT_COLUMNS)):
         try:
             table[name] = pd.to_numeric(table[name].where(table[name] != MISSING)).astype(float)
         except ValueError as error:

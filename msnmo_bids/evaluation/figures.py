@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.crossval import (
-    REFERENCE,
-    RULE,
-    CrossValidation,
-    Example,
-    label,
-)
+from msnmo_bids.evaluation.crossval import REFERENCE, RULE, CrossValidation, Example, label
 from msnmo_bids.evaluation.measures import Measure, classified
 from msnmo_bids.evaluation.metrics import calibration_bins
 from msnmo_bids.reports.figures import (
@@ -41,7 +35,7 @@ from msnmo_bids.reports.panels import (
     save_png,
     style,
 )
-from msnmo_bids.reports.slices import Box, bounding_box, flair_panel, fullest, section, window
+from msnmo_bids.reports.slices import bounding_box, flair_panel, fullest, section, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -212,11 +206,9 @@ def activation_figure(
         index = fullest(example.truth, "axial", example.brain)
         panels = _image_and_truth(example, index)
         for name, cam in cams.items():
-            panel, box = _flair(example, index)
-            cut = [
-                section(part, "axial", index, box) for part in (cam, example.brain, example.truth)
-            ]
-            panels.append(replace(activation_panel(panel, bar, *cut), note=f"for {name}"))
+            panel, cut = _flair(example, index)
+            parts = map(cut, (cam, example.brain, example.truth))
+            panels.append(replace(activation_panel(panel, bar, *parts), note=f"for {name}"))
         rows.append(Row(_case(number, example), panels))
     return save_png(draw(rows, f"{label(model)}. {CONVENTION}", bar), out)
 
@@ -226,31 +218,26 @@ def _case(number: int, example: Example) -> str:
     return f"Case {number}: {example.name}{known}"
 
 
-def _flair(example: Example, index: int) -> tuple[Panel, Box]:
+def _flair(example: Example, index: int) -> tuple[Panel, Callable[[np.ndarray], np.ndarray]]:
+    """Draw an axial section of the brain, and return how to cut it out of another volume."""
     box = bounding_box(example.brain, example.image.zooms, margin_mm=2.0)
     limits = window(example.image.data[example.brain])
-    return flair_panel(example.image, "axial", index, box, limits), box
+    panel = flair_panel(example.image, "axial", index, box, limits)
+    return panel, lambda data: section(data, "axial", index, box)
 
 
 def _image_and_truth(example: Example, index: int) -> list[Panel]:
-    panel, box = _flair(example, index)
-    truth = section(example.truth, "axial", index, box)
-    marked = replace(panel, heat=_paint({TRUE_POSITIVE: truth}), note="manual mask")
+    panel, cut = _flair(example, index)
+    heat = _paint({TRUE_POSITIVE: cut(example.truth)})
+    marked = replace(panel, heat=heat, note="manual mask")
     return [replace(panel, note="FLAIR"), marked]
 
 
 def _compared(example: Example, model: str, index: int) -> Panel:
-    panel, box = _flair(example, index)
-    truth, found = (
-        section(mask, "axial", index, box) for mask in (example.truth, example.predictions[model])
-    )
-    heat = _paint(
-        {
-            TRUE_POSITIVE: truth & found,
-            FALSE_POSITIVE: found & ~truth,
-            FALSE_NEGATIVE: truth & ~found,
-        }
-    )
+    panel, cut = _flair(example, index)
+    truth, found = map(cut, (example.truth, example.predictions[model]))
+    right, wrong, missed = truth & found, found & ~truth, truth & ~found
+    heat = _paint({TRUE_POSITIVE: right, FALSE_POSITIVE: wrong, FALSE_NEGATIVE: missed})
     return replace(panel, heat=heat, mask=truth, colour=OUTLINE, line=0.5, note=label(model))
 
 

@@ -73,6 +73,15 @@ class Measure:
         return value, ends
 
 
+def cells(metric: str, measure: Measure | None) -> dict[str, float | None]:
+    """Return the columns of a table that hold a measure: value, interval, scans, subjects."""
+    names = (metric, *(f"{metric}_{part}" for part in ("low", "high", "scans", "subjects")))
+    if measure is None:
+        return dict.fromkeys(names)
+    ends = measure.interval.low, measure.interval.high
+    return dict(zip(names, (measure.value, *ends, measure.scans, measure.subjects), strict=True))
+
+
 @dataclass(frozen=True)
 class Test:
     """A paired, two-sided test over ``subjects``, people with a value of both models.
@@ -278,9 +287,7 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def subject_weights(
-    subjects: Sequence[str], strata: Sequence[str], *, draws: int = DRAWS
-) -> np.ndarray:
+def subject_weights(subjects: Sequence[str], strata: Sequence[str], *, draws: int) -> np.ndarray:
     """Draw people with replacement, within each stratum; equal scans give equal draws.
 
     `subjects` and `strata` (N,) are person and diagnosis of each scan; the diagnosis of a person's

@@ -33,6 +33,7 @@ from msnmo_bids.evaluation.measures import (
     SITE_COLUMNS,
     Measure,
     Test,
+    cells,
     compare,
     guesses,
     site_rows,
@@ -280,11 +281,7 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         own = row.measures.get(metric)
         flat |= {
             f"{metric}_mean_of_folds": own and own.folds,
-            metric: own and own.value,
-            f"{metric}_low": own and own.interval.low,
-            f"{metric}_high": own and own.interval.high,
-            f"{metric}_scans": own and own.scans,
-            f"{metric}_subjects": own and own.subjects,
+            **cells(metric, own),
             f"{metric}_reason": own and (own.reason or own.interval.reason),
         }
     for metric in table.tested:
@@ -305,15 +302,14 @@ def remarks(table: Table) -> list[str]:
     if table.name == "table-4":
         found.append("The rule, the radiologists' criteria, is not in the paper's table.")
     for row in table.rows:
-        for metric in table.metrics:
+        names = {metric: f"{label(row.model)}, {short_name(metric)}" for metric in table.metrics}
+        for metric, name in names.items():
             own = row.measures.get(metric)
             if own is not None and own.scans and own.reason and not row.gap:
-                name = f"{label(row.model)}, {short_name(metric)}"
                 found.append(f"{name}: no mean of folds ({own.reason}).")
         for metric, (test, _) in row.tests.items():
             if test.reason:
-                name = f"{label(row.model)}, {short_name(metric)}"
-                found.append(f"{name}: no test ({test.reason}).")
+                found.append(f"{names[metric]}: no test ({test.reason}).")
     return found
 
 
@@ -330,24 +326,15 @@ def _draw(
     file = folder / "figure-11_roc.png"
     ablated = roc_figure(found, ablations, measures, file, title="Joint model and its ablations")
     share = f"Share of {found.positive} among scans of about equal probability, in five bins."
+    overlay = overlay_figure(examples, segmenting, folder / "figure-8_overlay.png")
+    joint_overlay = overlay_figure(examples, joint, folder / "figure-10_overlay.png")
+    activation = activation_figure(found, examples, folder / "figure-12_cam.png")
     drawn = [
         (roc, "ROC curves of the classifiers (Fig. 9 of the paper)", AREAS),
         (ablated, "ROC curves of the ablations (Fig. 11)", AREAS),
         (calibration_figure(found, classifiers, folder / "calibration.png"), "Calibration", share),
-        (
-            overlay_figure(examples, segmenting, folder / "figure-8_overlay.png"),
-            "Lesions found by the segmentation methods (Fig. 8)",
-            OVERLAY,
-        ),
-        (
-            overlay_figure(examples, joint, folder / "figure-10_overlay.png"),
-            "Lesions found with and without classification (Fig. 10)",
-            OVERLAY,
-        ),
-        (
-            activation_figure(found, examples, folder / "figure-12_cam.png"),
-            "Class activation beside the manual mask (Fig. 12)",
-            ACTIVATION,
-        ),
+        (overlay, "Lesions found by the segmentation methods (Fig. 8)", OVERLAY),
+        (joint_overlay, "Lesions found with and without classification (Fig. 10)", OVERLAY),
+        (activation, "Class activation beside the manual mask (Fig. 12)", ACTIVATION),
     ]
     return [(file, title, text) for file, title, text in drawn if file is not None]

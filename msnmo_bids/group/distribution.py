@@ -91,11 +91,8 @@ def plots(cohort: Cohort, groups: Sequence[str], colours: Mapping[str, str]) -> 
     """
     covariates, done, classes = cohort.covariates, cohort.done, cohort.classes
     made = []
-    for by, name in (
-        ("diagnosis in participants.tsv", "diagnosis"),
-        ("site", "site"),
-        ("scanner", "scanner"),
-    ):
+    for name in ("diagnosis", "site", "scanner"):
+        by = "diagnosis in participants.tsv" if name == "diagnosis" else name
         known = {r.relative: getattr(covariates[r.relative], name) for r in done}
         if any(known.values()):
             names = _fewer(known, classes if name == "diagnosis" else [])

@@ -36,12 +36,7 @@ from msnmo_bids.evaluation.figures import (
     roc_figure,
 )
 from msnmo_bids.evaluation.measures import Measure, classified, guesses, summarise
-from msnmo_bids.evaluation.metrics import (
-    MASK_METRICS,
-    VOLUMES,
-    compare_masks,
-    probability_columns,
-)
+from msnmo_bids.evaluation.metrics import MASK_METRICS, VOLUMES, compare_masks, probability_columns
 from msnmo_bids.group.cohort import Cohort
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.meta.pooling import analyse
@@ -281,10 +276,8 @@ def _accuracy_figures(
     sites.sort(key=natural_key)
     large = [n for n in sites if len(classified(found, found.models[n].scans)) >= CALIBRATION_SCANS]
     roc, calibration = folder / "group_roc.png", folder / "group_calibration.png"
-    title, areas = (
-        "Scores against the known diagnosis",
-        {**measures, REFERENCE: measures[ALL_SITES]},
-    )
+    areas = {**measures, REFERENCE: measures[ALL_SITES]}
+    title = "Scores against the known diagnosis"
     return {
         "roc": roc_figure(found, [*sites, REFERENCE], areas, roc, title=title),
         "calibration": calibration_figure(found, [*large, REFERENCE], calibration),

@@ -16,6 +16,7 @@ from msnmo_bids.bids.names import bids_uri, class_label, derivative_name, sideca
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.reports.figures import CONVENTION
 from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
 from msnmo_bids.reports.slices import Volume, bounding_box, evenly, flair_panel, section, window
@@ -102,10 +103,7 @@ def frequency_figure(maps: Mapping[str, tuple[Path, int]], out: Path) -> Path | 
 
     None without a map, or without any lesion.
     """
-    values = {
-        name: np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
-        for name, (path, _) in maps.items()
-    }
+    values = {name: load_array(path) for name, (path, _) in maps.items()}
     reach = max((float(data.max()) for data in values.values()), default=0.0)
     if reach <= 0:
         return None

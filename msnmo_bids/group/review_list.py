@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from msnmo_bids.bids.dataset import read_record
 from msnmo_bids.bids.records import ScanRecord, Status
 
 FAILURE, POOR, OUTLIER, DOUBTFUL, WAITING = "failed", "red", "outlier", "amber", "missing"
@@ -198,9 +197,7 @@ def _amber_figures(output_dir: Path, record: ScanRecord) -> list[str]:
     figures: Mapping[str, Any] = {}
     for name in map(str, record.diagnosis.get("Outputs") or []):
         if name.endswith(_SUFFIX):
-            with suppress(OSError, ValueError):
-                content = json.loads((output_dir / name).read_text(encoding="utf-8"))
-                figures = content.get("Figures") or {}
+            figures = (read_record(output_dir / name) or {}).get("Figures") or {}
     return [
         f"{name} {figure.get('Value')} {figure.get('Unit', '')}".strip()
         for name, figure in figures.items()

@@ -10,8 +10,9 @@ from typing import Any
 from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
+from msnmo_bids.bids.sidecars import described
 from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation.measures import Measure
+from msnmo_bids.evaluation.measures import cells
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES, short_name
 from msnmo_bids.group.cohort import Cohort, Covariates
 from msnmo_bids.group.evaluation import ALL_SITES, NO_RESULT, Accuracy, Agreement, Evaluation
@@ -23,54 +24,48 @@ Dictionary = dict[str, Any]
 #: Columns with their descriptions, and rows by column.
 Table = tuple[Dictionary, Sequence[Mapping[str, Any]]]
 
-
-def _about(description: str, unit: str = "") -> dict[str, Any]:
-    """Describe a column as a BIDS sidecar does."""
-    return {"Description": description, **({"Units": unit} if unit else {})}
-
-
 _SCAN: Dictionary = {
-    "participant_id": _about("Label of the participant"),
-    "session_id": _about("Label of the session; n/a without sessions"),
-    "scan": _about("The raw FLAIR, relative to the raw data set"),
+    "participant_id": described("Label of the participant"),
+    "session_id": described("Label of the session; n/a without sessions"),
+    "scan": described("The raw FLAIR, relative to the raw data set"),
 }
 _STATUS: Dictionary = {
-    "status": {
-        "Description": "What became of the scan",
-        "Levels": {
+    "status": described(
+        "What became of the scan",
+        Levels={
             Status.COMPLETE: "Processed",
             Status.FAILED: "Processing failed; see reason",
             Status.PENDING: "Not processed",
         },
-    },
-    "reason": _about("Why there is no result, or no diagnosis; n/a otherwise"),
+    ),
+    "reason": described("Why there is no result, or no diagnosis; n/a otherwise"),
 }
-_DIAGNOSIS = _about("Diagnosis in the tables of the raw data set")
+_DIAGNOSIS = described("Diagnosis in the tables of the raw data set")
 #: What the raw data set says: column of the table, attribute of `Covariates`, description.
 _OF_THE_RAW_DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "participants_diagnosis": ("diagnosis", _DIAGNOSIS),
-    "site": ("site", _about("Site in the tables of the raw data set")),
+    "site": ("site", described("Site in the tables of the raw data set")),
     "scanner": (
         "scanner",
-        _about("Scanner: manufacturer, model and field strength of the raw sidecar"),
+        described("Scanner: manufacturer, model and field strength of the raw sidecar"),
     ),
-    "age": ("age", _about("Age in the tables of the raw data set", "year")),
+    "age": ("age", described("Age in the tables of the raw data set", "year")),
 }
 _LOAD: Dictionary = {
-    "lesion_count": _about("Connected lesions (26 neighbours)"),
-    "lesion_count_small": _about("Those of them smaller than 14 mm^3 (3 mm across)"),
-    "lesion_volume_ml": _about("Volume of all lesions", "mL"),
-    "brain_volume_ml": _about("Volume of the brain mask", "mL"),
+    "lesion_count": described("Connected lesions (26 neighbours)"),
+    "lesion_count_small": described("Those of them smaller than 14 mm^3 (3 mm across)"),
+    "lesion_volume_ml": described("Volume of all lesions", "mL"),
+    "brain_volume_ml": described("Volume of the brain mask", "mL"),
 }
 _FURTHER: Dictionary = {
     # Without a unit: the validator takes a column with one for numbers.
-    "voxel_size_mm": _about("Voxel size of the raw image along its axes, in mm"),
-    "flags": _about("What to know of this scan, separated by commas"),
-    "outlier": _about("Why the scan stands apart from the cohort; n/a otherwise"),
-    "threshold": _about("Lesion probability above which a voxel is lesion"),
-    "weights": _about("Name and version of the network's weights"),
-    "weights_sha256": _about("SHA-256 of the weights"),
-    "software_version": _about("Version of msnmo"),
+    "voxel_size_mm": described("Voxel size of the raw image along its axes, in mm"),
+    "flags": described("What to know of this scan, separated by commas"),
+    "outlier": described("Why the scan stands apart from the cohort; n/a otherwise"),
+    "threshold": described("Lesion probability above which a voxel is lesion"),
+    "weights": described("Name and version of the network's weights"),
+    "weights_sha256": described("SHA-256 of the weights"),
+    "software_version": described("Version of msnmo"),
 }
 _UNITS = {"hd95": "mm", "assd": "mm", "true_volume_ml": "mL", "predicted_volume_ml": "mL"}
 _VOLUMES = {
@@ -97,14 +92,14 @@ def column_dictionary(classes: Sequence[str], covariates: Iterable[Covariates]) 
         if any(getattr(own, name) is not None for own in known)
     }
     for name in classes:
-        columns[f"probability_{name}"] = _about(
+        columns[f"probability_{name}"] = described(
             f"Score of the class {name}; the scores of a scan add up to 1. Not to be read where "
             "lesion_count is 0"
         )
     columns |= _LOAD
     for region, title in REGION_NAMES.items():
-        columns[f"{region}_count"] = _about(f"Lesions in the candidate region: {title}")
-        columns[f"{region}_volume_ml"] = _about(
+        columns[f"{region}_count"] = described(f"Lesions in the candidate region: {title}")
+        columns[f"{region}_volume_ml"] = described(
             f"Volume of the lesions in the candidate region: {title}", "mL"
         )
     return columns | _FURTHER
@@ -211,8 +206,8 @@ def _measurement(number: int, total: int) -> dict[str, Any]:
 def _review_list(cohort: Cohort) -> Table:
     columns = {
         **_SCAN,
-        "kind": {"Description": "Why to look at it", "Levels": dict(KINDS)},
-        "reason": _about("In words"),
+        "kind": described("Why to look at it", Levels=dict(KINDS)),
+        "reason": described("In words"),
     }
     rows = [
         {**_which(item.record), "kind": item.kind, "reason": item.reason}
@@ -223,11 +218,14 @@ def _review_list(cohort: Cohort) -> Table:
 
 def _confusion(classes: Sequence[str], accuracy: Accuracy) -> Table:
     columns: Dictionary = {
-        "site": _about(f"Site; {ALL_SITES}: all together"),
+        "site": described(f"Site; {ALL_SITES}: all together"),
         "diagnosis": _DIAGNOSIS,
-        **{name: _about(f"Scans that the model calls {name}. {NO_REAL_NMOSD}") for name in classes},
-        INDETERMINATE: _about("Scans for which it names no diagnosis"),
-        "no_result": _about("Scans that failed or were not processed"),
+        **{
+            name: described(f"Scans that the model calls {name}. {NO_REAL_NMOSD}")
+            for name in classes
+        },
+        INDETERMINATE: described("Scans for which it names no diagnosis"),
+        "no_result": described("Scans that failed or were not processed"),
     }
     rows = [
         {"site": site, "diagnosis": name, **numbers, "no_result": numbers[NO_RESULT]}
@@ -238,7 +236,7 @@ def _confusion(classes: Sequence[str], accuracy: Accuracy) -> Table:
 
 def _accuracy(accuracy: Accuracy) -> Table:
     columns: Dictionary = {
-        "scans_of": _about(
+        "scans_of": described(
             f"Which scans: {ALL_SITES} with a score, those with a named diagnosis, or those of a "
             f"site. {NO_REAL_NMOSD}"
         )
@@ -249,7 +247,7 @@ def _accuracy(accuracy: Accuracy) -> Table:
     for name, measures in accuracy.measures.items():
         row: dict[str, Any] = {"scans_of": name}
         for metric in CLASS_METRICS:
-            row |= _measure_cells(metric, measures[metric])
+            row |= {k: _digits(value) for k, value in cells(metric, measures[metric]).items()}
         rows.append(row)
     return columns, rows
 
@@ -257,34 +255,25 @@ def _accuracy(accuracy: Accuracy) -> Table:
 def _measure_columns(metric: str) -> Dictionary:
     name = short_name(metric)
     return {
-        metric: _about(f"{name}, 0 to 1"),
-        f"{metric}_low": _about(f"{name}: lower end of the 95 % interval"),
-        f"{metric}_high": _about(f"{name}: upper end of the 95 % interval"),
-        f"{metric}_scans": _about(f"{name}: scans"),
-        f"{metric}_subjects": _about(f"{name}: people"),
+        metric: described(f"{name}, 0 to 1"),
+        f"{metric}_low": described(f"{name}: lower end of the 95 % interval"),
+        f"{metric}_high": described(f"{name}: upper end of the 95 % interval"),
+        f"{metric}_scans": described(f"{name}: scans"),
+        f"{metric}_subjects": described(f"{name}: people"),
     }
 
 
-def _measure_cells(metric: str, measure: Measure) -> dict[str, Any]:
-    return {
-        metric: _digits(measure.value),
-        f"{metric}_low": _digits(measure.interval.low),
-        f"{metric}_high": _digits(measure.interval.high),
-        f"{metric}_scans": measure.scans,
-        f"{metric}_subjects": measure.subjects,
-    }
-
-
-def _digits(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"
+def _digits(value: float | None) -> Any:
+    """Write other than whole numbers with four decimals."""
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _segmentation(cohort: Cohort, agreement: Agreement) -> Table:
     columns: Dictionary = dict(_SCAN)
     for metric in (*MASK_METRICS, *VOLUMES):
         title = _VOLUMES.get(metric) or short_name(metric)
-        columns[metric] = _about(f"{title}, on the scan's own grid", _UNITS.get(metric, ""))
-    columns["reason"] = _about("Why the scan was not compared; n/a otherwise")
+        columns[metric] = described(f"{title}, on the scan's own grid", _UNITS.get(metric, ""))
+    columns["reason"] = described("Why the scan was not compared; n/a otherwise")
     rows = []
     by_name = {record.relative: record for record in cohort.records}
     for scan in [*agreement.metrics, *agreement.problems]:

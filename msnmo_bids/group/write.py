@@ -20,13 +20,7 @@ from msnmo_bids.bids.records import ScanRecord, Status, class_names, in_order
 from msnmo_bids.diagnosis import INDETERMINATE
 from msnmo_bids.evaluation.crossval import positive_class
 from msnmo_bids.evaluation.measures import DRAWS, Measure
-from msnmo_bids.evaluation.metrics import (
-    CLASS_METRICS,
-    MASK_METRICS,
-    factor,
-    heading,
-    short_name,
-)
+from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, factor, heading, short_name
 from msnmo_bids.group.cohort import Cohort, Columns, read_covariates
 from msnmo_bids.group.distribution import plots
 from msnmo_bids.group.evaluation import NO_RESULT, Evaluation, evaluate

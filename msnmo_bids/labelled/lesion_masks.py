@@ -56,11 +56,6 @@ class MaskFile:
         """The entities that its scan must have."""
         return frozenset(item for item in self.entities.items() if item[0] not in DERIVED_ENTITIES)
 
-    @property
-    def on_own_grid(self) -> bool:
-        """Whether its name puts it on the grid of its scan."""
-        return self.entities.get("space", "orig").lower() in OWN_SPACES
-
 
 class LesionMasks:
     """The lesion masks of one data set; its folder of labels, which may be missing, is listed once.
@@ -83,7 +78,7 @@ class LesionMasks:
         fitting = [mask for mask in self._masks[scan.subject] if mask.source <= entities]
         if not fitting:
             return None, f"no lesion mask in {self.folder.name}"
-        here = [mask for mask in fitting if mask.on_own_grid]
+        here = [m for m in fitting if m.entities.get("space", "orig").lower() in OWN_SPACES]
         if not here:
             return None, f"lesion mask in another space ({fitting[0].path.name})"
         most = max(len(mask.source) for mask in here)

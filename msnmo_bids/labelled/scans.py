@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from msnmo_bids.bids.dataset import read_description, write_text, write_tsv
+from msnmo_bids.bids.dataset import makers, read_description, write_text, write_tsv
 from msnmo_bids.bids.raw_metadata import Tables
 from msnmo_bids.bids.scans import Scan, find_scans
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import BadInputError, ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
 from msnmo_bids.text import aligned, merged
@@ -122,12 +122,11 @@ def find_labelled_scans(
     if not scans:
         reasons = Counter(out.reason for out in left_out)
         common = reasons.most_common(1)[0][0] if reasons else "there are no scans"
-        raise MsnmoError(
+        raise MissingInputError(
             f"no FLAIR with a diagnosis or a lesion mask was found ({common})",
             file=roots[0] if len(roots) == 1 else None,
             remedy="Give participants.tsv a column 'diagnosis' with "
             f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     return Found(tuple(scans), tuple(left_out), tuple(notes))
 
@@ -153,14 +152,13 @@ def dataset_names(roots: Sequence[Path]) -> list[str]:
 def _check_folders(roots: Sequence[Path], labels: Path | None) -> None:
     for root in roots:
         if not root.is_dir():
-            remedy, code = "Give the root folder of a BIDS data set", ExitCode.INPUT_MISSING
-            raise MsnmoError("there is no such folder", file=root, remedy=remedy, exit_code=code)
+            remedy = "Give the root folder of a BIDS data set"
+            raise MissingInputError("there is no such folder", file=root, remedy=remedy)
     if labels is not None and not any((root / labels).is_dir() for root in roots):
-        raise MsnmoError(
+        raise MissingInputError(
             "no data set has this folder of lesion masks",
             file=labels,
             remedy=f"Give it from the data set's root, for example {LABEL_FOLDERS[0]}",
-            exit_code=ExitCode.INPUT_MISSING,
         )
 
 
@@ -304,7 +302,8 @@ def _count(number: int, one: str, many: str = "") -> str:
 def notes_on(found: Found) -> tuple[str, ...]:
     """Say which scans are simulated, and which diagnosis no real one has, in sentences."""
     scans = found.scans
-    simulated = {root for root in {scan.scan.bids_dir for scan in scans} if is_simulated(root)}
+    roots = {scan.scan.bids_dir for scan in scans}
+    simulated = {root for root in roots if "msnmo-simulate" in makers(read_description(root))}
     real = [scan for scan in scans if scan.scan.bids_dir not in simulated]
     notes = []
     if count := len(scans) - len(real):
@@ -316,11 +315,3 @@ def notes_on(found: Found) -> tuple[str, ...]:
     unseen = sorted(diagnoses - {scan.diagnosis for scan in real})
     notes += [f"There is no real scan of {diagnosis} among them." for diagnosis in unseen]
     return tuple(notes)
-
-
-def is_simulated(root: Path) -> bool:
-    """Say whether the simulator made a data set."""
-    makers = read_description(root).get("GeneratedBy")
-    return isinstance(makers, list) and any(
-        isinstance(maker, dict) and maker.get("Name") == "msnmo-simulate" for maker in makers
-    )

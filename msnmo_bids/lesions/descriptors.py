@@ -107,9 +107,6 @@ class _Lesions:
     def mean(self, values: np.ndarray) -> np.ndarray:
         return (np.add.reduceat(values, self._starts).T / self.sizes).T
 
-    def from_mean(self, values: np.ndarray) -> np.ndarray:
-        return values - np.repeat(self.mean(values), self.sizes, axis=0)
-
 
 def _place(lesions: _Lesions, places: np.ndarray) -> dict[str, np.ndarray]:
     """Where lesions lie in the atlas; ``places`` are their voxels, (N, 3), MNI mm."""
@@ -174,7 +171,8 @@ def _axes(lesions: _Lesions, zooms: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
     A voxel is as long as it is: its own second moment is added.
     """
-    offset = lesions.from_mean(lesions.index * zooms)
+    points = lesions.index * zooms
+    offset = points - np.repeat(lesions.mean(points), lesions.sizes, axis=0)
     moments = lesions.mean(offset[:, :, None] * offset[:, None, :]) + np.diag(zooms**2 / 12)
     variances, directions = np.linalg.eigh(moments)
     return 2 * np.sqrt(5 * variances[:, ::-1]), directions[:, :, -1]

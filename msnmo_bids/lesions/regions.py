@@ -19,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.lesions.registration import register_affine
+from msnmo_bids.preprocessing.geometry import enlarged
 
 REGIONS = ("periventricular", "infratentorial", "juxtacortical", "deep")
 
@@ -164,7 +165,7 @@ def assign_regions(
     for number, found in enumerate(ndimage.find_objects(labels), start=1):
         if found is None:
             continue
-        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found)
+        box = enlarged(found, 1, labels.shape)
         lesion = labels[box] == number
         codes = region_codes[box]
         around = codes[ndimage.binary_dilation(lesion, structure)]

@@ -11,7 +11,7 @@ import pandas as pd
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.text_files import read_tsv
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.measures import classified, too_few
 from msnmo_bids.meta.studies import Studies, log_odds
@@ -115,7 +115,7 @@ def read_results(folder: Path, *, model: str, site_column: str | None) -> Result
     group = io_spec()["reports"]["group_table"]
     problem = f"neither results of msnmo-crossval ({FOLDS}) nor of the group level ({group})"
     remedy = "Give the output folder of either, after it has run"
-    raise MsnmoError(problem, file=folder, remedy=remedy, exit_code=ExitCode.INPUT_MISSING)
+    raise MissingInputError(problem, file=folder, remedy=remedy)
 
 
 def has_results(folder: Path) -> bool:
@@ -155,7 +155,7 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
     if model not in tables:
         problem = f"no fold of the model '{model}' was tested"
         remedy = f"Choose --model of {', '.join(tables) or 'those that were run'}"
-        raise MsnmoError(problem, file=folder, remedy=remedy, exit_code=ExitCode.INPUT_MISSING)
+        raise MissingInputError(problem, file=folder, remedy=remedy)
     classes = _classes(read_tsv(tables[model]).columns, "prob_")
     found = read_crossval(folder, classes=classes, positive=classes[-1])
     table = found.models[model].scans

@@ -15,7 +15,7 @@ import pandas as pd
 
 from msnmo_bids.bids.raw_metadata import cell
 from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
-from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
+from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.measures import LEVEL
 
 logger = logging.getLogger(__name__)
@@ -208,8 +208,7 @@ def _read(file: Path) -> pd.DataFrame:
     read = read_tsv(file)
     if not (read.columns or read.problem):
         remedy = "Give a tab-separated table of studies"
-        code = ExitCode.INPUT_MISSING
-        raise MsnmoError("the table is missing", file=file, remedy=remedy, exit_code=code)
+        raise MissingInputError("the table is missing", file=file, remedy=remedy)
     faults = {note.what: note.about for note in reversed(read.notes)}
     twice, uneven = faults.get(TWICE), faults.get(UNEVEN)
     if GUESSED in faults:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-Grid = tuple[int, int, int]
+Grid = tuple[int, ...]  # (D, H, W)
 
 
 class SwinBlock(nn.Module):
@@ -47,8 +47,10 @@ class SwinBlock(nn.Module):
         return tokens + self.mlp(self.norm2(tokens))
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        grid = _grid_of(tokens)
-        padded, shift = _padded_grid(grid, self.window_size), self._shift(grid)
+        grid = tuple(tokens.shape[1:4])
+        step = self.window_size // 2 if self.shifted else 0
+        shift = tuple(step if side > self.window_size else 0 for side in grid)
+        padded = _padded_grid(grid, self.window_size)
         mask = attention_mask(grid, self.window_size, shift)
         ends = [size - side for size, side in zip(padded, grid, strict=True)]
         tokens = F.pad(tokens, (0, 0, 0, ends[2], 0, ends[1], 0, ends[0]))
@@ -58,11 +60,6 @@ class SwinBlock(nn.Module):
         windows = self.attention(windows, mask_tensor)
         tokens = join_windows(windows, self.window_size, padded)
         return tokens.roll(shift, (1, 2, 3))[:, : grid[0], : grid[1], : grid[2]]
-
-    def _shift(self, grid: Grid) -> Grid:
-        step = self.window_size // 2 if self.shifted else 0
-        depth, height, width = (step if side > self.window_size else 0 for side in grid)
-        return depth, height, width
 
 
 class WindowAttention(nn.Module):
@@ -165,11 +162,5 @@ def _relative_position_index(window: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.ravel_multi_index(tuple(offset), [2 * side - 1 for side in window]))
 
 
-def _grid_of(tokens: Tensor) -> Grid:
-    _, depth, height, width, _ = tokens.shape
-    return depth, height, width
-
-
 def _padded_grid(grid: Grid, side: int) -> Grid:
-    depth, height, width = (-(-length // side) * side for length in grid)
-    return depth, height, width
+    return tuple(-(-length // side) * side for length in grid)

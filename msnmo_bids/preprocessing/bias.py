@@ -54,13 +54,7 @@ def shrink(
     nib.save(with_equal_forms(inside.astype(np.uint8), affine), coarse_mask)
 
 
-def n4_antspyx(
-    image: Path,
-    mask: Path,
-    field: Path,
-    *,
-    n_iterations: Sequence[int] = (50, 50, 50, 50),
-) -> Path:
+def n4_antspyx(image: Path, mask: Path, field: Path, *, n_iterations: Sequence[int]) -> Path:
     """Fit the bias field to what `shrink` wrote, with the N4 of the Python package antspyx.
 
     `field` is written and returned (a factor, float32, the same grid). `n_iterations` are the most
@@ -112,15 +106,14 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     return out
 
 
-def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, slice, slice]:
+def _coarse_voxels(image: nib.Nifti1Image, grid_mm: float) -> tuple[slice, ...]:
     """Return the voxels of the coarse grid, as ITK's shrink filter would take them."""
     some = []
     for n, size in zip(image.shape, nib.affines.voxel_sizes(image.affine), strict=True):
         step = min(max(1, round(grid_mm / float(size))), n)
         start = (n - 1 - (n // step - 1) * step + 1) // 2
         some.append(slice(start, start + (n // step - 1) * step + 1, step))
-    x, y, z = some
-    return x, y, z
+    return tuple(some)
 
 
 def _log_field(field: Path, image: nib.Nifti1Image, name: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -175,10 +175,7 @@ def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
 
 
 def brain_box(
-    mask: np.ndarray,
-    zooms: Sequence[float],
-    shape: Sequence[int] = CUBE_SHAPE,
-    margin_mm: float = MARGIN_MM,
+    mask: np.ndarray, zooms: Sequence[float], shape: Sequence[int], margin_mm: float
 ) -> CubeTransform:
     """Return the bounding box of a mask with a margin, as a cube's transform.
 
@@ -285,14 +282,9 @@ def _centres(n_in: int, n_out: int) -> np.ndarray:
     return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
 
 
-def _window(transform: CubeTransform) -> tuple[slice, slice, slice]:
-    x, y, z = (
-        slice(max(start, 0), min(stop, size))
-        for start, stop, size in zip(
-            transform.start, transform.stop, transform.source_shape, strict=True
-        )
-    )
-    return x, y, z
+def _window(transform: CubeTransform) -> tuple[slice, ...]:
+    ends = zip(transform.start, transform.stop, transform.source_shape, strict=True)
+    return tuple(slice(max(start, 0), min(stop, size)) for start, stop, size in ends)
 
 
 def _along(axis: int, index: np.ndarray) -> tuple[slice | np.ndarray, ...]:

@@ -11,6 +11,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,17 @@ def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib
     return image
 
 
+def enlarged(
+    box: Sequence[slice], margin: int | Sequence[int], shape: Sequence[int]
+) -> tuple[slice, ...]:
+    """Return a box with a margin (voxels, or those of each axis), as far as the grid goes."""
+    margins = np.broadcast_to(margin, len(shape)).tolist()
+    return tuple(
+        slice(max(0, part.start - more), min(size, part.stop + more))
+        for part, more, size in zip(box, margins, shape, strict=True)
+    )
+
+
 def shear(affine: np.ndarray) -> float:
     """Return the largest cosine between two voxel axes of an affine (4, 4); 0 without shears."""
     axes = affine[:3, :3] / nib.affines.voxel_sizes(affine)
@@ -170,7 +182,7 @@ def _check_values_are_real(path: Path, image: nib.Nifti1Image) -> None:
         )
 
 
-def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) < 3 or min(shape) < 1:
         text = " x ".join(str(size) for size in shape)
         raise BadInputError(
@@ -185,8 +197,7 @@ def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
             file=path,
             remedy="Keep the volume that is the FLAIR, or exclude the file",
         )
-    x, y, z = shape[:3]
-    return x, y, z
+    return shape[:3]
 
 
 def _checked_affine(path: Path, image: nib.Nifti1Image, orientation: str | None) -> np.ndarray:
@@ -215,7 +226,7 @@ def _has_form(image: nib.Nifti1Image) -> bool:
     return any(valid_form(image.header, name) is not None for name in ("sform", "qform"))
 
 
-def _check_field_of_view(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
+def _check_field_of_view(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
     sizes = nib.affines.voxel_sizes(affine)
     ras_axis = orientations.io_orientation(affine)[:, 0].astype(int)
     for n_slices, size, axis in zip(shape, sizes, ras_axis, strict=True):

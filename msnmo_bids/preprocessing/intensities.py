@@ -74,7 +74,8 @@ def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.nd
     if n_bad == data.size:
         raise ValueError("every voxel is NaN or infinite")
     sample = _sample(data)
-    background = _background(data)
+    border, share = commonest_at_border(data)
+    background = border if share >= _CONSTANT_SHARE else None  # its air has noise
     zero = _zero(sample, background)
     high = float(np.percentile(sample, 99)) - zero
     if high <= 0:
@@ -105,13 +106,11 @@ def _sample(data: np.ndarray) -> np.ndarray:
     return some if some.size else flat[np.isfinite(flat)]
 
 
-def _background(data: np.ndarray) -> float | None:
-    """Return the value (maybe NaN) that much of the outer faces has; None where air has noise."""
+def commonest_at_border(data: np.ndarray) -> tuple[float, float]:
+    """Return the commonest value (maybe NaN) of an image's outer faces, and its share of them."""
     outer = np.concatenate([face.ravel() for face in faces(data)])
     values, counts = np.unique(np.where(np.isfinite(outer), outer, np.nan), return_counts=True)
-    commonest = int(counts.argmax())
-    enough = counts[commonest] >= _CONSTANT_SHARE * outer.size
-    return float(values[commonest]) if enough else None
+    return float(values[counts.argmax()]), float(counts.max() / outer.size)
 
 
 def _zero(sample: np.ndarray, background: float | None) -> float:

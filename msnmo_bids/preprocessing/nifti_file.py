@@ -49,7 +49,8 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         )
     header = kind.from_fileobj(io.BytesIO(content), check=False)
     _check_header(path, header)
-    n_expected = _expected_bytes(header)
+    n_voxels = np.prod([int(size) for size in header.get_data_shape()], dtype=object)
+    n_expected = int(header.get_data_offset()) + int(n_voxels) * header.get_data_dtype().itemsize
     if len(content) < n_expected:
         raise _truncated(path)
     try:
@@ -72,6 +73,11 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
         stream.seek(0)
         header = kind.from_fileobj(stream)
     return _with_valid_form(header, str(path))
+
+
+def load_array(path: Path, dtype: type | None = None) -> np.ndarray:
+    """Return the values of an image that we wrote, (X, Y, Z), in its own dtype or in another."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
 
 
 def valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
@@ -207,11 +213,6 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
             file=path,
             remedy="Convert the image from DICOM again, or repair its header",
         )
-
-
-def _expected_bytes(header: nib.Nifti1Header) -> int:
-    n_voxels = np.prod([int(size) for size in header.get_data_shape()], dtype=object)
-    return int(header.get_data_offset()) + int(n_voxels) * header.get_data_dtype().itemsize
 
 
 def _no_content(path: Path, what: str, remedy: str) -> BadInputError:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.preprocessing.intensities import faces
+from msnmo_bids.preprocessing.intensities import commonest_at_border
 
 if TYPE_CHECKING:
     from deepbet import BrainExtraction
@@ -96,7 +96,7 @@ def foreground_mask(image: Path, mask: Path) -> ToolRecord:
 
     flair = nib.Nifti1Image.from_filename(image)
     data = flair.get_fdata(dtype=np.float32)
-    background = _background(data)
+    background, _ = commonest_at_border(data)
     brain = largest_component(data != background)
     if not brain.any():
         raise BadInputError("image has no foreground", file=image, remedy=_TRY_ANOTHER)
@@ -229,12 +229,6 @@ def _depth_in_planes(mask: np.ndarray, zooms: np.ndarray) -> np.ndarray:
     planes = np.pad(np.moveaxis(mask, 2, 0), ((0, 0), (1, 1), (1, 1)))
     depths = [ndimage.distance_transform_edt(plane, sampling=zooms[:2]) for plane in planes]
     return np.stack(depths, 2)[1:-1, 1:-1]
-
-
-def _background(data: np.ndarray) -> float:
-    outermost = np.concatenate([face.ravel() for face in faces(data)])
-    values, counts = np.unique(outermost, return_counts=True)
-    return float(values[counts.argmax()])
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.preprocessing.geometry import enlarged
 from msnmo_bids.reports.panels import Panel
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -39,10 +40,9 @@ class Volume:
     affine: np.ndarray
 
     @property
-    def zooms(self) -> tuple[float, float, float]:
+    def zooms(self) -> tuple[float, ...]:
         """Voxel size (mm) along the three axes."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
     @property
     def obliquity(self) -> float:
@@ -68,11 +68,7 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
     if not mask.any():
         return tuple(slice(0, size) for size in mask.shape)
     [found] = ndimage.find_objects(mask.astype(np.uint8))
-    margins = [int(np.ceil(margin_mm / zoom)) for zoom in zooms]
-    return tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for part, margin, size in zip(found, margins, mask.shape, strict=True)
-    )
+    return enlarged(found, [int(np.ceil(margin_mm / zoom)) for zoom in zooms], mask.shape)
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:

@@ -18,7 +18,7 @@ from msnmo_bids.bids.dataset import check_is_ours, read_description, subject_fol
 from msnmo_bids.bids.records import ScanRecord, scans_with_results
 from msnmo_bids.bids.resume import diagnosis_path, glance
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.run.options import OUTPUT, WORK, Folders
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.text import Note
@@ -114,11 +114,8 @@ def check_input(options: Folders) -> None:
             file=bids_dir,
             remedy="Give the input first, then the output",
         )
-    raise MsnmoError(
-        f"the input {problem}",
-        file=bids_dir,
-        remedy="Give the root folder of a BIDS data set",
-        exit_code=ExitCode.INPUT_MISSING,
+    raise MissingInputError(
+        f"the input {problem}", file=bids_dir, remedy="Give the root folder of a BIDS data set"
     )
 
 

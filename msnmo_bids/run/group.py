@@ -20,7 +20,7 @@ from msnmo_bids.bids.records import (
     source_of,
 )
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError
 from msnmo_bids.run.checks import (
     check_folders,
     check_input,
@@ -123,11 +123,10 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
         "--bids-filter-file": options.bids_filter_file,
     }
     if needs := [name for name, value in asked.items() if value]:
-        raise MsnmoError(
+        raise MissingInputError(
             f"{', '.join(needs)}: cannot be used without the input",
             file=options.bids_dir,
             remedy="Give the root folder of the BIDS data set",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     found = [read_scan(options.output_dir, one) for one in scans_with_results(options.output_dir)]
     found = [replace(one, relative=source_of(one)) for one in found]
@@ -165,11 +164,10 @@ def _tables(options: AppOptions) -> Path | None:
 
 
 def _no_results(options: AppOptions) -> MsnmoError:
-    return MsnmoError(
+    return MissingInputError(
         "there are no results of the participant level in the output folder",
         file=options.output_dir,
         remedy="Run the participant level first",
-        exit_code=ExitCode.INPUT_MISSING,
     )
 
 
@@ -193,11 +191,10 @@ def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
     usable = {name: path for name, (path, _) in masks.items() if path is not None}
     if not usable:
         reasons = sorted({reason for _, reason in masks.values()})
-        raise MsnmoError(
+        raise MissingInputError(
             f"no scan has a manual lesion mask there ({'; '.join(reasons[:3])})",
             file=folder,
             remedy=f"Give --labels from the input's root, for example {LABEL_FOLDERS[0]}",
-            exit_code=ExitCode.INPUT_MISSING,
         )
     missing = {name: reason for name, (path, reason) in masks.items() if path is None}
     return GroupSettings(columns, options.positive or "", usable, missing)

@@ -14,12 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from msnmo_bids.settings import (
-    BIAS_CORRECTION_CHOICES,
-    ORIENTATION_CHOICES,
-    PRECISION_CHOICES,
-    SKULL_STRIP_CHOICES,
-)
+from msnmo_bids.model.device import PRECISIONS
+from msnmo_bids.settings import BIAS_CORRECTION_CHOICES, ORIENTATION_CHOICES, SKULL_STRIP_CHOICES
 
 LEVELS = ("participant", "group")
 OUTPUT, WORK = "output folder", "work folder"
@@ -141,8 +137,6 @@ class Options:
 @dataclass(frozen=True, kw_only=True)
 class Folders:
     """Where the input is, and where the output and what is in between go."""
-
-    TITLE: ClassVar[str] = ""
 
     bids_dir: Path = argument("root folder of a BIDS data set", type=Path)
     output_dir: Path = argument("folder for the results; made if missing", type=Path)
@@ -284,7 +278,7 @@ class Inference:
     precision: str = option(
         "arithmetic of the network; auto: bf16 where the hardware has it",
         default="auto",
-        choices=PRECISION_CHOICES,
+        choices=PRECISIONS,
     )
     weights: Path | None = file_option(
         "weights of the network, .safetensors (default: those of this version)"
@@ -378,8 +372,6 @@ class AppOptions(
     Options, GroupLevel, WhatToRun, Inference, Preprocessing, Performance, WhichScans, Folders
 ):
     """The options of the BIDS App."""
-
-    TITLE: ClassVar[str] = ""
 
     output_dir: Path = argument("folder for the derivatives; made if missing", type=Path)
     analysis_level: str = argument(

@@ -149,13 +149,9 @@ def _resolve_settings(
     options: AppOptions, metadata: WeightsMetadata, others: Sequence[WeightsMetadata]
 ) -> ProcessingSettings:
     """Return the settings by command line, PATH and weights; `others` are those of the ensemble."""
-    skull_strip, bias = choose_tools(options)
     threshold, least_volume = options.threshold, options.min_lesion_volume
     return ProcessingSettings(
-        skull_strip=skull_strip,
-        bias_correction=bias,
-        bet_frac=options.bet_frac,
-        detect_stripped=options.skull_strip == "auto",
+        **choose_tools(options),
         assume_orientation=options.assume_orientation,
         device=options.device,
         precision=options.precision,
@@ -169,18 +165,21 @@ def _resolve_settings(
     )
 
 
-def choose_tools(options: Preprocessing) -> tuple[str, str]:
-    """Return the tools for skull and bias field; ``auto`` looks for programs on the PATH.
+def choose_tools(options: Preprocessing) -> dict[str, Any]:
+    """Return the settings of skull and bias field; ``auto`` looks for programs on the PATH.
 
     Raises
     ------
     MsnmoError
         If a program that was asked for is not on the PATH (64).
     """
-    return (
-        _tool(options.skull_strip, "bet", BET_PROGRAM, "deepbet", "--skull-strip"),
-        _tool(options.bias_correction, "ants", N4_PROGRAM, "antspyx", "--bias-correction"),
-    )
+    skull, bias = options.skull_strip, options.bias_correction
+    return {
+        "skull_strip": _tool(skull, "bet", BET_PROGRAM, "deepbet", "--skull-strip"),
+        "bias_correction": _tool(bias, "ants", N4_PROGRAM, "antspyx", "--bias-correction"),
+        "bet_frac": options.bet_frac,
+        "detect_stripped": skull == "auto",
+    }
 
 
 def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
@@ -189,10 +188,9 @@ def _tool(choice: str, stock: str, program: str, own: str, option: str) -> str:
     if choice == "auto":
         return stock if there else own
     if choice == stock and not there:
-        raise MsnmoError(
+        raise UsageError(
             f"{option} {stock}: the program '{program}' is not on the PATH",
             remedy=f"Install it, use the container, or choose {option} {own}",
-            exit_code=ExitCode.USAGE,
         )
     return choice
 

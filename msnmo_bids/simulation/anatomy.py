@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
+from msnmo_bids.preprocessing.geometry import enlarged
 
 
 class Tissue(IntEnum):
@@ -166,14 +167,6 @@ class Head:
         return self.with_maps([m[box] for m in self.maps], affine)
 
 
-def enlarged(box: Sequence[slice], margin: int, shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return a box with a margin (voxels) on each side, as far as the grid goes."""
-    return tuple(
-        slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(box, shape, strict=True)
-    )
-
-
 def _distance(mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return np.full(mask.shape, 255, np.uint8)
@@ -297,11 +290,9 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         kept = None if cache is None else cache / f"{path.name}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
-                tissue, lateral, lower, cortex, surface, affine = (
-                    stored[f"arr_{i}"] for i in range(6)
-                )
-            distances = (lateral, lower, cortex, surface)
-            heads.append(Head(tissue, *distances, np.zeros_like(tissue), affine, _stem(path)))
+                tissue, *distances, affine = (stored[f"arr_{i}"] for i in range(6))
+            known = {"frequency": np.zeros_like(tissue), "affine": affine, "name": _stem(path)}
+            heads.append(Head(tissue, *distances, **known))
             continue
         head = load_head(path).cropped(margin=12)
         if kept is not None:

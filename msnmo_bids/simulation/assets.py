@@ -20,14 +20,7 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.lesions.registration import register_affine
-from msnmo_bids.simulation.anatomy import (
-    BRAIN,
-    Head,
-    Tissue,
-    closed,
-    head_from_tissue,
-    load_heads,
-)
+from msnmo_bids.simulation.anatomy import BRAIN, Head, Tissue, closed, head_from_tissue, load_heads
 
 _PADDING = 24  # voxels around the MNI maps, for skull and scalp
 #: MNI152 is larger than people's heads: with this factor its brain has 1.5 l, as adults' do.

@@ -273,16 +273,12 @@ def _write_truth(truth: Path, visit: Visit, cohort: Cohort) -> None:
         "Protocol": asdict(scan.protocol),
         "Geometry": asdict(geometry),
     }
+    lesion = {"Type": "Lesion", "Description": "True lesion mask", "Simulation": recipe}
+    brain = {"Type": "Brain", "Description": "True brain mask"}
     images: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
-        "lesion_mask": (
-            scan.lesion_mask,
-            {"Type": "Lesion", "Description": "True lesion mask", "Simulation": recipe},
-        ),
+        "lesion_mask": (scan.lesion_mask, lesion),
         "lesion_labels": (scan.lesion_labels, {"Description": "True lesions, one label each"}),
-        "brain_mask": (
-            scan.brain_mask.astype(np.uint8),
-            {"Type": "Brain", "Description": "True brain mask"},
-        ),
+        "brain_mask": (scan.brain_mask.astype(np.uint8), brain),
         "tissue": (scan.tissue, {"Description": "Tissues at the centres of the voxels"}),
     }
     for kind, (array, content) in images.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ _FADING = 12.0  # mm: over which the moves of ventricles and surface fade in the
 _FADING_OUTSIDE = 3.0  # and outside of it, so that the skull stays
 _WIDER = (0.5, 4.0)  # by how much atrophy of age widens the lateral ventricles (mm)
 _SEPTUM = 4.0  # mm from the median plane: what parts the ventricles stays
+
+
+Vector = TypeVar("Vector", np.ndarray, torch.Tensor)
 
 
 def resize_linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -59,13 +63,17 @@ def _resize_linear(field: np.ndarray, out: np.ndarray) -> None:
     """Resize one volume axis by axis; the planes of the first axis, the largest part, come last."""
     for axis in (2, 1):
         lower, upper, share = _neighbours(field.shape[axis], out.shape[axis])
-        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
         below = np.take(field, lower, axis)
-        field = below + share * (np.take(field, upper, axis) - below)
+        field = below + along(share, axis) * (np.take(field, upper, axis) - below)
     for plane, low, high, part in zip(out, *_neighbours(len(field), len(out)), strict=True):
         np.subtract(field[high], field[low], out=plane)
         plane *= part
         plane += field[low]
+
+
+def along(values: Vector, axis: int) -> Vector:
+    """Bring a vector to an axis of three."""
+    return values.reshape([-1 if k == axis else 1 for k in range(3)])
 
 
 def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,9 +133,7 @@ def deform(head: Head, rng: np.random.Generator) -> Head:
     for row in range(3):
         source = torch.from_numpy(field[row]) + float(centre[row])
         for column in range(3):
-            view = [1, 1, 1]
-            view[column] = -1
-            source += float(matrix[row, column]) * axes[column].view(view)
+            source += float(matrix[row, column]) * along(axes[column], column)
         source = source.round_().clamp_(0, shape[row] - 1).to(torch.int64)
         index = index * shape[row] + source
     flat = index.reshape(-1).numpy()

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, Tissue
-from msnmo_bids.simulation.deformation import resize_linear, smooth_noise
+from msnmo_bids.simulation.deformation import along, resize_linear, smooth_noise
 from msnmo_bids.simulation.stamping import LesionMap
 
 #: Range of the mean intensity of each tissue, relative to white matter.
@@ -257,22 +257,15 @@ def k_space_artefacts(
     spectrum = np.fft.fft2(image, axes=(read, phase)).astype(np.complex64)
     for axis in (read, phase):
         outer = np.abs(np.fft.fftfreq(image.shape[axis])) > kept / 2
-        spectrum *= _along(~outer, axis)
+        spectrum *= along(~outer, axis)
     if motion:
         lines = np.fft.fftfreq(image.shape[phase])
         blocks = np.sort(rng.uniform(-0.5, 0.5, int(rng.integers(2, 6))))
         shifts = rng.normal(0.0, motion, len(blocks) + 1)
         shifts[np.searchsorted(blocks, 0.0)] = 0.0  # the centre says where the head is
         turn = np.exp(-2j * np.pi * lines * shifts[np.searchsorted(blocks, lines)])
-        spectrum *= _along(turn.astype(np.complex64), phase)
+        spectrum *= along(turn.astype(np.complex64), phase)
     return np.abs(np.fft.ifft2(spectrum, axes=(read, phase))).astype(np.float32)
-
-
-def _along(values: np.ndarray, axis: int) -> np.ndarray:
-    """Bring a vector to an axis of three."""
-    view = [1, 1, 1]
-    view[axis] = -1
-    return values.reshape(view)
 
 
 def bias_field(shape: tuple[int, ...], protocol: Protocol, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head, enlarged
+from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.deformation import smooth_noise
 from msnmo_bids.simulation.places import Places

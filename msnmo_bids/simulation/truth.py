@@ -9,31 +9,31 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from msnmo_bids.bids.sidecars import described
 from msnmo_bids.lesions.regions import CORTEX, DEEP, FOURTH_VENTRICLE, VENTRICLE, assign_regions
 from msnmo_bids.lesions.regions import INFRATENTORIAL as BELOW_TENTORIUM
 from msnmo_bids.simulation.anatomy import BRAIN, INFRATENTORIAL, Tissue
 from msnmo_bids.simulation.sample import SimulatedScan
 
 LESION_COLUMNS = {
-    "index": {"Description": "Value in the label image; a lesion keeps it at all visits"},
-    "name": {"Description": "Name of the lesion"},
-    "kind": {"Description": "What was simulated"},
-    "region": {"Description": "Region, by the rule of the app on the true tissues"},
-    "x_mm": {"Description": "Centre of mass, to the right", "Units": "mm"},
-    "y_mm": {"Description": "Centre of mass, to the front", "Units": "mm"},
-    "z_mm": {"Description": "Centre of mass, upwards", "Units": "mm"},
-    "volume_mm3": {"Description": "Volume on the grid of the scan", "Units": "mm^3"},
-    "change": {
-        "Description": "Since the visit before; n/a at the first visit. A vanished lesion has a "
-        "volume of 0",
-        "Levels": {
+    "index": described("Value in the label image; a lesion keeps it at all visits"),
+    "name": described("Name of the lesion"),
+    "kind": described("What was simulated"),
+    "region": described("Region, by the rule of the app on the true tissues"),
+    "x_mm": described("Centre of mass, to the right", "mm"),
+    "y_mm": described("Centre of mass, to the front", "mm"),
+    "z_mm": described("Centre of mass, upwards", "mm"),
+    "volume_mm3": described("Volume on the grid of the scan", "mm^3"),
+    "change": described(
+        "Since the visit before; n/a at the first visit. A vanished lesion has a volume of 0",
+        Levels={
             "new": "appeared",
             "stable": "unchanged",
             "enlarging": "grown at its border",
             "shrinking": "shrunk at its border",
             "vanished": "gone since this or an earlier visit",
         },
-    },
+    ),
 }
 
 #: Heights of the axial sections, as shares of the brain from its lowest slice.

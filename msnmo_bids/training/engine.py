@@ -182,7 +182,8 @@ class Trainer:
         weighted = {name: weights[name] * terms[name] for name in weights if name in terms}
         self.schedule.step_done(self.step, weighted)
         row = {"step": self.step, "rate": rate, "data_seconds": drawn - started, **terms}
-        if len(self.validation) and self._validation_due():
+        every = self.config.validate_every or self.schedule.steps_per_epoch
+        if len(self.validation) and (self.step % every == 0 or self.step == self.steps):
             measures = self.validation.measure(self.network, self.average)
             self.best.update(self.step, measures, self.average)
             row |= {f"validation_{name}": value for name, value in measures.items()}
@@ -234,10 +235,6 @@ class Trainer:
                 self.average[key].lerp_(value, 1 - decay)
             else:
                 self.average[key].copy_(value)
-
-    def _validation_due(self) -> bool:
-        every = self.config.validate_every or self.schedule.steps_per_epoch
-        return self.step % every == 0 or self.step == self.steps
 
     def _log(self, loss: float, seconds: float, share: float) -> None:
         if self.ranks.first:

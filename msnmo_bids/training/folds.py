@@ -22,10 +22,10 @@ import numpy as np
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import MsnmoError
+from msnmo_bids.evaluation.crossval import SUBJECT_COLUMNS
 from msnmo_bids.labelled.scans import Person
 from msnmo_bids.training.prepared import PreparedScan
 
-COLUMNS = ("participant_id", "dataset", "site", "diagnosis", "fold")
 NO_DIAGNOSIS = "n/a"
 
 
@@ -118,9 +118,9 @@ def get_folds(path: Path, scans: Iterable[PreparedScan], number: int, seed: int 
         for who in participants
     ]
     if not path.exists():
-        write_tsv(path, COLUMNS, rows)
-    there = {tuple(row.get(column) for column in COLUMNS) for row in read_tsv(path).rows}
-    drawn = {tuple(" ".join(row[column].split()) for column in COLUMNS) for row in rows}
+        write_tsv(path, SUBJECT_COLUMNS, rows)
+    there = {tuple(row.get(column) for column in SUBJECT_COLUMNS) for row in read_tsv(path).rows}
+    drawn = {tuple(" ".join(row[column].split()) for column in SUBJECT_COLUMNS) for row in rows}
     if other := there ^ drawn:
         example = min(other, key=str)
         raise MsnmoError(

@@ -222,11 +222,7 @@ def _run(
             files={labelled: files[labelled] for labelled in batch}, work_dir=work_dir, **build
         )
         failures = run_workflow(
-            workflow,
-            last_node=LAST_NODE,
-            keep=False,
-            crash_dir=work_dir / "crash",
-            **execute,
+            workflow, last_node=LAST_NODE, keep=False, crash_dir=work_dir / "crash", **execute
         )
         for failure in failures:
             logger.warning("%s: %s: %s", failure.prefix, failure.step, failure.message)

@@ -78,7 +78,8 @@ class StepGradients:
             if terms is None:
                 self._halve(min(self.part, len(batch)))
         self.ranks.sum_gradients(self.parameters)
-        return _known_terms(self.ranks.sum(terms), whole)
+        numbers = (1, *whole)  # of samples: what nobody has a label for is left out
+        return {k: v for k, v, n in zip(TERMS, self.ranks.sum(terms), numbers, strict=True) if n}
 
     def _add_up(self, batch: Batch, whole: LabelCounts, seed: int) -> list[float]:
         torch.manual_seed(seed)
@@ -108,11 +109,6 @@ class StepGradients:
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _known_terms(values: Sequence[float], whole: LabelCounts) -> dict[str, float]:
-    """Return losses by the names of `TERMS`, without those of labels that nobody has."""
-    return {name: value for name, value, n in zip(TERMS, values, (1, *whole), strict=True) if n}
 
 
 def forward(network: Any, image: Tensor, tasks: Any, precision: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from msnmo_bids.lesions.threshold import CONNECTIVITY_26
+from msnmo_bids.preprocessing.geometry import enlarged
 
 #: Share of a lesion within the border's width of another from which they are the same, moved.
 _SHARE_NEAR = 0.5
@@ -146,10 +147,7 @@ def classify(
     gain = _lesion_gain(images, labels, earlier.lesions & later.lesions, tissue)
     rows = []
     for number, found in enumerate(ndimage.find_objects(labels), start=1):
-        box = tuple(
-            slice(max(0, s.start - _RING), min(n, s.stop + _RING))
-            for s, n in zip(found, labels.shape, strict=True)
-        )
+        box = enlarged(found, _RING, labels.shape)
         cut = _Lesion(
             labels[box] == number,
             earlier.lesions[box],

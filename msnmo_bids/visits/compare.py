@@ -90,7 +90,8 @@ def compare(earlier: VisitFiles, later: VisitFiles, motion: np.ndarray) -> Chang
     width = border_width([affine for _, affine in brains], space)
     numbers = match_lesions(first.lesions, second.lesions, width)
     rows = classify(numbers, first, second, width)
-    regions = [_regions(visit) for visit in (earlier, later)]
+    tables = [read_tsv(Path(visit["morphometry"])).rows for visit in (earlier, later)]
+    regions = [{int(row["index"]): row["region"] for row in lesions} for lesions in tables]
     places = _centroids(numbers, len(rows), space.affine)
     values = np.zeros(len(rows) + 1, dtype=np.uint8)
     boxes = ndimage.find_objects(numbers)
@@ -99,8 +100,12 @@ def compare(earlier: VisitFiles, later: VisitFiles, motion: np.ndarray) -> Chang
         row |= dict(zip(("x_mm", "y_mm", "z_mm"), place, strict=True))
         labels = [visit.labels[box][numbers[box] == row["index"]] for visit in (first, second)]
         row |= _native(labels, regions)
-    table = [{key: _rounded(value) for key, value in row.items()} for row in rows]
-    differ = _sizes_differ([affine for _, affine in brains])
+    table = [
+        {key: round(it, 3) + 0.0 if isinstance(it, float) else it for key, it in row.items()}
+        for row in rows
+    ]
+    one, other = (np.sort(nib.affines.voxel_sizes(affine)) for _, affine in brains)
+    differ = bool((np.abs(one - other) > 0.2 * np.minimum(one, other)).any())
     return Changes(space, motion, width, first, second, numbers, values[numbers], table, differ)
 
 
@@ -152,24 +157,11 @@ def _resampled(visit: VisitFiles, space: HalfwaySpace, to_visit: np.ndarray) -> 
     )
 
 
-def _sizes_differ(affines: Sequence[np.ndarray]) -> bool:
-    one, other = (np.sort(nib.affines.voxel_sizes(affine)) for affine in affines)
-    return bool((np.abs(one - other) > 0.2 * np.minimum(one, other)).any())
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 3) + 0.0 if isinstance(value, float) else value
-
-
 def _centroids(numbers: np.ndarray, count: int, affine: np.ndarray) -> list[list[float]]:
     if not count:
         return []
     centres = ndimage.center_of_mass(numbers > 0, numbers, np.arange(1, count + 1))
     return nib.affines.apply_affine(affine, np.asarray(centres)).tolist()
-
-
-def _regions(visit: VisitFiles) -> dict[int, str]:
-    return {int(row["index"]): row["region"] for row in read_tsv(Path(visit["morphometry"])).rows}
 
 
 def _native(own: Sequence[np.ndarray], regions: Sequence[Mapping[int, str]]) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from msnmo_bids.lesions.morphometry import measure_lesions
 from msnmo_bids.lesions.regions import Regions, locate_regions
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE, CubeTransform, from_cube
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import LOOK_ALIKES
-from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
+from msnmo_bids.workflows.nodes import node, save_array, step, write_like
 from msnmo_bids.workflows.preprocessing import to_cube_step
-from msnmo_bids.workflows.resources import memory_gb
 from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
@@ -88,13 +88,18 @@ def init_lesion_wf(
     workflow.__desc__ = _description(settings, metadata, shape)
     inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
-    to_cube = pe.Node(to_cube_step(shape=shape), name="to_cube", mem_gb=memory_gb("cube", voxels))
+    to_cube = node(to_cube_step(shape=shape), "to_cube", "cube", voxels)
     network = _network_node(settings, weights, not metadata.classifies_lesions, omp_nthreads)
-    regions = pe.Node(regions_step(), name="regions", mem_gb=memory_gb("regions", voxels))
-    segment = _segment_node(settings, metadata, voxels)
+    regions = node(regions_step(), "regions", "regions", voxels)
+    measure = segment_step(
+        class_names=list(metadata.class_names),
+        threshold=settings.threshold,
+        min_volume=settings.min_lesion_volume,
+    )
+    segment = node(measure, "segment", "segment", voxels)
     if metadata.classifies_lesions:
         classify = classify_step(weights=[str(file) for file in weights])
-        scored = mapped = pe.Node(classify, name="classify", mem_gb=memory_gb("segment", voxels))
+        scored = mapped = node(classify, "classify", "segment", voxels)
         workflow.connect([(segment, scored, same("descriptor_file", "label_file", "table_file"))])
     else:
         scored, mapped = network, segment
@@ -141,35 +146,23 @@ def _description(
     )
 
 
-def _segment_node(settings: ProcessingSettings, metadata: WeightsMetadata, voxels: int) -> pe.Node:
-    segment = segment_step(
-        class_names=list(metadata.class_names),
-        threshold=settings.threshold,
-        min_volume=settings.min_lesion_volume,
-    )
-    return pe.Node(segment, name="segment", mem_gb=memory_gb("segment", voxels))
-
-
 def _network_node(
     settings: ProcessingSettings, weights: Sequence[Path], classify: bool, omp_nthreads: int
 ) -> pe.Node:
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
     on_gpu = settings.device.startswith("cuda")
-    return pe.Node(
-        network_step(
-            weights=[str(file) for file in weights],
-            classify=classify,
-            tta=settings.tta,
-            device=settings.device,
-            precision=settings.precision,
-            random_seed=settings.random_seed,
-            deterministic=settings.deterministic,
-            use_gpu=on_gpu,
-        ),
-        name="network",
-        n_procs=1 if on_gpu else omp_nthreads,
-        mem_gb=memory_gb("network_cuda" if on_gpu else f"network_{settings.precision}"),
+    predict = network_step(
+        weights=[str(file) for file in weights],
+        classify=classify,
+        tta=settings.tta,
+        device=settings.device,
+        precision=settings.precision,
+        random_seed=settings.random_seed,
+        deterministic=settings.deterministic,
+        use_gpu=on_gpu,
     )
+    kind = "network_cuda" if on_gpu else f"network_{settings.precision}"
+    return node(predict, "network", kind, n_procs=1 if on_gpu else omp_nthreads)
 
 
 @step(

@@ -17,10 +17,12 @@ from nipype.interfaces.base import (
     TraitedSpec,
     traits,
 )
+from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
+from msnmo_bids.workflows.resources import memory_gb
 
 FAILURE_FILE = "failure.json"
 #: Inputs that change no result: Nipype's cache passes over them.
@@ -103,6 +105,11 @@ def step(*outputs: str, library: str = "", again: bool = False) -> Callable[[Cal
     return interface
 
 
+def node(work: Any, name: str, memory: str, *voxels: int, **resources: Any) -> pe.Node:
+    """Return a node that needs the memory of a kind of node, for an image of so many voxels."""
+    return pe.Node(work, name=name, mem_gb=memory_gb(memory, *voxels), **resources)
+
+
 def _trait(parameter: Parameter) -> traits.Any:
     nohash = {"nohash": True} if parameter.name in _NOT_HASHED else {}
     if parameter.default is Parameter.empty:
@@ -150,11 +157,6 @@ def read_failure(folder: Path) -> MsnmoError | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Return an image's values, (X, Y, Z), in its own dtype."""
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
 
 
 def write_like(array: np.ndarray, reference: Path, out: Path) -> Path:

@@ -18,6 +18,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.preprocessing import bias, geometry
 from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM, ITK_THREADS, N4_THREADS
 from msnmo_bids.preprocessing.cube import to_cube
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import (
     STRIPPED_BEFORE,
     ToolRecord,
@@ -28,8 +29,7 @@ from msnmo_bids.preprocessing.skullstrip import (
     looks_stripped,
 )
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.workflows.nodes import load_array, save_array, step, write_like
-from msnmo_bids.workflows.resources import memory_gb
+from msnmo_bids.workflows.nodes import node, save_array, step, write_like
 from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def init_preprocessing_wf(
     check = conform_step(
         in_file=str(scan.path), orientation=settings.assume_orientation, look_for_skull=look
     )
-    conform = pe.Node(check, name="conform", mem_gb=memory_gb("conform", voxels))
+    conform = node(check, "conform", "conform", voxels)
     tool = skull_strip_tool(scan, settings)
     mask = _strip_skull(workflow, conform, tool, settings.bet_frac, voxels, omp_nthreads)
     corrected, bias_correction = _correct_bias(
@@ -143,7 +143,7 @@ def _strip_skull(
     version = bet_version() if tool == "bet" else metadata.version("deepbet")
     workflow.__desc__ += _described(_SKULL, tool, version, bet_frac=bet_frac)
     finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
-    checked = pe.Node(brain_mask_step(), name="brain_mask", mem_gb=memory_gb("mask", voxels))
+    checked = node(brain_mask_step(), "brain_mask", "mask", voxels)
     workflow.connect([
         (conform, finder, [("out_file", "in_file")]),
         (conform, checked, [("out_file", "in_file")]),
@@ -163,11 +163,10 @@ def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) ->
     """Return the node that makes the mask."""
     if tool == "bet":
         interface = fsl.BET(frac=bet_frac, mask=True, output_type="NIFTI_GZ")
-        return pe.Node(interface, name="bet", mem_gb=memory_gb("bet", voxels))
+        return node(interface, "bet", "bet", voxels)
     if tool == "deepbet":
-        memory = memory_gb("deepbet", voxels)
-        return pe.Node(deepbet_step(), name="deepbet", n_procs=omp_nthreads, mem_gb=memory)
-    return pe.Node(foreground_step(), name="foreground", mem_gb=memory_gb("mask", voxels))
+        return node(deepbet_step(), "deepbet", "deepbet", voxels, n_procs=omp_nthreads)
+    return node(foreground_step(), "foreground", "mask", voxels)
 
 
 def _correct_bias(
@@ -183,15 +182,14 @@ def _correct_bias(
     grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if settings.sloppy else (GRID_MM, [50] * 4)
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
     workflow.__desc__ += _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
-    memory = memory_gb("mask", voxels)
-    last = pe.Node(apply_mask_step(), name="apply_mask", mem_gb=memory)
+    last = node(apply_mask_step(), "apply_mask", "mask", voxels)
     workflow.connect([
         (conform, last, [("out_file", "in_file")]),
         (brain_mask, last, same("mask_file")),
     ])  # fmt: skip
     if tool == "skip":
         return last, {"Tool": "none", "Version": "n/a", "Settings": {}}
-    shrink = pe.Node(shrink_step(grid_mm=grid_mm), name="shrink", mem_gb=memory)
+    shrink = node(shrink_step(grid_mm=grid_mm), "shrink", "mask", voxels)
     n4, (image, mask) = _n4_node(tool, n_iterations, omp_nthreads)
     workflow.connect([
         (conform, shrink, [("out_file", "in_file")]),
@@ -211,10 +209,10 @@ def _n4_node(
     tool: str, n_iterations: list[int], omp_nthreads: int
 ) -> tuple[pe.Node, tuple[str, str]]:
     """Return the node that fits the bias field, and the names of its image and its mask."""
-    resources = {"n_procs": min(N4_THREADS, omp_nthreads), "mem_gb": memory_gb("n4")}
+    n_procs = min(N4_THREADS, omp_nthreads)
     if tool == "antspyx":
         interface = n4_antspyx_step(n_iterations=n_iterations)
-        return pe.Node(interface, name="n4_antspyx", **resources), ("in_file", "mask_file")
+        return node(interface, "n4_antspyx", "n4", n_procs=n_procs), ("in_file", "mask_file")
     interface = N4BiasFieldCorrection(
         dimension=3,
         shrink_factor=1,
@@ -224,7 +222,7 @@ def _n4_node(
         save_bias=True,
         environ={ITK_THREADS: str(N4_THREADS)},
     )
-    return pe.Node(interface, name="n4", **resources), ("input_image", "mask_image")
+    return node(interface, "n4", "n4", n_procs=n_procs), ("input_image", "mask_image")
 
 
 def ants_version() -> str:

@@ -16,11 +16,12 @@ from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
 from msnmo_bids.preprocessing.cube import CubeTransform
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
-from msnmo_bids.workflows.nodes import load_array, step
+from msnmo_bids.workflows.nodes import node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf, to_cube_step
-from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.resources import voxel_count
 from msnmo_bids.workflows.steps import same
 
 if TYPE_CHECKING:
@@ -61,12 +62,6 @@ def init_samples_wf(
     return workflow
 
 
-def scan_workflow_name(labelled: LabelledScan) -> str:
-    """Return the name of a scan's workflow, another one for each scan of all data sets."""
-    digest = hashlib.sha256(labelled.name.encode()).hexdigest()[:8]
-    return f"scan_{digest}_{labelled.scan.node_name}_wf"
-
-
 def init_sample_wf(
     *,
     labelled: LabelledScan,
@@ -77,24 +72,20 @@ def init_sample_wf(
 ) -> pe.Workflow:
     """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``."""
     scan = labelled.scan
-    workflow = pe.Workflow(name=scan_workflow_name(labelled))
+    digest = hashlib.sha256(labelled.name.encode()).hexdigest()[:8]  # of its data set as well
+    workflow = pe.Workflow(name=f"scan_{digest}_{scan.node_name}_wf")
     voxels = voxel_count(scan.path)
     preprocessing_wf = init_preprocessing_wf(
         scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads
     )
-    to_cube = pe.Node(
-        to_cube_step(shape=list(cube_shape)), name="to_cube", mem_gb=memory_gb("cube", voxels)
+    to_cube = node(to_cube_step(shape=list(cube_shape)), "to_cube", "cube", voxels)
+    write = write_sample_step(
+        native_file=str(scan.path),
+        prefix=labelled.name,
+        lesion_file=None if labelled.mask is None else str(labelled.mask),
+        out_file=str(Path(out_file).absolute()),
     )
-    write_sample = pe.Node(
-        write_sample_step(
-            native_file=str(scan.path),
-            prefix=labelled.name,
-            lesion_file=None if labelled.mask is None else str(labelled.mask),
-            out_file=str(Path(out_file).absolute()),
-        ),
-        name=LAST_NODE,
-        mem_gb=memory_gb("derivatives", voxels),
-    )
+    write_sample = node(write, LAST_NODE, "derivatives", voxels)
     workflow.connect([
         (preprocessing_wf, to_cube, [("outputnode.preproc_file", "in_file"),
                                      ("outputnode.mask_file", "mask_file")]),

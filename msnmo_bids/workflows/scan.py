@@ -23,9 +23,9 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
 from msnmo_bids.vocabulary import CONVOLUTIONS, LESION_BRANCH, SIMULATED_ONLY
 from msnmo_bids.workflows.lesions import init_lesion_wf
-from msnmo_bids.workflows.nodes import methods_text, step
+from msnmo_bids.workflows.nodes import methods_text, node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
-from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.resources import voxel_count
 from msnmo_bids.workflows.steps import LAST_NODE, WORKFLOW, same, subject_workflow_name
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def init_scan_wf(
     shared: dict[str, Any] = {"voxels": voxels, "omp_nthreads": omp_nthreads}
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
     lesion_wf = init_lesion_wf(settings=settings, weights=weights, metadata=metadata, **shared)
-    figures = pe.Node(figures_step(), name="figures", mem_gb=memory_gb("figures", voxels))
-    quality = pe.Node(quality_step(), name="quality", mem_gb=memory_gb("quality", voxels))
+    figures = node(figures_step(), "figures", "figures", voxels)
+    quality = node(quality_step(), "quality", "quality", voxels)
     last = write_derivatives_step(
         scan=scan,
         raw_image=glance(scan),
@@ -107,7 +107,7 @@ def init_scan_wf(
         native_file=str(scan.path),
         output_dir=str(output_dir),
     )
-    write_derivatives = pe.Node(last, name=LAST_NODE, mem_gb=memory_gb("derivatives", voxels))
+    write_derivatives = node(last, LAST_NODE, "derivatives", voxels)
     images = ("raw_file", "mask_file", "preproc_file")
     workflow.connect([
         (preprocessing_wf, lesion_wf, [("outputnode.mask_file", "inputnode.mask_file"),

@@ -21,8 +21,8 @@ from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.visits.changes import DEFAULT_RULE
 from msnmo_bids.visits.compare import compare, describe, find_motion, halfway_images
 from msnmo_bids.visits.halfway import SPACING_MM
-from msnmo_bids.workflows.nodes import methods_text, save_array, step
-from msnmo_bids.workflows.resources import memory_gb, voxel_count
+from msnmo_bids.workflows.nodes import methods_text, node, save_array, step
+from msnmo_bids.workflows.resources import voxel_count
 from msnmo_bids.workflows.steps import (
     LAST_NODE_OF_VISITS,
     VISITS_WORKFLOW,
@@ -81,31 +81,20 @@ def init_comparison_wf(
         for which, scan in (("earlier", comparison.earlier), ("later", comparison.later))
     }
     voxels = max(voxel_count(Path(visit["preproc"])) for visit in visits.values())
-    needed = memory_gb("regions", voxels)
-    register = pe.Node(register_step(**visits), name="register", mem_gb=needed)
-    compared = pe.Node(
-        compare_step(**visits, interval_days=comparison.interval_days),
-        name="compare",
-        mem_gb=memory_gb("visits", voxels),
-    )
+    register = node(register_step(**visits), "register", "regions", voxels)
+    compare_both = compare_step(**visits, interval_days=comparison.interval_days)
+    compared = node(compare_both, "compare", "visits", voxels)
     names = tuple(f"ses-{scan.session}" for scan in (comparison.earlier, comparison.later))
-    change_figure = pe.Node(
-        change_figure_step(names=names),
-        name="change_figure",
-        mem_gb=memory_gb("figures", voxels),
+    change_figure = node(change_figure_step(names=names), "change_figure", "figures", voxels)
+    write = write_changes_step(
+        comparison=comparison,
+        prefix=comparison.name,
+        native_file=str(comparison.later.path),
+        output_dir=str(output_dir),
+        method=method,
+        methods_text=methods_text(workflow),
     )
-    last = pe.Node(
-        write_changes_step(
-            comparison=comparison,
-            prefix=comparison.name,
-            native_file=str(comparison.later.path),
-            output_dir=str(output_dir),
-            method=method,
-            methods_text=methods_text(workflow),
-        ),
-        name=LAST_NODE_OF_VISITS,
-        mem_gb=memory_gb("derivatives", voxels),
-    )
+    last = node(write, LAST_NODE_OF_VISITS, "derivatives", voxels)
     workflow.connect([
         (register, compared, same("motion_file")),
         (compared, change_figure, same("images", "table_file")),

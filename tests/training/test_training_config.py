@@ -6,13 +6,14 @@ from dataclasses import fields, replace
 
 import pytest
 
-from msnmo_bids.cli.train import build_parser
+from msnmo_bids.cli.parser import Parser
+from msnmo_bids.cli.train import PROGRAM, TrainOptions
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.training.config import TrainingConfig
 
 
 def parse(*words: str) -> TrainingConfig:
-    return build_parser().options(["bids", "out", *words]).config
+    return Parser(PROGRAM, TrainOptions, "", "").options(["bids", "out", *words]).config
 
 
 def test_defaults_are_those_of_the_paper():

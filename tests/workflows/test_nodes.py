@@ -18,16 +18,10 @@ from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import array_to_cube, from_cube
+from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import STRIPPED_BEFORE
 from msnmo_bids.workflows.lesions import _checked, classify_step, network_step, segment_step
-from msnmo_bids.workflows.nodes import (
-    FAILURE_FILE,
-    load_array,
-    read_failure,
-    step,
-    write_failure,
-    write_like,
-)
+from msnmo_bids.workflows.nodes import FAILURE_FILE, read_failure, step, write_failure, write_like
 from msnmo_bids.workflows.preprocessing import brain_mask_step, conform_step
 
 
