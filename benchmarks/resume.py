@@ -1,7 +1,8 @@
 """How long a run takes that finds everything finished: ``python -m benchmarks.resume``.
 
 One small simulated scan goes through the app (``--sloppy``); its raw image and its derivatives are
-there again under other labels (images as hard links). Prints wall seconds and exit code of a run over all of them.
+there again under other labels (images as hard links). Prints wall seconds and exit code of a run
+over all of them.
 """
 
 from __future__ import annotations
