@@ -99,7 +99,10 @@ def score_changes(out: Path, truth: Path) -> Iterator[dict[str, Any]]:
     """
     for classes_file in sorted(out.rglob("*_seg-changes_dseg.nii.gz")):
         later = classes_file.parent.parent
-        [mask_file] = (truth / later.parent.name / later.name).rglob("*_desc-change_mask.nii.gz")
+        masks = [*(truth / later.parent.name / later.name).rglob("*_desc-change_mask.nii.gz")]
+        if not masks:  # raters have not looked at these two visits
+            continue
+        [mask_file] = masks
         [record_file] = classes_file.parent.glob("*_changes.json")
         record = json.loads(record_file.read_text("utf-8"))
         image, mask = (nib.Nifti1Image.from_filename(file) for file in (classes_file, mask_file))
