@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import FrameType
@@ -183,7 +183,8 @@ class Session:
             for name in (PACKAGE_LOGGER, *NIPYPE_LOGGERS):
                 logging.getLogger(name).removeHandler(handler)
         if self._log_file is not None:
-            self._log_file.close()
+            with suppress(OSError):  # of a full disk: the scans have said it
+                self._log_file.close()
 
     def show(self, verbose: int) -> None:
         """Show as much as the user wants: 0, what matters; 2 and above, everything."""

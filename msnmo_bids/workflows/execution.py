@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,6 +234,10 @@ def _reason(node: Any) -> str:
     return "" if error is None else " ".join(error.problem.split())
 
 
+#: What an empty crash file says: there was no room for it.
+_EMPTY = f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+
+
 def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Failure]:
     """Return the first failure of each scan, by the scan's workflow."""
     failures: dict[str, Failure] = {}
@@ -240,7 +246,7 @@ def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Fa
         node, folder = _field(text, "Node"), _field(text, "Working directory")
         key = scan_of(node)
         known = read_failure(Path(folder)) if folder else None
-        error = known or _from_trace(text, node.rsplit(".", 1)[-1])
+        error = known or _from_trace(text or _EMPTY, node.rsplit(".", 1)[-1])
         failure = Failure(
             prefix=scans[key].prefix if key in scans else "",
             step=step_name(node),

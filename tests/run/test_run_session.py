@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,13 @@ def test_last_line(ok, failed, code, line):
     session = Session("msnmo")
     session.ok, session.failed, session.exit_code = ok, failed, code
     assert session.last_line == line
+
+
+def test_a_full_disk_under_the_log_does_not_end_in_an_error_of_its_own(tmp_path):
+    with guard("msnmo", []) as session:
+        session.open_log(tmp_path / "logs")
+        stream = session._log_file.stream
+        session._log_file.stream = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115
+        session.exit_code = ExitCode.IO_ERROR
+        stream.close()
+    assert session.exit_code is ExitCode.IO_ERROR

@@ -16,7 +16,7 @@ import pytest
 from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.workflows.execution import Failure, run_workflow
+from msnmo_bids.workflows.execution import Failure, _failures, run_workflow
 from msnmo_bids.workflows.lesions import classify_step, network_step
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin, warm
 from msnmo_bids.workflows.preprocessing import conform_step, deepbet_step, n4_antspyx_step
@@ -304,3 +304,11 @@ def test_a_cluster_computes_as_the_workers_do(tmp_path, monkeypatch):
     run(tmp_path, {"a": "pass"}, plugin="Linear", plugin_args={"omp_nthreads": 3}, on_event=note)
     assert seen["OMP_NUM_THREADS"] == "3"
     assert os.environ.get("OMP_NUM_THREADS") is None
+
+
+def test_an_empty_crash_file_means_a_full_disk(tmp_path):
+    crash = tmp_path / "crash-1.txt"
+    crash.touch()
+    [failure] = _failures([crash], {}).values()
+    assert "No space left" in failure.message
+    assert failure.exit_code is ExitCode.IO_ERROR
