@@ -110,13 +110,24 @@ def make_scans(raw: Path) -> None:
 
 
 #: What pages say of time and memory.
-_MEASURED = re.compile(rb'<p>Processing took.*?</p>|<section id="cost">.*?</section>', re.DOTALL)
+_MEASURED = re.compile(
+    rb'<p>Processing took.*?</p>|<a href="#cost">.*?</a>|<section id="cost">.*?</section>',
+    re.DOTALL,
+)
+
+
+def _unmeasured(path: Path) -> bytes:
+    """Return a file's content; of a page without times, and without the empty lines they leave."""
+    if path.suffix != ".html":
+        return path.read_bytes()
+    lines = _MEASURED.sub(b"", path.read_bytes()).splitlines()
+    return b"\n".join(line for line in lines if line.strip())
 
 
 def content(out: Path) -> dict[str, bytes]:
     """Return all files of an output folder but the logs of single runs; pages without times."""
     return {
-        name.as_posix(): _MEASURED.sub(b"", path.read_bytes())
+        name.as_posix(): _unmeasured(path)
         for path in sorted(out.rglob("*"))
         if path.is_file()
         and ((name := path.relative_to(out)).parts[0] != "logs" or name.name.startswith("CITATION"))
@@ -183,7 +194,7 @@ def fill_disk(trial: Trial, expected: dict[str, bytes], name: str, size: str) ->
     small.rmdir()
     kept.rename(small)
     trial.complete()
-    what = f"a {'work' if name == 'work' else 'output'} folder of {size}B (tmpfs)"
+    what = f"{'a work' if name == 'work' else 'an output'} folder of {size}B (tmpfs)"
     differ = [*differences(expected, trial.out), *wrong]
     trial.rows.append(Row(what, "exit code 74; run again with room", differ))
 
@@ -191,7 +202,7 @@ def fill_disk(trial: Trial, expected: dict[str, bytes], name: str, size: str) ->
 def table(rows: Sequence[Row], seconds: float) -> str:
     """Return the section of the page on robustness."""
     lines = [
-        "## Runs that were disturbed",
+        "# Runs that were killed, run at once or short of disk",
         "",
         f"Made by `python -m dev.killed_runs`: {len(SCANS)} simulated scans, `--sloppy`; an "
         f"undisturbed run took {seconds:.0f} s. Equal: every file of the output folder, pages and "
