@@ -67,7 +67,7 @@ def run_workflow(
     stamps: Mapping[str, str] | None = None,
     keep: bool = True,
 ) -> list[Failure]:
-    """Run every node of the workflow and collect the failures.
+    """Run every node of the workflow; return the first failure of each scan that has one, in order.
 
     ``MultiProc`` is run by :class:`~msnmo_bids.workflows.plugin.WorkerPoolPlugin`. Nipype's cache
     does not know all that a scan depends on: what an interrupted run left is used only under the
@@ -86,11 +86,6 @@ def run_workflow(
         By its `prefix`.
     keep : bool
         False removes the work folder of a scan when it is done: thousands would fill a disk.
-
-    Returns
-    -------
-    list of Failure
-        In the order of the scans; a scan without an entry has all its derivatives.
 
     Raises
     ------

@@ -62,19 +62,13 @@ def init_lesion_wf(
     voxels: int,
     omp_nthreads: int,
 ) -> LiterateWorkflow:
-    r"""Build the workflow that runs the joint network and measures what it finds.
-
-    ::
+    r"""Build the workflow that runs the joint network and measures what it finds::
 
         inputnode -> to_cube -> network -> segment -> outputnode
                  \-> regions ------------/      \-> classify -/
 
-    The node that classifies the lesions is there if the weights do; else the network classifies.
-
-    Inputs
-    ------
-    in_file, mask_file
-        Preprocessed FLAIR and brain mask (RAS).
+    Inputs are the preprocessed FLAIR and the brain mask (RAS). The node that classifies the lesions
+    is there if the weights do; else the network classifies.
 
     Outputs
     -------
