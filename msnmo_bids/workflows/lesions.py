@@ -62,13 +62,14 @@ def init_lesion_wf(
     voxels: int,
     omp_nthreads: int,
 ) -> LiterateWorkflow:
-    r"""Build the workflow that runs the joint network and measures what it finds::
+    r"""Build the workflow that runs the joint network and measures what it finds.
+
+    ::
 
         inputnode -> to_cube -> network -> segment -> outputnode
                  \-> regions ------------/      \-> classify -/
 
-    Inputs are the preprocessed FLAIR and the brain mask (RAS). The node that classifies the lesions
-    is there if the weights do; else the network classifies.
+    Of FLAIR and brain mask (RAS); ``classify`` is there if the weights classify by the lesions.
 
     Outputs
     -------
