@@ -23,7 +23,7 @@ from msnmo_bids.lesions.regions import (
     atlas_on_grid,
     load_atlas,
 )
-from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.preprocessing.geometry import box_around
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import largest_component, largest_cut_cm2
 
@@ -177,7 +177,7 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     values, after = (load_array(path, np.float32) for path in (raw, corrected))
     brain = load_array(mask) > 0
     _, _, atlas_affine = load_atlas()
-    box = _around(brain)
+    box = box_around(brain, 1)
     start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
     prior = np.zeros((len(ATLAS_MAPS), *values.shape), np.float32)
     prior[:, *box] = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni @ start, values[box].shape)
@@ -194,13 +194,6 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
         coverage=atlas_coverage(to_mni, values.shape),
     )
     return quality(images)
-
-
-def _around(brain: np.ndarray) -> tuple[slice, ...]:
-    """Return the box of a mask and a voxel around it; of an empty one, all of it."""
-    found = ndimage.find_objects(brain.astype(np.uint8))
-    whole = tuple(slice(0, size) for size in brain.shape)
-    return enlarged(found[0] if found else whole, 1, brain.shape)
 
 
 def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -273,7 +266,7 @@ def measure(images: QualityImages) -> dict[str, float | None]:
         "BrainVolume": np.count_nonzero(images.brain) * voxel_ml,
         "LoosePieces": loose_share(images.brain),
     }
-    box = _around(images.brain)
+    box = box_around(images.brain, 1)
     within = replace(images, **{name: getattr(images, name)[box] for name in _MAPS})
     deep = within.brain & (within.white > _WHITE_PRIOR)
     if np.count_nonzero(deep) < _FEW_VOXELS:

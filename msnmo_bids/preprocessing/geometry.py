@@ -18,6 +18,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
+from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.intensities import background_to_zero
@@ -154,6 +155,13 @@ def with_equal_forms(data: np.ndarray, affine: np.ndarray, code: int = 1) -> nib
     image.set_qform(affine, code=code, strip_shears=True)
     image.header.set_xyzt_units("mm", "sec")
     return image
+
+
+def box_around(mask: np.ndarray, margin: int | Sequence[int]) -> tuple[slice, ...]:
+    """Return the box of a mask (bool) with a margin, as `enlarged`; of an empty mask, all of it."""
+    whole = tuple(slice(0, size) for size in mask.shape)
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    return enlarged(found[0] if found else whole, margin, mask.shape)
 
 
 def enlarged(

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
-from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.preprocessing.geometry import box_around
 from msnmo_bids.reports.panels import Panel
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -65,10 +64,7 @@ def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 
 
     It stays inside the array, and is the whole of it when the mask is empty.
     """
-    if not mask.any():
-        return tuple(slice(0, size) for size in mask.shape)
-    [found] = ndimage.find_objects(mask.astype(np.uint8))
-    return enlarged(found, [int(np.ceil(margin_mm / zoom)) for zoom in zooms], mask.shape)
+    return box_around(mask, [int(np.ceil(margin_mm / zoom)) for zoom in zooms])
 
 
 def section(data: np.ndarray, plane: str, index: int, box: Box) -> np.ndarray:
