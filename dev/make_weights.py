@@ -1,10 +1,11 @@
 """From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA``.
 
-Simulated brains, the common start, the four folds, leave-one-source-out with its page, the networks
-of all sources, the branch that classifies, the files in the package; each training twice, by other
-random numbers, because the mean of two networks is shipped. Every step goes on where it
-was stopped, so the same command finishes what a night left. One process per core; hours and
-processor are printed at the end and belong into ``docs/model-card.md``.
+Simulated brains; for each of the two networks whose mean is shipped a start on those brains alone,
+from it the four folds and the network of all sources, by other random numbers than the other's;
+leave-one-source-out with its page, the branch that classifies, the files in the package. Every step
+goes on where it was stopped, and what is trained is not trained again, so the same command finishes
+what a night left. One process per core; hours and processor are printed and belong into
+``docs/model-card.md``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dev.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent
 START, ALL = "start", "all"
+WEIGHTS = "weights.safetensors"
 NETWORKS = (1, 2)
 
 
@@ -37,15 +39,15 @@ class Recipe:
     brains : int
         Simulated brains.
     start, fold, shipped : int
-        Steps of the common start (simulated brains alone), of each fold, of the shipped network.
+        Steps of a start (simulated brains alone), of each fold, of a shipped network.
     people, found : int
         Simulated people that the branch is fitted to, and how many the weights look at.
     """
 
     brains: int = 300
-    start: int = 3000
-    fold: int = 5000
-    shipped: int = 10_000
+    start: int = 1500
+    fold: int = 2000
+    shipped: int = 2500
     people: int = 2250
     found: int = 600
 
@@ -61,17 +63,12 @@ class Places:
         """Return the folder of the trainings of one of the networks."""
         return self.work / f"runs-{number}"
 
-    @property
-    def start(self) -> Path:
-        """The training on simulated brains alone that all others begin with."""
-        return self.work / START
 
-
-def store(places: Places, recipe: Recipe) -> list[str]:
-    """Return the arguments that make the simulated brains."""
+def store(places: Places, recipe: Recipe, first: int, step: int) -> list[str]:
+    """Return the arguments that make every `step`-th simulated brain, from the `first` on."""
     return [
         "dev.simulated_store", str(places.work / "store"), *assets(places),
-        "--count", str(recipe.brains),
+        "--count", str(recipe.brains), "--first", str(first), "--step", str(step),
     ]  # fmt: skip
 
 
@@ -84,18 +81,26 @@ def assets(places: Places) -> list[str]:
     ]  # fmt: skip
 
 
-def training(places: Places, recipe: Recipe, name: str, number: int = 0) -> list[str]:
+def training(places: Places, recipe: Recipe, name: str, number: int) -> list[str]:
     """Return the arguments of a training: the start, a source's fold, or that of all sources."""
     steps = {START: recipe.start, ALL: recipe.shipped}.get(name, recipe.fold)
-    out = places.start if name == START else places.runs(number) / name
-    arguments = ["dev.train_lesions", str(out), "--steps", str(steps), "--compile",
+    runs = places.runs(number)
+    arguments = ["dev.train_lesions", str(runs / name), "--steps", str(steps), "--compile",
                  "--seed", str(number), "--simulated", str(places.work / "store")]  # fmt: skip
     if name != START:
         arguments += ["--prepared", str(places.work / "prepared"),
-                      "--start", str(places.start / "weights.safetensors")]  # fmt: skip
+                      "--start", str(runs / START / WEIGHTS)]  # fmt: skip
     if name in SOURCES:
         arguments += ["--without", name]
     return arguments
+
+
+def train(places: Places, recipe: Recipe, names: Sequence[str], jobs: int) -> None:
+    """Train what has no weights yet, of the first network before the second."""
+    each = [(name, number) for number in NETWORKS for name in names]
+    missing = [one for one in each if not (places.runs(one[1]) / one[0] / WEIGHTS).exists()]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda one: run(training(places, recipe, *one)), missing))
 
 
 def scoring(places: Places) -> list[str]:
@@ -154,12 +159,12 @@ def main() -> None:
     options = parser.parse_args()
     places, recipe = Places(options.work.resolve(), options.data.resolve()), Recipe()
     print(f"{platform.processor() or platform.machine()}, {options.jobs} cores, {recipe}")
-    run(store(places, recipe))
-    run(scoring(places), options.jobs)  # nothing to score yet: prepares the real scans
-    run(training(places, recipe, START))
     with ThreadPoolExecutor(options.jobs) as pool:
-        each = [(name, number) for name in (ALL, *SOURCES) for number in NETWORKS]
-        list(pool.map(lambda one: run(training(places, recipe, *one)), each))
+        parts = [store(places, recipe, first, options.jobs) for first in range(options.jobs)]
+        list(pool.map(run, parts))
+    run(scoring(places), options.jobs)  # nothing to score yet: prepares the real scans
+    train(places, recipe, (START,), options.jobs)
+    train(places, recipe, (*SOURCES, ALL), options.jobs)
     run(scoring(places), options.jobs)
     for arguments in shipping(places, recipe, options.version):
         run(arguments, options.jobs)

@@ -22,7 +22,7 @@ from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import imperfect_brain_mask, simulate_scan
 
 SEED = 24
-_NMOSD_SHARE = 0.4
+_NMOSD_SHARE = 0.6  # the sites of NMOSD are those at which lesions are missed
 _OWN_LOAD_SHARE = 0.5  # of NMOSD; the others have the loads of MS
 _WITHOUT_LESIONS = 0.1
 _BIAS_CORRECTED = (0.3, 1.0)
