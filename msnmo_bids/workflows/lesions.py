@@ -144,7 +144,10 @@ def _description(
 def _network_node(
     settings: ProcessingSettings, weights: Sequence[Path], classify: bool, omp_nthreads: int
 ) -> pe.Node:
-    """Return the network's node; it takes a GPU slot only where CUDA was found to compute."""
+    """Return the network's node; it takes a GPU slot only where CUDA was found to compute.
+
+    On a CPU it leaves one core to the regions, which are found at the same time.
+    """
     on_gpu = settings.device.startswith("cuda")
     predict = network_step(
         weights=[str(file) for file in weights],
@@ -157,7 +160,7 @@ def _network_node(
         use_gpu=on_gpu,
     )
     kind = "network_cuda" if on_gpu else f"network_{settings.precision}"
-    return node(predict, "network", kind, n_procs=1 if on_gpu else omp_nthreads)
+    return node(predict, "network", kind, n_procs=1 if on_gpu else max(1, omp_nthreads - 1))
 
 
 @step(

@@ -112,7 +112,7 @@ def test_only_cuda_takes_a_gpu_slot(make_scan, settings, weights, tmp_path, devi
     nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
     network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf.network")
     assert [node for node in nodes if node.is_gpu_node()] == ([] if device == "cpu" else [network])
-    assert network.n_procs == (4 if device == "cpu" else 1)
+    assert network.n_procs == (3 if device == "cpu" else 1)
     assert network.inputs.device == device
 
 
