@@ -1,13 +1,14 @@
 """How long a run takes that finds everything finished: ``python -m benchmarks.resume``.
 
 One small simulated scan goes through the app (``--sloppy``); its raw image and its derivatives are
-there again under other labels (images as hard links). Prints wall seconds and exit code of a run
-over all of them.
+there again under other labels (images and pages as hard links). Prints wall seconds and exit code
+of a run over all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,15 +22,16 @@ _FIRST = "sub-01"
 
 def copy_person(folder: Path, label: str) -> None:
     """Give the first participant's files of a data set another label, in names and texts."""
-    for file in [*folder.glob(f"{_FIRST}/**/*"), *folder.glob(f"{_FIRST}*.html")]:
+    for file in [*folder.glob(f"{_FIRST}/**/*"), *folder.glob(f"{_FIRST}.html")]:
         if file.is_dir():
             continue
         target = folder / str(file.relative_to(folder)).replace(_FIRST, label)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix in {".json", ".tsv", ".html", ".svg"}:
+        if file.suffix in {".json", ".tsv"}:
             target.write_text(file.read_text(encoding="utf-8").replace(_FIRST, label), "utf-8")
+            shutil.copystat(file, target)  # the time of change is a part of what complete means
         else:
-            target.hardlink_to(file)  # with its time of change, a part of what complete means
+            target.hardlink_to(file)
 
 
 def main() -> None:

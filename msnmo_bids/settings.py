@@ -37,7 +37,7 @@ class ProcessingSettings:
     #: Axis codes (such as ``"LAS"``) of images whose header has no valid form; None refuses them.
     assume_orientation: str | None = None
     device: str = "cpu"  #: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` was resolved before.
-    precision: str = "fp32"  #: {"bf16", "fp32"}: arithmetic of the network.
+    precision: str = "fp32"  #: {"bf16", "fp32"}: arithmetic of the networks.
     #: Lesion probability above which a voxel is lesion, 0 to 1.
     threshold: float = LesionCriteria.threshold
     #: Connected lesions smaller than this are removed (mm³).

@@ -49,11 +49,13 @@ _AS_BRIGHT = 0.8  # of the depth; real stripped images: above 0.95, heads with a
 ToolRecord = dict[str, Any]
 
 
-def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
+def deepbet_mask(
+    image: Path, mask: Path, *, n_threads: int = 1, precision: str = "fp32"
+) -> ToolRecord:
     """Write a brain mask (uint8) by deepbet's networks (Fisch et al. 2023, arXiv:2308.07003).
 
     The image is in RAS order with its skull, of any voxel size: deepbet resizes the brain's box
-    itself.
+    itself. `precision` is "fp32" or "bf16", which a processor may not be able to compute with.
 
     Raises
     ------
@@ -62,9 +64,12 @@ def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
     """
     from importlib.metadata import version
 
+    import torch
+
     flair = nib.Nifti1Image.from_filename(image)
     data = flair.get_fdata(dtype=np.float32)
-    with _torch_threads(n_threads):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with _torch_threads(n_threads), autocast:
         network = _deepbet()
         try:
             probability = network.run_model(np.ascontiguousarray(data))
@@ -77,7 +82,7 @@ def deepbet_mask(image: Path, mask: Path, *, n_threads: int = 1) -> ToolRecord:
     return {
         "Tool": "deepbet",
         "Version": version("deepbet"),
-        "Settings": {"threshold": DEEPBET_THRESHOLD, "n_dilate": 0},
+        "Settings": {"threshold": DEEPBET_THRESHOLD, "n_dilate": 0, "precision": precision},
     }
 
 

@@ -74,9 +74,8 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
         logger.warning("%s", line)
-    if plan.to_run and not options.skip_bids_validation and not options.reports_only:
-        validate_bids(options.bids_dir, options.participant_label)
     if options.dry_run:
+        _validate(options, plan)
         logger.info("%s", plan_table(plan))
         return
     if options.reports_only:
@@ -92,6 +91,12 @@ def run_participant(options: AppOptions, session: Session) -> None:
     else:
         _nothing_to_do(options, plan)
     session.ok = len(plan.complete)
+
+
+def _validate(options: AppOptions, plan: Plan) -> None:
+    """Validate the input where something of it is to be processed and the user did not object."""
+    if plan.to_run and not options.skip_bids_validation:
+        validate_bids(options.bids_dir, options.participant_label)
 
 
 def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
@@ -115,9 +120,10 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     work_dir = work_folder(options)
     check_plugin(resources, work_dir)
     set_environment(work_dir)
-    if resources.plugin == "MultiProc":  # its imports take as long as the probe of the machine
+    if resources.plugin == "MultiProc":  # its imports take as long as what comes before the work
         tools = (plan.settings.skull_strip, plan.settings.bias_correction)
         start_fork_server(tools if plan.to_run else (), resources.omp_nthreads)
+    _validate(options, plan)
     plan = with_machine(plan)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))
     record.no_flair = list(plan.selection.without_flair)

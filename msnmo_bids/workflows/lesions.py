@@ -146,7 +146,8 @@ def _network_node(
 ) -> pe.Node:
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute.
 
-    On a CPU it leaves one core to the regions, which are found at the same time.
+    On a CPU it counts for one core less than it has threads, so that the regions are found at the
+    same time, and whoever ends first leaves no core idle.
     """
     on_gpu = settings.device.startswith("cuda")
     predict = network_step(
@@ -160,7 +161,9 @@ def _network_node(
         use_gpu=on_gpu,
     )
     kind = "network_cuda" if on_gpu else f"network_{settings.precision}"
-    return node(predict, "network", kind, n_procs=1 if on_gpu else max(1, omp_nthreads - 1))
+    network = node(predict, "network", kind, n_procs=1 if on_gpu else max(1, omp_nthreads - 1))
+    network.inputs.num_threads = 1 if on_gpu else omp_nthreads
+    return network
 
 
 @step(

@@ -116,7 +116,7 @@ def init_preprocessing_wf(
     )
     conform = node(check, "conform", "conform", voxels)
     tool = skull_strip_tool(scan, settings)
-    mask = _strip_skull(workflow, conform, tool, settings.bet_frac, voxels, omp_nthreads)
+    mask = _strip_skull(workflow, conform, tool, settings, voxels, omp_nthreads)
     corrected, bias_correction = _correct_bias(
         workflow, conform, mask, settings, voxels, omp_nthreads
     )
@@ -135,14 +135,14 @@ def _strip_skull(
     workflow: LiterateWorkflow,
     conform: pe.Node,
     tool: str,
-    bet_frac: float,
+    settings: ProcessingSettings,
     voxels: int,
     omp_nthreads: int,
 ) -> pe.Node:
     """Add the nodes that find the brain; the last one checks the mask, whatever the tool."""
     version = bet_version() if tool == "bet" else metadata.version("deepbet")
-    workflow.__desc__ += _described(_SKULL, tool, version, bet_frac=bet_frac)
-    finder = _brain_finder(tool, bet_frac, voxels, omp_nthreads)
+    workflow.__desc__ += _described(_SKULL, tool, version, bet_frac=settings.bet_frac)
+    finder = _brain_finder(tool, settings, voxels, omp_nthreads)
     checked = node(brain_mask_step(), "brain_mask", "mask", voxels)
     workflow.connect([
         (conform, finder, [("out_file", "in_file")]),
@@ -150,8 +150,8 @@ def _strip_skull(
         (finder, checked, same("mask_file")),
     ])  # fmt: skip
     if tool == "bet":
-        settings = {"frac": bet_frac}
-        checked.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": settings}
+        used = {"frac": settings.bet_frac}
+        checked.inputs.tool = {"Tool": "FSL BET", "Version": version, "Settings": used}
     else:
         workflow.connect(finder, "tool", checked, "tool")
     if tool != "skip":
@@ -159,13 +159,17 @@ def _strip_skull(
     return checked
 
 
-def _brain_finder(tool: str, bet_frac: float, voxels: int, omp_nthreads: int) -> pe.Node:
+def _brain_finder(
+    tool: str, settings: ProcessingSettings, voxels: int, omp_nthreads: int
+) -> pe.Node:
     """Return the node that makes the mask."""
     if tool == "bet":
-        interface = fsl.BET(frac=bet_frac, mask=True, output_type="NIFTI_GZ")
+        interface = fsl.BET(frac=settings.bet_frac, mask=True, output_type="NIFTI_GZ")
         return node(interface, "bet", "bet", voxels)
-    if tool == "deepbet":
-        return node(deepbet_step(), "deepbet", "deepbet", voxels, n_procs=omp_nthreads)
+    if tool == "deepbet":  # on the CPU always: a GPU's precision says nothing of it
+        precision = settings.precision if settings.device == "cpu" else "fp32"
+        finder = deepbet_step(precision=precision)
+        return node(finder, "deepbet", "deepbet", voxels, n_procs=omp_nthreads)
     return node(foreground_step(), "foreground", "mask", voxels)
 
 
@@ -259,13 +263,17 @@ def conform_step(
 
 @step("mask_file", "tool", library="torch")
 def deepbet_step(
-    folder: Path, in_file: Path, stripped: bool = False, num_threads: int = 1
+    folder: Path,
+    in_file: Path,
+    precision: str = "fp32",
+    stripped: bool = False,
+    num_threads: int = 1,
 ) -> tuple[Path, ToolRecord]:
     """Find the brain by deepbet's convolutional network; of a stripped image, what is there."""
     mask = folder / "brain_mask.nii"
     if stripped:
         return mask, foreground_mask(in_file, mask)
-    return mask, deepbet_mask(in_file, mask, n_threads=num_threads)
+    return mask, deepbet_mask(in_file, mask, n_threads=num_threads, precision=precision)
 
 
 @step("mask_file", "tool")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing import skullstrip
@@ -159,6 +160,7 @@ class FakeDeepbet:
         self.error = error
 
     def run_model(self, data: np.ndarray) -> np.ndarray:
+        self.autocast = torch.is_autocast_enabled("cpu")
         if self.error:
             raise self.error
         return (data > 100).astype(np.float32)
@@ -175,6 +177,18 @@ def test_deepbet_mask_is_written_on_the_grid(save, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.asarray(mask.dataobj), ball(6))
     np.testing.assert_array_equal(mask.affine, nib.load(image).affine)
     assert record["Tool"] == "deepbet"
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", True), ("fp32", False)])
+def test_deepbet_computes_in_the_precision_asked_for(
+    save, tmp_path, monkeypatch, precision, expected
+):
+    network = FakeDeepbet()
+    monkeypatch.setattr(skullstrip, "_deepbet", lambda: network)
+    image = save((200.0 * ball(6)).astype(np.float32), np.eye(4))
+    record = skullstrip.deepbet_mask(image, tmp_path / "mask.nii.gz", precision=precision)
+    assert network.autocast is expected
+    assert record["Settings"]["precision"] == precision
 
 
 @pytest.mark.parametrize("error", [AssertionError(), ValueError("zero-size array")])

@@ -113,7 +113,18 @@ def test_only_cuda_takes_a_gpu_slot(make_scan, settings, weights, tmp_path, devi
     network = workflow.get_node("single_subject_01_wf.scan_sub_01_wf.lesion_wf.network")
     assert [node for node in nodes if node.is_gpu_node()] == ([] if device == "cpu" else [network])
     assert network.n_procs == (3 if device == "cpu" else 1)
+    assert network.inputs.num_threads == (4 if device == "cpu" else 1)
     assert network.inputs.device == device
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "bf16"), ("cuda", "fp32")])
+def test_the_precision_of_a_gpu_is_not_that_of_deepbet(
+    make_scan, settings, weights, tmp_path, device, expected
+):
+    settings = replace(settings, device=device, precision="bf16", skull_strip="deepbet")
+    workflow = build([make_scan()], settings, weights, tmp_path)
+    name = "single_subject_01_wf.scan_sub_01_wf.preprocessing_wf.deepbet"
+    assert workflow.get_node(name).inputs.precision == expected
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
