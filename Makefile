@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-DEMO_SEED := 1
+DEMO_SEED := 3
 TEST_JOBS ?= 2
 LOCKS := requirements.lock requirements-dev.lock
 

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _FLUID = -1.2  # darker than this is fluid: no lesion is carried there
 _SEEN = 0.35  # a carried lesion's voxel is lesion where it adds more than this
-_LESION_LEVELS = (0.6, 2.8)  # mean contrast of the lesions of a simulated brain
+#: Mean contrast of the lesions of a simulated brain; in a head of even tissue they are bright.
+_LESION_LEVELS = (0.6, 5.0)
 
 
 @dataclass(frozen=True)
@@ -327,7 +328,7 @@ def _to_real_contrast(
 ) -> Tensor:
     """Draw the uneven factor that brings simulated lesions to a mean contrast of real ones."""
     level = float(contrast[lesions].mean().clamp(min=0.1))
-    factor = min(rng.uniform(*_LESION_LEVELS) / level, most)
+    factor = min(math.exp(rng.uniform(*np.log(_LESION_LEVELS))) / level, most)
     return factor * (1 + rng.uniform(0, 0.35) * _noise_field(contrast.shape, 8, rng))
 
 
@@ -337,7 +338,7 @@ def _faded(image: Tensor, lesions: Tensor, inside: Tensor, rng: np.random.Genera
     if (lesions >= 0.5).sum() < 1 or around.sum() < 100:
         return image
     above = (image - image[around].median()).clamp(min=0)
-    return image + _smooth(lesions, 3) * above * float(rng.uniform(-0.5, 0.35))
+    return image + _smooth(lesions, 3) * above * (math.exp(rng.uniform(-0.7, 0.7)) - 1)
 
 
 def _leak(image: Tensor, inside: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class Recipe:
     """
 
     brains: int = 300
-    start: int = 1500
+    start: int = 1200
     fold: int = 2000
     shipped: int = 2500
     people: int = 2250

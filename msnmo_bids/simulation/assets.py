@@ -25,6 +25,8 @@ from msnmo_bids.simulation.anatomy import BRAIN, Head, Tissue, closed, head_from
 _PADDING = 24  # voxels around the MNI maps, for skull and scalp
 #: MNI152 is larger than people's heads: with this factor its brain has 1.5 l, as adults' do.
 PERSON_SIZE = 0.92
+_CORTEX_MM = 3.0  # thickness of the cortex
+_RIDGE_MM, _RIDGE_SLOPE = 1.9, 0.5  # least distance to white matter of a sulcus, and its slope
 _EYES = ((-33.0, 66.0, -33.0), (33.0, 66.0, -33.0))  # MNI mm
 
 #: Grid of the frequency of lesions in MNI space, and its blur.
@@ -65,7 +67,8 @@ def mni_head(size: float = 1.0) -> Head:
 def mni_tissue() -> tuple[np.ndarray, np.ndarray]:
     """Tell the tissues of the MNI152 maps: values of `Tissue`, (X, Y, Z) uint8, RAS, 1 mm.
 
-    The affine, (4, 4), brings the index to MNI mm.
+    The affine, (4, 4), brings the index to MNI mm. The maps are a mean of 152 people, in which
+    sulci are blurred: they are drawn where a person has them (`_fold`).
     """
     (t1, affine), (grey, _), (white, _) = (_load(name) for name in ("t1", "gm", "wm"))
     place = np.meshgrid(*(np.arange(n) for n in t1.shape), indexing="ij", sparse=True)
@@ -73,6 +76,8 @@ def mni_tissue() -> tuple[np.ndarray, np.ndarray]:
     brain = ndimage.binary_fill_holes(closed(t1 > 30, 3.0))
     depth = ndimage.distance_transform_edt(brain)
     tissue = _brain_tissue(grey, white, brain, depth, (x, y, z))
+    [box] = ndimage.find_objects(brain.astype(np.uint8))
+    _fold(tissue[box])
     _add_outside(tissue, brain, (x, y, z))
     return tissue, affine
 
@@ -111,12 +116,39 @@ def _brain_tissue(
     tissue[third] = Tissue.THIRD_VENTRICLE
     tissue[fourth] = Tissue.FOURTH_VENTRICLE
     stem = (np.hypot(x / 19, (y + 27 - 0.25 * (z + 35)) / 17) < 1) & (z < -10) & (z > -75)
-    cerebellum = (y < -36) & (z < -12 - 0.30 * (np.abs(x) - 5).clip(0) + 0.10 * (-60 - y).clip(0))
+    cerebellum = z < -12 - 0.30 * (np.abs(x) - 5).clip(0) + 0.10 * (-60 - y).clip(0)
+    cerebellum = cerebellum & (np.hypot(x / 56, (y + 66) / 34) < 1)
     solid = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.CORTEX) | deep
     tissue[cerebellum & solid & (white > grey)] = Tissue.CEREBELLAR_WHITE
     tissue[cerebellum & solid & (white <= grey)] = Tissue.CEREBELLAR_CORTEX
     tissue[stem & solid] = Tissue.BRAINSTEM
     return tissue
+
+
+def _fold(tissue: np.ndarray) -> None:
+    """Draw sulci and a cortical ribbon into the hemispheres, folia into the cerebellum, in place.
+
+    In the mean of many people the gyri's white matter is sharp and what lies between is grey. A
+    sulcus lies where two gyri meet: where the distance to white matter has a ridge. Cortex is what
+    lies within 3 mm of fluid.
+    """
+    hemisphere = np.isin(tissue, (Tissue.WHITE_MATTER, Tissue.CORTEX))
+    core = (Tissue.WHITE_MATTER, Tissue.DEEP_GREY, Tissue.LATERAL_VENTRICLE, Tissue.THIRD_VENTRICLE,
+            Tissue.BRAINSTEM)  # fmt: skip
+    sulcus = _ridge(~np.isin(tissue, core)) & (tissue == Tissue.CORTEX)
+    folium = _ridge(tissue != Tissue.CEREBELLAR_WHITE) & (tissue == Tissue.CEREBELLAR_CORTEX)
+    parenchyma = np.isin(tissue, [kind for kind in BRAIN if kind != Tissue.CSF])
+    depth = ndimage.distance_transform_edt(parenchyma & ~sulcus)
+    tissue[hemisphere] = Tissue.WHITE_MATTER
+    tissue[hemisphere & (depth < _CORTEX_MM)] = Tissue.CORTEX
+    tissue[sulcus | folium] = Tissue.CSF
+
+
+def _ridge(away: np.ndarray) -> np.ndarray:
+    """Return the sheets in the midst of a mask, (X, Y, Z), bool: there its depth has no slope."""
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(away), 0.7)
+    slope = np.sqrt(sum(along**2 for along in np.gradient(depth)))
+    return ndimage.binary_closing((slope < _RIDGE_SLOPE) & (depth > _RIDGE_MM))
 
 
 def _add_outside(
