@@ -6,6 +6,9 @@ and the values in the derivatives.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 #: Candidate regions of lesions, in the order in which a reader looks for them.
 REGION_NAMES = {
     "periventricular": "Periventricular",
@@ -109,6 +112,33 @@ def location_name(location: str) -> str:
 def region_name(region: str) -> str:
     """Return a region's name for readers."""
     return REGION_NAMES.get(region, _readable(region))
+
+
+def class_label(name: str) -> str:
+    """Return a class's name as file names have it: letters and digits.
+
+    >>> class_label("MS (relapsing)")
+    'MSrelapsing'
+    """
+    return re.sub(r"[^0-9A-Za-z]", "", name)
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuse names of classes of which no files can be named.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two, or two have the same :func:`class_label`, or one has none.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"classes needs two or more different names, not {', '.join(names)}")
+    labels = [class_label(name) for name in names]
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise ValueError(
+            "classes must differ in their letters (A to Z) and digits, of which the names of files "
+            f"are made: {', '.join(names)}"
+        )
 
 
 def _readable(name: str) -> str:

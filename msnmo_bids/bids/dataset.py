@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msnmo_bids.bids.names import class_label, io_spec
+from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.text import Note
 from msnmo_bids.version import CODE_URL
+from msnmo_bids.vocabulary import class_label
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ All paths are POSIX strings relative to the output folder.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
+
+from msnmo_bids.vocabulary import class_label
 
 CAM_PREFIX = "cam_"
 #: Derivatives that are JSON files themselves and have no sidecar.
@@ -58,11 +59,6 @@ def derivative_name(prefix: str, kind: str) -> str:
     """
     rule = io_spec()["derivatives"]["cam" if kind.startswith(CAM_PREFIX) else kind]
     return _name(prefix, rule, class_name=class_label(kind.removeprefix(CAM_PREFIX)))
-
-
-def class_label(name: str) -> str:
-    """Return a class's name as a BIDS entity has it: letters and digits."""
-    return re.sub(r"[^0-9A-Za-z]", "", name)
 
 
 def prefix_of(name: str, kind: str) -> str:

@@ -35,6 +35,7 @@ from msnmo_bids.run.resources import choose_resources, set_environment
 from msnmo_bids.run.session import guard, route_nipype
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import TrainingConfig
+from msnmo_bids.vocabulary import check_class_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -187,6 +188,10 @@ def gather(options: TrainingOptions) -> SiteData:
     """
     if options.cube_side % 16:
         raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
+    try:
+        check_class_names(options.classes)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
     work_dir = work_folder(options)
     set_environment(work_dir)
     route_nipype(options.verbose)

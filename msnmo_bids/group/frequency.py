@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import write_json
-from msnmo_bids.bids.names import bids_uri, class_label, derivative_name, sidecar
+from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
@@ -20,6 +20,7 @@ from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.reports.figures import CONVENTION
 from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
 from msnmo_bids.reports.slices import Volume, bounding_box, evenly, flair_panel, section, window
+from msnmo_bids.vocabulary import class_label
 
 logger = logging.getLogger(__name__)
 

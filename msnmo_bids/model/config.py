@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from msnmo_bids.vocabulary import check_class_names
+
 SEGMENTATION = "segmentation"
 CLASSIFICATION = "classification"
 TASKS = (SEGMENTATION, CLASSIFICATION)
@@ -125,8 +127,7 @@ class JointConfig:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
         if not self.tasks or set(self.tasks) - set(TASKS) or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks must be one or both of {', '.join(TASKS)}, not {self.tasks}")
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes needs two or more different names, not {self.classes}")
+        check_class_names(self.classes)
         if self.needs_lesions and not self.segments:
             raise ValueError(
                 f"guidance={self.guidance!r} reads the lesion probability, which a model without "

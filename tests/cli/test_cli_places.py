@@ -147,3 +147,15 @@ def test_a_disk_that_takes_nothing_is_noticed_before_any_work(name, disk, raw, t
     assert result.returncode == 73, result.stdout + result.stderr
     assert f"the output folder cannot be written ({reason}" in result.stdout
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "crossval"])
+@pytest.mark.parametrize("classes", [("MS", "MS"), ("MS+", "MS-"), ("MS",)])
+def test_classes_that_name_no_files_are_refused_before_any_work(
+    name, classes, raw, tmp_path, capsys
+):
+    assert run(name, raw, tmp_path / "out", "--classes", *classes) == 64
+    said = capsys.readouterr().out
+    assert "ERROR: --classes " in said
+    assert "nexpected" not in said
+    assert not list((tmp_path / "out").glob("prepared/*"))

@@ -56,6 +56,8 @@ def test_round_trip_through_json(sharing, guidance, classes, density):
         ({"tasks": ("segmentation", "segmentation")}, "tasks must be"),
         ({"classes": ("MS",)}, "two or more different"),
         ({"classes": ("MS", "MS")}, "two or more different"),
+        ({"classes": ("MS+", "MS-")}, r"names of files .*MS\+, MS-"),
+        ({"classes": ("MS", "多発性硬化症")}, "names of files"),
         ({"tasks": ("classification",)}, "guidance='none'"),
         ({"sharing": "some"}, "sharing must be one of both"),
         ({"guidance": "multiply"}, "guidance must be one of"),

@@ -49,6 +49,32 @@ def brain() -> Head:
     return mni_head().cropped(12).resampled(2.0)
 
 
+def test_a_sulcus_is_drawn_where_two_gyri_meet():
+    tissue = np.zeros((50, 30, 30), np.uint8)
+    tissue[1:-1, 1:-1, 1:-1] = Tissue.CORTEX
+    for first in (6, 32):  # two gyri, 14 voxels of grey between them
+        tissue[first : first + 12, 6:-6, 6:-6] = Tissue.WHITE_MATTER
+    assets._fold(tissue)
+    across = tissue[:, 15, 15]
+    fluid = np.flatnonzero(across == Tissue.CSF)
+    assert fluid.size, "no sulcus"
+    np.testing.assert_allclose(fluid, 24.5, atol=1.5)  # midway from 17 to 32
+    for step in (-1, 1):
+        beside = across[fluid[0 if step < 0 else -1] + step :: step]
+        cortex = np.flatnonzero(beside != Tissue.CORTEX)[0]
+        assert 2 <= cortex <= 4, "cortex is 3 mm thick"
+        assert beside[cortex] == Tissue.WHITE_MATTER
+    assert {*across[6:18], *across[32:44]} == {Tissue.WHITE_MATTER}
+    assert across[1] == Tissue.CORTEX, "the surface is cortex"
+
+
+def test_the_mni_head_has_the_shares_of_a_person(brain):
+    shares = np.bincount(brain.tissue.ravel(), minlength=len(Tissue))
+    white, cortex = shares[Tissue.WHITE_MATTER], shares[Tissue.CORTEX]
+    assert 0.5 < cortex / white < 0.9  # before the sulci were drawn: 1.5
+    assert 0.1 < shares[Tissue.CSF] / (white + cortex) < 0.4
+
+
 def test_lesions_are_counted_on_both_sides():
     found = lesion_frequency([lesion(HORN)])
     peaks = np.argwhere(found.values > 0.99) @ found.affine[:3, :3].T + found.affine[:3, 3]
