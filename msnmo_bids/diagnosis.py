@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msnmo_bids.quality import AMBER, RED
 from msnmo_bids.vocabulary import (
+    AMBER,
     DISAGREEMENT,
     LOOK_ALIKES,
     LOW_PROBABILITY,
     NO_LESION,
     QUALITY_AMBER,
     QUALITY_RED,
+    RED,
     UNFAMILIAR,
 )
 

@@ -26,10 +26,7 @@ from msnmo_bids.lesions.regions import (
 from msnmo_bids.preprocessing.geometry import box_around
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import largest_component, largest_cut_cm2
-
-GREEN, AMBER, RED = "green", "amber", "red"
-#: From good to bad.
-LEVELS = (GREEN, AMBER, RED)
+from msnmo_bids.vocabulary import AMBER, GREEN, LEVELS, RED
 
 _BRAIN_PRIOR = 0.5
 _EVERY = 7  # voxels of the atlas's brain are enough for its coverage

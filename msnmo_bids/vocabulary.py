@@ -55,6 +55,10 @@ LOOK_ALIKES = {"SVD": "small-vessel disease of age"}
 #: What gives the scores of the classes.
 LESION_BRANCH, CONVOLUTIONS = "lesion branch", "convolutions"
 
+GREEN, AMBER, RED = "green", "amber", "red"
+#: Of the quality of an image, from good to bad.
+LEVELS = (GREEN, AMBER, RED)
+
 QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"

@@ -34,7 +34,6 @@ from msnmo_bids.bids.sidecars import (
     change_sidecar,
 )
 from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
-from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.settings import MACHINE_SETTINGS, hash_file, hash_of
 from msnmo_bids.vocabulary import CHANGES
 
@@ -164,6 +163,8 @@ def write_changes(
     MsnmoError
         If a file cannot be written.
     """
+    from msnmo_bids.preprocessing.geometry import with_equal_forms
+
     paths = paths_of(comparison)
     made_by = fingerprint(comparison, output_dir, method)
     with writing("the change between visits", output_dir / comparison.later.folder):
