@@ -158,9 +158,12 @@ def judge(
 
 
 def calibrate(
-    logits: np.ndarray, counts: np.ndarray, labels: np.ndarray
+    logits: np.ndarray, counts: np.ndarray, labels: np.ndarray, matched: np.ndarray
 ) -> tuple[Calibration, np.ndarray, np.ndarray, np.ndarray]:
     """Calibrate and choose limits; apply to each fifth of the people what the others give.
+
+    Scores and limits are for people as they come, with the loads of their diseases: those whose
+    load was drawn alike for both diseases (`matched`) are judged, and nothing is fitted to them.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def calibrate(
     names : ndarray of int, (people,)
         The class that is named, cross-fitted; -1 for none.
     """
-    usable = (labels >= 0) & (counts > 0)
+    usable = (labels >= 0) & (counts > 0) & ~matched
     part = np.arange(len(labels)) % FOLDS
     probabilities, names = np.zeros(logits.shape), np.full(len(labels), -1)
 
@@ -274,7 +277,8 @@ def main() -> None:
     detection = Detection.fitted(looked_at) if looked_at else Detection.assumed(shown)
     logits, counts = judge(shown, detection, options.fits, options.epochs)
     labels = np.array([person.label for person in shown])
-    calibration, limits, probabilities, names = calibrate(logits, counts, labels)
+    matched = np.array([person.matched for person in shown])
+    calibration, limits, probabilities, names = calibrate(logits, counts, labels, matched)
     summary: dict[str, Any] = {"all": summarise(shown, counts, probabilities, names)}
     judged = [k for k, person in enumerate(shown) if person.looked_at]
     if judged:

@@ -137,7 +137,11 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
     everyone = [person(number, looked_at=True) for number in range(300)]
     logits, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
     labels = np.array([p.label for p in everyone])
-    calibration, limits, probabilities, names = calibrate(logits, counts, labels)
+    matched = np.array([p.matched for p in everyone])
+    assert 0 < matched.sum() < len(everyone)
+    calibration, limits, probabilities, names = calibrate(logits, counts, labels, matched)
+    others = np.where(matched, 0, labels)  # whose load is nobody's: nothing is fitted to them
+    assert calibrate(logits, counts, others, matched)[0] == calibration
     assert len(calibration.offset) == len(limits) == len(CLASSES)
     assert np.isinf(limits[2])
     assert not (names == 2).any()
