@@ -122,7 +122,7 @@ in_image() {
         docker run --rm --network none --read-only --user "$STRANGE_ID:$STRANGE_ID" \
             --volume "$DATA/bids:/bids:ro" --volume "$DATA/out:/out" \
             --tmpfs "/work:rw,mode=1777,$work_options" \
-            --entrypoint /usr/bin/env "$docker_image" "$@"
+            --entrypoint /bin/sh "$docker_image" -c 'umask 077; exec env "$@"' sh "$@"
         return
     fi
     local environment

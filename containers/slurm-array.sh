@@ -3,11 +3,12 @@
 #
 #   containers/slurm-array.sh BIDS OUT [options of msnmo...]
 #
-# is run where `sbatch` is, not with it. The participants' tasks share OUT and no file in it.
+# is run where `sbatch` is, not with it. The participants' tasks share OUT, and may.
 #
 # MSNMO    how the program is called; default: Apptainer with msnmo.sif in the current folder
 # SBATCH   options of every job
-# WORK     folder for intermediate results, on the nodes' own disk if there is one
+# WORK     folder for intermediate results, on the nodes' own disk if there is one; in a container
+#          it must be bound (MSNMO: -B)
 #SBATCH --job-name=msnmo
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=8G

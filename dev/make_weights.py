@@ -1,4 +1,4 @@
-"""From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA``.
+"""From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA --version V``.
 
 Simulated brains; for each of the two networks whose mean is shipped a start on those brains alone,
 from it the four folds and the network of all sources, by other random numbers than the other's;

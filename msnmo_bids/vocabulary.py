@@ -50,7 +50,7 @@ CHANGE_REASONS = {
 }
 
 #: Classes that weights may tell from the diseases so as not to name one; they are never named.
-LOOK_ALIKES = {"SVD": "small-vessel disease of age"}
+LOOK_ALIKES = {"SVD": "age-related small-vessel disease"}
 
 #: What gives the scores of the classes.
 LESION_BRANCH, CONVOLUTIONS = "lesion branch", "convolutions"

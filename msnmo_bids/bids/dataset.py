@@ -266,7 +266,7 @@ def _write_descriptions(output_dir: Path, class_names: Sequence[str]) -> None:
         "changes": CHANGE_DESCRIPTIONS["table"],
     }
     for name in class_names:
-        texts[f"cam{class_label(name)}"] = DESCRIPTIONS["cam"].format(class_name=name)
+        texts[f"cam{class_label(name)}"] = f"Class activation map for {name}"
     rows = [{"desc_id": f"desc-{value}", "description": text} for value, text in texts.items()]
     write_tsv(output_dir / "descriptions.tsv", ["desc_id", "description"], rows)
     write_json(output_dir / "descriptions.json", DESCRIPTIONS_SIDECAR)

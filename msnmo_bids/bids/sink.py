@@ -30,7 +30,7 @@ from msnmo_bids.preprocessing.nifti_file import load_array, open_nifti
 LESION_MAPPING = 7
 DISCLAIMER = (
     "Research software, not a medical device: not for diagnosis or treatment. "
-    "No scan of a person with NMOSD has been evaluated."
+    "No scan of a person with NMOSD was evaluated with the weights that come with it."
 )
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
 CAM_STEPS = 1024

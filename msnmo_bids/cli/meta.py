@@ -39,7 +39,7 @@ pooled as logits. Any other columns are subgroups.
 
 exit codes:
   0 done   1 failed   64 wrong usage   65 a table is not as it should be   66 input missing
-  73 output cannot be created   74 input/output error
+  73 output cannot be created   74 input/output error   75 interrupted: run again
 Research use only; not a medical device."""
 
 
@@ -47,7 +47,7 @@ Research use only; not a medical device."""
 class MetaOptions(Options):
     """The options of ``msnmo-meta``."""
 
-    TITLE: ClassVar[str] = ""
+    TITLE: ClassVar[str] = "studies and tables"
 
     inputs: tuple[Path, ...] = argument(
         f"a table of studies (.tsv), '{EXAMPLE}' for the one that ships, or output folders of "
@@ -137,7 +137,7 @@ def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[st
     positive = positive_class(options.positive, all_classes(results))
     notes = [
         f"Positive diagnosis of sensitivity and specificity: {positive}.",
-        f"The weights that ship with msnmo: {NO_REAL_NMOSD[0].lower()}{NO_REAL_NMOSD[1:]}",
+        NO_REAL_NMOSD,
         *(f"Whether the scans of {found.folder} are real or simulated says {found.page} there."
           for found in results),
     ]  # fmt: skip

@@ -65,7 +65,7 @@ class People:
 
     diagnosis: tuple[str, ...] = option(
         "whose lesions, and how many people's: as in MS:10,NMOSD:10,HC:5 (HC: healthy control; "
-        "default: MS,NMOSD)",
+        "SVD: age-related small-vessel disease, which looks like both; default: MS,NMOSD)",
         default=("MS", "NMOSD"),
         metavar="LIST",
         type=one_each,
@@ -84,8 +84,8 @@ class People:
         type=list_of(between(0, 70)),
     )
     typicality: float = option(
-        "share of the lesion load that follows the disease's own pattern, 0 to 1; the rest "
-        "follows the other's",
+        "share of the lesion load of MS and NMOSD that follows the disease's own pattern, 0 to 1; "
+        "the rest follows the other's",
         default=1.0,
         metavar="SHARE",
         type=between(0, 1),

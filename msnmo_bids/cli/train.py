@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +19,7 @@ from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders, work_folder
+from msnmo_bids.run.job import WAIT_S, Claims
 from msnmo_bids.run.options import (
     Assets,
     Folders,
@@ -178,6 +181,24 @@ class SiteData:
     notes: tuple[str, ...]
 
 
+@contextmanager
+def no_other_run(*folders: Path) -> Iterator[None]:
+    """Wait until no other run prepares scans in any of some folders, and keep it so."""
+    claims, said = Claims(*folders), False
+    try:
+        while not all(claims.alone(folder) for folder in folders):
+            if not said:
+                logger.info(
+                    "Another run prepares scans (%s): this one waits for it",
+                    " or ".join(map(str, folders)),
+                )
+            said = True
+            time.sleep(WAIT_S)
+        yield
+    finally:
+        claims.close()
+
+
 def gather(options: TrainingOptions) -> SiteData:
     """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
 
@@ -204,16 +225,18 @@ def gather(options: TrainingOptions) -> SiteData:
     found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
     for line in describe(found).splitlines():
         logger.info("%s", line)
-    prepared, found = prepare_scans(
-        found,
-        cache_dir=options.cache_dir or options.output_dir / "prepared",
-        work_dir=work_dir,
-        settings=ProcessingSettings(**tools, sloppy=options.sloppy),
-        cube_shape=(options.cube_side,) * 3,
-        plugin=resources.plugin,
-        plugin_args=resources.with_log(work_dir, options.verbose),
-        omp_nthreads=resources.omp_nthreads,
-    )
+    cache_dir = options.cache_dir or options.output_dir / "prepared"
+    with no_other_run(cache_dir, work_dir):
+        prepared, found = prepare_scans(
+            found,
+            cache_dir=cache_dir,
+            work_dir=work_dir,
+            settings=ProcessingSettings(**tools, sloppy=options.sloppy),
+            cube_shape=(options.cube_side,) * 3,
+            plugin=resources.plugin,
+            plugin_args=resources.with_log(work_dir, options.verbose),
+            omp_nthreads=resources.omp_nthreads,
+        )
     table, _ = write_found(found, options.output_dir)
     if not prepared:
         remedy = "It says why, scan by scan"

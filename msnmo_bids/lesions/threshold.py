@@ -40,9 +40,9 @@ class Lesions(NamedTuple):
     """The lesions of a scan, on its own grid, (X, Y, Z).
 
     The probability is float32 in steps of 1 / 4096. Where a lesion was dropped it is lowered to the
-    threshold, no further: the mask (uint8, 1 in a lesion) is the probability above the threshold,
-    voxel by voxel, and the map still shows where a small lesion was dropped. Labels (int32) are 1
-    to n by decreasing volume, 0 elsewhere.
+    last step that is not above the threshold: the mask (uint8, 1 in a lesion) is the probability
+    above the threshold, voxel by voxel, and the map still shows where a small lesion was dropped.
+    Labels (int32) are 1 to n by decreasing volume, 0 elsewhere.
     """
 
     probability: np.ndarray

@@ -95,7 +95,7 @@ class JointNetwork(nn.Module):
         return self.sharing(image)
 
     def forward_statistics(self, features: SharedFeatures, image: Tensor) -> Tensor:
-        """Summarise f_seg (without a segmentation f_cls) for the density, ``(B, 64)``."""
+        """Summarise f_seg (without a segmentation f_cls): two numbers per channel."""
         maps = features.classification if features.segmentation is None else features.segmentation
         assert maps is not None, "the model has a task"
         return feature_statistics(maps, image)

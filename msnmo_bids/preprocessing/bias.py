@@ -87,7 +87,7 @@ def apply_field(image: Path, mask: Path, field: Path | None, out: Path) -> Path:
     Raises
     ------
     BadInputError
-        The grids differ, or the field is not finite or not positive.
+        The shapes differ, or the field is not finite or not positive.
     """
     source, inside = nib.Nifti1Image.from_filename(image), nib.Nifti1Image.from_filename(mask)
     if source.shape != inside.shape:

@@ -66,7 +66,8 @@ def to_cube(
     Raises
     ------
     BadInputError
-        The mask is empty, lies on another grid, or the brain is constant.
+        The mask is empty, of another shape or thinner than a voxel of the cube, or the brain is
+        constant.
     """
     import nibabel as nib
 
@@ -99,7 +100,7 @@ def array_to_cube(
     Raises
     ------
     ValueError
-        The mask is empty or the brain is constant.
+        The mask is empty or thinner than a voxel of the cube, or the brain is constant.
     """
     cube, is_brain, transform = resize_brain(image, mask, zooms, shape, margin_mm)
     cube[is_brain] = normalize(cube[is_brain])

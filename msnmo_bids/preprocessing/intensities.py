@@ -59,7 +59,7 @@ def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.nd
     Raises
     ------
     ValueError
-        Voxels within the head are NaN or infinite, or no voxel has another value than the others.
+        Voxels within the head are NaN or infinite, or all are.
 
     >>> image = np.pad(np.full((4, 4, 4), 90.0), 3, constant_values=-10.0)
     >>> image[0, 0, 0] = np.nan

@@ -153,7 +153,7 @@ def check_mask(mask: Path, image: Path) -> list[str]:
     Raises
     ------
     BadInputError
-        The volume is far from a brain's, or the grids differ.
+        The volume is far from a brain's, or the shapes differ.
     """
     brain_image = nib.Nifti1Image.from_filename(mask)
     shape = nib.Nifti1Image.from_filename(image).shape

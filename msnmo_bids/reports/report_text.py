@@ -4,7 +4,8 @@ from __future__ import annotations
 
 RESEARCH_ONLY = "Research use only. This is not a medical device."
 NO_REAL_NMOSD = (
-    "The classifier was trained and evaluated on simulated scans only; no real NMOSD scan was used."
+    "The weights that come with msnmo learnt the diagnoses from simulated people only and have "
+    "seen no real NMOSD scan."
 )
 #: Printed in every report and on the group's page.
 ALWAYS = (

@@ -21,7 +21,7 @@ from msnmo_bids.run.checks import (
     validate_bids,
     work_folder,
 )
-from msnmo_bids.run.job import Claims, Job
+from msnmo_bids.run.job import WAIT_S, Claims, Job
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import (
     Plan,
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import EventCallback, Failure, UsageCallback
 
 logger = logging.getLogger(__name__)
-
-#: Between two looks at whether another run has let go of a participant (s).
-WAIT_S = 1.0
 
 
 def run_participant(options: AppOptions, session: Session) -> None:

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 WORKFLOWS = (WORKFLOW, VISITS_WORKFLOW)
 LOCK_NAME = ".msnmo.lock"
+#: Between two looks at whether another run has let go (s).
+WAIT_S = 1.0
 _HELD = (errno.EACCES, errno.EAGAIN)
 
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 DIAGNOSES = {
     "MS": "multiple sclerosis",
     "NMOSD": "neuromyelitis optica spectrum disorder",
-    "SVD": "small-vessel disease of age",
+    "SVD": "age-related small-vessel disease",
     "HC": "healthy control",
 }
 #: Scanner units of white matter.

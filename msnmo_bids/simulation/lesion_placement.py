@@ -19,7 +19,7 @@ Where, in per cent of the people with lesions of the brain (MS / NMOSD):
 Cohorts differ, so how typical a case looks is a setting; what it borrows from the other disease
 keeps to these figures.
 
-Small-vessel disease of age looks like both and is neither: caps and bands along the lateral
+Age-related small-vessel disease looks like both and is neither: caps and bands along the lateral
 ventricles, punctate to confluent lesions of the deep white matter on both sides alike, lesions of
 basal ganglia and central pons, lacunes; callosum and U-fibres are spared (Wardlaw et al. 2013,
 "Neuroimaging standards for research into small vessel disease", Lancet Neurology 12:822-838;
@@ -156,11 +156,11 @@ def place_lesions(
     Parameters
     ----------
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}
-        Whose lesions; SVD is small-vessel disease of age.
+        Whose lesions; SVD is age-related small-vessel disease.
     typicality : float, optional
         Share of the load that follows the disease's own pattern, 0 to 1. The rest follows what is
         published of the other's in this disease: MS borrows punctate and fluffy lesions of the
-        hemispheres, NMOSD Dawson's fingers and U-fibres.
+        hemispheres, NMOSD Dawson's fingers and U-fibres. Of no effect for SVD.
     """
     stamper = Stamper(head, rng, shapes)
     if diagnosis == "HC" or load <= 0:
@@ -188,7 +188,7 @@ def follow_up(
 ) -> LesionMap:
     """Let the lesions of a head at the visit before change until its next visit.
 
-    Most stay as they are; some grow or shrink by up to two millimetres at their border, a few
+    Most stay as they are; some grow or shrink by one to two millimetres at their border, a few
     vanish, and new ones appear. A lesion keeps its label.
     """
     stamper = Stamper(head, rng, shapes)

@@ -123,13 +123,14 @@ def simulate_visits(
     sessions : int, optional
         Number of visits.
     diagnosis : {"MS", "NMOSD", "SVD", "HC"}, optional
-        Whose lesions; SVD is small-vessel disease of age, in a head with wide ventricles.
+        Whose lesions; SVD is age-related small-vessel disease, in a head with wide ventricles.
     load : float, optional
-        Total lesion volume at the first visit (ml); drawn from the prior by default.
+        Total lesion volume at the first visit (ml); drawn from the prior of MS by default, whatever
+        the diagnosis.
     protocols : sequence of Protocol, optional
         Of each visit, taken in turn; drawn by default, independently of the diagnosis.
     typicality : float, optional
-        Share of the load that follows the disease's own pattern.
+        Share of the load that follows the disease's own pattern; of no effect for SVD.
     """
     drawn = [
         protocols[k % len(protocols)] if protocols else random_protocol(rng)

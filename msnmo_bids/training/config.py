@@ -31,7 +31,7 @@ def _setting(default: Value, text: str, **how: Any) -> Value:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a network is trained; the defaults are the paper's (sections 3.1.3 and 4.1).
+    """How a network is trained; by default as in the paper (3.1.3, 4.1), and clipped.
 
     What a field means is written beside it: the same text is the help of its option.
 

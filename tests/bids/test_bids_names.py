@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,9 @@ from msnmo_bids.bids.names import (
     report_path,
     sidecar,
 )
+from msnmo_bids.model.weights import read_metadata, shipped_weights
 
+ROOT = Path(__file__).parents[2]
 LABEL = st.text("abcXYZ019", min_size=1, max_size=4)
 
 
@@ -91,3 +95,11 @@ def test_figures_and_reports():
 def test_bids_uris():
     assert bids_uri("sub-01/a.nii", "raw") == "bids:raw:sub-01/a.nii"
     assert bids_uri("sub-01/a.nii") == "bids::sub-01/a.nii"
+
+
+def test_the_container_check_expects_what_the_shipped_weights_write():
+    expected = (ROOT / "containers" / "expected-files.txt").read_text(encoding="utf-8").split("\n")
+    classes = read_metadata(shipped_weights()[0]).class_names
+    own = set(derivative_paths("sub-01/anat", "sub-01", classes).values())
+    beside = {sidecar(name) for name in own if not name.endswith(".json")}
+    assert {name for name in expected if "/anat/" in name} == own | beside

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from msnmo_bids.cli.train import no_other_run
 from msnmo_bids.run.job import LOCK_NAME, Claims
 from msnmo_bids.workflows.steps import subject_workflow_name
 
@@ -128,3 +131,24 @@ def test_what_another_run_has_done_meanwhile_is_not_done_again(
     result = call(raw, out, "participant", "--skip-bids-validation")
     assert result.last_line == "msnmo: SUCCESS 1 0"
     assert fake.runs == [["sub-01"]]
+
+
+def test_only_one_run_prepares_scans_in_a_folder(tmp_path, monkeypatch, caplog):
+    cache, work = tmp_path / "cache", tmp_path / "work"
+    holder, waits = Holder("a scan", work), []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            holder.kill()
+
+    monkeypatch.setattr(time, "sleep", wait)
+    caplog.set_level(logging.INFO)
+    with no_other_run(cache, work):
+        for folder in (cache, work):
+            other = Holder("other", folder)
+            other.kill()
+            assert not other.took
+    assert len(waits) >= 3
+    assert len([m for m in caplog.messages if "waits for it" in m]) == 1
+    assert not (work / LOCK_NAME).exists()
