@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -20,9 +21,11 @@ DATE_COLUMN = "acq_time"
 #: Begins of labels that are words: these come before all others, and after them.
 _FIRST = ("pre", "base", "bl", "screen", "before", "initial")
 _LAST = ("post", "follow", "fu", "after", "final")
-NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31), not used"
+NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31) or before 1800, not used"
+NO_COLUMN = "no column acq_time, so that it gives no dates"
 NOT_DATED = "visits without a date that can be read, so that labels decide which came first"
 NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
+_FIRST_YEAR = 1800  # dates that were shifted to hide them lie before 1925
 SAME_DATE = "visits of the same date, so that labels decide which came first"
 NO_SESSION = "scans that are compared with none, because they belong to no session"
 NO_COUNTERPART = "scans that are compared with none; another scan of the same visit is"
@@ -142,24 +145,39 @@ def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     by_label = sorted(series, key=lambda scan: _label_key(scan.session or ""))
     notes: list[Note] = []
     undated: list[Note] = []
+    of_one_day: tuple[str, list[datetime]] | None = None
     for source in (BY_SCANS, BY_SESSIONS):
         times, found = _times(by_label, tables, source)
         notes += found
         known = [time for time in times if time is not None]
         if len(known) == len(times):
-            dated = sorted(zip(known, range(len(known)), by_label, strict=True))
-            return [
-                _dated(one, two, (begin, end), source, notes)
-                for (begin, _, one), (end, _, two) in pairwise(dated)
-            ]
+            if len({time.date() for time in known}) > 1:
+                return _by_date(by_label, known, source, notes)
+            # Perhaps the day was replaced: another table may know it.
+            of_one_day = of_one_day or (source, known)
+            continue
         if known or found:
             undated += [
                 Note(NOT_DATED, f"{_name(scan)} ({source})")
                 for scan, time in zip(by_label, times, strict=True)
                 if time is None
             ]
+    if of_one_day is not None:
+        source, known = of_one_day
+        return _by_date(by_label, known, source, notes)
     notes += [*undated, *_order_of_labels(by_label)]
     return [Comparison(*two, BY_LABELS, None, tuple(notes)) for two in pairwise(by_label)]
+
+
+def _by_date(
+    series: Sequence[Scan], times: Sequence[datetime], source: str, notes: Sequence[Note]
+) -> list[Comparison]:
+    """Pair each scan of a series, sorted by label, with the next by their dates."""
+    dated = sorted(zip(times, range(len(times)), series, strict=True))
+    return [
+        _dated(one, two, (begin, end), source, notes)
+        for (begin, _, one), (end, _, two) in pairwise(dated)
+    ]
 
 
 def _dated(
@@ -184,23 +202,49 @@ def _times(
         own = [(r, name) for r, name in tables.sources(scan.relative) if r.kind == source]
         times.append(None)
         for rows, name in own:
-            text = rows.value(name, DATE_COLUMN)
+            column = next((c for c in rows.columns if c.casefold() == DATE_COLUMN), None)
+            text = rows.value(name, column) if column else ""
             times[-1] = _time(text)
             if text and times[-1] is None:
                 file = rows.path.relative_to(tables.root).as_posix()
                 notes.append(Note(NO_DATE, f"{file} '{text}'"))
-            if DATE_COLUMN in rows.columns or rows.problem:
+            if column or rows.problem:
                 notes += rows.notes()
+            elif source == BY_SESSIONS and (like := _like_dates(rows.columns)):
+                notes.append(rows.note(NO_COLUMN, f"(there is: {', '.join(like)})"))
     return times, list(dict.fromkeys(notes))
 
 
 def _order_of_labels(series: Sequence[Scan]) -> list[Note]:
-    """Say that labels do not tell time, unless they differ in numbers only."""
+    """Say that labels do not tell time, unless they differ in numbers only.
+
+    Of numbers that look like dates only those tell time that begin with the year.
+    """
     labels = [scan.session or "" for scan in series]
     kinds = {re.sub(r"\d+", "#", label).casefold() for label in labels}
     if len(kinds) == 1 and "#" in kinds.pop():
-        return []
+        numbers = [re.sub(r"\D", "", label) for label in labels]
+        like_dates = {len(number) for number in numbers} <= {6, 8}
+        if not like_dates or all(map(_begins_with_year, numbers)):
+            return []
     return [Note(NO_TIME, f"sub-{series[0].subject} ({', '.join(f'ses-{s}' for s in labels)})")]
+
+
+def _begins_with_year(digits: str) -> bool:
+    """Say whether digits are a date of these times, as 20200531 or 202005 is.
+
+    >>> [_begins_with_year(digits) for digits in ("20200531", "31052020", "202005", "310520")]
+    [True, False, True, False]
+    """
+    with suppress(ValueError):
+        kind = "%Y%m%d" if len(digits) == 8 else "%Y%m"
+        return 1900 <= datetime.strptime(digits, kind).year <= 2100
+    return False
+
+
+def _like_dates(columns: Iterable[str]) -> list[str]:
+    """Return the columns that seem to hold dates."""
+    return sorted(name for name in columns if re.search("date|time", name, re.IGNORECASE))
 
 
 def _label_key(label: str) -> tuple[int, list[tuple[int, int, str]]]:
@@ -221,12 +265,15 @@ def _name(scan: Scan) -> str:
 def _time(text: str) -> datetime | None:
     """Read a date or a time (ISO 8601), as it stands on the clock; None for anything else.
 
+    None as well for years of which no scan is.
+
     >>> _time("2019-06-15T13:45:30.5Z")
     datetime.datetime(2019, 6, 15, 13, 45, 30, 500000)
     >>> _time("01/05/2020") is None
     True
     """
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None)
+        time = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return None
+    return time if time.year >= _FIRST_YEAR else None

@@ -10,6 +10,7 @@ from msnmo_bids.bids.comparisons import (
     BY_LABELS,
     BY_SCANS,
     BY_SESSIONS,
+    NO_COLUMN,
     NO_DATE,
     NO_TIME,
     NOT_DATED,
@@ -221,3 +222,63 @@ def test_scans_of_the_same_name_are_compared(make_dataset):
 def test_else_the_first_scan_of_each_visit(make_dataset):
     root = make_dataset(name("1", "_run-1"), name("1", "_run-2"), name("2", "_acq-3d"))
     assert pairs(root) == [("sub-01_ses-1_run-1", "sub-01_ses-2_acq-3d")]
+
+
+def write_dates(
+    root: Path, file: str, rows: dict[str, str], key: str, column: str = "acq_time"
+) -> None:
+    table = [{key: name, column: date} for name, date in rows.items()]
+    write_tsv(root / "sub-01" / file, (key, column), table)
+
+
+@pytest.mark.parametrize(
+    ("labels", "tell"),
+    [
+        (("31052019", "01012020"), False),
+        (("12312019", "01152021"), False),
+        (("311219", "010120"), False),
+        (("20190531", "20200101"), True),
+        (("201905", "202001"), True),
+        (("1", "20200101"), True),
+        (("2019", "2020"), True),
+    ],
+)
+def test_labels_that_look_like_dates_tell_time_only_with_the_year_first(make_dataset, labels, tell):
+    root = make_dataset(*map(name, labels))
+    [one] = comparisons(find_scans(root).scans)
+    assert (NO_TIME in [note.what for note in one.notes]) is not tell
+
+
+@pytest.mark.parametrize("days", [("1900-01-01T15:20", "1900-01-01T09:10"), ("1877-06-15",) * 2])
+def test_a_table_whose_dates_are_one_day_gives_way_to_one_that_has_days(make_dataset, days):
+    root = make_dataset(name("1"), name("2"))
+    files = [f"ses-{k}/anat/sub-01_ses-{k}_FLAIR.nii.gz" for k in (1, 2)]
+    write_dates(root, "sub-01_scans.tsv", dict(zip(files, days, strict=True)), "filename")
+    [alone] = comparisons(find_scans(root).scans)
+    assert abs(alone.interval_days) < 1
+    dates = {"ses-1": "2018-03-01", "ses-2": "2020-03-01"}
+    write_dates(root, "sub-01_sessions.tsv", dates, "session_id")
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.order_by, one.interval_days) == ("1", BY_SESSIONS, 731)
+
+
+def test_the_column_of_dates_may_have_capitals_and_another_one_is_named(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    dates = {"ses-1": "2020-03-01", "ses-2": "2018-03-01"}
+    write_dates(root, "sub-01_sessions.tsv", dates, "session_id", "Acq_Time")
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.order_by) == ("2", BY_SESSIONS)
+    write_dates(root, "sub-01_sessions.tsv", dates, "session_id", "session_date")
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.earlier.session, one.order_by) == ("1", BY_LABELS)
+    [note] = [str(note) for note in one.notes if NO_COLUMN in note.what]
+    assert "sub-01 (there is: session_date)" in note
+
+
+def test_the_year_20_is_no_date(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    dates = {"ses-1": "0020-05-31", "ses-2": "2020-06-30"}
+    write_dates(root, "sub-01_sessions.tsv", dates, "session_id")
+    [one] = comparisons(find_scans(root).scans)
+    assert (one.order_by, one.interval_days) == (BY_LABELS, None)
+    assert NO_DATE in " ".join(str(note) for note in one.notes)
