@@ -71,6 +71,8 @@ class Selection:
     #: Every scan of these participants, whatever the session and the filters: a report is about the
     #: whole participant.
     available: tuple[Scan, ...]
+    #: The same, with those that the user left out by name: a lesion mask may fit one of them, too.
+    known: tuple[Scan, ...] = ()
 
 
 def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list[str]:
@@ -127,7 +129,8 @@ def find_scans(
         raise _nothing(bids_dir, filtered=bool(participants or sessions or filters))
     with_flair = {scan.subject for scan in available}
     without = tuple(subject for subject in subjects if subject not in with_flair)
-    return Selection(tuple(scans), tuple(subjects), without, tuple(available))
+    every = tuple(available)
+    return Selection(tuple(scans), tuple(subjects), without, every, known=every)
 
 
 def read_filters(path: Path) -> dict[str, Any]:

@@ -22,7 +22,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
-UNEVEN = "lines with another number of cells than the header"
+UNEVEN = "lines with another number of cells than the header, not used"
+NO_FIRST_NAME = (
+    "every line has one cell more than the header, which lacks the name of the first column (in R: "
+    "row.names = FALSE)"
+)
 TWICE = "columns that stand there twice; the first is used"
 GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
 
@@ -32,7 +36,7 @@ class Table:
     """A tab-separated file."""
 
     columns: tuple[str, ...] = ()  #: Names in the header, without blanks around them.
-    rows: tuple[Row, ...] = ()  #: Texts as they stand; a cell that lacks is empty.
+    rows: tuple[Row, ...] = ()  #: Texts as they stand.
     lines: tuple[int, ...] = ()  #: Their lines in the file, from 1.
     problem: str = ""  #: Why nothing can be read; empty when there is no file, too.
     #: What was guessed or passed over; each is about lines or columns, or about the file.
@@ -75,21 +79,28 @@ def _table(lines: list[str], notes: tuple[Note, ...]) -> Table:
     columns = [" ".join(name.split()) for name in header]
     while not columns[-1]:
         columns.pop()
-    rows, uneven = [], []
+    if body and all(_filled(cells) == len(columns) + 1 for _, cells in body):
+        return Table(tuple(columns), problem=NO_FIRST_NAME)
+    rows, lines_of_rows, uneven = [], [], []
     for number, cells in body:
-        lacking, beyond = len(columns) - len(cells), cells[len(columns) :]
-        if lacking > 0 or any(text.strip() for text in beyond):
-            uneven.append(Note(UNEVEN, str(number)))
+        if len(cells) < len(columns) or _filled(cells) > len(columns):
+            uneven.append(Note(UNEVEN, str(number)))  # its cells may be another column's
+            continue
         row: Row = {}
-        for name, text in zip(columns, cells + [""] * lacking, strict=False):
+        for name, text in zip(columns, cells, strict=False):
             row.setdefault(name, text)
         rows.append(row)
+        lines_of_rows.append(number)
     twice = [
         Note(TWICE, name) for name, count in Counter(filter(None, columns)).items() if count > 1
     ]
-    lines_of_rows = tuple(number for number, _ in body)
     notes = (*notes, *twice, *uneven)
-    return Table(tuple(dict.fromkeys(columns)), tuple(rows), lines_of_rows, notes=notes)
+    return Table(tuple(dict.fromkeys(columns)), tuple(rows), tuple(lines_of_rows), notes=notes)
+
+
+def _filled(cells: list[str]) -> int:
+    """Return the number of cells, without empty ones at the end."""
+    return max((k for k, text in enumerate(cells, 1) if text.strip()), default=0)
 
 
 def decode(content: bytes) -> tuple[str, bool]:

@@ -42,6 +42,8 @@ from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import forest_plot, sentences
 from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
+from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
+from msnmo_bids.preprocessing.nifti_file import open_nifti
 from msnmo_bids.reports.slices import load_ras
 from msnmo_bids.text import listed, natural_key
 
@@ -156,7 +158,13 @@ def _compare_all(
             continue
         file = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
         try:
-            truth, found = read_lesion_mask(masks[scan]), read_lesion_mask(file)  # both are RAS
+            truth = read_lesion_mask(masks[scan], open_nifti(file).affine)
+            found = read_lesion_mask(file)  # both are RAS
+            away = corner_distance(truth.affine, found.affine, found.shape)
+            if truth.shape == found.shape and away > FORM_TOLERANCE_MM:
+                raise ValueError(
+                    f"the manual mask lies up to {away:.1f} mm away from what was found"
+                )
             zooms = nib.affines.voxel_sizes(found.affine)
             both = np.asarray(truth.dataobj), np.asarray(found.dataobj)
             metrics[scan] = compare_masks(*both, zooms)
@@ -309,8 +317,9 @@ def _failures_figure(
         record = by_name[scan]
         folder = output_dir / record.folder
         flair = load_ras(folder / derivative_name(record.prefix, "preproc"))
-        truth = np.asarray(read_lesion_mask(masks[scan]).dataobj) > 0
-        found = load_ras(folder / derivative_name(record.prefix, "lesion_mask")).data > 0
+        file = folder / derivative_name(record.prefix, "lesion_mask")
+        truth = np.asarray(read_lesion_mask(masks[scan], open_nifti(file).affine).dataobj) > 0
+        found = load_ras(file).data > 0
         name = cohort.covariates[scan].diagnosis or MISSING
         brain = flair.data > 0
         examples.append(Example(record.prefix, name, flair, brain, truth, {REFERENCE: found}))

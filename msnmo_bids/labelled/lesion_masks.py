@@ -11,6 +11,7 @@ A mask lies anywhere in the folder of the labels (``derivatives/manual``, else
    beside it says ``"Type": "Lesion"``.
 2. *It lies on the scan's grid*: no ``space``, or one of `OWN_SPACES` (``space-orig``). Shape and
    affine are compared besides, both in RAS order.
+   Masks that msnmo itself found (``desc-msnmo``) are no truth.
 3. *It is this scan's*: all its entities except `DERIVED_ENTITIES` are the scan's. The mask that
    names most of them wins; one that names fewer than the scan has must fit no other scan.
 4. *One is chosen*: a ``mask`` before a ``dseg`` (all values above 0.5 are lesion in both), and
@@ -19,6 +20,7 @@ A mask lies anywhere in the folder of the labels (``derivatives/manual``, else
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ LESION_WORDS = frozenset({"l", "lesion", "lesions", "wml", "wmh"})
 OWN_SPACES = frozenset({"orig", "flair", "native", "individual"})
 DERIVED_ENTITIES = frozenset({"space", "seg", "res", "den", "label", "desc"})
 CONSENSUS = "consensus"
+_OWN = re.compile(r"(.*\+)?msnmo")  # desc of what this program found
 _SUFFIXES = ("mask", "dseg")  # in the order of preference
 _LESION_ABOVE = 0.5
 
@@ -67,17 +70,21 @@ class LesionMasks:
         self.folder = folder
         self._scans = [_entities_of(scan) for scan in scans]
         self._masks: dict[str, list[MaskFile]] = defaultdict(list)
+        self._found: dict[str, list[MaskFile]] = defaultdict(list)
         paths = (p for suffix in _SUFFIXES for p in folder.rglob(f"sub-*_{suffix}.nii*"))
         for mask in map(parse_mask_name, sorted(paths)):
             if mask is not None:
-                self._masks[mask.entities["sub"]].append(mask)
+                ours = _OWN.fullmatch(mask.entities.get("desc", ""))
+                (self._found if ours else self._masks)[mask.entities["sub"]].append(mask)
 
     def of(self, scan: Scan) -> tuple[Path | None, str]:
         """Return the mask of a FLAIR, or None and why there is none."""
         entities = _entities_of(scan)
         fitting = [mask for mask in self._masks[scan.subject] if mask.source <= entities]
         if not fitting:
-            return None, f"no lesion mask in {self.folder.name}"
+            ours = any(mask.source <= entities for mask in self._found[scan.subject])
+            but = ", but one that msnmo found, which is no manual one" if ours else ""
+            return None, f"no lesion mask in {self.folder.name}{but}"
         here = [m for m in fitting if m.entities.get("space", "orig").lower() in OWN_SPACES]
         if not here:
             return None, f"lesion mask in another space ({fitting[0].path.name})"
@@ -118,10 +125,11 @@ def parse_mask_name(path: Path) -> MaskFile | None:
     return mask if _shows_lesions(mask) else None
 
 
-def read_lesion_mask(path: Path) -> nib.Nifti1Image:
+def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti1Image:
     """Read a lesion mask, label map or probability: (X, Y, Z) uint8 in RAS order.
 
-    1 where the value is above 0.5.
+    1 where the value is above 0.5. Where the header has no orientation it is that of `assumed`,
+    (4, 4), index to RAS mm, if that is given.
 
     Raises
     ------
@@ -141,7 +149,9 @@ def read_lesion_mask(path: Path) -> nib.Nifti1Image:
             remedy="Export the mask again (0: no lesion, 1: lesion)",
         )
     lesions = (values > _LESION_ABOVE).astype(np.uint8)
-    return nib.as_closest_canonical(nib.Nifti1Image(lesions, image.affine))
+    has_none = not (int(image.header["sform_code"]) or int(image.header["qform_code"]))
+    affine = assumed if has_none and assumed is not None else image.affine
+    return nib.as_closest_canonical(nib.Nifti1Image(lesions, affine))
 
 
 def grid_problem(mask: Path, flair: Path) -> str:

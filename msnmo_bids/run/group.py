@@ -59,7 +59,7 @@ def run_group(options: AppOptions, session: Session) -> None:
         check_input(options)
         raise _no_results(options)
     check_within(options.output_dir, ("figures", "phenotype"))
-    scans, missing = _scans_of_input(options)
+    scans, known, missing = _scans_of_input(options)
     latest = latest_records(read_runs(options.output_dir))
     if missing:
         records, notes = _from_output(options, latest), [_without_input(options, missing)]
@@ -75,7 +75,7 @@ def run_group(options: AppOptions, session: Session) -> None:
         return
     from msnmo_bids.group.write import write_group
 
-    settings = _settings(options, scans)
+    settings = _settings(options, scans, known)
     write_participants(options.output_dir)
     write_group(
         options.output_dir,
@@ -92,17 +92,21 @@ def run_group(options: AppOptions, session: Session) -> None:
     session.ok = count
 
 
-def _scans_of_input(options: AppOptions) -> tuple[list[Scan], str]:
-    """Return the scans of the input, or none and why the output folder alone has to do."""
+def _scans_of_input(options: AppOptions) -> tuple[list[Scan], list[Scan], str]:
+    """Return the scans of the input that are selected, and all of these participants.
+
+    Or none and why the output folder alone has to do.
+    """
     if options.bids_dir.resolve() == options.output_dir.resolve():
-        return [], "the input is the output folder"
+        return [], [], "the input is the output folder"
     try:
         check_folders(options)
-        return list(select(options.bids_dir, options).scans), ""
+        found = select(options.bids_dir, options)
+        return list(found.scans), list(found.known), ""
     except MsnmoError as error:
         if error.exit_code != ExitCode.INPUT_MISSING:
             raise
-        return [], f"{error.file}: {error.problem}"
+        return [], [], f"{error.file}: {error.problem}"
 
 
 def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[ScanRecord]:
@@ -171,8 +175,8 @@ def _no_results(options: AppOptions) -> MsnmoError:
     )
 
 
-def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
-    """Return what the user asks for, with the manual mask of each scan."""
+def _settings(options: AppOptions, scans: Sequence[Scan], known: Sequence[Scan]) -> GroupSettings:
+    """Return what the user asks for, with the manual mask of each scan among all that are known."""
     from msnmo_bids.group.cohort import Columns
     from msnmo_bids.group.write import GroupSettings
     from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
@@ -186,7 +190,7 @@ def _settings(options: AppOptions, scans: Sequence[Scan]) -> GroupSettings:
     if options.labels is None:
         return GroupSettings(columns, options.positive or "")
     folder = options.bids_dir / options.labels
-    found = LesionMasks(folder, scans)
+    found = LesionMasks(folder, known)
     masks = {scan.relative: found.of(scan) for scan in scans}
     usable = {name: path for name, (path, _) in masks.items() if path is not None}
     if not usable:

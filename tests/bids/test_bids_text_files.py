@@ -40,7 +40,7 @@ def test_what_the_program_writes_it_reads(tmp_path):
     ("text", "rows", "about"),
     [
         ("a\tb\t\n1\t2\t\n\n3\t4\n", [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}], []),
-        ("a\tb\n1\n2\t3\t4\n", [{"a": "1", "b": ""}, {"a": "2", "b": "3"}], ["2", "3"]),
+        ("a\tb\n1\n2\t3\t4\n5\t6\n", [{"a": "5", "b": "6"}], ["2", "3"]),
         ("a\tb\ta\n1\t2\t3\n", [{"a": "1", "b": "2"}], ["a"]),
         ("a\tb\n", [], []),
     ],
@@ -54,6 +54,10 @@ def test_uneven_lines_and_repeated_columns_are_named(tmp_path, text, rows, about
 
 def test_what_is_not_a_table(tmp_path):
     file = tmp_path / "table.tsv"
+    file.write_text("participant_id\tage\n1\tsub-02\t34\n2\tsub-03\t44\n")  # of R
+    assert "lacks the name of the first column" in read_tsv(file).problem
+    assert read_tsv(file).rows == ()
+    file.unlink()
     assert (read_tsv(file).problem, read_tsv(file).columns) == ("", ())
     file.write_text(" \n\n")
     assert read_tsv(file).problem == "empty"

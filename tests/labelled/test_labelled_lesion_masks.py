@@ -177,3 +177,29 @@ def test_bad_masks_are_refused(tmp_path, data, problem):
     nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "mask.nii")
     with pytest.raises(BadInputError, match=problem):
         read_lesion_mask(tmp_path / "mask.nii")
+
+
+def test_what_msnmo_found_is_no_truth(site):
+    site.add("01", mask="label-lesion_mask")
+    site.add("02")
+    for subject in ("01", "02"):
+        for desc in ("msnmo", "brain+msnmo"):
+            site.mask(f"sub-{subject}/", f"sub-{subject}_space-orig_label-L_desc-{desc}_mask")
+    found = masks_of(site)
+    assert found["sub-01"] == ("sub-01_label-lesion_mask.nii.gz", "")
+    assert found["sub-02"][0] is None
+    assert "one that msnmo found, which is no manual one" in found["sub-02"][1]
+
+
+def test_a_mask_without_orientation_takes_the_one_assumed(tmp_path):
+    data = np.zeros((4, 5, 6), np.uint8)
+    data[0, 1, 2] = 1
+    bare = nib.Nifti1Image(data, None)
+    bare.header["sform_code"] = bare.header["qform_code"] = 0
+    nib.save(bare, tmp_path / "bare.nii.gz")
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "own.nii.gz")
+    lps = np.diag([-2.0, -2.0, 2.0, 1.0])
+    mask = read_lesion_mask(tmp_path / "bare.nii.gz", lps)
+    assert np.argwhere(np.asarray(mask.dataobj)).tolist() == [[3, 3, 2]]
+    own = read_lesion_mask(tmp_path / "own.nii.gz", lps)
+    assert np.argwhere(np.asarray(own.dataobj)).tolist() == [[0, 1, 2]]

@@ -330,3 +330,13 @@ def test_default_work_folder_is_never_the_output(call, fake, raw):
     work = Path(fake.arguments["work_dir"])
     assert work != Path("work").resolve()
     shutil.rmtree(work, ignore_errors=True)
+
+
+@pytest.mark.parametrize("left_out", [("--session-label", "2"), ("--exclude", "*_ses-1*")])
+def test_a_mask_that_fits_a_scan_left_out_too_is_not_taken(call, fake, make_dataset, out, left_out):
+    scans = [f"sub-01/ses-{k}/anat/sub-01_ses-{k}_FLAIR.nii.gz" for k in (1, 2)]
+    raw = make_dataset(*scans, "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz")
+    assert call(raw, out, "participant").code == 0
+    result = call(raw, out, "group", "--labels", "derivatives/manual", *left_out)
+    assert result.code == ExitCode.INPUT_MISSING
+    assert "lesion mask that fits several scans (sub-01_label-lesion_mask.nii.gz)" in result.text
