@@ -94,6 +94,8 @@ FLAGS = {
     "neighbours.",
     "skull_stripped_before": "The image came without a skull, so nothing was stripped. If that is "
     'wrong, name a tool (--skull-strip), or write "SkullStripped": false into the sidecar.',
+    "voxel_sizes_contradict": "The header holds two different voxel sizes; those of its "
+    "orientation were used. Check them: volumes depend on them.",
     "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
     "Check that left and right are right.",
 }

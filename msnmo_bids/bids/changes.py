@@ -76,12 +76,16 @@ def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
         if reason := why_other_image(scan, record.get(RAW_IMAGE)):
             return f"{scan.prefix}: {reason}"
         records.append(record)
-    if _made_by(records[0]) != _made_by(records[1]):
+    if origin_of(records[0]) != origin_of(records[1]):
         return "the two scans were made with different versions, weights or settings"
     return None
 
 
-def _made_by(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def origin_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what made a scan's derivatives, by its diagnosis file: version, weights, settings.
+
+    What depends on the machine is left out.
+    """
     settings = record.get("Settings") or {}
     return (
         (record.get("GeneratedBy") or {}).get("Version"),

@@ -15,7 +15,9 @@ from msnmo_bids.bids.text_files import Row, read_json, read_tsv
 from msnmo_bids.text import Note
 
 #: What stands for a value that lacks, besides dashes; in lower case.
-_MISSING = frozenset({"", "n/a", "na", "nan", "#n/a"})
+_MISSING = frozenset(
+    {"", "n/a", "na", "nan", "#n/a", "<na>", "none", "null", ".", "?", "unknown", "missing"}
+)
 #: Columns by which ``participants.tsv`` has a row per session, where it has.
 _SESSION_COLUMNS = ("session_id", "session")
 PARTICIPANTS, SESSIONS, SCANS = "participants.tsv", "sessions.tsv", "scans.tsv"

@@ -36,6 +36,9 @@ SCAN_NAME = re.compile(
 #: Entities that raw images do not have.
 OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
+_NEARLY_NOTE = "named nearly as a FLAIR is (…_FLAIR.nii.gz), not used"
+_NEARLY = re.compile(r"flair.*\.nii(\.gz)?$", re.IGNORECASE)
+_NEARLY_SUBJECT = re.compile(r"(?!sub-)[Ss][Uu][Bb]-")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def select_subjects(bids_dir: Path, labels: Sequence[str] | None = None) -> list
         return existing
     wanted = {label.removeprefix("sub-") for label in labels}
     if missing := sorted(wanted - set(existing)):
-        raise _unknown("participant", missing, existing)
+        raise unknown_label("participant", missing, existing)
     return sorted(wanted)
 
 
@@ -120,6 +123,8 @@ def find_scans(
     check_description(bids_dir)
     layout = _index(bids_dir, subjects if participants else None)
     scans = available = _scans(_query(layout, {}), bids_dir)
+    for line in merged(_passed_over(bids_dir, subjects, available, all_of_them=not participants)):
+        logger.warning("%s", line)
     if filters:
         fitting = set(_query(layout, filters))
         scans = [scan for scan in scans if str(scan.path) in fitting]
@@ -127,10 +132,45 @@ def find_scans(
         scans = _of_sessions(scans, sessions, bids_dir, subjects)
     if not scans:
         raise _nothing(bids_dir, filtered=bool(participants or sessions or filters))
+    if participants and (empty := {s.subject for s in available} - {s.subject for s in scans}):
+        logger.warning(
+            "No FLAIR fits the sessions and filters asked for: %s",
+            listed(f"sub-{label}" for label in sorted(empty)),
+        )
     with_flair = {scan.subject for scan in available}
     without = tuple(subject for subject in subjects if subject not in with_flair)
     every = tuple(available)
     return Selection(tuple(scans), tuple(subjects), without, every, known=every)
+
+
+def _passed_over(
+    bids_dir: Path, subjects: Sequence[str], scans: Iterable[Scan], *, all_of_them: bool
+) -> list[Note]:
+    """Name files and folders that seem to be meant, and visits that have images but no FLAIR."""
+    notes: list[Note] = []
+    with_flair = {scan.folder for scan in scans}
+    people = {scan.subject for scan in scans}
+    for subject in subjects:
+        person = bids_dir / f"sub-{subject}"
+        for folder in (person / "anat", *sorted(person.glob("ses-*/anat"))):
+            names = sorted(file.name for file in folder.glob("*")) if folder.is_dir() else []
+            place = folder.relative_to(bids_dir).as_posix()
+            for name in filter(_NEARLY.search, names):
+                shown = name.encode(errors="replace").decode()
+                if shown != name:
+                    notes.append(Note("names with letters that are not UTF-8, not used", shown))
+                elif not name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")):
+                    notes.append(Note(_NEARLY_NOTE, f"{place}/{name}"))
+            images = any(name.endswith((".nii.gz", ".nii")) for name in names)
+            if images and subject in people and place not in with_flair:
+                notes.append(Note("visits with images but without a FLAIR that is used", place))
+    if all_of_them:
+        notes += [
+            Note("named nearly as a participant's folder is (sub-…), not used", entry.name)
+            for entry in sorted(bids_dir.iterdir())
+            if _NEARLY_SUBJECT.match(entry.name) and entry.is_dir()
+        ]
+    return notes
 
 
 def read_filters(path: Path) -> dict[str, Any]:
@@ -192,8 +232,8 @@ def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
         return {None: Query.NONE, "*": Query.ANY}.get(value, value)
 
     query = {**io_spec()["queries"][FILTER_KEY]}
-    query |= {entity: special(value) for entity, value in filters.items()}
     try:
+        query |= {entity: special(value) for entity, value in filters.items()}
         found = layout.get(**query)
     except Exception as error:
         raise UsageError(
@@ -205,7 +245,7 @@ def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
 def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
     """Return a pattern of all paths (from the root, with a slash) that pybids need not index."""
     labels = "[^/]+" if subjects is None else "|".join(map(re.escape, subjects))
-    image = r"[^/]*_FLAIR\.nii(\.gz)?"
+    image = r"[^/\ud800-\udfff]*_FLAIR\.nii(\.gz)?"  # surrogates: bytes that are no letters
     wanted = rf"sub-({labels})(/ses-[^/]+)?(/anat(/{image})?)?"
     return re.compile(rf"^/(?!({wanted})$)")
 
@@ -284,11 +324,12 @@ def _of_sessions(
         for folder in (bids_dir / f"sub-{subject}").glob("ses-*")
     }
     if missing := sorted(wanted - existing):
-        raise _unknown("session", missing, sorted(existing))
+        raise unknown_label("session", missing, sorted(existing))
     return [scan for scan in scans if scan.session in wanted]
 
 
-def _unknown(what: str, missing: list[str], existing: list[str]) -> MsnmoError:
+def unknown_label(what: str, missing: list[str], existing: list[str]) -> MsnmoError:
+    """Return the error for labels that do not exist (18)."""
     return MsnmoError(
         f"no such {what}: {', '.join(missing)}",
         remedy=f"There are: {listed(existing, shown=20) or 'none'}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.measures import classified, too_few
 from msnmo_bids.meta.studies import Studies, log_odds
+
+logger = logging.getLogger(__name__)
 
 DSC, ACC, SN, SP = "DSC (%)", "ACC (%)", "SN (%)", "SP (%)"
 #: Columns of a table of scans, as `site_studies` takes it.
@@ -174,6 +177,9 @@ def _group(folder: Path, site_column: str | None) -> Results:
         raise BadInputError(f"there is no column '{lacking[0]}'", file=table, remedy=remedy)
     dsc = {row["scan"]: row.get("dsc", MISSING) for row in read_tsv(folder / _SEGMENTATION).rows}
     rows = rows[rows["status"] == Status.COMPLETE]
+    if site_column and (unknown := rows[site_column] == MISSING).any():
+        logger.warning("%s: %d scans without a site are not pooled", table, unknown.sum())
+        rows = rows[~unknown]
     scans = pd.DataFrame({
         "site": rows[site_column] if site_column else SITE,
         "subject": rows["participant_id"],

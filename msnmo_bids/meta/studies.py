@@ -17,6 +17,7 @@ from msnmo_bids.bids.raw_metadata import cell
 from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.measures import LEVEL
+from msnmo_bids.text import listed
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,10 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         raise BadInputError(f"there is no column '{lacking[0]}'", file=file, remedy=remedy)
     numbers = _numbers(file, texts)
     printed = sidecar(file).get("Printed", {})
+    if not isinstance(printed, dict):
+        problem = "'Printed' is no list of measures with what a paper prints of each"
+        raise BadInputError(problem, file=file.with_suffix(".json"), remedy="Correct or remove it")
+    _check_shares(file, texts["measure"], numbers)
     found = []
     for measure, rows in texts.groupby("measure", sort=False):
         table, logit = _effects(numbers.loc[rows.index])
@@ -186,6 +191,28 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
         found.append(Studies(str(measure), table, logit, printed=printed.get(measure, {})))
     return found
+
+
+def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> None:
+    """Refuse shares in percent that cannot be; warn of those that look like fractions of 1.
+
+    Raises
+    ------
+    BadInputError
+        An effect of a measure in percent is below 0 or above 100.
+    """
+    percent = measures.str.contains("(%)", regex=False) & numbers["effect"].notna()
+    for line, effect in numbers.loc[percent, "effect"].items():
+        if not 0 <= effect <= 100:
+            problem = f"line {line}, column 'effect': {effect:g} is not a share in percent"
+            raise BadInputError(problem, file=file, remedy="Write it in percent, from 0 to 100")
+    for measure, effects in numbers.loc[percent, "effect"].groupby(measures[percent]):
+        if (small := effects <= 1).any() and not small.all():
+            lines = listed(str(line) for line in effects.index[small])
+            logger.warning(
+                "%s: of %s, in percent, some are 1 or less (lines %s): fractions of 1?",
+                file, measure, lines,
+            )  # fmt: skip
 
 
 def sidecar(file: Path) -> dict[str, Any]:

@@ -214,10 +214,14 @@ def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
     Raises
     ------
     ValueError
-        If they name other classes, take a cube of another shape, or some classify by the lesions
-        and others do not.
+        If they name other classes, take a cube of another shape, some classify by the lesions
+        and others do not, or the same weights are there twice.
     """
     first = members[0]
+    tensors = [one.sha256 or one.fingerprint for one in members]
+    for one, own in zip(members, tensors, strict=True):
+        if tensors.count(own) > 1:
+            raise ValueError(f"the weights {one.name} {one.version} are there twice")
     for other in members[1:]:
         here, there = (f"{one.name} {one.version}" for one in (first, other))
         if other.class_names != first.class_names:

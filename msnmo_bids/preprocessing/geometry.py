@@ -30,6 +30,7 @@ MAX_FIELD_OF_VIEW_MM = 600.0
 COMPLETE_FIELD_OF_VIEW_MM = 110.0  # below it, part of an adult brain is missing
 THICK_SLICE_MM = 3.05  # consensus protocols for MS ask for 2D slices of at most 3 mm
 SHEAR_TOLERANCE = 1e-3  # cosine between two voxel axes
+SIZE_TOLERANCE = 0.02  # largest share by which the header's two voxel sizes differ
 FORM_TOLERANCE_MM = 0.1  # largest difference of corner positions between qform and sform
 ORIENTATION_OPTION = "--assume-orientation"
 
@@ -271,11 +272,13 @@ def _flags(native: nib.Nifti1Image) -> list[str]:
         and int(header["sform_code"]) > 0
         and corner_distance(header.get_qform(), native.affine, native.shape) > FORM_TOLERANCE_MM
     )
+    stated = np.array(header.get_zooms()[:3], dtype=float)
     found = {
         "thick_slices": sizes.max() > THICK_SLICE_MM,
         "partial_coverage": np.min(sizes * native.shape) < COMPLETE_FIELD_OF_VIEW_MM,
         "sheared_affine": shear(native.affine) > SHEAR_TOLERANCE,
         "qform_differs_from_sform": forms_differ,
+        "voxel_sizes_contradict": not np.allclose(stated, sizes, rtol=SIZE_TOLERANCE),
     }
     return [flag for flag, is_set in found.items() if is_set]
 

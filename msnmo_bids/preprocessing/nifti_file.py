@@ -200,8 +200,9 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     """Refuse what nibabel would mend silently: it turns a voxel size of 0 into 1 mm."""
     try:
         header.get_data_dtype()
+        int(header.get_data_offset())
         n_axes = len(header.get_data_shape())
-    except (HeaderDataError, KeyError, ValueError) as error:
+    except (HeaderDataError, KeyError, OverflowError, ValueError) as error:
         raise BadInputError(
             f"NIfTI header cannot be understood ({error})", file=path, remedy=_AGAIN
         ) from error

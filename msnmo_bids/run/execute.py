@@ -22,7 +22,7 @@ from msnmo_bids.run.checks import (
     work_folder,
 )
 from msnmo_bids.run.job import WAIT_S, Claims, Job
-from msnmo_bids.run.options import AppOptions
+from msnmo_bids.run.options import AppOptions, without_effect
 from msnmo_bids.run.plan import (
     Plan,
     due_comparisons,
@@ -66,6 +66,8 @@ def run_participant(options: AppOptions, session: Session) -> None:
     MsnmoError
         If the run cannot begin.
     """
+    if unused := without_effect(options):
+        logger.warning("%s", unused)
     check_folders(options)
     plan = make_plan(options)
     check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))

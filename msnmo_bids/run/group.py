@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msnmo_bids.bids.changes import origin_of
 from msnmo_bids.bids.dataset import check_is_ours, read_description, write_participants
 from msnmo_bids.bids.records import (
     ScanRecord,
@@ -19,7 +22,7 @@ from msnmo_bids.bids.records import (
     scans_with_results,
     source_of,
 )
-from msnmo_bids.bids.scans import Scan
+from msnmo_bids.bids.scans import Scan, unknown_label
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError
 from msnmo_bids.run.checks import (
     check_folders,
@@ -29,12 +32,12 @@ from msnmo_bids.run.checks import (
     left_over,
     not_asked_for,
 )
-from msnmo_bids.run.options import AppOptions
+from msnmo_bids.run.options import AppOptions, without_effect
 from msnmo_bids.run.plan import select
 from msnmo_bids.run.record import standing
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session
-from msnmo_bids.text import merged
+from msnmo_bids.text import Note, merged
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ def run_group(options: AppOptions, session: Session) -> None:
         If the participant level has not been run (66), there are no manual masks where the user
         says (66), a column or class does not exist (64), and as the participant level.
     """
+    if unused := without_effect(options):
+        logger.warning("%s", unused)
     if not read_description(options.output_dir):
         check_input(options)
         raise _no_results(options)
@@ -67,6 +72,7 @@ def run_group(options: AppOptions, session: Session) -> None:
         records = [standing(scan, options.output_dir, latest) for scan in scans]
         places = (options.bids_dir, options.output_dir)
         notes = merged([*left_over(*places, scans), *not_asked_for(*places, scans)])
+    notes += made_differently(records)
     for line in notes:
         logger.warning("%s", line)
     count = sum(record.status == Status.COMPLETE for record in records)
@@ -90,6 +96,23 @@ def run_group(options: AppOptions, session: Session) -> None:
             logger.warning("%s: no results (%s): n/a in the table", record.relative, record.message)
     logger.info("Group table and page: %d scans, %d with results", len(records), count)
     session.ok = count
+
+
+def made_differently(records: Sequence[ScanRecord]) -> list[str]:
+    """Name the scans that were made by another version, weights or settings than most.
+
+    Their volumes and scores are not comparable with the others'.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for one in records:
+        if one.diagnosis:
+            kinds[json.dumps(origin_of(one.diagnosis), sort_keys=True)].append(one.relative)
+    _, *others = sorted(kinds.values(), key=len, reverse=True) or [[]]
+    what = (
+        "scans made by another version, weights or settings than most (columns software_version, "
+        "weights and threshold): do not compare them with the others, or run them again"
+    )
+    return merged(Note(what, scan) for kind in others for scan in sorted(kind))
 
 
 def _scans_of_input(options: AppOptions) -> tuple[list[Scan], list[Scan], str]:
@@ -139,6 +162,8 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
     if not found:
         raise _no_results(options)
     people, sessions = options.participant_label, options.session_label
+    _check_labels("participant", people, {one.subject for one in found})
+    _check_labels("session", sessions, {one.session for one in found if one.session})
     found = [one for one in found if not people or one.subject in people]
     found = [one for one in found if not sessions or one.session in sessions]
     if not found:
@@ -148,6 +173,12 @@ def _from_output(options: AppOptions, latest: Mapping[str, ScanRecord]) -> list[
             exit_code=ExitCode.NOTHING_SELECTED,
         )
     return in_order(found)
+
+
+def _check_labels(what: str, asked: Sequence[str] | None, there: set[str]) -> None:
+    """Refuse labels that nothing in the output folder has (18)."""
+    if missing := sorted({*(asked or ())} - there):
+        raise unknown_label(what, missing, sorted(there))
 
 
 def _without_input(options: AppOptions, missing: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -378,3 +378,25 @@ class AppOptions(
         "participant: process scans; group: tables and page over all participants",
         metavar="{participant,group}",
     )
+
+
+#: What the other level alone uses.
+_OF_PARTICIPANTS = {
+    *(field.name for kind in (Inference, Preprocessing) for field in fields(kind)),
+    "assume_orientation", "clean_workdir", "overwrite", "reports_only", "sloppy",
+    "stop_on_first_crash",
+}  # fmt: skip
+_OF_THE_GROUP = {field.name for field in fields(GroupLevel)}
+
+
+def without_effect(options: AppOptions) -> str:
+    """Name the options that were given and that this level does not use; empty for none."""
+    other = _OF_PARTICIPANTS if options.analysis_level == "group" else _OF_THE_GROUP
+    given = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(options)
+        if field.name in other and getattr(options, field.name) != field.default
+    ]
+    if not given:
+        return ""
+    return f"{', '.join(given)}: without effect at the {options.analysis_level} level"

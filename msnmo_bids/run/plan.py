@@ -174,10 +174,13 @@ def choose_tools(options: Preprocessing) -> dict[str, Any]:
         If a program that was asked for is not on the PATH (64).
     """
     skull, bias = options.skull_strip, options.bias_correction
+    stripper = _tool(skull, "bet", BET_PROGRAM, "deepbet", "--skull-strip")
+    if stripper != "bet" and options.bet_frac != ProcessingSettings.bet_frac:
+        logger.warning("--bet-frac: without effect, the skull is stripped by %s", stripper)
     return {
-        "skull_strip": _tool(skull, "bet", BET_PROGRAM, "deepbet", "--skull-strip"),
+        "skull_strip": stripper,
         "bias_correction": _tool(bias, "ants", N4_PROGRAM, "antspyx", "--bias-correction"),
-        "bet_frac": options.bet_frac,
+        "bet_frac": options.bet_frac if stripper == "bet" else ProcessingSettings.bet_frac,
         "detect_stripped": skull == "auto",
     }
 

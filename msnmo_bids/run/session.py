@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -148,6 +149,17 @@ class ConsoleHandler(logging.StreamHandler):
         if progress is not None:
             progress.draw()
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of the base class
+        """Say no more where nobody reads on (``| head``); the log file goes on."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            self.setLevel(KEEP_ALL)
+            with suppress(OSError, ValueError):  # what is still in the buffer goes nowhere
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.stream.fileno())
+                os.close(nowhere)
+            return
+        super().handleError(record)
+
 
 class Session:
     """One call of a program with its command line; a context in which its messages are shown."""
@@ -272,6 +284,9 @@ def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) ->
     The session's ``exit_code`` is right when the block has been left. `argv` are the arguments
     without the program's name (None: of the process); `remedy` is what to do after an interruption.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack letters, such as ³
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
     with session, _signals():
         try:

@@ -269,3 +269,34 @@ def test_a_simulated_image_is_called_so(make_dataset):
     about = sidecar.relative_to(root).as_posix()
     assert notes.pop(THREE[2]) == (f"a simulated image, no person was scanned: {about}",)
     assert set(notes.values()) == {()}
+
+
+def test_what_is_named_nearly_as_bids_asks_is_said(make_dataset, caplog):
+    root = make_dataset(
+        "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
+        "sub-01/ses-2/anat/sub-01_ses-2_flair.nii.gz",
+        "sub-01/ses-3/anat/sub-01_ses-3_FLAIR.NII.GZ",
+        "sub-01/ses-4/anat/sub-01_ses-4_T1w.nii.gz",
+        "Sub-03/anat/sub-03_FLAIR.nii.gz",
+    )
+    latin = bytes(root) + b"/sub-01/ses-1/anat/sub-01_ses-1_acq-Gr\xf6sse_FLAIR.nii.gz"
+    Path(os.fsdecode(latin)).write_bytes(b"")
+    assert [scan.session for scan in find_scans(root).scans] == ["1"]
+    said = "\n".join(caplog.messages)
+    assert "sub-01_ses-2_flair.nii.gz, sub-01/ses-3/anat/sub-01_ses-3_FLAIR.NII.GZ" in said
+    assert "without a FLAIR that is used (2): sub-01/ses-2/anat, sub-01/ses-4/anat" in said
+    assert "participant's folder is (sub-…), not used (1): Sub-03" in said
+    assert "not UTF-8, not used (1): sub-01_ses-1_acq-Gr?sse_FLAIR.nii.gz" in said
+
+
+def test_participants_asked_for_whom_a_filter_leaves_nothing_are_named(make_dataset, caplog):
+    root = make_dataset(
+        "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz", "sub-02/anat/sub-02_acq-2d_FLAIR.nii.gz"
+    )
+    find_scans(root, participants=["01", "02"], filters={"acquisition": "3d"})
+    assert "No FLAIR fits the sessions and filters asked for: sub-02" in caplog.messages
+
+
+def test_a_filter_of_another_form_is_refused(make_dataset):
+    with pytest.raises(UsageError, match="filter file cannot be used"):
+        find_scans(make_dataset(*THREE), filters={"acquisition": {"a": 1}})

@@ -339,6 +339,17 @@ def test_folders(tmp_path):
     assert (only.name, only.noun) == ("DSC", "folder")
 
 
+def test_scans_without_a_site_are_no_site(tmp_path, caplog):
+    rows = [("sub-1", "Ulm"), ("sub-2", "n/a"), ("sub-3", "Bern"), ("sub-4", "n/a")]
+    lines = ["participant_id\tscan\tstatus\tdiagnosis\tsite\tprobability_MS"]
+    lines += [f"{name}\t{name}\tcomplete\tMS\t{site}\t1" for name, site in rows]
+    (tmp_path / "group_FLAIR.tsv").write_text("\n".join(lines) + "\n")
+    found = read_results(tmp_path, model="joint", site_column="site")
+    assert list(found.scans["site"]) == ["Ulm", "Bern"]
+    [said] = caplog.messages
+    assert "2 scans without a site are not pooled" in said
+
+
 def test_folders_without_results(tmp_path):
     first = crossval(tmp_path / "one")
     with pytest.raises(MsnmoError, match="no column 'centre'"):
@@ -395,3 +406,24 @@ def test_program_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, co
     (tmp_path / "empty").mkdir()
     assert meta.main(arguments) == code
     assert problem in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("effect", ["670", "-5"])
+def test_shares_that_cannot_be_are_refused(tmp_path, effect):
+    table = write(tmp_path / "t.tsv", f"study|measure|effect|se/A|DSC (%)|{effect}|1")
+    with pytest.raises(MsnmoError, match=f"{effect} is not a share in percent"):
+        read_studies(table)
+
+
+def test_fractions_among_percents_are_named(tmp_path, caplog):
+    text = "study|measure|effect|se/A|DSC (%)|0.71|0.02/B|DSC (%)|67|2/C|DSC (%)|66|2"
+    read_studies(write(tmp_path / "t.tsv", text))
+    [said] = caplog.messages
+    assert "some are 1 or less (lines 2): fractions of 1?" in said
+
+
+def test_what_is_printed_must_have_names(tmp_path):
+    table = write(tmp_path / "t.tsv", "study|effect|se/A|10|1")
+    table.with_suffix(".json").write_text('{"Printed": "x"}')
+    with pytest.raises(MsnmoError, match="'Printed' is no list"):
+        read_studies(table)

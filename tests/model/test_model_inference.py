@@ -87,6 +87,8 @@ def test_every_second_network_of_an_ensemble_sees_the_mirror_image(
 def test_networks_of_an_ensemble_must_go_together():
     first = WeightsMetadata("first", "1")
     check_ensemble([first, WeightsMetadata("second", "1")])
+    with pytest.raises(ValueError, match="first 1 are there twice"):
+        check_ensemble([first, WeightsMetadata("second", "1"), first])
     with pytest.raises(ValueError, match="second 1 names NMOSD, MS, first 1 MS, NMOSD"):
         check_ensemble([first, WeightsMetadata("second", "1", class_names=("NMOSD", "MS"))])
     with pytest.raises(ValueError, match="takes a cube"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import check_flair, conform, to_native
+from msnmo_bids.preprocessing.nifti_file import read_nifti
 
 
 def refused(path: Path) -> str:
@@ -270,3 +272,12 @@ def test_voxel_size_of_zero(save, flair):
 
 def test_unknown_datatype(save, flair):
     assert "header" in refused(edited(save(flair, name="image.nii"), datatype=9999))
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf])
+def test_an_offset_of_the_data_that_is_no_number(save, flair, tmp_path, offset):
+    content = bytearray(gzip.decompress(save(flair).read_bytes()))
+    struct.pack_into("<f", content, 108, offset)
+    (tmp_path / "bad.nii").write_bytes(content)
+    with pytest.raises(BadInputError, match="NIfTI header cannot be understood"):
+        read_nifti(tmp_path / "bad.nii")

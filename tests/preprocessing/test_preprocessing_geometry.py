@@ -202,3 +202,14 @@ def test_with_equal_forms_has_millimetres():
     image = with_equal_forms(np.zeros((2, 2, 2), np.uint8), SFORM, code=3)
     assert image.header.get_xyzt_units()[0] == "mm"
     assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 3
+
+
+def test_two_voxel_sizes_in_a_header_are_flagged(save, flair, tmp_path):
+    image = nib.load(save(flair))
+    same = conform(tmp_path / "image.nii.gz", tmp_path / "ras.nii.gz")
+    assert "voxel_sizes_contradict" not in same["flags"]
+    image.header["pixdim"][1:4] = 30
+    image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "other.nii.gz")
+    found = conform(tmp_path / "other.nii.gz", tmp_path / "ras.nii.gz")
+    assert "voxel_sizes_contradict" in found["flags"]

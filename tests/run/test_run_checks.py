@@ -340,3 +340,30 @@ def test_a_mask_that_fits_a_scan_left_out_too_is_not_taken(call, fake, make_data
     result = call(raw, out, "group", "--labels", "derivatives/manual", *left_out)
     assert result.code == ExitCode.INPUT_MISSING
     assert "lesion mask that fits several scans (sub-01_label-lesion_mask.nii.gz)" in result.text
+
+
+@pytest.mark.parametrize(
+    ("level", "given", "said"),
+    [
+        ("group", ("--threshold", "0.3", "--tta", "--overwrite"), "--overwrite, --tta, --thresh"),
+        ("participant", ("--site-column", "centre", "--positive", "MS"), "--site-column, --pos"),
+        ("participant", ("--skull-strip", "deepbet", "--bet-frac", "0.2"), "--bet-frac"),
+    ],
+)
+def test_options_without_effect_are_named(call, fake, raw, out, level, given, said):
+    assert call(raw, out, "participant").code == 0
+    result = call(raw, out, level, *given)
+    assert result.code == 0
+    [line] = [line for line in result.text.splitlines() if "without effect" in line]
+    assert set(said.split(", ")) <= {
+        name[: len(part)] for part in said.split(", ") for name in line.replace(":", ",").split()
+    }
+
+
+def test_group_without_input_refuses_labels_that_nothing_has(call, fake, raw, out):
+    assert call(raw, out, "participant").code == 0
+    gone = raw.with_name("nowhere")
+    for asked in (("--participant-label", "01", "999"), ("--session-label", "7")):
+        result = call(gone, out, "group", *asked)
+        assert result.code == ExitCode.NOTHING_SELECTED
+        assert f"no such {asked[0].split('-')[2]}: {asked[-1]}" in result.text

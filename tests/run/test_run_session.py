@@ -6,6 +6,8 @@ import errno
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,27 @@ def test_a_full_disk_under_the_log_does_not_end_in_an_error_of_its_own(tmp_path)
         session.exit_code = ExitCode.IO_ERROR
         stream.close()
     assert session.exit_code is ExitCode.IO_ERROR
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    code = (
+        "from msnmo_bids.run.session import guard\nimport logging\n"
+        "with guard('program', []) as session:\n"
+        "    for k in range(20000):\n        logging.getLogger('msnmo_bids').warning('%d', k)\n"
+    )
+    both = f'{sys.executable} -c "$CODE" | head -n 1'
+    ended = subprocess.run(
+        ["bash", "-c", both], env={**os.environ, "CODE": code}, capture_output=True, text=True
+    )
+    assert ended.stdout == "WARNING: 0\n"
+    assert ended.stderr == ""
+
+
+def test_letters_that_the_terminal_lacks_do_not_end_the_program():
+    code = "import sys; from msnmo_bids.cli.main import main; sys.exit(main(['--help']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0
+    assert "in mm?" in ended.stdout
