@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +244,45 @@ def collect(options: argparse.Namespace) -> list[Person]:
         native = assets_of(options)
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
-    everyone = dict(people(options.out / "people", _numbers(options.people), assets))
+    def made(folder: Path, count: int, weights: Sequence[Path] = ()) -> dict[int, Person]:
+        numbers = _numbers(count)
+        parts = [numbers[k :: options.threads] for k in range(options.threads)]
+        side_by_side([partial(_make, folder, part, assets, weights) for part in parts])
+        return dict(people(folder, numbers, assets, weights))
+
+    everyone = made(options.out / "people", options.people)
     if options.weights:
         known = "-".join(read_metadata(file).sha256[:6] for file in options.weights)
-        folder = options.out / f"people-{known}"
-        everyone |= dict(people(folder, _numbers(options.found), assets, options.weights))
+        everyone |= made(options.out / f"people-{known}", options.found, options.weights)
     return list(everyone.values())
+
+
+def _make(
+    folder: Path,
+    numbers: Sequence[int],
+    assets: Callable[[], SimulationAssets],
+    weights: Sequence[Path],
+) -> None:
+    torch.set_num_threads(1)
+    for _ in people(folder, numbers, assets, weights):
+        pass
+
+
+def side_by_side(works: Sequence[Callable[[], None]]) -> None:
+    """Do works in a process each, forked from this one.
+
+    Raises
+    ------
+    RuntimeError
+        One of them failed.
+    """
+    processes = [get_context("fork").Process(target=work) for work in works]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if failed := [process.exitcode for process in processes if process.exitcode]:
+        raise RuntimeError(f"{len(failed)} of {len(works)} processes failed")
 
 
 def _numbers(count: int) -> list[int]:
@@ -268,11 +302,11 @@ def main() -> None:
     parser.add_argument("--found", type=int, default=600, help="at how many (default: %(default)s)")
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="and people side by side")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
     shown = collect(options)
+    torch.set_num_threads(options.threads)
     looked_at = [person for person in shown if person.looked_at]
     detection = Detection.fitted(looked_at) if looked_at else Detection.assumed(shown)
     logits, counts = judge(shown, detection, options.fits, options.epochs)

@@ -49,7 +49,7 @@ class Recipe:
     fold: int = 2000
     shipped: int = 2500
     people: int = 2250
-    found: int = 600
+    found: int = 2000
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +14,15 @@ from scipy.special import expit
 
 from dev import fit_diagnosis
 from dev.detection import COLUMNS, Detection, sensitivity_by_site
-from dev.fit_diagnosis import CONFIG, calibrate, fit_branch, judge, logits_of, summarise
+from dev.fit_diagnosis import (
+    CONFIG,
+    calibrate,
+    fit_branch,
+    judge,
+    logits_of,
+    side_by_side,
+    summarise,
+)
 from dev.naming import LARGEST_RISK, class_limits, fit_calibration, named
 from dev.simulated_people import (
     CLASSES,
@@ -191,3 +201,10 @@ def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
     assert summary["descriptors"] == list(DESCRIPTORS)
     branch = LesionBranch(replace(CONFIG, lesion_fits=2))
     branch.load_state_dict(load_file(tmp_path / "lesion_branch.safetensors"))
+
+
+def test_what_fails_side_by_side_is_not_passed_over(tmp_path):
+    side_by_side([partial((tmp_path / name).touch) for name in ("one", "two")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    with pytest.raises(RuntimeError, match="1 of 2"):
+        side_by_side([partial(sys.exit, 0), partial(sys.exit, 3)])
