@@ -59,7 +59,7 @@ def test_what_looks_like_a_disease_is_not_named(limits) -> None:
     old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
     decision = decide(old, **(GOOD | {"limits": limits, "votes": ()}))
     assert decision.diagnosis == INDETERMINATE
-    assert "look most like small-vessel disease" in (decision.reason or "")
+    assert "look most like age-related small-vessel disease" in (decision.reason or "")
 
 
 def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:

@@ -69,7 +69,8 @@ def test_each_scan_trains_what_it_can(site):
     ("table", "diagnosis", "words"),
     [
         ("participant_id \tdiagnosis \n1\tMS\n", "MS", ["differently (1): 1 = 01"]),
-        ('participant_id\tdiagnosis\tnote\nsub-01\tMS\t"a\nsub-02\tMS\n', "MS", ["lines", "fit"]),
+        ('participant_id\tdiagnosis\tnote\nsub-01\tMS\t"a\nsub-02\tMS\n', "MS", ["lines"]),
+        ("participant_id\tdiagnosis\nsub-01\tMS\nsub-02\tMS\n", "MS", ["fit"]),
         ("participant_id\tdiagnosis\nsub-01\tn/a\nsub-01\tMS\nsub-01\t-\n", "MS", []),
         ("participant_id\tdiagnosis\nsub-01\tNMOSD\nsub-01\tMS\n", None, ["NMOSD or MS"]),
         ("participant_id,diagnosis\nsub-01,MS\n", None, ["no column participant_id"]),

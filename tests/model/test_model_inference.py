@@ -341,4 +341,4 @@ def test_a_scan_without_lesions_has_the_logits_of_the_bias(tmp_path):
 def test_an_ensemble_classifies_by_the_same_descriptors(tmp_path):
     first = read_metadata(lesion_weights(tmp_path, "w")[0])
     with pytest.raises(ValueError, match="do not classify by the same descriptors"):
-        check_ensemble([first, replace(first, lesion_descriptors=())])
+        check_ensemble([first, replace(first, lesion_descriptors=(), sha256="other")])
