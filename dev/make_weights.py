@@ -46,8 +46,8 @@ class Recipe:
 
     brains: int = 300
     start: int = 1200
-    fold: int = 2000
-    shipped: int = 2500
+    fold: int = 5000
+    shipped: int = 6000
     people: int = 2250
     found: int = 2000
 
