@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 
 #: What the two ways are called in metadata, derivatives and methods texts.
 TEMPERATURE_SCALING = "temperature scaling"
@@ -62,6 +61,8 @@ class Calibration:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return class probabilities, float64 with the sum 1, of the network's logits, (..., K)."""
+        from scipy.special import log_softmax, softmax  # what only reads metadata needs none of it
+
         logits = np.asarray(logits, dtype=float)
         if not self.matrix:
             return np.asarray(softmax(logits / self.temperature, axis=-1))

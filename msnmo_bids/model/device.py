@@ -1,7 +1,8 @@
 """Which device and which arithmetic to compute with; imports torch only when asked.
 
-`probe` asks in a process of its own: the app's must stay free of CUDA and of torch's memory, and a
-driver that crashes the process takes only the probe with it.
+`probe` asks in a process of its own, forked from the one that workers are forked from, where torch
+is imported once: the app's must stay free of CUDA and of torch's memory, and a driver that crashes
+the process takes only the probe with it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def probe(device: str, precision: str) -> Machine:
         If a CUDA device was asked for that does not compute.
     """
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
             return pool.submit(_probe, device, precision).result()
     except BrokenProcessPool as error:
         if device not in ("auto", "cpu"):

@@ -122,6 +122,9 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     if resources.plugin == "MultiProc":  # its imports take as long as what comes before the work
         tools = (plan.settings.skull_strip, plan.settings.bias_correction)
         start_fork_server(tools if plan.to_run else (), resources.omp_nthreads)
+    import msnmo_bids.workflows.execution
+    import msnmo_bids.workflows.scan  # noqa: F401 - they take time, and the server's go on beside
+
     _validate(options, plan)
     plan = with_machine(plan)
     record = RunRecord(options.output_dir.absolute(), get_version(), asdict(plan.settings))

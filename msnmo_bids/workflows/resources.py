@@ -39,7 +39,12 @@ _NEEDS = {
     "visits": (1.1, 26),
 }
 #: Imported once by the process that workers are forked from, so that these start in milliseconds.
-PRELOAD = ("torch", "msnmo_bids.workflows.scan", "matplotlib.pyplot")
+PRELOAD = (
+    "msnmo_bids.workflows.preload",
+    "torch",
+    "msnmo_bids.workflows.scan",
+    "matplotlib.pyplot",
+)
 #: What a tool needs besides.
 _TOOL_PRELOAD = {"deepbet": "deepbet", "antspyx": "ants"}
 #: Threads that wait by spinning starve each other where the cores are shared.

@@ -36,9 +36,10 @@ def test_workers_start_with_their_libraries(tmp_path):
         "from multiprocessing import get_context\n"
         "from msnmo_bids.workflows.resources import start_fork_server\n"
         "def say():\n"
-        "    import signal, torch\n"
+        "    import gc, signal, torch\n"
         "    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
-        "    print(*({'torch', 'ants', 'deepbet'} & early), blocked, torch.get_num_threads())\n"
+        "    print(*({'torch', 'ants', 'deepbet'} & early), blocked, torch.get_num_threads(),\n"
+        "          gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
         "early = set(sys.modules)\n"
         "if __name__ == '__main__':\n"
         "    start_fork_server(['antspyx'], threads=1)\n"
@@ -47,5 +48,6 @@ def test_workers_start_with_their_libraries(tmp_path):
         "    worker.join()\n"
     )
     said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    *libraries, blocked, threads = said.stdout.split()
+    *libraries, blocked, threads, collects, frozen = said.stdout.split()
     assert (sorted(libraries), blocked, threads) == (["ants", "torch"], "True", "1")
+    assert (collects, frozen) == ("True", "True")
