@@ -97,23 +97,22 @@ def _doubt(
     """Return why the scores do not allow to name the likeliest class: a flag and a sentence."""
     if likeliest in LOOK_ALIKES:
         return LOW_PROBABILITY, (
-            f"The lesions look most like {LOOK_ALIKES[likeliest]}, which is told apart so that no "
-            "disease is named"
+            f"The lesions look most like {LOOK_ALIKES[likeliest]}, on which no disease is named"
         )
     least = limits.get(likeliest, 0.0)
     if least is None:
         return LOW_PROBABILITY, (
-            f"These weights never name {likeliest}: they would be wrong too often"
+            f"These weights never name {likeliest}, because they would be wrong too often"
         )
     if probabilities[likeliest] < least:
         return LOW_PROBABILITY, (
-            f"{likeliest} has the highest score and is named from {least:g}: more lesions of a "
-            "kind that one disease has and the other lacks would be needed"
+            f"{likeliest} has the highest score but is named only at {least:g} or above; more "
+            "lesions typical of one disease would be needed"
         )
     if others := sum(_likeliest(vote) != likeliest for vote in votes):
         return DISAGREEMENT, (
-            f"{others} of {len(votes)} networks or mirrored views name another class than their"
-            " mean"
+            f"{others} of {len(votes)} networks or mirrored views favour another class than their "
+            "mean does"
         )
     return None
 

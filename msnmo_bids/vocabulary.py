@@ -70,7 +70,7 @@ FLAGS = {
     QUALITY_RED: "The image's quality is red: no diagnosis is named.",
     QUALITY_AMBER: "The image's quality is amber: please check the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
-    LOW_PROBABILITY: "No class reaches the score from which these weights name a diagnosis.",
+    LOW_PROBABILITY: "No class reaches the score that these weights need to name a diagnosis.",
     DISAGREEMENT: "The networks of the ensemble, or the image and its mirror image, name "
     "different classes.",
     UNFAMILIAR: "The scan is unlike those that the network was trained on.",
@@ -85,7 +85,7 @@ FLAGS = {
     "sform_invalid": "The header's sform is not valid; the qform was used.",
     "orientation_assumed": "The header has no valid orientation: the one of the command line was "
     "assumed. Left and right may be wrong, and masks fit only this image.",
-    "trailing_bytes": "The file goes on after the end of its image; the rest was not read.",
+    "trailing_bytes": "The file contains more data after the end of its image; they were not read.",
     "intensities_shifted": "The image's background was not 0 (a shifted or z-scored export): "
     "intensities were shifted until it was.",
     "nan_outside_head": "Voxels outside of the head were NaN or infinite: they count as "
@@ -94,9 +94,9 @@ FLAGS = {
     "neighbours.",
     "skull_stripped_before": "The image came without a skull, so nothing was stripped. If that is "
     'wrong, name a tool (--skull-strip), or write "SkullStripped": false into the sidecar.',
-    "voxel_sizes_contradict": "The header holds two different voxel sizes; those of its "
+    "voxel_sizes_contradict": "The header gives two different voxel sizes; those of its "
     "orientation were used. Check them: volumes depend on them.",
-    "qform_differs_from_sform": "The header holds two different positions; the sform was used. "
+    "qform_differs_from_sform": "The header gives two different positions; the sform was used. "
     "Check that left and right are right.",
 }
 

@@ -36,7 +36,10 @@ SCAN_NAME = re.compile(
 #: Entities that raw images do not have.
 OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
-_NEARLY_NOTE = "named nearly as a FLAIR is (…_FLAIR.nii.gz), not used"
+_NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLAIR.nii.gz)"
+_NEARLY_SUBJECT_NOTE = (
+    "not used: the name is close to a participant's folder, but not valid (sub-…)"
+)
 _NEARLY = re.compile(r"flair.*\.nii(\.gz)?$", re.IGNORECASE)
 _NEARLY_SUBJECT = re.compile(r"(?!sub-)[Ss][Uu][Bb]-")
 
@@ -166,7 +169,10 @@ def _passed_over(
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
         notes += [
-            Note("named nearly as a participant's folder is (sub-…), not used", entry.name)
+            Note(
+                "not used: the name is close to a participant's folder, but not valid (sub-…)",
+                entry.name,
+            )
             for entry in sorted(bids_dir.iterdir())
             if _NEARLY_SUBJECT.match(entry.name) and entry.is_dir()
         ]

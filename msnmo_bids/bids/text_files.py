@@ -22,12 +22,12 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
-UNEVEN = "lines with another number of cells than the header, not used"
+UNEVEN = "lines not used, because they do not have as many cells as the header"
 NO_FIRST_NAME = (
     "every line has one cell more than the header, which lacks the name of the first column (in R: "
     "row.names = FALSE)"
 )
-TWICE = "columns that stand there twice; the first is used"
+TWICE = "columns that appear twice; the first is used"
 GUESSED = "not UTF-8, read as Latin-1: check the letters with accents"
 
 

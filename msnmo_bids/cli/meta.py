@@ -38,7 +38,7 @@ se, with ci_low and ci_high (95 %) or with sd and subjects; or events and total 
 pooled as logits. Any other columns are subgroups.
 
 exit codes:
-  0 done   1 failed   64 wrong usage   65 a table is not as it should be   66 input missing
+  0 done   1 failed   64 wrong usage   65 a table is malformed   66 input missing
   73 output cannot be created   74 input/output error   75 interrupted: run again
 Research use only; not a medical device."""
 

@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 PROGRAM = "msnmo-train"
 WHAT = (
     "Train the joint model on a site's own BIDS data: FLAIR, lesion masks, and diagnoses in "
-    "participants.tsv. Scans that have only one of them train what they can."
+    "participants.tsv. Scans that have only one of the two train the task it is for."
 )
 EPILOG = """\
 examples:

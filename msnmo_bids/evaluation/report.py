@@ -139,7 +139,7 @@ def write_evaluation(
     Raises
     ------
     MsnmoError
-        If there is nothing to read, or a table is not as it should be.
+        If there is nothing to read, or a table is malformed.
     """
     found = read_crossval(out, classes=classes, positive=positive)
     gaps = [(label(model.name), model.gap) for model in found.models.values() if model.gap]

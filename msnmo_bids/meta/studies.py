@@ -247,7 +247,7 @@ def _read(file: Path) -> pd.DataFrame:
          f"columns are missing; there are {', '.join(read.columns)}",
          "Give 'study' and either 'effect' with 'se', with 'ci_low' and 'ci_high', or with 'sd' "
          "and 'subjects'; or 'events' and 'total', separated by tabs"),
-        (twice, f"the column '{twice}' stands there twice", "Remove one of them"),
+        (twice, f"the column '{twice}' appears twice", "Remove one of them"),
         (uneven, f"line {uneven} has another number of cells than the header",
          "Write n/a in empty cells, and one tab between two cells"),
         (not read.rows, "the table has no study", "Add one line per study"),
@@ -266,7 +266,7 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
     for column, wrong, problem, remedy in (
         ("study", texts["study"] == "", "the name is missing", "Name every study"),
         ("study", texts.duplicated(["measure", "study"]),
-         "'{study}' stands there twice for {measure}",
+         "'{study}' appears twice for {measure}",
          "Give each study one line per measure, and studies of one year a letter"),
         *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is not a number",
            "Write a number, or n/a") for name in _NUMBERS),

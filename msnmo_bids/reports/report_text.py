@@ -11,7 +11,7 @@ NO_REAL_NMOSD = (
 ALWAYS = (
     f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
     NO_REAL_NMOSD,
-    "The pattern score knows no cause but the classes of the weights. "
+    "The pattern score considers only the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",
     "MOGAD and normal variants are not modelled; vascular disease only where the scores have a "
     "class for it (SVD), which was simulated and is never named.",

@@ -275,7 +275,7 @@ NO_IMAGE = (
     "folder and are not used"
 )
 NO_CONTENT = (
-    "scans whose raw image has no content here (git-annex, git-lfs), so that nobody can tell "
+    "scans whose raw image has no content here (git-annex, git-lfs), so it cannot be checked "
     "whether their results are still those of the image"
 )
 NOT_ASKED = (

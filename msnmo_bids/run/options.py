@@ -211,7 +211,7 @@ class Preprocessing:
     skull_strip: str = option(
         "tool; auto: FSL's bet if it is on the PATH, else deepbet. Images whose sidecar says "
         "SkullStripped are never stripped again; with auto, nor are images that come without a "
-        "skull and of which the sidecar says nothing",
+        "skull, if the sidecar does not say",
         default="auto",
         choices=SKULL_STRIP_CHOICES,
     )
@@ -260,9 +260,9 @@ class WhichScans:
         "do not run the BIDS validator on the input", "--skip-bids-validator"
     )
     assume_orientation: str | None = option(
-        "of images whose header has no valid qform or sform: where their axes run to, such as LAS "
-        "(left, anterior, superior), with the voxel sizes alone; left and right may then be wrong "
-        "(default: such images are refused)",
+        "of images whose header has no valid qform or sform: the directions of their axes, such as "
+        "LAS (left, anterior, superior), with the voxel sizes alone; left and right may then be "
+        "wrong (default: such images are refused)",
         metavar="CODES",
         type=str.upper,
         choices=ORIENTATION_CHOICES,

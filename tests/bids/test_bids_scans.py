@@ -285,7 +285,7 @@ def test_what_is_named_nearly_as_bids_asks_is_said(make_dataset, caplog):
     said = "\n".join(caplog.messages)
     assert "sub-01_ses-2_flair.nii.gz, sub-01/ses-3/anat/sub-01_ses-3_FLAIR.NII.GZ" in said
     assert "without a FLAIR that is used (2): sub-01/ses-2/anat, sub-01/ses-4/anat" in said
-    assert "participant's folder is (sub-…), not used (1): Sub-03" in said
+    assert "a participant's folder, but not valid (sub-…) (1): Sub-03" in said
     assert "not UTF-8, not used (1): sub-01_ses-1_acq-Gr?sse_FLAIR.nii.gz" in said
 
 

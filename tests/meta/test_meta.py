@@ -207,7 +207,7 @@ def test_ways_to_give_an_error(tmp_path, text, effect, se):
         ("study|effect|se/A|10|0", "line 2, column 'se': 0 is not above 0"),
         ("study|effect|se/A|10|1/B|ten|1", "line 3, column 'effect': 'ten' is not a number"),
         ("study|effect|se/A|inf|1", "'inf' is not a number"),
-        ("study|effect|se/A|10|1/A|11|1", "line 3, column 'study': 'A' stands there twice"),
+        ("study|effect|se/A|10|1/A|11|1", "line 3, column 'study': 'A' appears twice"),
         ("study|effect|se/|10|1", "column 'study': the name is missing"),
         ("study|effect|se/A|10", "line 2 has another number of cells"),
         ("study|effect|se/A|10|1|2/B|10|1", "line 2 has another number of cells"),
@@ -216,7 +216,7 @@ def test_ways_to_give_an_error(tmp_path, text, effect, se):
         ("study|effect|ci_low|ci_high/A|10|11|12", "10 is not in its interval"),
         ("study|events|total/A|11|10", "column 'events': 11 of 10 is not a share"),
         ("study,effect,se/A,10,1", "columns are missing; there are study,effect,se"),
-        ("study|effect|effect/A|10|1", "the column 'effect' stands there twice"),
+        ("study|effect|effect/A|10|1", "the column 'effect' appears twice"),
         ("study|effect|se", "the table has no study"),
     ],
 )
