@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from msnmo_bids.model.config import CHANNEL_MULTIPLE
 
@@ -42,6 +43,20 @@ class ConvUnit(nn.Sequential):
             build_normalization(out_channels, normalization),
             build_activation(),
         )
+
+
+def fold_batch_normalization(network: nn.Module) -> None:
+    """Multiply the batch normalisations of a network in evaluation mode into its convolutions.
+
+    The network computes the same, in less time, and can no longer be trained. Under autocast to
+    bfloat16 its digits change, because the products are rounded.
+    """
+    for unit in network.modules():
+        if isinstance(unit, ConvUnit):
+            convolution, normalization, _ = unit
+            if isinstance(convolution, nn.Conv3d) and isinstance(normalization, nn.BatchNorm3d):
+                unit[0] = fuse_conv_bn_eval(convolution, normalization)
+                unit[1] = nn.Identity()
 
 
 def build_convolution(

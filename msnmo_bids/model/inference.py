@@ -246,16 +246,18 @@ def _predict_on(
 
     image = torch.from_numpy(cube)[None, None].to(device)
     image = image.contiguous(memory_format=torch.channels_last_3d)
-    kind = torch.device(device).type
-    autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16")
     found = []
     with torch.inference_mode(), autocast:
-        for number, file in enumerate(weights):
-            network, metadata = load_weights_cached(file, device, precision)
+        members = [load_weights_cached(file, device, precision) for file in weights]
+        kinds = {metadata.normalization for _, metadata in members}
+        images = {kind: _normalized(image, kind) for kind in kinds}
+        for number, (network, metadata) in enumerate(members):
+            normal = images[metadata.normalization]
             if tta or not sees_mirror_image(number):
-                found.append(_run(network, metadata, image))
+                found.append(_run(network, metadata, normal))
             if tta or sees_mirror_image(number):
-                found.append(_mirrored(_run(network, metadata, image.flip(2))))
+                found.append(_mirrored(_run(network, metadata, normal.flip(2))))
     return found[0] if len(found) == 1 else _mean(found)
 
 
@@ -304,7 +306,6 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
     """Run the subnetworks one after the other, so that each frees its maps before the next."""
     from msnmo_bids.model.cam import combined_cam
 
-    image = _normalized(image, metadata.normalization)
     features = network.forward_features(image)
     lesions = cams = logits = probabilities = votes = distance = None
     if network.config.density:

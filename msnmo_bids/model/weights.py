@@ -289,14 +289,18 @@ def load_weights_cached(
 ) -> tuple[JointNetwork, WeightsMetadata]:
     """Load weights once in a process, ready for inference.
 
-    They are those of `load_weights`, channels last in memory and without gradients. Shared: do not
-    change them. With ``"bf16"`` the convolutions keep their weights in bfloat16, which autocast
-    would otherwise convert at every forward pass.
+    They are those of `load_weights`, channels last in memory and without gradients, each batch
+    normalisation multiplied into the convolution before it. Shared: do not change them. With
+    ``"bf16"`` the convolutions keep their weights in bfloat16, which autocast would otherwise
+    convert at every forward pass.
     """
     import torch
     from torch import nn
 
+    from msnmo_bids.model.blocks import fold_batch_normalization
+
     network, metadata = load_weights(path, device)
+    fold_batch_normalization(network)
     network.requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if precision == "bf16":
         for module in network.modules():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from msnmo_bids.model.blocks import build_normalization, halve
+from msnmo_bids.model.blocks import ConvUnit, build_normalization, fold_batch_normalization, halve
 from msnmo_bids.model.cam import class_activation_maps, combined_cam
 from msnmo_bids.model.classification import LesionGuidance
 from msnmo_bids.model.config import JointConfig
@@ -36,6 +36,20 @@ def test_instance_normalization_is_torchs():
 )
 def test_groups_of_a_normalization(channels, name, groups):
     assert build_normalization(channels, name).num_groups == groups
+
+
+def test_folding_batch_normalization_changes_no_value():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(ConvUnit(2, 8, "batch"), ConvUnit(8, 8, "group"))
+    for _ in range(3):  # statistics that are not those it starts with
+        network(3 + 2 * torch.randn(2, 2, 4, 4, 4))
+    image = torch.randn(1, 2, 4, 4, 4)
+    expected = network.eval()(image)
+    fold_batch_normalization(network)
+    torch.testing.assert_close(network(image), expected)
+    kinds = [type(module).__name__ for module in network.modules()]
+    assert "BatchNorm3d" not in kinds
+    assert "GroupNorm" in kinds
 
 
 def test_local_branch_does_not_lose_the_single_channel():
