@@ -40,7 +40,8 @@ from msnmo_bids.model.config import (
     SEGMENTATION,
     scale_channels,
 )
-from msnmo_bids.model.joint import JointOutput, check_image, check_tasks
+from msnmo_bids.model.joint import check_image, check_tasks
+from msnmo_bids.model.segmentation import JointOutput
 
 SHORTEST_SIDE = 32
 LEVELS = (16, 32, 64, 128, 256)
@@ -138,8 +139,9 @@ def _vnet(_: int, width: float) -> SegmentationBaseline:
 class _ScaledVNet(VNet):
     """MONAI's V-Net, whose widths are fixed, with its first one chosen; its own is 16."""
 
-    def __init__(self, first: int, act: tuple = ("elu", {"inplace": True})) -> None:
+    def __init__(self, first: int) -> None:
         nn.Module.__init__(self)
+        act = ("elu", {"inplace": True})
         a, b, c, d, e = (first * 2**level for level in range(5))
         half, both = 0.5, (0.5, 0.5)
         self.in_tr = InputTransition(3, INPUT_CHANNELS, a, act)

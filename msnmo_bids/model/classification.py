@@ -108,10 +108,6 @@ class DiseaseClassification(nn.Module):
         """Classify by the F_i: the logits ``(B, K)``, float32."""
         return linear_float32(self.head, self.pooled(maps))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map J to the class logits ``(B, K)``."""
-        return self.forward_head(self.forward_features(features))
-
 
 class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut: ``(B, in, D, H, W)`` to ``(B, out, D/s, H/s, W/s)``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -16,43 +16,13 @@ from msnmo_bids.model.config import (
     TASKS,
     JointConfig,
 )
-from msnmo_bids.model.segmentation import LesionMaps, LesionSegmentation
+from msnmo_bids.model.segmentation import JointOutput, LesionSegmentation
 from msnmo_bids.model.sharing import (
     FeatureDensity,
     InformationSharing,
     SharedFeatures,
     feature_statistics,
 )
-
-
-@dataclass(frozen=True)
-class JointOutput:
-    """What the joint model says of a batch; None for a task that was not computed.
-
-    Parameters
-    ----------
-    lesion_logits : Tensor or None
-        ``(B, 1, D, H, W)``.
-    scale_logits : tuple of Tensor or None
-        S_i, coarse to fine: ``(B, 1, D/8, ...)``, then 1/4, 1/2 and 1/1, before upsampling.
-    class_logits : Tensor or None
-        ``(B, K)``, float32.
-    class_features : tuple of Tensor or None
-        F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
-    class_weight : Tensor or None
-        Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
-    """
-
-    lesion_logits: Tensor | None = None
-    scale_logits: tuple[Tensor, ...] | None = None
-    class_logits: Tensor | None = None
-    class_features: tuple[Tensor, ...] | None = None
-    class_weight: Tensor | None = None
-
-    @property
-    def lesion_probability(self) -> Tensor | None:
-        """M_lesion (Eq. 5), ``(B, 1, D, H, W)``, 0 to 1."""
-        return None if self.lesion_logits is None else self.lesion_logits.float().sigmoid()
 
 
 class JointNetwork(nn.Module):
@@ -100,7 +70,7 @@ class JointNetwork(nn.Module):
         assert maps is not None, "the model has a task"
         return feature_statistics(maps, image)
 
-    def forward_segmentation(self, features: SharedFeatures, image: Tensor) -> LesionMaps:
+    def forward_segmentation(self, features: SharedFeatures, image: Tensor) -> JointOutput:
         """Map f_seg and the image to the lesion logits and their scales (Eq. 5)."""
         if features.segmentation is None:
             raise ValueError("this model was built without the segmentation task")
@@ -169,16 +139,14 @@ class JointNetwork(nn.Module):
         tasks = check_tasks(tasks, self.tasks)
         features = self.forward_features(image)
         classifies = CLASSIFICATION in tasks
-        maps = None
+        output = JointOutput()
         if SEGMENTATION in tasks or (classifies and self.config.needs_lesions):
-            maps = self.forward_segmentation(features, image)
-        output = {} if maps is None else maps._asdict()
+            output = self.forward_segmentation(features, image)
         if classifies:
-            lesions = None if maps is None else maps.lesion_probability
-            logits, class_features = self.forward_classification(features, lesions)
-            output |= {"class_logits": logits, "class_features": class_features}
-            output["class_weight"] = self.classification.head.weight
-        return JointOutput(**output)
+            logits, maps = self.forward_classification(features, output.lesion_probability)
+            weight = self.classification.head.weight
+            output = replace(output, class_logits=logits, class_features=maps, class_weight=weight)
+        return output
 
 
 def check_tasks(wanted: Sequence[str] | None, built: Sequence[str]) -> Sequence[str]:

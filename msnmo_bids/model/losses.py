@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from msnmo_bids.model.cam import class_activation_maps
 from msnmo_bids.model.config import LossConfig
-from msnmo_bids.model.joint import JointOutput
+from msnmo_bids.model.segmentation import JointOutput
 
 #: eta of Eq. 11, coarse to fine: at 1/8, 1/4 and 1/2 of the input's sides.
 CROSS_WEIGHTS = (0.25, 0.25, 0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,34 @@ from msnmo_bids.model.config import INPUT_CHANNELS, LESION_PRIOR, JointConfig
 SCALE_WEIGHTS = (0.25, 0.25, 0.5, 1.0)
 
 
-class LesionMaps(NamedTuple):
-    """Result of the segmentation subnetwork.
+@dataclass(frozen=True)
+class JointOutput:
+    """What the joint model says of a batch; None for a task that was not computed.
 
-    ``lesion_logits`` is ``(B, 1, D, H, W)``; ``scale_logits`` holds the S_i, coarse to fine:
-    ``(B, 1, D/8, H/8, W/8)``, then 1/4, 1/2 and 1/1.
+    Parameters
+    ----------
+    lesion_logits : Tensor or None
+        ``(B, 1, D, H, W)``.
+    scale_logits : tuple of Tensor or None
+        S_i, coarse to fine: ``(B, 1, D/8, ...)``, then 1/4, 1/2 and 1/1, before upsampling.
+    class_logits : Tensor or None
+        ``(B, K)``, float32.
+    class_features : tuple of Tensor or None
+        F_i, fine to coarse: ``(B, 64, D/2, ...)``, ``(B, 128, D/4, ...)``, ``(B, 256, D/8, ...)``.
+    class_weight : Tensor or None
+        Weight of the linear layer, ``(K, 448)``: with F_i it gives the class activation maps.
     """
 
-    lesion_logits: Tensor
-    scale_logits: tuple[Tensor, ...]
+    lesion_logits: Tensor | None = None
+    scale_logits: tuple[Tensor, ...] | None = None
+    class_logits: Tensor | None = None
+    class_features: tuple[Tensor, ...] | None = None
+    class_weight: Tensor | None = None
 
     @property
-    def lesion_probability(self) -> Tensor:
-        """M_lesion (Eq. 5), ``(B, 1, D, H, W)`` float32, 0 to 1."""
-        return self.lesion_logits.float().sigmoid()
+    def lesion_probability(self) -> Tensor | None:
+        """M_lesion (Eq. 5), ``(B, 1, D, H, W)``, 0 to 1."""
+        return None if self.lesion_logits is None else self.lesion_logits.float().sigmoid()
 
 
 class LesionSegmentation(nn.Module):
@@ -75,7 +89,7 @@ class LesionSegmentation(nn.Module):
         for head in self.heads:
             nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, image: Tensor) -> LesionMaps:
+    def forward(self, features: Tensor, image: Tensor) -> JointOutput:
         """Segment by f_seg, ``(B, 32, D/2, H/2, W/2)``, and the image ``(B, 1, D, H, W)``."""
         skips = [image, self.encoders[0](features)]
         skips.append(self.encoders[1](self.downs[0](skips[-1])))
@@ -85,7 +99,7 @@ class LesionSegmentation(nn.Module):
             # One expression, so that no full-resolution map outlives its use.
             maps = decoder(torch.cat([up(maps), skips.pop().to(maps.dtype)], dim=1))
             scales.append(head(maps))
-        return LesionMaps(bind_scales(scales), tuple(scales))
+        return JointOutput(bind_scales(scales), tuple(scales))
 
 
 def _double_unit(inputs: int, width: int, kind: str) -> nn.Module:

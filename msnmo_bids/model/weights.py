@@ -6,7 +6,6 @@ unpickled. Reading the metadata alone imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
-from msnmo_bids.settings import hash_file
+from msnmo_bids.settings import hash_file, hash_of
 
 if TYPE_CHECKING:
     import torch
@@ -135,8 +134,7 @@ class WeightsMetadata:
         Weights whose threshold, calibration or input cube was changed give other derivatives,
         though the tensors are the same.
         """
-        content = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hash_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metadata as JSON holds it."""

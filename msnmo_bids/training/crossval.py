@@ -30,7 +30,7 @@ from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.model import registry
 from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
-from msnmo_bids.model.joint import JointOutput
+from msnmo_bids.model.segmentation import JointOutput
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, split_validation

@@ -9,8 +9,9 @@ import torch
 
 from msnmo_bids.model import registry
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.model.joint import JointNetwork, JointOutput
+from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
+from msnmo_bids.model.segmentation import JointOutput
 
 SEG, CLS = ("segmentation",), ("classification",)
 

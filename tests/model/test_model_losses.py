@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from msnmo_bids.model.config import LossConfig
-from msnmo_bids.model.joint import JointOutput
 from msnmo_bids.model.losses import (
     JointLoss,
     classification_loss,
     segmentation_loss,
 )
+from msnmo_bids.model.segmentation import JointOutput
 
 BIG = 100.0
 

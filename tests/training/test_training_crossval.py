@@ -21,7 +21,8 @@ from msnmo_bids.model import registry
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.inference import classify_lesions, predict
-from msnmo_bids.model.joint import JointNetwork, JointOutput
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.segmentation import JointOutput
 from msnmo_bids.model.weights import WeightsMetadata, find_weights, read_metadata, save_weights
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.crossval import (
