@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.dataset import copy_file, read_record, write_json, write_tsv, writing
@@ -143,14 +142,11 @@ def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> 
     return len(stale)
 
 
-_DTYPES = {"flair": np.float32, "mask": np.uint8, "probability": np.float32, "classes": np.uint8}
-
-
 @dataclass(frozen=True)
 class ChangeResults:
     """What was found between two visits."""
 
-    #: NIfTI by kind as :func:`~msnmo_bids.bids.names.change_paths` names them.
+    #: NIfTI as it is written, by kind as :func:`~msnmo_bids.bids.names.change_paths` has it.
     images: Mapping[str, Path]
     table: list[dict[str, Any]]  #: One mapping a lesion, with the columns `CHANGE_COLUMNS`.
     figure: Path  #: SVG file.
@@ -167,15 +163,11 @@ def write_changes(
     MsnmoError
         If a file cannot be written.
     """
-    from msnmo_bids.preprocessing.geometry import with_equal_forms
-
     paths = paths_of(comparison)
     made_by = fingerprint(comparison, output_dir, method)
     with writing("the change between visits", output_dir / comparison.later.folder):
         for kind, image in results.images.items():
-            loaded = nib.Nifti1Image.from_filename(image)
-            array = np.asanyarray(loaded.dataobj).astype(_DTYPES[_kind(kind)])
-            write_nifti(with_equal_forms(array, loaded.affine), output_dir / paths[kind])
+            write_nifti(nib.Nifti1Image.from_filename(image), output_dir / paths[kind])
         _write_tables(results, paths, output_dir)
         copy_file(results.figure, output_dir / paths["figure"])
         written = {path for kind, path in paths.items() if kind != "record"}

@@ -132,11 +132,9 @@ def _write_tables(
 
 
 def _cell(value: Any) -> Any:
-    """Round other than whole numbers to four decimals; flags become 0 or 1, mappings their keys."""
+    """Round other than whole numbers to four decimals; mappings become their keys."""
     if isinstance(value, Mapping):
         return ",".join(value) or None
-    if isinstance(value, bool):
-        return int(value)
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
@@ -171,7 +169,7 @@ def _diagnosis(
     zooms = nib.affines.voxel_sizes(native.affine)
     voxel_volume = float(abs(np.linalg.det(native.affine[:3, :3])))
     voxels = int(np.count_nonzero(load_array(results.images["brain_mask"])))
-    decision = results.decision
+    decision, distance = results.decision, results.distance
     flags = {*record.get("Flags", ()), *results.flags, *decision.flags}
     return {
         "Description": "Probability of each diagnosis by the joint network, and what it rests on",
@@ -180,8 +178,8 @@ def _diagnosis(
         "Reason": decision.reason,
         "Quality": {key: results.quality[key] for key in ("Level", "Reasons", "Contrast")},
         "Probabilities": dict(decision.probabilities),
-        "OutOfDistributionScore": _rounded(results.distance),
-        **_rounded(results.summary),
+        "OutOfDistributionScore": None if distance is None else round(distance, 4),
+        **results.summary,
         "BrainVolume": round(voxels * voxel_volume / 1000, 3),
         "VoxelSize": [round(float(size), 4) for size in zooms],
         "Shape": [int(size) for size in native.shape[:3]],
@@ -190,10 +188,3 @@ def _diagnosis(
         "Outputs": list(outputs),
         "Disclaimer": DISCLAIMER,
     }
-
-
-def _rounded(value: Any) -> Any:
-    """Round all floating-point numbers of a nested structure to four decimals."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return round(value, 4) if isinstance(value, float) else value

@@ -16,6 +16,7 @@ from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
+from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.reports.figures import CONVENTION
 from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
@@ -89,11 +90,7 @@ def write_frequency_maps(
             continue
         label = class_label(name) or "other"
         path = output_dir / f"group_space-{MNI_SPACE}_res-2_label-L_desc-{label}_map.nii.gz"
-        image = nib.Nifti1Image(total / np.float32(len(used)), affine)
-        image.set_sform(affine, 4)
-        image.set_qform(affine, 4)
-        image.header.set_xyzt_units("mm")
-        write_nifti(image, path)
+        write_nifti(with_equal_forms(total / np.float32(len(used)), affine, code=4), path)
         write_json(path.with_name(sidecar(path.name)), _about(name, used, meaning))
         written[name] = (path, len(used))
     return written

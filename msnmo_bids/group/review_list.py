@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from msnmo_bids.bids.dataset import read_record
+from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.records import ScanRecord, Status
 
 FAILURE, POOR, OUTLIER, DOUBTFUL, WAITING = "failed", "red", "outlier", "amber", "missing"
@@ -32,8 +33,6 @@ BRAIN_CHANGE, LESION_FACTOR, LESION_CHANGE_ML = 0.05, 3.0, 2.0
 
 _TO_SD = 0.6745  # of a normal distribution: MAD / s.d.
 _MEAN_TO_SD = 0.7979  # and mean absolute deviation / s.d.
-
-_SUFFIX = "_quality.json"
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,8 @@ def read_quality(
 
 def _amber_figures(output_dir: Path, record: ScanRecord) -> list[str]:
     """Name the figures of a scan's quality file that are amber."""
-    figures: Mapping[str, Any] = {}
-    for name in map(str, record.diagnosis.get("Outputs") or []):
-        if name.endswith(_SUFFIX):
-            figures = (read_record(output_dir / name) or {}).get("Figures") or {}
+    path = output_dir / record.folder / derivative_name(record.prefix, "quality")
+    figures = (read_record(path) or {}).get("Figures") or {}
     return [
         f"{name} {figure.get('Value')} {figure.get('Unit', '')}".strip()
         for name, figure in figures.items()

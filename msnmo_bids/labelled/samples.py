@@ -29,9 +29,6 @@ from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.preprocessing.cube import CubeTransform, from_cube, labels_to_cube
 
-#: Changes when files of an older form must not be read any more.
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -90,11 +87,6 @@ def write_sample_file(
 
     `image`, (D, H, W), holds z-scores; `lesions`, (X, Y, Z) uint8, is the mask on the scan's RAS
     grid, `record` what it was made with, JSON-ready.
-
-    Raises
-    ------
-    ValueError
-        The lesion mask has another shape than the scan.
     """
     content: dict[str, Any] = {
         "image": image.astype(np.float16),
@@ -104,9 +96,6 @@ def write_sample_file(
         "record": json.dumps(record),
     }
     if lesions is not None:
-        if lesions.shape != grid.transform.source_shape:
-            shape = grid.transform.source_shape
-            raise ValueError(f"lesion mask of shape {lesions.shape} for a scan of shape {shape}")
         content["lesions"] = labels_to_cube(lesions, grid.transform)
     with atomic_path(target) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **content)

@@ -17,6 +17,7 @@ import torch
 from msnmo_bids.bids.dataset import write_json, write_text, write_tsv
 from msnmo_bids.bids.names import bids_uri, sidecar, truth_name
 from msnmo_bids.bids.raw_metadata import SIMULATED
+from msnmo_bids.preprocessing.geometry import with_equal_forms
 from msnmo_bids.simulation.anatomy import Head
 from msnmo_bids.simulation.assets import ShapeLibrary
 from msnmo_bids.simulation.imaging import PRESETS, Protocol
@@ -139,11 +140,7 @@ def as_image(array: np.ndarray, affine: np.ndarray, geometry: Geometry) -> nib.N
     change = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), wanted)
     moved = nib.orientations.apply_orientation(array, change)
     back = nib.orientations.inv_ornt_aff(change, array.shape)
-    image = nib.Nifti1Image(np.ascontiguousarray(moved), geometry.matrix @ affine @ back)
-    image.set_sform(image.affine, code=1)
-    image.set_qform(image.affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    return image
+    return with_equal_forms(np.ascontiguousarray(moved), geometry.matrix @ affine @ back)
 
 
 def scanner_units(scan: SimulatedScan) -> np.ndarray:

@@ -289,14 +289,8 @@ def rule_row(tested: ScanResult, classes: Sequence[str]) -> dict[str, Any]:
     """Apply the radiologists' rule to the lesions that a network found: a row of ``scans.tsv``.
 
     The rule's answer has the probability 1.
-
-    Raises
-    ------
-    ValueError
-        If the network did not look for lesions.
     """
-    if tested.labels is None:
-        raise ValueError("the rule needs lesions")
+    assert tested.labels is not None, "the network looks for lesions"
     row = identity(tested.scan)
     if tested.scan.labelled.diagnosis is None:
         return row

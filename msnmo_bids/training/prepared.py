@@ -16,14 +16,7 @@ import numpy as np
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.labelled.samples import (
-    FORMAT,
-    NativeGrid,
-    Sample,
-    read_cubes,
-    read_grid,
-    read_record,
-)
+from msnmo_bids.labelled.samples import NativeGrid, Sample, read_cubes, read_grid, read_record
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.geometry import check_flair
@@ -110,7 +103,6 @@ def cache_key(
     tool = skull_strip_tool(labelled.scan, settings)
     mask = labelled.mask
     content = {
-        "format": FORMAT,
         "version": get_version(),
         "image": _sha256(labelled.scan.path),
         "mask": None if mask is None else _sha256(mask),

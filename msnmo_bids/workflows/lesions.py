@@ -314,8 +314,8 @@ def classify_step(
     measures["Summary"]["Margin"] = {
         "Class": margins.first,
         "Over": margins.second,
-        "Value": margins.margin,
-        "Bias": margins.bias,
+        "Value": round(margins.margin, 4),
+        "Bias": round(margins.bias, 4),
     }
     out = folder / "lesions.json"
     out.write_text(json.dumps(measures), encoding="utf-8")

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import assert_self_contained
 
-from msnmo_bids.bids.dataset import write_shared_files
+from msnmo_bids.bids.dataset import write_json, write_shared_files
+from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.cohort import Columns, read_covariates
@@ -243,10 +244,9 @@ def test_quality_as_the_participant_level_wrote_it(
     tmp_path: Path, level: str | None, reasons: list[str]
 ) -> None:
     (record,) = records_of([1200])
-    (tmp_path / "a_quality.json").write_text(
-        json.dumps({"Figures": {"SliceThickness": {"Value": 6, "Level": "amber", "Unit": "mm"}}})
-    )
-    record.diagnosis["Outputs"] = ["a_quality.json"]
+    path = tmp_path / record.folder / derivative_name(record.prefix, "quality")
+    figures = {"SliceThickness": {"Value": 6, "Level": "amber", "Unit": "mm"}}
+    write_json(path, {"Figures": figures})
     if level:
         record.diagnosis["Quality"] = {"Level": level, "Reasons": reasons}
     found = read_quality(tmp_path, [record])

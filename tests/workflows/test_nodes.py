@@ -177,9 +177,12 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
         total = sum(one.pop() for one in each) + float(bias[number])
         assert total == pytest.approx(float(logits[number]), abs=1e-5)
     sign = 1 if margin["Class"] == "NMOSD" else -1
-    assert margin["Value"] == pytest.approx(sign * float(logits[1] - logits[0]), abs=1e-5)
+    bias = sign * float(bias[1] - bias[0])
+    whole = sign * float(logits[1] - logits[0])
     added = sum(row["contribution"] for row in table)
-    assert added + margin["Bias"] == pytest.approx(margin["Value"], abs=1e-5)
+    assert added + bias == pytest.approx(whole, abs=1e-5)
+    for key, value in (("Value", whole), ("Bias", bias)):
+        assert margin[key] == round(margin[key], 4) == pytest.approx(value, abs=6e-5)
     without = network.forward_lesions(rows[1:])[0]
     assert table[0]["margin_without"] == pytest.approx(
         sign * float(without[1] - without[0]), abs=1e-5

@@ -131,7 +131,7 @@ def results_for(
         "LesionCount": len(table),
         "LesionCountSmall": 0,
         "LesionVolume": sum(row["volume_mm3"] for row in table) / 1000,
-        "Regions": {"deep": {"Count": len(table), "Volume": 1.23456789}},
+        "Regions": {"deep": {"Count": len(table), "Volume": 1.2346}},
     }
     results = ScanResults(
         images={"preproc": flair, **files},
@@ -139,6 +139,7 @@ def results_for(
         summary=summary,
         decision=decide(PROBABILITIES, lesions=len(table), quality=quality),
         quality=quality,
+        distance=1.23456789,
         figures={"lesions": figure},
         flags=("thick_slices",),
     )
@@ -224,6 +225,7 @@ def test_the_diagnosis_lists_what_was_written_and_comes_last(make_scan, tmp_path
     )
     assert diagnosis["Diagnosis"] == "NMOSD"
     assert diagnosis["Reason"] is None
+    assert diagnosis["OutOfDistributionScore"] == 1.2346
     assert sum(diagnosis["Probabilities"].values()) == pytest.approx(1, abs=1e-12)
     assert diagnosis["Flags"] == ["thick_slices", "weights_simulated_only"]
     assert diagnosis["Sources"] == ["bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"]

@@ -113,7 +113,11 @@ def test_a_new_lesion_is_found_and_a_rerun_writes_the_same(comparison, tmp_path)
     assert {row["change"] for row in rows} == {"stable", "new"}
     [new] = [row for row in rows if row["change"] == "new"]
     assert float(new["volume_later_mm3"]) == pytest.approx(4 / 3 * np.pi * 5**3, rel=0.25)
-    images = [nib.load(out / path) for path in paths.values() if path.endswith(".nii.gz")]
+    by_kind = {kind: nib.load(out / p) for kind, p in paths.items() if p.endswith(".nii.gz")}
+    for kind, image in by_kind.items():
+        whole = kind.endswith(("mask", "classes"))
+        assert image.get_data_dtype() == (np.uint8 if whole else np.float32), kind
+    images = list(by_kind.values())
     assert {image.shape for image in images} == {images[0].shape}
     for image in images:
         assert np.allclose(image.affine, images[0].affine)
