@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-#: Names of a list in one line of a log; the rest is counted.
-LISTED = 10
-
 
 class Note(NamedTuple):
     """Something that a user must know, and what it is about."""
@@ -35,7 +32,7 @@ def merged(notes: Iterable[Note]) -> list[str]:
     ]
 
 
-def listed(names: Iterable[str], shown: int = LISTED) -> str:
+def listed(names: Iterable[str], shown: int = 10) -> str:
     """Return names in one line; of many the first ones.
 
     >>> listed(["a", "b", "c"], shown=2)

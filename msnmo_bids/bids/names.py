@@ -61,17 +61,15 @@ def derivative_name(prefix: str, kind: str) -> str:
     return _name(prefix, rule, class_name=class_label(kind.removeprefix(CAM_PREFIX)))
 
 
-def prefix_of(name: str, kind: str) -> str:
-    """Return the source image's name from a derivative's: what `derivative_name` was given.
+def prefix_of(name: str) -> str:
+    """Return the source image's name from a diagnosis file's: what `derivative_name` was given.
 
-    `kind` is one that adds the entity ``desc`` alone.
-
-    >>> prefix_of("sub-01_desc-msnmo_diagnosis.json", "diagnosis")
+    >>> prefix_of("sub-01_desc-msnmo_diagnosis.json")
     'sub-01'
-    >>> prefix_of("sub-01_desc-brain+msnmo_diagnosis.json", "diagnosis")
+    >>> prefix_of("sub-01_desc-brain+msnmo_diagnosis.json")
     'sub-01_desc-brain'
     """
-    rule = io_spec()["derivatives"][kind]
+    rule = io_spec()["derivatives"]["diagnosis"]
     value, stem = rule["entities"]["desc"], name.removesuffix(f"_{rule['suffix']}")
     own = f"_desc-{value}"
     return stem.replace(own, "", 1) if own in stem else stem.replace(f"+{value}", "", 1)

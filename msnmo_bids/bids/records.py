@@ -190,7 +190,7 @@ def scans_with_results(output_dir: Path) -> list[ScanRecord]:
     """
     found = []
     for path in sorted(output_dir.glob("sub-*/**/anat/*_diagnosis.json")):
-        prefix = prefix_of(path.name, "diagnosis")
+        prefix = prefix_of(path.name)
         folder = path.parent.relative_to(output_dir).as_posix()
         if match := SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz"):
             relative = f"{folder}/{match[0]}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.cli.train import SiteData, TrainingOptions, gather
 from msnmo_bids.errors import MsnmoError, UsageError
+from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
 from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.options import at_least, flag, option
@@ -114,7 +115,6 @@ def _train(
     options: CrossvalOptions, data: SiteData, folds: Folds, models: Sequence[str]
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
-    from msnmo_bids.lesions.threshold import LesionCriteria
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
 

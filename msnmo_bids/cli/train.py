@@ -296,7 +296,6 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     """Train, test on the validation scans and write the weights; return their file."""
     import torch
 
-    from msnmo_bids.lesions.threshold import LesionCriteria
     from msnmo_bids.training.crossval import evaluate_scan, usable, write_rows
     from msnmo_bids.training.fitting import fit, write_site_weights
     from msnmo_bids.training.folds import split_validation

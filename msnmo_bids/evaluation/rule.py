@@ -73,8 +73,6 @@ def find_signs(labels: np.ndarray, region_codes: np.ndarray, to_mni: np.ndarray)
     ventricle = ventricle[_inside(ventricle, BODY)]
     found = Signs()
     for number, where in enumerate(ndimage.find_objects(labels), start=1):
-        if where is None:
-            continue
         corner = np.array([cut.start for cut in where])
         voxels = np.argwhere(labels[where] == number) + corner
         points = apply_affine(to_mni, voxels)

@@ -132,8 +132,6 @@ def refine(
     and brain mask (bool) are (X, Y, Z), of voxels of `zooms` mm.
     """
     codes = np.zeros(values.shape, np.int8)
-    if not brain.any():
-        return codes
     tissue = prior[INFRATENTORIAL - 1 : DEEP].copy()
     tissue[0] += prior[FOURTH_VENTRICLE - 1]  # without fluid it is infratentorial tissue
     likeliest = tissue.argmax(axis=0) + INFRATENTORIAL

@@ -65,7 +65,7 @@ class Claims:
         for file in self._files.values():
             if not file.lock(_place(name), 1):
                 for other in taken:
-                    other.unlock(_place(name), 1)
+                    other.unlock(_place(name))
                 return False
             taken.append(file)
         return True
@@ -74,7 +74,7 @@ class Claims:
         """Let other runs have participants."""
         for name in names:
             for file in self._files.values():
-                file.unlock(_place(name), 1)
+                file.unlock(_place(name))
 
     def alone(self, folder: Path) -> bool:
         """Say whether no other run has a claim in a folder, and keep it so until the end."""
@@ -122,10 +122,10 @@ class _LockFile:
             )
             return True
 
-    def unlock(self, start: int, length: int) -> None:
-        """Unlock bytes."""
+    def unlock(self, start: int) -> None:
+        """Unlock a byte."""
         if self._stream is not None and not self._stream.closed:
-            fcntl.lockf(self._stream, fcntl.LOCK_UN, length, start)
+            fcntl.lockf(self._stream, fcntl.LOCK_UN, 1, start)
 
     def close(self) -> None:
         """Unlock all, and remove the file unless another process has locked some of it."""

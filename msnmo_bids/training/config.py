@@ -17,7 +17,7 @@ _POSITIVE = ("batch_size", "accumulate", "learning_rate", "plateau_epochs", "log
 _NOT_NEGATIVE = ("epochs", "steps_per_epoch", "steps", "warm_up", "clip_norm", "side", "patience",
                  "rotation_degrees", "seed", "validate_every", "checkpoint_seconds",
                  "weight_decay")  # fmt: skip
-_SHARES = ("final_rate", "lesion_crops", "flip", "rotation", "intensity", "ema")
+_SHARES = ("final_rate", "flip", "rotation", "ema")
 _HOW_IT_RUNS = ("checkpoint_seconds", "log_every")
 
 
@@ -77,14 +77,12 @@ class TrainingConfig:
     )
 
     side: int = _setting(0, "side of random crops (voxels, a multiple of 16); 0: whole cubes")
-    lesion_crops: float = _setting(0.6, "probability of a crop around a lesion voxel")
     flip: float = _setting(0.5, "probability of a flip along one randomly chosen axis")
     flip_axes: tuple[int, ...] = _setting(
         (0, 1, 2), "axes to choose from (0: left to right)", nargs="+", type=int, choices=(0, 1, 2)
     )
     rotation: float = _setting(0.5, "probability of a random rotation")
     rotation_degrees: float = _setting(15.0, "largest angle of the rotation about each axis")
-    intensity: float = _setting(0.0, "probability of each change of intensity: scale, shift, noise")
 
     validate_every: int = _setting(
         0, "steps between two validations; 0: after each epoch (needs validation scans)"

@@ -201,7 +201,7 @@ class Trainer:
             rng = generator(config.seed, Stream.SAMPLE, self.step, rank, number)
             sample = augment(self.source.draw(rng), config, rng)
             if config.side:
-                sample = random_crop(sample, config.side, rng, on_lesion=config.lesion_crops)
+                sample = random_crop(sample, config.side, rng)
             samples.append(sample)
         return collate(samples)
 

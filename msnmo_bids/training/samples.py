@@ -32,7 +32,6 @@ from msnmo_bids.training.prepared import PreparedScan
 #: Name of the class of healthy controls.
 HEALTHY = "HC"
 _BRAIN_LENGTH = 170.0  # mm
-_SCALE = _SHIFT = _NOISE = 0.1  # of the changes of intensity
 
 
 class Stream(IntEnum):
@@ -91,7 +90,7 @@ class EpochSource:
     """Scans in an order shuffled anew for every epoch; each is shown once an epoch.
 
     Several processes share one order, so that the samples of a step are the same for any number of
-    them. One process draws `samples_per_step` for a step. Without samples it is a ValueError.
+    them. One process draws `samples_per_step` for a step.
     """
 
     def __init__(
@@ -103,8 +102,6 @@ class EpochSource:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        if not len(samples):
-            raise ValueError("there are no training samples")
         self.samples, self.samples_per_step, self.seed = samples, samples_per_step, seed
         self.rank, self.processes = rank, processes
         self._next = 0
@@ -148,20 +145,23 @@ def working_spacing(shape: tuple[int, int, int]) -> float:
 class SimulatedSource:
     """Simulated brains out of a pool; each process has its own.
 
-    The pool starts with `fill` brains; every `refresh_every` steps a new one replaces the oldest of
-    `size`. MS and NMOSD are among the classes; both draw their total load from the same
-    distribution, so that the volume alone does not tell them apart. Where `HEALTHY` is a class too,
-    a brain without lesions is of this class.
+    A new brain replaces the oldest of `size`. MS and NMOSD are among the classes; both draw their
+    total load from the same distribution, so that the volume alone does not tell them apart. Where
+    `HEALTHY` is a class too, a brain without lesions is of this class.
 
     Attributes
     ----------
     nmosd_share, lesion_free_share : float
         Share of brains with NMOSD; of brains without lesions: more than among people with MS, for
         the sake of specificity.
+    fill, refresh_every : int
+        Brains of the pool at the start; steps between two new ones.
     """
 
     nmosd_share = 0.5
     lesion_free_share = 0.1
+    fill = 12
+    refresh_every = 3
 
     def __init__(
         self,
@@ -172,13 +172,10 @@ class SimulatedSource:
         seed: int = 0,
         rank: int = 0,
         size: int = 40,
-        refresh_every: int = 3,
-        fill: int = 12,
     ) -> None:
         self.heads = [head.resampled(working_spacing(shape)) for head in assets.heads]
         self.shapes, self.shape, self.classes = assets.shapes, shape, classes
         self.seed, self.rank = seed, rank
-        self.refresh_every, self.fill = refresh_every, fill
         self.brains: deque[Sample] = deque(maxlen=size)
 
     def rebuild(self, step: int) -> None:
@@ -245,14 +242,13 @@ class MixedSource:
 
 
 def augment(sample: Sample, config: TrainingConfig, rng: np.random.Generator) -> Sample:
-    """Flip, rotate and, where asked for, change the intensity of a sample (section 3.1.3).
+    """Flip and rotate a sample, each with its own probability (section 3.1.3).
 
-    The paper's two, each with its own probability: a flip along one randomly chosen axis, and a
-    random rotation, by MONAI's transforms; image and mask move together, and what comes in from
-    outside is background. Changes of intensity leave the background at 0. The sample is left as it
-    is; the image is float32 where it was changed.
+    A flip along one randomly chosen axis, and a random rotation, by MONAI's transforms; image and
+    mask move together, and what comes in from outside is background. The sample is left as it is;
+    the image is float32 where it was changed.
     """
-    if not config.flip and not config.rotation and not config.intensity:
+    if not config.flip and not config.rotation:
         return sample
     keys = ["image"] if sample.lesions is None else ["image", "lesions"]
     data = {key: torch.from_numpy(getattr(sample, key).astype(np.float32))[None] for key in keys}
@@ -272,14 +268,6 @@ def _transform(config: TrainingConfig, keys: list[str], axis: int) -> Any:
     steps: list[Any] = [transforms.RandFlipd(keys, prob=config.flip, spatial_axis=axis)]
     if p := config.rotation:
         steps += [transforms.RandRotated(keys, prob=p, mode=mode, padding_mode="zeros", **angles)]
-    if p := config.intensity:
-        steps += [
-            transforms.CopyItemsd("image", names="before"),
-            transforms.RandScaleIntensityd("image", _SCALE, prob=p),
-            transforms.RandShiftIntensityd("image", _SHIFT, prob=p),
-            transforms.RandGaussianNoised("image", prob=p, std=_NOISE),
-            transforms.MaskIntensityd("image", mask_key="before", select_fn=lambda old: old != 0),
-        ]
     return transforms.Compose(steps)
 
 

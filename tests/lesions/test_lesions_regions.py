@@ -202,10 +202,6 @@ def test_refine_beyond_the_atlas_is_surface():
     assert (found[:15] == DEEP).all()
 
 
-def test_refine_without_a_brain():
-    assert not refined(prior_of(deep_brain()), np.zeros(SHAPE), np.zeros(SHAPE, bool)).any()
-
-
 def test_atlas_is_a_probability_of_a_plausible_brain():
     maps, flair, affine = load_atlas()
     assert maps.shape == (len(ATLAS_MAPS), *flair.shape)

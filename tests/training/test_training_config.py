@@ -21,7 +21,6 @@ def test_defaults_are_those_of_the_paper():
     assert (config.learning_rate, config.batch_size, config.epochs) == (1e-4, 2, 200)
     assert (config.schedule, config.plateau_epochs) == ("plateau", 10)
     assert config.flip == config.rotation == 0.5
-    assert config.intensity == 0
 
 
 def test_every_field_is_documented_and_is_an_option(capsys):

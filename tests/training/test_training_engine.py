@@ -56,7 +56,7 @@ def same(one: dict, other: dict) -> bool:
         ({}, 1),
         ({}, 5),
         ({"schedule": "cosine", "warm_up": 2, "accumulate": 2}, 3),
-        ({"tasks": [CLASSIFICATION], "intensity": 0.5}, 2),
+        ({"tasks": [CLASSIFICATION]}, 2),
         ({"tasks": [SEGMENTATION], "side": 16, "monitor": "dsc"}, 4),
         ({"precision": "bf16", "steps": 3}, 2),
         ({"precision": "fp16", "steps": 3}, 2),
