@@ -53,14 +53,13 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
     Raises
     ------
     OSError, ValueError
-        If the mask cannot be read, or the diagnosis file has no atlas registration.
+        If the mask cannot be read.
     """
     _, flair, affine = load_atlas()
     path = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
     image = nib.Nifti1Image.from_filename(path)
     to_mni = _registration(record)
-    if to_mni is None:
-        raise ValueError(f"{path.name}: no registration to the atlas")
+    assert to_mni is not None, "the scans of a group have one"
     matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
     mask = (np.asanyarray(image.dataobj) > 0).view(np.uint8)
     return ndimage.affine_transform(mask, matrix, output_shape=flair.shape, order=0).astype(bool)

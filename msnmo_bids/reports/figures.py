@@ -24,8 +24,6 @@ from msnmo_bids.reports.panels import (
     shrink,
 )
 from msnmo_bids.reports.slices import (
-    OBLIQUE_DEGREES,
-    PLANES,
     Box,
     Volume,
     bounding_box,
@@ -39,6 +37,8 @@ from msnmo_bids.reports.slices import (
 )
 from msnmo_bids.vocabulary import CHANGES
 
+PLANES = ("axial", "coronal", "sagittal")
+OBLIQUE_DEGREES = 3.0
 CONVENTION = "Neurological convention: the person's left is on the left (L)."
 #: Okabe and Ito's palette, bright on a dark brain; what changed most first.
 CHANGE_COLOURS = {

@@ -17,11 +17,9 @@ import numpy as np
 from msnmo_bids.preprocessing.geometry import box_around
 from msnmo_bids.reports.panels import Panel
 
-PLANES = ("axial", "coronal", "sagittal")
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 SIDES = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 _AXIS_NAME = {"sagittal": "x", "coronal": "y", "axial": "z"}
-OBLIQUE_DEGREES = 3.0
 WINDOW_PERCENTILES = (0.5, 10, 50, 99.8)  # black, darkest tenth, median, white
 
 #: A box of voxels: what cuts it out of an array (X, Y, Z).

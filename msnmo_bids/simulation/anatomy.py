@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.preprocessing.geometry import box_around
 
 
 class Tissue(IntEnum):
@@ -157,8 +157,7 @@ class Head:
 
     def cropped(self, margin: int) -> Head:
         """Return the part around the brain with ``margin`` voxels on each side."""
-        found = ndimage.find_objects((self.to_surface <= 0).astype(np.uint8))[0]
-        return self.part(enlarged(found, margin, self.tissue.shape))
+        return self.part(box_around(self.to_surface <= 0, margin))
 
     def part(self, box: tuple[slice, ...]) -> Head:
         """Return what lies in a box of voxels."""
@@ -240,7 +239,7 @@ def load_head(path: Path) -> Head:
         scale = labels.shape / np.asarray(tissue.shape)
         affine = affine @ np.diag([*scale, 1])
         affine[:3, 3] += image.affine[:3, :3] @ (scale / 2 - 0.5)
-    found = ndimage.find_objects((tissue > 0).astype(np.uint8))[0]
+    found = box_around(tissue > 0, 0)
     affine = affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [s.start for s in found]
     return head_from_tissue(np.ascontiguousarray(tissue[found]), affine, _stem(path))

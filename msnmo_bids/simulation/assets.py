@@ -255,9 +255,6 @@ class ShapeLibrary:
     points: tuple[np.ndarray, ...]
     frequency: LesionFrequency | None = None
 
-    def __len__(self) -> int:
-        return len(self.points)
-
     def draw(self, volume: float, rng: np.random.Generator) -> np.ndarray | None:
         """Draw a shape that need not be magnified much to a volume (mm³), or its voxels would show.
 

@@ -89,9 +89,7 @@ class Places:
     def is_at(self, place: str, index: np.ndarray) -> bool:
         """Whether a voxel, (3,) int, belongs to a place."""
         found, _ = self.candidates(place)
-        flat = int(np.ravel_multi_index(index.tolist(), self.white.shape))
-        at = int(np.searchsorted(found, flat))
-        return at < len(found) and found[at] == flat
+        return int(np.ravel_multi_index(index.tolist(), self.white.shape)) in found
 
     def _stem(self, part: str) -> np.ndarray:
         stem = self.head.tissue == Tissue.BRAINSTEM

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import ndimage
 
-from msnmo_bids.preprocessing.geometry import enlarged
+from msnmo_bids.preprocessing.geometry import box_around, enlarged
 from msnmo_bids.simulation.anatomy import DISTANCE_STEP, Head
 from msnmo_bids.simulation.assets import ShapeLibrary, ovoid, random_rotation
 from msnmo_bids.simulation.deformation import smooth_noise
@@ -16,7 +16,6 @@ from msnmo_bids.simulation.places import Places
 #: A voxel is lesion from this share of the full contrast on. In the manual masks of seven real
 #: scans the outermost voxels have two thirds of it, and the next ones outside a quarter.
 RIM = 0.4
-_STAMP_SMOOTHING = 0.7
 _MAX_LESIONS = 220
 _MAX_TRIES = 1000  # a head may lack the places, a speck may vanish when it is smoothed
 #: Lesions are nearly as bright at the rim as in the core: the blurred shape saturates.
@@ -218,20 +217,20 @@ class Stamper:
         place: str,
         volume: float,
         *,
-        soft: float = _STAMP_SMOOTHING,
+        soft: float,
         elongation: float = 1.0,
         kind: str | None = None,
         gather: bool = False,
         centre: np.ndarray | None = None,
-    ) -> bool:
-        """Place one lesion of a volume (mm³) to its rim; False when the head has no such place.
+    ) -> None:
+        """Place one lesion of a volume (mm³) to its rim, unless the head has no such place.
 
         What `gather` does, `Places.candidates` tells. A centre (voxel) that is given is not drawn.
         """
         volume = max(volume ** (1 / 3) - _WIDENED, 0.7 * volume ** (1 / 3)) ** 3
         centre = self.centre(place, gather) if centre is None else centre
         if centre is None:
-            return False
+            return
         points = None
         if self.shapes is not None and elongation == 1 and self.rng.random() < _REAL_SHARE:
             points = self.shapes.draw(volume, self.rng)
@@ -242,7 +241,6 @@ class Stamper:
         else:
             points = ovoid(volume, self.rng, elongation=elongation) @ self._axes(place, centre).T
         self.stamp(points, centre, kind or place, volume=volume, soft=soft)
-        return True
 
     def _axes(self, place: str, centre: np.ndarray) -> np.ndarray:
         """Orientation of an ovoid, long axis first: Dawson's fingers stand on the ventricle."""
@@ -311,10 +309,9 @@ class Stamper:
             return
         share = min(target / (levels.size * self.voxel), 0.85)
         band = inside & (level < np.quantile(levels, share))
-        found = ndimage.find_objects(band.astype(np.uint8))
-        if not found:
+        if not band.any():
             return
-        box = enlarged(found[0], 3, band.shape)
+        box = box_around(band, 3)
         self.add(band[box].astype(np.float32), box, kind, soft=0.8)
 
 

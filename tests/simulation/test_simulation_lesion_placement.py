@@ -242,7 +242,7 @@ def library(path, **changes):
 
 def test_load_shapes_leaves_specks_out(tmp_path):
     shapes = load_shapes(library(tmp_path / "shapes.npz"))
-    assert len(shapes) == 2
+    assert len(shapes.points) == 2
     for points in shapes.points:
         assert points.shape == (64, 3)
         np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-5)
