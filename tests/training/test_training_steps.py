@@ -55,9 +55,11 @@ def gradient(batch, *, part: int, network=None, loss: LossConfig = LOSS):
 
 
 def assert_equal(one, other):
+    """Sums of other parts differ by rounding, and how much depends on the processor."""
     assert one[0] == pytest.approx(other[0], rel=1e-4)
     for first, second in zip(one[1], other[1], strict=True):
-        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-6)
+        size = second.abs().max().item()
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=max(1e-6, 1e-3 * size))
 
 
 @settings(max_examples=8, deadline=None)
