@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from dev.pictures import draw
-from dev.sources import SOURCES, labelled_data, source_of
+from dev.sources import SOURCES, labelled_data, person_of, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.metrics import compare_masks, dice
 from msnmo_bids.labelled.samples import read_cubes
@@ -70,8 +70,8 @@ class FoldResult:
 
     @property
     def person(self) -> str:
-        """Data set and label."""
-        return "/".join(self.scan.person)
+        """Data set and label; visits of a person have the same."""
+        return "/".join(person_of(*self.scan.person))
 
 
 def load_network(run: Path) -> JointNetwork:

@@ -18,12 +18,25 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "mslesseg": {"ds-mslesseg-labelled": ()},
 }
 
+#: People who are there twice, and the label that counts. Registered rigidly, the images of these
+#: two correlate by .78, those of any other two people of the data set by at most .38.
+SAME_PERSON = {("ds-ms3seg-labelled", "05"): ("ds-ms3seg-labelled", "03")}
+
 
 def labelled_data(data: Path) -> Found:
     """Find the real scans in the data sets of a folder that have a lesion mask."""
     names = sorted({name for source in SOURCES.values() for name in source})
     found = find_labelled_scans([data / name for name in names], classes=("MS", "NMOSD"))
     return Found(tuple(scan for scan in found.scans if scan.mask is not None), found.left_out)
+
+
+def person_of(dataset: str, subject: str) -> tuple[str, str]:
+    """Return the data set and the label under which a person counts.
+
+    >>> person_of("ds-ms3seg-labelled", "05")
+    ('ds-ms3seg-labelled', '03')
+    """
+    return SAME_PERSON.get((dataset, subject), (dataset, subject))
 
 
 def source_of(dataset: str, subject: str) -> str:

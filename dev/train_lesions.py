@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from dev.brains import Brain, make_brain, read_brain
 from dev.crops import CropSettings, CropSource
-from dev.sources import SOURCES, source_of
+from dev.sources import SOURCES, person_of, source_of
 from msnmo_bids.labelled.samples import read_cubes
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
@@ -71,8 +71,9 @@ def real_brains(prepared: Path, without: str | None) -> tuple[list[list[Brain]],
         image = image.astype(np.float32)
         inside = image != 0
         image[inside] = normalize(image[inside], ROBUST)
-        people.setdefault((dataset, subject), []).append(make_brain(image, lesions))
-        sources[dataset, subject] = source
+        person = person_of(dataset, subject)
+        people.setdefault(person, []).append(make_brain(image, lesions))
+        sources[person] = source
     counts = {s: list(sources.values()).count(s) for s in sources.values()}
     return list(people.values()), [counts[sources[person]] ** -0.5 for person in people]
 
