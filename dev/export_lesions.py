@@ -34,8 +34,8 @@ TRAINED_ON = (
     "NMOSD was used",
     "3 people with MS of the cross-sectional database of the Laboratory of Imaging Technologies, "
     "University of Ljubljana (CC-BY)",
-    "10 people with MS of the MS3SEG cohort and 3 of another site (Copyright (c) 2026 Mahdi "
-    "Bashiri; MIT License)",
+    "9 people with MS (10 scans) of the MS3SEG cohort and 3 of another site (Copyright (c) 2026 "
+    "Mahdi Bashiri; MIT License)",
     "1 person with MS of the MSLesSeg database (Guarnera et al., Scientific Data 12:920, 2025)",
 )
 
