@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dev.brains import Brain
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.text_files import Row, read_tsv
-from msnmo_bids.diagnosis import INDETERMINATE
+from msnmo_bids.decision import INDETERMINATE
 
 
 def summary(bids_dir: Path, output_dir: Path) -> Iterator[str]:

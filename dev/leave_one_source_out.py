@@ -29,7 +29,7 @@ from dev.pictures import draw
 from dev.sources import SOURCES, labelled_data, person_of, source_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.evaluation.metrics import compare_masks, dice
-from msnmo_bids.labelled.samples import read_cubes
+from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.inference import sees_mirror_image

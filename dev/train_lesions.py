@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from dev.brains import Brain, make_brain, read_brain
 from dev.crops import CropSettings, CropSource
 from dev.sources import SOURCES, person_of, source_of
-from msnmo_bids.labelled.samples import read_cubes
+from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss

@@ -23,7 +23,7 @@ from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
-from msnmo_bids.diagnosis import decide
+from msnmo_bids.decision import decide
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.weights import WeightsMetadata
 from msnmo_bids.settings import ProcessingSettings

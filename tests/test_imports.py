@@ -22,7 +22,7 @@ ROWS = (
     ("evaluation", "workflows"),
     ("labelled", "reports", "simulation", "visits"),
     ("bids", "model"),
-    ("diagnosis", "settings"),
+    ("decision", "settings"),
     ("quality",),
     ("lesions",),
     ("preprocessing",),

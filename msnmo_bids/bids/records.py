@@ -18,7 +18,7 @@ from msnmo_bids.bids.dataset import read_record, write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
 from msnmo_bids.bids.scans import SCAN_NAME, Scan
 from msnmo_bids.bids.sidecars import RAW_DATASET
-from msnmo_bids.diagnosis import INDETERMINATE
+from msnmo_bids.decision import INDETERMINATE
 from msnmo_bids.text import natural_key
 from msnmo_bids.vocabulary import NO_LESION
 

@@ -23,7 +23,7 @@ from msnmo_bids.bids.names import (
 )
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, RAW_DATASET, sidecar_for
-from msnmo_bids.diagnosis import Decision
+from msnmo_bids.decision import Decision
 from msnmo_bids.preprocessing.nifti_file import load_array, open_nifti
 
 #: Index of "lesion" in BIDS' list of common tissue labels.

@@ -13,8 +13,8 @@ from msnmo_bids.cli.train import SiteData, TrainingOptions, gather
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
-from msnmo_bids.run.checks import check_folders
 from msnmo_bids.run.options import at_least, flag, option
+from msnmo_bids.run.preflight import check_folders
 from msnmo_bids.run.session import guard
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def cross_validate(options: CrossvalOptions) -> None:
     MsnmoError
         If the options or the data are wrong, or a network could not be trained.
     """
-    from msnmo_bids.evaluation.crossval import positive_class
+    from msnmo_bids.evaluation.crossval_results import positive_class
 
     names = registry.names() if "all" in options.models else options.models
     models = list(dict.fromkeys(names))

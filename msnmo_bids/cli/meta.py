@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import BadInputError, UsageError
-from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import OUTPUT, Options, argument, option
+from msnmo_bids.run.preflight import check_places
 from msnmo_bids.run.session import guard
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
 
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
-    from msnmo_bids.evaluation.crossval import positive_class
+    from msnmo_bids.evaluation.crossval_results import positive_class
     from msnmo_bids.meta.site_studies import SITE, all_classes, pooled_folders, read_results
     from msnmo_bids.reports.report_text import NO_REAL_NMOSD
 

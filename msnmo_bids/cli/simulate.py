@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import UsageError
-from msnmo_bids.run.checks import check_places
 from msnmo_bids.run.options import (
     OUTPUT,
     Assets,
@@ -22,6 +21,7 @@ from msnmo_bids.run.options import (
     list_of,
     option,
 )
+from msnmo_bids.run.preflight import check_places
 from msnmo_bids.run.session import guard
 
 PROGRAM = "msnmo-simulate"

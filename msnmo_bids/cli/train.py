@@ -18,7 +18,6 @@ from msnmo_bids.cli.parser import Parser
 from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
-from msnmo_bids.run.checks import check_folders, work_folder
 from msnmo_bids.run.job import WAIT_S, Claims
 from msnmo_bids.run.options import (
     Assets,
@@ -34,6 +33,7 @@ from msnmo_bids.run.options import (
     option,
 )
 from msnmo_bids.run.plan import choose_tools
+from msnmo_bids.run.preflight import check_folders, work_folder
 from msnmo_bids.run.resources import choose_resources, set_environment
 from msnmo_bids.run.session import guard, route_nipype
 from msnmo_bids.settings import ProcessingSettings

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.crossval import REFERENCE, RULE, CrossValidation, Example, label
+from msnmo_bids.evaluation.crossval_results import REFERENCE, RULE, CrossValidation, Example, label
 from msnmo_bids.evaluation.measures import Measure, classified
 from msnmo_bids.evaluation.metrics import calibration_bins
 from msnmo_bids.reports.figures import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msnmo_bids.evaluation.crossval import MISSING, REFERENCE, CrossValidation, ModelResults
+from msnmo_bids.evaluation.crossval_results import MISSING, REFERENCE, CrossValidation, ModelResults
 from msnmo_bids.evaluation.metrics import (
     MASK_METRICS,
     METRICS,

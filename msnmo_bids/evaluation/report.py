@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import write_text, write_tsv
-from msnmo_bids.evaluation.crossval import (
+from msnmo_bids.evaluation.crossval_results import (
     MISSING,
     REFERENCE,
     RULE,
@@ -127,7 +127,7 @@ def write_evaluation(
     Parameters
     ----------
     out : Path
-        Folder of the cross-validation, as `msnmo_bids.evaluation.crossval` describes it.
+        Folder of the cross-validation, as `msnmo_bids.evaluation.crossval_results` describes it.
     classes, positive : sequence of str, str
         Diagnoses, in the order of the networks; the positive one (NMOSD in the paper).
     notes : sequence of str

@@ -18,9 +18,9 @@ import pandas as pd
 
 from msnmo_bids.bids.names import derivative_name
 from msnmo_bids.bids.records import ScanRecord
-from msnmo_bids.diagnosis import INDETERMINATE
+from msnmo_bids.decision import INDETERMINATE
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import (
+from msnmo_bids.evaluation.crossval_results import (
     MISSING,
     REFERENCE,
     CrossValidation,

@@ -11,7 +11,7 @@ from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.bids.sidecars import described
-from msnmo_bids.diagnosis import INDETERMINATE
+from msnmo_bids.decision import INDETERMINATE
 from msnmo_bids.evaluation.measures import cells
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES, short_name
 from msnmo_bids.group.cohort import Cohort, Covariates

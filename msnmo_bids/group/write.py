@@ -17,8 +17,8 @@ import pandas as pd
 from msnmo_bids.bids.dataset import atomic_path, write_bidsignore
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status, class_names, in_order
-from msnmo_bids.diagnosis import INDETERMINATE
-from msnmo_bids.evaluation.crossval import positive_class
+from msnmo_bids.decision import INDETERMINATE
+from msnmo_bids.evaluation.crossval_results import positive_class
 from msnmo_bids.evaluation.measures import DRAWS, Measure
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, factor, heading, short_name
 from msnmo_bids.group.cohort import Cohort, Columns, read_covariates

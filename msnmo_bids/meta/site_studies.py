@@ -13,7 +13,7 @@ from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import Status
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
-from msnmo_bids.evaluation.crossval import MISSING, SCANS, read_crossval
+from msnmo_bids.evaluation.crossval_results import MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.measures import classified, too_few
 from msnmo_bids.meta.studies import Studies, log_odds
 

@@ -9,18 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from msnmo_bids.bids.changes import fingerprint, why_not_comparable
+from msnmo_bids.bids.change_files import fingerprint, why_not_comparable
 from msnmo_bids.bids.dataset import shared_files_complete
 from msnmo_bids.bids.records import NOT_PROCESSED, RunRecord, Status, comparison_entry
 from msnmo_bids.bids.resume import glance, remove_old_files
 from msnmo_bids.bids.scans import Scan
-from msnmo_bids.run.checks import (
-    check_folders,
-    check_within,
-    left_over,
-    validate_bids,
-    work_folder,
-)
 from msnmo_bids.run.job import WAIT_S, Claims, Job
 from msnmo_bids.run.options import AppOptions, without_effect
 from msnmo_bids.run.plan import (
@@ -33,6 +26,13 @@ from msnmo_bids.run.plan import (
     tidy_comparisons,
     why_left_out,
     with_machine,
+)
+from msnmo_bids.run.preflight import (
+    check_folders,
+    check_within,
+    left_over,
+    validate_bids,
+    work_folder,
 )
 from msnmo_bids.run.record import (
     close_batch,
@@ -48,7 +48,7 @@ from msnmo_bids.run.session import Progress, Session, exit_code_for, route_nipyp
 from msnmo_bids.text import Note, listed, merged
 from msnmo_bids.version import get_version
 from msnmo_bids.workflows.resources import start_fork_server
-from msnmo_bids.workflows.steps import LAST_NODE, LAST_NODE_OF_VISITS
+from msnmo_bids.workflows.step_names import LAST_NODE, LAST_NODE_OF_VISITS
 
 if TYPE_CHECKING:
     from nipype.pipeline.engine import Workflow

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msnmo_bids.bids.changes import origin_of
+from msnmo_bids.bids.change_files import origin_of
 from msnmo_bids.bids.dataset import check_is_ours, read_description, write_participants
 from msnmo_bids.bids.records import (
     ScanRecord,
@@ -24,7 +24,9 @@ from msnmo_bids.bids.records import (
 )
 from msnmo_bids.bids.scans import Scan, unknown_label
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError
-from msnmo_bids.run.checks import (
+from msnmo_bids.run.options import AppOptions, without_effect
+from msnmo_bids.run.plan import select
+from msnmo_bids.run.preflight import (
     check_folders,
     check_input,
     check_within,
@@ -32,8 +34,6 @@ from msnmo_bids.run.checks import (
     left_over,
     not_asked_for,
 )
-from msnmo_bids.run.options import AppOptions, without_effect
-from msnmo_bids.run.plan import select
 from msnmo_bids.run.record import standing
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session

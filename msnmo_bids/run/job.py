@@ -29,7 +29,7 @@ from msnmo_bids.errors import ExitCode
 from msnmo_bids.run.options import AppOptions
 from msnmo_bids.run.plan import Plan
 from msnmo_bids.run.resources import WORKERS_LOG, Resources
-from msnmo_bids.workflows.steps import (
+from msnmo_bids.workflows.step_names import (
     BATCH,
     VISITS_WORKFLOW,
     WORKFLOW,

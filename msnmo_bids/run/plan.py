@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.bids.changes import is_compared, remove_stale, why_not_comparable
+from msnmo_bids.bids.change_files import is_compared, remove_stale, why_not_comparable
 from msnmo_bids.bids.comparisons import Comparison, comparisons, left_out
 from msnmo_bids.bids.resume import Expected, diagnosis_path, why_incomplete
 from msnmo_bids.bids.scans import Scan, Selection, find_scans, read_filters
@@ -243,8 +243,8 @@ def find_ensemble(
 
 def method() -> dict[str, Any]:
     """Return what a comparison depends on besides its scans: version and limits."""
-    from msnmo_bids.visits.changes import DEFAULT_RULE
     from msnmo_bids.visits.halfway import SPACING_MM
+    from msnmo_bids.visits.lesion_changes import DEFAULT_RULE
 
     return {"version": get_version(), "spacing": SPACING_MM, **DEFAULT_RULE.record()}
 

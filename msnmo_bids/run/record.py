@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from msnmo_bids.bids.changes import paths_of, read_changes, why_not_comparable
+from msnmo_bids.bids.change_files import paths_of, read_changes, why_not_comparable
 from msnmo_bids.bids.dataset import (
     read_record,
     write_citations,
@@ -40,7 +40,7 @@ from msnmo_bids.run.plan import Plan, possible_comparisons, why_left_out
 from msnmo_bids.run.session import Session
 from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.version import get_version
-from msnmo_bids.workflows.steps import STOPPED, WAITING
+from msnmo_bids.workflows.step_names import STOPPED, WAITING
 
 if TYPE_CHECKING:
     from msnmo_bids.workflows.execution import Failure

@@ -19,7 +19,7 @@ from typing import TextIO
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
 from msnmo_bids.text import duration
-from msnmo_bids.workflows.steps import LAST_NODE, step_name
+from msnmo_bids.workflows.step_names import LAST_NODE, step_name
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Cross-validation: train and test each network on each fold; every fold is a job of its own.
 
-The folder is described in `msnmo_bids.evaluation.crossval`. A fold is complete when its
+The folder is described in `msnmo_bids.evaluation.crossval_results`. A fold is complete when its
 ``scans.tsv`` is there; what is complete is not done again, and a fold that was stopped goes on from
 its checkpoint. So a cluster can run all folds side by side, into one folder.
 """
@@ -20,10 +20,10 @@ from torch import nn
 
 from msnmo_bids.bids.dataset import atomic_path, write_tsv
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.evaluation.crossval import REFERENCE, RULE, SCANS, scan_columns
+from msnmo_bids.evaluation.crossval_results import REFERENCE, RULE, SCANS, scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
 from msnmo_bids.evaluation.rule import rule_diagnosis
-from msnmo_bids.labelled.samples import NativeGrid, Sample
+from msnmo_bids.labelled.sample_file import NativeGrid, Sample
 from msnmo_bids.labelled.scans import who
 from msnmo_bids.lesions.regions import locate_regions
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions

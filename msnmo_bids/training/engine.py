@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.model.config import SEGMENTATION
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.text import duration

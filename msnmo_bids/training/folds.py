@@ -22,7 +22,7 @@ import numpy as np
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import SUBJECT_COLUMNS
+from msnmo_bids.evaluation.crossval_results import SUBJECT_COLUMNS
 from msnmo_bids.labelled.scans import Person
 from msnmo_bids.training.prepared import PreparedScan
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, atomic_path, write_text
 from msnmo_bids.errors import BadInputError, UsageError
-from msnmo_bids.evaluation.crossval import CURVES, read_curves
+from msnmo_bids.evaluation.crossval_results import CURVES, read_curves
 from msnmo_bids.evaluation.figures import figure_file
 
 CHECKPOINT = "checkpoint.pt"

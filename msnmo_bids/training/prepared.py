@@ -16,7 +16,7 @@ import numpy as np
 from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.labelled.samples import NativeGrid, Sample, read_cubes, read_grid, read_record
+from msnmo_bids.labelled.sample_file import NativeGrid, Sample, read_cubes, read_grid, read_record
 from msnmo_bids.labelled.scans import Found, LabelledScan, LeftOut, Person
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, MARGIN_MM
 from msnmo_bids.preprocessing.geometry import check_flair
@@ -35,8 +35,8 @@ _KEY_DIGITS = 16
 class PreparedScan:
     """A scan, and what is known of it, after the app's own preprocessing.
 
-    Its file is described in :mod:`msnmo_bids.labelled.samples`; a file that is missing or damaged
-    is a MsnmoError where it is read.
+    Its file is described in :mod:`msnmo_bids.labelled.sample_file`; a missing or damaged one is a
+    MsnmoError where it is read.
     """
 
     labelled: LabelledScan
@@ -202,7 +202,7 @@ def _run(
 ) -> dict[str, str]:
     """Run the workflow in batches; return why scans failed, by their names."""
     from msnmo_bids.workflows.execution import batches, run_workflow
-    from msnmo_bids.workflows.samples import LAST_NODE, WORKFLOW, init_samples_wf
+    from msnmo_bids.workflows.training_samples import LAST_NODE, WORKFLOW, init_samples_wf
 
     for file in files.values():  # what a run that was killed left half-written
         for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):

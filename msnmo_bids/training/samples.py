@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import simulate_scan, training_cube

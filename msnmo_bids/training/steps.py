@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from msnmo_bids.errors import MsnmoError, UsageError
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.model.losses import JointLoss, LabelCounts
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.processes import Ranks

@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.lesions.registration import register_affine
 from msnmo_bids.lesions.threshold import rounded
-from msnmo_bids.visits.changes import Visit, classify, match_lesions
 from msnmo_bids.visits.halfway import HalfwaySpace, border_width, halfway_space, resample
+from msnmo_bids.visits.lesion_changes import Visit, classify, match_lesions
 from msnmo_bids.vocabulary import CHANGES
 
 DAYS_A_YEAR = 365.25

@@ -19,7 +19,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
 from msnmo_bids.workflows.nodes import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin
 from msnmo_bids.workflows.resources import Usage, thread_limits
-from msnmo_bids.workflows.steps import (
+from msnmo_bids.workflows.step_names import (
     BATCH,
     LAST_NODE,
     PROGRAMS,

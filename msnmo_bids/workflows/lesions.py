@@ -24,7 +24,7 @@ from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.vocabulary import LOOK_ALIKES
 from msnmo_bids.workflows.nodes import node, save_array, step, write_like
 from msnmo_bids.workflows.preprocessing import to_cube_step
-from msnmo_bids.workflows.steps import same
+from msnmo_bids.workflows.step_names import same
 
 if TYPE_CHECKING:
     from msnmo_bids.model.weights import WeightsMetadata

@@ -28,7 +28,7 @@ from msnmo_bids.workflows.resources import (
     start_fork_server,
     thread_limits,
 )
-from msnmo_bids.workflows.steps import scan_of
+from msnmo_bids.workflows.step_names import scan_of
 
 #: The variable that says which GPUs a process sees; a process that sees one calls it ``cuda``.
 VISIBLE = "CUDA_VISIBLE_DEVICES"

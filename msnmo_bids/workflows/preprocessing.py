@@ -30,7 +30,7 @@ from msnmo_bids.preprocessing.skullstrip import (
 )
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.workflows.nodes import node, save_array, step, write_like
-from msnmo_bids.workflows.steps import same
+from msnmo_bids.workflows.step_names import same
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan

@@ -16,7 +16,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from msnmo_bids.bids.names import CAM_PREFIX
 from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
-from msnmo_bids.diagnosis import decide
+from msnmo_bids.decision import decide
 from msnmo_bids.quality import scan_quality
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
@@ -26,7 +26,7 @@ from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.nodes import methods_text, node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.resources import voxel_count
-from msnmo_bids.workflows.steps import LAST_NODE, WORKFLOW, same, subject_workflow_name
+from msnmo_bids.workflows.step_names import LAST_NODE, WORKFLOW, same, subject_workflow_name
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan

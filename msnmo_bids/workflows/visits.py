@@ -13,17 +13,17 @@ import numpy as np
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from msnmo_bids.bids.changes import ChangeResults, write_changes
+from msnmo_bids.bids.change_files import ChangeResults, write_changes
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.names import derivative_paths
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.visits.changes import DEFAULT_RULE
 from msnmo_bids.visits.compare import compare, describe, find_motion, halfway_images
 from msnmo_bids.visits.halfway import SPACING_MM
+from msnmo_bids.visits.lesion_changes import DEFAULT_RULE
 from msnmo_bids.workflows.nodes import methods_text, node, save_array, step
 from msnmo_bids.workflows.resources import voxel_count
-from msnmo_bids.workflows.steps import (
+from msnmo_bids.workflows.step_names import (
     LAST_NODE_OF_VISITS,
     VISITS_WORKFLOW,
     same,

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import write_tsv
-from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.crossval_results import scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks
 
 CLASSES = ("MS", "NMOSD")

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import read_crossval, read_examples
+from msnmo_bids.evaluation.crossval_results import read_crossval, read_examples
 from msnmo_bids.evaluation.figures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msnmo_bids.bids.dataset import write_tsv
 from msnmo_bids.cli import meta
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.crossval_results import scan_columns
 from msnmo_bids.meta.pooling import Analysis, Pooled, analyse, egger, pool
 from msnmo_bids.meta.report import checks, sentences
 from msnmo_bids.meta.site_studies import OF_A_SCAN, pooled_folders, read_results, site_studies

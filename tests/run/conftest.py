@@ -11,7 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from msnmo_bids.bids.changes import ChangeResults, write_changes
+from msnmo_bids.bids.change_files import ChangeResults, write_changes
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.scans import Scan
@@ -29,7 +29,7 @@ from msnmo_bids.workflows import execution, visits
 from msnmo_bids.workflows import scan as scan_workflow
 from msnmo_bids.workflows.execution import Failure
 from msnmo_bids.workflows.resources import Usage
-from msnmo_bids.workflows.steps import LAST_NODE
+from msnmo_bids.workflows.step_names import LAST_NODE
 
 
 @dataclass

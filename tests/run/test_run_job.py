@@ -15,7 +15,7 @@ import pytest
 
 from msnmo_bids.cli.train import no_other_run
 from msnmo_bids.run.job import LOCK_NAME, Claims
-from msnmo_bids.workflows.steps import subject_workflow_name
+from msnmo_bids.workflows.step_names import subject_workflow_name
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom msnmo_bids.run.job import Claims\n"

@@ -12,7 +12,7 @@ from site_data import Site, brain, lesions
 from msnmo_bids.cli import crossval as crossval_command
 from msnmo_bids.cli import train as train_command
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.evaluation.crossval import scan_columns
+from msnmo_bids.evaluation.crossval_results import scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.scans import find_labelled_scans
 from msnmo_bids.lesions.descriptors import DESCRIPTORS

@@ -13,7 +13,7 @@ import torch
 from tiny_training import NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import BadInputError, MsnmoError, UsageError
-from msnmo_bids.evaluation.crossval import read_curves
+from msnmo_bids.evaluation.crossval_results import read_curves
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION, TASKS
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss

@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from msnmo_bids.evaluation.crossval import read_curves
+from msnmo_bids.evaluation.crossval_results import read_curves
 from msnmo_bids.training.outputs import COLUMNS, Curves
 
 

@@ -9,15 +9,15 @@ import pytest
 from site_data import AFFINE, SHAPE, Site, brain, lesions
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.labelled import samples
-from msnmo_bids.labelled.samples import read_record
+from msnmo_bids.labelled import sample_file
+from msnmo_bids.labelled.sample_file import read_record
 from msnmo_bids.labelled.scans import Found, find_labelled_scans
 from msnmo_bids.preprocessing.cube import array_to_cube, labels_to_cube
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training import prepared as module
 from msnmo_bids.training.prepared import PreparedScan, cache_key, prepare_scans
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
-from msnmo_bids.workflows.samples import init_samples_wf
+from msnmo_bids.workflows.training_samples import init_samples_wf
 
 CLASSES = ("MS", "NMOSD")
 SETTINGS = ProcessingSettings(skull_strip="skip", bias_correction="skip", sloppy=True)
@@ -190,7 +190,7 @@ def test_a_run_that_is_killed_leaves_no_half_of_a_file(site, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(samples.np, "savez_compressed", killed)
+        patch.setattr(sample_file.np, "savez_compressed", killed)
         scans, _ = prepare(found, tmp_path)
     assert scans == []
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -17,7 +17,7 @@ import torch
 from tiny_training import make_trainer
 
 from msnmo_bids.errors import ExitCode, MsnmoError
-from msnmo_bids.evaluation.crossval import read_curves
+from msnmo_bids.evaluation.crossval_results import read_curves
 from msnmo_bids.training.outputs import Curves
 from msnmo_bids.training.processes import StopSignals, TrainingInterrupted
 

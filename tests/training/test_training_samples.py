@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_training import make_samples
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.samples import (

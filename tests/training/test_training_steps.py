@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_training import LOSS, NETWORK, make_samples, make_trainer
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import read_curves
+from msnmo_bids.evaluation.crossval_results import read_curves
 from msnmo_bids.model.config import LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss

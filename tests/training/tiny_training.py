@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.labelled.samples import Sample
+from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.model.config import JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.visits.changes import Visit, classify, match_lesions
 from msnmo_bids.visits.compare import summary
 from msnmo_bids.visits.halfway import border_width, halfway_space, resample, square_root
+from msnmo_bids.visits.lesion_changes import Visit, classify, match_lesions
 from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES
 
 SHAPE = (48, 48, 48)

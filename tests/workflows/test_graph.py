@@ -18,7 +18,7 @@ from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.preprocessing import ants_version, init_preprocessing_wf
 from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf, run_record
-from msnmo_bids.workflows.steps import STEP_NAMES, step_name
+from msnmo_bids.workflows.step_names import STEP_NAMES, step_name
 
 COMMON = {
     "preprocessing_wf.conform",

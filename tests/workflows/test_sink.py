@@ -18,7 +18,7 @@ from scipy import ndimage
 from msnmo_bids.bids.names import derivative_paths, sidecar
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
-from msnmo_bids.diagnosis import decide
+from msnmo_bids.decision import decide
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.geometry import conform

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from msnmo_bids.bids.changes import is_compared, paths_of
+from msnmo_bids.bids.change_files import is_compared, paths_of
 from msnmo_bids.bids.comparisons import Comparison
 from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.bids.names import derivative_paths
@@ -19,7 +19,7 @@ from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.text import Note
 from msnmo_bids.workflows.execution import run_workflow
-from msnmo_bids.workflows.steps import LAST_NODE_OF_VISITS
+from msnmo_bids.workflows.step_names import LAST_NODE_OF_VISITS
 from msnmo_bids.workflows.visits import init_visits_wf
 
 METHOD = {"version": "1"}

@@ -14,7 +14,7 @@ from nipype.pipeline import engine as pe
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
-from msnmo_bids.labelled.samples import NativeGrid, write_sample_file
+from msnmo_bids.labelled.sample_file import NativeGrid, write_sample_file
 from msnmo_bids.preprocessing.cube import CubeTransform
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
@@ -22,7 +22,7 @@ from msnmo_bids.version import get_version
 from msnmo_bids.workflows.nodes import node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf, to_cube_step
 from msnmo_bids.workflows.resources import voxel_count
-from msnmo_bids.workflows.steps import same
+from msnmo_bids.workflows.step_names import same
 
 if TYPE_CHECKING:
     from msnmo_bids.labelled.scans import LabelledScan

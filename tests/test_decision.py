@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msnmo_bids.diagnosis import INDETERMINATE, decide
+from msnmo_bids.decision import INDETERMINATE, decide
 from msnmo_bids.vocabulary import FLAGS
 
 GOOD: dict[str, Any] = {

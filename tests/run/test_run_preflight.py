@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from msnmo_bids.errors import ExitCode
-from msnmo_bids.run import checks
+from msnmo_bids.run import preflight
 
 SCAN = "sub-01/anat/sub-01_FLAIR.nii.gz"
 SKIP = "--skip-bids-validation"
@@ -197,8 +197,8 @@ class Validator:
             self.commands.append(command)
             return subprocess.CompletedProcess(command, 16, stdout=json.dumps(answer), stderr="")
 
-        monkeypatch.setattr(checks, "find_validator", lambda: "validator")
-        monkeypatch.setattr(checks.subprocess, "run", run)
+        monkeypatch.setattr(preflight, "find_validator", lambda: "validator")
+        monkeypatch.setattr(preflight.subprocess, "run", run)
 
 
 def issue(location: str, code: str = "BAD", severity: str = "error") -> dict:
@@ -241,14 +241,14 @@ def test_validation_can_be_skipped(call, fake, raw, out, monkeypatch):
 
 
 def test_missing_validator(call, fake, raw, out, monkeypatch):
-    monkeypatch.setattr(checks, "find_validator", lambda: None)
+    monkeypatch.setattr(preflight, "find_validator", lambda: None)
     result = call(raw, out, "participant")
     assert result.code == 0
     assert "WARNING: The BIDS validator" in result.text
 
 
 def test_the_real_validator(call, fake, raw, out, tmp_path):
-    if checks.find_validator() is None:
+    if preflight.find_validator() is None:
         pytest.skip("bids-validator-deno is not installed in this environment")
     bad = raw / "sub-01/anat/sub-01_acq-3d_FLAIR.nii.gz"
     bad.write_text("no image")

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from msnmo_bids.errors import MsnmoError
-from msnmo_bids.evaluation.crossval import (
+from msnmo_bids.evaluation.crossval_results import (
     CrossValidation,
     ModelResults,
     read_crossval,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from msnmo_bids.bids.changes import (
+from msnmo_bids.bids.change_files import (
     change_files,
     fingerprint,
     is_compared,
