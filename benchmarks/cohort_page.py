@@ -28,7 +28,7 @@ def main() -> None:
         raw, out, entries = make_cohort(Path(folder), options.people, visits=options.visits)
         settings = GroupSettings(masks=manual_masks(raw, entries))
         wall, cpu = time.perf_counter(), time.process_time()
-        written = write_group(out, entries, version="1", bids_dir=raw, settings=settings)
+        written = write_group(out, entries, bids_dir=raw, settings=settings)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         [page] = [path for path in written if path.suffix == ".html"]
         print(

@@ -23,9 +23,14 @@ from msnmo_bids.lesions.regions import (
     atlas_on_grid,
     load_atlas,
 )
-from msnmo_bids.preprocessing.geometry import box_around
+from msnmo_bids.preprocessing.geometry import THICK_SLICE_MM, box_around
 from msnmo_bids.preprocessing.nifti_file import load_array
-from msnmo_bids.preprocessing.skullstrip import largest_component, largest_cut_cm2
+from msnmo_bids.preprocessing.skullstrip import (
+    CUT_AREA_CM2,
+    PLAUSIBLE_BRAIN_ML,
+    largest_component,
+    largest_cut_cm2,
+)
 from msnmo_bids.vocabulary import AMBER, GREEN, LEVELS, RED
 
 _BRAIN_PRIOR = 0.5
@@ -72,7 +77,7 @@ class Limit:
 
 #: The one table of limits. "Here" are the 15 real FLAIR and 5 real T1w that were at hand.
 LIMITS = (
-    Limit("SliceThickness", "Largest voxel side", "mm", (None, 3.05), (None, 10.0),
+    Limit("SliceThickness", "Largest voxel side", "mm", (None, THICK_SLICE_MM), (None, 10.0),
           "Consensus protocols ask for at most 3 mm; trained for up to 8 mm",
           "the slices are too thick", 1),
     Limit("PixelSize", "Second largest voxel side", "mm", (None, 1.5), (None, 3.0),
@@ -81,7 +86,7 @@ LIMITS = (
     Limit("Coverage", "Atlas brain within the image", "", (0.97, None), (0.93, None),
           "Real FLAIR here: 0.99 to 1.00",
           "a part of the brain is outside of the image", 2),
-    Limit("CutArea", "Brain cut by an end of the image", "cm²", (None, 25.0), (None, 120.0),
+    Limit("CutArea", "Brain cut by an end of the image", "cm²", (None, CUT_AREA_CM2), (None, 120.0),
           "The medulla's section has 5 to 10 cm²; real FLAIR here: up to 62 cm² at the vertex",
           "the image cuts through the brain", 0),
     Limit("FluidToWhite", "Ventricular fluid to white matter", "", (None, 0.72), (None, 0.85),
@@ -95,7 +100,7 @@ LIMITS = (
           "Cortex is brighter than white matter on FLAIR (real here: 1.02 to 1.10) and darker on "
           "T1w (real here: 0.85 to 0.88)",
           "cortex is not brighter than white matter as on a FLAIR (a T1w?)", 2),
-    Limit("BrainVolume", "Brain mask", "ml", (850.0, 1950.0), (600.0, 2400.0),
+    Limit("BrainVolume", "Brain mask", "ml", (850.0, 1950.0), PLAUSIBLE_BRAIN_ML,
           "Adults' brains with ventricles have 1000 to 1800 ml",
           "the brain mask is too small or too large", 0),
     Limit("LoosePieces", "Mask outside of its largest piece", "", (None, 0.01), (None, 0.10),

@@ -135,7 +135,7 @@ def make_output(
         for scan in scans:
             write_derivatives(scan, output_dir)
             (output_dir / report_path(scan.subject)).write_text("<html></html>")
-        write_shared_files(output_dir, bids_dir=bids_dir, version=VERSION, class_names=CLASSES)
+        write_shared_files(output_dir, bids_dir, CLASSES)
         return output_dir
 
     return make

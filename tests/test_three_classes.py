@@ -83,14 +83,14 @@ def output(tmp_path_factory: pytest.TempPathFactory, tiny_config) -> Path:
         JointNetwork(replace(tiny_config, classes=CLASSES)).eval(),
         WeightsMetadata("three", "1", class_names=CLASSES, cube_shape=tuple(SIDE)),
     )
-    write_shared_files(out, bids_dir=site.root, version="1", class_names=CLASSES)
+    write_shared_files(out, site.root, CLASSES)
     scans = find_scans(site.root).scans
     for scan in scans:
         process(scan, weights, metadata, out, folder / "work" / scan.prefix)
     records = [read_scan(out, ScanRecord.of(scan)) for scan in scans]
     for record in records:
-        write_participant_report(out, record.subject, [record], settings={}, version="1")
-    write_group(out, records, version="1", bids_dir=site.root)
+        write_participant_report(out, record.subject, [record], settings={})
+    write_group(out, records, bids_dir=site.root)
     return out
 
 

@@ -23,7 +23,7 @@ from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_C
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.text import Note
-from msnmo_bids.version import CODE_URL
+from msnmo_bids.version import CODE_URL, get_version
 from msnmo_bids.vocabulary import class_label
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(target: Path) -> None:
+    """Remove what `atomic_path` left beside ``target`` in a process that was killed."""
+    for remains in target.parent.glob(f"{TEMPORARY_PREFIX}*-{target.name}"):
+        remains.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -198,7 +204,7 @@ def check_description(bids_dir: Path) -> None:
         logger.warning("%s: %s", file.name, note)
 
 
-def dataset_description(output_dir: Path, bids_dir: Path, version: str) -> dict[str, Any]:
+def dataset_description(output_dir: Path, bids_dir: Path) -> dict[str, Any]:
     """Return the content of ``dataset_description.json``.
 
     ``DatasetLinks.raw`` is a relative URI reference from the output folder to the input: both may
@@ -210,7 +216,7 @@ def dataset_description(output_dir: Path, bids_dir: Path, version: str) -> dict[
     if isinstance(doi := raw.get("DatasetDOI"), str) and doi.strip():
         bare = doi.strip().removeprefix("https://doi.org/").removeprefix("doi:")
         source = {"URL": f"https://doi.org/{bare}", "DOI": f"doi:{bare}"}
-    maker: dict[str, Any] = {"Name": NAME, "Version": version, "CodeURL": CODE_URL}
+    maker: dict[str, Any] = {"Name": NAME, "Version": get_version(), "CodeURL": CODE_URL}
     if container := _container():
         maker["Container"] = container
     return {
@@ -233,13 +239,10 @@ def _container() -> dict[str, str] | None:
     return {"Type": "apptainer" if apptainer else "docker", "Tag": tag, "URI": f"docker://{tag}"}
 
 
-def write_shared_files(
-    output_dir: Path, *, bids_dir: Path, version: str, class_names: Sequence[str]
-) -> None:
+def write_shared_files(output_dir: Path, bids_dir: Path, class_names: Sequence[str]) -> None:
     """Write everything at the top of the output folder except reports and group tables."""
-    write_json(
-        output_dir / "dataset_description.json", dataset_description(output_dir, bids_dir, version)
-    )
+    description = dataset_description(output_dir, bids_dir)
+    write_json(output_dir / "dataset_description.json", description)
     write_bidsignore(output_dir)
     write_text(output_dir / "README.md", DATA.joinpath("README.md").read_text(encoding="utf-8"))
     lesion = {"index": 1, "name": "Lesion", "abbreviation": "L", "mapping": 7}

@@ -169,10 +169,7 @@ def _passed_over(
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
         notes += [
-            Note(
-                "not used: the name is close to a participant's folder, but not valid (sub-…)",
-                entry.name,
-            )
+            Note(_NEARLY_SUBJECT_NOTE, entry.name)
             for entry in sorted(bids_dir.iterdir())
             if _NEARLY_SUBJECT.match(entry.name) and entry.is_dir()
         ]

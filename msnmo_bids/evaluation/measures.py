@@ -83,14 +83,12 @@ def cells(metric: str, measure: Measure | None) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """A paired, two-sided test over ``subjects``, people with a value of both models.
 
     ``difference`` is first model minus second, of the mean (DSC) or of the area (AUC). Where p is
     None, ``reason`` says why.
     """
-
-    __test__ = False  # for pytest
 
     p: float | None = None
     subjects: int = 0
@@ -206,7 +204,7 @@ def _pooled(scans: pd.DataFrame, metric: str) -> Statistic:
     return statistic
 
 
-def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> Test:
+def compare(found: CrossValidation, first: str, second: str, *, metric: str) -> PairedTest:
     """Test two models against each other on the scans that both have.
 
     The metric is "dsc", by Wilcoxon's test, or "auc", by DeLong's.
@@ -329,7 +327,7 @@ def weighted_roc_area(labels: np.ndarray, scores: np.ndarray, weights: np.ndarra
     return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def wilcoxon_test(first: np.ndarray, second: np.ndarray, subjects: Sequence[str]) -> Test:
+def wilcoxon_test(first: np.ndarray, second: np.ndarray, subjects: Sequence[str]) -> PairedTest:
     """Test whether two models differ in a metric such as DSC: Wilcoxon's signed-rank test.
 
     Equal values are ranked and then left out (Pratt 1959); p = 1 where all are equal. Several scans
@@ -340,16 +338,16 @@ def wilcoxon_test(first: np.ndarray, second: np.ndarray, subjects: Sequence[str]
     scans = pd.Series(first - second, list(subjects)).dropna()
     difference = scans.groupby(level=0).mean().to_numpy()
     if reason := too_few(difference.size):
-        return Test(subjects=difference.size, reason=reason)
+        return PairedTest(subjects=difference.size, reason=reason)
     mean = float(difference.mean())
     difference = np.where(np.abs(difference) < 1e-12, 0.0, difference)
     p = float(wilcoxon(difference, zero_method="pratt").pvalue) if difference.any() else 1.0
-    return Test(p, difference.size, mean)
+    return PairedTest(p, difference.size, mean)
 
 
 def delong_test(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, subjects: Sequence[str]
-) -> Test:
+) -> PairedTest:
     """Test whether the areas under two ROC curves of the same people differ (DeLong et al. 1988).
 
     Several scans of a person are averaged: the test takes the people for independent. `labels` (N,)
@@ -362,18 +360,20 @@ def delong_test(
     people = scans.astype(float).dropna().groupby(level=0).mean()
     truth = people["truth"].to_numpy() > 0.5
     if reason := too_few(truth.size):
-        return Test(subjects=truth.size, reason=reason)
+        return PairedTest(subjects=truth.size, reason=reason)
     if min(truth.sum(), (~truth).sum()) < 2:
-        return Test(subjects=truth.size, reason="fewer than two subjects of a class")
+        return PairedTest(subjects=truth.size, reason="fewer than two subjects of a class")
     areas, covariance = delong_covariance(truth, people[["first", "second"]].to_numpy().T)
     difference = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance < 1e-15:
         if abs(difference) < 1e-12:
-            return Test(1.0, truth.size, difference)
-        return Test(None, truth.size, difference, "no variance: one model ranks without an error")
+            return PairedTest(1.0, truth.size, difference)
+        return PairedTest(
+            None, truth.size, difference, "no variance: one model ranks without an error"
+        )
     p = float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
-    return Test(p, truth.size, difference)
+    return PairedTest(p, truth.size, difference)
 
 
 def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

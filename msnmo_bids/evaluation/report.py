@@ -32,7 +32,7 @@ from msnmo_bids.evaluation.measures import (
     DRAWS,
     SITE_COLUMNS,
     Measure,
-    Test,
+    PairedTest,
     cells,
     compare,
     guesses,
@@ -49,7 +49,6 @@ from msnmo_bids.evaluation.metrics import (
 )
 from msnmo_bids.model import registry
 from msnmo_bids.reports.page import data_uri, render
-from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
 PAGE = "crossval.html"
@@ -87,7 +86,7 @@ class Row:
 
     model: str
     measures: Mapping[str, Measure]
-    tests: Mapping[str, tuple[Test, float | None]]
+    tests: Mapping[str, tuple[PairedTest, float | None]]
     gap: str
 
 
@@ -168,7 +167,6 @@ def write_evaluation(
         notes=notes,
         found=found,
         draws=draws,
-        version=get_version(),
     )
     write_text(out / PAGE, text)
     return out / PAGE
@@ -212,7 +210,7 @@ def _table(
 ) -> Table:
     """Make a table of models, with the joint model's tests against the others that were run."""
     others = [m for m in models if REFERENCE in measures and m in measures and m != REFERENCE]
-    tests: dict[str, dict[str, tuple[Test, float | None]]] = {model: {} for model in models}
+    tests: dict[str, dict[str, tuple[PairedTest, float | None]]] = {model: {} for model in models}
     for metric in TESTED:
         if metric in metrics:
             made = [compare(found, REFERENCE, other, metric=metric) for other in others]
@@ -265,7 +263,7 @@ def lines(table: Table, row: Row) -> list[list[str]]:
     ]
 
 
-def _p(test: Test | None, corrected: float | None) -> str:
+def _p(test: PairedTest | None, corrected: float | None) -> str:
     if test is None:
         return ""
     if test.p is None or corrected is None:

@@ -55,7 +55,6 @@ def write_group(
     output_dir: Path,
     scans: Sequence[ScanRecord],
     *,
-    version: str,
     bids_dir: Path | None = None,
     settings: GroupSettings | None = None,
     notes: Sequence[str] = (),
@@ -96,7 +95,7 @@ def write_group(
     write_bidsignore(output_dir)
     target = output_dir / io_spec()["reports"]["group_page"]
     with atomic_path(target) as temporary:
-        text = _page(cohort, evaluation, maps=maps, map_figure=map_figure, version=version)
+        text = _page(cohort, evaluation, maps=maps, map_figure=map_figure)
         temporary.write_text(text, encoding="utf-8")
     return [*written, *(path for path, _ in maps.values()), target]
 

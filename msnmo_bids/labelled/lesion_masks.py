@@ -34,7 +34,7 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
-from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
+from msnmo_bids.preprocessing.nifti_file import has_form, open_nifti, read_nifti
 
 LABEL_FOLDERS = ("derivatives/manual", "derivatives/truth")
 LESION_WORDS = frozenset({"l", "lesion", "lesions", "wml", "wmh"})
@@ -149,8 +149,7 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
             remedy="Export the mask again (0: no lesion, 1: lesion)",
         )
     lesions = (values > _LESION_ABOVE).astype(np.uint8)
-    has_none = not (int(image.header["sform_code"]) or int(image.header["qform_code"]))
-    affine = assumed if has_none and assumed is not None else image.affine
+    affine = image.affine if assumed is None or has_form(image) else assumed
     return nib.as_closest_canonical(nib.Nifti1Image(lesions, affine))
 
 

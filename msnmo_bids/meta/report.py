@@ -16,7 +16,6 @@ from msnmo_bids.evaluation.figures import figure_file
 from msnmo_bids.meta.pooling import FIXED, MODEL_NAMES, RANDOM, RULE, Analysis, Pooled, analyse
 from msnmo_bids.meta.studies import Numbers, Studies, Z, rounded
 from msnmo_bids.reports.page import data_uri, render
-from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +71,7 @@ def write_meta(
         text = render(
             f"{name}.j2", sections=sections, sources=sources, notes=notes, tables=TABLES,
             empty=[data for data in poolings if not data.studies], rule=RULE,
-            version=get_version(), data_uri=data_uri, rounded=rounded,
+            data_uri=data_uri, rounded=rounded,
         )  # fmt: skip
         write_text(out / name, text)
     return out / PAGE

@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.intensities import background_to_zero
-from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti, valid_form
+from msnmo_bids.preprocessing.nifti_file import has_form, open_nifti, read_nifti
 
 MIN_SLICES = 8
 MIN_FIELD_OF_VIEW_MM = 80.0
@@ -79,7 +79,7 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     header.set_data_dtype(np.float32)
     header.set_slope_inter(1, 0)
     mended = nib.Nifti1Image(data, affine, nib.Nifti1Header.from_header(header))
-    assumed = [] if _has_form(image) else ["orientation_assumed"]
+    assumed = [] if has_form(image) else ["orientation_assumed"]
     mended.extra["flags"] = [*image.extra["flags"], *assumed, *found.flags]
     mended.extra["intensities"] = {
         "Zero": found.zero,
@@ -211,7 +211,7 @@ def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _checked_affine(path: Path, image: nib.Nifti1Image, orientation: str | None) -> np.ndarray:
     """Return the image's affine, or the one that the voxel sizes and axis codes make."""
-    if _has_form(image):
+    if has_form(image):
         return image.affine
     if orientation is None:
         raise BadInputError(
@@ -229,10 +229,6 @@ def _checked_affine(path: Path, image: nib.Nifti1Image, orientation: str | None)
         affine[int(axis), index] = sign * sizes[index]
     affine[:3, 3] = -affine[:3, :3] @ (np.array(image.shape[:3]) - 1) / 2
     return affine
-
-
-def _has_form(image: nib.Nifti1Image) -> bool:
-    return any(valid_form(image.header, name) is not None for name in ("sform", "qform"))
 
 
 def _check_field_of_view(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:

@@ -80,7 +80,12 @@ def load_array(path: Path, dtype: type | None = None) -> np.ndarray:
     return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=dtype)
 
 
-def valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
+def has_form(image: nib.Nifti1Image) -> bool:
+    """Whether the header of an image of `read_nifti` or `open_nifti` says where its voxels lie."""
+    return bool(int(image.header["sform_code"]) or int(image.header["qform_code"]))
+
+
+def _valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
     """Return a header's ``"sform"`` or ``"qform"``, (4, 4) from index to RAS mm.
 
     None where its code is 0, or its axes are not finite or not independent.
@@ -100,7 +105,7 @@ def valid_form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
 def _with_valid_form(header: nib.Nifti1Header, data: io.BytesIO | str) -> nib.Nifti1Image:
     """Return an image whose codes are 0 for the forms that are not valid."""
     sform_there = int(header["sform_code"]) > 0
-    invalid = [name for name in ("sform", "qform") if valid_form(header, name) is None]
+    invalid = [name for name in ("sform", "qform") if _valid_form(header, name) is None]
     for name in invalid:
         header[f"{name}_code"] = 0
     image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image

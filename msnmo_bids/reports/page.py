@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from msnmo_bids.reports import report_text
 from msnmo_bids.reports.methods import calibration
+from msnmo_bids.version import get_version
 from msnmo_bids.vocabulary import LOOK_ALIKES, flag_text, location_name, region_name
 
 # Characters that may stand as they are in a data URI inside a quoted attribute.
@@ -128,6 +129,7 @@ def _environment() -> Environment:
     environment.globals.update(
         report_text=report_text,
         look_alikes=LOOK_ALIKES,
+        version=get_version(),
         style=here.joinpath("style.css").read_text(encoding="utf-8"),
         script=here.joinpath("tables.js").read_text(encoding="utf-8"),
         viewer_script=here.joinpath("viewer.js").read_text(encoding="utf-8"),

@@ -40,7 +40,6 @@ def write_participant_report(
     changes: Sequence[VisitsRecord] = (),
     left_out: Sequence[str] = (),
     settings: Mapping[str, Any],
-    version: str,
 ) -> Path:
     """Write the report of one participant, ``sub-XX.html``, from what is on disk and what failed.
 
@@ -59,12 +58,11 @@ def write_participant_report(
     records = in_order(scans)
     text = render(
         "participant.html.j2",
-        sections=list(_sections(output_dir, records, changes, left_out, settings, version)),
+        sections=list(_sections(output_dir, records, changes, left_out, settings)),
         title=f"sub-{subject}",
         visits=len({record.session for record in records}),
         count={status: sum(one.status == status for one in records) for status in Status},
         scans=len(records),
-        version=version,
     )
     target = output_dir / report_path(subject)
     with atomic_path(target) as temporary:  # anew even if equal: its time says what it knows
@@ -92,7 +90,6 @@ def _sections(
     changes: Sequence[VisitsRecord],
     left_out: Sequence[str],
     settings: Mapping[str, Any],
-    version: str,
 ) -> Iterator[Section]:
     """Make the page's sections, from top to bottom."""
     done = [record for record in records if record.status == Status.COMPLETE]
@@ -118,7 +115,6 @@ def _sections(
         "Provenance",
         scans=[(record.title, _provenance(record), _cost(record)) for record in done],
         settings=_flatten(settings),
-        version=version,
     )
 
 

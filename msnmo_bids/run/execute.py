@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from msnmo_bids.bids.change_files import fingerprint, why_not_comparable
-from msnmo_bids.bids.dataset import shared_files_complete
+from msnmo_bids.bids.dataset import shared_files_complete, write_shared_files
 from msnmo_bids.bids.records import NOT_PROCESSED, RunRecord, Status, comparison_entry
 from msnmo_bids.bids.resume import glance, remove_old_files
 from msnmo_bids.bids.scans import Scan
@@ -41,7 +41,6 @@ from msnmo_bids.run.record import (
     write_configuration,
     write_methods,
     write_reports,
-    write_shared,
 )
 from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import Progress, Session, exit_code_for, route_nipype
@@ -78,7 +77,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
         logger.info("%s", plan_table(plan))
         return
     if options.reports_only:
-        write_shared(options.bids_dir, options.output_dir, plan)
+        write_shared_files(options.output_dir, options.bids_dir, plan.metadata.class_names)
         write_reports(options.output_dir, plan, subjects=plan.subjects)
         write_methods(options.output_dir)
         if plan.to_run:
@@ -102,7 +101,7 @@ def _nothing_to_do(options: AppOptions, plan: Plan) -> None:
     """Say that all is complete; replace what a killed run did not come to write."""
     count = len(plan.complete)
     if not shared_files_complete(options.output_dir):
-        write_shared(options.bids_dir, options.output_dir, plan)
+        write_shared_files(options.output_dir, options.bids_dir, plan.metadata.class_names)
     if stale := stale_reports(options.output_dir, plan.complete):
         write_reports(options.output_dir, plan, subjects=stale)
         write_methods(options.output_dir)
@@ -133,7 +132,7 @@ def process(options: AppOptions, plan: Plan, session: Session) -> None:
     job = Job(options, plan, record, work_dir, resources, claims)
     session.open_log(record.folder)
     write_configuration(job, session.command)
-    write_shared(options.bids_dir, options.output_dir, plan)
+    write_shared_files(options.output_dir, options.bids_dir, plan.metadata.class_names)
     if options.clean_workdir:
         job.clean_work()
     total, count = len(plan.selection.scans), len(plan.to_run)

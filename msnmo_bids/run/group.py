@@ -38,7 +38,6 @@ from msnmo_bids.run.record import standing
 from msnmo_bids.run.resources import settle_user
 from msnmo_bids.run.session import Session
 from msnmo_bids.text import Note, merged
-from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
     from msnmo_bids.group.write import GroupSettings
@@ -86,7 +85,6 @@ def run_group(options: AppOptions, session: Session) -> None:
     write_group(
         options.output_dir,
         records,
-        version=get_version(),
         bids_dir=_tables(options),
         settings=settings,
         notes=notes,

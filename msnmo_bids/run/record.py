@@ -18,7 +18,6 @@ from msnmo_bids.bids.dataset import (
     read_record,
     write_citations,
     write_participants,
-    write_shared_files,
     write_text,
 )
 from msnmo_bids.bids.names import io_spec, report_path
@@ -39,7 +38,6 @@ from msnmo_bids.run.job import Job
 from msnmo_bids.run.plan import Plan, possible_comparisons, why_left_out
 from msnmo_bids.run.session import Session
 from msnmo_bids.settings import MACHINE_SETTINGS
-from msnmo_bids.version import get_version
 from msnmo_bids.workflows.step_names import STOPPED, WAITING
 
 if TYPE_CHECKING:
@@ -191,13 +189,6 @@ def to_toml(content: Mapping[str, Any]) -> str:
     return tomli_w.dumps(plain).encode(errors="replace").decode()
 
 
-def write_shared(bids_dir: Path, output_dir: Path, plan: Plan) -> None:
-    """Write the files at the top of the output folder."""
-    write_shared_files(
-        output_dir, bids_dir=bids_dir, version=get_version(), class_names=plan.metadata.class_names
-    )
-
-
 def write_reports(
     output_dir: Path,
     plan: Plan,
@@ -226,7 +217,6 @@ def write_reports(
             changes=_changes_of_visits(scans, output_dir, latest_compared),
             left_out=why_left_out(scans, output_dir),
             settings=_settings(output_dir, plan, scans),
-            version=get_version(),
         )
 
 

@@ -19,18 +19,11 @@ from typing import TextIO
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
 from msnmo_bids.text import duration
-from msnmo_bids.workflows.step_names import LAST_NODE, step_name
+from msnmo_bids.workflows.step_names import LAST_NODE, NIPYPE_LOGGERS, step_name
 
 logger = logging.getLogger(__name__)
 
 PACKAGE_LOGGER = "msnmo_bids"
-NIPYPE_LOGGERS = (
-    "nipype",
-    "nipype.workflow",
-    "nipype.interface",
-    "nipype.utils",
-    "nipype.filemanip",
-)
 FILE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 KEEP_ALL = logging.CRITICAL + 1
 ERASE_LINE = "\r\033[K"

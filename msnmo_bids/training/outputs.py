@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from msnmo_bids.bids.dataset import TEMPORARY_PREFIX, atomic_path, write_text
+from msnmo_bids.bids.dataset import atomic_path, remove_unfinished, write_text
 from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.evaluation.crossval_results import CURVES, read_curves
 from msnmo_bids.evaluation.figures import figure_file
@@ -72,8 +72,7 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     BadInputError
         If the file cannot be read.
     """
-    for orphan in path.parent.glob(f"{TEMPORARY_PREFIX}*-{path.name}"):
-        orphan.unlink(missing_ok=True)
+    remove_unfinished(path)
     if not path.exists():
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from msnmo_bids.bids.dataset import TEMPORARY_PREFIX
+from msnmo_bids.bids.dataset import remove_unfinished
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.lesion_masks import read_lesion_mask
 from msnmo_bids.labelled.sample_file import NativeGrid, Sample, read_cubes, read_grid, read_record
@@ -205,8 +205,7 @@ def _run(
     from msnmo_bids.workflows.training_samples import LAST_NODE, WORKFLOW, init_samples_wf
 
     for file in files.values():  # what a run that was killed left half-written
-        for remains in file.parent.glob(f"{TEMPORARY_PREFIX}*-{file.name}"):
-            remains.unlink(missing_ok=True)
+        remove_unfinished(file)
     raw_files = {labelled.name: labelled.scan.path for labelled in files}
     reasons: dict[str, str] = {}
     for batch in batches(list(files)):

@@ -28,7 +28,7 @@ from msnmo_bids.workflows.resources import (
     start_fork_server,
     thread_limits,
 )
-from msnmo_bids.workflows.step_names import scan_of
+from msnmo_bids.workflows.step_names import NIPYPE_LOGGERS, scan_of
 
 #: The variable that says which GPUs a process sees; a process that sees one calls it ``cuda``.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -267,7 +267,7 @@ def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
         sys.modules["torch"].set_num_threads(options["omp_nthreads"])
     _redirect_output(options["worker_log"])
     level = options["log_level"] or logging.ERROR
-    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
+    for name in NIPYPE_LOGGERS:
         logging.getLogger(name).setLevel(level)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The names of workflows, nodes and connections, and the steps as a person reads them."""
+"""The names of workflows, nodes, connections and loggers, and the steps as a person reads them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ WAITING, STOPPED = "waiting", "not processed, because the run stopped at the fir
 LAST_NODE, LAST_NODE_OF_VISITS = "write_derivatives", "write_changes"
 #: The workflow of a run, of its comparisons of visits; their folders in the work folder.
 WORKFLOW, VISITS_WORKFLOW = "msnmo_wf", "visits_wf"
+NIPYPE_LOGGERS = tuple(
+    f"nipype{part}" for part in ("", ".workflow", ".interface", ".utils", ".filemanip")
+)
 #: The most scans of one workflow: Nipype's bookkeeping grows with the square of the nodes.
 BATCH = 250
 

@@ -117,7 +117,7 @@ def test_tables_say_na(tmp_path):
 def test_the_link_to_the_input_leads_there(make_dataset, tmp_path, place):
     root = make_dataset()
     output = tmp_path / place
-    link = dataset_description(output, root, "1")["DatasetLinks"]["raw"]
+    link = dataset_description(output, root)["DatasetLinks"]["raw"]
     assert " " not in link
     assert (output / unquote(link)).resolve() == root.resolve()
 
@@ -127,7 +127,7 @@ def test_input_with_a_space_and_a_doi(make_dataset, tmp_path):
     content = json.loads((root / "dataset_description.json").read_text())
     content["DatasetDOI"] = "doi:10.18112/openneuro.ds000001.v1.0.0"
     (root / "dataset_description.json").write_text(json.dumps(content))
-    description = dataset_description(tmp_path / "out", root, "1")
+    description = dataset_description(tmp_path / "out", root)
     assert description["DatasetLinks"]["raw"] == "../my%20raw"
     assert description["SourceDatasets"] == [
         {
@@ -139,12 +139,12 @@ def test_input_with_a_space_and_a_doi(make_dataset, tmp_path):
 
 def test_container(make_dataset, tmp_path, monkeypatch):
     root = make_dataset()
-    assert "Container" not in dataset_description(tmp_path, root, "1")["GeneratedBy"][0]
+    assert "Container" not in dataset_description(tmp_path, root)["GeneratedBy"][0]
     monkeypatch.setenv(CONTAINER_TAG_VARIABLE, "msnmo/msnmo:1")
-    container = dataset_description(tmp_path, root, "1")["GeneratedBy"][0]["Container"]
+    container = dataset_description(tmp_path, root)["GeneratedBy"][0]["Container"]
     assert container == {"Type": "docker", "Tag": "msnmo/msnmo:1", "URI": "docker://msnmo/msnmo:1"}
     monkeypatch.setenv("APPTAINER_CONTAINER", "/x.sif")
-    container = dataset_description(tmp_path, root, "1")["GeneratedBy"][0]["Container"]
+    container = dataset_description(tmp_path, root)["GeneratedBy"][0]["Container"]
     assert container["Type"] == "apptainer"
 
 
@@ -154,7 +154,7 @@ def test_runs_at_the_same_time_leave_one_whole_set(make_dataset, tmp_path):
 
     def participant(number: int) -> None:
         (output / f"sub-{number:02d}").mkdir(parents=True)
-        write_shared_files(output, bids_dir=root, version="1", class_names=["MS", "NMOSD"])
+        write_shared_files(output, root, ["MS", "NMOSD"])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(participant, range(24)))
@@ -169,7 +169,7 @@ def test_runs_at_the_same_time_leave_one_whole_set(make_dataset, tmp_path):
 def test_without_any_result_the_tree_is_valid_too(make_dataset, tmp_path):
     root, output = make_dataset(), tmp_path / "out"
     output.mkdir()
-    write_shared_files(output, bids_dir=root, version="1", class_names=["MS"])
+    write_shared_files(output, root, ["MS"])
     assert not [issue for issue in validate(output) if issue["severity"] == "error"]
     assert shared_files_complete(output)
 
@@ -177,7 +177,7 @@ def test_without_any_result_the_tree_is_valid_too(make_dataset, tmp_path):
 def test_shared_files_complete_notices_each(make_dataset, tmp_path):
     root, output = make_dataset(), tmp_path / "out"
     (output / "sub-01").mkdir(parents=True)
-    write_shared_files(output, bids_dir=root, version="1", class_names=["MS"])
+    write_shared_files(output, root, ["MS"])
     files = [path for path in output.iterdir() if path.is_file()]
     assert len(files) == 9
     for file in files:
@@ -197,7 +197,7 @@ def test_another_data_set_is_not_overwritten(make_dataset, tmp_path):
     assert "Tiny" in str(caught.value)
     output = tmp_path / "out"
     output.mkdir()
-    write_shared_files(output, bids_dir=root, version="1", class_names=["MS"])
+    write_shared_files(output, root, ["MS"])
     check_is_ours(output)
 
 

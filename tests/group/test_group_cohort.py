@@ -146,7 +146,7 @@ def limits(
     for scan in SCANS:
         (tmp_path / scan).parent.mkdir(parents=True, exist_ok=True)
     scans = [add_results(scan, **changes) for scan in SCANS]
-    write_group(tmp_path / "out", scans, version="1", bids_dir=tmp_path)
+    write_group(tmp_path / "out", scans, bids_dir=tmp_path)
     page = Page((tmp_path / "out" / "group_FLAIR.html").read_text()).text
     said = [
         r.getMessage()
@@ -192,6 +192,6 @@ def test_no_word_where_all_is_well(tmp_path, add_results, caplog):
     for scan in SCANS:
         (tmp_path / scan).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "FLAIR.json").write_text(json.dumps({"Manufacturer": "GE"}))
-    write_group(tmp_path / "out", [add_results(s) for s in SCANS], version="1", bids_dir=tmp_path)
+    write_group(tmp_path / "out", [add_results(s) for s in SCANS], bids_dir=tmp_path)
     assert not [record for record in caplog.records if record.name.startswith("msnmo_bids")]
     assert "Tables and sidecars" not in (tmp_path / "out" / "group_FLAIR.html").read_text()

@@ -60,7 +60,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_scan_is_a_row(scans: list[ScanRecord], output_dir: Path) -> None:
-    written = write_group(output_dir, scans, version="1.2.3")
+    written = write_group(output_dir, scans)
     assert all(path.is_file() for path in written)
     rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
     assert list(rows) == [GOOD, SECOND, CLEAN, BAD, NOT_YET]
@@ -80,7 +80,7 @@ def test_every_scan_is_a_row(scans: list[ScanRecord], output_dir: Path) -> None:
 def test_failed_and_pending_scans_have_the_reason_and_no_values(
     scans: list[ScanRecord], output_dir: Path
 ) -> None:
-    write_group(output_dir, scans, version="1.2.3")
+    write_group(output_dir, scans)
     rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
     assert rows[BAD]["status"] == "failed"
     assert rows[BAD]["reason"] == "conform: truncated file"
@@ -92,7 +92,7 @@ def test_failed_and_pending_scans_have_the_reason_and_no_values(
 
 
 def test_all_failed(output_dir: Path) -> None:
-    write_group(output_dir, [entry(BAD, "failed", message="bad")], version="1.2.3")
+    write_group(output_dir, [entry(BAD, "failed", message="bad")])
     assert len(table(output_dir / "group_FLAIR.tsv")) == 1
     assert "Lesion load" not in (output_dir / "group_FLAIR.html").read_text()
 
@@ -104,7 +104,7 @@ def test_participants_own_diagnosis_stands_beside(
     raw.mkdir()
     text = "participant_id\tdiagnosis\nsub-01\tNMOSD\nsub-02\tn/a\n"
     (raw / "participants.tsv").write_text(text)
-    write_group(output_dir, scans, version="1.2.3", bids_dir=raw)
+    write_group(output_dir, scans, bids_dir=raw)
     rows = {row["scan"]: row for row in table(output_dir / "group_FLAIR.tsv")}
     assert rows[GOOD]["participants_diagnosis"] == "NMOSD"
     assert rows[CLEAN]["participants_diagnosis"] == "n/a"
@@ -119,7 +119,7 @@ def test_without_such_a_column_there_is_none(
 ) -> None:
     if content is not None:
         (tmp_path / "participants.tsv").write_text(content)
-    write_group(output_dir, scans, version="1.2.3", bids_dir=tmp_path)
+    write_group(output_dir, scans, bids_dir=tmp_path)
     assert "participants_diagnosis" not in table(output_dir / "group_FLAIR.tsv")[0]
     assert "Against participants.tsv" not in (output_dir / "group_FLAIR.html").read_text()
 
@@ -127,7 +127,7 @@ def test_without_such_a_column_there_is_none(
 def test_page_is_self_contained_and_links_to_reports(
     scans: list[ScanRecord], output_dir: Path
 ) -> None:
-    write_group(output_dir, scans, version="1.2.3")
+    write_group(output_dir, scans)
     source = (output_dir / "group_FLAIR.html").read_text()
     page = assert_self_contained(source)
     links = [value for tag, name, value in page.links if (tag, name) == ("a", "href")]
@@ -145,7 +145,7 @@ def test_scores_are_shown_where_a_diagnosis_is_named(
     scans: list[ScanRecord], add_results: Add, output_dir: Path
 ) -> None:
     unsure = add_results("sub-05/anat/sub-05_FLAIR.nii.gz", Diagnosis="indeterminate", Reason="?")
-    write_group(output_dir, [*scans, unsure], version="1.2.3")
+    write_group(output_dir, [*scans, unsure])
     source = (output_dir / "group_FLAIR.html").read_text()
     for subject, shown in (("01", True), ("02", False), ("05", False)):
         row = source[source.index(f'href="sub-{subject}.html#') :]
@@ -155,15 +155,15 @@ def test_scores_are_shown_where_a_diagnosis_is_named(
 
 
 def test_equal_results_give_equal_files(scans: list[ScanRecord], output_dir: Path) -> None:
-    one = [path.read_bytes() for path in write_group(output_dir, scans, version="1")]
-    other = [path.read_bytes() for path in write_group(output_dir, scans[::-1], version="1")]
+    one = [path.read_bytes() for path in write_group(output_dir, scans)]
+    other = [path.read_bytes() for path in write_group(output_dir, scans[::-1])]
     assert one == other
 
 
 def test_phenotype_has_each_scan_once_and_each_participant_once_a_file(
     scans: list[ScanRecord], output_dir: Path
 ) -> None:
-    write_group(output_dir, scans, version="1.2.3")
+    write_group(output_dir, scans)
     files = sorted((output_dir / "phenotype").glob("*.tsv"))
     assert [path.name for path in files] == ["msnmo.tsv", "msnmo_scan2.tsv"]
     rows = [row for path in files for row in table(path)]
@@ -178,8 +178,8 @@ def test_phenotype_has_each_scan_once_and_each_participant_once_a_file(
 
 
 def test_phenotype_files_of_an_earlier_run_go(scans: list[ScanRecord], output_dir: Path) -> None:
-    write_group(output_dir, scans, version="1.2.3")
-    write_group(output_dir, scans[1:], version="1.2.3")
+    write_group(output_dir, scans)
+    write_group(output_dir, scans[1:])
     names = sorted(path.name for path in (output_dir / "phenotype").iterdir())
     assert names == ["msnmo.json", "msnmo.tsv"]
 
@@ -190,9 +190,9 @@ def test_the_tree_is_valid_bids(scans: list[ScanRecord], output_dir: Path, tmp_p
         path = output_dir / scan.folder / f"{scan.prefix}_desc-preproc_FLAIR.nii.gz"
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
         write_json(Path(str(path).replace(".nii.gz", ".json")), {"SkullStripped": True})
-    write_shared_files(output_dir, bids_dir=tmp_path, version="1.2.3", class_names=["MS", "NMOSD"])
+    write_shared_files(output_dir, tmp_path, ["MS", "NMOSD"])
     (tmp_path / "participants.tsv").write_text("participant_id\tdiagnosis\nsub-01\tMS\n")
-    write_group(output_dir, scans, version="1.2.3", bids_dir=tmp_path)
+    write_group(output_dir, scans, bids_dir=tmp_path)
     result = subprocess.run(
         [VALIDATOR, str(output_dir), "--ignoreWarnings"],
         capture_output=True,
@@ -225,7 +225,7 @@ def test_dots_are_in_their_lane_and_in_order(one: list[float], other: list[float
 def test_diagnosis_of_more_classes(add_results: Add, output_dir: Path) -> None:
     three = {"MS": 0.2, "NMOSD": 0.1, "healthy": 0.7}
     scan = add_results(GOOD, Diagnosis="healthy", Probabilities=three)
-    write_group(output_dir, [scan, add_results(CLEAN)], version="1.2.3")
+    write_group(output_dir, [scan, add_results(CLEAN)])
     rows = table(output_dir / "group_FLAIR.tsv")
     assert rows[0]["probability_healthy"] == "0.7"
     assert rows[1]["probability_healthy"] == "n/a"

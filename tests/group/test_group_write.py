@@ -44,7 +44,7 @@ def cohort(
     """Raw and output folder, the scans' records, and what the group level wrote."""
     raw, out, entries = make_cohort(tmp_path_factory.mktemp("cohort"), 18)
     settings = GroupSettings(masks=manual_masks(raw, entries))
-    written = write_group(out, entries, version="1", bids_dir=raw, settings=settings)
+    written = write_group(out, entries, bids_dir=raw, settings=settings)
     return raw, out, entries, written
 
 
@@ -150,16 +150,16 @@ def test_again_it_writes_the_same(cohort: tuple) -> None:
     raw, out, entries, written = cohort
     before = {path: path.read_bytes() for path in written}
     settings = GroupSettings(masks=manual_masks(raw, entries))
-    write_group(out, entries[::-1], version="1", bids_dir=raw, settings=settings)
+    write_group(out, entries[::-1], bids_dir=raw, settings=settings)
     assert {path: path.read_bytes() for path in written} == before
 
 
 def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
     raw, out, entries = make_cohort(tmp_path, 4, visits=1)
     settings = GroupSettings(masks=manual_masks(raw, entries))
-    write_group(out, entries, version="1", bids_dir=raw, settings=settings)
+    write_group(out, entries, bids_dir=raw, settings=settings)
     assert (out / "group_segmentation.tsv").is_file()
-    write_group(out, entries, version="1")
+    write_group(out, entries)
     assert sorted(path.name for path in out.glob("group_*.tsv")) == [
         "group_FLAIR.tsv",
         "group_attention.tsv",
@@ -176,8 +176,8 @@ def test_what_the_group_level_adds_is_valid_bids(tmp_path: Path) -> None:
         path = out / scan.folder / f"{scan.prefix}_desc-preproc_FLAIR.nii.gz"
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
         path.with_name(path.name.replace(".nii.gz", ".json")).write_text('{"SkullStripped": true}')
-    write_shared_files(out, bids_dir=raw, version="1", class_names=["MS", "NMOSD"])
-    write_group(out, entries, version="1", bids_dir=raw)
+    write_shared_files(out, raw, ["MS", "NMOSD"])
+    write_group(out, entries, bids_dir=raw)
     result = subprocess.run(
         [VALIDATOR, str(out), "--ignoreWarnings"], capture_output=True, text=True, check=False
     )

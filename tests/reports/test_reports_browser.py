@@ -56,7 +56,7 @@ def report(tmp_path: Path, output_dir: Path, add_results: Callable[..., ScanReco
     sources |= {f"{CAM_PREFIX}{name}": head.cams[name] for name in CLASSES}
     for kind, source in sources.items():
         nib.save(nib.load(source), output_dir / paths[kind])
-    return write_participant_report(output_dir, "01", [scan], settings={}, version="1")
+    return write_participant_report(output_dir, "01", [scan], settings={})
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def cohort(tmp_path: Path) -> Path:
     """Return the page of a made-up cohort with manual masks."""
     raw, out, entries = make_cohort(tmp_path, 12)
     settings = GroupSettings(masks=manual_masks(raw, entries))
-    write_group(out, entries, bids_dir=raw, version="1", settings=settings)
+    write_group(out, entries, bids_dir=raw, settings=settings)
     return out / "group_FLAIR.html"
 
 
