@@ -61,6 +61,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
             path = root / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             data = np.arange(8**3, dtype=np.int16).reshape(8, 8, 8)
+            data[0, 0, 0] = len(list(root.rglob("*.nii*")))  # no two images are the same
             nib.save(nib.Nifti1Image(data, np.eye(4)), path)
         return root
 

@@ -22,6 +22,7 @@ from msnmo_bids.bids.resume import (
     RAW_IMAGE,
     TEMPORARY_NAME,
     diagnosis_path,
+    missing_output,
     read_diagnosis,
     why_other_image,
 )
@@ -32,7 +33,7 @@ from msnmo_bids.bids.sidecars import (
     RAW_DATASET,
     change_sidecar,
 )
-from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, write_nifti
+from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, sizes_of, write_nifti
 from msnmo_bids.settings import MACHINE_SETTINGS, hash_file, hash_of
 from msnmo_bids.vocabulary import CHANGES
 
@@ -75,6 +76,9 @@ def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
         if reason := why_other_image(scan, record.get(RAW_IMAGE)):
             return f"{scan.prefix}: {reason}"
         records.append(record)
+    images = [(record.get(RAW_IMAGE) or {}).get("SHA256") for record in records]
+    if images[0] and images[0] == images[1]:
+        return "the images of both visits are the same file"
     if origin_of(records[0]) != origin_of(records[1]):
         return "the two scans were made with different versions, weights or settings"
     return None
@@ -96,7 +100,7 @@ def origin_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
 def read_changes(comparison: Comparison, output_dir: Path) -> dict[str, Any] | None:
     """Return the record of a comparison, None when it is missing or broken."""
     content = read_record(output_dir / paths_of(comparison)["record"])
-    return content if content and isinstance(content.get("Outputs"), list) else None
+    return content if content and isinstance(content.get("Outputs"), dict) else None
 
 
 def is_compared(comparison: Comparison, output_dir: Path, method: Mapping[str, Any]) -> bool:
@@ -104,8 +108,7 @@ def is_compared(comparison: Comparison, output_dir: Path, method: Mapping[str, A
     record = read_changes(comparison, output_dir)
     if record is None or record.get("Fingerprint") != fingerprint(comparison, output_dir, method):
         return False
-    files = [output_dir / path for path in record["Outputs"]]
-    return all(file.is_file() and file.stat().st_size > 0 for file in files)
+    return missing_output(record["Outputs"], output_dir) is None
 
 
 def change_files(subject: str, output_dir: Path) -> Iterator[Path]:
@@ -131,7 +134,7 @@ def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> 
     """
     wanted = set()
     for comparison in kept:
-        record = read_changes(comparison, output_dir) or {"Outputs": []}
+        record = read_changes(comparison, output_dir) or {"Outputs": {}}
         wanted |= {output_dir / path for path in record["Outputs"]}
         wanted.add(output_dir / paths_of(comparison)["record"])
     stale = [file for file in change_files(subject, output_dir) if file not in wanted]
@@ -172,7 +175,9 @@ def write_changes(
         copy_file(results.figure, output_dir / paths["figure"])
         written = {path for kind, path in paths.items() if kind != "record"}
         written |= _write_sidecars(comparison, paths, output_dir, results.summary)
-        record = _record(comparison, results.summary, made_by, sorted(written))
+        record = _record(
+            comparison, results.summary, made_by, sizes_of(sorted(written), output_dir)
+        )
         write_json(output_dir / paths["record"], record)
     return [*sorted(written), paths["record"]]
 
@@ -218,7 +223,7 @@ def _write_sidecars(
 
 
 def _record(
-    comparison: Comparison, summary: Mapping[str, Any], made_by: str, outputs: list[str]
+    comparison: Comparison, summary: Mapping[str, Any], made_by: str, outputs: dict[str, int]
 ) -> dict[str, Any]:
     scans = (comparison.earlier, comparison.later)
     return {

@@ -27,6 +27,8 @@ NOT_DATED = "visits without a date that can be read, so that labels decide which
 NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
 _FIRST_YEAR = 1800  # dates that were shifted to hide them lie before 1925
 SAME_DATE = "visits of the same date, so that labels decide which came first"
+TOO_LONG = "visits more than 80 years apart by their dates, of which one must be wrong: no rates"
+_LONGEST_DAYS = 80 * 365.25
 NO_SESSION = "scans that are compared with none, because they belong to no session"
 NO_COUNTERPART = "scans that are compared with none; another scan of the same visit is"
 NO_RESULTS = "visits that are passed over in the comparison, because they have no results"
@@ -186,6 +188,9 @@ def _dated(
     """Pair two scans by their dates; where these are equal, their labels decide."""
     begin, end = times
     days = round((end - begin).total_seconds() / 86400, 3)
+    if days > _LONGEST_DAYS:
+        far = Note(TOO_LONG, f"{_name(one)} and {_name(two)} ({begin:%Y-%m-%d}, {end:%Y-%m-%d})")
+        return Comparison(one, two, source, None, (*notes, far))
     if end > begin:
         return Comparison(one, two, source, days, tuple(notes))
     same = Note(SAME_DATE, f"{_name(one)} and {_name(two)} ({begin:%Y-%m-%d})")

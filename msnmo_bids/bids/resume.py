@@ -7,9 +7,11 @@ now, and all outputs that it lists are there.
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -83,7 +85,7 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
         unfinished = next(old_files(scan, output_dir), None) is not None
         return "was interrupted" if unfinished else NOT_PROCESSED
     record = read_diagnosis(scan, output_dir)
-    if record is None or not isinstance(record.get("Outputs"), list):
+    if record is None or not isinstance(record.get("Outputs"), dict):
         return "its diagnosis file is broken"
     recorded = record.get("Settings")
     recorded = recorded if isinstance(recorded, dict) else {}
@@ -91,11 +93,34 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
         return _difference(record, recorded, expected)
     if reason := why_other_image(scan, record.get(RAW_IMAGE)):
         return reason
-    for output in record["Outputs"]:
+    return missing_output(record["Outputs"], output_dir)
+
+
+def missing_output(outputs: Mapping[str, int], output_dir: Path) -> str | None:
+    """Say which output of a record, path to size (bytes), is missing or was damaged since.
+
+    A file of another size that can be read is one that somebody has corrected: it stays.
+    """
+    for output, size in outputs.items():
         file = output_dir / output
         if not file.is_file() or file.stat().st_size == 0:
             return f"{file.name} is missing"
+        if file.stat().st_size != size and _damaged(file):
+            return f"{file.name} is damaged"
     return None
+
+
+def _damaged(file: Path) -> bool:
+    """Whether a compressed file ends too early or holds what was never compressed."""
+    if file.suffix != ".gz":
+        return False
+    try:
+        with gzip.open(file) as stream:
+            while stream.read(2**20):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return True
+    return False
 
 
 def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expected) -> str:

@@ -8,8 +8,9 @@ whole when one sidecar is broken.
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,13 @@ _NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLA
 _NEARLY_SUBJECT_NOTE = (
     "not used: the name is close to a participant's folder, but not valid (sub-…)"
 )
-_NEARLY = re.compile(r"flair.*\.nii(\.gz)?$", re.IGNORECASE)
-_NEARLY_SUBJECT = re.compile(r"(?!sub-)[Ss][Uu][Bb]-")
+_ELSEWHERE_NOTE = "not used: FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/)"
+_LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
+_UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
+_NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
+_NEARLY_SUBJECT = re.compile(r"(?!sub-)(sub[-_ ]?)?[0-9a-z]+", re.IGNORECASE)
+#: Folders of a data set that hold no raw images of participants.
+_NO_SUBJECTS = ("derivatives", "sourcedata", "code", "phenotype", "stimuli", "logs")
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,11 @@ def find_scans(
     bids_dir = bids_dir.absolute()
     subjects = select_subjects(bids_dir, participants)
     check_description(bids_dir)
-    layout = _index(bids_dir, subjects if participants else None)
+    closed = _unreadable(bids_dir, subjects)
+    layout = _index(bids_dir, subjects if participants else None, closed)
     scans = available = _scans(_query(layout, {}), bids_dir)
-    for line in merged(_passed_over(bids_dir, subjects, available, all_of_them=not participants)):
+    notes = _passed_over(bids_dir, subjects, available, all_of_them=not participants)
+    for line in merged([*(Note(_UNREADABLE_NOTE, place) for place in closed), *notes]):
         logger.warning("%s", line)
     if filters:
         fitting = set(_query(layout, filters))
@@ -153,9 +161,12 @@ def _passed_over(
     notes: list[Note] = []
     with_flair = {scan.folder for scan in scans}
     people = {scan.subject for scan in scans}
+    ignored = _ignored(bids_dir)
     for subject in subjects:
         person = bids_dir / f"sub-{subject}"
-        for folder in (person / "anat", *sorted(person.glob("ses-*/anat"))):
+        anat = (person / "anat", *sorted(person.glob("ses-*/anat")))
+        notes += _elsewhere(bids_dir, person, anat, ignored)
+        for folder in anat:
             names = sorted(file.name for file in folder.glob("*")) if folder.is_dir() else []
             place = folder.relative_to(bids_dir).as_posix()
             for name in filter(_NEARLY.search, names):
@@ -168,12 +179,57 @@ def _passed_over(
             if images and subject in people and place not in with_flair:
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
-        notes += [
-            Note(_NEARLY_SUBJECT_NOTE, entry.name)
-            for entry in sorted(bids_dir.iterdir())
-            if _NEARLY_SUBJECT.match(entry.name) and entry.is_dir()
-        ]
+        for entry in sorted(bids_dir.iterdir()):
+            if entry.name.startswith("sub-"):
+                if entry.is_symlink() and not entry.exists():
+                    notes.append(Note(_LINK_NOTE, entry.name))
+            elif _like_a_subject(entry):
+                notes.append(Note(_NEARLY_SUBJECT_NOTE, entry.name))
     return notes
+
+
+def _elsewhere(
+    bids_dir: Path, person: Path, anat: Sequence[Path], ignored: GitIgnoreSpec
+) -> Iterator[Note]:
+    """Name FLAIR images of a participant outside of its folders `anat`, and links to nothing."""
+    for place, folders, names in os.walk(person):
+        here = Path(place)
+        for name in sorted([*folders, *names]):
+            file = here / name
+            relative = file.relative_to(bids_dir).as_posix()
+            if ignored.match_file(relative):
+                continue
+            if name.startswith("ses-") and file.is_symlink() and not file.exists():
+                yield Note(_LINK_NOTE, relative)
+            elif name in names and here not in anat and _NEARLY.search(name):
+                yield Note(_ELSEWHERE_NOTE, relative.encode(errors="replace").decode())
+
+
+def _like_a_subject(folder: Path) -> bool:
+    """Say whether a folder seems to be a participant's, by its name or what it holds."""
+    if not folder.is_dir() or folder.name in _NO_SUBJECTS:
+        return False
+    if folder.name.casefold().startswith("sub-"):
+        return True
+    if not _NEARLY_SUBJECT.fullmatch(folder.name):
+        return False
+    images = [*folder.glob("anat/*"), *folder.glob("*/anat/*"), *folder.glob("*")]
+    return any(_NEARLY.search(image.name) for image in images)
+
+
+def _unreadable(bids_dir: Path, subjects: Iterable[str]) -> list[str]:
+    """Return the folders of participants that may not be read, from the root."""
+    found = []
+    for subject in subjects:
+        person = bids_dir / f"sub-{subject}"
+        for pattern in ("", "anat", "ses-*", "ses-*/anat"):
+            folders = sorted(person.glob(pattern)) if pattern else [person]
+            there = [folder for folder in folders if folder.exists()]
+            closed = [folder for folder in there if not os.access(folder, os.R_OK | os.X_OK)]
+            found += [folder.relative_to(bids_dir).as_posix() for folder in closed]
+            if person in closed:
+                break
+    return found
 
 
 def read_filters(path: Path) -> dict[str, Any]:
@@ -208,12 +264,13 @@ def read_filters(path: Path) -> dict[str, Any]:
     return filters
 
 
-def _index(bids_dir: Path, subjects: list[str] | None) -> BIDSLayout:
-    """Index the FLAIR images of some participants, or of all."""
+def _index(bids_dir: Path, subjects: list[str] | None, closed: Sequence[str]) -> BIDSLayout:
+    """Index the FLAIR images of some participants, or of all, without some folders."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
+    without = [re.compile(f"^/{re.escape(folder)}(/|$)") for folder in closed]
     indexer = BIDSLayoutIndexer(
-        validate=False, index_metadata=False, ignore=[_everything_but_flair(subjects)]
+        validate=False, index_metadata=False, ignore=[_everything_but_flair(subjects), *without]
     )
     try:
         return BIDSLayout(bids_dir, validate=False, indexer=indexer)

@@ -85,9 +85,14 @@ def write_scan_derivatives(
         for kind, figure in results.figures.items():
             written.append(figure_path(scan.subject, scan.prefix, kind))
             copy_file(figure, output_dir / written[-1])
-        diagnosis = _diagnosis(scan, results, provenance, sorted(set(written)))
+        diagnosis = _diagnosis(scan, results, provenance, sorted(set(written)), output_dir)
         write_json(output_dir / paths["diagnosis"], diagnosis)
     return [*sorted(set(written)), paths["diagnosis"]]
+
+
+def sizes_of(outputs: Iterable[str], output_dir: Path) -> dict[str, int]:
+    """Return the sizes (bytes) of files, whose paths are from the output folder."""
+    return {path: (output_dir / path).stat().st_size for path in outputs}
 
 
 def write_nifti(image: nib.Nifti1Image, target: Path) -> None:
@@ -162,7 +167,11 @@ def _quality(scan: Scan, quality: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diagnosis(
-    scan: Scan, results: ScanResults, record: Mapping[str, Any], outputs: Iterable[str]
+    scan: Scan,
+    results: ScanResults,
+    record: Mapping[str, Any],
+    outputs: Iterable[str],
+    output_dir: Path,
 ) -> dict[str, Any]:
     """Return the content of the diagnosis file."""
     native = open_nifti(scan.path)
@@ -185,6 +194,6 @@ def _diagnosis(
         "Shape": [int(size) for size in native.shape[:3]],
         **{key: value for key, value in record.items() if key != "Flags"},
         "Flags": sorted(flags),
-        "Outputs": list(outputs),
+        "Outputs": sizes_of(outputs, output_dir),
         "Disclaimer": DISCLAIMER,
     }

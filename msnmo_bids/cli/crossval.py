@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.cli.train import SiteData, TrainingOptions, gather
@@ -91,15 +91,21 @@ def cross_validate(options: CrossvalOptions) -> None:
     names = registry.names() if "all" in options.models else options.models
     models = list(dict.fromkeys(names))
     positive = positive_class(options.positive, options.classes)
+    if options.fold and options.collect:
+        raise UsageError(
+            "--fold trains and collects nothing, --collect trains nothing: they exclude each other",
+            remedy="Run the folds first, then --collect alone",
+        )
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
+    given = {} if options.collect else _given(options)
     data = gather(options)
     from msnmo_bids.training.folds import get_folds
 
     folds = get_folds(options.output_dir / "folds.tsv", data.scans, options.folds, options.seed)
     failures: list[str] = []
     if not options.collect:
-        failures = _train(options, data, folds, models)
+        failures = _train(options, data, folds, models, **given)
     if not options.fold:
         from msnmo_bids.evaluation.report import write_evaluation
 
@@ -111,11 +117,17 @@ def cross_validate(options: CrossvalOptions) -> None:
         raise MsnmoError(f"Failed: {'; '.join(failures)}")
 
 
+def _given(options: CrossvalOptions) -> dict[str, Any]:
+    """Read what the options name, before scans are prepared, which takes long."""
+    from msnmo_bids.model.device import select_device
+
+    return {"device": select_device(options.device), "simulation": options.simulation()}
+
+
 def _train(
-    options: CrossvalOptions, data: SiteData, folds: Folds, models: Sequence[str]
+    options: CrossvalOptions, data: SiteData, folds: Folds, models: Sequence[str], **given: Any
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
-    from msnmo_bids.model.device import select_device
     from msnmo_bids.training.crossval import Experiment, run_folds
 
     experiment = Experiment(
@@ -126,9 +138,8 @@ def _train(
         options.output_dir,
         width=options.width,
         validation_share=options.validation_share,
-        simulation=options.simulation(options.cache_dir),
-        device=select_device(options.device),
         criteria=LesionCriteria(options.threshold, options.min_lesion_volume),
+        **given,
     )
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 

@@ -34,7 +34,7 @@ from msnmo_bids.run.options import (
 )
 from msnmo_bids.run.plan import choose_tools
 from msnmo_bids.run.preflight import check_folders, work_folder
-from msnmo_bids.run.resources import choose_resources, set_environment
+from msnmo_bids.run.resources import check_plugin, choose_resources, set_environment
 from msnmo_bids.run.session import guard, route_nipype
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.config import TrainingConfig
@@ -119,16 +119,6 @@ class Simulated(Assets):
         type=between(0, 0.95),
     )
 
-    def simulation(self, cache: Path | None) -> Simulation | None:
-        """Return the simulated brains, None when none are asked for; `cache` keeps the heads."""
-        if not self.simulated_share:
-            return None
-        from msnmo_bids.simulation.assets import load_assets
-        from msnmo_bids.training.fitting import Simulation
-
-        assets = load_assets(self.anatomy, self.lesion_shapes, cache)
-        return Simulation(assets, self.simulated_share)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -171,6 +161,27 @@ class TrainingOptions(
     def writes(self) -> dict[str, Path | None]:
         """As of `Folders`, and where prepared scans are kept."""
         return {**super().writes, "cache folder": self.cache_dir}
+
+    def simulation(self) -> Simulation | None:
+        """Read what simulated brains are made of; None when none are asked for.
+
+        Raises
+        ------
+        MsnmoError
+            If it cannot be read, or MS or NMOSD, which simulated brains have, is not a class.
+        """
+        if not self.simulated_share:
+            return None
+        if not {"MS", "NMOSD"} <= set(self.classes):
+            raise UsageError(
+                f"simulated brains have MS or NMOSD, and the classes are {', '.join(self.classes)}",
+                remedy="Leave --simulated-share out",
+            )
+        from msnmo_bids.simulation.assets import load_assets
+        from msnmo_bids.training.fitting import Simulation
+
+        assets = load_assets(self.anatomy, self.lesion_shapes, self.cache_dir)
+        return Simulation(assets, self.simulated_share)
 
 
 @dataclass(frozen=True)
@@ -217,6 +228,7 @@ def gather(options: TrainingOptions) -> SiteData:
     set_environment(work_dir)
     route_nipype(options.verbose)
     resources = choose_resources(options)
+    check_plugin(resources, work_dir)
     tools = choose_tools(options)
     from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
@@ -224,7 +236,7 @@ def gather(options: TrainingOptions) -> SiteData:
     roots = [options.bids_dir, *options.data]
     found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
     for line in describe(found).splitlines():
-        logger.info("%s", line)
+        logger.log(logging.WARNING if line.strip() in found.notes else logging.INFO, "%s", line)
     cache_dir = options.cache_dir or options.output_dir / "prepared"
     with no_other_run(cache_dir, work_dir):
         prepared, found = prepare_scans(
@@ -285,24 +297,29 @@ def train(options: TrainOptions) -> None:
     from msnmo_bids.training.processes import process_group
 
     with process_group(select_device(options.device)) as ranks:
+        # What the options name is read before scans are prepared, which takes long.
+        model, simulation = _network(options), options.simulation()
         # The first process prepares the scans, the others find them prepared.
         data = gather(options) if ranks.first else None
         ranks.any(False)
         data = data or gather(options)
-        logger.info("Weights: %s", _fit(options, data, ranks))
+        logger.info("Weights: %s", _fit(options, data, ranks, model, simulation))
 
 
-def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
+def _fit(
+    options: TrainOptions,
+    data: SiteData,
+    ranks: Ranks,
+    model: tuple[nn.Module, WeightsMetadata | None],
+    simulation: Simulation | None,
+) -> Path:
     """Train, test on the validation scans and write the weights; return their file."""
-    import torch
-
     from msnmo_bids.training.crossval import evaluate_scan, usable, write_rows
     from msnmo_bids.training.fitting import fit, write_site_weights
     from msnmo_bids.training.folds import split_validation
 
     config = options.config
-    torch.manual_seed(config.seed)
-    network, initial = _network(options)
+    network, initial = model
     tasks: tuple[str, ...] = network.tasks  # type: ignore[assignment]
     scans = usable(data.scans, tasks)
     training, validation = split_validation(scans, options.validation_share, config.seed)
@@ -312,7 +329,7 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
     out, classes = options.output_dir, options.classes
     fit(
         network, registry.entry(options.model).loss, config, training, validation, out / "training",
-        classes=classes, simulation=options.simulation(options.cache_dir), ranks=ranks,
+        classes=classes, simulation=simulation, initial=initial, ranks=ranks,
     )  # fmt: skip
     file = out / f"msnmo-{options.model}.safetensors"
     if ranks.first:
@@ -335,6 +352,9 @@ def _fit(options: TrainOptions, data: SiteData, ranks: Ranks) -> Path:
 def _network(options: TrainOptions) -> tuple[nn.Module, WeightsMetadata | None]:
     """Return the network to train, with the description of the weights that it starts from."""
     if options.initial_weights is None:
+        import torch
+
+        torch.manual_seed(options.seed)
         return registry.entry(options.model).build(options.classes, options.width), None
     from msnmo_bids.model.weights import load_weights, shipped_weights
 

@@ -43,7 +43,6 @@ from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import forest_plot, sentences
 from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
 from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
-from msnmo_bids.preprocessing.nifti_file import open_nifti
 from msnmo_bids.reports.slices import load_ras
 from msnmo_bids.text import listed, natural_key
 
@@ -158,8 +157,8 @@ def _compare_all(
             continue
         file = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
         try:
-            truth = read_lesion_mask(masks[scan], open_nifti(file).affine)
-            found = read_lesion_mask(file)  # both are RAS
+            found = read_lesion_mask(file)
+            truth = read_lesion_mask(masks[scan], found.affine)  # both are RAS
             away = corner_distance(truth.affine, found.affine, found.shape)
             if truth.shape == found.shape and away > FORM_TOLERANCE_MM:
                 raise ValueError(
@@ -232,15 +231,19 @@ def _confusion(
     """Count what the model says by site and known diagnosis, classes first."""
     others = sorted(set(table["diagnosis"]) - {*classes, MISSING}, key=natural_key)
     sites = sorted(set(table["site"]), key=natural_key)
-    both = pd.concat([table.assign(site=ALL_SITES), *([table] if len(sites) > 1 else [])])
-    counts = both.groupby(["site", "diagnosis", "called_as"]).size().unstack(fill_value=0)
-    counts = counts.reindex(columns=[*classes, INDETERMINATE, NO_RESULT], fill_value=0)
-    return [
-        (site, diagnosis, counts.loc[(site, diagnosis)].to_dict())
-        for site in [ALL_SITES, *sites]
-        for diagnosis in [*classes, *others, MISSING]
-        if (site, diagnosis) in counts.index
-    ]
+    parts = [(ALL_SITES, table)]
+    if len(sites) > 1:
+        parts += [(site, table[table["site"] == site]) for site in sites]
+    rows = []
+    for site, part in parts:
+        counts = part.groupby(["diagnosis", "called_as"]).size().unstack(fill_value=0)
+        counts = counts.reindex(columns=[*classes, INDETERMINATE, NO_RESULT], fill_value=0)
+        rows += [
+            (site, diagnosis, counts.loc[diagnosis].to_dict())
+            for diagnosis in [*classes, *others, MISSING]
+            if diagnosis in counts.index
+        ]
+    return rows
 
 
 def _limits_of_accuracy(found: CrossValidation) -> list[str]:
@@ -316,14 +319,17 @@ def _failures_figure(
     for scan in worst[:CASES]:
         record = by_name[scan]
         folder = output_dir / record.folder
-        flair = load_ras(folder / derivative_name(record.prefix, "preproc"))
-        file = folder / derivative_name(record.prefix, "lesion_mask")
-        truth = np.asarray(read_lesion_mask(masks[scan], open_nifti(file).affine).dataobj) > 0
-        found = load_ras(file).data > 0
+        try:
+            flair = load_ras(folder / derivative_name(record.prefix, "preproc"))
+            found = load_ras(folder / derivative_name(record.prefix, "lesion_mask"))
+            truth = np.asarray(read_lesion_mask(masks[scan], found.affine).dataobj) > 0
+        except MsnmoError as error:
+            logger.warning("%s: left out of the pictures of failures: %s", scan, error)
+            continue
         name = cohort.covariates[scan].diagnosis or MISSING
-        brain = flair.data > 0
-        examples.append(Example(record.prefix, name, flair, brain, truth, {REFERENCE: found}))
-    return overlay_figure(examples, [REFERENCE], out)
+        brain, lesions = flair.data > 0, {REFERENCE: found.data > 0}
+        examples.append(Example(record.prefix, name, flair, brain, truth, lesions))
+    return overlay_figure(examples, [REFERENCE], out) if examples else None
 
 
 def _bland_altman_figure(

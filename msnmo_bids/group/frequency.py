@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
@@ -15,9 +14,10 @@ from msnmo_bids.bids.dataset import write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, sidecar
 from msnmo_bids.bids.records import ScanRecord
 from msnmo_bids.bids.sink import write_nifti
+from msnmo_bids.errors import MsnmoError
 from msnmo_bids.lesions.regions import MNI_SPACE, load_atlas
 from msnmo_bids.preprocessing.geometry import with_equal_forms
-from msnmo_bids.preprocessing.nifti_file import load_array
+from msnmo_bids.preprocessing.nifti_file import load_array, read_nifti
 from msnmo_bids.reports.figures import CONVENTION
 from msnmo_bids.reports.panels import ColourBar, Row, draw, save_png
 from msnmo_bids.reports.slices import Volume, bounding_box, evenly, flair_panel, section, window
@@ -52,12 +52,12 @@ def lesions_in_mni(output_dir: Path, record: ScanRecord) -> np.ndarray:
 
     Raises
     ------
-    OSError, ValueError
+    MsnmoError
         If the mask cannot be read.
     """
     _, flair, affine = load_atlas()
     path = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
-    image = nib.Nifti1Image.from_filename(path)
+    image = read_nifti(path)
     to_mni = _registration(record)
     assert to_mni is not None, "the scans of a group have one"
     matrix = np.linalg.inv(image.affine) @ np.linalg.inv(to_mni) @ affine
@@ -83,7 +83,7 @@ def write_frequency_maps(
             try:
                 total += lesions_in_mni(output_dir, record)
                 used.append(record)
-            except (OSError, ValueError) as error:
+            except MsnmoError as error:
                 logger.warning("%s: left out of the lesion frequency map: %s", record.prefix, error)
         if not used:
             continue

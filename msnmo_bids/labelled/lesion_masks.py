@@ -35,6 +35,7 @@ from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
 from msnmo_bids.preprocessing.nifti_file import has_form, open_nifti, read_nifti
+from msnmo_bids.text import Note
 
 LABEL_FOLDERS = ("derivatives/manual", "derivatives/truth")
 LESION_WORDS = frozenset({"l", "lesion", "lesions", "wml", "wmh"})
@@ -43,7 +44,7 @@ DERIVED_ENTITIES = frozenset({"space", "seg", "res", "den", "label", "desc"})
 CONSENSUS = "consensus"
 _OWN = re.compile(r"(.*\+)?msnmo")  # desc of what this program found
 _SUFFIXES = ("mask", "dseg")  # in the order of preference
-_LESION_ABOVE = 0.5
+_LESION_ABOVE, _MOST_LESION = 0.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,40 @@ class LesionMasks:
     def __init__(self, folder: Path, scans: Sequence[Scan]) -> None:
         self.folder = folder
         self._scans = [_entities_of(scan) for scan in scans]
+        self._people = {scan.subject for scan in scans}
+        self._roots = {scan.bids_dir for scan in scans}
         self._masks: dict[str, list[MaskFile]] = defaultdict(list)
         self._found: dict[str, list[MaskFile]] = defaultdict(list)
-        paths = (p for suffix in _SUFFIXES for p in folder.rglob(f"sub-*_{suffix}.nii*"))
-        for mask in map(parse_mask_name, sorted(paths)):
-            if mask is not None:
-                ours = _OWN.fullmatch(mask.entities.get("desc", ""))
-                (self._found if ours else self._masks)[mask.entities["sub"]].append(mask)
+        self._others: list[Path] = []
+        for path in sorted(folder.rglob("*.nii*")):
+            mask = parse_mask_name(path)
+            if mask is None:
+                self._others.append(path)
+                continue
+            ours = _OWN.fullmatch(mask.entities.get("desc", ""))
+            (self._found if ours else self._masks)[mask.entities["sub"]].append(mask)
+
+    def unused(self) -> list[Note]:
+        """Name the masks that fit no scan, and images that may be masks but are not named so."""
+        notes = [
+            Note("lesion masks that fit no scan, not used", mask.path.name)
+            for label, masks in self._masks.items()
+            for mask in masks
+            if not self._left_out(label) and not any(mask.source <= scan for scan in self._scans)
+        ]
+        what = "images that are not named as lesion masks (…_label-L_mask.nii.gz), not used"
+        without = self._people - {label for label, masks in self._masks.items() if masks}
+        return notes + [
+            Note(what, path.name)
+            for path in self._others
+            if any(path.name.startswith(f"sub-{label}_") for label in without)
+        ]
+
+    def _left_out(self, label: str) -> bool:
+        """Whether a participant is there, but none whose scans these are."""
+        if label in self._people:
+            return False
+        return any((root / f"sub-{label}").is_dir() for root in self._roots)
 
     def of(self, scan: Scan) -> tuple[Path | None, str]:
         """Return the mask of a FLAIR, or None and why there is none."""
@@ -134,7 +162,8 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
     Raises
     ------
     BadInputError
-        The file cannot be read, is not a 3D volume, or has values that are not numbers.
+        The file cannot be read, is not a 3D volume, or has values that are not numbers, that are
+        all 0.5 or less and not all 0, or that make more than half of the image lesion.
     """
     image = read_nifti(path)
     shape = image.shape[:3]
@@ -149,6 +178,19 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
             remedy="Export the mask again (0: no lesion, 1: lesion)",
         )
     lesions = (values > _LESION_ABOVE).astype(np.uint8)
+    if values.any() and not lesions.any():
+        raise BadInputError(
+            f"lesion mask with values, but none above {_LESION_ABOVE} (the largest: "
+            f"{float(values.max()) + 0.0:.3g})",
+            file=path,
+            remedy="Export the mask again (0: no lesion, 1: lesion)",
+        )
+    if lesions.mean() > _MOST_LESION:
+        raise BadInputError(
+            f"lesion mask that covers {lesions.mean():.0%} of the image",
+            file=path,
+            remedy="If it shows what is no lesion, exchange 0 and 1",
+        )
     affine = image.affine if assumed is None or has_form(image) else assumed
     return nib.as_closest_canonical(nib.Nifti1Image(lesions, affine))
 

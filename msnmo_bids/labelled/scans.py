@@ -8,6 +8,7 @@ A scan with either of mask and diagnosis trains what it can; one with neither is
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from msnmo_bids.bids.scans import Scan, find_scans
 from msnmo_bids.errors import BadInputError, ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
 from msnmo_bids.preprocessing.nifti_file import open_nifti, read_nifti
-from msnmo_bids.text import aligned, merged
+from msnmo_bids.text import aligned, listed, merged
 
 _DIAGNOSIS, _SITE = "diagnosis", "site"
 COLUMNS = ("dataset", "participant_id", "session_id", "scan", "site", "diagnosis", "mask", "used",
@@ -128,7 +129,24 @@ def find_labelled_scans(
             remedy="Give participants.tsv a column 'diagnosis' with "
             f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
         )
+    notes += _without_scans(scans, left_out, classes)
     return Found(tuple(scans), tuple(left_out), tuple(notes))
+
+
+def _without_scans(
+    scans: Sequence[LabelledScan], left_out: Sequence[LeftOut], classes: Sequence[str]
+) -> list[str]:
+    """Name the classes that no scan has, and what diagnoses there are instead."""
+    missing = [name for name in classes if all(scan.diagnosis != name for scan in scans)]
+    reasons = [note for scan in scans for note in scan.notes]
+    reasons += [out.reason for out in left_out]
+    others = Counter(re.findall(r"diagnosis '(.+?)' is not a class", "; ".join(reasons)))
+    if not missing or (len(missing) == len(classes) and not others):
+        return []
+    names = f" The tables have {listed(f'{n} ({k})' for n, k in others.items())}." if others else ""
+    return [
+        f"no scan is {' or '.join(missing)}: nothing can be learned of it.{names} See --classes"
+    ]
 
 
 def dataset_names(roots: Sequence[Path]) -> list[str]:
@@ -154,6 +172,12 @@ def _check_folders(roots: Sequence[Path], labels: Path | None) -> None:
         if not root.is_dir():
             remedy = "Give the root folder of a BIDS data set"
             raise MissingInputError("there is no such folder", file=root, remedy=remedy)
+    if labels is not None and labels.is_absolute() and len(roots) > 1:
+        raise UsageError(
+            "an absolute folder of lesion masks with several data sets",
+            file=labels,
+            remedy=f"Give it from each data set's root, for example {LABEL_FOLDERS[0]}",
+        )
     if labels is not None and not any((root / labels).is_dir() for root in roots):
         raise MissingInputError(
             "no data set has this folder of lesion masks",
@@ -194,7 +218,8 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
             LabelledScan(name, scan.subject, scan.session, site, diagnosis, scan, mask, why)
         )
     left_out.sort(key=lambda out: (out.subject, out.name))
-    notes = merged(tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE)))
+    in_tables = tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE))
+    notes = merged([*in_tables, *masks.unused()])
     return Found(tuple(scans), tuple(left_out), tuple(f"{name}: {line}" for line in notes))
 
 
@@ -281,7 +306,7 @@ def describe(found: Found) -> str:
         lines += ["", f"Left out: {len(found.left_out)}"]
         lines += [f"  {number} x {reason}" for reason, number in reasons.most_common()]
     if found.notes:
-        lines += ["", "Tables:", *(f"  {note}" for note in found.notes)]
+        lines += ["", "Not used, or guessed:", *(f"  {note}" for note in found.notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -179,22 +179,31 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         raise BadInputError(f"there is no column '{lacking[0]}'", file=file, remedy=remedy)
     numbers = _numbers(file, texts)
     printed = sidecar(file).get("Printed", {})
-    if not isinstance(printed, dict):
+    if not isinstance(printed, dict) or not all(map(_are_texts, printed.values())):
         problem = "'Printed' is no list of measures with what a paper prints of each"
         raise BadInputError(problem, file=file.with_suffix(".json"), remedy="Correct or remove it")
-    _check_shares(file, texts["measure"], numbers)
+    doubts = _check_shares(file, texts["measure"], numbers)
     found = []
     for measure, rows in texts.groupby("measure", sort=False):
         table, logit = _effects(numbers.loc[rows.index])
         values = rows[table["left_out"] == ""].replace("", None)
         shared = [name for name in others if 1 < values[name].nunique() < values[name].count()]
         table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
-        found.append(Studies(str(measure), table, logit, printed=printed.get(measure, {})))
+        notes = tuple(doubts.get(str(measure), ()))
+        found.append(
+            Studies(str(measure), table, logit, notes=notes, printed=printed.get(measure, {}))
+        )
     return found
 
 
-def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> None:
-    """Refuse shares in percent that cannot be; warn of those that look like fractions of 1.
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(text, str) for text in values.values())
+
+
+def _check_shares(
+    file: Path, measures: pd.Series, numbers: pd.DataFrame
+) -> dict[str, tuple[str, ...]]:
+    """Refuse shares in percent that cannot be; say which measures look like fractions of 1.
 
     Raises
     ------
@@ -206,13 +215,18 @@ def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> Non
         if not 0 <= effect <= 100:
             problem = f"line {line}, column 'effect': {effect:g} is not a share in percent"
             raise BadInputError(problem, file=file, remedy="Write it in percent, from 0 to 100")
+    doubts: dict[str, tuple[str, ...]] = {}
     for measure, effects in numbers.loc[percent, "effect"].groupby(measures[percent]):
-        if (small := effects <= 1).any() and not small.all():
+        if (small := effects <= 1).any():
             lines = listed(str(line) for line in effects.index[small])
-            logger.warning(
-                "%s: of %s, in percent, some are 1 or less (lines %s): fractions of 1?",
-                file, measure, lines,
-            )  # fmt: skip
+            many = "all" if small.all() else "some"
+            said = (
+                f"{measure}: in percent, and {many} effects are 1 or less (lines {lines}): if they "
+                "are fractions of 1, multiply them by 100"
+            )
+            doubts[str(measure)] = (said,)
+            logger.warning("%s: %s", file, said)
+    return doubts
 
 
 def sidecar(file: Path) -> dict[str, Any]:

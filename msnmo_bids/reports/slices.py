@@ -8,12 +8,14 @@ the front is on the right of sagittal ones.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import box_around
 from msnmo_bids.reports.panels import Panel
 
@@ -51,10 +53,13 @@ class Volume:
 def load_ras(path: Path) -> Volume:
     """Read an image as float32 and put its axes in the order right, forward, up.
 
-    A fourth axis of length one is dropped.
+    A fourth axis of length one is dropped. BadInputError if the file is missing or damaged.
     """
-    image = nib.as_closest_canonical(nib.squeeze_image(nib.load(path)))
-    return Volume(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+    try:
+        image = nib.as_closest_canonical(nib.squeeze_image(nib.load(path)))
+        return Volume(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        raise BadInputError(f"cannot be read ({error})", file=path) from error
 
 
 def bounding_box(mask: np.ndarray, zooms: tuple[float, ...], margin_mm: float = 5.0) -> Box:

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from msnmo_bids.bids.names import CAM_PREFIX, derivative_paths
 from msnmo_bids.bids.records import ScanRecord
+from msnmo_bids.errors import BadInputError
 from msnmo_bids.reports.figures import relative_activation
 from msnmo_bids.reports.slices import bounding_box, load_ras, window
 
@@ -66,7 +67,7 @@ def scan_viewer(output_dir: Path, record: ScanRecord, budget: int) -> Viewer | N
         flair = load_ras(output_dir / paths["preproc"])
         labels = load_ras(output_dir / paths["lesion_labels"]).data.astype(np.uint16)
         cams = {name: load_ras(output_dir / paths[f"{CAM_PREFIX}{name}"]).data for name in classes}
-    except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError):
+    except BadInputError:
         return None
     box = bounding_box(flair.data > 0, flair.zooms, 3.0)
     affine = flair.affine.copy()

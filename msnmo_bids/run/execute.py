@@ -200,8 +200,6 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     """Run the workflow over scans; failures are gathered in the job."""
     from msnmo_bids.workflows.scan import init_msnmo_wf
 
-    for scan in scans:
-        remove_old_files(scan, job.output_dir)
     workflow = init_msnmo_wf(
         scans=scans,
         settings=job.plan.settings,
@@ -210,6 +208,8 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
         work_dir=job.work_dir,
         omp_nthreads=job.resources.omp_nthreads,
     )
+    for scan in scans:  # not before the workflow stands
+        remove_old_files(scan, job.output_dir)
     made_by = job.plan.settings.fingerprint(job.record.version, job.plan.metadata.fingerprint)
     stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
     if job.options.overwrite:
@@ -232,8 +232,10 @@ def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) ->
     failed = {failure.prefix: failure for failure in job.comparison_failures}
     for comparison in possible_comparisons(scans, job.output_dir):
         if reason := why_not_comparable(comparison, job.output_dir):
-            logger.warning("%s: not compared with the visit before (%s). Run the participant "
-                           "again without filters", comparison.later.relative, reason)  # fmt: skip
+            logger.warning(
+                "%s: not compared with the visit before (%s). Run the participant again without "
+                "filters, or correct the data set", comparison.later.relative, reason,
+            )  # fmt: skip
             continue
         name = comparison.name
         status, problem = Status.COMPLETE, {}

@@ -22,6 +22,7 @@ from msnmo_bids.bids.records import (
     scans_with_results,
     source_of,
 )
+from msnmo_bids.bids.resume import RAW_IMAGE
 from msnmo_bids.bids.scans import Scan, unknown_label
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError
 from msnmo_bids.run.options import AppOptions, without_effect
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from msnmo_bids.group.write import GroupSettings
 
 logger = logging.getLogger(__name__)
+
+_LABELS_REMEDY = (
+    "Give --labels from the input's root, for example derivatives/manual; masks are named as their "
+    "scans, …_label-L_mask.nii.gz"
+)
 
 
 def run_group(options: AppOptions, session: Session) -> None:
@@ -71,7 +77,7 @@ def run_group(options: AppOptions, session: Session) -> None:
         records = [standing(scan, options.output_dir, latest) for scan in scans]
         places = (options.bids_dir, options.output_dir)
         notes = merged([*left_over(*places, scans), *not_asked_for(*places, scans)])
-    notes += made_differently(records)
+    notes += [*made_differently(records), *copies(records)]
     for line in notes:
         logger.warning("%s", line)
     count = sum(record.status == Status.COMPLETE for record in records)
@@ -111,6 +117,17 @@ def made_differently(records: Sequence[ScanRecord]) -> list[str]:
         "weights and threshold): do not compare them with the others, or run them again"
     )
     return merged(Note(what, scan) for kind in others for scan in sorted(kind))
+
+
+def copies(records: Sequence[ScanRecord]) -> list[str]:
+    """Name the scans whose images are the same file: they count several times."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for one in records:
+        if checksum := (one.diagnosis.get(RAW_IMAGE) or {}).get("SHA256"):
+            same[checksum].append(one.relative)
+    what = "scans whose image is a copy of another one's, counted each: keep one of them"
+    twice = [scans for scans in same.values() if len(scans) > 1]
+    return merged(Note(what, " = ".join(sorted(scans))) for scans in twice)
 
 
 def _scans_of_input(options: AppOptions) -> tuple[list[Scan], list[Scan], str]:
@@ -208,7 +225,7 @@ def _settings(options: AppOptions, scans: Sequence[Scan], known: Sequence[Scan])
     """Return what the user asks for, with the manual mask of each scan among all that are known."""
     from msnmo_bids.group.cohort import Columns
     from msnmo_bids.group.write import GroupSettings
-    from msnmo_bids.labelled.lesion_masks import LABEL_FOLDERS, LesionMasks
+    from msnmo_bids.labelled.lesion_masks import LesionMasks
 
     columns = Columns(
         diagnosis=options.diagnosis_column,
@@ -219,7 +236,11 @@ def _settings(options: AppOptions, scans: Sequence[Scan], known: Sequence[Scan])
     if options.labels is None:
         return GroupSettings(columns, options.positive or "")
     folder = options.bids_dir / options.labels
+    if not folder.is_dir():
+        raise MissingInputError("there is no such folder", file=folder, remedy=_LABELS_REMEDY)
     found = LesionMasks(folder, known)
+    for line in merged(found.unused()):
+        logger.warning("%s: %s", folder, line)
     masks = {scan.relative: found.of(scan) for scan in scans}
     usable = {name: path for name, (path, _) in masks.items() if path is not None}
     if not usable:
@@ -227,7 +248,7 @@ def _settings(options: AppOptions, scans: Sequence[Scan], known: Sequence[Scan])
         raise MissingInputError(
             f"no scan has a manual lesion mask there ({'; '.join(reasons[:3])})",
             file=folder,
-            remedy=f"Give --labels from the input's root, for example {LABEL_FOLDERS[0]}",
+            remedy=_LABELS_REMEDY,
         )
     missing = {name: reason for name, (path, reason) in masks.items() if path is None}
     return GroupSettings(columns, options.positive or "", usable, missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,16 +22,20 @@ MOST_THREADS = 4
 #: Of the free memory that a run takes.
 SHARE = 0.9
 CGROUP = Path("/sys/fs/cgroup")
+#: How Nipype's plugins for clusters submit a job, by the beginning of their names.
+_PROGRAMS = {"SLURM": "sbatch", "SGE": "qsub", "PBS": "qsub", "OAR": "oarsub", "LSF": "bsub",
+             "Condor": "condor_submit"}  # fmt: skip
 MEMORY_INFORMATION = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """How the workflow is run: Nipype plugin, its arguments, and threads of one node."""
+    """How the workflow is run: Nipype plugin, its arguments, threads of one node, plugin file."""
 
     plugin: str
     omp_nthreads: int
     plugin_args: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
 
     def with_log(self, folder: Path, verbose: int) -> dict[str, Any]:
         """Return the plugin's arguments; what workers print goes to a file in a folder."""
@@ -56,7 +61,8 @@ def choose_resources(options: Performance) -> Resources:
     if options.use_plugin is not None:
         plugin, plugin_args = read_plugin_file(options.use_plugin)
         threads = options.omp_nthreads or MOST_THREADS
-        return Resources(plugin, threads, {**plugin_args, "omp_nthreads": threads})
+        arguments = {**plugin_args, "omp_nthreads": threads}
+        return Resources(plugin, threads, arguments, options.use_plugin)
     if omp_nthreads > nprocs:
         logger.warning("--omp-nthreads %d is more than --nprocs %d", omp_nthreads, nprocs)
     memory_gb = options.mem_mb / 1000 if options.mem_mb else available_memory_gb()
@@ -94,16 +100,41 @@ def read_plugin_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def check_plugin(resources: Resources, work_dir: Path) -> None:
-    """Check that the plugin can use the work folder.
+    """Check that the plugin of a plugin file exists, can run here and can use the work folder.
 
     Raises
     ------
     UsageError
-        If its name has blanks, which Nipype's plugins for clusters pass to a shell as they are.
+        If it is none of Nipype's, its program is not there, a number of its arguments is none, or
+        the work folder has blanks, which plugins for clusters pass to a shell as they are.
     """
-    if resources.plugin != "MultiProc" and len(str(work_dir).split()) > 1:
+    name, arguments = resources.plugin, resources.plugin_args
+    for key in ("n_procs", "memory_gb", "n_gpu_procs"):
+        value = arguments.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            problem = f"{key} must be a number above 0, not {value!r}"
+            raise UsageError(problem, file=resources.file)
+    if name == "MultiProc":
+        return
+    from nipype.pipeline import plugins
+
+    known = sorted(one.removesuffix("Plugin") for one in dir(plugins) if one.endswith("Plugin"))
+    if name not in known:
         raise UsageError(
-            f"the plugin {resources.plugin} cannot use a work folder with blanks in its name",
+            f"Nipype has no plugin '{name}'",
+            file=resources.file,
+            remedy=f"There are: {', '.join(known)}",
+        )
+    program = next((own for start, own in _PROGRAMS.items() if name.startswith(start)), None)
+    if program and shutil.which(program) is None:
+        raise UsageError(
+            f"the plugin {name} needs the program {program}, which is not on the PATH",
+            file=resources.file,
+            remedy="Run msnmo where jobs are submitted, or leave --use-plugin out",
+        )
+    if len(str(work_dir).split()) > 1:
+        raise UsageError(
+            f"the plugin {name} cannot use a work folder with blanks in its name",
             file=work_dir,
             remedy="Choose another one (-w)",
         )

@@ -20,6 +20,8 @@ from scipy import ndimage
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.preprocessing.geometry import box_around
+from msnmo_bids.preprocessing.nifti_file import read_nifti
+from msnmo_bids.settings import hash_file
 
 
 class Tissue(IntEnum):
@@ -218,9 +220,9 @@ def load_head(path: Path) -> Head:
     Raises
     ------
     BadInputError
-        When the map has no white matter or no lateral ventricle.
+        When it cannot be read, or has no white matter or no lateral ventricle.
     """
-    image = nib.as_closest_canonical(nib.load(path))
+    image = nib.as_closest_canonical(read_nifti(path))
     labels = np.asarray(image.dataobj).astype(np.int32)
     lookup = np.full(max(int(labels.max()), 600) + 1, Tissue.SOFT_TISSUE, np.uint8)
     lookup[0] = Tissue.AIR
@@ -250,6 +252,8 @@ def _stem(path: Path) -> str:
 
 
 def _label_maps(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise BadInputError("there is no such folder of label maps", file=folder)
     paths = sorted(p for p in folder.glob("*.nii*") if p.name.endswith((".nii", ".nii.gz")))
     if not paths:
         raise BadInputError("no label map (*.nii.gz) in this folder", file=folder)
@@ -286,7 +290,7 @@ def load_heads(folder: Path, cache: Path | None = None) -> list[Head]:
     """
     heads = []
     for path in _label_maps(folder):
-        kept = None if cache is None else cache / f"{path.name}.npz"
+        kept = None if cache is None else cache / f"{path.name}-{hash_file(path)[:16]}.npz"
         if kept is not None and kept.is_file():
             with np.load(kept) as stored:
                 tissue, *distances, affine = (stored[f"arr_{i}"] for i in range(6))

@@ -7,12 +7,14 @@ space shows where; an affine registration of tissue maps brings that to each hea
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
+from zipfile import BadZipFile
 
 import nibabel as nib
 import numpy as np
@@ -276,13 +278,15 @@ def load_shapes(path: Path) -> ShapeLibrary:
     Raises
     ------
     BadInputError
-        When an array is missing.
+        When it cannot be read, or an array is missing or has another shape.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             voxels, start, affine = stored["voxels"], stored["start"], stored["affine"]
-    except (OSError, KeyError, ValueError) as error:
-        remedy = "It needs the arrays voxels, start and affine"
+        if voxels.shape[1:] != (3,) or affine.shape != (4, 4) or start.ndim != 1:
+            raise ValueError("arrays of other shapes")
+    except (OSError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+        remedy = "It needs the arrays voxels, (n, 3), start, (lesions + 1), and affine, (4, 4)"
         problem = f"not a library of lesion shapes ({error})"
         raise BadInputError(problem, file=path, remedy=remedy) from error
     place = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)

@@ -2,14 +2,16 @@
 
 The folder is described in `msnmo_bids.evaluation.crossval_results`. A fold is complete when its
 ``scans.tsv`` is there; what is complete is not done again, and a fold that was stopped goes on from
-its checkpoint. So a cluster can run all folds side by side, into one folder.
+its checkpoint. So a cluster can run all folds side by side, into one folder. ``fold.json`` says
+what the fold was made with: where that is something else now, the fold is refused.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from msnmo_bids.bids.dataset import atomic_path, write_tsv
+from msnmo_bids.bids.dataset import atomic_path, read_record, write_json, write_tsv
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.evaluation.crossval_results import REFERENCE, RULE, SCANS, scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks, probability_columns
@@ -34,13 +36,14 @@ from msnmo_bids.model.segmentation import JointOutput
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, split_validation
-from msnmo_bids.training.outputs import CHECKPOINT
-from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.outputs import CHECKPOINT, differences
+from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.steps import forward
 
 logger = logging.getLogger(__name__)
 
+RECORD = "fold.json"
 #: Volumes of so many test scans are kept for the figures.
 EXAMPLES = 4
 #: What a scan must have to train a task.
@@ -73,6 +76,21 @@ class Experiment:
     simulation: Simulation | None = None
     device: str = "cpu"
     criteria: LesionCriteria = field(default_factory=LesionCriteria)
+
+    def about(self, fold: int) -> dict[str, Any]:
+        """Return what the result of a fold depends on, JSON-ready."""
+        training, test = self.folds.split(self.scans, fold)
+        settings = {**self.config.identity(), **asdict(self.criteria)}
+        settings["simulated share"] = 0.0 if self.simulation is None else self.simulation.share
+        content = {
+            "training data (images, masks, diagnoses)": data_fingerprint(training),
+            "test data (images, masks, diagnoses)": data_fingerprint(test),
+            "classes": self.classes,
+            "width": self.width,
+            "validation share": self.validation_share,
+            **settings,
+        }
+        return json.loads(json.dumps(content))
 
     def folder(self, model: str, fold: int) -> Path:
         """Return the folder of a fold of a network."""
@@ -128,8 +146,24 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> None:
         config=experiment.config,
         device=experiment.device,
     )
+    write_json(folder / RECORD, experiment.about(fold))
     _test(experiment, network, model, fold, test)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
+
+
+def _check_made_so(experiment: Experiment, model: str, fold: int) -> None:
+    """Refuse a finished fold that was made of other data or with other settings."""
+    folder = experiment.folder(model, fold)
+    if not (folder / SCANS).is_file():
+        return
+    there, about = read_record(folder / RECORD) or {}, experiment.about(fold)
+    if there != about:
+        raise UsageError(
+            f"this fold is complete, but was made otherwise: {differences(there, about)}",
+            file=folder,
+            remedy="Give the data and settings that it was made with, choose another folder, or "
+            "remove this one",
+        )
 
 
 def _test(
@@ -181,9 +215,14 @@ def run_folds(experiment: Experiment, models: Sequence[str], folds: Sequence[int
 
     Raises
     ------
+    UsageError
+        When a fold is complete, but was made of other data or with other settings.
     TrainingInterrupted
         When a signal asked to stop.
     """
+    for fold in folds:
+        for model in models:
+            _check_made_so(experiment, model, fold)
     failures = []
     for fold in folds:
         for model in models:

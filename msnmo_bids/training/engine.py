@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class Trainer:
         Folder of ``checkpoint.pt``, ``curves.csv`` and ``curves.png``; made when missing.
     validation : PreparedSamples or sequence of Sample, optional
         Scans of other people than those of `source`, to choose the best weights by.
+    about : mapping, optional
+        What else must be equal where a training goes on, by names that a reader understands.
 
     Raises
     ------
@@ -84,6 +86,7 @@ class Trainer:
         *,
         validation: PreparedSamples | Sequence[Sample] = (),
         ranks: Ranks | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.source, self.out = config, source, out
         self.ranks = ranks = ranks or Ranks()
@@ -119,6 +122,7 @@ class Trainer:
             steps_per_epoch=epoch,
             validation_scans=len(self.validation),
             processes=ranks.count,
+            **(about or {}),
         )
         self._drawn = time.monotonic()
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from msnmo_bids.errors import UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import TEMPERATURE_SCALING, Calibration
 from msnmo_bids.model.config import LossConfig
@@ -24,7 +23,7 @@ from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
-from msnmo_bids.training.prepared import PreparedScan
+from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
 from msnmo_bids.training.processes import Ranks, keep_freed_memory
 from msnmo_bids.training.samples import (
     EpochSource,
@@ -58,6 +57,7 @@ def fit(
     *,
     classes: Sequence[str],
     simulation: Simulation | None = None,
+    initial: WeightsMetadata | None = None,
     ranks: Ranks | None = None,
 ) -> nn.Module:
     """Train a network of the registry, from its checkpoint if there is one.
@@ -72,6 +72,8 @@ def fit(
         Folder of checkpoint and curves.
     classes : sequence of str
         Names of the classes, in the network's order.
+    initial : WeightsMetadata, optional
+        Of the weights that the network has.
 
     Raises
     ------
@@ -85,9 +87,26 @@ def fit(
     trainer = Trainer(
         network, JointLoss(loss), config, source, out,
         validation=PreparedSamples(validation, classes), ranks=ranks,
+        about=_about(training, validation, classes, simulation, initial),
     )  # fmt: skip
     network.load_state_dict(trainer.run())
     return network.eval()
+
+
+def _about(
+    training: Sequence[PreparedScan],
+    validation: Sequence[PreparedScan],
+    classes: Sequence[str],
+    simulation: Simulation | None,
+    initial: WeightsMetadata | None,
+) -> dict[str, Any]:
+    """Return what must be equal where a training goes on, besides its settings."""
+    return {
+        "data (images, masks, diagnoses)": data_fingerprint([*training, *validation]),
+        "classes": list(classes),
+        "simulated share": 0.0 if simulation is None else simulation.share,
+        "initial weights": None if initial is None else initial.fingerprint,
+    }
 
 
 def _source(
@@ -103,11 +122,6 @@ def _source(
     )
     if simulation is None:
         return real
-    if not {"MS", "NMOSD"} <= set(classes):
-        raise UsageError(
-            f"simulated brains have MS or NMOSD, and the classes are {', '.join(classes)}",
-            remedy="Leave --simulated-share out",
-        )
     shape = (samples[0].image.shape[0],) * 3
     simulated = SimulatedSource(
         simulation.assets, shape, classes=tuple(classes), seed=config.seed, rank=ranks.rank

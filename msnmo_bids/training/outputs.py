@@ -84,14 +84,15 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     written = json.loads(state.pop("identity", "{}"))
     if written != identity:
         raise UsageError(
-            f"was written by another training: {_differences(written, identity)}",
+            f"was written by another training: {differences(written, identity)}",
             file=path,
             remedy="Run it with the settings that it was started with, or choose another folder",
         )
     return state
 
 
-def _differences(written: dict[str, Any], wanted: dict[str, Any]) -> str:
+def differences(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say in words in what two identities of trainings differ."""
     words = []
     for key in {**written, **wanted}:
         before, now = written.get(key, "nothing"), wanted.get(key, "nothing")

@@ -117,6 +117,12 @@ def cache_key(
     return hash_of(content)
 
 
+def data_fingerprint(scans: Sequence[PreparedScan]) -> str:
+    """Return 12 digits that change with any image, mask, preparation or diagnosis of scans."""
+    content = sorted((scan.name, scan.cube_file.name, scan.labelled.diagnosis) for scan in scans)
+    return hash_of(content)[:12]
+
+
 def prepare_scans(
     found: Found,
     *,

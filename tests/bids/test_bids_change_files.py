@@ -42,7 +42,7 @@ def pairs(make_dataset, write_derivatives, out):
             (out / path).write_text("content")
         record = {
             "Fingerprint": fingerprint(comparison, out, METHOD),
-            "Outputs": [path for kind, path in paths.items() if kind != "record"],
+            "Outputs": {path: 7 for kind, path in paths.items() if kind != "record"},
         }
         write_json(out / paths["record"], record)
     return found
@@ -73,6 +73,14 @@ def test_stale_files_go_and_nothing_else(pairs, out):
     assert gone == {half_written, *(out / path for path in paths_of(pairs[1]).values())}
     assert remove_stale("01", pairs[:1], out) == 0
     assert remove_stale("1", [], out) == 0
+
+
+def test_the_same_image_at_both_visits_is_not_compared(pairs, write_derivatives, out):
+    one = pairs[0]
+    assert why_not_comparable(one, out) is None
+    one.later.path.write_bytes(one.earlier.path.read_bytes())
+    write_derivatives(one.later, out)
+    assert why_not_comparable(one, out) == "the images of both visits are the same file"
 
 
 def test_scans_made_with_other_settings_are_not_compared(pairs, out):

@@ -16,6 +16,7 @@ from msnmo_bids.bids.comparisons import (
     NOT_DATED,
     OTHER_NAMES,
     SAME_DATE,
+    TOO_LONG,
     Comparison,
     comparisons,
     left_out,
@@ -157,6 +158,14 @@ def test_the_same_date_twice_claims_no_order(make_dataset):
     assert (one.order_by, one.interval_days) == (BY_LABELS, 0)
     assert said(one) == {SAME_DATE: ["sub-01_ses-s1 and sub-01_ses-s2 (1925-01-01)"]}
     assert (two.order_by, two.interval_days, two.notes) == (BY_SESSIONS, 365, ())
+
+
+def test_dates_that_lie_a_life_apart_give_no_interval(make_dataset):
+    [one] = dated(make_dataset, a="1901-01-01", b="2021-01-01")
+    assert (one.order_by, one.interval_days) == (BY_SESSIONS, None)
+    assert said(one) == {TOO_LONG: ["sub-01_ses-a and sub-01_ses-b (1901-01-01, 2021-01-01)"]}
+    [one] = dated(make_dataset, a="1941-01-01", b="2021-01-01")
+    assert one.interval_days == 29220
 
 
 def test_the_same_date_of_visits_that_tell_no_time(make_dataset):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import os
 from dataclasses import replace
 
@@ -59,6 +60,19 @@ def test_any_missing_output_is_noticed(scans, expected, write_derivatives, tmp_p
         path.touch()
         assert why_incomplete(scans[0], tmp_path, expected) == f"{path.name} is missing"
         path.write_bytes(content)
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+
+
+def test_a_damaged_output_is_noticed_and_a_corrected_one_stays(
+    scans, expected, write_derivatives, tmp_path
+):
+    mask = next(p for p in write_derivatives(scans[0], tmp_path) if p.name.endswith("_mask.nii.gz"))
+    content = mask.read_bytes()
+    for broken in (content[: len(content) // 2], b"no gzip file"):
+        mask.write_bytes(broken)
+        assert why_incomplete(scans[0], tmp_path, expected) == f"{mask.name} is damaged"
+    mask.write_bytes(gzip.compress(gzip.decompress(content), compresslevel=0))
+    assert mask.stat().st_size != len(content)
     assert why_incomplete(scans[0], tmp_path, expected) is None
 
 

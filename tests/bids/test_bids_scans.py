@@ -300,3 +300,48 @@ def test_participants_asked_for_whom_a_filter_leaves_nothing_are_named(make_data
 def test_a_filter_of_another_form_is_refused(make_dataset):
     with pytest.raises(UsageError, match="filter file cannot be used"):
         find_scans(make_dataset(*THREE), filters={"acquisition": {"a": 1}})
+
+
+def test_images_where_bids_has_none_are_named(make_dataset, caplog):
+    root = make_dataset(
+        "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
+        "sub-01/ses-2/sub-01_ses-2_FLAIR.nii.gz",
+        "sub-01/session-3/anat/sub-01_ses-3_FLAIR.nii.gz",
+        "sub-01/ses-4/Anat/sub-01_ses-4_FLAIR.nii.gz",
+        "sub-01/ses-1/anat/FLAIR/series_flair.nii.gz",
+        "sub-01/extra/seen_flair.nii.gz",
+        "sub_06/anat/sub-06_FLAIR.nii.gz",
+        "08/anat/sub-08_FLAIR.nii.gz",
+        "derivatives/anat/sub-09_FLAIR.nii.gz",
+    )
+    (root / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.img").touch()
+    (root / "sub-01/ses-5").symlink_to(root / "not mounted")
+    (root / "sub-05").symlink_to(root / "not mounted")
+    (root / ".bidsignore").write_text("sub-01/extra/\n")
+    assert [scan.session for scan in find_scans(root).scans] == ["1"]
+    said = "\n".join(caplog.messages)
+    assert "FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/) (4): " in said
+    for place in ("sub-01/ses-2/sub-01_ses-2", "session-3/anat", "ses-4/Anat", "anat/FLAIR/"):
+        assert place in said
+    assert "sub-01_ses-1_FLAIR.img" in said
+    assert "links to what is not there (is the disk mounted?) (2): sub-01/ses-5, sub-05" in said
+    assert "a participant's folder, but not valid (sub-…) (2): 08, sub_06" in said
+    assert "extra" not in said
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_the_others_go_on(
+    make_dataset, caplog, monkeypatch
+):
+    root = make_dataset(*THREE)
+    closed = root / "sub-02"
+
+    def access(path, mode):
+        return Path(path) != closed and Path(path).exists()
+
+    original = Path.is_dir  # pybids asks this of every folder that it walks
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setattr(Path, "is_dir", lambda path: original(path) and path != closed / "anat")
+    found = find_scans(root)
+    assert {scan.subject for scan in found.scans} == {"01"}
+    assert "folders that cannot be read (check their permissions) (1): sub-02" in caplog.text
+    assert found.without_flair == ("02",)

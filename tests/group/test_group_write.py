@@ -167,6 +167,38 @@ def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
     assert not list(out.glob("group_segmentation*"))
 
 
+def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, caplog) -> None:
+    raw, out, entries = make_cohort(tmp_path, 4, visits=1)
+    masks = manual_masks(raw, entries)
+    cut, bent, gone = [one for one in entries if one.relative in masks][:3]
+    for one, change in ((cut, lambda b: b[:97]), (bent, lambda b: b[:60] + b"\0\1" + b[62:])):
+        file = out / one.folder / derivative_name(one.prefix, "lesion_mask")
+        file.write_bytes(change(file.read_bytes()))
+    (out / gone.folder / derivative_name(gone.prefix, "preproc")).unlink()
+    write_group(out, entries, bids_dir=raw, settings=GroupSettings(masks=masks))
+    said = "\n".join(caplog.messages)
+    for one in (cut, bent):
+        assert f"{one.prefix}: left out of the lesion frequency map: " in said
+        assert f"{one.relative}: not compared with its manual mask: " in said
+    assert f"{gone.relative}: left out of the pictures of failures: " in said
+    assert (out / "group_FLAIR.html").is_file()
+
+
+def test_a_site_called_all_is_not_counted_twice(tmp_path) -> None:
+    raw, out, entries = make_cohort(tmp_path, 4, visits=1, images=False)
+    people = raw / "participants.tsv"
+    header, *lines = people.read_text().splitlines()
+    column = header.split("\t").index("site")
+    cells = [line.split("\t") for line in lines]
+    for number, row in enumerate(cells):
+        row[column] = ("all", "other")[number % 2]
+    people.write_text("\n".join([header, *("\t".join(row) for row in cells)]) + "\n")
+    write_group(out, entries, bids_dir=raw)
+    rows = table(out / "group_confusion.tsv")
+    numbers = [sum(int(v) for k, v in row.items() if v.isdigit()) for row in rows]
+    assert sum(numbers) == 2 * len(entries)
+
+
 @pytest.mark.skipif(not VALIDATOR.exists(), reason="bids-validator-deno is not installed")
 def test_what_the_group_level_adds_is_valid_bids(tmp_path: Path) -> None:
     raw, out, entries = make_cohort(tmp_path, 6, visits=1, images=False)

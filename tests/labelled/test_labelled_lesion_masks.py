@@ -171,6 +171,9 @@ def test_one_volume_in_four_dimensions_is_a_mask(tmp_path):
     [
         (np.zeros((8, 8, 8, 2), np.uint8), "lesion mask of 8 x 8 x 8 x 2 voxels"),
         (np.full((8, 8, 8), np.nan, np.float32), "not finite numbers"),
+        (np.eye(8)[None].repeat(8, 0) / 255, r"none above 0.5 \(the largest: 0.00392\)"),
+        (-np.eye(8)[None].repeat(8, 0), r"none above 0.5 \(the largest: 0\)"),
+        (1 - np.eye(8)[None].repeat(8, 0), "covers 88% of the image. If it shows what is no"),
     ],
 )
 def test_bad_masks_are_refused(tmp_path, data, problem):
@@ -203,3 +206,20 @@ def test_a_mask_without_orientation_takes_the_one_assumed(tmp_path):
     assert np.argwhere(np.asarray(mask.dataobj)).tolist() == [[3, 3, 2]]
     own = read_lesion_mask(tmp_path / "own.nii.gz", lps)
     assert np.argwhere(np.asarray(own.dataobj)).tolist() == [[0, 1, 2]]
+
+
+def test_masks_that_no_scan_takes_are_named(site):
+    for subject in ("01", "02", "03"):
+        site.add(subject, mask=subject == "01")
+    site.mask("sub-4/", "sub-4_label-L_mask")
+    site.mask("sub-02/", "sub-02_mask")
+    site.mask("sub-03/", "sub-03_label-L_mask")
+    folder = site.root / "derivatives" / "manual"
+    notes = LesionMasks(folder, find_scans(site.root).scans).unused()
+    assert {note.about: note.what.split(" ")[0] for note in notes} == {
+        "sub-4_label-L_mask.nii.gz": "lesion",
+        "sub-02_mask.nii.gz": "images",
+    }
+    assert LesionMasks(folder, find_scans(site.root, participants=["01"]).scans).unused() == [
+        notes[0]
+    ]

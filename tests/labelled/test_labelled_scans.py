@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,9 @@ def test_tables_as_people_save_them(site, table, diagnosis, words):
     (site.root / "participants.tsv").write_text(table)
     found = find(site)
     [scan] = found.scans
+    if diagnosis:
+        assert found.notes[-1].startswith("no scan is NMOSD: nothing can be learned of it")
+        found = replace(found, notes=found.notes[:-1])
     assert scan.diagnosis == diagnosis
     assert len(found.notes) == len(words)
     assert all(word in note for word, note in zip(words, found.notes, strict=True))
@@ -219,3 +223,25 @@ def test_the_table_and_the_text_name_everything(site, tmp_path):
         ["unknown", "B", "n/a", "1", "1", "1"],
     ]
     assert lines[7] == "Left out: 1"
+
+
+def test_a_class_that_no_scan_has_is_named_with_what_there_is(site):
+    site.add("01", "MS")
+    site.add("02", "RRMS")
+    site.add("03", "NMOSD", mask=True)
+    [note] = find_labelled_scans([site.root], classes=("MS", "NMO")).notes
+    start, _, rest = note.partition(" The tables have ")
+    assert start == "no scan is NMO: nothing can be learned of it."
+    assert set(rest.removesuffix(". See --classes").split(", ")) == {"RRMS (1)", "NMOSD (1)"}
+    assert find_labelled_scans([site.root], classes=("MS", "RRMS", "NMOSD")).notes == ()
+
+
+def test_an_absolute_folder_of_masks_is_of_one_data_set(site, tmp_path):
+    other = Site(tmp_path / "other")
+    for one in (site, other):
+        one.add("01", "MS", mask=True)
+    masks = site.root / "derivatives" / "manual"
+    with pytest.raises(UsageError, match="an absolute folder of lesion masks with several"):
+        find_labelled_scans([site.root, other.root], classes=("MS",), labels=masks)
+    [scan] = find_labelled_scans([site.root], classes=("MS",), labels=masks).scans
+    assert scan.mask is not None

@@ -419,7 +419,21 @@ def test_fractions_among_percents_are_named(tmp_path, caplog):
     text = "study|measure|effect|se/A|DSC (%)|0.71|0.02/B|DSC (%)|67|2/C|DSC (%)|66|2"
     read_studies(write(tmp_path / "t.tsv", text))
     [said] = caplog.messages
-    assert "some are 1 or less (lines 2): fractions of 1?" in said
+    assert "some effects are 1 or less (lines 2): if they are fractions of 1" in said
+
+
+def test_a_table_of_fractions_is_named_on_the_page_too(tmp_path):
+    text = "study|measure|effect|se/A|DSC (%)|0.71|0.02/B|DSC (%)|0.67|0.02/C|DSC (%)|0.66|0.02"
+    [studies] = read_studies(write(tmp_path / "t.tsv", text))
+    assert "all effects are 1 or less (lines 2, 3, 4)" in studies.notes[0]
+
+
+@pytest.mark.parametrize("printed", ['{"Effect": [1, 2]}', '{"Effect": {"I2": 3}}', "[1]"])
+def test_what_is_printed_is_text(tmp_path, printed):
+    table = write(tmp_path / "t.tsv", "study|effect|se/A|10|1")
+    table.with_suffix(".json").write_text(f'{{"Printed": {printed}}}')
+    with pytest.raises(MsnmoError, match="'Printed' is no list"):
+        read_studies(table)
 
 
 def test_what_is_printed_must_have_names(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from heads import diagnosis, entry
 
-from msnmo_bids.run.group import made_differently
+from msnmo_bids.run.group import copies, made_differently
 
 
 def record(number: int, **settings):
@@ -23,3 +23,16 @@ def test_scans_made_with_other_settings_are_named():
     assert "another version, weights or settings than most" in line
     assert "sub-04" in line
     assert "sub-01" not in line
+
+
+def test_scans_of_the_same_image_are_named():
+    def copy(number, checksum):
+        one = record(number)
+        return replace(one, diagnosis={**one.diagnosis, "RawImage": {"SHA256": checksum}})
+
+    assert copies([copy(1, "a"), copy(2, "b"), record(3), record(4)]) == []
+    [line] = copies([copy(1, "a"), copy(2, "b"), copy(3, "a")])
+    assert "a copy of another one's" in line
+    assert "sub-01" in line
+    assert "sub-03" in line
+    assert "sub-02" not in line

@@ -291,7 +291,7 @@ def test_group_without_the_manual_masks_asked_for(call, fake, raw, out):
     assert call(raw, out, "participant").code == 0
     result = call(raw, out, "group", "--labels", "derivatives/manual")
     assert result.code == ExitCode.INPUT_MISSING
-    assert "derivatives/manual: no scan has a manual lesion mask there" in result.text
+    assert "derivatives/manual: there is no such folder. Give --labels from" in result.text
     assert fake.group == []
 
 

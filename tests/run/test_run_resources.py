@@ -125,8 +125,27 @@ def test_toml_without_values():
     assert tomllib.loads(to_toml(content)) == {"b": "x", "c": "caf?", "d": {"f": [1, 2]}}
 
 
-def test_a_cluster_cannot_use_blanks(tmp_path):
+@pytest.mark.parametrize(
+    ("plugin", "arguments", "problem"),
+    [
+        ("Slrum", {}, "Nipype has no plugin 'Slrum'. There are: .*SLURM"),
+        ("slurm", {}, "Nipype has no plugin 'slurm'"),
+        ("SLURM", {}, "needs the program sbatch, which is not on the PATH"),
+        ("MultiProc", {"n_procs": "2"}, "n_procs must be a number above 0, not '2'"),
+        ("MultiProc", {"memory_gb": 0}, "memory_gb must be a number above 0, not 0"),
+    ],
+)
+def test_a_plugin_that_cannot_run_here(tmp_path, monkeypatch, plugin, arguments, problem):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file = tmp_path / "plugin.yml"
+    with pytest.raises(UsageError, match=problem) as caught:
+        resources.check_plugin(resources.Resources(plugin, 1, arguments, file), tmp_path)
+    assert caught.value.file == str(file)
+
+
+def test_a_cluster_cannot_use_blanks(tmp_path, monkeypatch):
     there = tmp_path / "two words"
+    monkeypatch.setattr("shutil.which", lambda program: f"/bin/{program}")
     with pytest.raises(UsageError, match=r"two words: the plugin SLURM cannot use .* \(-w\)"):
         resources.check_plugin(resources.Resources("SLURM", 1), there)
     resources.check_plugin(resources.Resources("SLURM", 1), tmp_path)

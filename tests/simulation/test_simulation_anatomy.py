@@ -83,12 +83,30 @@ def test_load_heads_with_a_cache_gives_the_same(label_map, tmp_path):
     plain = load_heads(label_map.parent)
     first = load_heads(label_map.parent, tmp_path / "cache")
     cached = load_heads(label_map.parent, tmp_path / "cache")
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["head_1.nii.gz.npz"]
+    [kept] = (tmp_path / "cache").iterdir()
+    assert kept.name.startswith("head_1.nii.gz-")
     for head in (first[0], cached[0]):
         assert head.name == plain[0].name
         np.testing.assert_array_equal(head.affine, plain[0].affine)
         for one, other in zip(head.maps, plain[0].maps, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_another_map_of_the_same_name_is_another_head(label_map, tmp_path):
+    load_heads(label_map.parent, tmp_path / "cache")
+    image = nib.load(label_map)
+    nib.save(image.slicer[2:], label_map)
+    load_heads(label_map.parent, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [b"no image", b"\x1f\x8b\x08\x00"])
+def test_a_map_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "head.nii.gz").write_bytes(content)
+    with pytest.raises(BadInputError, match=r"head\.nii\.gz"):
+        load_heads(tmp_path)
+    with pytest.raises(BadInputError, match="no such folder"):
+        load_heads(tmp_path / "missing")
 
 
 def test_empty_folder(tmp_path):

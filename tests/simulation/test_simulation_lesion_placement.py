@@ -254,6 +254,16 @@ def test_load_shapes_refuses(tmp_path, missing):
         load_shapes(library(tmp_path / "shapes.npz", **{missing: None}))
 
 
+def test_load_shapes_refuses_other_files(tmp_path):
+    good = library(tmp_path / "shapes.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(good[: len(good) // 2])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    library(tmp_path / "flat.npz", voxels=np.zeros((5, 2)))
+    for name in ("cut.npz", "array.npy", "flat.npz"):
+        with pytest.raises(BadInputError, match="not a library of lesion shapes"):
+            load_shapes(tmp_path / name)
+
+
 def test_real_shapes_are_scaled_to_the_wanted_volume(tiny_head):
     grid = np.argwhere(np.ones((5, 5, 5))) - 2.0
     shapes = ShapeLibrary((grid.astype(np.float32),))

@@ -208,6 +208,14 @@ def test_crossval_from_scans_to_page(site, tmp_path):
     again.unlink()
     assert crossval_command.main(command) == ExitCode.OK
     assert {path for path, then in done.items() if path.stat().st_mtime_ns != then} == {again}
+    assert crossval_command.main([*command, "--threshold", "0.2"]) == ExitCode.USAGE
+    assert crossval_command.main([*command, "--learning-rate", "0.01"]) == ExitCode.USAGE
+    log = (out / "msnmo-crossval.log").read_text()
+    assert "fold-1: this fold is complete, but was made otherwise: threshold was 0.5 and is" in log
+    assert "was made otherwise: learning_rate was 0.0001 and is 0.01" in log
+    site.mask("sub-00/", "sub-00_label-L_desc-manual_mask", lesions()[:, ::-1].copy())
+    assert crossval_command.main(command) == ExitCode.USAGE
+    assert "data (images, masks, diagnoses) was" in (out / "msnmo-crossval.log").read_text()
 
 
 def test_crossval_of_three_classes(tmp_path):
@@ -259,6 +267,9 @@ def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, mon
         (["--models", "alexnet"], ExitCode.USAGE),
         (["--folds", "2", "--fold", "3"], ExitCode.USAGE),
         (["--positive", "ADEM"], ExitCode.USAGE),
+        (["--folds", "2", "--fold", "1", "--collect"], ExitCode.USAGE),
+        (["--simulated-share", "0.5", "--classes", "MS", "HC"], ExitCode.USAGE),
+        (["--use-plugin", "missing.yml"], ExitCode.USAGE),
         (["--cube-side", "40"], ExitCode.USAGE),
         (["--learning-rate", "fast"], ExitCode.USAGE),
         (["--patience", "-1"], ExitCode.USAGE),
@@ -267,6 +278,13 @@ def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, mon
 def test_wrong_usage_is_told_before_any_work(site, tmp_path, arguments, code):
     assert crossval_command.main([str(site.root), str(tmp_path / "out"), *arguments]) == code
     assert not list((tmp_path / "out").glob("**/*.npz"))
+
+
+def test_weights_to_start_from_are_read_before_any_work(site, tmp_path):
+    out = tmp_path / "out"
+    command = [str(site.root), str(out), "--initial-weights", str(tmp_path / "none.safetensors")]
+    assert train_command.main([*command, *QUICK]) == ExitCode.INPUT_MISSING
+    assert not list(out.glob("**/*.npz"))
 
 
 def test_training_gives_weights_that_the_app_reads(site, tmp_path):
@@ -280,6 +298,13 @@ def test_training_gives_weights_that_the_app_reads(site, tmp_path):
     rows = list(csv.DictReader((out / "validation" / "scans.tsv").open(), delimiter="\t"))
     assert {row["diagnosis"] for row in rows} == set(CLASSES)
     assert (out / "training" / "curves.png").is_file()
+    data, participants = weights.read_bytes(), (site.root / "participants.tsv")
+    before = participants.read_text()
+    participants.write_text(before.replace("\tMS\t", "\tNMOSD\t", 1))
+    assert train_command.main(command) == ExitCode.USAGE
+    assert weights.read_bytes() == data
+    assert "data (images, masks, diagnoses) was" in (out / "msnmo-train.log").read_text()
+    participants.write_text(before)
     again = [str(site.root), str(tmp_path / "more"), "-w", str(tmp_path / "work"),
              "--initial-weights", str(weights), "--learning-rate", "1e-9",
              *(a for a in QUICK if a not in ("--width", "0.125"))]  # fmt: skip
