@@ -21,7 +21,7 @@ from dev.simulated_people import HEALTHY, protocol_of
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.simulation.assets import SimulationAssets
-from msnmo_bids.simulation.sample import prepared_scan, simulate_visits
+from msnmo_bids.simulation.sample import prepared_scan, simulate_scan
 
 SEED = 2700
 #: More than this is a false finding (ml).
@@ -49,11 +49,8 @@ def make_head(number: int, assets: SimulationAssets) -> tuple[np.ndarray, float]
     """
     rng = np.random.default_rng((SEED, number))
     head = assets.heads[number % len(assets.heads)]
-    scan = next(
-        simulate_visits(
-            head, rng, diagnosis=HEALTHY, protocols=[protocol_of(number, rng)], load=0.0
-        )
-    )
+    protocol = protocol_of(number, rng)
+    scan = simulate_scan(head, rng, diagnosis=HEALTHY, protocol=protocol, load=0.0)
     cube, brain, _ = prepared_scan(scan, rng, (_SIDE,) * 3)
     voxel = brain.sum() * scan.zooms.prod() / (cube != 0).sum()
     return cube.astype(np.float16), float(voxel)

@@ -29,7 +29,7 @@ from msnmo_bids.simulation.sample import (
     SimulatedScan,
     imperfect_brain_mask,
     prepared_scan,
-    simulate_visits,
+    simulate_scan,
 )
 
 SEED = 2500
@@ -102,11 +102,9 @@ def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path] =
     typicality = float(rng.choice(_TYPICALITIES))
     loads_of = str(rng.choice(SICK)) if matched else diagnosis
     head = assets.heads[int(rng.integers(len(assets.heads)))]
-    scan = next(
-        simulate_visits(
-            head, rng, diagnosis=diagnosis, protocols=[protocol], shapes=assets.shapes,
-            load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
-        )
+    scan = simulate_scan(
+        head, rng, diagnosis=diagnosis, protocol=protocol, shapes=assets.shapes,
+        load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
     )  # fmt: skip
     label = -1 if healthy else CLASSES.index(diagnosis)
     rows = _rows(scan, rng, weights)

@@ -25,7 +25,7 @@ from msnmo_bids.preprocessing.cube import from_cube
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.simulation.imaging import PRESETS, random_protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
-from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_visits
+from msnmo_bids.simulation.sample import SimulatedScan, prepared_scan, simulate_scan
 
 #: Trainings take small seeds; tests take this one and those above it.
 FIRST_SEED = 777_000
@@ -87,11 +87,9 @@ def simulate_case(
     any_protocol = case.protocol == ANY_PROTOCOL
     protocol = random_protocol(rng) if any_protocol else PRESETS[case.protocol]
     load = load_of(case.diagnosis, rng, matched=matched)
-    return next(
-        simulate_visits(
-            head, rng, diagnosis=case.diagnosis, load=load, protocols=[protocol],
-            shapes=assets.shapes, typicality=case.typicality,
-        )
+    return simulate_scan(
+        head, rng, diagnosis=case.diagnosis, load=load, protocol=protocol,
+        shapes=assets.shapes, typicality=case.typicality,
     )  # fmt: skip
 
 

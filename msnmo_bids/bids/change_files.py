@@ -127,22 +127,17 @@ def change_files(subject: str, output_dir: Path) -> Iterator[Path]:
     yield from sorted(files, key=lambda file: not file.name.endswith(suffix))
 
 
-def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> int:
-    """Remove all files about changes of a participant but those of some complete comparisons.
-
-    Return how many.
-    """
+def remove_stale(subject: str, kept: Iterable[Comparison], output_dir: Path) -> None:
+    """Remove all files about changes of a participant but those of some complete comparisons."""
     wanted = set()
     for comparison in kept:
         record = read_changes(comparison, output_dir) or {"Outputs": {}}
         wanted |= {output_dir / path for path in record["Outputs"]}
         wanted.add(output_dir / paths_of(comparison)["record"])
-    stale = [file for file in change_files(subject, output_dir) if file not in wanted]
-    for file in stale:
+    for file in [file for file in change_files(subject, output_dir) if file not in wanted]:
         file.unlink(missing_ok=True)
         with suppress(OSError):
             file.parent.rmdir()
-    return len(stale)
 
 
 @dataclass(frozen=True)

@@ -96,12 +96,12 @@ class PairedTest:
     reason: str = ""
 
 
-def summarise(found: CrossValidation, name: str, *, draws: int = DRAWS) -> dict[str, Measure]:
+def summarise(found: CrossValidation, name: str) -> dict[str, Measure]:
     """Measure a model by `METRICS`, with 0 scans for a task that it lacks."""
-    return {metric: _measure(found, found.models[name], metric, draws) for metric in METRICS}
+    return {metric: _measure(found, found.models[name], metric) for metric in METRICS}
 
 
-def _measure(found: CrossValidation, model: ModelResults, metric: str, draws: int) -> Measure:
+def _measure(found: CrossValidation, model: ModelResults, metric: str) -> Measure:
     scans, statistic = _with_value(found, model.scans, metric)
     if not len(scans):
         return Measure(None, None, Interval(reason="no scans"), 0, 0, "no scans")
@@ -110,7 +110,7 @@ def _measure(found: CrossValidation, model: ModelResults, metric: str, draws: in
     if metric == "ece":
         interval = Interval(reason="draws make a calibration error larger")
     else:
-        interval = bootstrap_interval(subjects, list(scans["diagnosis"]), statistic, draws=draws)
+        interval = bootstrap_interval(subjects, list(scans["diagnosis"]), statistic)
     return Measure(
         _value(scans, statistic), folds, interval, len(scans), len(set(subjects)), reason
     )
@@ -267,7 +267,7 @@ def too_few(people: int) -> str:
 
 
 def bootstrap_interval(
-    subjects: Sequence[str], strata: Sequence[str], statistic: Statistic, *, draws: int = DRAWS
+    subjects: Sequence[str], strata: Sequence[str], statistic: Statistic
 ) -> Interval:
     """Return a percentile interval (coverage: `LEVEL`) of a bootstrap of the subjects.
 
@@ -276,7 +276,7 @@ def bootstrap_interval(
     """
     if reason := too_few(len(set(subjects))):
         return Interval(reason=reason)
-    values = statistic(subject_weights(subjects, strata, draws=draws))
+    values = statistic(subject_weights(subjects, strata, draws=DRAWS))
     undefined = np.isnan(values)
     if undefined.mean() > _UNDEFINED_SHARE:
         return Interval(reason="no value in too many draws")

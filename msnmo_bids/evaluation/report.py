@@ -117,7 +117,6 @@ def write_evaluation(
     classes: Sequence[str],
     positive: str,
     notes: Sequence[str],
-    draws: int = DRAWS,
 ) -> Path:
     """Evaluate a cross-validation: write ``tables/``, ``figures/`` and the page, the path given.
 
@@ -132,8 +131,6 @@ def write_evaluation(
     notes : sequence of str
         What the page's reader must know of the data: which are simulated, whether any real NMOSD
         was used. They stand at its top.
-    draws : int, optional
-        Of the bootstrap.
 
     Raises
     ------
@@ -144,7 +141,7 @@ def write_evaluation(
     gaps = [(label(model.name), model.gap) for model in found.models.values() if model.gap]
     for name, gap in gaps:
         logger.warning("%s is incomplete: %s", name, gap)
-    measures = {name: summarise(found, name, draws=draws) for name in found.models}
+    measures = {name: summarise(found, name) for name in found.models}
     tables = build_tables(found, measures)
     for table in tables:
         rows = [_flat(table, row) for row in table.rows]
@@ -166,7 +163,7 @@ def write_evaluation(
         label=label,
         notes=notes,
         found=found,
-        draws=draws,
+        draws=DRAWS,
     )
     write_text(out / PAGE, text)
     return out / PAGE

@@ -77,6 +77,7 @@ FREESURFER_TISSUE = {
 DISTANCE_STEP = 0.25
 
 _SEPTUM_WIDTH = 7  # mm
+_NECK = 35.0  # mm, kept under the brain of a whole head
 
 
 @dataclass(frozen=True)
@@ -260,10 +261,8 @@ def _label_maps(folder: Path) -> list[Path]:
     return paths
 
 
-def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
+def whole_heads(folder: Path, most: int) -> list[Head]:
     """Read up to `most` label maps of a folder as whole heads, for scans with a skull.
-
-    `below` is how much of the neck to keep under the brain (mm).
 
     Raises
     ------
@@ -274,7 +273,7 @@ def whole_heads(folder: Path, most: int, below: float = 35.0) -> list[Head]:
     for path in _label_maps(folder)[:most]:
         head = load_head(path)
         low = np.flatnonzero((head.to_surface <= 0).any(axis=(0, 1)))[0]
-        heads.append(head.part((slice(None), slice(None), slice(max(0, int(low - below)), None))))
+        heads.append(head.part((slice(None), slice(None), slice(max(0, int(low - _NECK)), None))))
     return heads
 
 

@@ -29,9 +29,13 @@ from msnmo_bids.simulation.sample import simulate_scan, training_cube
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.prepared import PreparedScan
 
+#: Samples of prepared scans that stay in memory.
+KEPT = 32
 #: Name of the class of healthy controls.
 HEALTHY = "HC"
 _BRAIN_LENGTH = 170.0  # mm
+#: Share of the crops around a lesion, where there is one.
+ON_LESION = 0.6
 
 
 class Stream(IntEnum):
@@ -70,12 +74,12 @@ class SampleSource(Protocol):
 class PreparedSamples:
     """The samples of prepared scans by number, the classes in the network's order.
 
-    The `keep` samples used last stay in memory: 12 MB each for a cube of 160 voxels per side.
+    The samples used last stay in memory: 12 MB each for a cube of 160 voxels per side.
     """
 
-    def __init__(self, scans: Sequence[PreparedScan], classes: Sequence[str], keep: int = 32):
+    def __init__(self, scans: Sequence[PreparedScan], classes: Sequence[str]):
         self.scans = tuple(scans)
-        self._load = lru_cache(maxsize=keep)(lambda number: self.scans[number].load(classes))
+        self._load = lru_cache(maxsize=KEPT)(lambda number: self.scans[number].load(classes))
 
     def __len__(self) -> int:
         """Return the number of scans."""
@@ -271,19 +275,17 @@ def _transform(config: TrainingConfig, keys: list[str], axis: int) -> Any:
     return transforms.Compose(steps)
 
 
-def random_crop(
-    sample: Sample, side: int, rng: np.random.Generator, *, on_lesion: float = 0.6
-) -> Sample:
+def random_crop(sample: Sample, side: int, rng: np.random.Generator) -> Sample:
     """Cut a cube, ``(side, side, side)``, out of a sample, which is left as it is.
 
-    With the probability `on_lesion` it is around a random lesion voxel, where there is one; else
+    With a probability of `ON_LESION` it is around a random lesion voxel, where there is one; else
     around any voxel of the brain. A side as large as the sample's cube gives all of it; a larger
     one is a ValueError.
     """
     shape = np.asarray(sample.image.shape)
     if (shape < side).any():
         raise ValueError(f"side={side} is more than the sample's {tuple(shape.tolist())}")
-    chosen = sample.lesions if rng.random() < on_lesion else None
+    chosen = sample.lesions if rng.random() < ON_LESION else None
     voxels = np.flatnonzero(sample.image if chosen is None else chosen)
     if not voxels.size:
         voxels = np.flatnonzero(sample.image)

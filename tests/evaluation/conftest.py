@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.evaluation import measures
 from msnmo_bids.evaluation.crossval_results import scan_columns
 from msnmo_bids.evaluation.metrics import compare_masks
 
@@ -25,6 +26,13 @@ MODELS = {
     "resnet50": (None, 0.7),
     "rule": (None, "rule"),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "DRAWS", 200)
+        yield
 
 
 def head(rng: np.random.Generator, lesions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def out(original, tmp_path) -> Path:
 
 
 def summary(out: Path, model: str) -> dict[str, Measure]:
-    return summarise(read(out), model, draws=200)
+    return summarise(read(out), model)
 
 
 def edit(file: Path, change) -> None:
@@ -174,7 +174,7 @@ def test_pooled_scans_are_one_scan(out):
     joint = found.models["joint"].scans.iloc[:4].copy()
     joint[["dsc", *VOLUMES]] = scans[["dsc", *VOLUMES]].to_numpy(float)
     models = {"joint": ModelResults("joint", joint)}
-    measures = summarise(replace(found, models=models), "joint", draws=10)
+    measures = summarise(replace(found, models=models), "joint")
     for name in POOLED:
         assert measures[name].value == pytest.approx(whole[name.removeprefix("pooled_")])
 
@@ -191,7 +191,7 @@ def measures_of(
         scans[f"prob_{name}"] = column
     models = {"joint": ModelResults("joint", scans)}
     found = CrossValidation(scans, classes, positive, models)
-    return {name: own.value for name, own in summarise(found, "joint", draws=10).items()}
+    return {name: own.value for name, own in summarise(found, "joint").items()}
 
 
 TWO = ["NMOSD", "MS", "NMOSD", "MS", "MS"]

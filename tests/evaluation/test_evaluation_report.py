@@ -30,7 +30,7 @@ def out(make_crossval, tmp_path_factory) -> Path:
     """A whole evaluation; the UNet lacks a fold."""
     folder = make_crossval(tmp_path_factory.mktemp("crossval"))
     (folder / "models" / "unet" / "fold-1" / "scans.tsv").unlink()
-    write_evaluation(folder, classes=("MS", "NMOSD"), positive="NMOSD", notes=[NOTE], draws=200)
+    write_evaluation(folder, classes=("MS", "NMOSD"), positive="NMOSD", notes=[NOTE])
     return folder
 
 
@@ -155,9 +155,7 @@ def test_the_same_input_gives_the_same_files(make_crossval, tmp_path):
     make_crossval(tmp_path, subjects=8, models=("only_classification",))
     written = []
     for _ in range(2):
-        page = write_evaluation(
-            tmp_path, classes=("MS", "NMOSD"), positive="NMOSD", notes=[NOTE], draws=50
-        )
+        page = write_evaluation(tmp_path, classes=("MS", "NMOSD"), positive="NMOSD", notes=[NOTE])
         files = [page, *tmp_path.glob("tables/*"), *tmp_path.glob("figures/*")]
         written.append({file: file.read_bytes() for file in files})
         for file in files:

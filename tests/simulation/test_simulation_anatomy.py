@@ -114,8 +114,9 @@ def test_empty_folder(tmp_path):
         load_heads(tmp_path)
 
 
-def test_whole_heads_are_cut_under_the_brain(label_map):
-    (cut,) = whole_heads(label_map.parent, 1, below=3)
+def test_whole_heads_are_cut_under_the_brain(label_map, monkeypatch):
+    monkeypatch.setattr("msnmo_bids.simulation.anatomy._NECK", 3.0)
+    (cut,) = whole_heads(label_map.parent, 1)
     lowest = np.flatnonzero((cut.to_surface <= 0).any(axis=(0, 1)))[0]
     assert lowest == 3
     uncut = load_head(label_map)

@@ -14,6 +14,7 @@ from tiny_training import make_samples
 from msnmo_bids.errors import BadInputError
 from msnmo_bids.labelled.sample_file import Sample
 from msnmo_bids.simulation.assets import SimulationAssets
+from msnmo_bids.training import samples
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.samples import (
     EpochSource,
@@ -224,24 +225,25 @@ def test_an_epoch_has_room_for_all_real_scans(share, length):
     assert len(mixed(share, length=12)) == length
 
 
-def test_scans_are_read_when_they_are_needed_and_few_are_kept():
+def test_scans_are_read_when_they_are_needed_and_few_are_kept(monkeypatch):
+    monkeypatch.setattr(samples, "KEPT", 2)
     loaded: list[str] = []
     scans = [Scan(f"s{n}", loaded) for n in range(4)]
-    samples = PreparedSamples(scans, ("MS", "NMOSD"), keep=2)
-    assert len(samples) == 4
+    found = PreparedSamples(scans, ("MS", "NMOSD"))
+    assert len(found) == 4
     assert loaded == []
-    assert samples[1] is samples[1]
-    assert (samples[1].name, samples[1].diagnosis) == ("s1", 1)
-    assert samples[3].name == "s3"
+    assert found[1] is found[1]
+    assert (found[1].name, found[1].diagnosis) == ("s1", 1)
+    assert found[3].name == "s3"
     assert loaded == ["s1", "s3"]
-    assert samples[1].name == "s1"  # used last: s3 goes before it
-    assert samples[0].name == "s0"
-    assert samples[1].name == "s1"
+    assert found[1].name == "s1"  # used last: s3 goes before it
+    assert found[0].name == "s0"
+    assert found[1].name == "s1"
     assert loaded == ["s1", "s3", "s0"]
-    assert samples[3].name == "s3"
+    assert found[3].name == "s3"
     assert loaded == ["s1", "s3", "s0", "s3"]
     with pytest.raises(IndexError):
-        samples[4]
+        found[4]
 
 
 NONE = TrainingConfig(flip=0.0, rotation=0.0)
@@ -338,21 +340,23 @@ def with_a_lesion() -> Sample:
     return Sample(image.astype(np.float16), lesions, 0)
 
 
-def test_crops_hold_matching_image_and_lesions():
+def test_crops_hold_matching_image_and_lesions(monkeypatch):
+    monkeypatch.setattr(samples, "ON_LESION", 1.0)
     sample = with_a_lesion()
     values = {float(v) for v in sample.image[sample.lesions > 0]}
     for seed in range(40):
-        crop = random_crop(sample, 8, np.random.default_rng(seed), on_lesion=1.0)
+        crop = random_crop(sample, 8, np.random.default_rng(seed))
         assert crop.image.shape == crop.lesions.shape == (8, 8, 8)
         assert {float(v) for v in crop.image[crop.lesions > 0]} <= values
         assert crop.lesions.any()  # the jitter keeps the chosen voxel inside
 
 
 @pytest.mark.parametrize("lesions", [None, np.zeros((24, 24, 24), np.uint8)])
-def test_crops_without_lesions_lie_in_the_brain(lesions):
+def test_crops_without_lesions_lie_in_the_brain(lesions, monkeypatch):
+    monkeypatch.setattr(samples, "ON_LESION", 1.0)
     sample = replace(with_a_lesion(), lesions=lesions)
     for seed in range(10):
-        crop = random_crop(sample, 8, np.random.default_rng(seed), on_lesion=1.0)
+        crop = random_crop(sample, 8, np.random.default_rng(seed))
         assert crop.image.any()
         assert crop.lesions is None or not crop.lesions.any()
 
