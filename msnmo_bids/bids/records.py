@@ -32,21 +32,12 @@ _KEYS = {
     "remedy": "Remedy", "crash_file": "CrashFile", "steps": "Steps",
 }  # fmt: skip
 _PROBLEM = ("step", "message", "remedy", "crash_file")
-#: What a page shows where an older or damaged diagnosis file lacks a key.
-_EMPTY: dict[str, Any] = {
-    "Diagnosis": "n/a",
-    "Reason": None,
-    "Probabilities": {},
-    "LesionCount": None,
-    "LesionCountSmall": None,
-    "LesionVolume": None,
-    "BrainVolume": None,
-    "Regions": {},
-    "Flags": [],
-    "VoxelSize": [],
-    "Calibration": {},
-    "Model": {},
-}
+#: Keys without which a diagnosis file cannot be shown.
+_NEEDED = frozenset((
+    "Diagnosis", "Reason", "Probabilities", "LesionCount", "LesionCountSmall", "LesionVolume",
+    "BrainVolume", "Regions", "Flags", "VoxelSize", "Calibration", "Model", "Settings",
+    "GeneratedBy",
+))  # fmt: skip
 
 
 class Status(StrEnum):
@@ -111,7 +102,7 @@ class ScanRecord:
     @property
     def has_pattern(self) -> bool:
         """Whether the scores stand for something: for nothing where the decision missed lesions."""
-        return bool(self.diagnosis) and NO_LESION not in (self.diagnosis.get("Flags") or [])
+        return bool(self.diagnosis) and NO_LESION not in self.diagnosis["Flags"]
 
     @property
     def reason(self) -> str:
@@ -166,14 +157,15 @@ class VisitsRecord:
 def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
     """Return a scan's record as it stands on disk: this decides on its status.
 
-    It is complete exactly when the diagnosis file can be read, which is then in `diagnosis`;
+    It is complete exactly when the diagnosis file is whole, which is then in `diagnosis`;
     `record` is what the latest run said of it, pending where none did.
     """
     path = output_dir / record.folder / derivative_name(record.prefix, "diagnosis")
     if path.is_file():
-        if content := read_record(path):
+        content = read_record(path) or {}
+        if content.keys() >= _NEEDED:
             return replace(record, status=Status.COMPLETE, step="", message="", remedy="",
-                           crash_file="", diagnosis={**_EMPTY, **content})  # fmt: skip
+                           crash_file="", diagnosis=content)  # fmt: skip
         return replace(record, status=Status.FAILED, step="report", crash_file="",
                        message=f"{path.name} cannot be read",
                        remedy="Run the participant level again")  # fmt: skip
@@ -220,7 +212,7 @@ def class_names(scans: Iterable[ScanRecord]) -> list[str]:
     """Return the classes of all scans' probabilities, in the network's order."""
     names: dict[str, None] = {}
     for scan in scans:
-        names.update(dict.fromkeys(scan.diagnosis.get("Probabilities") or {}))
+        names.update(dict.fromkeys(scan.diagnosis.get("Probabilities", {})))
     return list(names)
 
 

@@ -43,7 +43,6 @@ ANY_CLASS = "ANYCLASS"
 RAW_IMAGE = "RawImage"
 CHANGED = "the raw image changed"
 SIDECAR_CHANGED = "its sidecar now says something else about the skull"
-NOT_RECORDED = "its diagnosis file does not say which image it is about"
 #: Smaller files may be those that git-annex and git-lfs put in the place of an image.
 _SMALL = 32 * 1024
 
@@ -252,7 +251,7 @@ def why_other_image(scan: Scan, recorded: Any) -> str | None:
     time differ.
     """
     if not isinstance(recorded, Mapping):
-        return NOT_RECORDED
+        return "its diagnosis file does not say which image it is about"
     if recorded.get("SkullStripped") != scan.skull_stripped:
         return SIDECAR_CHANGED
     now = glance(scan)

@@ -193,7 +193,7 @@ def _as_results(cohort: Cohort, comparisons: Mapping[str, Metrics]) -> CrossVali
             "subject": record.subject,
             "called_as": str(record.diagnosis["Diagnosis"]) if record.diagnosis else NO_RESULT,
         }
-        scores = (record.diagnosis.get("Probabilities") or {}) if record.has_pattern else {}
+        scores = record.diagnosis["Probabilities"] if record.has_pattern else {}
         row |= {f"prob_{name}": scores.get(name) for name in classes}
         rows.append(row | comparisons.get(record.relative, {}))
     columns = [*scan_columns(classes), "subject", "called_as"]

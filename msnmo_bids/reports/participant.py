@@ -157,7 +157,7 @@ def _scan_view(
         },
         "quality": _quality(folder / derivative_name(record.prefix, "quality")),
         "viewer": scan_viewer(output_dir, record, budget),
-        "regions": _measures(REGION_NAMES, diagnosis.get("Regions") or {}),
+        "regions": _measures(REGION_NAMES, diagnosis["Regions"]),
         "locations": [(*row, row[0] in NMOSD_LOCATIONS) for row in places],
         "lesions": lesions,
         "evidence": _evidence(diagnosis.get("Margin"), lesions),
@@ -167,7 +167,7 @@ def _scan_view(
 def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:
     """Return class scores as bars, and where on the bar a class is named; it may be nowhere."""
     limits = (record.diagnosis.get("NamingLimits") or {}) if record.has_pattern else {}
-    scores = {n: float(v) for n, v in (record.diagnosis.get("Probabilities") or {}).items()}
+    scores = {n: float(v) for n, v in record.diagnosis["Probabilities"].items()}
     return [
         {
             "name": name,

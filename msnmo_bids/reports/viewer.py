@@ -61,7 +61,7 @@ def scan_viewer(output_dir: Path, record: ScanRecord, budget: int) -> Viewer | N
 
     None when an image is missing or cannot be read.
     """
-    classes = list(record.diagnosis.get("Probabilities") or {})
+    classes = list(record.diagnosis["Probabilities"])
     paths = derivative_paths(record.folder, record.prefix, classes)
     try:
         flair = load_ras(output_dir / paths["preproc"])
