@@ -1,11 +1,10 @@
 """Fit the lesion branch to simulated people: ``python -m dev.fit_diagnosis OUT --anatomy DIR ...``.
 
-The people are made first and kept in OUT, so that a run that was stopped goes on. With
-``--weights`` some of them are looked at by the weights, too, in a folder named after these, so that
-a refit for other weights makes only what depends on them. Every person is judged by fits that saw
-nobody with the same head; calibration and limits of naming come from these judgements, and are
-themselves judged on people they were not made from. OUT/lesion_branch.safetensors and
-OUT/diagnosis.json are the result.
+The people that ``--table`` lacks are made first and kept in OUT, in a folder named after the
+weights that look at them, so that a run that was stopped goes on. Every person is judged by fits
+that saw nobody with the same head; calibration and limits of naming come from these judgements, and
+are themselves judged on people they were not made from.
+OUT/lesion_branch.safetensors, OUT/diagnosis.json and OUT/people.npz, the table, are the result.
 """
 
 from __future__ import annotations
@@ -26,16 +25,24 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from dev.asset_options import add_asset_options, assets_of
-from dev.detection import Detection, sensitivity_by_site
+from dev.detection import sensitivity_by_site
 from dev.naming import class_limits, fit_calibration, named
-from dev.simulated_people import CLASSES, SICK, SMALL_VESSELS, Person, people
+from dev.simulated_people import (
+    CLASSES,
+    SICK,
+    SMALL_VESSELS,
+    Person,
+    name_of,
+    people,
+    read_table,
+    write_table,
+)
 from msnmo_bids.bids.dataset import atomic_path, write_json
 from msnmo_bids.evaluation.metrics import calibration_error
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.classification import LesionBranch
 from msnmo_bids.model.config import SEGMENTATION, JointConfig
-from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.simulation.assets import SimulationAssets
 
 FOLDS = 5
@@ -44,7 +51,6 @@ _BATCH = 100  # people
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
 _TRUE_SHARE = 0.15  # of the times that a person's true lesions are shown, with nothing missed
 _SMALL_VESSELS = 0.2  # people with small-vessel disease, relative to all others
-_JUDGED_WITH = 0  # seed of what is missed where no weights have looked at a person
 SPACING = 1.25  # mm, of the heads: half the time of 1 mm
 
 
@@ -52,17 +58,13 @@ SPACING = 1.25  # mm, of the heads: half the time of 1 mm
 CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=CLASSES, lesion_descriptors=len(DESCRIPTORS))
 
 
-def fit_branch(
-    shown: Sequence[Person], detection: Detection, fits: int, epochs: int, seed: int
-) -> LesionBranch:
+def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> LesionBranch:
     """Fit a branch to the people who are not healthy.
 
     Parameters
     ----------
     shown : sequence of Person
         At each epoch anew: what is found of them, or, for a few, their true lesions.
-    detection : Detection
-        What is found of a person whom no weights have looked at.
     fits : int
         Whose mean the branch is; they differ in their start and in the order of the people.
     epochs, seed : int
@@ -76,7 +78,7 @@ def fit_branch(
     for _ in range(fits):
         branch = LesionBranch(CONFIG)
         branch.standardize(rows)
-        _descend(branch, sick, detection, epochs, rng)
+        _descend(branch, sick, epochs, rng)
         branches.append(branch)
     branch, *others = branches
     branch.fits.extend(other.fits[0] for other in others)
@@ -84,11 +86,7 @@ def fit_branch(
 
 
 def _descend(
-    branch: LesionBranch,
-    sick: Sequence[Person],
-    detection: Detection,
-    epochs: int,
-    rng: np.random.Generator,
+    branch: LesionBranch, sick: Sequence[Person], epochs: int, rng: np.random.Generator
 ) -> None:
     steps = epochs * -(-len(sick) // _BATCH)
     optimizer = torch.optim.AdamW(
@@ -99,19 +97,13 @@ def _descend(
         order = rng.permutation(len(sick))
         for first in range(0, len(sick), _BATCH):
             batch = [sick[k] for k in order[first : first + _BATCH]]
-            lesions = [_shown(person, detection, rng) for person in batch]
+            lesions = [p.true if rng.random() < _TRUE_SHARE else p.found for p in batch]
             labels = torch.tensor([person.label for person in batch])
             loss = torch.nn.functional.cross_entropy(branch(*_joined(lesions)), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-
-
-def _shown(person: Person, detection: Detection, rng: np.random.Generator) -> np.ndarray:
-    if rng.random() < _TRUE_SHARE:
-        return person.true
-    return person.found if person.looked_at else detection.apply(person, rng)
 
 
 def _joined(lesions: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -126,20 +118,11 @@ def logits_of(branch: LesionBranch, lesions: Sequence[np.ndarray]) -> np.ndarray
     return branch(*_joined(lesions)).double().numpy()
 
 
-def judge(
-    shown: Sequence[Person], detection: Detection, fits: int, epochs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Judge every person by fits without anyone of the same head.
+def judge(shown: Sequence[Person], fits: int, epochs: int) -> np.ndarray:
+    """Judge what is found of every person by fits without anyone of the same head.
 
-    Returns
-    -------
-    logits : ndarray, (people, K)
-        On what is found of each.
-    counts : ndarray of int, (people,)
-        Number of lesions found.
+    Return their logits, (people, K).
     """
-    rng = np.random.default_rng(_JUDGED_WITH)
-    lesions = [p.found if p.looked_at else detection.apply(p, rng) for p in shown]
     heads = np.array([person.head for person in shown])
     fold_of = {head: number % FOLDS for number, head in enumerate(sorted(set(heads)))}
     folds = np.array([fold_of[head] for head in heads])
@@ -147,15 +130,14 @@ def judge(
     for fold in sorted(set(folds)):
         branch = fit_branch(
             [p for p, own in zip(shown, folds, strict=True) if own != fold],
-            detection,
             fits,
             epochs,
             seed=int(fold),
         )
         inside = np.flatnonzero(folds == fold)
-        result[inside] = logits_of(branch, [lesions[k] for k in inside])
+        result[inside] = logits_of(branch, [shown[k].found for k in inside])
         logging.info("fold %d of %d", fold + 1, folds.max() + 1)
-    return result, np.array([len(rows) for rows in lesions])
+    return result
 
 
 def calibrate(
@@ -237,23 +219,24 @@ def _share(which: np.ndarray) -> float | None:
 
 
 def collect(options: argparse.Namespace) -> list[Person]:
-    """Return the people: those whom the weights have looked at take the place of the others."""
+    """Return the people, by number: from the table, from OUT, or made now; write OUT's table."""
 
     @cache
     def assets() -> SimulationAssets:
         native = assets_of(options)
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
-    def made(folder: Path, count: int, weights: Sequence[Path] = ()) -> dict[int, Person]:
-        numbers = _numbers(count)
-        parts = [numbers[k :: options.threads] for k in range(options.threads)]
-        side_by_side([partial(_make, folder, part, assets, weights) for part in parts])
-        return dict(people(folder, numbers, assets, weights))
-
-    everyone = made(options.out / "people", options.people)
-    if options.weights:
-        known = "-".join(read_metadata(file).sha256[:6] for file in options.weights)
-        everyone |= made(options.out / f"people-{known}", options.found, options.weights)
+    weights = name_of(options.weights)
+    known = read_table(options.table, weights) if options.table else {}
+    wanted = _numbers(options.people)
+    folder = options.out / f"people-{weights}"
+    missing = [number for number in wanted if number not in known]
+    parts = [missing[k :: options.threads] for k in range(options.threads)]
+    if any(not (folder / f"{number:05d}.npz").exists() for number in missing):
+        side_by_side([partial(_make, folder, part, assets, options.weights) for part in parts])
+    known |= dict(people(folder, missing, assets, options.weights))
+    everyone = {number: known[number] for number in wanted}
+    write_table(options.out / "people.npz", everyone, weights)
     return list(everyone.values())
 
 
@@ -295,11 +278,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of people and results")
     add_asset_options(parser, needs_shapes=True)
-    parser.add_argument("--people", type=int, default=2250, help="default: %(default)s")
+    parser.add_argument("--people", type=int, default=2000, help="default: %(default)s")
     parser.add_argument(
-        "--weights", type=Path, nargs="+", default=(), help="that look at some of them, as a mean"
+        "--weights", type=Path, nargs="+", required=True, help="that look at them, as a mean"
     )
-    parser.add_argument("--found", type=int, default=600, help="at how many (default: %(default)s)")
+    parser.add_argument("--table", type=Path, help="people that the same weights have looked at")
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="and people side by side")
@@ -307,20 +290,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     shown = collect(options)
     torch.set_num_threads(options.threads)
-    looked_at = [person for person in shown if person.looked_at]
-    detection = Detection.fitted(looked_at) if looked_at else Detection.assumed(shown)
-    logits, counts = judge(shown, detection, options.fits, options.epochs)
+    logits = judge(shown, options.fits, options.epochs)
+    counts = np.array([len(person.found) for person in shown])
     labels = np.array([person.label for person in shown])
     matched = np.array([person.matched for person in shown])
     calibration, limits, probabilities, names = calibrate(logits, counts, labels, matched)
-    summary: dict[str, Any] = {"all": summarise(shown, counts, probabilities, names)}
-    judged = [k for k, person in enumerate(shown) if person.looked_at]
-    if judged:
-        summary["looked at"] = summarise(
-            [shown[k] for k in judged], counts[judged], probabilities[judged], names[judged]
-        )
-        summary["sensitivity"] = sensitivity_by_site(looked_at)
-    branch = fit_branch(shown, detection, options.fits, options.epochs, seed=FOLDS)
+    summary: dict[str, Any] = {
+        **summarise(shown, counts, probabilities, names),
+        "sensitivity": sensitivity_by_site(shown),
+    }
+    branch = fit_branch(shown, options.fits, options.epochs, seed=FOLDS)
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
     summary |= {
@@ -328,7 +307,7 @@ def main() -> None:
         "fits": options.fits,
         "classes": CLASSES,
         "calibration": asdict(calibration),
-        "looked_at": len(judged),
+        "everyone": len(shown),
         "limits": {
             name: None if np.isinf(limit) else float(limit)
             for name, limit in zip(CLASSES, limits, strict=True)

@@ -40,16 +40,15 @@ class Recipe:
         Simulated brains.
     start, fold, shipped : int
         Steps of a start (simulated brains alone), of each fold, of a shipped network.
-    people, found : int
-        Simulated people that the branch is fitted to, and how many the weights look at.
+    people : int
+        Simulated people whom the weights look at, and the branch is fitted to.
     """
 
     brains: int = 300
     start: int = 1200
     fold: int = 5000
     shipped: int = 6000
-    people: int = 2250
-    found: int = 2000
+    people: int = 2000
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
     ]  # fmt: skip
     fitting = [
         "dev.fit_diagnosis", str(fit), *assets(places), "--weights", *map(str, files.values()),
-        "--people", str(recipe.people), "--found", str(recipe.found),
+        "--people", str(recipe.people),
     ]  # fmt: skip
     branches = [
         ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,

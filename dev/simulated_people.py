@@ -1,19 +1,22 @@
 """Simulated people as the lesion branch reads them: a row of descriptors per lesion.
 
-A person depends on the number alone, and is a file in a folder, so that a run that was stopped goes
-on. Lesions are those of the true mask and, with weights, those that the weights find as well.
-Regions come from the simulated scan as they do in the app, by registration of the atlas; without
-weights no network runs, and a person takes seconds.
+A person depends on the number and the weights alone, and is a file in a folder, so that a run that
+was stopped goes on. Lesions are those of the true mask and those that the weights find. Regions
+come from the simulated scan as they do in the app, by registration of the atlas. Many people are
+kept in one table (`write_table`), small enough for the repository.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 from msnmo_bids.bids.dataset import atomic_path
 from msnmo_bids.lesions.descriptors import DESCRIPTORS, describe_lesions
@@ -27,7 +30,6 @@ from msnmo_bids.simulation.imaging import PRESETS, Protocol, random_protocol
 from msnmo_bids.simulation.lesion_placement import draw_load
 from msnmo_bids.simulation.sample import (
     SimulatedScan,
-    imperfect_brain_mask,
     prepared_scan,
     simulate_scan,
 )
@@ -54,7 +56,7 @@ class Person:
     true : ndarray of float32, (N, D)
         Descriptors of the lesions of the true mask.
     found : ndarray of float32, (M, D)
-        Descriptors of the lesions that the weights find; empty without weights.
+        Descriptors of the lesions that the weights find.
     seen : ndarray of bool, (N,)
         Which true lesions are found, at least in part.
     false : ndarray of bool, (M,)
@@ -67,8 +69,6 @@ class Person:
         Whether the load was drawn alike for both diseases.
     head : str
         Whose anatomy.
-    looked_at : bool
-        Whether weights have looked for lesions.
     """
 
     true: np.ndarray
@@ -79,16 +79,10 @@ class Person:
     typicality: float
     matched: bool
     head: str
-    looked_at: bool
-
-    @property
-    def load(self) -> float:
-        """Volume of the true lesions (mm³)."""
-        return float(np.exp(self.true[:, LOG_VOLUME]).sum())
 
 
-def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path] = ()) -> Person:
-    """Simulate a person; `weights` find lesions, of several the mean.
+def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path]) -> Person:
+    """Simulate a person in whom weights, of several the mean, find lesions.
 
     The number decides on everything; diagnoses, protocols and kinds of load take turns.
     """
@@ -109,8 +103,7 @@ def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path] =
     label = -1 if healthy else CLASSES.index(diagnosis)
     rows = _rows(scan, rng, weights)
     return Person(
-        **rows, label=label, typicality=typicality, matched=matched, head=head.name,
-        looked_at=bool(weights),
+        **rows, label=label, typicality=typicality, matched=matched, head=head.name
     )  # fmt: skip
 
 
@@ -124,17 +117,12 @@ def _rows(
 ) -> dict[str, np.ndarray]:
     """Describe true and found lesions; say which true ones are seen, which found are false."""
     zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
-    if not weights:
-        brain, probability = imperfect_brain_mask(scan, rng), np.zeros(scan.image.shape)
-        criteria = LesionCriteria()
-    else:
-        metadata = read_metadata(weights[0])
-        criteria = metadata.criteria
-        cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
-        found = predict(cube, *weights, precision="auto").probability
-        assert found is not None, "the weights segment"
-        probability = from_cube(found, transform) * brain
-    labels = find_lesions(probability, voxel, criteria).labels
+    metadata = read_metadata(weights[0])
+    cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
+    found = predict(cube, *weights, precision="auto").probability
+    assert found is not None, "the weights segment"
+    probability = from_cube(found, transform) * brain
+    labels = find_lesions(probability, voxel, metadata.criteria).labels
     truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
     regions = corrected_regions(scan, brain)
     return {
@@ -154,7 +142,7 @@ def people(
     folder: Path,
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
-    weights: Sequence[Path] = (),
+    weights: Sequence[Path],
 ) -> Iterator[tuple[int, Person]]:
     """Read people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,3 +155,47 @@ def people(
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
         yield number, Person(**{k: v if v.ndim else v.item() for k, v in arrays.items()})
+
+
+def name_of(weights: Sequence[Path]) -> str:
+    """Name what finds lesions in weights, however they classify: 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in weights:
+        tensors = load_file(file)
+        for name in sorted(tensors):
+            if not name.startswith("lesion_branch."):
+                digest.update(name.encode() + tensors[name].numpy().tobytes())
+        digest.update(repr(read_metadata(file).criteria).encode())
+    return digest.hexdigest()[:12]
+
+
+def write_table(file: Path, everyone: Mapping[int, Person], weights: str) -> None:
+    """Write people, by number, and what to call the weights that looked at them, into one file."""
+    columns: dict[str, Any] = {"numbers": np.array(list(everyone)), "weights": np.array(weights)}
+    for name in ("true", "found", "seen", "false"):
+        parts = [getattr(person, name) for person in everyone.values()]
+        columns[f"{name}_count"] = np.array([len(part) for part in parts])
+        rows = np.concatenate(parts)
+        columns[name] = rows.astype(np.float16) if rows.dtype == np.float32 else rows
+    for name in ("label", "typicality", "matched", "head"):
+        columns[name] = np.array([getattr(person, name) for person in everyone.values()])
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **columns)
+
+
+def read_table(file: Path, weights: str) -> dict[int, Person]:
+    """Read the people of a table, by number; nobody where other weights looked at them."""
+    with np.load(file) as table:
+        columns = {name: table[name] for name in table.files}
+    if str(columns["weights"]) != weights:
+        return {}
+    parts: dict[str, Any] = {}
+    for name in ("true", "found", "seen", "false"):
+        rows = columns[name]
+        rows = rows.astype(np.float32) if rows.dtype == np.float16 else rows
+        parts[name] = np.split(rows, np.cumsum(columns[f"{name}_count"])[:-1])
+    for name in ("label", "typicality", "matched", "head"):
+        parts[name] = columns[name].tolist()
+    everyone = zip(*parts.values(), strict=True)
+    people = [Person(**dict(zip(parts, values, strict=True))) for values in everyone]
+    return dict(zip(columns["numbers"].tolist(), people, strict=True))

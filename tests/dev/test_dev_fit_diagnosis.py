@@ -6,14 +6,16 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from scipy.special import expit
 
 from dev import fit_diagnosis
-from dev.detection import COLUMNS, Detection, sensitivity_by_site
+from dev.detection import sensitivity_by_site
 from dev.fit_diagnosis import (
     CONFIG,
     calibrate,
@@ -30,17 +32,22 @@ from dev.simulated_people import (
     SMALL_VESSELS,
     Person,
     make_person,
+    name_of,
     people,
+    read_table,
+    write_table,
 )
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.classification import LesionBranch
+from msnmo_bids.model.joint import JointNetwork
+from msnmo_bids.model.weights import WeightsMetadata, load_weights, save_weights
 from msnmo_bids.simulation.assets import SimulationAssets
 
 LOWER, DEEP = (list(DESCRIPTORS).index(name) for name in ("lower_least", "cortex_least"))
 
 
-def person(number: int, *, looked_at: bool = False) -> Person:
+def person(number: int) -> Person:
     """Return someone whose lesions lie nearer to the lower ventricles in class 1, deep in 2."""
     rng = np.random.default_rng(number)
     label = -1 if number % 9 == 8 else 2 if number % 7 == 4 else number % 2
@@ -55,32 +62,58 @@ def person(number: int, *, looked_at: bool = False) -> Person:
     is_false = np.arange(len(found)) >= seen.sum()
     return Person(
         true=rows, found=found, seen=seen, false=is_false, label=label, typicality=1.0,
-        matched=bool(number // 2 % 2), head=f"head {number % 5}", looked_at=looked_at,
+        matched=bool(number // 2 % 2), head=f"head {number % 5}",
     )  # fmt: skip
 
 
-def test_a_person_is_made_once(ball_head, tmp_path):
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Small weights that segment, and have a branch."""
+    network = JointNetwork(CONFIG.scaled(0.125))
+    file = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(file, network, WeightsMetadata("small", "0", CLASSES, cube_shape=(32,) * 3))
+    return file
+
+
+def test_a_person_is_made_once(ball_head, weights, tmp_path):
     assets = SimulationAssets([ball_head])
-    ((number, made),) = people(tmp_path, [0], lambda: assets)
+    ((number, made),) = people(tmp_path, [0], lambda: assets, [weights])
     assert number == 0
     assert made.label == 0
     assert len(made.true) == len(made.seen) > 0
-    assert not made.looked_at
-    assert not len(made.found)
-    assert made.load == pytest.approx(np.exp(made.true[:, LOG_VOLUME]).sum())
-    ((_, again),) = people(tmp_path, [0], pytest.fail)
+    assert len(made.found) == len(made.false)
+    ((_, again),) = people(tmp_path, [0], pytest.fail, [weights])
     np.testing.assert_equal(vars(again), vars(made))
-    assert make_person(8, assets).label == -1
-    assert make_person(SMALL_VESSELS, assets).label == CLASSES.index("SVD")
+    assert make_person(8, assets, [weights]).label == -1
+    assert make_person(SMALL_VESSELS, assets, [weights]).label == CLASSES.index("SVD")
 
 
-def test_detection_is_fitted_to_what_was_found():
-    looked_at = [person(number, looked_at=True) for number in range(600)]
-    detection = Detection.fitted(looked_at)
-    assert detection.coefficients[COLUMNS.index("log_volume")] == pytest.approx(2, rel=0.2)
-    rows = np.zeros((2, len(DESCRIPTORS)))
-    rows[:, LOG_VOLUME] = (4, 6)
-    assert detection.chance(rows) == pytest.approx([0.5, expit(4)], abs=0.06)
+def test_people_are_kept_in_one_table(tmp_path):
+    everyone = {number: person(number) for number in (3, 8, 0, SMALL_VESSELS)}
+    write_table(tmp_path / "t.npz", everyone, "these")
+    assert read_table(tmp_path / "t.npz", "others") == {}
+    found = read_table(tmp_path / "t.npz", "these")
+    assert list(found) == list(everyone)
+    for number, one in everyone.items():
+        for name, value in vars(one).items():
+            own = getattr(found[number], name)
+            if isinstance(value, np.ndarray):
+                assert own.dtype == value.dtype
+                np.testing.assert_allclose(own, value, rtol=1e-3, atol=1e-3)
+            else:
+                assert own == value
+
+
+def test_weights_that_find_the_same_have_the_same_name(weights, tmp_path):
+    network, metadata = load_weights(weights)
+    with torch.no_grad():
+        for parameter in network.lesion_branch.parameters():
+            parameter += 1
+    branch, other = tmp_path / "branch.safetensors", tmp_path / "other.safetensors"
+    save_weights(branch, network, metadata)
+    assert name_of([branch]) == name_of([weights])
+    save_weights(other, network, replace(metadata, threshold=0.3))
+    assert name_of([other]) != name_of([weights])
 
 
 def test_what_weights_find_is_told_by_site_and_size():
@@ -91,29 +124,11 @@ def test_what_weights_find_is_told_by_site_and_size():
         rows[:, names.index(name)] = 20
     rows[1, names.index("brainstem")] = 0.9
     rows[1:3, names.index("lower_least")] = 1
-    one = replace(person(0, looked_at=True), true=rows, seen=np.array([True, True, False, True]))
+    one = replace(person(0), true=rows, seen=np.array([True, True, False, True]))
     table = sensitivity_by_site([one, replace(one, seen=np.zeros(4, bool))])
     assert table["brainstem"] == {"14 to 100": (2, 0.5)}
     assert table["lower ventricles"] == {"14 to 100": (2, 0.0)}
     assert table["deep"] == {"0 to 14": (2, 0.5), "1000 and above": (2, 0.5)}
-
-
-def test_what_is_found_are_own_lesions_and_false_ones_of_someone_with_a_like_load():
-    everyone = [person(number, looked_at=True) for number in range(200)]
-    detection = Detection.fitted(everyone)
-    rng, sick = np.random.default_rng(0), everyone[1]
-    pasted = [rows for other in everyone for rows in other.found[other.false]]
-    for _ in range(20):
-        for row in detection.apply(sick, rng):
-            assert (sick.true == row).all(axis=1).any() or any((row == p).all() for p in pasted)
-    loads = np.sort([other.load for other in everyone])
-    np.testing.assert_array_equal(detection.loads, loads)
-
-
-def test_a_healthy_person_gets_false_lesions_before_any_mask_was_found():
-    everyone = [person(number) for number in range(90)]
-    detection, rng = Detection.assumed(everyone), np.random.default_rng(0)
-    assert any(len(detection.apply(everyone[8], rng)) for _ in range(30))
 
 
 def test_calibration_finds_the_slopes():
@@ -144,8 +159,9 @@ def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
 
 
 def test_people_are_told_apart_by_fits_that_have_not_seen_them():
-    everyone = [person(number, looked_at=True) for number in range(300)]
-    logits, counts = judge(everyone, Detection.fitted(everyone), fits=1, epochs=8)
+    everyone = [person(number) for number in range(300)]
+    logits = judge(everyone, fits=1, epochs=8)
+    counts = np.array([len(p.found) for p in everyone])
     labels = np.array([p.label for p in everyone])
     matched = np.array([p.matched for p in everyone])
     assert 0 < matched.sum() < len(everyone)
@@ -169,7 +185,7 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
 
 def test_a_branch_is_the_mean_of_its_fits():
     everyone = [person(number) for number in range(40)]
-    branch = fit_branch(everyone, Detection.assumed(everyone), fits=2, epochs=2, seed=1)
+    branch = fit_branch(everyone, fits=2, epochs=2, seed=1)
     lesions = [everyone[0].true, everyone[1].true[:0]]
     single = LesionBranch(CONFIG)
     each = []
@@ -185,18 +201,21 @@ def test_a_branch_is_the_mean_of_its_fits():
     )
 
 
-def test_the_program_fits_to_the_people_it_finds(tmp_path, monkeypatch, capsys):
-    (tmp_path / "people").mkdir()
-    for number in (*range(45), *range(SMALL_VESSELS, SMALL_VESSELS + 9)):
-        np.savez(tmp_path / "people" / f"{number:05d}.npz", **vars(person(number)))
+def test_the_program_fits_to_the_people_it_finds(weights, tmp_path, monkeypatch, capsys):
+    folder, table = tmp_path / f"people-{name_of([weights])}", tmp_path / "kept.npz"
+    folder.mkdir()
+    for number in (*range(40), *range(SMALL_VESSELS, SMALL_VESSELS + 9)):
+        np.savez(folder / f"{number:05d}.npz", **vars(person(number)))
+    write_table(table, {k: person(k) for k in range(40, 45)}, name_of([weights]))
     monkeypatch.setattr(fit_diagnosis, "assets_of", pytest.fail)
     words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
-             "--epochs", 2]  # fmt: skip
+             "--epochs", 2, "--weights", weights, "--table", table]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["fit_diagnosis", *map(str, words)])
     fit_diagnosis.main()
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "diagnosis.json").read_text())
-    assert summary["looked_at"] == 0
+    assert summary["everyone"] == 54
+    assert len(read_table(tmp_path / "people.npz", name_of([weights]))) == 54
     assert summary["limits"]["SVD"] is None
     assert summary["descriptors"] == list(DESCRIPTORS)
     branch = LesionBranch(replace(CONFIG, lesion_fits=2))
