@@ -105,7 +105,7 @@ def write_derivatives(
         results = ScanResults(
             images=dict.fromkeys([*kinds, *(f"cam_{one}" for one in CLASSES)], made["image"]),
             table=[{"index": 1, "volume_mm3": 512.0, "region": "deep"}],
-            summary={"LesionCount": 1, "LesionVolume": 0.512},
+            summary={"LesionCount": 1, "LesionCountSmall": 0, "LesionVolume": 0.512, "Regions": {}},
             decision=decide({"MS": 0.75, "NMOSD": 0.25}, lesions=1, quality=QUALITY),
             quality=QUALITY,
             figures={"lesions": made["figure"]},

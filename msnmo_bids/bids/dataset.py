@@ -295,12 +295,22 @@ def write_participants(output_dir: Path) -> None:
 
 
 def subject_folders(folder: Path) -> list[str]:
-    """Return the labels (without ``sub-``) of the ``sub-*`` folders of a data set, sorted."""
+    """Return the labels (without ``sub-``) of the ``sub-*`` folders of a data set, sorted.
+
+    Those that may not be read are among them.
+    """
+
+    def is_folder(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except PermissionError:  # a link into a folder that may not be read
+            return True
+
     with os.scandir(folder) as entries:
         return sorted(
             entry.name.removeprefix("sub-")
             for entry in entries
-            if entry.name.startswith("sub-") and entry.is_dir()
+            if entry.name.startswith("sub-") and is_folder(entry)
         )
 
 

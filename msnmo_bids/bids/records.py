@@ -19,7 +19,7 @@ from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
 from msnmo_bids.bids.scans import SCAN_NAME, Scan
 from msnmo_bids.bids.sidecars import RAW_DATASET
 from msnmo_bids.decision import INDETERMINATE
-from msnmo_bids.text import natural_key
+from msnmo_bids.text import listed, natural_key
 from msnmo_bids.vocabulary import NO_LESION
 
 logger = logging.getLogger(__name__)
@@ -166,8 +166,10 @@ def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
         if content.keys() >= _NEEDED:
             return replace(record, status=Status.COMPLETE, step="", message="", remedy="",
                            crash_file="", diagnosis=content)  # fmt: skip
+        lacks = listed(sorted(_NEEDED - content.keys()))
+        problem = f"lacks {lacks}" if content else "cannot be read"
         return replace(record, status=Status.FAILED, step="report", crash_file="",
-                       message=f"{path.name} cannot be read",
+                       message=f"{path.name} {problem}",
                        remedy="Run the participant level again")  # fmt: skip
     if record.status != Status.FAILED:
         return replace(record, status=Status.PENDING, message=record.message or NOT_PROCESSED)

@@ -84,7 +84,7 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
         unfinished = next(old_files(scan, output_dir), None) is not None
         return "was interrupted" if unfinished else NOT_PROCESSED
     record = read_diagnosis(scan, output_dir)
-    if record is None or not isinstance(record.get("Outputs"), dict):
+    if not record or "Fingerprint" not in record:
         return "its diagnosis file is broken"
     recorded = record.get("Settings")
     recorded = recorded if isinstance(recorded, dict) else {}
@@ -92,7 +92,10 @@ def why_incomplete(scan: Scan, output_dir: Path, expected: Expected) -> str | No
         return _difference(record, recorded, expected)
     if reason := why_other_image(scan, record.get(RAW_IMAGE)):
         return reason
-    return missing_output(record["Outputs"], output_dir)
+    outputs = record.get("Outputs")
+    if not isinstance(outputs, dict):
+        return "its diagnosis file is broken"
+    return missing_output(outputs, output_dir)
 
 
 def missing_output(outputs: Mapping[str, int], output_dir: Path) -> str | None:

@@ -1,8 +1,8 @@
 """Which FLAIR images a BIDS data set has: pybids, limited to what is needed.
 
-Only the subject, session and ``anat`` folders are walked and only FLAIR files are indexed, so that
-thousands of scans take seconds. Sidecars are read here and not by pybids, whose index fails as a
-whole when one sidecar is broken.
+pybids walks the subject, session and ``anat`` folders alone and indexes only FLAIR files, so that
+thousands of scans take seconds; what seems to be meant elsewhere is named. Sidecars are read here
+and not by pybids, whose index fails as a whole when one sidecar is broken.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ SCAN_NAME = re.compile(
 OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
 _NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLAIR.nii.gz)"
-_NEARLY_SUBJECT_NOTE = (
-    "not used: the name is close to a participant's folder, but not valid (sub-…)"
-)
+_NEARLY_SUBJECT_NOTE = "not used: seems to be a participant's folder, but is not named sub-…"
 _ELSEWHERE_NOTE = "not used: FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/)"
 _LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
 _UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
 _NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
-_NEARLY_SUBJECT = re.compile(r"(?!sub-)(sub[-_ ]?)?[0-9a-z]+", re.IGNORECASE)
-#: Folders of a data set that hold no raw images of participants.
-_NO_SUBJECTS = ("derivatives", "sourcedata", "code", "phenotype", "stimuli", "logs")
+_NEARLY_SUBJECT = re.compile(r"(?-i:(?!sub-))(sub[-_ ]?[0-9a-z]+|[0-9][0-9a-z]*)", re.IGNORECASE)
+_SUBJECT = re.compile(r"sub-[^._/]+")
+#: Folders of a participant that hold no FLAIR, by BIDS.
+_OTHER_DATA = frozenset(("func", "dwi", "fmap", "perf", "meg", "eeg", "ieeg", "pet", "micr", "nirs",
+                         "motion", "mrs", "beh"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def find_scans(
     closed = _unreadable(bids_dir, subjects)
     layout = _index(bids_dir, subjects if participants else None, closed)
     scans = available = _scans(_query(layout, {}), bids_dir)
-    notes = _passed_over(bids_dir, subjects, available, all_of_them=not participants)
+    there = [subject for subject in subjects if f"sub-{subject}" not in closed]
+    notes = _passed_over(bids_dir, there, available, closed, all_of_them=not participants)
     for line in merged([*(Note(_UNREADABLE_NOTE, place) for place in closed), *notes]):
         logger.warning("%s", line)
     if filters:
@@ -149,13 +150,18 @@ def find_scans(
             listed(f"sub-{label}" for label in sorted(empty)),
         )
     with_flair = {scan.subject for scan in available}
-    without = tuple(subject for subject in subjects if subject not in with_flair)
+    without = tuple(subject for subject in there if subject not in with_flair)
     every = tuple(available)
     return Selection(tuple(scans), tuple(subjects), without, every, known=every)
 
 
 def _passed_over(
-    bids_dir: Path, subjects: Sequence[str], scans: Iterable[Scan], *, all_of_them: bool
+    bids_dir: Path,
+    subjects: Sequence[str],
+    scans: Iterable[Scan],
+    closed: Sequence[str],
+    *,
+    all_of_them: bool,
 ) -> list[Note]:
     """Name files and folders that seem to be meant, and visits that have images but no FLAIR."""
     notes: list[Note] = []
@@ -167,8 +173,10 @@ def _passed_over(
         anat = (person / "anat", *sorted(person.glob("ses-*/anat")))
         notes += _elsewhere(bids_dir, person, anat, ignored)
         for folder in anat:
-            names = sorted(file.name for file in folder.glob("*")) if folder.is_dir() else []
             place = folder.relative_to(bids_dir).as_posix()
+            if place in closed or not folder.is_dir():
+                continue
+            names = sorted(file.name for file in folder.glob("*"))
             for name in filter(_NEARLY.search, names):
                 shown = name.encode(errors="replace").decode()
                 if shown != name:
@@ -180,8 +188,8 @@ def _passed_over(
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
         for entry in sorted(bids_dir.iterdir()):
-            if entry.name.startswith("sub-"):
-                if entry.is_symlink() and not entry.exists():
+            if _SUBJECT.fullmatch(entry.name):
+                if _leads_nowhere(entry):
                     notes.append(Note(_LINK_NOTE, entry.name))
             elif _like_a_subject(entry):
                 notes.append(Note(_NEARLY_SUBJECT_NOTE, entry.name))
@@ -194,42 +202,64 @@ def _elsewhere(
     """Name FLAIR images of a participant outside of its folders `anat`, and links to nothing."""
     for place, folders, names in os.walk(person):
         here = Path(place)
-        for name in sorted([*folders, *names]):
-            file = here / name
-            relative = file.relative_to(bids_dir).as_posix()
-            if ignored.match_file(relative):
-                continue
-            if name.startswith("ses-") and file.is_symlink() and not file.exists():
-                yield Note(_LINK_NOTE, relative)
-            elif name in names and here not in anat and _NEARLY.search(name):
-                yield Note(_ELSEWHERE_NOTE, relative.encode(errors="replace").decode())
+        below = here.relative_to(bids_dir).as_posix()
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".")
+            and name not in _OTHER_DATA
+            and not ignored.match_file(f"{below}/{name}/")
+        ]
+        if here not in anat:
+            for name in filter(_NEARLY.search, sorted(names)):
+                file = f"{below}/{name}"
+                if not ignored.match_file(file):
+                    yield Note(_ELSEWHERE_NOTE, file.encode(errors="replace").decode())
+        if here == person:
+            for name in filter(re.compile("ses-").match, sorted([*folders, *names])):
+                if _leads_nowhere(here / name):
+                    yield Note(_LINK_NOTE, f"{below}/{name}")
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to what is not there."""
+    try:
+        return path.is_symlink() and not path.exists()
+    except PermissionError:
+        return False
 
 
 def _like_a_subject(folder: Path) -> bool:
-    """Say whether a folder seems to be a participant's, by its name or what it holds."""
-    if not folder.is_dir() or folder.name in _NO_SUBJECTS:
+    """Whether a folder seems to be a participant's, by its name and what it holds."""
+    if not _NEARLY_SUBJECT.fullmatch(folder.name) or _closed(folder) or not folder.is_dir():
         return False
     if folder.name.casefold().startswith("sub-"):
         return True
-    if not _NEARLY_SUBJECT.fullmatch(folder.name):
-        return False
-    images = [*folder.glob("anat/*"), *folder.glob("*/anat/*"), *folder.glob("*")]
+    images = [*folder.glob("anat/*"), *folder.glob("*/anat/*")]
     return any(_NEARLY.search(image.name) for image in images)
 
 
 def _unreadable(bids_dir: Path, subjects: Iterable[str]) -> list[str]:
     """Return the folders of participants that may not be read, from the root."""
-    found = []
+    found: list[Path] = []
     for subject in subjects:
         person = bids_dir / f"sub-{subject}"
-        for pattern in ("", "anat", "ses-*", "ses-*/anat"):
-            folders = sorted(person.glob(pattern)) if pattern else [person]
-            there = [folder for folder in folders if folder.exists()]
-            closed = [folder for folder in there if not os.access(folder, os.R_OK | os.X_OK)]
-            found += [folder.relative_to(bids_dir).as_posix() for folder in closed]
-            if person in closed:
-                break
-    return found
+        if _closed(person):
+            found.append(person)
+            continue
+        sessions = sorted(one for one in person.iterdir() if one.name.startswith("ses-"))
+        closed = [session for session in sessions if _closed(session)]
+        opened = [folder / "anat" for folder in (person, *sessions) if folder not in closed]
+        found += [*closed, *filter(_closed, opened)]
+    return [folder.relative_to(bids_dir).as_posix() for folder in found]
+
+
+def _closed(folder: Path) -> bool:
+    """Whether a folder is there and may not be read."""
+    try:
+        return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+    except PermissionError:
+        return True
 
 
 def read_filters(path: Path) -> dict[str, Any]:
@@ -275,10 +305,11 @@ def _index(bids_dir: Path, subjects: list[str] | None, closed: Sequence[str]) ->
     try:
         return BIDSLayout(bids_dir, validate=False, indexer=indexer)
     except Exception as error:
+        closed_link = isinstance(error, PermissionError)
         raise MsnmoError(
             f"pybids cannot index the data set ({error})",
             file=bids_dir,
-            remedy="Run the BIDS validator on it",
+            remedy="Check the permissions" if closed_link else "Run the BIDS validator on it",
         ) from error
 
 

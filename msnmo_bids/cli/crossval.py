@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msnmo_bids.cli.parser import Parser
-from msnmo_bids.cli.train import SiteData, TrainingOptions, gather
+from msnmo_bids.cli.train import SiteData, TrainingOptions, check_options, gather
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model import registry
@@ -88,6 +88,7 @@ def cross_validate(options: CrossvalOptions) -> None:
     """
     from msnmo_bids.evaluation.crossval_results import positive_class
 
+    check_options(options)
     names = registry.names() if "all" in options.models else options.models
     models = list(dict.fromkeys(names))
     positive = positive_class(options.positive, options.classes)
@@ -108,9 +109,16 @@ def cross_validate(options: CrossvalOptions) -> None:
         failures = _train(options, data, folds, models, **given)
     if not options.fold:
         from msnmo_bids.evaluation.report import write_evaluation
+        from msnmo_bids.training.crossval import unlike_folds
 
+        unlike = unlike_folds(options.output_dir)
+        for line in unlike:
+            logger.warning("%s", line)
         page = write_evaluation(
-            options.output_dir, classes=options.classes, positive=positive, notes=data.notes
+            options.output_dir,
+            classes=options.classes,
+            positive=positive,
+            notes=[*data.notes, *unlike],
         )
         logger.info("Tables, figures and page: %s", page)
     if failures:

@@ -210,6 +210,22 @@ def no_other_run(*folders: Path) -> Iterator[None]:
         claims.close()
 
 
+def check_options(options: TrainingOptions) -> None:
+    """Check what can be told without the data.
+
+    Raises
+    ------
+    UsageError
+        If a side of the cube or names of classes cannot be used.
+    """
+    if options.cube_side % 16:
+        raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
+    try:
+        check_class_names(options.classes)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+
+
 def gather(options: TrainingOptions) -> SiteData:
     """Find the scans, say what was found, prepare them, and write ``data.tsv`` and ``data.txt``.
 
@@ -218,12 +234,6 @@ def gather(options: TrainingOptions) -> SiteData:
     MsnmoError
         If no scan can be used.
     """
-    if options.cube_side % 16:
-        raise UsageError(f"--cube-side must be a multiple of 16, not {options.cube_side}")
-    try:
-        check_class_names(options.classes)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from error
     work_dir = work_folder(options)
     set_environment(work_dir)
     route_nipype(options.verbose)
@@ -232,9 +242,15 @@ def gather(options: TrainingOptions) -> SiteData:
     tools = choose_tools(options)
     from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
+    from msnmo_bids.training.samples import HEALTHY
 
     roots = [options.bids_dir, *options.data]
-    found = find_labelled_scans(roots, classes=options.classes, labels=options.labels)
+    found = find_labelled_scans(
+        roots,
+        classes=options.classes,
+        labels=options.labels,
+        simulated=("MS", "NMOSD", HEALTHY) if options.simulated_share else (),
+    )
     for line in describe(found).splitlines():
         logger.log(logging.WARNING if line.strip() in found.notes else logging.INFO, "%s", line)
     cache_dir = options.cache_dir or options.output_dir / "prepared"
@@ -296,6 +312,7 @@ def train(options: TrainOptions) -> None:
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.processes import process_group
 
+    check_options(options)
     with process_group(select_device(options.device)) as ranks:
         # What the options name is read before scans are prepared, which takes long.
         model, simulation = _network(options), options.simulation()

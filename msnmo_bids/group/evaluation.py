@@ -43,6 +43,7 @@ from msnmo_bids.meta.pooling import analyse
 from msnmo_bids.meta.report import forest_plot, sentences
 from msnmo_bids.meta.site_studies import OF_A_SCAN, SITE, site_studies
 from msnmo_bids.preprocessing.geometry import FORM_TOLERANCE_MM, corner_distance
+from msnmo_bids.preprocessing.nifti_file import open_nifti
 from msnmo_bids.reports.slices import load_ras
 from msnmo_bids.text import listed, natural_key
 
@@ -158,7 +159,7 @@ def _compare_all(
         file = output_dir / record.folder / derivative_name(record.prefix, "lesion_mask")
         try:
             found = read_lesion_mask(file)
-            truth = read_lesion_mask(masks[scan], found.affine)  # both are RAS
+            truth = read_lesion_mask(masks[scan], open_nifti(file).affine)  # both are RAS
             away = corner_distance(truth.affine, found.affine, found.shape)
             if truth.shape == found.shape and away > FORM_TOLERANCE_MM:
                 raise ValueError(
@@ -321,8 +322,9 @@ def _failures_figure(
         folder = output_dir / record.folder
         try:
             flair = load_ras(folder / derivative_name(record.prefix, "preproc"))
-            found = load_ras(folder / derivative_name(record.prefix, "lesion_mask"))
-            truth = np.asarray(read_lesion_mask(masks[scan], found.affine).dataobj) > 0
+            file = folder / derivative_name(record.prefix, "lesion_mask")
+            found = load_ras(file)
+            truth = np.asarray(read_lesion_mask(masks[scan], open_nifti(file).affine).dataobj) > 0
         except MsnmoError as error:
             logger.warning("%s: left out of the pictures of failures: %s", scan, error)
             continue

@@ -85,18 +85,21 @@ class LesionMasks:
 
     def unused(self) -> list[Note]:
         """Name the masks that fit no scan, and images that may be masks but are not named so."""
+        scans: dict[str, list[frozenset[tuple[str, str]]]] = defaultdict(list)
+        for scan in self._scans:
+            scans[dict(scan)["sub"]].append(scan)
         notes = [
             Note("lesion masks that fit no scan, not used", mask.path.name)
             for label, masks in self._masks.items()
             for mask in masks
-            if not self._left_out(label) and not any(mask.source <= scan for scan in self._scans)
+            if not self._left_out(label) and not any(mask.source <= scan for scan in scans[label])
         ]
         what = "images that are not named as lesion masks (…_label-L_mask.nii.gz), not used"
         without = self._people - {label for label, masks in self._masks.items() if masks}
         return notes + [
             Note(what, path.name)
             for path in self._others
-            if any(path.name.startswith(f"sub-{label}_") for label in without)
+            if path.name.split("_")[0].removeprefix("sub-") in without
         ]
 
     def _left_out(self, label: str) -> bool:
@@ -163,7 +166,7 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
     ------
     BadInputError
         The file cannot be read, is not a 3D volume, or has values that are not numbers, that are
-        all 0.5 or less and not all 0, or that make more than half of the image lesion.
+        one value of 0.5 or less, or that make more than half of the image lesion.
     """
     image = read_nifti(path)
     shape = image.shape[:3]
@@ -178,7 +181,9 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
             remedy="Export the mask again (0: no lesion, 1: lesion)",
         )
     lesions = (values > _LESION_ABOVE).astype(np.uint8)
-    if values.any() and not lesions.any():
+    levels = [] if lesions.any() else np.unique(values[values != 0]).tolist()
+    # Else it is the probability map of someone without lesions.
+    if len(levels) == 1 or (len(levels) and levels[-1] < 0):
         raise BadInputError(
             f"lesion mask with values, but none above {_LESION_ABOVE} (the largest: "
             f"{float(values.max()) + 0.0:.3g})",

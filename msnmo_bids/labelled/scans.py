@@ -86,7 +86,8 @@ class LeftOut:
 class Found:
     """What was found in data sets: scans with a mask, a diagnosis or both, by data set and path.
 
-    `left_out` is everything else; `notes` say what in the tables could not be used, or was guessed.
+    `left_out` is everything else; `notes` say what of tables and masks could not be used or was
+    guessed, and which class no scan has.
     """
 
     scans: tuple[LabelledScan, ...]
@@ -95,13 +96,18 @@ class Found:
 
 
 def find_labelled_scans(
-    data: Sequence[Path], *, classes: Sequence[str], labels: Path | None = None
+    data: Sequence[Path],
+    *,
+    classes: Sequence[str],
+    labels: Path | None = None,
+    simulated: Sequence[str] = (),
 ) -> Found:
     """Find all FLAIR scans of several data sets, their diagnoses, sites and lesion masks.
 
     Only headers are read; the content of the images is checked when they are prepared. `data` are
     root folders of BIDS data sets; `labels` is the folder of the lesion masks, absolute or from
-    each root, by default the first of `LABEL_FOLDERS` that is there.
+    each root, by default the first of `LABEL_FOLDERS` that is there. `simulated` are the classes
+    that simulated brains bring.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def find_labelled_scans(
             remedy="Give participants.tsv a column 'diagnosis' with "
             f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
         )
-    notes += _without_scans(scans, left_out, classes)
+    notes += _without_scans(scans, left_out, [one for one in classes if one not in simulated])
     return Found(tuple(scans), tuple(left_out), tuple(notes))
 
 
@@ -144,9 +150,7 @@ def _without_scans(
     if not missing or (len(missing) == len(classes) and not others):
         return []
     names = f" The tables have {listed(f'{n} ({k})' for n, k in others.items())}." if others else ""
-    return [
-        f"no scan is {' or '.join(missing)}: nothing can be learned of it.{names} See --classes"
-    ]
+    return [f"no scan is {' or '.join(missing)}: nothing is learned of it.{names} See --classes"]
 
 
 def dataset_names(roots: Sequence[Path]) -> list[str]:

@@ -109,7 +109,7 @@ def check_plugin(resources: Resources, work_dir: Path) -> None:
         the work folder has blanks, which plugins for clusters pass to a shell as they are.
     """
     name, arguments = resources.plugin, resources.plugin_args
-    for key in ("n_procs", "memory_gb", "n_gpu_procs"):
+    for key in ("n_procs", "memory_gb"):
         value = arguments.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             problem = f"{key} must be a number above 0, not {value!r}"

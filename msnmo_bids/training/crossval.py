@@ -36,10 +36,11 @@ from msnmo_bids.model.segmentation import JointOutput
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, split_validation
-from msnmo_bids.training.outputs import CHECKPOINT, differences
+from msnmo_bids.training.outputs import CHECKPOINT, DATA, differences
 from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.steps import forward
+from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +78,13 @@ class Experiment:
     device: str = "cpu"
     criteria: LesionCriteria = field(default_factory=LesionCriteria)
 
-    def about(self, fold: int) -> dict[str, Any]:
-        """Return what the result of a fold depends on, JSON-ready."""
-        training, test = self.folds.split(self.scans, fold)
+    def about(self) -> dict[str, Any]:
+        """Return what the results of all folds depend on, JSON-ready."""
         settings = {**self.config.identity(), **asdict(self.criteria)}
         settings["simulated share"] = 0.0 if self.simulation is None else self.simulation.share
         content = {
-            "training data (images, masks, diagnoses)": data_fingerprint(training),
-            "test data (images, masks, diagnoses)": data_fingerprint(test),
+            "version": get_version(),
+            DATA: data_fingerprint(self.scans),
             "classes": self.classes,
             "width": self.width,
             "validation share": self.validation_share,
@@ -146,7 +146,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> None:
         config=experiment.config,
         device=experiment.device,
     )
-    write_json(folder / RECORD, experiment.about(fold))
+    write_json(folder / RECORD, experiment.about())
     _test(experiment, network, model, fold, test)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
 
@@ -156,14 +156,29 @@ def _check_made_so(experiment: Experiment, model: str, fold: int) -> None:
     folder = experiment.folder(model, fold)
     if not (folder / SCANS).is_file():
         return
-    there, about = read_record(folder / RECORD) or {}, experiment.about(fold)
+    there, about = read_record(folder / RECORD), experiment.about()
     if there != about:
+        how = differences(there, about) if there else f"it has no {RECORD}"
         raise UsageError(
-            f"this fold is complete, but was made otherwise: {differences(there, about)}",
+            f"this fold is complete, but was made otherwise: {how}",
             file=folder,
             remedy="Give the data and settings that it was made with, choose another folder, or "
             "remove this one",
         )
+
+
+def unlike_folds(out: Path) -> list[str]:
+    """Name finished folds that were not all made of the same data with the same settings."""
+    files = sorted(file.with_name(RECORD) for file in out.glob(f"models/*/fold-*/{SCANS}"))
+    kinds: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for file in files:
+        content = read_record(file) or {}
+        kinds.setdefault(json.dumps(content, sort_keys=True), (file.parent, content))
+    if len(kinds) < 2:
+        return []
+    (first, one), (second, other), *_ = kinds.values()
+    places = " and ".join("/".join(folder.parts[-2:]) for folder in (first, second))
+    return [f"The folds were not made alike, as {places}: {differences(one, other)}."]
 
 
 def _test(

@@ -23,6 +23,7 @@ from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
+from msnmo_bids.training.outputs import DATA
 from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
 from msnmo_bids.training.processes import Ranks, keep_freed_memory
 from msnmo_bids.training.samples import (
@@ -102,7 +103,8 @@ def _about(
 ) -> dict[str, Any]:
     """Return what must be equal where a training goes on, besides its settings."""
     return {
-        "data (images, masks, diagnoses)": data_fingerprint([*training, *validation]),
+        "version": get_version(),
+        DATA: data_fingerprint([*training, *validation]),
         "classes": list(classes),
         "simulated share": 0.0 if simulation is None else simulation.share,
         "initial weights": None if initial is None else initial.fingerprint,

@@ -118,9 +118,12 @@ def cache_key(
 
 
 def data_fingerprint(scans: Sequence[PreparedScan]) -> str:
-    """Return 12 digits that change with any image, mask, preparation or diagnosis of scans."""
-    content = sorted((scan.name, scan.cube_file.name, scan.labelled.diagnosis) for scan in scans)
-    return hash_of(content)[:12]
+    """Return 12 digits that change with any image, mask, preparation or diagnosis of scans.
+
+    Where the data set lies, and what its folder is called, does not count; the version does.
+    """
+    content = [(scan.cube_file.name, scan.labelled.diagnosis or "") for scan in scans]
+    return hash_of(sorted(content))[:12]
 
 
 def prepare_scans(

@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -285,7 +289,7 @@ def test_what_is_named_nearly_as_bids_asks_is_said(make_dataset, caplog):
     said = "\n".join(caplog.messages)
     assert "sub-01_ses-2_flair.nii.gz, sub-01/ses-3/anat/sub-01_ses-3_FLAIR.NII.GZ" in said
     assert "without a FLAIR that is used (2): sub-01/ses-2/anat, sub-01/ses-4/anat" in said
-    assert "a participant's folder, but not valid (sub-…) (1): Sub-03" in said
+    assert "a participant's folder, but is not named sub-… (1): Sub-03" in said
     assert "not UTF-8, not used (1): sub-01_ses-1_acq-Gr?sse_FLAIR.nii.gz" in said
 
 
@@ -310,6 +314,10 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
         "sub-01/ses-4/Anat/sub-01_ses-4_FLAIR.nii.gz",
         "sub-01/ses-1/anat/FLAIR/series_flair.nii.gz",
         "sub-01/extra/seen_flair.nii.gz",
+        "sub-01/fmap/sub-01_acq-FLAIR_TB1map.nii.gz",
+        "sub-01/.git/annex/sub-01_FLAIR.nii.gz",
+        "masks/sub-01_space-FLAIR_mask.nii.gz",
+        "rawdata/sub-11/anat/sub-11_FLAIR.nii.gz",
         "sub_06/anat/sub-06_FLAIR.nii.gz",
         "08/anat/sub-08_FLAIR.nii.gz",
         "derivatives/anat/sub-09_FLAIR.nii.gz",
@@ -317,6 +325,7 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
     (root / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.img").touch()
     (root / "sub-01/ses-5").symlink_to(root / "not mounted")
     (root / "sub-05").symlink_to(root / "not mounted")
+    (root / "sub-01.html").symlink_to(root / "not mounted")
     (root / ".bidsignore").write_text("sub-01/extra/\n")
     assert [scan.session for scan in find_scans(root).scans] == ["1"]
     said = "\n".join(caplog.messages)
@@ -325,23 +334,39 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
         assert place in said
     assert "sub-01_ses-1_FLAIR.img" in said
     assert "links to what is not there (is the disk mounted?) (2): sub-01/ses-5, sub-05" in said
-    assert "a participant's folder, but not valid (sub-…) (2): 08, sub_06" in said
+    assert "a participant's folder, but is not named sub-… (2): 08, sub_06" in said
     assert "extra" not in said
 
 
-def test_a_folder_that_may_not_be_read_is_named_and_the_others_go_on(
-    make_dataset, caplog, monkeypatch
-):
-    root = make_dataset(*THREE)
-    closed = root / "sub-02"
-
-    def access(path, mode):
-        return Path(path) != closed and Path(path).exists()
-
-    original = Path.is_dir  # pybids asks this of every folder that it walks
-    monkeypatch.setattr(os, "access", access)
-    monkeypatch.setattr(Path, "is_dir", lambda path: original(path) and path != closed / "anat")
-    found = find_scans(root)
-    assert {scan.subject for scan in found.scans} == {"01"}
-    assert "folders that cannot be read (check their permissions) (1): sub-02" in caplog.text
-    assert found.without_flair == ("02",)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can become")
+def test_a_folder_that_may_not_be_read_is_named_and_the_others_go_on(make_dataset):
+    """A process without root's rights: each of these folders raises an error where it is asked."""
+    made = make_dataset(
+        *THREE,
+        "sub-03/anat/sub-03_FLAIR.nii.gz",
+        "sub-04/ses-1/anat/sub-04_ses-1_FLAIR.nii.gz",
+        "sub-04/ses-2/anat/sub-04_ses-2_FLAIR.nii.gz",
+        "sub-05/anat/sub-05_FLAIR.nii.gz",
+    )
+    root = Path(tempfile.mkdtemp())  # pytest's own folders are root's alone
+    shutil.copytree(made, root, dirs_exist_ok=True)
+    root.chmod(0o755)
+    for place, mode in (("sub-02", 0), ("sub-03", 0o744), ("sub-04/ses-2", 0), ("sub-05/anat", 0)):
+        (root / place).chmod(mode)
+    code = (
+        "import json, logging, os, sys; from pathlib import Path;"
+        "from msnmo_bids.bids.scans import find_scans; logging.disable();"
+        "find_scans(Path(sys.argv[1])); logging.disable(0); os.setuid(65534);"  # all is imported
+        "logging.basicConfig(stream=sys.stderr, level=30); s = find_scans(Path(sys.argv[1]));"
+        "print(json.dumps([[x.prefix for x in s.scans], list(s.without_flair)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False
+    )
+    shutil.rmtree(root)
+    assert done.returncode == 0, done.stderr
+    scans, without = json.loads(done.stdout)
+    assert [name.split("_")[0] for name in scans] == ["sub-01", "sub-01", "sub-04"]
+    assert without == ["05"]
+    closed = "sub-02, sub-03, sub-04/ses-2, sub-05/anat"
+    assert f"folders that cannot be read (check their permissions) (4): {closed}" in done.stderr

@@ -184,6 +184,22 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, caplog) -> 
     assert (out / "group_FLAIR.html").is_file()
 
 
+def test_a_bare_mask_lies_as_the_scan_does(tmp_path) -> None:
+    """A manual mask without orientation has the axes of its scan, whatever these are."""
+    raw, out, entries = make_cohort(tmp_path, 2, visits=1)
+    masks = manual_masks(raw, entries)
+    scan = next(one for one in entries if one.relative in masks)
+    file = out / scan.folder / derivative_name(scan.prefix, "lesion_mask")
+    image = nib.load(file).as_reoriented([[0, -1], [1, -1], [2, 1]])
+    nib.save(image, file)
+    bare = nib.Nifti1Image(np.asarray(image.dataobj), None)
+    bare.header["sform_code"] = bare.header["qform_code"] = 0
+    nib.save(bare, masks[scan.relative])
+    write_group(out, entries, bids_dir=raw, settings=GroupSettings(masks=masks))
+    rows = {row["scan"]: row for row in table(out / "group_segmentation.tsv")}
+    assert float(rows[scan.relative]["dsc"]) == 1
+
+
 def test_a_site_called_all_is_not_counted_twice(tmp_path) -> None:
     raw, out, entries = make_cohort(tmp_path, 4, visits=1, images=False)
     people = raw / "participants.tsv"

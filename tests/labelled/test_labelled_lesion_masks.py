@@ -182,6 +182,11 @@ def test_bad_masks_are_refused(tmp_path, data, problem):
         read_lesion_mask(tmp_path / "mask.nii")
 
 
+def test_a_probability_map_without_lesions_is_an_empty_mask(tmp_path):
+    probability = np.random.default_rng(0).uniform(0, 0.4, SHAPE).astype(np.float32)
+    assert not np.asarray(read_lesion_mask(save(probability, tmp_path / "p.nii.gz")).dataobj).any()
+
+
 def test_what_msnmo_found_is_no_truth(site):
     site.add("01", mask="label-lesion_mask")
     site.add("02")

@@ -84,7 +84,7 @@ def test_tables_as_people_save_them(site, table, diagnosis, words):
     found = find(site)
     [scan] = found.scans
     if diagnosis:
-        assert found.notes[-1].startswith("no scan is NMOSD: nothing can be learned of it")
+        assert found.notes[-1].startswith("no scan is NMOSD: nothing is learned of it")
         found = replace(found, notes=found.notes[:-1])
     assert scan.diagnosis == diagnosis
     assert len(found.notes) == len(words)
@@ -231,9 +231,11 @@ def test_a_class_that_no_scan_has_is_named_with_what_there_is(site):
     site.add("03", "NMOSD", mask=True)
     [note] = find_labelled_scans([site.root], classes=("MS", "NMO")).notes
     start, _, rest = note.partition(" The tables have ")
-    assert start == "no scan is NMO: nothing can be learned of it."
+    assert start == "no scan is NMO: nothing is learned of it."
     assert set(rest.removesuffix(". See --classes").split(", ")) == {"RRMS (1)", "NMOSD (1)"}
     assert find_labelled_scans([site.root], classes=("MS", "RRMS", "NMOSD")).notes == ()
+    found = find_labelled_scans([site.root], classes=("MS", "HC"), simulated=("MS", "HC"))
+    assert found.notes == ()
 
 
 def test_an_absolute_folder_of_masks_is_of_one_data_set(site, tmp_path):

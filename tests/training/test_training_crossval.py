@@ -215,6 +215,10 @@ def test_crossval_from_scans_to_page(site, tmp_path):
     assert "was made otherwise: learning_rate was 0.0001 and is 0.01" in log
     site.mask("sub-00/", "sub-00_label-L_desc-manual_mask", lesions()[:, ::-1].copy())
     assert crossval_command.main(command) == ExitCode.USAGE
+    record = out / "models" / "joint" / "fold-1" / "fold.json"
+    record.write_text(record.read_text().replace('"threshold": 0.5', '"threshold": 0.2'))
+    assert crossval_command.main([*command, "--collect"]) == ExitCode.OK
+    assert "were not made alike, as " in (out / "crossval.html").read_text()
     assert "data (images, masks, diagnoses) was" in (out / "msnmo-crossval.log").read_text()
 
 
@@ -268,6 +272,7 @@ def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, mon
         (["--folds", "2", "--fold", "3"], ExitCode.USAGE),
         (["--positive", "ADEM"], ExitCode.USAGE),
         (["--folds", "2", "--fold", "1", "--collect"], ExitCode.USAGE),
+        (["--classes", "MS", "MS"], ExitCode.USAGE),
         (["--simulated-share", "0.5", "--classes", "MS", "HC"], ExitCode.USAGE),
         (["--use-plugin", "missing.yml"], ExitCode.USAGE),
         (["--cube-side", "40"], ExitCode.USAGE),
@@ -278,6 +283,11 @@ def test_crossval_goes_on_when_one_network_cannot_be_trained(site, tmp_path, mon
 def test_wrong_usage_is_told_before_any_work(site, tmp_path, arguments, code):
     assert crossval_command.main([str(site.root), str(tmp_path / "out"), *arguments]) == code
     assert not list((tmp_path / "out").glob("**/*.npz"))
+
+
+def test_one_class_is_refused_by_the_training_too(site, tmp_path):
+    command = [str(site.root), str(tmp_path / "out"), "--classes", "MS", *QUICK]
+    assert train_command.main(command) == ExitCode.USAGE
 
 
 def test_weights_to_start_from_are_read_before_any_work(site, tmp_path):
