@@ -76,8 +76,8 @@ def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
         if reason := why_other_image(scan, record.get(RAW_IMAGE)):
             return f"{scan.prefix}: {reason}"
         records.append(record)
-    images = [(record.get(RAW_IMAGE) or {}).get("SHA256") for record in records]
-    if images[0] and images[0] == images[1]:
+    earlier, later = (record[RAW_IMAGE].get("SHA256") for record in records)
+    if earlier and earlier == later:
         return "the images of both visits are the same file"
     if origin_of(records[0]) != origin_of(records[1]):
         return "the two scans were made with different versions, weights or settings"

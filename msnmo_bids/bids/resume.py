@@ -7,11 +7,9 @@ now, and all outputs that it lists are there.
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -113,14 +111,14 @@ def missing_output(outputs: Mapping[str, int], output_dir: Path) -> str | None:
 
 
 def _damaged(file: Path) -> bool:
-    """Whether a compressed file ends too early or holds what was never compressed."""
+    """Whether an image ends too early or holds something else."""
     if file.suffix != ".gz":
         return False
+    from msnmo_bids.preprocessing.nifti_file import read_nifti
+
     try:
-        with gzip.open(file) as stream:
-            while stream.read(2**20):
-                pass
-    except (OSError, EOFError, zlib.error):
+        read_nifti(file)
+    except BadInputError:
         return True
     return False
 

@@ -132,9 +132,10 @@ def find_scans(
     check_description(bids_dir)
     closed = _unreadable(bids_dir, subjects)
     layout = _index(bids_dir, subjects if participants else None, closed)
-    scans = available = _scans(_query(layout, {}), bids_dir)
+    ignored = _ignored(bids_dir)
+    scans = available = _scans(_query(layout, {}), bids_dir, ignored)
     there = [subject for subject in subjects if f"sub-{subject}" not in closed]
-    notes = _passed_over(bids_dir, there, available, closed, all_of_them=not participants)
+    notes = _passed_over(bids_dir, there, available, closed, ignored, all_of_them=not participants)
     for line in merged([*(Note(_UNREADABLE_NOTE, place) for place in closed), *notes]):
         logger.warning("%s", line)
     if filters:
@@ -160,6 +161,7 @@ def _passed_over(
     subjects: Sequence[str],
     scans: Iterable[Scan],
     closed: Sequence[str],
+    ignored: GitIgnoreSpec,
     *,
     all_of_them: bool,
 ) -> list[Note]:
@@ -167,7 +169,6 @@ def _passed_over(
     notes: list[Note] = []
     with_flair = {scan.folder for scan in scans}
     people = {scan.subject for scan in scans}
-    ignored = _ignored(bids_dir)
     for subject in subjects:
         person = bids_dir / f"sub-{subject}"
         anat = (person / "anat", *sorted(person.glob("ses-*/anat")))
@@ -341,9 +342,9 @@ def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
     return re.compile(rf"^/(?!({wanted})$)")
 
 
-def _scans(paths: Iterable[str], bids_dir: Path) -> list[Scan]:
+def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list[Scan]:
     """Make scans of paths; leave out what is not a magnitude image of its folder's participant."""
-    sidecars, ignored = Sidecars(bids_dir), _ignored(bids_dir)
+    sidecars = Sidecars(bids_dir)
     found: dict[tuple[str, str], Scan] = {}
     notes: list[Note] = []
     for path in sorted(map(Path, paths), key=lambda path: path.as_posix()):

@@ -4,6 +4,7 @@
 
     OUT/folds.tsv                           participant_id dataset site diagnosis fold
     OUT/models/<name>/fold-<k>/scans.tsv    one row per test scan, columns of `scan_columns`
+    OUT/models/<name>/fold-<k>/fold.json    data and settings that it was made with
     OUT/models/<name>/fold-<k>/curves.csv   the training
     OUT/models/<name>/fold-<k>/examples/    volumes for the figures
 """

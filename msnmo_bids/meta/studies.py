@@ -189,10 +189,8 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         values = rows[table["left_out"] == ""].replace("", None)
         shared = [name for name in others if 1 < values[name].nunique() < values[name].count()]
         table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
-        notes = tuple(doubts.get(str(measure), ()))
-        found.append(
-            Studies(str(measure), table, logit, notes=notes, printed=printed.get(measure, {}))
-        )
+        notes, prints = doubts.get(str(measure), ()), printed.get(measure, {})
+        found.append(Studies(str(measure), table, logit, notes=notes, printed=prints))
     return found
 
 

@@ -34,13 +34,12 @@ from msnmo_bids.model.cam import combined_cam
 from msnmo_bids.model.config import CLASSIFICATION, SEGMENTATION
 from msnmo_bids.model.segmentation import JointOutput
 from msnmo_bids.training.config import TrainingConfig
-from msnmo_bids.training.fitting import Simulation, fit, write_site_weights
+from msnmo_bids.training.fitting import Simulation, about, fit, write_site_weights
 from msnmo_bids.training.folds import Folds, split_validation
-from msnmo_bids.training.outputs import CHECKPOINT, DATA, differences
-from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
+from msnmo_bids.training.outputs import CHECKPOINT, differences
+from msnmo_bids.training.prepared import PreparedScan
 from msnmo_bids.training.processes import Ranks, TrainingInterrupted
 from msnmo_bids.training.steps import forward
-from msnmo_bids.version import get_version
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +77,14 @@ class Experiment:
     device: str = "cpu"
     criteria: LesionCriteria = field(default_factory=LesionCriteria)
 
-    def about(self) -> dict[str, Any]:
+    def made_of(self) -> dict[str, Any]:
         """Return what the results of all folds depend on, JSON-ready."""
-        settings = {**self.config.identity(), **asdict(self.criteria)}
-        settings["simulated share"] = 0.0 if self.simulation is None else self.simulation.share
         content = {
-            "version": get_version(),
-            DATA: data_fingerprint(self.scans),
-            "classes": self.classes,
+            **about(self.scans, self.classes, self.simulation),
             "width": self.width,
             "validation share": self.validation_share,
-            **settings,
+            **self.config.identity(),
+            **asdict(self.criteria),
         }
         return json.loads(json.dumps(content))
 
@@ -146,7 +142,7 @@ def run_fold(experiment: Experiment, model: str, fold: int) -> None:
         config=experiment.config,
         device=experiment.device,
     )
-    write_json(folder / RECORD, experiment.about())
+    write_json(folder / RECORD, experiment.made_of())
     _test(experiment, network, model, fold, test)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # with Adam's moments it is large
 
@@ -156,9 +152,9 @@ def _check_made_so(experiment: Experiment, model: str, fold: int) -> None:
     folder = experiment.folder(model, fold)
     if not (folder / SCANS).is_file():
         return
-    there, about = read_record(folder / RECORD), experiment.about()
-    if there != about:
-        how = differences(there, about) if there else f"it has no {RECORD}"
+    there, wanted = read_record(folder / RECORD), experiment.made_of()
+    if there != wanted:
+        how = differences(there, wanted) if there else f"it has no {RECORD}"
         raise UsageError(
             f"this fold is complete, but was made otherwise: {how}",
             file=folder,

@@ -23,7 +23,6 @@ from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.simulation.assets import SimulationAssets
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
-from msnmo_bids.training.outputs import DATA
 from msnmo_bids.training.prepared import PreparedScan, data_fingerprint
 from msnmo_bids.training.processes import Ranks, keep_freed_memory
 from msnmo_bids.training.samples import (
@@ -88,23 +87,22 @@ def fit(
     trainer = Trainer(
         network, JointLoss(loss), config, source, out,
         validation=PreparedSamples(validation, classes), ranks=ranks,
-        about=_about(training, validation, classes, simulation, initial),
+        about=about([*training, *validation], classes, simulation, initial),
     )  # fmt: skip
     network.load_state_dict(trainer.run())
     return network.eval()
 
 
-def _about(
-    training: Sequence[PreparedScan],
-    validation: Sequence[PreparedScan],
+def about(
+    scans: Sequence[PreparedScan],
     classes: Sequence[str],
-    simulation: Simulation | None,
-    initial: WeightsMetadata | None,
+    simulation: Simulation | None = None,
+    initial: WeightsMetadata | None = None,
 ) -> dict[str, Any]:
-    """Return what must be equal where a training goes on, besides its settings."""
+    """Return what a training depends on besides its settings, by names that a reader knows."""
     return {
         "version": get_version(),
-        DATA: data_fingerprint([*training, *validation]),
+        "data (images, masks, diagnoses)": data_fingerprint(scans),
         "classes": list(classes),
         "simulated share": 0.0 if simulation is None else simulation.share,
         "initial weights": None if initial is None else initial.fingerprint,

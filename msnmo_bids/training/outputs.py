@@ -18,8 +18,6 @@ from msnmo_bids.evaluation.crossval_results import CURVES, read_curves
 from msnmo_bids.evaluation.figures import figure_file
 
 CHECKPOINT = "checkpoint.pt"
-#: What to call the scans in an identity (`msnmo_bids.training.prepared.data_fingerprint`).
-DATA = "data (images, masks, diagnoses)"
 
 FIGURE = "curves.png"
 VALIDATION = ("total", "segmentation", "classification", "cross", "dsc", "accuracy")
