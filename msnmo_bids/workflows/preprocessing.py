@@ -16,7 +16,13 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.preprocessing import bias, geometry
-from msnmo_bids.preprocessing.bias import CONVERGENCE_THRESHOLD, GRID_MM, ITK_THREADS, N4_THREADS
+from msnmo_bids.preprocessing.bias import (
+    CONVERGENCE_THRESHOLD,
+    GRID_MM,
+    ITK_THREADS,
+    N4_THREADS,
+    N_ITERATIONS,
+)
 from msnmo_bids.preprocessing.cube import to_cube
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import (
@@ -183,7 +189,7 @@ def _correct_bias(
 ) -> tuple[pe.Node, ToolRecord]:
     """Add the nodes that correct the bias field and apply the mask; return the last one."""
     tool = settings.bias_correction
-    grid_mm, n_iterations = (2 * GRID_MM, [20, 10]) if settings.sloppy else (GRID_MM, [50] * 4)
+    grid_mm, n_iterations = (2 * GRID_MM, (20, 10)) if settings.sloppy else (GRID_MM, N_ITERATIONS)
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
     workflow.__desc__ += _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
     last = node(apply_mask_step(), "apply_mask", "mask", voxels)
@@ -201,7 +207,7 @@ def _correct_bias(
         (shrink, n4, [("out_file", image), ("mask_file", mask)]),
         (n4, last, [("bias_image", "field_file")]),
     ])  # fmt: skip
-    fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
+    fitted = {"grid_mm": grid_mm, "n_iterations": list(n_iterations)}
     return last, {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
         "Version": version,
@@ -210,17 +216,17 @@ def _correct_bias(
 
 
 def _n4_node(
-    tool: str, n_iterations: list[int], omp_nthreads: int
+    tool: str, n_iterations: tuple[int, ...], omp_nthreads: int
 ) -> tuple[pe.Node, tuple[str, str]]:
     """Return the node that fits the bias field, and the names of its image and its mask."""
     n_procs = min(N4_THREADS, omp_nthreads)
     if tool == "antspyx":
-        interface = n4_antspyx_step(n_iterations=n_iterations)
+        interface = n4_antspyx_step(n_iterations=list(n_iterations))
         return node(interface, "n4_antspyx", "n4", n_procs=n_procs), ("in_file", "mask_file")
     interface = N4BiasFieldCorrection(
         dimension=3,
         shrink_factor=1,
-        n_iterations=n_iterations,
+        n_iterations=list(n_iterations),
         convergence_threshold=CONVERGENCE_THRESHOLD,
         copy_header=True,
         save_bias=True,
