@@ -41,6 +41,9 @@ class CropSettings:
         Share of the crops from simulated brains.
     on_lesion : float
         Crops around a lesion, where there is one.
+    lower : float
+        How often a lesion in the lower half of the cube is drawn, relative to others: in temporal
+        lobes, poles, brainstem, cerebellum and at the lower ventricles most are missed.
     emptied : float
         Crops whose lesions are taken out: what a simulated brain's lesions add is subtracted, those
         of a real head are filled with the tissue around them.
@@ -63,6 +66,7 @@ class CropSettings:
     side: int = 64
     simulated: float = 0.3
     on_lesion: float = 0.7
+    lower: float = 3.0
     emptied: float = 0.25
     carried: float = 0.35
     added: float = 0.3
@@ -219,9 +223,7 @@ class _Window:
     def __init__(self, brain: Brain, settings: CropSettings, rng: np.random.Generator) -> None:
         shape = np.array(brain.image.shape)
         self.side = side = settings.side
-        centre = _centre(brain, settings.on_lesion, rng) + rng.integers(
-            -side // 4, side // 4 + 1, 3
-        )
+        centre = _centre(brain, settings, rng) + rng.integers(-side // 4, side // 4 + 1, 3)
         zoom = np.exp(rng.uniform(-0.22, 0.22) + rng.uniform(-0.1, 0.1, 3))
         angles = np.deg2rad(rng.uniform(-1, 1, 3) * (10, 10, 20))
         matrix = _rotation(angles) @ np.diag(zoom)
@@ -279,10 +281,11 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _centre(brain: Brain, on_lesion: float, rng: np.random.Generator) -> np.ndarray:
+def _centre(brain: Brain, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
     """Draw the middle of a crop: a lesion, small ones nearly as often as large ones, or brain."""
-    if len(brain.centres) and rng.random() < on_lesion:
+    if len(brain.centres) and rng.random() < settings.on_lesion:
         weights = brain.sizes.astype(float) ** 0.3
+        weights[brain.centres[:, 2] < brain.image.shape[2] / 2] *= settings.lower
         return brain.centres[rng.choice(len(weights), p=weights / weights.sum())].astype(int)
     shape = np.array(brain.image.shape)
     for _ in range(20):

@@ -111,9 +111,16 @@ def missing_output(outputs: Mapping[str, int], output_dir: Path) -> str | None:
 
 
 def _damaged(file: Path) -> bool:
-    """Whether an image ends too early or holds something else."""
+    """Whether a file of another size ends too early or holds something else.
+
+    A figure, which nobody corrects, always does.
+    """
+    if file.suffix == ".json":
+        return read_record(file) is None
+    if file.suffix == ".tsv":
+        return not file.read_bytes().endswith(b"\n")
     if file.suffix != ".gz":
-        return False
+        return True
     from msnmo_bids.preprocessing.nifti_file import read_nifti
 
     try:

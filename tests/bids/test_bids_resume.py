@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from dataclasses import replace
 
@@ -73,6 +74,29 @@ def test_a_damaged_output_is_noticed_and_a_corrected_one_stays(
         assert why_incomplete(scans[0], tmp_path, expected) == f"{mask.name} is damaged"
     mask.write_bytes(gzip.compress(gzip.decompress(content), compresslevel=0))
     assert mask.stat().st_size != len(content)
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+
+
+@pytest.mark.parametrize("ending", [".json", ".tsv", ".svg"])
+def test_every_output_that_was_cut_is_noticed(scans, expected, write_derivatives, tmp_path, ending):
+    files = [f for f in write_derivatives(scans[0], tmp_path) if f.name.endswith(ending)]
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        assert why_incomplete(scans[0], tmp_path, expected) == f"{file.name} is damaged"
+        file.write_bytes(content)
+    assert why_incomplete(scans[0], tmp_path, expected) is None
+
+
+def test_a_corrected_table_and_a_corrected_sidecar_stay(
+    scans, expected, write_derivatives, tmp_path
+):
+    for file in write_derivatives(scans[0], tmp_path):
+        if file.suffix == ".tsv":
+            file.write_bytes(file.read_bytes().replace(b"\n", b"\tcorrected\r\n"))
+        elif file.suffix == ".json":
+            file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
     assert why_incomplete(scans[0], tmp_path, expected) is None
 
 

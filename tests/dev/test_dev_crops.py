@@ -48,6 +48,17 @@ def test_lesions_of_a_plain_crop_are_where_the_image_is_bright() -> None:
         np.testing.assert_array_equal(sample.lesions > 0, sample.image > 1.55)
 
 
+def test_lesions_of_the_lower_half_are_drawn_more_often() -> None:
+    lesions = np.zeros((40, 40, 40), bool)
+    lesions[18:21, 18:21, 5:8] = lesions[18:21, 18:21, 32:35] = True
+    image = np.where(np.linalg.norm(np.indices(lesions.shape) - 19.5, axis=0) < 17, 0.1, 0.0)
+    image[:, :, 5:8][lesions[:, :, 5:8]], image[:, :, 32:35][lesions[:, :, 32:35]] = 3.0, 2.0
+    source = CropSource([[make_brain(image, lesions)]], [], replace(PLAIN, side=12, lower=4.0))
+    brightest = [source.draw(np.random.default_rng(seed)).image.max() for seed in range(200)]
+    low, high = (np.sum(np.abs(np.subtract(brightest, level)) < 0.3) for level in (3.0, 2.0))
+    assert 2.5 < low / high < 6.5
+
+
 @pytest.mark.parametrize(("people", "simulated"), [([[LEFT]], []), ([], [SIMULATED])])
 def test_an_emptied_crop_shows_the_same_tissue_without_lesions(people, simulated) -> None:
     settings = replace(PLAIN, simulated=1.0 - len(people), mirrored=0)
