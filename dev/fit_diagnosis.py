@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 from dev.asset_options import add_asset_options, assets_of
 from dev.detection import sensitivity_by_site
-from dev.naming import class_limits, fit_calibration, named
+from dev.naming import find_limits, fit_calibration, named
 from dev.simulated_people import (
     CLASSES,
     SICK,
@@ -142,40 +142,41 @@ def judge(shown: Sequence[Person], fits: int, epochs: int) -> np.ndarray:
 
 def calibrate(
     logits: np.ndarray, counts: np.ndarray, labels: np.ndarray, matched: np.ndarray
-) -> tuple[Calibration, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Calibration, dict[str, float | None], np.ndarray, np.ndarray]:
     """Calibrate and choose limits; apply to each fifth of the people what the others give.
 
     Scores and limits are for people as they come, with the loads of their diseases: those whose
     load was drawn alike for both diseases (`matched`) are judged, and nothing is fitted to them.
+    Only for the limit that keeps diseases from being named on what looks like them all count.
 
     Returns
     -------
     calibration : Calibration
         Of all.
-    limits : ndarray, (K,)
-        Of all; infinite for a class that is never named.
+    limits : dict of str to float or None
+        Of all (`find_limits`).
     probabilities : ndarray, (people, K)
         Cross-fitted.
     names : ndarray of int, (people,)
         The class that is named, cross-fitted; -1 for none.
     """
-    usable = (labels >= 0) & (counts > 0) & ~matched
+    found = (labels >= 0) & (counts > 0)
     part = np.arange(len(labels)) % FOLDS
     probabilities, names = np.zeros(logits.shape), np.full(len(labels), -1)
 
-    def fitted(rows: np.ndarray) -> tuple[Calibration, np.ndarray]:
-        calibration = fit_calibration(logits[rows], labels[rows], f"{rows.sum()} simulated people")
-        limits = class_limits(calibration.probabilities(logits[rows]), labels[rows])
-        limits[len(SICK) :] = np.inf
-        return calibration, limits
+    def fitted(rows: np.ndarray) -> tuple[Calibration, dict[str, float | None]]:
+        own = rows & ~matched
+        calibration = fit_calibration(logits[own], labels[own], f"{own.sum()} simulated people")
+        scores = calibration.probabilities(logits[rows])
+        return calibration, find_limits(scores, labels[rows], ~matched[rows])
 
     for one in range(FOLDS):
-        calibration, limits = fitted(usable & (part != one))
+        calibration, limits = fitted(found & (part != one))
         own = part == one
         probabilities[own] = calibration.probabilities(logits[own])
         names[own] = named(probabilities[own], limits)
     names[counts == 0] = -1
-    return *fitted(usable), probabilities, names
+    return *fitted(found), probabilities, names
 
 
 def summarise(
@@ -204,7 +205,8 @@ def summarise(
         },
         "wrong": _share((names != labels)[sick & said]),
         "wrong_by_name": {
-            name: _share(labels[names == number] != number) for number, name in enumerate(SICK)
+            name: _share(labels[sick & (names == number)] != number)
+            for number, name in enumerate(SICK)
         },
         "named_healthy": _share(said[labels < 0]),
     }
@@ -308,10 +310,7 @@ def main() -> None:
         "classes": CLASSES,
         "calibration": asdict(calibration),
         "everyone": len(shown),
-        "limits": {
-            name: None if np.isinf(limit) else float(limit)
-            for name, limit in zip(CLASSES, limits, strict=True)
-        },
+        "limits": limits,
     }
     write_json(options.out / "diagnosis.json", summary)
     print(json.dumps(summary, indent=2))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from scipy.stats import beta
 
+from dev.simulated_people import CLASSES, SICK
+from msnmo_bids.decision import doubt_of_scores, likeliest_disease
 from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION, Calibration
 
 #: What may be wrong among the named of a class, and how sure that must be.
 LARGEST_RISK, CONFIDENCE = 0.05, 0.95
 LIMITS = np.arange(50, 100) / 100
+SCORES_OF_LOOK_ALIKES = np.arange(50, 0, -1) / 100
 _OFF_DIAGONAL = 1e-3  # weight of the squares of what is off the diagonal
 
 
@@ -46,21 +51,44 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, data: str) -> Calibr
     )
 
 
-def class_limits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Find from which probability each class may be named: (K,).
+def find_limits(
+    probabilities: np.ndarray, labels: np.ndarray, own: np.ndarray
+) -> dict[str, float | None]:
+    """Find the limits with which diseases are named (:func:`~msnmo_bids.decision.doubt_of_scores`).
 
-    It is the lowest limit at which the upper confidence bound (Clopper & Pearson 1934, one-sided)
-    of the share of wrong names is `LARGEST_RISK` or less; infinite if there is none. The
-    probabilities, (N, K), are calibrated, of people whom no fit has seen, with true classes (N,).
+    That of a disease is the lowest share at which the upper confidence bound (Clopper & Pearson
+    1934, one-sided) of the wrong names, among people with one of the diseases, is `LARGEST_RISK` or
+    less; None if there is none. That of what looks like them is the highest score with which the
+    bound of the share of such people on whom a disease is named is no larger; None if no disease
+    has a limit.
+
+    Parameters
+    ----------
+    probabilities : ndarray, (N, K)
+        Calibrated, of people whom no fit has seen, by `CLASSES`.
+    labels : ndarray of int, (N,)
+        True classes.
+    own : ndarray of bool, (N,)
+        Who has the load of the own disease; limits of diseases are found with them alone.
     """
-    limits = np.full(probabilities.shape[1], np.inf)
-    for number, column in enumerate(probabilities.T):
+    limits: dict[str, float | None] = dict.fromkeys(CLASSES)
+    sick = own & (labels < len(SICK))
+    shares, true = probabilities[sick, : len(SICK)], labels[sick]
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    for number, name in enumerate(SICK):
         for limit in LIMITS:
-            named = column >= limit
-            if named.any() and _bound(labels[named] != number) <= LARGEST_RISK:
-                limits[number] = limit
+            reached = shares[:, number] >= limit
+            if reached.any() and _bound(true[reached] != number) <= LARGEST_RISK:
+                limits[name] = float(limit)
                 break
-    return limits
+    if all(limits[name] is None for name in SICK):
+        return limits
+    alike = labels >= len(SICK)
+    for most in SCORES_OF_LOOK_ALIKES:
+        tried = limits | dict.fromkeys(CLASSES[len(SICK) :], float(most))
+        if _bound(named(probabilities[alike], tried) >= 0) <= LARGEST_RISK:
+            return tried
+    return limits | dict.fromkeys(SICK)
 
 
 def _bound(wrong: np.ndarray) -> float:
@@ -69,8 +97,11 @@ def _bound(wrong: np.ndarray) -> float:
     return 1.0 if many == all_ else float(beta.ppf(CONFIDENCE, many + 1, all_ - many))
 
 
-def named(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Return the class that is named, (N,), -1 for none."""
-    likeliest = probabilities.argmax(axis=1)
-    reached = probabilities.max(axis=1) >= limits[likeliest]
-    return np.where(reached, likeliest, -1)
+def named(probabilities: np.ndarray, limits: Mapping[str, float | None]) -> np.ndarray:
+    """Return the number of the disease that is named, (N,) int, -1 for none."""
+    result = np.full(len(probabilities), -1)
+    for number, row in enumerate(probabilities):
+        scores = dict(zip(CLASSES, row.tolist(), strict=True))
+        if doubt_of_scores(scores, limits) is None:
+            result[number] = CLASSES.index(likeliest_disease(scores)[0])
+    return result

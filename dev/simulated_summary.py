@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from dev.naming import LARGEST_RISK
+from msnmo_bids.decision import doubt_of_scores, likeliest_disease
 from msnmo_bids.evaluation.figures import COLOURS, figure_file
 from msnmo_bids.evaluation.metrics import calibration_bins, calibration_error, probability_columns
 
@@ -25,14 +26,17 @@ _GREY = "#77828C"  # of those without a disease
 def decide(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
 ) -> np.ndarray:
-    """Return the class that the app names for each row of `evaluate_case`, or None.
-
-    A class is named from its limit; with None it is never named, and without a limit always.
-    """
-    named, confidence = _likeliest(cases, classes)
-    least = np.array([np.inf if (x := limits.get(n, 0.0)) is None else x for n in named])
-    withheld = (confidence < least) | ~cases["agree"].astype(bool).to_numpy()
-    withheld |= cases["found_count"].to_numpy() == 0
+    """Return the class that the app names for each row of `evaluate_case`, or None."""
+    scores = cases[[f"prob_{name}" for name in classes]].to_numpy()
+    rows = [dict(zip(classes, row.tolist(), strict=True)) for row in scores]
+    named = np.array(
+        [
+            None if doubt_of_scores(row, limits) else likeliest_disease(row)[0]
+            for row in rows
+        ],
+        dtype=object,
+    )  # fmt: skip
+    withheld = ~cases["agree"].astype(bool).to_numpy() | (cases["found_count"].to_numpy() == 0)
     named[withheld] = None
     return named
 

@@ -45,7 +45,9 @@ def decide(
     distance: float | None = None,
     farthest: float | None = None,
 ) -> Decision:
-    """Name the likeliest class, or say why none is named.
+    """Name the likeliest disease, or say why none is named.
+
+    What only looks like a disease (`LOOK_ALIKES`) is never named.
 
     Parameters
     ----------
@@ -56,8 +58,7 @@ def decide(
     quality : mapping
         ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.scan_quality`.
     limits : mapping of str to float or None, optional
-        The least probability with which a class is named; None: it never is. A class that is not
-        here has no limit.
+        Of `doubt_of_scores`.
     votes : sequence of mapping, optional
         The probabilities of each network of an ensemble, and of the mirror image.
     distance, farthest : float, optional
@@ -65,7 +66,7 @@ def decide(
         which a class is named.
     """
     probabilities = _rounded(probabilities)
-    likeliest = _likeliest(probabilities)
+    disease, _ = likeliest_disease(probabilities)
     flags, reasons = [], []
     level = quality["Level"]
     if level == RED:
@@ -81,40 +82,54 @@ def decide(
     if not lesions:
         flags.append(NO_LESION)
         reasons.append("No lesion was found, so there is no pattern to classify")
-    elif doubt := _doubt(probabilities, likeliest, limits or {}, votes):
-        flags.append(doubt[0])
-        reasons.append(doubt[1])
-    reason = ". ".join(reasons) or None
-    return Decision(INDETERMINATE if reason else likeliest, reason, probabilities, tuple(flags))
-
-
-def _doubt(
-    probabilities: Mapping[str, float],
-    likeliest: str,
-    limits: Mapping[str, float | None],
-    votes: Sequence[Mapping[str, float]],
-) -> tuple[str, str] | None:
-    """Return why the scores do not allow to name the likeliest class: a flag and a sentence."""
-    if likeliest in LOOK_ALIKES:
-        return LOW_PROBABILITY, (
-            f"The lesions look most like {LOOK_ALIKES[likeliest]}, on which no disease is named"
-        )
-    least = limits.get(likeliest, 0.0)
-    if least is None:
-        return LOW_PROBABILITY, (
-            f"These weights never name {likeliest}, because they would be wrong too often"
-        )
-    if probabilities[likeliest] < least:
-        return LOW_PROBABILITY, (
-            f"{likeliest} has the highest score but is named only at {least:g} or above; more "
-            "lesions typical of one disease would be needed"
-        )
-    if others := sum(_likeliest(vote) != likeliest for vote in votes):
-        return DISAGREEMENT, (
+    elif doubt := doubt_of_scores(probabilities, limits or {}):
+        flags.append(LOW_PROBABILITY)
+        reasons.append(doubt)
+    elif others := sum(_likeliest(vote) != disease for vote in votes):
+        flags.append(DISAGREEMENT)
+        reasons.append(
             f"{others} of {len(votes)} networks or mirrored views favour another class than their "
             "mean does"
         )
+    reason = ". ".join(reasons) or None
+    return Decision(INDETERMINATE if reason else disease, reason, probabilities, tuple(flags))
+
+
+def doubt_of_scores(
+    probabilities: Mapping[str, float], limits: Mapping[str, float | None]
+) -> str | None:
+    """Say why scores, by class, do not allow to name a disease; None if they do.
+
+    The limit of a disease is the least share of what the diseases score together with which it is
+    named; None: it never is. The limit of what only looks like a disease is the highest score
+    beside which a disease is named; without one that is the disease's own. A disease without a
+    limit is named whatever its share.
+    """
+    disease, share = likeliest_disease(probabilities)
+    for name in LOOK_ALIKES.keys() & probabilities.keys():
+        most = limits.get(name)
+        if probabilities[name] > (probabilities[disease] if most is None else most):
+            return (
+                f"The lesions look too much like {LOOK_ALIKES[name]} (score "
+                f"{probabilities[name]:.2f}), on which no disease is named"
+            )
+    least = limits.get(disease, 0.0)
+    if least is None:
+        return f"These weights never name {disease}, because they would be wrong too often"
+    if share < least:
+        together = " and ".join(name for name in probabilities if name not in LOOK_ALIKES)
+        return (
+            f"{disease} has {share:.2f} of what {together} score together and is named only from "
+            f"{least:g} on; more lesions typical of one disease would be needed"
+        )
     return None
+
+
+def likeliest_disease(probabilities: Mapping[str, float]) -> tuple[str, float]:
+    """Return the class that scores highest of those that can be named, and its share of them."""
+    diseases = {name: p for name, p in probabilities.items() if name not in LOOK_ALIKES}
+    likeliest = _likeliest(diseases)
+    return likeliest, diseases[likeliest] / (sum(diseases.values()) or 1.0)
 
 
 def _likeliest(probabilities: Mapping[str, float]) -> str:

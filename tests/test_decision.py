@@ -54,12 +54,30 @@ def test_a_limit_holds_for_its_own_class() -> None:
     assert decide(LIKELY, **(GOOD | {"limits": {"NMOSD": None}})).diagnosis == "MS"
 
 
-@pytest.mark.parametrize("limits", [{"SVD": None}, {}])
+@pytest.mark.parametrize("limits", [{"SVD": None}, {}, {"SVD": 0.6}])
 def test_what_looks_like_a_disease_is_not_named(limits) -> None:
     old = {"MS": 0.2, "NMOSD": 0.1, "SVD": 0.7}
     decision = decide(old, **(GOOD | {"limits": limits, "votes": ()}))
     assert decision.diagnosis == INDETERMINATE
-    assert "look most like age-related small-vessel disease" in (decision.reason or "")
+    assert "look too much like age-related small-vessel disease" in (decision.reason or "")
+    assert decision.flags == ("no_class_is_probable_enough",)
+
+
+def test_a_disease_is_named_by_its_share_of_the_diseases_and_beside_little_that_looks_alike() -> (
+    None
+):
+    limits = {"MS": 0.9, "NMOSD": None, "SVD": 0.3}
+    given = GOOD | {"limits": limits, "votes": ()}
+    assert decide({"MS": 0.7, "NMOSD": 0.02, "SVD": 0.28}, **given).diagnosis == "MS"
+    unsure = decide({"MS": 0.72, "NMOSD": 0.18, "SVD": 0.1}, **given)
+    assert unsure.diagnosis == INDETERMINATE
+    assert "MS has 0.80 of what MS and NMOSD score together" in (unsure.reason or "")
+    assert "0.9" in (unsure.reason or "")
+    assert decide({"MS": 0.64, "NMOSD": 0.01, "SVD": 0.35}, **given).diagnosis == INDETERMINATE
+    more = given | {"limits": limits | {"SVD": 0.4}}
+    assert decide({"MS": 0.64, "NMOSD": 0.01, "SVD": 0.35}, **more).diagnosis == "MS"
+    never = decide({"MS": 0.0, "NMOSD": 1.0, "SVD": 0.0}, **given)
+    assert "never name NMOSD" in (never.reason or "")
 
 
 def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:

@@ -60,8 +60,7 @@ class WeightsMetadata:
     min_lesion_volume : float
         Connected lesions below it are dropped (mm³).
     naming_limits : dict of str to float or None
-        A class is named only if its probability reaches its limit; else the scan is indeterminate.
-        None: never; a class that is not here has no limit.
+        With which scores a disease is named (:func:`msnmo_bids.decision.doubt_of_scores`).
     max_distance : float or None
         A diagnosis is named only if the scan is no farther from the training scans
         (:class:`msnmo_bids.model.sharing.FeatureDensity`).

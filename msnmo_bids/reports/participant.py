@@ -21,7 +21,7 @@ from msnmo_bids.reports.methods import methods
 from msnmo_bids.reports.page import class_colour, data_uri, render
 from msnmo_bids.reports.viewer import PAGE_BUDGET, scan_viewer
 from msnmo_bids.text import duration
-from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES, REGION_NAMES
+from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES, LOOK_ALIKES, REGION_NAMES
 
 NOT_MEASURED = "not measured"
 _SPEAKERS = 3  # lesions that are named as speaking for a class, and as many against it
@@ -165,16 +165,22 @@ def _scan_view(
 
 
 def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:
-    """Return class scores as bars, and where on the bar a class is named; it may be nowhere."""
+    """Return class scores as bars, and where on the bar its limit is; it may be nowhere."""
     limits = (record.diagnosis.get("NamingLimits") or {}) if record.has_pattern else {}
     scores = {n: float(v) for n, v in record.diagnosis["Probabilities"].items()}
+    diseases = sum(value for name, value in scores.items() if name not in LOOK_ALIKES)
     return [
         {
             "name": name,
             "value": value,
             "colour": class_colour(classes, name) if record.has_pattern else "#999999",
             "percent": f"{100 * min(max(value, 0.0), 1.0):.1f}%",
-            "needed": f"{100 * limits[name]:.1f}%" if limits.get(name) else None,
+            "limit": f"{100 * limits[name] * (1 if name in LOOK_ALIKES else diseases):.1f}%"
+            if limits.get(name)
+            else None,
+            "limit_means": "above, no disease is named"
+            if name in LOOK_ALIKES
+            else f"{name} is named from here",
         }
         for name, value in scores.items()
     ]

@@ -21,7 +21,7 @@ from msnmo_bids.quality import scan_quality
 from msnmo_bids.reports.methods import calibration
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.version import get_version
-from msnmo_bids.vocabulary import CONVOLUTIONS, LESION_BRANCH, SIMULATED_ONLY
+from msnmo_bids.vocabulary import CONVOLUTIONS, LESION_BRANCH, LOOK_ALIKES, SIMULATED_ONLY
 from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.nodes import methods_text, node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
@@ -137,11 +137,20 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
     limits = record["NamingLimits"]
     needed = ["there was a lesion", "the image's quality was not red"]
     if limits:
+        diseases = [name for name in limits if name not in LOOK_ALIKES]
         each = [
-            f"{name} never" if least is None else f"{least:g} for {name}"
-            for name, least in limits.items()
+            f"{name} never" if limits[name] is None else f"{limits[name]:g} for {name}"
+            for name in diseases
         ]
-        needed.append(f"the score reached its limit ({', '.join(each)})")
+        needed.append(
+            f"its share of what {' and '.join(diseases)} score together reached its limit "
+            f"({', '.join(each)})"
+        )
+        needed += [
+            f"{name} scored {most:g} at most"
+            for name, most in limits.items()
+            if name in LOOK_ALIKES and most is not None
+        ]
     if record["Classifier"] == LESION_BRANCH and settings.ensemble:
         needed.append("all networks named it")
     elif settings.ensemble or settings.tta:
@@ -155,7 +164,7 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
         DIRICHLET_CALIBRATION, f"{DIRICHLET_CALIBRATION} [@dirichlet_calibration]"
     )
     return (
-        f"{calibrated} The class with the highest score was named where "
+        f"{calibrated} The disease with the highest score was named where "
         f"{', '.join(needed[:-1])} and {needed[-1]}. "
     )
 

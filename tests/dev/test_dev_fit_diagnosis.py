@@ -25,7 +25,7 @@ from dev.fit_diagnosis import (
     side_by_side,
     summarise,
 )
-from dev.naming import LARGEST_RISK, class_limits, fit_calibration, named
+from dev.naming import LARGEST_RISK, find_limits, fit_calibration, named
 from dev.simulated_people import (
     CLASSES,
     LOG_VOLUME,
@@ -144,18 +144,28 @@ def test_calibration_finds_the_slopes():
 
 def test_limits_keep_wrong_names_rare_and_are_not_found_for_few_people():
     rng = np.random.default_rng(0)
-    second = rng.random(4000)
-    labels = (rng.random(4000) < second).astype(int)
-    probabilities = np.stack([1 - second, second], axis=1)
-    limits = class_limits(probabilities, labels)
-    assert (limits > 0.88).all()  # where .94 of the named are right on average
-    assert (limits < 0.98).all()
+    second = rng.random(16000)
+    labels = (rng.random(16000) < second).astype(int)
+    labels[:400] = 2
+    alike = np.where(labels == 2, rng.beta(2, 2, 16000), rng.beta(1, 9, 16000))
+    probabilities = np.stack([(1 - second) * (1 - alike), second * (1 - alike), alike], axis=1)
+    own = rng.random(16000) < 0.8
+    limits = find_limits(probabilities, labels, own)
+    assert 0.88 < limits["MS"] < 0.98  # where .94 of the named are right on average
+    assert 0.88 < limits["NMOSD"] < 0.98
+    assert 0.1 < limits["SVD"] < 0.5
     names = named(probabilities, limits)
     assert set(names) == {-1, 0, 1}
+    assert (names[labels == 2] >= 0).mean() < LARGEST_RISK
     for number in (0, 1):
-        assert (labels[names == number] != number).mean() < LARGEST_RISK
-    assert np.isinf(class_limits(probabilities[:40], labels[:40])).all()
-    assert (named(probabilities, np.array([np.inf, np.inf])) == -1).all()
+        sick = (names == number) & (labels < 2)
+        assert (labels[sick] != number).mean() < LARGEST_RISK
+    others = np.where(own | (labels == 2), labels, 1 - labels)
+    without = find_limits(probabilities, others, own)
+    assert without["MS"] == limits["MS"]  # whose load is nobody's: no limit of a disease by them
+    none = {"MS": None, "NMOSD": None, "SVD": None}
+    assert find_limits(probabilities[400:440], labels[400:440], own[400:440]) == none
+    assert (named(probabilities, none) == -1).all()
 
 
 def test_people_are_told_apart_by_fits_that_have_not_seen_them():
@@ -168,8 +178,8 @@ def test_people_are_told_apart_by_fits_that_have_not_seen_them():
     calibration, limits, probabilities, names = calibrate(logits, counts, labels, matched)
     others = np.where(matched, 0, labels)  # whose load is nobody's: nothing is fitted to them
     assert calibrate(logits, counts, others, matched)[0] == calibration
-    assert len(calibration.offset) == len(limits) == len(CLASSES)
-    assert np.isinf(limits[2])
+    assert len(calibration.offset) == len(CLASSES)
+    assert list(limits) == list(CLASSES)
     assert not (names == 2).any()
     assert (names[counts == 0] == -1).all()
     summary = summarise(everyone, counts, probabilities, names)

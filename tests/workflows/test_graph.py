@@ -203,7 +203,10 @@ def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weight
         "Dirichlet calibration [@dirichlet_calibration] (matrix 0.5, 0; 0, 0.25; offset 0, 0.1)"
         in text
     )
-    assert "the score reached its limit (0.8 for MS, NMOSD never) and the network's" in text
+    assert (
+        "its share of what MS and NMOSD score together reached its limit (0.8 for MS, NMOSD never) "
+        "and the network's" in text
+    )
     assert "no farther than 1.5" in text
     plain = text_of(make_scan(), settings, weights, tmp_path)
     assert plain.endswith("where there was a lesion and the image's quality was not red.")
@@ -288,7 +291,7 @@ def test_n4_runs_as_the_stock_node(make_scan, settings, tmp_path, doubles, slopp
     assert nodes["n4"].inputs.environ[ITK_THREADS] == str(N4_THREADS)
     [words] = doubles()
     at = words.index("--convergence")
-    iterations = "50x50x50x50," if levels == 4 else "20x10,"
+    iterations = "10x10x50x50," if levels == 4 else "20x10,"
     assert words[at : at + 5] == ["--convergence", "[", iterations, "1e-07", "]"]
     assert words[words.index("--shrink-factor") + 1] == "1"
     assert nodes["shrink"].inputs.grid_mm == grid_mm
