@@ -147,6 +147,17 @@ def test_indeterminate_with_lesions_strikes_its_numbers(add_results: Add, write:
     assert "0.75" not in summary
 
 
+def test_limits_are_shares_of_what_the_diseases_score(add_results: Add, write: Write) -> None:
+    results = {
+        "Probabilities": {"MS": 0.5, "NMOSD": 0.3, "SVD": 0.2},
+        "NamingLimits": {"MS": 0.9, "NMOSD": None, "SVD": 0.3},
+    }
+    source = write([add_results(ONE, **results)])
+    assert source.count('class="needed"') == 2
+    assert 'left: 72.0%" title="MS is named from here"' in source
+    assert 'left: 30.0%" title="above, no disease is named"' in source
+
+
 def test_lesions_that_speak_for_a_class_and_against_it_are_named(
     add_results: Add, write: Write, output_dir: Path
 ) -> None:
