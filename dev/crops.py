@@ -64,7 +64,7 @@ class CropSettings:
     """
 
     side: int = 64
-    simulated: float = 0.3
+    simulated: float = 0.45
     on_lesion: float = 0.7
     lower: float = 3.0
     emptied: float = 0.25
