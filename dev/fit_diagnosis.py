@@ -146,8 +146,8 @@ def calibrate(
     """Calibrate and choose limits; apply to each fifth of the people what the others give.
 
     Scores and limits are for people as they come, with the loads of their diseases: those whose
-    load was drawn alike for both diseases (`matched`) are judged, and nothing is fitted to them.
-    Only for the limit that keeps diseases from being named on what looks like them all count.
+    load was drawn alike for both diseases (`matched`) are judged, and nothing is fitted to them but
+    the limit that keeps diseases from being named on what looks like them.
 
     Returns
     -------

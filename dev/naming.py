@@ -60,7 +60,7 @@ def find_limits(
     1934, one-sided) of the wrong names, among people with one of the diseases, is `LARGEST_RISK` or
     less; None if there is none. That of what looks like them is the highest score with which the
     bound of the share of such people on whom a disease is named is no larger; None if no disease
-    has a limit.
+    has a limit, or there are no such people. If no score is low enough no disease has a limit.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def find_limits(
     labels : ndarray of int, (N,)
         True classes.
     own : ndarray of bool, (N,)
-        Who has the load of the own disease; limits of diseases are found with them alone.
+        Who has the load of their own disease; limits of diseases are found with them alone.
     """
     limits: dict[str, float | None] = dict.fromkeys(CLASSES)
     sick = own & (labels < len(SICK))
@@ -81,9 +81,9 @@ def find_limits(
             if reached.any() and _bound(true[reached] != number) <= LARGEST_RISK:
                 limits[name] = float(limit)
                 break
-    if all(limits[name] is None for name in SICK):
-        return limits
     alike = labels >= len(SICK)
+    if all(limits[name] is None for name in SICK) or not alike.any():
+        return limits
     for most in SCORES_OF_LOOK_ALIKES:
         tried = limits | dict.fromkeys(CLASSES[len(SICK) :], float(most))
         if _bound(named(probabilities[alike], tried) >= 0) <= LARGEST_RISK:

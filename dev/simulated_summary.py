@@ -27,15 +27,9 @@ def decide(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
 ) -> np.ndarray:
     """Return the class that the app names for each row of `evaluate_case`, or None."""
-    scores = cases[[f"prob_{name}" for name in classes]].to_numpy()
-    rows = [dict(zip(classes, row.tolist(), strict=True)) for row in scores]
-    named = np.array(
-        [
-            None if doubt_of_scores(row, limits) else likeliest_disease(row)[0]
-            for row in rows
-        ],
-        dtype=object,
-    )  # fmt: skip
+    scores = _scores(cases, classes)
+    names = [None if doubt_of_scores(s, limits) else likeliest_disease(s)[0] for s in scores]
+    named = np.array(names, dtype=object)
     withheld = ~cases["agree"].astype(bool).to_numpy() | (cases["found_count"].to_numpy() == 0)
     named[withheld] = None
     return named
@@ -88,22 +82,23 @@ def diagnosis_summary(
 
 
 def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Judge the likeliest class of the cases with disease that only a limit keeps from a name.
+    """Judge the likeliest disease of the cases that only its own limit keeps from a name.
 
-    Cases without a found lesion, or on which networks or views disagree, are not named anyway and
-    left out.
+    Cases without a found lesion, on which networks or views disagree, or on which what looks like a
+    disease leads, are not named anyway and left out.
 
     Returns
     -------
     correct : ndarray of bool, (N,)
         Whether it is the true one.
     confidence : ndarray, (N,)
-        Its probability.
+        Its share of what the diseases score.
     """
     sick = cases[cases["diagnosis"].isin(list(classes))]
     sick = sick[decide(sick, classes, {}) != np.array(None)]
-    named, confidence = _likeliest(sick, classes)
-    return named == sick["diagnosis"].to_numpy(), confidence
+    named = [likeliest_disease(scores) for scores in _scores(sick, classes)]
+    correct = [name == true for (name, _), true in zip(named, sick["diagnosis"], strict=True)]
+    return np.array(correct, dtype=bool), np.array([share for _, share in named])
 
 
 def segmentation_summary(cases: pd.DataFrame) -> dict[str, float | int | None]:
@@ -173,11 +168,10 @@ def risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
     return limit[last], count[last] / len(order), wrong[last] / count[last]
 
 
-def _likeliest(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest class of each case, and its probability."""
-    probabilities = cases[probability_columns(classes)].to_numpy()
-    named = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
-    return named, probabilities.max(axis=1)
+def _scores(cases: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, float]]:
+    """Return the scores of each case, by class."""
+    rows = cases[probability_columns(classes)].to_numpy().tolist()
+    return [dict(zip(classes, row, strict=True)) for row in rows]
 
 
 def _share(which: np.ndarray) -> float | None:

@@ -109,9 +109,10 @@ def doubt_of_scores(
     for name in LOOK_ALIKES.keys() & probabilities.keys():
         most = limits.get(name)
         if probabilities[name] > (probabilities[disease] if most is None else most):
+            limit = "" if most is None else f", at most {most:g} is allowed"
             return (
                 f"The lesions look too much like {LOOK_ALIKES[name]} (score "
-                f"{probabilities[name]:.2f}), on which no disease is named"
+                f"{probabilities[name]:.3f}{limit}), on which no disease is named"
             )
     least = limits.get(disease, 0.0)
     if least is None:
@@ -119,7 +120,7 @@ def doubt_of_scores(
     if share < least:
         together = " and ".join(name for name in probabilities if name not in LOOK_ALIKES)
         return (
-            f"{disease} has {share:.2f} of what {together} score together and is named only from "
+            f"{disease} has {share:.3f} of what {together} score together and is named only from "
             f"{least:g} on; more lesions typical of one disease would be needed"
         )
     return None

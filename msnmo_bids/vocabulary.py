@@ -70,7 +70,7 @@ FLAGS = {
     QUALITY_RED: "The image's quality is red: no diagnosis is named.",
     QUALITY_AMBER: "The image's quality is amber: please check the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
-    LOW_PROBABILITY: "No class reaches the score that these weights need to name a diagnosis.",
+    LOW_PROBABILITY: "The scores do not suffice to name a disease: see the reason.",
     DISAGREEMENT: "The networks of the ensemble, or the image and its mirror image, name "
     "different classes.",
     UNFAMILIAR: "The scan is unlike those that the network was trained on.",

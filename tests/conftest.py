@@ -77,7 +77,7 @@ def made_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[
         grid = nib.as_closest_canonical(nib.load(like))
         ones = nib.Nifti1Image(np.ones(grid.shape, np.float32), grid.affine)
         nib.save(ones, folder / "ones.nii")
-        (folder / "figure.svg").write_text("<svg/>")
+        (folder / "figure.svg").write_text("<svg></svg>")
         return {"image": folder / "ones.nii", "figure": folder / "figure.svg"}
 
     return make

@@ -71,7 +71,7 @@ def test_a_disease_is_named_by_its_share_of_the_diseases_and_beside_little_that_
     assert decide({"MS": 0.7, "NMOSD": 0.02, "SVD": 0.28}, **given).diagnosis == "MS"
     unsure = decide({"MS": 0.72, "NMOSD": 0.18, "SVD": 0.1}, **given)
     assert unsure.diagnosis == INDETERMINATE
-    assert "MS has 0.80 of what MS and NMOSD score together" in (unsure.reason or "")
+    assert "MS has 0.800 of what MS and NMOSD score together" in (unsure.reason or "")
     assert "0.9" in (unsure.reason or "")
     assert decide({"MS": 0.64, "NMOSD": 0.01, "SVD": 0.35}, **given).diagnosis == INDETERMINATE
     more = given | {"limits": limits | {"SVD": 0.4}}

@@ -111,16 +111,19 @@ def missing_output(outputs: Mapping[str, int], output_dir: Path) -> str | None:
 
 
 def _damaged(file: Path) -> bool:
-    """Whether a file of another size ends too early or holds something else.
-
-    A figure, which nobody corrects, always does.
-    """
+    """Whether a file of another size ends too early or holds something else."""
     if file.suffix == ".json":
         return read_record(file) is None
+    if file.suffix == ".svg":
+        return not file.read_bytes().rstrip().endswith(b"</svg>")
     if file.suffix == ".tsv":
-        return not file.read_bytes().endswith(b"\n")
+        header, *rows = file.read_bytes().splitlines(keepends=True)
+        whole = header.endswith(b"\n") and (rows or [header])[-1].count(b"\t") == header.count(
+            b"\t"
+        )
+        return not whole
     if file.suffix != ".gz":
-        return True
+        return False
     from msnmo_bids.preprocessing.nifti_file import read_nifti
 
     try:

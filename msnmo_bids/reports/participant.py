@@ -176,7 +176,7 @@ def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:
             "colour": class_colour(classes, name) if record.has_pattern else "#999999",
             "percent": f"{100 * min(max(value, 0.0), 1.0):.1f}%",
             "limit": f"{100 * limits[name] * (1 if name in LOOK_ALIKES else diseases):.1f}%"
-            if limits.get(name)
+            if limits.get(name) is not None
             else None,
             "limit_means": "above, no disease is named"
             if name in LOOK_ALIKES

@@ -93,7 +93,7 @@ def init_scan_wf(
         f"Scans were processed by msnmo {get_version()}, a BIDS App [@bids], with Nipype [@nipype] "
         "and PyBIDS [@pybids]. "
     )
-    workflow.__postdesc__ = _description_of_decision(settings, provenance)
+    workflow.__postdesc__ = _description_of_decision(settings, provenance, metadata.class_names)
     voxels = voxel_count(scan.path)
     shared: dict[str, Any] = {"voxels": voxels, "omp_nthreads": omp_nthreads}
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
@@ -129,7 +129,9 @@ def init_scan_wf(
     return workflow
 
 
-def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, Any]) -> str:
+def _description_of_decision(
+    settings: ProcessingSettings, record: Mapping[str, Any], classes: Sequence[str]
+) -> str:
     """Return what the methods text says of the scores and of when a class is named."""
     from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION
 
@@ -137,20 +139,19 @@ def _description_of_decision(settings: ProcessingSettings, record: Mapping[str, 
     limits = record["NamingLimits"]
     needed = ["there was a lesion", "the image's quality was not red"]
     if limits:
-        diseases = [name for name in limits if name not in LOOK_ALIKES]
+        diseases = [name for name in classes if name not in LOOK_ALIKES]
         each = [
-            f"{name} never" if limits[name] is None else f"{limits[name]:g} for {name}"
+            f"{name} never" if (least := limits.get(name, 0.0)) is None else f"{least:g} for {name}"
             for name in diseases
         ]
         needed.append(
             f"its share of what {' and '.join(diseases)} score together reached its limit "
             f"({', '.join(each)})"
         )
-        needed += [
-            f"{name} scored {most:g} at most"
-            for name, most in limits.items()
-            if name in LOOK_ALIKES and most is not None
-        ]
+    for name in LOOK_ALIKES:
+        if name in classes:
+            most = limits.get(name)
+            needed.append(f"{name} scored no more than {'it' if most is None else f'{most:g}'}")
     if record["Classifier"] == LESION_BRANCH and settings.ensemble:
         needed.append("all networks named it")
     elif settings.ensemble or settings.tta:

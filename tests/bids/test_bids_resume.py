@@ -89,12 +89,13 @@ def test_every_output_that_was_cut_is_noticed(scans, expected, write_derivatives
     assert why_incomplete(scans[0], tmp_path, expected) is None
 
 
-def test_a_corrected_table_and_a_corrected_sidecar_stay(
-    scans, expected, write_derivatives, tmp_path
-):
+def test_corrected_tables_sidecars_and_figures_stay(scans, expected, write_derivatives, tmp_path):
     for file in write_derivatives(scans[0], tmp_path):
         if file.suffix == ".tsv":
-            file.write_bytes(file.read_bytes().replace(b"\n", b"\tcorrected\r\n"))
+            edited = file.read_bytes().replace(b"\n", b"\tcorrected\r\n")
+            file.write_bytes(edited if edited.count(b"\n") == 1 else edited.rstrip())
+        elif file.suffix == ".svg":
+            file.write_bytes(file.read_bytes() + b"\r\n")
         elif file.suffix == ".json":
             file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
     assert why_incomplete(scans[0], tmp_path, expected) is None
