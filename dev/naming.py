@@ -99,9 +99,11 @@ def _bound(wrong: np.ndarray) -> float:
 
 def named(probabilities: np.ndarray, limits: Mapping[str, float | None]) -> np.ndarray:
     """Return the number of the disease that is named, (N,) int, -1 for none."""
-    result = np.full(len(probabilities), -1)
-    for number, row in enumerate(probabilities):
-        scores = dict(zip(CLASSES, row.tolist(), strict=True))
-        if doubt_of_scores(scores, limits) is None:
-            result[number] = CLASSES.index(likeliest_disease(scores)[0])
-    return result
+    scores = [dict(zip(CLASSES, row, strict=True)) for row in probabilities.tolist()]
+    names = [disease_named(one, limits) for one in scores]
+    return np.array([-1 if name is None else CLASSES.index(name) for name in names], dtype=int)
+
+
+def disease_named(scores: Mapping[str, float], limits: Mapping[str, float | None]) -> str | None:
+    """Return the disease that scores, by class, allow to name."""
+    return None if doubt_of_scores(scores, limits) else likeliest_disease(scores)[0]

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from dev.naming import LARGEST_RISK
-from msnmo_bids.decision import doubt_of_scores, likeliest_disease
+from dev.naming import LARGEST_RISK, disease_named
+from msnmo_bids.decision import likeliest_disease
 from msnmo_bids.evaluation.figures import COLOURS, figure_file
 from msnmo_bids.evaluation.metrics import calibration_bins, calibration_error, probability_columns
 
@@ -27,8 +27,7 @@ def decide(
     cases: pd.DataFrame, classes: Sequence[str], limits: Mapping[str, float | None]
 ) -> np.ndarray:
     """Return the class that the app names for each row of `evaluate_case`, or None."""
-    scores = _scores(cases, classes)
-    names = [None if doubt_of_scores(s, limits) else likeliest_disease(s)[0] for s in scores]
+    names = [disease_named(scores, limits) for scores in _scores(cases, classes)]
     named = np.array(names, dtype=object)
     withheld = ~cases["agree"].astype(bool).to_numpy() | (cases["found_count"].to_numpy() == 0)
     named[withheld] = None

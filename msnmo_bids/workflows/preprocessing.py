@@ -189,7 +189,9 @@ def _correct_bias(
 ) -> tuple[pe.Node, ToolRecord]:
     """Add the nodes that correct the bias field and apply the mask; return the last one."""
     tool = settings.bias_correction
-    grid_mm, n_iterations = (2 * GRID_MM, (20, 10)) if settings.sloppy else (GRID_MM, N_ITERATIONS)
+    grid_mm, n_iterations = GRID_MM, list(N_ITERATIONS)
+    if settings.sloppy:
+        grid_mm, n_iterations = 2 * GRID_MM, [20, 10]
     version = ants_version() if tool == "ants" else metadata.version("antspyx")
     workflow.__desc__ += _described(_BIAS, tool, version, fit=_FIT.format(grid_mm=grid_mm))
     last = node(apply_mask_step(), "apply_mask", "mask", voxels)
@@ -207,7 +209,7 @@ def _correct_bias(
         (shrink, n4, [("out_file", image), ("mask_file", mask)]),
         (n4, last, [("bias_image", "field_file")]),
     ])  # fmt: skip
-    fitted = {"grid_mm": grid_mm, "n_iterations": list(n_iterations)}
+    fitted = {"grid_mm": grid_mm, "n_iterations": n_iterations}
     return last, {
         "Tool": "ANTs N4BiasFieldCorrection" if tool == "ants" else "N4 (antspyx)",
         "Version": version,
@@ -216,17 +218,17 @@ def _correct_bias(
 
 
 def _n4_node(
-    tool: str, n_iterations: tuple[int, ...], omp_nthreads: int
+    tool: str, n_iterations: list[int], omp_nthreads: int
 ) -> tuple[pe.Node, tuple[str, str]]:
     """Return the node that fits the bias field, and the names of its image and its mask."""
     n_procs = min(N4_THREADS, omp_nthreads)
     if tool == "antspyx":
-        interface = n4_antspyx_step(n_iterations=list(n_iterations))
+        interface = n4_antspyx_step(n_iterations=n_iterations)
         return node(interface, "n4_antspyx", "n4", n_procs=n_procs), ("in_file", "mask_file")
     interface = N4BiasFieldCorrection(
         dimension=3,
         shrink_factor=1,
-        n_iterations=list(n_iterations),
+        n_iterations=n_iterations,
         convergence_threshold=CONVERGENCE_THRESHOLD,
         copy_header=True,
         save_bias=True,

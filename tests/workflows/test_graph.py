@@ -212,6 +212,16 @@ def test_the_methods_text_says_when_a_class_is_named(make_scan, settings, weight
     assert plain.endswith("where there was a lesion and the image's quality was not red.")
 
 
+@pytest.mark.parametrize(("limits", "words"), [({"SVD": 0.3}, "0.3"), ({}, "it")])
+def test_the_methods_text_says_what_looks_like_a_disease(
+    make_scan, settings, weights, tmp_path, limits, words
+):
+    naming = {"class_names": ("MS", "SVD"), "naming_limits": limits}
+    text = text_of(make_scan(), settings, weights, tmp_path, **naming)
+    assert f"and SVD scored no more than {words}." in text
+    assert ("what MS score together" in text) == bool(limits)
+
+
 def test_lesions_are_classified_by_a_node_of_its_own(
     make_scan, settings, weights, tmp_path, lesion_weights
 ):
