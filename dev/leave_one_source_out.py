@@ -2,9 +2,9 @@
 
 Each source of real scans is tested by the weights of the fold that was trained without it
 (``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``); with several folders of such
-trainings the mean of their networks is taken. Threshold and smallest lesion of
-a fold are those that do best on what the *other* folds predict for their own sources; trainings are
-not nested. The mean is over people: the visits of a person count together as one.
+trainings the mean of their networks is taken. The threshold of a fold is the one that does best on
+what the *other* folds predict for their own sources; trainings are not nested. The smallest lesion
+is the same for all. The mean is over people: the visits of a person count together as one.
 
 What was predicted is kept in ``OUT`` and not predicted again; ``OUT/scans.tsv`` has a row per scan,
 ``OUT/summary.json`` the means.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 _NAIVE = 0.5
 RUNS_HELP = "folder of a training per source; of several the mean is taken"
-SMALLEST = (0.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm³
+#: Smallest lesion (mm³). From 0 to 15 the mean DSC is the same within .001, so that a choice would
+#: be chance; specks are counted as lesions without it.
+SMALLEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,50 +123,48 @@ def predict_source(
     return tested
 
 
-def choose(grid: pd.DataFrame, others: Sequence[str]) -> LesionCriteria:
-    """Choose threshold and smallest lesion by the mean DSC over the people of some sources."""
-    part = grid[grid["source"].isin(others)]
-    person = part.groupby(["threshold", "smallest", "person"])["dsc"].mean()
-    means = person.groupby(["threshold", "smallest"]).mean()
-    best = means.reset_index().sort_values("dsc", kind="stable").iloc[-1]
-    return LesionCriteria(float(best["threshold"]), float(best["smallest"]))
-
-
-def step_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """Return what each step behind the network does for the mean DSC over people.
+def choose(grid: pd.DataFrame, others: Sequence[str], smallest: float) -> LesionCriteria:
+    """Choose the threshold by the mean DSC over the people of some sources.
 
     Parameters
     ----------
     grid : DataFrame
-        Of :func:`sweep`; a step that is chosen is chosen on the other folds.
-
-    Returns
-    -------
-    DataFrame
-        With a threshold of .5, then chosen, then with the smallest lesion: ``step``, ``dsc``.
+        Of :func:`sweep`.
+    others : sequence of str
+        The sources.
+    smallest : float
+        Smallest lesion (mm³), one of those of the grid.
     """
-    none = grid["smallest"] == 0
-    steps = {
-        "threshold .5": grid[none & (grid["threshold"] == _NAIVE)],
-        "threshold, chosen": grid[none],
-        "threshold and smallest lesion, chosen": grid,
+    part = grid[grid["source"].isin(others) & (grid["smallest"] == smallest)]
+    person = part.groupby(["threshold", "person"])["dsc"].mean()
+    means = person.groupby("threshold").mean().sort_values(kind="stable")
+    return LesionCriteria(float(means.index[-1]), smallest)
+
+
+def score_steps(tested: Sequence[FoldResult], grid: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Score all scans by what stands behind the network, one step more each time.
+
+    The threshold of a source is chosen on the others, wherever it is chosen. Return the rows of
+    :func:`score` by the name of the last step; the last are those of all steps.
+    """
+    there = sorted(set(grid["source"]))
+
+    def chosen(source: str, smallest: float) -> LesionCriteria:
+        return choose(grid, [other for other in there if other != source] or there, smallest)
+
+    steps: dict[str, Callable[[str], LesionCriteria]] = {
+        f"threshold {_NAIVE:g}": lambda _: LesionCriteria(_NAIVE, 0.0),
+        "threshold, chosen": lambda source: chosen(source, 0.0),
+        f"and smallest lesion, {SMALLEST:g} mm³": lambda source: chosen(source, SMALLEST),
     }
-    sources = sorted(set(grid["source"]))
-    rows = []
-    for name, part in steps.items():
-        kept = []
-        for source in sources:
-            best = choose(part, [other for other in sources if other != source] or sources)
-            own = part[part["source"] == source]
-            chosen = (own["threshold"] == best.threshold) & (own["smallest"] == best.min_volume)
-            kept.append(own[chosen])
-        dsc = pd.concat(kept).groupby("person")["dsc"].mean().mean()
-        rows.append({"step": name, "dsc": float(dsc)})
-    return pd.DataFrame(rows)
+    return {
+        name: pd.DataFrame([score(one, criteria(one.source)) for one in tested])
+        for name, criteria in steps.items()
+    }
 
 
 def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
-    """Return the DSC of each scan for each threshold and smallest lesion.
+    """Return the DSC of each scan for each threshold, with and without the smallest lesion.
 
     The masks are those of :func:`~msnmo_bids.lesions.threshold.find_lesions`, counted component by
     component so that each threshold is labelled once.
@@ -177,7 +177,7 @@ def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
             labels, count = ndimage.label(one.probability > threshold, CONNECTIVITY_26)
             sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
             overlaps = np.bincount(labels[truth], minlength=count + 1)[1:]
-            for smallest in SMALLEST:
+            for smallest in (0.0, SMALLEST):
                 kept = sizes * voxel >= smallest - 1e-9
                 value = dice(int(overlaps[kept].sum()), int(truth.sum()), int(sizes[kept].sum()))
                 rows.append((one.source, one.person, one.scan.name, threshold, smallest, value))
@@ -252,10 +252,13 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     by_source = "\n".join(
         f"| {source} | {dsc:.3f} |" for source, dsc in summary["dsc_by_source"].items()
     )
-    steps = "\n".join(f"| {step} | {dsc:.3f} |" for step, dsc in summary["steps"].items())
+    steps = "\n".join(
+        f"| {name} | {step['dsc']:.3f} | {step['lesion_f1']:.3f} |"
+        for name, step in summary["steps"].items()
+    )
     columns = {
         "source": "source", "scan": "scan", "threshold": "threshold",
-        "smallest": "smallest, mm³", "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
+        "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
         "lesion_f1": "lesion-wise F1", "true_volume_ml": "true, ml",
         "predicted_volume_ml": "found, ml",
     }  # fmt: skip
@@ -265,7 +268,7 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     return f"""# Leave-one-source-out, scan by scan
 
 Written by `python -m dev.leave_one_source_out`. Each scan is predicted by the fold that never
-saw its source; threshold and smallest lesion of a fold were chosen on the other folds.
+saw its source; the threshold of a fold was chosen on the other folds.
 
 | | |
 |---|---|
@@ -281,8 +284,8 @@ saw its source; threshold and smallest lesion of a fold were chosen on the other
 |---|---|
 {by_source}
 
-| behind the network | mean DSC over people |
-|---|---|
+| behind the network | mean DSC over people | mean lesion-wise F1 |
+|---|---|---|
 {steps}
 
 The worst first:
@@ -325,20 +328,24 @@ def main() -> None:
         return
     grid = sweep(tested)
     grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
-    there = sorted(set(grid["source"]))
-    chosen = {
-        source: choose(grid, [other for other in there if other != source] or there)
-        for source in there
-    }
-    rows = pd.DataFrame([score(one, chosen[one.source]) for one in tested])
+    steps = score_steps(tested, grid)
+    rows = list(steps.values())[-1]
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
-    columns = ["scan", "threshold", "smallest", "dsc", "ppv", "tpr", "lesion_f1"]
+    columns = ["scan", "threshold", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
+    by_step = {name: summarise(scored) for name, scored in steps.items()}
+    chosen = {
+        row["source"]: LesionCriteria(row["threshold"], row["smallest"])
+        for row in rows.to_dict("records")
+    }
     summary = {
         **summarise(rows),
         "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
-        "shipped": asdict(choose(grid, there)),
-        "steps": step_table(grid).set_index("step")["dsc"].to_dict(),
+        "shipped": asdict(choose(grid, list(chosen), SMALLEST)),
+        "steps": {
+            name: {figure: means[figure] for figure in ("dsc", "lesion_f1")}
+            for name, means in by_step.items()
+        },
     }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")

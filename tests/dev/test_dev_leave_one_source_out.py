@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 
 from dev.leave_one_source_out import (
-    SMALLEST,
     THRESHOLDS,
     FoldResult,
     choose,
     score,
-    step_table,
+    score_steps,
     summarise,
     sweep,
     visit_ratios,
@@ -44,7 +43,7 @@ def result(source: str, person: str, level: float) -> FoldResult:
 def test_sweep_counts_as_the_app_does() -> None:
     one = result("a", "01", 0.62)
     grid = sweep([one])
-    assert len(grid) == len(THRESHOLDS) * len(SMALLEST)
+    assert len(grid) == 2 * len(THRESHOLDS)
     for row in grid.sample(20, random_state=0).itertuples():
         found = find_lesions(one.probability, 1.0, LesionCriteria(row.threshold, row.smallest))
         assert row.dsc == pytest.approx(compare_masks(one.truth, found.labels, one.zooms)["dsc"])
@@ -64,22 +63,28 @@ def test_a_person_under_two_labels_counts_once() -> None:
 def test_the_tested_source_does_not_choose() -> None:
     scans = [result("a", "01", 0.22), result("b", "02", 0.95), result("b", "03", 0.95)]
     grid = sweep(scans)
-    before = choose(grid, ["b"])
+    before = choose(grid, ["b"], 0.0)
     grid.loc[grid["source"] == "a", "dsc"] = np.random.default_rng(0).random(
         (grid["source"] == "a").sum()
     )
-    assert choose(grid, ["b"]) == before
+    assert choose(grid, ["b"], 0.0) == before
     assert before.threshold > 0.22
     assert score(scans[0], before)["dsc"] == 0
 
 
 def test_what_each_step_is_worth_is_told() -> None:
     """The lesions of a and b need a threshold under .5; a speck of one voxel is dropped by size."""
-    grid = sweep([result("a", "01", 0.4), result("b", "02", 0.4), result("b", "03", 0.4)])
-    table = step_table(grid).set_index("step")["dsc"]
-    assert table.iloc[0] == 0  # only the speck is above .5
-    assert table.iloc[1] == pytest.approx(2 * 64 / (64 + 65))
-    assert table.iloc[2] == 1.0
+    scans = [result("a", "01", 0.4), result("b", "02", 0.4), result("b", "03", 0.4)]
+    steps = [set(rows["dsc"].round(9)) for rows in score_steps(scans, sweep(scans)).values()]
+    assert steps == [{0.0}, {round(2 * 64 / (64 + 65), 9)}, {1.0}]  # only the speck is above .5
+
+
+def test_the_steps_of_a_source_are_chosen_on_the_others() -> None:
+    """The lesion of a alone would be found by a lower threshold than that of b."""
+    scans = [result("a", "01", 0.22), result("b", "02", 0.95), result("b", "03", 0.95)]
+    *_, last = score_steps(scans, sweep(scans)).values()
+    assert last.set_index("source").loc["a", "dsc"] == 0
+    assert last.set_index("source").loc["a", "threshold"] > 0.22
 
 
 def test_a_person_counts_once_however_many_visits() -> None:
