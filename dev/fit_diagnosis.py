@@ -221,7 +221,7 @@ def _share(which: np.ndarray) -> float | None:
 
 
 def collect(options: argparse.Namespace) -> list[Person]:
-    """Return the people, by number: from the table, from OUT, or made now; write OUT's table."""
+    """Return the people, by number: from OUT, from the table, or made now; write OUT's table."""
 
     @cache
     def assets() -> SimulationAssets:
@@ -229,16 +229,21 @@ def collect(options: argparse.Namespace) -> list[Person]:
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
     weights = name_of(options.weights)
-    known = read_table(options.table, weights) if options.table else {}
-    wanted = _numbers(options.people)
+    table = read_table(options.table) if options.table else {}
     folder = options.out / f"people-{weights}"
-    missing = [number for number in wanted if number not in known]
-    parts = [missing[k :: options.threads] for k in range(options.threads)]
-    if any(not (folder / f"{number:05d}.npz").exists() for number in missing):
+
+    def is_known(number: int) -> bool:
+        return number in table and (options.stand_ins or table[number].weights == weights)
+
+    wanted = _numbers(options.people)
+    made = [number for number in wanted if (folder / f"{number:05d}.npz").exists()]
+    missing = [number for number in wanted if number not in made and not is_known(number)]
+    if missing:
+        parts = [missing[k :: options.threads] for k in range(options.threads)]
         side_by_side([partial(_make, folder, part, assets, options.weights) for part in parts])
-    known |= dict(people(folder, missing, assets, options.weights))
+    known = table | dict(people(folder, made + missing, assets, options.weights))
     everyone = {number: known[number] for number in wanted}
-    write_table(options.out / "people.npz", everyone, weights)
+    write_table(options.out / "people.npz", everyone)
     return list(everyone.values())
 
 
@@ -284,7 +289,12 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, nargs="+", required=True, help="that look at them, as a mean"
     )
-    parser.add_argument("--table", type=Path, help="people that the same weights have looked at")
+    parser.add_argument("--table", type=Path, help="people that weights have looked at")
+    parser.add_argument(
+        "--stand-ins",
+        action="store_true",
+        help="those of the table whom other weights, that find much the same, have looked at count",
+    )
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="and people side by side")
@@ -310,6 +320,7 @@ def main() -> None:
         "classes": CLASSES,
         "calibration": asdict(calibration),
         "everyone": len(shown),
+        "stand_ins": sum(person.weights != name_of(options.weights) for person in shown),
         "limits": limits,
     }
     write_json(options.out / "diagnosis.json", summary)

@@ -44,6 +44,7 @@ LOG_VOLUME = list(DESCRIPTORS).index("log_volume")
 _HEALTHY_EVERY = 9
 _TYPICALITIES = (1.0, 1.0, 0.8, 0.6)
 _PROTOCOLS = (*PRESETS.values(), None, None, None)  # None: drawn freely
+_OF_PERSON = ("label", "typicality", "matched", "head", "weights")
 _CORRECTED = 0.65  # share of the logarithm of the bias field that N4 takes away
 
 
@@ -69,6 +70,8 @@ class Person:
         Whether the load was drawn alike for both diseases.
     head : str
         Whose anatomy.
+    weights : str
+        The weights that find (`name_of`).
     """
 
     true: np.ndarray
@@ -79,6 +82,7 @@ class Person:
     typicality: float
     matched: bool
     head: str
+    weights: str
 
 
 def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path]) -> Person:
@@ -103,7 +107,8 @@ def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path]) 
     label = -1 if healthy else CLASSES.index(diagnosis)
     rows = _rows(scan, rng, weights)
     return Person(
-        **rows, label=label, typicality=typicality, matched=matched, head=head.name
+        **rows, label=label, typicality=typicality, matched=matched, head=head.name,
+        weights=name_of(weights),
     )  # fmt: skip
 
 
@@ -169,32 +174,30 @@ def name_of(weights: Sequence[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def write_table(file: Path, everyone: Mapping[int, Person], weights: str) -> None:
-    """Write people, by number, and what to call the weights that looked at them, into one file."""
-    columns: dict[str, Any] = {"numbers": np.array(list(everyone)), "weights": np.array(weights)}
+def write_table(file: Path, everyone: Mapping[int, Person]) -> None:
+    """Write people, by number, into one file."""
+    columns: dict[str, Any] = {"numbers": np.array(list(everyone))}
     for name in ("true", "found", "seen", "false"):
         parts = [getattr(person, name) for person in everyone.values()]
         columns[f"{name}_count"] = np.array([len(part) for part in parts])
         rows = np.concatenate(parts)
         columns[name] = rows.astype(np.float16) if rows.dtype == np.float32 else rows
-    for name in ("label", "typicality", "matched", "head"):
+    for name in _OF_PERSON:
         columns[name] = np.array([getattr(person, name) for person in everyone.values()])
     with atomic_path(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **columns)
 
 
-def read_table(file: Path, weights: str) -> dict[int, Person]:
-    """Read the people of a table, by number; nobody where other weights looked at them."""
+def read_table(file: Path) -> dict[int, Person]:
+    """Read the people of a table, by number."""
     with np.load(file) as table:
         columns = {name: table[name] for name in table.files}
-    if str(columns["weights"]) != weights:
-        return {}
     parts: dict[str, Any] = {}
     for name in ("true", "found", "seen", "false"):
         rows = columns[name]
         rows = rows.astype(np.float32) if rows.dtype == np.float16 else rows
         parts[name] = np.split(rows, np.cumsum(columns[f"{name}_count"])[:-1])
-    for name in ("label", "typicality", "matched", "head"):
+    for name in _OF_PERSON:
         parts[name] = columns[name].tolist()
     everyone = zip(*parts.values(), strict=True)
     people = [Person(**dict(zip(parts, values, strict=True))) for values in everyone]

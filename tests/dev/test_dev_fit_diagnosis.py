@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ from msnmo_bids.simulation.assets import SimulationAssets
 LOWER, DEEP = (list(DESCRIPTORS).index(name) for name in ("lower_least", "cortex_least"))
 
 
-def person(number: int) -> Person:
+def person(number: int, seen_by: str = "these") -> Person:
     """Return someone whose lesions lie nearer to the lower ventricles in class 1, deep in 2."""
     rng = np.random.default_rng(number)
     label = -1 if number % 9 == 8 else 2 if number % 7 == 4 else number % 2
@@ -62,7 +63,7 @@ def person(number: int) -> Person:
     is_false = np.arange(len(found)) >= seen.sum()
     return Person(
         true=rows, found=found, seen=seen, false=is_false, label=label, typicality=1.0,
-        matched=bool(number // 2 % 2), head=f"head {number % 5}",
+        matched=bool(number // 2 % 2), head=f"head {number % 5}", weights=seen_by,
     )  # fmt: skip
 
 
@@ -84,15 +85,15 @@ def test_a_person_is_made_once(ball_head, weights, tmp_path):
     assert len(made.found) == len(made.false)
     ((_, again),) = people(tmp_path, [0], pytest.fail, [weights])
     np.testing.assert_equal(vars(again), vars(made))
+    assert made.weights == name_of([weights])
     assert make_person(8, assets, [weights]).label == -1
     assert make_person(SMALL_VESSELS, assets, [weights]).label == CLASSES.index("SVD")
 
 
 def test_people_are_kept_in_one_table(tmp_path):
     everyone = {number: person(number) for number in (3, 8, 0, SMALL_VESSELS)}
-    write_table(tmp_path / "t.npz", everyone, "these")
-    assert read_table(tmp_path / "t.npz", "others") == {}
-    found = read_table(tmp_path / "t.npz", "these")
+    write_table(tmp_path / "t.npz", everyone)
+    found = read_table(tmp_path / "t.npz")
     assert list(found) == list(everyone)
     for number, one in everyone.items():
         for name, value in vars(one).items():
@@ -212,24 +213,41 @@ def test_a_branch_is_the_mean_of_its_fits():
 
 
 def test_the_program_fits_to_the_people_it_finds(weights, tmp_path, monkeypatch, capsys):
-    folder, table = tmp_path / f"people-{name_of([weights])}", tmp_path / "kept.npz"
+    own = name_of([weights])
+    folder, table = tmp_path / f"people-{own}", tmp_path / "kept.npz"
     folder.mkdir()
     for number in (*range(40), *range(SMALL_VESSELS, SMALL_VESSELS + 9)):
-        np.savez(folder / f"{number:05d}.npz", **vars(person(number)))
-    write_table(table, {k: person(k) for k in range(40, 45)}, name_of([weights]))
+        np.savez(folder / f"{number:05d}.npz", **vars(person(number, own)))
+    seen_by = {number: own if number < 43 else "others" for number in range(38, 45)}
+    write_table(table, {number: person(number, name) for number, name in seen_by.items()})
     monkeypatch.setattr(fit_diagnosis, "assets_of", pytest.fail)
     words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
-             "--epochs", 2, "--weights", weights, "--table", table]  # fmt: skip
+             "--epochs", 2, "--weights", weights, "--table", table, "--stand-ins"]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["fit_diagnosis", *map(str, words)])
     fit_diagnosis.main()
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "diagnosis.json").read_text())
     assert summary["everyone"] == 54
-    assert len(read_table(tmp_path / "people.npz", name_of([weights]))) == 54
+    assert summary["stand_ins"] == 2
+    kept = read_table(tmp_path / "people.npz")
+    assert [number for number, one in kept.items() if one.weights != own] == [43, 44]
+    assert len(kept) == 54
     assert summary["limits"]["SVD"] is None
     assert summary["descriptors"] == list(DESCRIPTORS)
     branch = LesionBranch(replace(CONFIG, lesion_fits=2))
     branch.load_state_dict(load_file(tmp_path / "lesion_branch.safetensors"))
+
+
+def test_whom_other_weights_have_looked_at_is_looked_at_again(weights, tmp_path, monkeypatch):
+    """Unless they may stand in; here nobody can be made, for want of heads."""
+    write_table(tmp_path / "kept.npz", {number: person(number, "others") for number in range(9)})
+    monkeypatch.setattr(fit_diagnosis, "assets_of", sys.exit)
+    options = SimpleNamespace(out=tmp_path, table=tmp_path / "kept.npz", stand_ins=True,
+                              weights=[weights], people=2, threads=1)  # fmt: skip
+    assert [one.weights for one in fit_diagnosis.collect(options)] == ["others"] * 2
+    options.stand_ins = False
+    with pytest.raises(RuntimeError, match="1 of 1 processes"):
+        fit_diagnosis.collect(options)
 
 
 def test_what_fails_side_by_side_is_not_passed_over(tmp_path):
