@@ -242,9 +242,9 @@ def collect(options: argparse.Namespace) -> list[Person]:
         parts = [missing[k :: options.threads] for k in range(options.threads)]
         side_by_side([partial(_make, folder, part, assets, options.weights) for part in parts])
     known = table | dict(people(folder, made + missing, assets, options.weights))
-    everyone = {number: known[number] for number in wanted}
-    write_table(options.out / "people.npz", everyone)
-    return list(everyone.values())
+    kept = options.out / "people.npz"
+    write_table(kept, {number: known[number] for number in wanted})
+    return list(read_table(kept).values())  # rounded: a fit to the table alone is the same
 
 
 def _make(
