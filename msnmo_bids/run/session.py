@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import logging
 import os
@@ -280,6 +282,8 @@ def guard(program: str, argv: Sequence[str] | None, *, remedy: str = RESUMES) ->
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack letters, such as ³
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if argv is None:  # the process ends with the program: nothing left is looked through
+        atexit.register(gc.freeze)
     session = Session(program, tuple(sys.argv[1:] if argv is None else argv))
     with session, _signals():
         try:

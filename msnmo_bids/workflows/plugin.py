@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +23,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.workflows.nodes import write_failure
 from msnmo_bids.workflows.resources import (
+    AHEAD,
     QUIET,
     Meter,
     Usage,
@@ -80,7 +82,13 @@ class WorkerPoolPlugin(MultiProcPlugin):
         """
         gc.collect()
         gc.freeze()
+        libraries = {getattr(node.interface, "library", "") for node in graph.nodes()}
         try:
+            self._workers += [
+                _Worker(self.plugin_args, library=library)
+                for library in AHEAD
+                if library in libraries
+            ]
             super().run(graph, config, updatehash=updatehash)
         finally:
             gc.unfreeze()
@@ -107,7 +115,11 @@ class WorkerPoolPlugin(MultiProcPlugin):
     def _free_worker(self, needed: str, gpu: str | None) -> _Worker:
         """Return an idle worker with that GPU (or without any), best one with warm libraries."""
         self._workers = [worker for worker in self._workers if worker.busy or worker.alive]
-        idle = [worker for worker in self._workers if not worker.busy and worker.gpu == gpu]
+        idle = [
+            worker
+            for worker in self._workers
+            if not worker.busy and worker.gpu == gpu and worker.waits_for in ("", needed)
+        ]
         if not idle:
             idle = [_Worker(self.plugin_args, gpu)]
             self._workers += idle
@@ -168,10 +180,16 @@ def warm(interface: Any) -> str:
 
 
 class _Worker:
-    """A process that runs one node at a time."""
+    """A process that runs one node at a time.
 
-    def __init__(self, plugin_args: dict[str, Any], gpu: str | None = None) -> None:
+    With a `library` it imports that first, and its first node is one that needs the library.
+    """
+
+    def __init__(
+        self, plugin_args: dict[str, Any], gpu: str | None = None, library: str = ""
+    ) -> None:
         self.gpu = gpu
+        self.waits_for = library
         context = get_context(plugin_args.get("mp_context") or "forkserver")
         if context.get_start_method() == "forkserver":
             start_fork_server(threads=plugin_args.get("omp_nthreads"))
@@ -181,6 +199,7 @@ class _Worker:
         with thread_limits(plugin_args.get("omp_nthreads")):
             # The fork server keeps the variables that it was started with: pass them on.
             options["environ"] = {**os.environ, **gpu_environment(gpu)}
+            options["library"] = library
             self._process = context.Process(
                 target=_serve, args=(theirs, str(Path.cwd()), options), daemon=False
             )
@@ -199,7 +218,7 @@ class _Worker:
         return self._process.is_alive()
 
     def submit(self, node: Any, updatehash: bool, taskid: int) -> None:
-        self._node, self._taskid = node, taskid
+        self._node, self._taskid, self.waits_for = node, taskid, ""
         self.history.add(warm(node.interface))
         try:
             self._connection.send((node, updatehash, taskid))
@@ -269,6 +288,9 @@ def _serve(connection: Connection, cwd: str, options: dict[str, Any]) -> None:
     level = options["log_level"] or logging.ERROR
     for name in NIPYPE_LOGGERS:
         logging.getLogger(name).setLevel(level)
+    if options["library"]:
+        with suppress(Exception):  # the node that needs it says what is wrong
+            import_module(options["library"])
     while True:
         try:
             node, updatehash, taskid = connection.recv()

@@ -315,7 +315,7 @@ def shrink_step(folder: Path, in_file: Path, mask_file: Path, grid_mm: float) ->
     return out, mask
 
 
-@step("bias_image")
+@step("bias_image", library="ants")
 def n4_antspyx_step(
     folder: Path, in_file: Path, mask_file: Path, n_iterations: Sequence[int]
 ) -> Path:

@@ -46,7 +46,9 @@ PRELOAD = (
     "matplotlib.pyplot",
 )
 #: What a tool needs besides.
-_TOOL_PRELOAD = {"deepbet": "deepbet", "antspyx": "ants"}
+_TOOL_PRELOAD = {"deepbet": "deepbet"}
+#: Libraries of later steps: a worker of their own imports them while the first steps run.
+AHEAD = ("ants",)
 #: Threads that wait by spinning starve each other where the cores are shared.
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg", "NO_ET": "1", "NIPYPE_NO_ET": "1"}
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

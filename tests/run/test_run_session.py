@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -130,6 +131,18 @@ def test_last_line(ok, failed, code, line):
     session = Session("msnmo")
     session.ok, session.failed, session.exit_code = ok, failed, code
     assert session.last_line == line
+
+
+def test_garbage_is_not_looked_for_when_the_process_ends(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    with guard("msnmo", []):
+        pass
+    assert at_exit == []  # called from Python, which goes on
+    monkeypatch.setattr("sys.argv", ["msnmo"])
+    with guard("msnmo", None):
+        pass
+    assert at_exit == [gc.freeze]
 
 
 def test_a_full_disk_under_the_log_does_not_end_in_an_error_of_its_own(tmp_path):

@@ -13,14 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nipype.interfaces.utility import Function
+from nipype.pipeline import engine as pe
 from steps_for_tests import workflow_of
 
 from msnmo_bids.errors import ExitCode
 from msnmo_bids.workflows.execution import Failure, _failures, run_workflow
 from msnmo_bids.workflows.lesions import classify_step, network_step
-from msnmo_bids.workflows.plugin import WorkerPoolPlugin, warm
+from msnmo_bids.workflows.plugin import WorkerPoolPlugin, _Worker, warm
 from msnmo_bids.workflows.preprocessing import conform_step, deepbet_step, n4_antspyx_step
-from msnmo_bids.workflows.resources import Usage
+from msnmo_bids.workflows.resources import AHEAD, Usage
 
 ARGS = {"n_procs": 2, "memory_gb": 2.0}
 
@@ -167,7 +169,7 @@ def test_what_was_there_before_is_not_collected_at_each_node(tmp_path):
 def test_a_step_goes_to_the_worker_that_has_its_library():
     plugin = WorkerPoolPlugin({"n_procs": 3})
     idle = [
-        SimpleNamespace(busy=False, alive=True, gpu=None, history={name})
+        SimpleNamespace(busy=False, alive=True, gpu=None, history={name}, waits_for="")
         for name in ("conform_step", warm(deepbet_step()), warm(n4_antspyx_step()))
     ]
     plugin._workers = list(idle)
@@ -175,6 +177,37 @@ def test_a_step_goes_to_the_worker_that_has_its_library():
         (network_step(), 1), (classify_step(), 1), (n4_antspyx_step(), 2), (conform_step(), 0),
     ):  # fmt: skip
         assert plugin._free_worker(warm(step), None) is idle[worker]
+
+
+def test_a_worker_that_loads_a_library_ahead_waits_for_its_first_step():
+    plugin = WorkerPoolPlugin({"n_procs": 2})
+    library = warm(n4_antspyx_step())
+    ahead, other = (
+        SimpleNamespace(busy=False, alive=True, gpu=None, history={name}, waits_for=name)
+        for name in (library, "")
+    )
+    plugin._workers = [ahead, other]
+    assert plugin._free_worker(warm(conform_step()), None) is other
+    assert plugin._free_worker(library, None) is ahead
+    assert library in AHEAD
+
+
+def test_a_library_is_there_before_the_first_step(tmp_path):
+    def ask() -> bool:
+        import sys
+
+        return "mailbox" in sys.modules
+
+    for library, there in (("mailbox", True), ("", False), ("no_such_library", False)):
+        worker = _Worker({}, library=library)
+        asks = Function(function=ask, output_names=["there"])
+        worker.submit(pe.Node(asks, "ask", base_dir=tmp_path / f"with-{library}"), False, 1)
+        assert worker.waits_for == ""
+        with deadline(60):
+            while (answer := worker.result()) is None:
+                time.sleep(0.01)
+        worker.stop()
+        assert answer["result"].outputs.there is there
 
 
 def test_few_scans_are_under_way_at_once(tmp_path):

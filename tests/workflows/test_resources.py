@@ -42,12 +42,12 @@ def test_workers_start_with_their_libraries(tmp_path):
         "          gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
         "early = set(sys.modules)\n"
         "if __name__ == '__main__':\n"
-        "    start_fork_server(['antspyx'], threads=1)\n"
+        "    start_fork_server(['deepbet', 'antspyx'], threads=1)\n"
         "    worker = get_context('forkserver').Process(target=say)\n"
         "    worker.start()\n"
         "    worker.join()\n"
     )
     said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     *libraries, blocked, threads, collects, frozen = said.stdout.split()
-    assert (sorted(libraries), blocked, threads) == (["ants", "torch"], "True", "1")
+    assert (sorted(libraries), blocked, threads) == (["deepbet", "torch"], "True", "1")
     assert (collects, frozen) == ("True", "True")
