@@ -1,6 +1,7 @@
 """Fit the lesion branch to simulated people: ``python -m dev.fit_diagnosis OUT --anatomy DIR ...``.
 
-The people that ``--table`` lacks are made first and kept in OUT, in a folder named after the
+People whom the weights have looked at are taken from OUT or ``--table``, with ``--stand-ins`` those
+of other weights, too; the others are made first and kept in OUT, in a folder named after the
 weights that look at them, so that a run that was stopped goes on. Every person is judged by fits
 that saw nobody with the same head; calibration and limits of naming come from these judgements, and
 are themselves judged on people they were not made from.

@@ -87,7 +87,7 @@ class WorkerPoolPlugin(MultiProcPlugin):
             self._workers += [
                 _Worker(self.plugin_args, library=library)
                 for library in AHEAD
-                if library in libraries
+                if library in libraries and self.processors > 1
             ]
             super().run(graph, config, updatehash=updatehash)
         finally:
@@ -207,7 +207,7 @@ class _Worker:
         theirs.close()
         self._node: Any = None
         self._taskid = 0
-        self.history: set[str] = set()
+        self.history: set[str] = {library} - {""}
 
     @property
     def busy(self) -> bool:
@@ -254,8 +254,8 @@ class _Worker:
         return {"result": None, "traceback": [text], "taskid": self._taskid}
 
     def stop(self) -> None:
-        """End the process: at once when it is busy, by closing the pipe when it is idle."""
-        if self.busy:
+        """End the process: at once when it works or imports, else by closing the pipe."""
+        if self.busy or self.waits_for:
             _kill_group(self._process.pid)
         self._connection.close()
         self._process.join(timeout=5)

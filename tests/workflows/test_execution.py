@@ -210,6 +210,13 @@ def test_a_library_is_there_before_the_first_step(tmp_path):
         assert answer["result"].outputs.there is there
 
 
+def test_a_worker_that_may_still_import_does_not_hold_up_the_end():
+    for library, code in (("mailbox", -signal.SIGKILL), ("", 0)):
+        worker = _Worker({}, library=library)
+        worker.stop()
+        assert worker._process.exitcode == code
+
+
 def test_few_scans_are_under_way_at_once(tmp_path):
     begun: set[str] = set()
     ended: list[str] = []
