@@ -315,13 +315,14 @@ def main() -> None:
     branch = fit_branch(shown, options.fits, options.epochs, seed=FOLDS)
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
+    own = name_of(options.weights)
     summary |= {
         "descriptors": list(DESCRIPTORS),
         "fits": options.fits,
         "classes": CLASSES,
         "calibration": asdict(calibration),
         "everyone": len(shown),
-        "stand_ins": sum(person.weights != name_of(options.weights) for person in shown),
+        "stand_ins": [person.weights != own for person in shown].count(True),
         "limits": limits,
     }
     write_json(options.out / "diagnosis.json", summary)

@@ -329,17 +329,18 @@ def main() -> None:
     grid = sweep(tested)
     grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
     steps = score_steps(tested, grid)
-    rows = list(steps.values())[-1]
+    *_, rows = steps.values()
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
     columns = ["scan", "threshold", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
     by_step = {name: summarise(scored) for name, scored in steps.items()}
+    *_, after_all = by_step.values()
     chosen = {
         row["source"]: LesionCriteria(row["threshold"], row["smallest"])
         for row in rows.to_dict("records")
     }
     summary = {
-        **summarise(rows),
+        **after_all,
         "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
         "shipped": asdict(choose(grid, list(chosen), SMALLEST)),
         "steps": {

@@ -45,8 +45,8 @@ PRELOAD = (
     "msnmo_bids.workflows.scan",
     "matplotlib.pyplot",
 )
-#: What a tool needs besides.
-_TOOL_PRELOAD = {"deepbet": "deepbet"}
+#: Tools whose library, of the same name, is imported besides.
+_TOOL_PRELOAD = ("deepbet",)
 #: Libraries of later steps: a worker of their own imports them while the first steps run.
 AHEAD = ("ants",)
 #: Threads that wait by spinning starve each other where the cores are shared.
@@ -161,8 +161,7 @@ def start_fork_server(tools: Iterable[str] = (), threads: int | None = None) -> 
     threads : int, optional
         Of a node's numerical libraries.
     """
-    libraries = [_TOOL_PRELOAD[tool] for tool in tools if tool in _TOOL_PRELOAD]
-    set_forkserver_preload([*PRELOAD, *libraries])
+    set_forkserver_preload([*PRELOAD, *(tool for tool in tools if tool in _TOOL_PRELOAD)])
     resource_tracker.ensure_running()  # first: it unblocks the signal
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ours to handle
     try:
