@@ -1,10 +1,9 @@
 """From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA --version V``.
 
-Simulated brains; for each of the two networks whose mean is shipped a start on those brains alone,
-from it the four folds and the network of all sources, by other random numbers than the other's;
-leave-one-source-out with its page, the branch that classifies, the files in the package. Every step
-goes on where it was stopped, and what is trained is not trained again, so the same command finishes
-what a night left. One process per core; hours and processor are printed and belong into
+Simulated brains; a long start on those brains alone, from it the four folds and the network of all
+sources; leave-one-source-out with its page, the branch that classifies, the file in the package.
+Every step goes on where it was stopped, and what is trained is not trained again, so the same
+command finishes what a night left. Hours and processor are printed and belong into
 ``docs/model-card.md``.
 """
 
@@ -27,28 +26,31 @@ from dev.sources import SOURCES
 ROOT = Path(__file__).resolve().parent.parent
 START, ALL = "start", "all"
 WEIGHTS = "weights.safetensors"
-NETWORKS = (1, 2)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How much of everything; steps are of four crops of 64³.
+    """How much of everything; crops are of 64³.
 
     Parameters
     ----------
     brains : int
         Simulated brains.
-    start, fold, shipped : int
-        Steps of a start (simulated brains alone), of each fold, of a shipped network.
+    width : float
+        Factor of the paper's channels.
+    start, fold : int
+        Steps of the start, which sees simulated brains alone (two processes, each with three crops
+        per step), and of each fold and of the network of all sources (four crops per step).
     people : int
-        Simulated people whom the weights look at, and the branch is fitted to.
+        Simulated people whom the weights look at, besides those with small-vessel disease: the
+        branch is fitted to them.
     """
 
-    brains: int = 300
-    start: int = 1200
-    fold: int = 5000
-    shipped: int = 6000
-    people: int = 2000
+    brains: int = 276
+    width: float = 1.0
+    start: int = 4200
+    fold: int = 2000
+    people: int = 1700
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,10 @@ class Places:
     work: Path
     data: Path
 
-    def runs(self, number: int) -> Path:
-        """Return the folder of the trainings of one of the networks."""
-        return self.work / f"runs-{number}"
+    @property
+    def runs(self) -> Path:
+        """The folder of the trainings."""
+        return self.work / "runs"
 
 
 def store(places: Places, recipe: Recipe, first: int, step: int) -> list[str]:
@@ -80,58 +83,48 @@ def assets(places: Places) -> list[str]:
     ]  # fmt: skip
 
 
-def training(places: Places, recipe: Recipe, name: str, number: int) -> list[str]:
+def training(places: Places, recipe: Recipe, name: str) -> list[str]:
     """Return the arguments of a training: the start, a source's fold, or that of all sources."""
-    steps = {START: recipe.start, ALL: recipe.shipped}.get(name, recipe.fold)
-    runs = places.runs(number)
-    arguments = ["dev.train_lesions", str(runs / name), "--steps", str(steps), "--compile",
-                 "--seed", str(number), "--simulated", str(places.work / "store")]  # fmt: skip
-    if name != START:
-        arguments += ["--prepared", str(places.work / "prepared"),
-                      "--start", str(runs / START / WEIGHTS)]  # fmt: skip
-    if name in SOURCES:
-        arguments += ["--without", name]
-    return arguments
+    program = ["dev.train_lesions", str(places.runs / name)]
+    arguments = ["--compile", "--seed", "1", "--width", str(recipe.width),
+                 "--simulated", str(places.work / "store")]  # fmt: skip
+    if name == START:
+        processes = ["torch.distributed.run", "--nproc-per-node", "2", "-m"]
+        return [*processes, *program, "--steps", str(recipe.start), "--batch", "3", *arguments]
+    arguments += ["--steps", str(recipe.fold), "--prepared", str(places.work / "prepared"),
+                  "--start", str(places.runs / START / WEIGHTS)]  # fmt: skip
+    return [*program, *arguments, *(["--without", name] if name in SOURCES else [])]
 
 
 def train(places: Places, recipe: Recipe, names: Sequence[str], jobs: int) -> None:
-    """Train what has no weights yet, of the first network before the second."""
-    each = [(name, number) for number in NETWORKS for name in names]
-    missing = [one for one in each if not (places.runs(one[1]) / one[0] / WEIGHTS).exists()]
+    """Train what has no weights yet."""
+    missing = [name for name in names if not (places.runs / name / WEIGHTS).exists()]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda one: run(training(places, recipe, *one)), missing))
+        list(pool.map(lambda name: run(training(places, recipe, name)), missing))
 
 
 def scoring(places: Places) -> list[str]:
     """Return the arguments of leave-one-source-out, which prepares the real scans, too."""
     return [
         "dev.leave_one_source_out", str(places.work / "scores"), "--data", str(places.data),
-        "--cache", str(places.work / "prepared"), "--runs", *map(str, map(places.runs, NETWORKS)),
+        "--cache", str(places.work / "prepared"), "--runs", str(places.runs),
         "--page", str(ROOT / "docs" / "leave-one-source-out.md"),
         "--pictures", str(places.work / "pictures"),
     ]  # fmt: skip
 
 
 def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
-    """Return the arguments that make the files of the package of the networks of all sources."""
-    files = {number: places.work / f"{NAME}-{number}.safetensors" for number in NETWORKS}
-    fit = places.work / "diagnosis"
-    exports = [
-        ["dev.export_lesions", str(places.runs(number) / ALL), str(lesions), "--version", version,
+    """Return the arguments that make the file of the package of the network of all sources."""
+    lesions, fit = places.work / f"{NAME}.safetensors", places.work / "diagnosis"
+    return [
+        ["dev.export_lesions", str(places.runs / ALL), str(lesions), "--version", version,
          "--criteria", str(places.work / "scores" / "summary.json"),
-         "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")]
-        for number, lesions in files.items()
-    ]  # fmt: skip
-    fitting = [
-        "dev.fit_diagnosis", str(fit), *assets(places), "--weights", *map(str, files.values()),
-        "--people", str(recipe.people),
-    ]  # fmt: skip
-    branches = [
+         "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")],
+        ["dev.fit_diagnosis", str(fit), *assets(places), "--weights", str(lesions),
+         "--people", str(recipe.people)],
         ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
-         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)]
-        for lesions in files.values()
+         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)],
     ]  # fmt: skip
-    return [*exports, fitting, *branches]
 
 
 def run(arguments: Sequence[str], threads: int = 1) -> None:

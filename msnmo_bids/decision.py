@@ -6,7 +6,7 @@ The classes are those of the weights (`class_names`), which have them from the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def decide(
 def doubt_of_scores(
     probabilities: Mapping[str, float], limits: Mapping[str, float | None]
 ) -> str | None:
-    """Say why scores, by class, do not allow to name a disease; None if they do.
+    """Say why scores, by class, do not allow us to name a disease; None if they do.
 
     The limit of a disease is the least share of what the diseases score together with which it is
     named; None: it never is. The limit of what only looks like a disease is the highest score
@@ -106,29 +106,35 @@ def doubt_of_scores(
     limit is named whatever its share.
     """
     disease, share = likeliest_disease(probabilities)
+    least = limits.get(disease, 0.0)
+    doubts = []
+    if least is None:
+        doubts.append(f"These weights never name {disease}, because they would be wrong too often")
+    elif share < least:
+        doubts.append(
+            f"{disease} has {share:.3f} of what {' and '.join(diseases_of(probabilities))} score "
+            f"together and is named only from {least:g} on; more lesions typical of one disease "
+            "would be needed"
+        )
     for name in LOOK_ALIKES.keys() & probabilities.keys():
         most = limits.get(name)
         if probabilities[name] > (probabilities[disease] if most is None else most):
             limit = "" if most is None else f", at most {most:g} is allowed"
-            return (
+            doubts.append(
                 f"The lesions look too much like {LOOK_ALIKES[name]} (score "
                 f"{probabilities[name]:.3f}{limit}), on which no disease is named"
             )
-    least = limits.get(disease, 0.0)
-    if least is None:
-        return f"These weights never name {disease}, because they would be wrong too often"
-    if share < least:
-        together = " and ".join(name for name in probabilities if name not in LOOK_ALIKES)
-        return (
-            f"{disease} has {share:.3f} of what {together} score together and is named only from "
-            f"{least:g} on; more lesions typical of one disease would be needed"
-        )
-    return None
+    return ". ".join(doubts) or None
+
+
+def diseases_of(classes: Iterable[str]) -> list[str]:
+    """Return those of some classes that can be named."""
+    return [name for name in classes if name not in LOOK_ALIKES]
 
 
 def likeliest_disease(probabilities: Mapping[str, float]) -> tuple[str, float]:
     """Return the class that scores highest of those that can be named, and its share of them."""
-    diseases = {name: p for name, p in probabilities.items() if name not in LOOK_ALIKES}
+    diseases = {name: probabilities[name] for name in diseases_of(probabilities)}
     likeliest = _likeliest(diseases)
     return likeliest, diseases[likeliest] / (sum(diseases.values()) or 1.0)
 

@@ -78,6 +78,8 @@ def test_a_disease_is_named_by_its_share_of_the_diseases_and_beside_little_that_
     assert decide({"MS": 0.64, "NMOSD": 0.01, "SVD": 0.35}, **more).diagnosis == "MS"
     never = decide({"MS": 0.0, "NMOSD": 1.0, "SVD": 0.0}, **given)
     assert "never name NMOSD" in (never.reason or "")
+    both = decide({"MS": 0.1, "NMOSD": 0.5, "SVD": 0.4}, **given).reason or ""
+    assert both.index("never name NMOSD") < both.index("look too much like")
 
 
 def test_amber_quality_and_an_unknown_distance_withhold_nothing() -> None:

@@ -69,7 +69,7 @@ MORPHOMETRY_COLUMNS: dict[str, dict[str, Any]] = {
     "cortex_mm": described("Least depth below the cortex", "mm"),
     "long_axis_mm": described("Longest axis of the ellipsoid with the same second moments", "mm"),
     "contribution": described(
-        "What the lesion adds to the margin (the logit of the class with the "
+        "What the lesion adds to the margin (the logit of the disease with the "
         "highest score less that of the next, see Margin in the diagnosis file); n/a where the "
         "weights do not classify lesion by lesion"
     ),

@@ -17,7 +17,7 @@ import pandas as pd
 from msnmo_bids.bids.dataset import atomic_path, write_bidsignore
 from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status, class_names, in_order
-from msnmo_bids.decision import INDETERMINATE
+from msnmo_bids.decision import INDETERMINATE, diseases_of
 from msnmo_bids.evaluation.crossval_results import positive_class
 from msnmo_bids.evaluation.measures import DRAWS, Measure
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, factor, heading, short_name
@@ -145,7 +145,8 @@ def _page(cohort: Cohort, evaluation: Evaluation, *, map_figure: Path | None, **
     """Write the page out: HTML that asks for nothing from elsewhere."""
     accuracy, records = evaluation.accuracy, cohort.records
     named = [str(record.diagnosis["Diagnosis"]) for record in cohort.done]
-    groups = list(dict.fromkeys([*cohort.classes, INDETERMINATE, *sorted(named)]))
+    diseases = diseases_of(cohort.classes)
+    groups = list(dict.fromkeys([*diseases, INDETERMINATE, *sorted(named)]))
     colours = {name: class_colour(cohort.classes, name) for name in groups}
     return render(
         "group.html.j2",
@@ -163,7 +164,7 @@ def _page(cohort: Cohort, evaluation: Evaluation, *, map_figure: Path | None, **
         evaluation=evaluation,
         notes=cohort.notes + ([] if accuracy else evaluation.limits),
         draws=DRAWS,
-        confusion_columns=[*cohort.classes, INDETERMINATE, NO_RESULT],
+        confusion_columns=[*diseases, INDETERMINATE, NO_RESULT],
         class_metrics=CLASS_METRICS,
         mask_metrics=MASK_METRICS,
         disagreeing=_disagreeing(cohort),

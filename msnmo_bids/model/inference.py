@@ -146,23 +146,22 @@ class LesionClassification:
     bias: np.ndarray
     logits_without: np.ndarray
 
-    def margins(self) -> LesionMargins:
-        """Return what each lesion does to the lead of the class with the highest score."""
-        first = int(self.class_probabilities.argmax())
-        others = np.arange(len(self.class_names)) != first
-        second = int(np.flatnonzero(others)[self.class_logits[others].argmax()])
-        names = self.class_names
-
+    def margins(self, names: Sequence[str]) -> LesionMargins:
+        """Return what each lesion does to the lead of the first of some classes over the next."""
+        those = [self.class_names.index(name) for name in names]
+        first = max(those, key=self.class_probabilities.__getitem__)
+        second = max(set(those) - {first}, key=self.class_logits.__getitem__)
         logits = (self.class_logits, self.bias, self.contributions, self.logits_without)
         margin, bias, parts, without = (one[..., first] - one[..., second] for one in logits)
         return LesionMargins(
-            names[first], names[second], float(margin), float(bias), parts, without
-        )
+            self.class_names[first], self.class_names[second],
+            float(margin), float(bias), parts, without,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LesionMargins:
-    """The margin: the logit of the class with the highest score (first), less that of the next.
+    """The margin: the logit of a class (first), the likeliest of some, less that of the next.
 
     `bias` is that of a scan without lesions; `contributions`, (N,), are what each lesion adds: with
     the bias they add up to the margin. `without`, (N,), is the margin without each of the lesions.

@@ -14,6 +14,7 @@ from msnmo_bids.bids.names import derivative_name, figure_path, report_path
 from msnmo_bids.bids.records import ScanRecord, Status, VisitsRecord, class_names, in_order
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.text_files import Row, read_tsv
+from msnmo_bids.decision import diseases_of
 from msnmo_bids.lesions.regions import LOCATIONS, NMOSD_LOCATIONS
 from msnmo_bids.quality import LIMITS, Limit
 from msnmo_bids.reports.figures import CHANGE_COLOURS
@@ -168,7 +169,7 @@ def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:
     """Return class scores as bars, and where on the bar its limit is; it may be nowhere."""
     limits = (record.diagnosis.get("NamingLimits") or {}) if record.has_pattern else {}
     scores = {n: float(v) for n, v in record.diagnosis["Probabilities"].items()}
-    diseases = sum(value for name, value in scores.items() if name not in LOOK_ALIKES)
+    diseases = sum(scores[name] for name in diseases_of(scores))
     return [
         {
             "name": name,
@@ -187,7 +188,7 @@ def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:
 
 
 class Evidence(NamedTuple):
-    """Class with the highest score, the next, and the lesions that speak most for and against."""
+    """Disease with the highest score, the next, and the lesions that speak most for and against."""
 
     name: str
     over: str

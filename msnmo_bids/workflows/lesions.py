@@ -13,6 +13,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.decision import diseases_of
 from msnmo_bids.errors import MsnmoError
 from msnmo_bids.lesions.descriptors import describe_lesions
 from msnmo_bids.lesions.morphometry import measure_lesions
@@ -21,7 +22,6 @@ from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 from msnmo_bids.preprocessing.cube import ROBUST, Z_SCORE, CubeTransform, from_cube
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.settings import ProcessingSettings
-from msnmo_bids.vocabulary import LOOK_ALIKES
 from msnmo_bids.workflows.nodes import node, save_array, step, write_like
 from msnmo_bids.workflows.preprocessing import to_cube_step
 from msnmo_bids.workflows.step_names import same
@@ -126,7 +126,7 @@ def _description(
     averaged += ["the image and its mirror image"] if settings.tta else []
     mean = f", mean over {' and '.join(averaged)}" if averaged else ""
     scores, maps = _TEXT_OF[metadata.classifies_lesions]
-    named = [name for name in metadata.class_names if name not in LOOK_ALIKES]
+    named = diseases_of(metadata.class_names)
     return (
         f"The brain's bounding box and a margin were resized to {' x '.join(map(str, shape))} "
         f"voxels and {_NORMALIZED[metadata.normalization]}. A joint network for lesion "
@@ -306,7 +306,7 @@ def classify_step(
     found = classify_lesions(np.load(descriptor_file), *weights)
     maps = lesion_activation_maps(load_array(label_file), found.contributions)
     measures = json.loads(table_file.read_text(encoding="utf-8"))
-    margins = found.margins()
+    margins = found.margins(diseases_of(found.class_names))
     for row, adds, without in zip(
         measures["Table"], margins.contributions, margins.without, strict=True
     ):

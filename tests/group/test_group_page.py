@@ -154,6 +154,17 @@ def test_scores_are_shown_where_a_diagnosis_is_named(
     assert rows["sub-05"]["probability_MS"] == "0.75"
 
 
+def test_what_is_never_named_has_scores_but_no_tile(add_results: Add, output_dir: Path) -> None:
+    scores = {"MS": 0.5, "NMOSD": 0.1, "SVD": 0.4}
+    scan = add_results(GOOD, Probabilities=scores, Diagnosis="indeterminate", Reason="?")
+    write_group(output_dir, [scan])
+    source = (output_dir / "group_FLAIR.html").read_text()
+    tiles = source[source.index('<div class="tiles">') : source.index('id="scans"')]
+    assert "SVD" not in tiles
+    assert all(name in tiles for name in ("MS", "NMOSD", "indeterminate"))
+    assert table(output_dir / "group_FLAIR.tsv")[0]["probability_SVD"] == "0.4"
+
+
 def test_equal_results_give_equal_files(scans: list[ScanRecord], output_dir: Path) -> None:
     one = [path.read_bytes() for path in write_group(output_dir, scans)]
     other = [path.read_bytes() for path in write_group(output_dir, scans[::-1])]
