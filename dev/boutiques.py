@@ -12,22 +12,10 @@ import sys
 from typing import Any
 
 from msnmo_bids.cli.main import build_parser
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import MEANINGS, ExitCode
 from msnmo_bids.run.options import LEVELS, at_least, between
 from msnmo_bids.version import CODE_URL, get_version
 
-ERROR_CODES = {
-    ExitCode.FAILURE: "Failed for another reason than the data",
-    ExitCode.INVALID_BIDS: "The input is not a valid BIDS data set",
-    ExitCode.UNKNOWN_LEVEL: "Unknown analysis level",
-    ExitCode.NOTHING_SELECTED: "The filters select nothing",
-    ExitCode.USAGE: "Wrong usage",
-    ExitCode.BAD_DATA: "Some scans failed because of their data",
-    ExitCode.INPUT_MISSING: "The input or its FLAIR are missing",
-    ExitCode.CANNOT_CREATE_OUTPUT: "The output cannot be created",
-    ExitCode.IO_ERROR: "An input or output error, as a full disk",
-    ExitCode.TEMPORARY_FAILURE: "Interrupted, or memory ran out: run again, it resumes",
-}
 #: Of one participant with one scan on two cores without a GPU (``benchmarks/``), with a margin.
 RESOURCES = {"cpu-cores": 2, "ram": 4, "walltime-estimate": 300}
 OUTPUTS = {
@@ -69,7 +57,9 @@ def descriptor() -> dict[str, Any]:
             for key, (name, path) in OUTPUTS.items()
         ],
         "error-codes": [
-            {"code": int(code), "description": text} for code, text in ERROR_CODES.items()
+            {"code": int(code), "description": text}
+            for code, text in MEANINGS.items()
+            if code != ExitCode.OK
         ],
         "suggested-resources": RESOURCES,
         "tags": {"domain": ["neuroinformatics", "mri"], "modality": ["FLAIR"]},

@@ -28,6 +28,22 @@ class ExitCode(IntEnum):
     TEMPORARY_FAILURE = 75
 
 
+#: What the exit codes of all programs mean.
+MEANINGS = {
+    ExitCode.OK: "done",
+    ExitCode.FAILURE: "failed for another reason than the data",
+    ExitCode.INVALID_BIDS: "the input is not valid BIDS",
+    ExitCode.UNKNOWN_LEVEL: "unknown analysis level",
+    ExitCode.NOTHING_SELECTED: "the filters select nothing",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.BAD_DATA: "some scans failed because of their data, or a table is malformed",
+    ExitCode.INPUT_MISSING: "the input or its FLAIR are missing",
+    ExitCode.CANNOT_CREATE_OUTPUT: "the output cannot be created",
+    ExitCode.IO_ERROR: "an input or output error, such as a full disk",
+    ExitCode.TEMPORARY_FAILURE: "interrupted, or memory ran out: run again, it goes on",
+}
+
+
 class MsnmoError(Exception):
     """An error with a problem, without a full stop, a file and a remedy, printed as one line.
 

@@ -1,4 +1,4 @@
-"""The names that results carry (regions, locations, changes, flags), and what they mean.
+"""The names that results carry (regions, locations, changes, flags), what they mean, what holds.
 
 Sidecars, reports and the group's tables take their texts from here; the names are also the keys
 and the values in the derivatives.
@@ -8,6 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+RESEARCH_ONLY = "Research use only. This is not a medical device."
+NO_TREATMENT = "Do not use it for diagnosis or for decisions on treatment."
+NO_REAL_NMOSD = (
+    "The weights that come with msnmo learnt the diagnoses from simulated people only and have "
+    "seen no real NMOSD scan."
+)
+#: In every diagnosis file and with the methods.
+DISCLAIMER = (
+    f"{RESEARCH_ONLY} {NO_TREATMENT} {NO_REAL_NMOSD} The scores do not replace AQP4 or MOG "
+    "serology; spinal cord and optic nerves were not assessed."
+)
 
 #: Candidate regions of lesions, in the order in which a reader looks for them.
 REGION_NAMES = {

@@ -89,7 +89,7 @@ def output(tmp_path_factory: pytest.TempPathFactory, tiny_config) -> Path:
         process(scan, weights, metadata, out, folder / "work" / scan.prefix)
     records = [read_scan(out, ScanRecord.of(scan)) for scan in scans]
     for record in records:
-        write_participant_report(out, record.subject, [record], settings={})
+        write_participant_report(out, record.subject, [record])
     write_group(out, records, bids_dir=site.root)
     return out
 

@@ -33,9 +33,9 @@ from msnmo_bids.bids.sidecars import (
     RAW_DATASET,
     change_sidecar,
 )
-from msnmo_bids.bids.sink import DISCLAIMER, LESION_MAPPING, sizes_of, write_nifti
+from msnmo_bids.bids.sink import LESION_MAPPING, sizes_of, write_nifti
 from msnmo_bids.settings import MACHINE_SETTINGS, hash_file, hash_of
-from msnmo_bids.vocabulary import CHANGES
+from msnmo_bids.vocabulary import CHANGES, DISCLAIMER
 
 
 def paths_of(comparison: Comparison) -> dict[str, str]:

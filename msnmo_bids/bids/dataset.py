@@ -24,7 +24,7 @@ from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.text import Note
 from msnmo_bids.version import CODE_URL, get_version
-from msnmo_bids.vocabulary import class_label
+from msnmo_bids.vocabulary import DISCLAIMER, class_label
 
 logger = logging.getLogger(__name__)
 
@@ -327,9 +327,6 @@ INTRODUCTION = """\
 
 This text describes how the derivatives were made. Copy it, and cite the papers it names; their
 references are in `CITATION.bib`."""
-DISCLAIMER = """\
-Research use only: not a medical device. The scores do not replace AQP4 or MOG serology; spinal cord
-and optic nerves were not assessed."""
 
 
 def write_citations(output_dir: Path, methods: Iterable[str]) -> None:

@@ -25,13 +25,10 @@ from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import LESION_COLUMNS, MORPHOMETRY_COLUMNS, RAW_DATASET, sidecar_for
 from msnmo_bids.decision import Decision
 from msnmo_bids.preprocessing.nifti_file import load_array, open_nifti
+from msnmo_bids.vocabulary import DISCLAIMER
 
 #: Index of "lesion" in BIDS' list of common tissue labels.
 LESION_MAPPING = 7
-DISCLAIMER = (
-    "Research software, not a medical device: not for diagnosis or treatment. "
-    "No scan of a person with NMOSD was evaluated with the weights that come with it."
-)
 #: Class activation maps are kept in steps of 1 / 1024 logit: exact in float32, smaller files.
 CAM_STEPS = 1024
 _COMPRESSION = 2

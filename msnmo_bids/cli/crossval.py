@@ -34,8 +34,7 @@ examples:
   msnmo-crossval /data/bids /data/crossval --fold 3        # one job of five, side by side
   msnmo-crossval /data/bids /data/crossval --collect       # tables, figures and page
 
-Run again after an interruption, the same command goes on where it stopped.
-Research use only; not a medical device."""
+Run again after an interruption, the same command goes on where it stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,7 @@ EPILOG = """\
 examples:
   run.py /data/bids /data/bids/derivatives/msnmo participant
   run.py /data/bids /data/bids/derivatives/msnmo participant --participant-label 01 02
-  run.py /data/bids /data/bids/derivatives/msnmo group
-
-exit codes:
-  0 done   1 failed   16 input is not valid BIDS   17 unknown analysis level   18 nothing selected
-  64 wrong usage   65 some scans failed because of their data   66 input missing
-  73 output cannot be created   74 input/output error   75 interrupted: run again, it resumes
-
-Research use only; not a medical device."""
+  run.py /data/bids /data/bids/derivatives/msnmo group"""
 
 
 def build_parser() -> Parser[AppOptions]:

@@ -35,12 +35,7 @@ examples:
 
 a table has one line per study, separated by tabs: study, measure (such as DSC (%)), and effect with
 se, with ci_low and ci_high (95 %) or with sd and subjects; or events and total instead, which are
-pooled as logits. Any other columns are subgroups.
-
-exit codes:
-  0 done   1 failed   64 wrong usage   65 a table is malformed   66 input missing
-  73 output cannot be created   74 input/output error   75 interrupted: run again
-Research use only; not a medical device."""
+pooled as logits. Any other columns are subgroups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +122,7 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
     from msnmo_bids.evaluation.crossval_results import positive_class
     from msnmo_bids.meta.site_studies import SITE, all_classes, pooled_folders, read_results
-    from msnmo_bids.reports.report_text import NO_REAL_NMOSD
+    from msnmo_bids.vocabulary import NO_REAL_NMOSD
 
     if options.subgroups:
         raise UsageError("--subgroups is for tables; folders are told apart by --site-column")

@@ -16,8 +16,9 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import MEANINGS, ExitCode
 from msnmo_bids.version import get_version
+from msnmo_bids.vocabulary import RESEARCH_ONLY
 
 REPEATABLE = (argparse._CountAction, argparse._AppendAction)
 
@@ -29,13 +30,15 @@ class Parser(argparse.ArgumentParser, Generic[T]):
 
     Without abbreviations; every option with a dash in its name also takes underscores; an option
     given twice is an error; ``~`` is expanded in paths. Wrong usage ends with its exit code (64).
+    Behind the examples the help says what exit codes mean, and that this is no medical device.
     """
 
-    def __init__(self, program: str, options: type[T], description: str, epilog: str) -> None:
+    def __init__(self, program: str, options: type[T], description: str, examples: str) -> None:
+        codes = "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANINGS.items())
         super().__init__(
             prog=program,
             description=description,
-            epilog=epilog,
+            epilog=f"{examples}\n\nexit codes:\n{codes}\n\n{RESEARCH_ONLY}",
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )

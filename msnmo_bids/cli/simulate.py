@@ -35,9 +35,7 @@ WHAT = (
 EPILOG = """\
 examples:
   msnmo-simulate OUT --diagnosis MS:10,NMOSD:10,HC:5 --sessions 2 --seed 1
-  msnmo-simulate OUT --diagnosis MS:1,NMOSD:1 --sessions 2,1 --load 20,5
-
-Research use only; not a medical device."""
+  msnmo-simulate OUT --diagnosis MS:1,NMOSD:1 --sessions 2,1 --load 20,5"""
 
 
 def one_each(text: str) -> tuple[str, ...]:

@@ -62,8 +62,7 @@ examples:
   torchrun --nproc-per-node 4 -m msnmo_bids.cli.train /data/bids /data/training
   msnmo /data/bids /data/out participant --weights /data/training/msnmo-joint.safetensors
 
-Stopped by Ctrl-C or SIGTERM it saves; the same command goes on where it stopped.
-Research use only; not a medical device."""
+Stopped by Ctrl-C or SIGTERM it saves; the same command goes on where it stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +239,7 @@ def gather(options: TrainingOptions) -> SiteData:
     resources = choose_resources(options)
     check_plugin(resources, work_dir)
     tools = choose_tools(options)
-    from msnmo_bids.labelled.scans import describe, find_labelled_scans, notes_on, write_found
+    from msnmo_bids.labelled.scans import counts, find_labelled_scans, notes_on, write_found
     from msnmo_bids.training.prepared import prepare_scans
     from msnmo_bids.training.samples import HEALTHY
 
@@ -251,8 +250,10 @@ def gather(options: TrainingOptions) -> SiteData:
         labels=options.labels,
         simulated=("MS", "NMOSD", HEALTHY) if options.simulated_share else (),
     )
-    for line in describe(found).splitlines():
-        logger.log(logging.WARNING if line.strip() in found.notes else logging.INFO, "%s", line)
+    for line in counts(found):
+        logger.info("%s", line)
+    for note in found.notes:
+        logger.warning("Not used, or guessed: %s", note)
     cache_dir = options.cache_dir or options.output_dir / "prepared"
     with no_other_run(cache_dir, work_dir):
         prepared, found = prepare_scans(
@@ -265,7 +266,7 @@ def gather(options: TrainingOptions) -> SiteData:
             plugin_args=resources.with_log(work_dir, options.verbose),
             omp_nthreads=resources.omp_nthreads,
         )
-    table, _ = write_found(found, options.output_dir)
+    table = write_found(found, options.output_dir)
     if not prepared:
         remedy = "It says why, scan by scan"
         raise BadInputError("no scan could be prepared", file=table, remedy=remedy)

@@ -157,6 +157,13 @@ def _style(model: str, number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "ls": dashes, "lw": 1.6}
 
 
+#: What the colours of an overlay mean.
+OVERLAY = (
+    "Red: true positive; green: false positive; yellow: false negative. Whatever is inside the "
+    "outline belongs to the manual mask. The axial section with most lesion."
+)
+
+
 def overlay_figure(examples: Sequence[Example], models: Sequence[str], out: Path) -> Path | None:
     """Draw what models found right, wrongly and not, beside the FLAIR and the manual mask (PNG).
 

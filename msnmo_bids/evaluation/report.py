@@ -23,6 +23,7 @@ from msnmo_bids.evaluation.crossval_results import (
     read_examples,
 )
 from msnmo_bids.evaluation.figures import (
+    OVERLAY,
     activation_figure,
     calibration_figure,
     overlay_figure,
@@ -66,10 +67,6 @@ TABLES = {
     9: ("Influence of the cross-task loss", (*_SEGMENTATION, *_CLASSIFICATION)),
 }
 AREAS = "Over all test scans; in brackets the 95 % interval of the area."
-OVERLAY = (
-    "Red: true positive; green: false positive; yellow: false negative. Whatever is inside the "
-    "outline belongs to the manual mask. The axial section with most lesion."
-)
 ACTIVATION = (
     "Pink speaks for the class, green against it, against the mean of the classes. It shows what "
     "the network used, not what caused a lesion."

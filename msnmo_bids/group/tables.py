@@ -17,8 +17,8 @@ from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, VOLUMES, 
 from msnmo_bids.group.cohort import Cohort, Covariates
 from msnmo_bids.group.evaluation import ALL_SITES, NO_RESULT, Accuracy, Agreement, Evaluation
 from msnmo_bids.group.review_list import KINDS
-from msnmo_bids.reports.report_text import ALWAYS, NO_REAL_NMOSD
-from msnmo_bids.vocabulary import REGION_NAMES
+from msnmo_bids.reports.report_text import ALWAYS
+from msnmo_bids.vocabulary import NO_REAL_NMOSD, REGION_NAMES
 
 Dictionary = dict[str, Any]
 #: Columns with their descriptions, and rows by column.

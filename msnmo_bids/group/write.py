@@ -19,6 +19,7 @@ from msnmo_bids.bids.names import io_spec, report_path
 from msnmo_bids.bids.records import ScanRecord, Status, class_names, in_order
 from msnmo_bids.decision import INDETERMINATE, diseases_of
 from msnmo_bids.evaluation.crossval_results import positive_class
+from msnmo_bids.evaluation.figures import OVERLAY
 from msnmo_bids.evaluation.measures import DRAWS, Measure
 from msnmo_bids.evaluation.metrics import CLASS_METRICS, MASK_METRICS, factor, heading, short_name
 from msnmo_bids.group.cohort import Cohort, Columns, read_covariates
@@ -28,7 +29,7 @@ from msnmo_bids.group.frequency import frequency_figure, group_by_class, write_f
 from msnmo_bids.group.review_list import KINDS, outliers, read_quality, review_list
 from msnmo_bids.group.tables import column_dictionary, table_row, write_tables
 from msnmo_bids.reports.page import class_colour, data_uri, render
-from msnmo_bids.reports.report_text import NO_REAL_NMOSD
+from msnmo_bids.vocabulary import NO_REAL_NMOSD
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ def _page(cohort: Cohort, evaluation: Evaluation, *, map_figure: Path | None, **
         colours=colours,
         plots=plots(cohort, groups, colours),
         map_uri=data_uri(map_figure) if map_figure else None,
+        overlay_means=OVERLAY,
         costs=step_costs(cohort.done),
         cell=cell,
         data_uri=data_uri,

@@ -8,10 +8,9 @@ A scan with either of mask and diagnosis trains what it can; one with neither is
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +86,13 @@ class Found:
     """What was found in data sets: scans with a mask, a diagnosis or both, by data set and path.
 
     `left_out` is everything else; `notes` say what of tables and masks could not be used or was
-    guessed, and which class no scan has.
+    guessed, and which class no scan has; `others` counts the diagnoses that are no class.
     """
 
     scans: tuple[LabelledScan, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    others: Mapping[str, int] = field(default_factory=Counter)
 
 
 def find_labelled_scans(
@@ -121,11 +121,13 @@ def find_labelled_scans(
     scans: list[LabelledScan] = []
     left_out: list[LeftOut] = []
     notes: list[str] = []
+    others: Counter[str] = Counter()
     for root, name in zip(roots, names, strict=True):
         found = _find_in_dataset(root, name, classes, labels)
         scans += found.scans
         left_out += found.left_out
         notes += found.notes
+        others.update(found.others)
     if not scans:
         reasons = Counter(out.reason for out in left_out)
         common = reasons.most_common(1)[0][0] if reasons else "there are no scans"
@@ -135,18 +137,15 @@ def find_labelled_scans(
             remedy="Give participants.tsv a column 'diagnosis' with "
             f"{' or '.join(classes)}, or put masks into {LABEL_FOLDERS[0]}",
         )
-    notes += _without_scans(scans, left_out, [one for one in classes if one not in simulated])
-    return Found(tuple(scans), tuple(left_out), tuple(notes))
+    notes += _without_scans(scans, others, [one for one in classes if one not in simulated])
+    return Found(tuple(scans), tuple(left_out), tuple(notes), others)
 
 
 def _without_scans(
-    scans: Sequence[LabelledScan], left_out: Sequence[LeftOut], classes: Sequence[str]
+    scans: Sequence[LabelledScan], others: Mapping[str, int], classes: Sequence[str]
 ) -> list[str]:
     """Name the classes that no scan has, and what diagnoses there are instead."""
     missing = [name for name in classes if all(scan.diagnosis != name for scan in scans)]
-    reasons = [note for scan in scans for note in scan.notes]
-    reasons += [out.reason for out in left_out]
-    others = Counter(re.findall(r"diagnosis '(.+?)' is not a class", "; ".join(reasons)))
     if not missing or (len(missing) == len(classes) and not others):
         return []
     names = f" The tables have {listed(f'{n} ({k})' for n, k in others.items())}." if others else ""
@@ -208,10 +207,13 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
     missing += [(subject, no_folder) for subject in tables.participants.unmatched]
     scans: list[LabelledScan] = []
     left_out = [LeftOut(name, subject, None, "", reason) for subject, reason in missing]
+    others: Counter[str] = Counter()
     for scan in selection.scans:
         problem = _header_problem(scan.path)
         diagnosis, no_diagnosis = _diagnosis(tables, scan, classes)
         mask, no_mask = (None, "") if problem else masks.of(scan)
+        if not (problem or diagnosis) and (other := tables.value(scan.relative, _DIAGNOSIS)):
+            others[other] += 1
         why = tuple(note for note in (no_diagnosis, no_mask) if note)
         if problem or (diagnosis is None and mask is None):
             reason = problem or "; ".join(why)
@@ -224,7 +226,8 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
     left_out.sort(key=lambda out: (out.subject, out.name))
     in_tables = tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE))
     notes = merged([*in_tables, *masks.unused()])
-    return Found(tuple(scans), tuple(left_out), tuple(f"{name}: {line}" for line in notes))
+    notes = [f"{name}: {line}" for line in notes]
+    return Found(tuple(scans), tuple(left_out), tuple(notes), others)
 
 
 def _diagnosis(tables: Tables, scan: Scan, classes: Sequence[str]) -> tuple[str | None, str]:
@@ -261,8 +264,10 @@ def _header_problem(image: Path) -> str | None:
     return None
 
 
-def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
+def write_found(found: Found, folder: Path) -> Path:
     """Write one row per scan or participant (``data.tsv``) and the counts in words (``data.txt``).
+
+    Return the table.
 
     What is used comes first. ``used`` and ``mask`` are ``yes`` or ``no``, ``reason`` says why a
     scan is left out, or what is missing of one that is used.
@@ -281,11 +286,14 @@ def write_found(found: Found, folder: Path) -> tuple[Path, Path]:
     rows += [{**who(out, out.name), "used": "no", "reason": out.reason} for out in found.left_out]
     table, text = folder / "data.tsv", folder / "data.txt"
     write_tsv(table, COLUMNS, rows)
-    write_text(text, describe(found))
-    return table, text
+    lines = counts(found)
+    if found.notes:
+        lines += ["", "Not used, or guessed:", *(f"  {note}" for note in found.notes)]
+    write_text(text, "\n".join(lines) + "\n")
+    return table
 
 
-def describe(found: Found) -> str:
+def counts(found: Found) -> list[str]:
     """Say in a few lines what was found for each diagnosis, site and session."""
     scans = pd.DataFrame(
         [
@@ -296,8 +304,8 @@ def describe(found: Found) -> str:
     )
     named, people = scans["diagnosis"].notna(), scans["person"].nunique()
     groups = scans.fillna({"diagnosis": "unknown"}).groupby(["diagnosis", "site", "session"])
-    counts = groups.agg(people=("person", "nunique"), scans=("mask", "size"), masks=("mask", "sum"))
-    table = counts.reset_index().astype(str)
+    table = groups.agg(people=("person", "nunique"), scans=("mask", "size"), masks=("mask", "sum"))
+    table = table.reset_index().astype(str)
     lines = [
         f"{_count(len(scans), 'scan')} of {_count(people, 'person', 'people')}: "
         f"{named.sum()} with a diagnosis, {scans['mask'].sum()} with a lesion mask, "
@@ -309,9 +317,7 @@ def describe(found: Found) -> str:
         reasons = Counter(out.reason for out in found.left_out)
         lines += ["", f"Left out: {len(found.left_out)}"]
         lines += [f"  {number} x {reason}" for reason, number in reasons.most_common()]
-    if found.notes:
-        lines += ["", "Not used, or guessed:", *(f"  {note}" for note in found.notes)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def who(entry: LabelledScan | LeftOut, name: str) -> dict[str, Any]:

@@ -40,7 +40,6 @@ def write_participant_report(
     *,
     changes: Sequence[VisitsRecord] = (),
     left_out: Sequence[str] = (),
-    settings: Mapping[str, Any],
 ) -> Path:
     """Write the report of one participant, ``sub-XX.html``, from what is on disk and what failed.
 
@@ -53,13 +52,11 @@ def write_participant_report(
         (:func:`~msnmo_bids.bids.records.read_scan`).
     changes, left_out : sequence of VisitsRecord, of str
         Comparisons of consecutive visits, in order; visits and scans that are in none, and why.
-    settings : mapping
-        Processing settings of the run that writes the report.
     """
     records = in_order(scans)
     text = render(
         "participant.html.j2",
-        sections=list(_sections(output_dir, records, changes, left_out, settings)),
+        sections=list(_sections(output_dir, records, changes, left_out)),
         title=f"sub-{subject}",
         visits=len({record.session for record in records}),
         count={status: sum(one.status == status for one in records) for status in Status},
@@ -90,7 +87,6 @@ def _sections(
     records: Sequence[ScanRecord],
     changes: Sequence[VisitsRecord],
     left_out: Sequence[str],
-    settings: Mapping[str, Any],
 ) -> Iterator[Section]:
     """Make the page's sections, from top to bottom."""
     done = [record for record in records if record.status == Status.COMPLETE]
@@ -110,13 +106,8 @@ def _sections(
     texts: dict[str, Mapping[str, Any]] = {record.title: record.diagnosis for record in done}
     texts |= {visits.title: visits.record for visits in changes}
     yield _section("methods.html.j2", "methods", "Methods", methods=methods(texts))
-    yield _section(
-        "provenance.html.j2",
-        "provenance",
-        "Provenance",
-        scans=[(record.title, _provenance(record), _cost(record)) for record in done],
-        settings=_flatten(settings),
-    )
+    scans = [(record.title, _provenance(record), _cost(record)) for record in done]
+    yield _section("provenance.html.j2", "provenance", "Provenance", scans=scans)
 
 
 def _visits(changes: Sequence[VisitsRecord], left_out: Sequence[str]) -> Section:

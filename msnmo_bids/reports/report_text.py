@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-RESEARCH_ONLY = "Research use only. This is not a medical device."
-NO_REAL_NMOSD = (
-    "The weights that come with msnmo learnt the diagnoses from simulated people only and have "
-    "seen no real NMOSD scan."
-)
+from msnmo_bids.vocabulary import NO_REAL_NMOSD, NO_TREATMENT, RESEARCH_ONLY
+
 #: Printed in every report and on the group's page.
 ALWAYS = (
-    f"{RESEARCH_ONLY} Do not use it for diagnosis or for decisions on treatment.",
+    f"{RESEARCH_ONLY} {NO_TREATMENT}",
     NO_REAL_NMOSD,
     "The pattern score considers only the classes of the weights. "
     "It does not replace AQP4 or MOG serology.",

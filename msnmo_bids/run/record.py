@@ -31,13 +31,12 @@ from msnmo_bids.bids.records import (
     read_scan,
     with_steps,
 )
-from msnmo_bids.bids.resume import RAW_IMAGE, diagnosis_path, read_diagnosis, why_other_image
+from msnmo_bids.bids.resume import RAW_IMAGE, diagnosis_path, why_other_image
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, disk_error
 from msnmo_bids.run.job import Job
 from msnmo_bids.run.plan import Plan, possible_comparisons, why_left_out
 from msnmo_bids.run.session import Session
-from msnmo_bids.settings import MACHINE_SETTINGS
 from msnmo_bids.workflows.step_names import STOPPED, WAITING
 
 if TYPE_CHECKING:
@@ -216,7 +215,6 @@ def write_reports(
             [standing(scan, output_dir, latest) for scan in scans],
             changes=_changes_of_visits(scans, output_dir, latest_compared),
             left_out=why_left_out(scans, output_dir),
-            settings=_settings(output_dir, plan, scans),
         )
 
 
@@ -271,19 +269,6 @@ def _changes_of_visits(
             )
         )
     return found
-
-
-def _settings(output_dir: Path, plan: Plan, scans: Sequence[Scan]) -> dict[str, Any]:
-    """Return the settings of a report: where nothing ran now, device and precision as recorded."""
-    settings = asdict(plan.settings)
-    undecided = [name for name in MACHINE_SETTINGS if settings[name] == "auto"]
-    if undecided:
-        records = (read_diagnosis(scan, output_dir) or {} for scan in scans)
-        recorded: dict[str, Any] = next(
-            (one["Settings"] for one in records if "Settings" in one), {}
-        )
-        settings |= {name: recorded[name] for name in undecided if name in recorded}
-    return settings
 
 
 def stale_reports(output_dir: Path, scans: Sequence[Scan]) -> list[str]:

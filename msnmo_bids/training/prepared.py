@@ -185,7 +185,7 @@ def prepare_scans(
         if labelled in to_do:
             _warn(prepared[-1])
     scans = tuple(scan.labelled for scan in prepared)
-    return prepared, Found(scans, (*found.left_out, *left_out), found.notes)
+    return prepared, replace(found, scans=scans, left_out=(*found.left_out, *left_out))
 
 
 def _with_readable_mask(labelled: LabelledScan) -> LabelledScan:

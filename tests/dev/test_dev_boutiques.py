@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from dev.boutiques import ERROR_CODES, descriptor
+from dev.boutiques import descriptor
 from msnmo_bids.cli.main import parse_args
-from msnmo_bids.errors import ExitCode
+from msnmo_bids.errors import MEANINGS, ExitCode
 
 FILE = Path(__file__).parents[2] / "msnmo.json"
 
@@ -18,8 +18,10 @@ def test_the_file_is_up_to_date():
     assert json.loads(FILE.read_text()) == descriptor(), message
 
 
-def test_every_way_to_fail_has_its_words():
-    assert set(ERROR_CODES) == set(ExitCode) - {ExitCode.OK}
+def test_every_exit_code_has_its_words():
+    assert set(MEANINGS) == set(ExitCode)
+    codes = [error["code"] for error in descriptor()["error-codes"]]
+    assert codes == [code for code in ExitCode if code != ExitCode.OK]
 
 
 def test_a_command_line_made_from_it_is_understood():

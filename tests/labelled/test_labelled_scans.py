@@ -11,7 +11,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.labelled.scans import (
     COLUMNS,
     Found,
-    describe,
+    counts,
     find_labelled_scans,
     write_found,
 )
@@ -89,7 +89,9 @@ def test_tables_as_people_save_them(site, table, diagnosis, words):
     assert scan.diagnosis == diagnosis
     assert len(found.notes) == len(words)
     assert all(word in note for word, note in zip(words, found.notes, strict=True))
-    assert all(f"  {note}" in describe(found) for note in found.notes)
+    write_found(found, site.root.parent / "out")
+    written = (site.root.parent / "out" / "data.txt").read_text().splitlines()
+    assert all(f"  {note}" in written for note in found.notes)
     reasons = {
         "NMOSD or MS": "rows of participants.tsv that contradict each other",
         "no column participant_id": "no participants.tsv that can be read (no column",
@@ -200,7 +202,7 @@ def test_the_table_and_the_text_name_everything(site, tmp_path):
     site.add("02", "HC", mask=True, site="B")
     site.add("03", "HC", site="B")
     found = find(site)
-    table, text = write_found(found, tmp_path / "out")
+    table = write_found(found, tmp_path / "out")
     rows = read_tsv(table).rows
     assert list(rows[0]) == list(COLUMNS)
     used = [(row["participant_id"], row["session_id"], row["mask"], row["used"]) for row in rows]
@@ -211,8 +213,8 @@ def test_the_table_and_the_text_name_everything(site, tmp_path):
         ("sub-03", "n/a", "n/a", "no"),
     ]
     assert rows[3]["reason"].startswith("diagnosis 'HC' is not a class")
-    assert text.read_text() == describe(found)
-    lines = describe(found).splitlines()
+    lines = counts(found)
+    assert table.with_suffix(".txt").read_text().splitlines()[: len(lines)] == lines
     assert lines[0] == (
         "3 scans of 2 people: 2 with a diagnosis, 2 with a lesion mask, 1 with both"
     )

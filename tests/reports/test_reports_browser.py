@@ -56,7 +56,7 @@ def report(tmp_path: Path, output_dir: Path, add_results: Callable[..., ScanReco
     sources |= {f"{CAM_PREFIX}{name}": head.cams[name] for name in CLASSES}
     for kind, source in sources.items():
         nib.save(nib.load(source), output_dir / paths[kind])
-    return write_participant_report(output_dir, "01", [scan], settings={})
+    return write_participant_report(output_dir, "01", [scan])
 
 
 @pytest.fixture

@@ -25,14 +25,13 @@ from msnmo_bids.vocabulary import CHANGES
 ONE = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
 TWO = "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz"
 TEN = "sub-01/ses-10/anat/sub-01_ses-10_FLAIR.nii.gz"
-SETTINGS = {"skull_strip": "deepbet", "threshold": 0.5}
 
 
 @pytest.fixture
 def write(output_dir: Path) -> Callable[..., str]:
     def run(scans: list[ScanRecord], subject: str = "01") -> str:
         found = [read_scan(output_dir, scan) for scan in scans]
-        path = write_participant_report(output_dir, subject, found, settings=SETTINGS)
+        path = write_participant_report(output_dir, subject, found)
         assert path == output_dir / f"sub-{subject}.html"
         return path.read_text(encoding="utf-8")
 
@@ -75,7 +74,7 @@ def between_visits(
     changes = [VisitsRecord("1", "2", "sub-01_ses-2_space-ses1ses2", record, nowhere, nowhere)]
     found = [read_scan(output_dir, scan) for scan in scans]
     path = write_participant_report(
-        output_dir, "01", found, changes=changes, left_out=left_out, settings=SETTINGS,
+        output_dir, "01", found, changes=changes, left_out=left_out,
     )  # fmt: skip
     source = path.read_text(encoding="utf-8")
     return Page(source[source.index('<section id="visits"') : source.index("Methods</h2>")]).text
@@ -291,7 +290,6 @@ def test_a_comparison_is_shown_with_its_method(add_results: Add, output_dir: Pat
         "01",
         [read_scan(output_dir, add_results(ONE))],
         changes=changes,
-        settings=SETTINGS,
     )
     text = Page(path.read_text(encoding="utf-8")).text
     assert "ses-1 to ses-2: Visits were registered [3]." in text
