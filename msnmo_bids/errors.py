@@ -91,6 +91,15 @@ class MissingInputError(MsnmoError):
     exit_code = ExitCode.INPUT_MISSING
 
 
+def out_of_memory(problem: str = "memory ran out") -> MsnmoError:
+    """Return the error of a process that got too little memory."""
+    return MsnmoError(
+        problem,
+        remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
+        exit_code=ExitCode.TEMPORARY_FAILURE,
+    )
+
+
 #: What helps where the system says that a place cannot be used.
 DISK_REMEDIES = {
     errno.ENOSPC: "Make room there, or choose a folder on another disk",

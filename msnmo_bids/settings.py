@@ -44,7 +44,7 @@ class ProcessingSettings:
     min_lesion_volume: float = LesionCriteria.min_volume
     tta: bool = False  #: Test-time augmentation: mean with the mirror image.
     ensemble: tuple[str, ...] = ()  #: Fingerprints of further weights whose mean is taken.
-    random_seed: int = 0  #: Seed of everything that draws random numbers.
+    random_seed: int = 0  #: Noted in the records: nothing here draws random numbers now.
     deterministic: bool = False  #: Use deterministic algorithms only.
     sloppy: bool = False  #: Fast and poor, for tests: coarser bias field, smaller network input.
 

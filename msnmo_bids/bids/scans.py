@@ -67,11 +67,6 @@ class Scan:
     #: What was left out or guessed in the sidecars.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
-    def node_name(self) -> str:
-        """Name for a workflow node: letters, digits and underscores."""
-        return re.sub(r"[^0-9A-Za-z]", "_", self.prefix)
-
 
 @dataclass(frozen=True)
 class Selection:

@@ -1,1 +1,1 @@
-"""The command line: options, checks before any work, the levels, progress and logs."""
+"""The programs: from the words of a command line to options, then the work."""

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msnmo_bids.cli.parser import Parser
 from msnmo_bids.cli.train import SiteData, TrainingOptions, check_options, gather
@@ -18,6 +18,7 @@ from msnmo_bids.run.preflight import check_folders
 from msnmo_bids.run.session import guard
 
 if TYPE_CHECKING:
+    from msnmo_bids.training.fitting import Simulation
     from msnmo_bids.training.folds import Folds
 
 logger = logging.getLogger(__name__)
@@ -98,14 +99,17 @@ def cross_validate(options: CrossvalOptions) -> None:
         )
     if options.fold and max(options.fold) > options.folds:
         raise UsageError(f"there is no fold {max(options.fold)} of {options.folds}")
-    given = {} if options.collect else _given(options)
+    if not options.collect:  # what the options name, before scans are prepared, which takes long
+        from msnmo_bids.model.device import select_device
+
+        device, simulation = select_device(options.device), options.simulation()
     data = gather(options)
     from msnmo_bids.training.folds import get_folds
 
     folds = get_folds(options.output_dir / "folds.tsv", data.scans, options.folds, options.seed)
     failures: list[str] = []
     if not options.collect:
-        failures = _train(options, data, folds, models, **given)
+        failures = _train(options, data, folds, models, device, simulation)
     if not options.fold:
         from msnmo_bids.evaluation.report import write_evaluation
         from msnmo_bids.training.crossval import unlike_folds
@@ -124,15 +128,13 @@ def cross_validate(options: CrossvalOptions) -> None:
         raise MsnmoError(f"Failed: {'; '.join(failures)}")
 
 
-def _given(options: CrossvalOptions) -> dict[str, Any]:
-    """Read what the options name, before scans are prepared, which takes long."""
-    from msnmo_bids.model.device import select_device
-
-    return {"device": select_device(options.device), "simulation": options.simulation()}
-
-
 def _train(
-    options: CrossvalOptions, data: SiteData, folds: Folds, models: Sequence[str], **given: Any
+    options: CrossvalOptions,
+    data: SiteData,
+    folds: Folds,
+    models: Sequence[str],
+    device: str,
+    simulation: Simulation | None,
 ) -> list[str]:
     """Run the folds that the command line asks for; return what failed."""
     from msnmo_bids.training.crossval import Experiment, run_folds
@@ -146,7 +148,8 @@ def _train(
         width=options.width,
         validation_share=options.validation_share,
         criteria=LesionCriteria(options.threshold, options.min_lesion_volume),
-        **given,
+        device=device,
+        simulation=simulation,
     )
     return run_folds(experiment, models, options.fold or range(1, options.folds + 1))
 

@@ -303,13 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: TrainOptions) -> None:
-    """Train the network, test it on the validation scans and write its weights.
-
-    Raises
-    ------
-    MsnmoError
-        If the options or the data are wrong.
-    """
+    """Train the network, test it on the validation scans and write its weights."""
     from msnmo_bids.model.device import select_device
     from msnmo_bids.training.processes import process_group
 

@@ -287,9 +287,6 @@ def _add(example: Example, model: str, arrays: dict[str, np.ndarray], file: Path
 
 
 def _diagnosis(stem: str, scans: pd.DataFrame) -> str:
-    """Find an example's diagnosis by the name of its scan, or by that of the subject in it."""
-    for column in ("scan", "participant_id"):
-        hits = [name for name in scans[column] if name and (name == stem or name in stem)]
-        if len(set(hits)) == 1:
-            return str(scans["diagnosis"][scans[column] == hits[0]].iloc[0])
-    return MISSING
+    """Find an example's diagnosis by its name, that of data set and scan."""
+    own = scans["diagnosis"][scans["dataset"] + "_" + scans["scan"] == stem]
+    return MISSING if own.empty else str(own.iloc[0])

@@ -190,20 +190,19 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
 
     Raises
     ------
-    MsnmoError
-        If a file is missing (66), or they classify by other descriptors of lesions than this
-        version makes.
+    WeightsError
+        If a file is missing, or they classify by other descriptors of lesions than this version
+        makes.
     """
     from msnmo_bids.lesions.descriptors import DESCRIPTORS
 
     weights, description = weights_files(path)
     for file in (weights, description):
         if not file.is_file():
-            raise MsnmoError(
+            raise WeightsError(
                 "the weights file does not exist",
                 file=file,
                 remedy=f"Name a .safetensors file that has its .json beside it ({option})",
-                exit_code=ExitCode.INPUT_MISSING,
             )
     metadata = read_metadata(weights)
     if metadata.classifies_lesions and metadata.lesion_descriptors != tuple(DESCRIPTORS):

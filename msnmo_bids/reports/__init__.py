@@ -1,1 +1,1 @@
-"""What a person looks at: figures of a scan, a report a participant, tables and page of a group."""
+"""What a person looks at: figures of a scan, the report of a participant, what all pages share."""

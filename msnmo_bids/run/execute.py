@@ -58,13 +58,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_participant(options: AppOptions, session: Session) -> None:
-    """Run the participant level; the session gets log, counts and exit code.
-
-    Raises
-    ------
-    MsnmoError
-        If the run cannot begin.
-    """
+    """Run the participant level; the session gets log, counts and exit code."""
     if unused := without_effect(options):
         logger.warning("%s", unused)
     check_folders(options)
@@ -204,6 +198,7 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
         scans=scans,
         settings=job.plan.settings,
         weights=job.plan.weights,
+        metadata=job.plan.metadata,
         output_dir=job.output_dir,
         work_dir=job.work_dir,
         omp_nthreads=job.resources.omp_nthreads,

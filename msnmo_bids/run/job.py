@@ -35,6 +35,7 @@ from msnmo_bids.workflows.step_names import (
     WORKFLOW,
     step_name,
     subject_workflow_name,
+    workflow_name,
 )
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class Job:
     @cached_property
     def scan_names(self) -> dict[str, str]:
         """Workflow of each scan to run (a part of its nodes' full names) -> the scan's name."""
-        return {f"scan_{scan.node_name}_wf": scan.prefix for scan in self.plan.to_run}
+        return {workflow_name("scan", scan.prefix): scan.prefix for scan in self.plan.to_run}
 
     def take_usage(self, node: str, usage: Usage) -> None:
         """Take down what a node cost, given its full name."""

@@ -308,7 +308,10 @@ class Inference:
         type=between(0, 1e6),
     )
     random_seed: int = option(
-        "seed of everything that draws random numbers", default=0, metavar="N", type=at_least(0)
+        "seed noted in the records; nothing draws random numbers now",
+        default=0,
+        metavar="N",
+        type=at_least(0),
     )
     deterministic: bool = flag(
         "deterministic algorithms only: slower, bit for bit the same on the same machine"

@@ -74,11 +74,6 @@ def fit(
         Names of the classes, in the network's order.
     initial : WeightsMetadata, optional
         Of the weights that the network has.
-
-    Raises
-    ------
-    MsnmoError
-        As `msnmo_bids.training.engine.Trainer`.
     """
     ranks = ranks or Ranks()
     if ranks.device == "cpu":

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from nipype.pipeline.engine import Workflow
 
-from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in
+from msnmo_bids.errors import ExitCode, MsnmoError, disk_error_in, out_of_memory
 from msnmo_bids.workflows.nodes import read_failure
 from msnmo_bids.workflows.plugin import WorkerPoolPlugin
 from msnmo_bids.workflows.resources import Usage, thread_limits
@@ -266,11 +266,7 @@ def _message(error: MsnmoError, scan: _ScanEntry | None) -> str:
 def _from_trace(text: str, node: str) -> MsnmoError:
     """Make the best one-line error of a trace that holds no error of ours."""
     if "MemoryError" in text or "can't allocate memory" in text:
-        return MsnmoError(
-            "memory ran out",
-            remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
-            exit_code=ExitCode.TEMPORARY_FAILURE,
-        )
+        return out_of_memory()
     if problem := disk_error_in(text):
         return problem
     said = _last_line(_section(text, "Stderr")) or _last_line(_section(text, "Stdout"))

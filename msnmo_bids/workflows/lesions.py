@@ -306,7 +306,8 @@ def classify_step(
     found = classify_lesions(np.load(descriptor_file), *weights)
     maps = lesion_activation_maps(load_array(label_file), found.contributions)
     measures = json.loads(table_file.read_text(encoding="utf-8"))
-    margins = found.margins(diseases_of(found.class_names))
+    diseases = diseases_of(found.class_names)
+    margins = found.margins(diseases if len(diseases) > 1 else found.class_names)
     for row, adds, without in zip(
         measures["Table"], margins.contributions, margins.without, strict=True
     ):

@@ -20,7 +20,7 @@ from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import out_of_memory
 from msnmo_bids.workflows.nodes import write_failure
 from msnmo_bids.workflows.resources import (
     AHEAD,
@@ -243,10 +243,8 @@ class _Worker:
     def _obituary(self) -> dict[str, Any]:
         code = self._process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        error = MsnmoError(
-            f"the process was ended by the system ({how}), most likely because memory ran out",
-            remedy="Give the run more memory, or let it do less at once (--nprocs, --mem-mb)",
-            exit_code=ExitCode.TEMPORARY_FAILURE,
+        error = out_of_memory(
+            f"the process was ended by the system ({how}), most likely because memory ran out"
         )
         with suppress(OSError):
             write_failure(Path(self._node.output_dir()), error)

@@ -26,7 +26,13 @@ from msnmo_bids.workflows.lesions import init_lesion_wf
 from msnmo_bids.workflows.nodes import methods_text, node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf
 from msnmo_bids.workflows.resources import voxel_count
-from msnmo_bids.workflows.step_names import LAST_NODE, WORKFLOW, same, subject_workflow_name
+from msnmo_bids.workflows.step_names import (
+    LAST_NODE,
+    WORKFLOW,
+    same,
+    subject_workflow_name,
+    workflow_name,
+)
 
 if TYPE_CHECKING:
     from msnmo_bids.bids.scans import Scan
@@ -38,6 +44,7 @@ def init_msnmo_wf(
     scans: Sequence[Scan],
     settings: ProcessingSettings,
     weights: Sequence[Path],
+    metadata: WeightsMetadata,
     output_dir: Path,
     work_dir: Path,
     omp_nthreads: int = 1,
@@ -45,16 +52,9 @@ def init_msnmo_wf(
     """Build the workflow of a run: one workflow per participant, in it one per scan.
 
     In the settings device, precision and tools are resolved (no ``auto``). Of several `weights`
-    (``NAME.safetensors``, with ``NAME.json`` beside it) the mean is taken.
-
-    Raises
-    ------
-    WeightsError
-        If the description of the weights cannot be read.
+    (``NAME.safetensors``, with ``NAME.json`` beside it) the mean is taken; `metadata` describes the
+    first.
     """
-    from msnmo_bids.model.weights import read_metadata
-
-    metadata = read_metadata(weights[0])
     shared: dict[str, Any] = {
         "settings": settings,
         "weights": [Path(file).absolute() for file in weights],
@@ -85,10 +85,9 @@ def init_scan_wf(
     """Build the workflow of one scan; the arguments are those of :func:`init_msnmo_wf`.
 
     ``preprocessing_wf -> lesion_wf -> quality, figures -> write_derivatives``; the last one takes
-    something of each. `metadata` is that of the first weights, `provenance` the record of the run
-    (:func:`run_record`).
+    something of each. `provenance` is the record of the run (:func:`run_record`).
     """
-    workflow = LiterateWorkflow(name=f"scan_{scan.node_name}_wf")
+    workflow = LiterateWorkflow(name=workflow_name("scan", scan.prefix))
     workflow.__desc__ = (
         f"Scans were processed by msnmo {get_version()}, a BIDS App [@bids], with Nipype [@nipype] "
         "and PyBIDS [@pybids]. "

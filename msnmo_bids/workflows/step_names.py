@@ -52,9 +52,18 @@ NIPYPE_LOGGERS = tuple(
 BATCH = 250
 
 
+def workflow_name(kind: str, what: str) -> str:
+    """Return the name of the workflow of something, and so of its work folder.
+
+    >>> workflow_name("scan", "sub-01_acq-3d")
+    'scan_sub_01_acq_3d_wf'
+    """
+    return f"{kind}_{re.sub('[^0-9A-Za-z]', '_', what)}_wf"
+
+
 def subject_workflow_name(subject: str) -> str:
-    """Return the name of a participant's workflow, and so of its work folder."""
-    return f"single_subject_{re.sub(r'[^0-9A-Za-z]', '_', subject)}_wf"
+    """Return the name of a participant's workflow."""
+    return workflow_name("single_subject", subject)
 
 
 def scan_of(node: str) -> str:

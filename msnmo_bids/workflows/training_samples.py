@@ -22,7 +22,7 @@ from msnmo_bids.version import get_version
 from msnmo_bids.workflows.nodes import node, step
 from msnmo_bids.workflows.preprocessing import init_preprocessing_wf, to_cube_step
 from msnmo_bids.workflows.resources import voxel_count
-from msnmo_bids.workflows.step_names import same
+from msnmo_bids.workflows.step_names import same, workflow_name
 
 if TYPE_CHECKING:
     from msnmo_bids.labelled.scans import LabelledScan
@@ -73,7 +73,7 @@ def init_sample_wf(
     """Build the workflow of one scan: ``preprocessing_wf -> to_cube -> write_sample``."""
     scan = labelled.scan
     digest = hashlib.sha256(labelled.name.encode()).hexdigest()[:8]  # of its data set as well
-    workflow = pe.Workflow(name=f"scan_{digest}_{scan.node_name}_wf")
+    workflow = pe.Workflow(name=workflow_name("scan", f"{digest}_{scan.prefix}"))
     voxels = voxel_count(scan.path)
     preprocessing_wf = init_preprocessing_wf(
         scan=scan, settings=settings, voxels=voxels, omp_nthreads=omp_nthreads

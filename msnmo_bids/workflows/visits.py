@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from msnmo_bids.workflows.step_names import (
     VISITS_WORKFLOW,
     same,
     subject_workflow_name,
+    workflow_name,
 )
 
 DESCRIPTION = f"""\
@@ -70,8 +70,7 @@ def init_comparison_wf(
 
     ``register -> compare -> change_figure -> write_changes``
     """
-    name = re.sub(r"[^0-9A-Za-z]", "_", comparison.name)
-    workflow = LiterateWorkflow(name=f"visits_{name}_wf")
+    workflow = LiterateWorkflow(name=workflow_name("visits", comparison.name))
     workflow.__desc__ = DESCRIPTION
     visits = {
         which: {

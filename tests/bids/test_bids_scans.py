@@ -33,7 +33,6 @@ def test_every_flair_is_found(make_dataset):
     assert (scan.subject, scan.session, scan.prefix) == ("01", "2", "sub-01_ses-2_acq-3d_run-1")
     assert scan.folder == "sub-01/ses-2/anat"
     assert scan.path == root / scan.relative
-    assert scan.node_name == "sub_01_ses_2_acq_3d_run_1"
     assert scan.skull_stripped is None
 
 

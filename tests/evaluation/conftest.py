@@ -117,7 +117,9 @@ def write_fold(folder: Path, skill: tuple, scans: list[dict], classes, rng) -> N
         rows.append(row)
         if error is not None and len(rows) <= 3:
             (folder / "examples").mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(folder / "examples" / f"{scan['scan']}.npz", **arrays)
+            np.savez_compressed(
+                folder / "examples" / f"{scan['dataset']}_{scan['scan']}.npz", **arrays
+            )
     write_tsv(folder / "scans.tsv", scan_columns(classes), rows)
     if power == "rule":
         return

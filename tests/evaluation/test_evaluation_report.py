@@ -114,7 +114,7 @@ def test_examples_know_their_diagnosis_and_background(out):
     examples = read_examples(found)
     assert {example.diagnosis for example in examples[:2]} == {"MS", "NMOSD"}
     for example in examples:
-        number = int(example.name[4:6])
+        number = int(example.name.removeprefix("demo_sub-")[:2])
         assert example.diagnosis == ("MS", "NMOSD")[number % 2]
         assert example.image.data[~example.brain].max() <= example.image.data.min()
         assert example.image.zooms == (4, 4, 4)

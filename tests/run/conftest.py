@@ -29,7 +29,7 @@ from msnmo_bids.workflows import execution, visits
 from msnmo_bids.workflows import scan as scan_workflow
 from msnmo_bids.workflows.execution import Failure
 from msnmo_bids.workflows.resources import Usage
-from msnmo_bids.workflows.step_names import LAST_NODE
+from msnmo_bids.workflows.step_names import LAST_NODE, workflow_name
 
 
 @dataclass
@@ -153,7 +153,7 @@ def _pretend(
     """Send the events and write the derivatives of a run."""
     failures = []
     for scan in graph.scans:
-        node = f"msnmo_wf.single_subject_{scan.subject}_wf.scan_{scan.node_name}_wf"
+        node = f"msnmo_wf.single_subject_{scan.subject}_wf.{workflow_name('scan', scan.prefix)}"
         arguments["on_event"](f"{node}.conform", "start")
         arguments["on_usage"](f"{node}.preprocessing_wf.conform", Usage(1.0, 2.0, 0.5))
         arguments["on_usage"](f"{node}.regions", Usage(0.5, 0.5, 0.25))

@@ -13,6 +13,7 @@ import pytest
 from phantoms import head
 
 from msnmo_bids.errors import ExitCode
+from msnmo_bids.model.weights import read_metadata
 from msnmo_bids.workflows.execution import run_workflow
 from msnmo_bids.workflows.scan import init_msnmo_wf
 
@@ -22,6 +23,7 @@ def run(scans, settings, weights, tmp_path: Path, out: str = "out", **options):
         scans=scans,
         settings=settings,
         weights=[weights],
+        metadata=read_metadata(weights),
         output_dir=tmp_path / out,
         work_dir=tmp_path / "work",
     )

@@ -39,6 +39,7 @@ def build(scans, settings, weights, tmp_path, **options):
         scans=scans,
         settings=settings,
         weights=[weights],
+        metadata=read_metadata(weights),
         output_dir=tmp_path / "out",
         work_dir=tmp_path / "work",
         **options,

@@ -168,7 +168,8 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
     table, margin = content["Table"], content["Summary"]["Margin"]
     assert len(table) == len(rows) == 3
     labels = load_array(tmp_path / "label.nii")
-    logits, bias = network.forward_lesions(rows)[0], network.lesion_branch.bias
+    with torch.no_grad():
+        logits, bias = network.forward_lesions(rows)[0], network.lesion_branch.bias.detach()
     for number, name in enumerate(("MS", "NMOSD")):
         values = load_array(Path(outputs["cam_files"][name]))
         assert not values[labels == 0].any()
