@@ -91,6 +91,10 @@ class MissingInputError(MsnmoError):
     exit_code = ExitCode.INPUT_MISSING
 
 
+#: How a file begins that only points to its content (git-lfs).
+LFS_POINTER = b"version https://git-lfs"
+
+
 def out_of_memory(problem: str = "memory ran out") -> MsnmoError:
     """Return the error of a process that got too little memory."""
     return MsnmoError(

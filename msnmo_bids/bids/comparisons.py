@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
 
@@ -21,7 +21,9 @@ DATE_COLUMN = "acq_time"
 #: Begins of labels that are words: these come before all others, and after them.
 _FIRST = ("pre", "base", "bl", "screen", "before", "initial")
 _LAST = ("post", "follow", "fu", "after", "final")
-NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31) or before 1800, not used"
+NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31), before 1800 or to come, not used"
+REVERSED = "visits whose dates and numbers are in opposite orders; the dates count (is one wrong?)"
+CONTRADICTION = "visits whose date differs between tables; the first of them counts"
 NO_COLUMN = "no column acq_time, so that it gives no dates"
 NOT_DATED = "visits without a date that can be read, so that labels decide which came first"
 NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
@@ -154,6 +156,8 @@ def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
         known = [time for time in times if time is not None]
         if len(known) == len(times):
             if len({time.date() for time in known}) > 1:
+                if source == BY_SCANS:
+                    notes += _contradictions(by_label, known, tables)
                 return _by_date(by_label, known, source, notes)
             # Perhaps the day was replaced: another table may know it.
             of_one_day = of_one_day or (source, known)
@@ -176,9 +180,24 @@ def _by_date(
 ) -> list[Comparison]:
     """Pair each scan of a series, sorted by label, with the next by their dates."""
     dated = sorted(zip(times, range(len(times)), series, strict=True))
+    if [scan for *_, scan in dated] != list(series) and not _order_of_labels(series):
+        order = ", ".join(f"ses-{scan.session} {time:%Y-%m-%d}" for time, _, scan in dated)
+        notes = [*notes, Note(REVERSED, f"sub-{series[0].subject} ({order})")]
     return [
         _dated(one, two, (begin, end), source, notes)
         for (begin, _, one), (end, _, two) in pairwise(dated)
+    ]
+
+
+def _contradictions(
+    series: Sequence[Scan], times: Sequence[datetime], tables: Tables
+) -> list[Note]:
+    """Name the scans whose day in ``sessions.tsv`` is not that of ``scans.tsv`` (`times`)."""
+    others, _ = _times(series, tables, BY_SESSIONS)
+    return [
+        Note(CONTRADICTION, f"{_name(scan)} ({one:%Y-%m-%d}, {other:%Y-%m-%d} in {BY_SESSIONS})")
+        for scan, one, other in zip(series, times, others, strict=True)
+        if other is not None and other.date() != one.date()
     ]
 
 
@@ -270,7 +289,7 @@ def _name(scan: Scan) -> str:
 def _time(text: str) -> datetime | None:
     """Read a date or a time (ISO 8601), as it stands on the clock; None for anything else.
 
-    None as well for years of which no scan is.
+    None as well for years of which no scan is, and for what is to come.
 
     >>> _time("2019-06-15T13:45:30.5Z")
     datetime.datetime(2019, 6, 15, 13, 45, 30, 500000)
@@ -281,4 +300,5 @@ def _time(text: str) -> datetime | None:
         time = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return None
-    return time if time.year >= _FIRST_YEAR else None
+    tomorrow = datetime.now() + timedelta(days=1)  # a clock may be of another zone
+    return time if time.year >= _FIRST_YEAR and time < tomorrow else None

@@ -188,9 +188,9 @@ def check_description(bids_dir: Path) -> None:
     file = bids_dir / "dataset_description.json"
     try:
         content, notes = read_json(file)
-    except FileNotFoundError:
-        return
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not file.is_symlink():
+            return
         notes = [Note(f"cannot be read ({error}), ignored")]
     else:
         if not isinstance(content, dict):
@@ -305,6 +305,8 @@ def subject_folders(folder: Path) -> list[str]:
             return entry.is_dir()
         except PermissionError:  # a link into a folder that may not be read
             return True
+        except OSError:  # a link to itself
+            return False
 
     with os.scandir(folder) as entries:
         return sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -185,7 +186,7 @@ class Tables:
     def _read_scans(self, folder: str) -> Rows:
         path = self.root / folder / f"{folder.replace('/', '_')}_scans.tsv"
         images = [Path(scan) for scan in self._asked[folder.split("/")[0]]]
-        if path.exists():
+        if os.access(path, os.R_OK):  # no error where a link may not be followed
             images += path.parent.rglob("*_FLAIR.nii*")
         return Rows(path, SCANS, folder, {image.name.split(".")[0] for image in images})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from msnmo_bids.bids.comparisons import BY_LABELS
@@ -32,12 +34,13 @@ _KEYS = {
     "remedy": "Remedy", "crash_file": "CrashFile", "steps": "Steps",
 }  # fmt: skip
 _PROBLEM = ("step", "message", "remedy", "crash_file")
-#: Keys without which a diagnosis file cannot be shown.
-_NEEDED = frozenset((
-    "Diagnosis", "Reason", "Probabilities", "LesionCount", "LesionCountSmall", "LesionVolume",
-    "BrainVolume", "Regions", "Flags", "VoxelSize", "Calibration", "Model", "Settings",
-    "GeneratedBy",
-))  # fmt: skip
+#: Keys without which a diagnosis file cannot be shown, and what they hold.
+_NEEDED: dict[str, type | UnionType] = {
+    "Diagnosis": str, "Reason": str | None, "Probabilities": dict, "LesionCount": int,
+    "LesionCountSmall": int, "LesionVolume": int | float, "BrainVolume": int | float,
+    "Regions": dict, "Flags": list, "VoxelSize": list, "Calibration": dict, "Model": dict,
+    "Settings": dict, "GeneratedBy": dict,
+}  # fmt: skip
 
 
 class Status(StrEnum):
@@ -163,17 +166,34 @@ def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
     path = output_dir / record.folder / derivative_name(record.prefix, "diagnosis")
     if path.is_file():
         content = read_record(path) or {}
-        if content.keys() >= _NEEDED:
+        problem = _problem(content) if content else "cannot be read"
+        if not problem:
             return replace(record, status=Status.COMPLETE, step="", message="", remedy="",
                            crash_file="", diagnosis=content)  # fmt: skip
-        lacks = listed(sorted(_NEEDED - content.keys()))
-        problem = f"lacks {lacks}" if content else "cannot be read"
         return replace(record, status=Status.FAILED, step="report", crash_file="",
                        message=f"{path.name} {problem}",
                        remedy="Run the participant level again")  # fmt: skip
     if record.status != Status.FAILED:
         return replace(record, status=Status.PENDING, message=record.message or NOT_PROCESSED)
     return record
+
+
+def _problem(diagnosis: Mapping[str, Any]) -> str:
+    """Say what is wrong with the content of a diagnosis file, which somebody may have edited."""
+    if lacks := sorted(_NEEDED.keys() - diagnosis.keys()):
+        return f"lacks {listed(lacks)}"
+    wrong = [name for name, kind in _NEEDED.items() if not isinstance(diagnosis[name], kind)]
+    scores = diagnosis["Probabilities"]
+    if not wrong:
+        numbers = {**scores, **{name: diagnosis[name] for name in ("LesionVolume", "BrainVolume")}}
+        wrong += [name for name, value in numbers.items() if not _is_number(value)]
+        if diagnosis["Diagnosis"] not in (*scores, INDETERMINATE):
+            wrong.append("Diagnosis")
+    return f"holds what was not written by msnmo ({listed(wrong)})" if wrong else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def scans_with_results(output_dir: Path) -> list[ScanRecord]:
@@ -186,7 +206,8 @@ def scans_with_results(output_dir: Path) -> list[ScanRecord]:
     for path in sorted(output_dir.glob("sub-*/**/anat/*_diagnosis.json")):
         prefix = prefix_of(path.name)
         folder = path.parent.relative_to(output_dir).as_posix()
-        if match := SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz"):
+        match = SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz")
+        if match and folder.startswith(f"sub-{match['subject']}/"):  # else a copy: sub-01_old
             relative = f"{folder}/{match[0]}"
             found.append(ScanRecord(relative, match["subject"], match["session"], prefix, folder))
     return found

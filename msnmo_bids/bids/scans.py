@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ FIXED_ENTITIES = ("datatype", "suffix")
 SCAN_NAME = re.compile(
     r"(?P<prefix>sub-(?P<subject>[^_/]+)(?:_ses-(?P<session>[^_/]+))?(?:_[^/]+)?)_FLAIR\.nii(\.gz)?"
 )
+#: Entities of a raw FLAIR, and what BIDS takes for a label.
+_ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run", "echo", "part", "chunk", "task", "mod")
+_LABEL = "[0-9A-Za-z+]+"
 #: Entities that raw images do not have.
 OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
@@ -218,11 +222,13 @@ def _elsewhere(
 
 
 def _leads_nowhere(path: Path) -> bool:
-    """Whether a path is a link to what is not there."""
+    """Whether a path is a link to what is not there, or to itself."""
     try:
         return path.is_symlink() and not path.exists()
     except PermissionError:
         return False
+    except OSError:
+        return True
 
 
 def _like_a_subject(folder: Path) -> bool:
@@ -299,14 +305,25 @@ def _index(bids_dir: Path, subjects: list[str] | None, closed: Sequence[str]) ->
         validate=False, index_metadata=False, ignore=[_everything_but_flair(subjects), *without]
     )
     try:
-        return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+        with _patient_is_dir():
+            return BIDSLayout(bids_dir, validate=False, indexer=indexer)
     except Exception as error:
-        closed_link = isinstance(error, PermissionError)
         raise MsnmoError(
             f"pybids cannot index the data set ({error})",
             file=bids_dir,
-            remedy="Check the permissions" if closed_link else "Run the BIDS validator on it",
+            remedy="Run the BIDS validator on it",
         ) from error
+
+
+@contextmanager
+def _patient_is_dir() -> Iterator[None]:
+    """Let `Path.is_dir` say no, as from Python 3.14 on, where a link leads to a closed folder."""
+    before = Path.is_dir
+    Path.is_dir = os.path.isdir  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Path.is_dir = before  # type: ignore[method-assign]
 
 
 def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
@@ -352,7 +369,11 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
         if match is None or folder != _folder_of(match["subject"], match["session"]):
             logger.warning("%s: its name is not BIDS: left out", relative)
             continue
-        entities = dict(part.partition("-")[::2] for part in match["prefix"].split("_"))
+        pairs = [part.partition("-")[::2] for part in match["prefix"].split("_")]
+        entities = dict(pairs)
+        if not all(entities.values()) or len(entities) < len(pairs):
+            logger.warning("%s: its name is not BIDS: left out", relative)
+            continue
         if entities.get("part") in NOT_MAGNITUDE:
             logger.info("%s: no magnitude image: left out", relative)
             continue
@@ -364,6 +385,7 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
         if derived := [f"{entity}-" for entity in OF_DERIVATIVES if entity in entities]:
             own = [*own, Note(f"a raw image has no {' and '.join(derived)} in its name; if this is "
                               "not the raw one, use --exclude", relative)]  # fmt: skip
+        own = [*own, *_unusual(entities, relative)]
         notes += own
         found[folder, match["prefix"]] = Scan(
             path=path,
@@ -382,6 +404,16 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
     return list(found.values())
 
 
+def _unusual(entities: Mapping[str, str], relative: str) -> list[Note]:
+    """Name entities that BIDS does not know, and labels that are not letters and digits."""
+    unknown = [f"{entity}-" for entity in entities if entity not in (*_ENTITIES, *OF_DERIVATIVES)]
+    strange = [f"'{label}'" for label in entities.values() if not re.fullmatch(_LABEL, label)]
+    notes = [Note(f"no entity of a raw FLAIR: {', '.join(unknown)}", relative)] if unknown else []
+    if strange:
+        notes.append(Note(f"labels are letters and digits: {', '.join(strange)}", relative))
+    return notes
+
+
 def _ignored(bids_dir: Path) -> GitIgnoreSpec:
     """Return what ``.bidsignore`` at the data set's root says, in the syntax of ``.gitignore``."""
     from pathspec import GitIgnoreSpec
@@ -389,9 +421,9 @@ def _ignored(bids_dir: Path) -> GitIgnoreSpec:
     file = bids_dir / ".bidsignore"
     try:
         return GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8-sig").splitlines())
-    except FileNotFoundError:
-        return GitIgnoreSpec(())
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not file.is_symlink():
+            return GitIgnoreSpec(())
         raise MsnmoError(
             f"cannot be read ({error})", file=file, exit_code=ExitCode.INVALID_BIDS
         ) from error

@@ -168,6 +168,6 @@ def _with_numbers(content: Any, name: str, notes: list[Note]) -> Any:
 
 
 def _why_unreadable(path: Path, error: OSError) -> str:
-    if path.is_symlink() and not path.exists():
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
         return "a link without its content (git-annex or DataLad: get it)"
     return f"cannot be read ({error.strerror})"

@@ -20,6 +20,7 @@ A mask lies anywhere in the folder of the labels (``derivatives/manual``, else
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,8 @@ CONSENSUS = "consensus"
 _OWN = re.compile(r"(.*\+)?msnmo")  # desc of what this program found
 _SUFFIXES = ("mask", "dseg")  # in the order of preference
 _LESION_ABOVE, _MOST_LESION = 0.5, 0.5
+_MOST_ML = 500.0  # of lesions; a brain has 1,000 and more
+CLOSED = "folders of lesion masks that may not be read (check their permissions)"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class LesionMasks:
         self._masks: dict[str, list[MaskFile]] = defaultdict(list)
         self._found: dict[str, list[MaskFile]] = defaultdict(list)
         self._others: list[Path] = []
+        self._closed: list[str] = []
+        for _ in os.walk(folder, onerror=lambda error: self._closed.append(str(error.filename))):
+            pass  # rglob passes over folders that may not be read
         for path in sorted(folder.rglob("*.nii*")):
             mask = parse_mask_name(path)
             if mask is None:
@@ -93,6 +99,9 @@ class LesionMasks:
             for label, masks in self._masks.items()
             for mask in masks
             if not self._left_out(label) and not any(mask.source <= scan for scan in scans[label])
+        ]
+        notes += [
+            Note(CLOSED, Path(place).relative_to(self.folder).as_posix()) for place in self._closed
         ]
         what = "images that are not named as lesion masks (…_label-L_mask.nii.gz), not used"
         without = self._people - {label for label, masks in self._masks.items() if masks}
@@ -166,7 +175,7 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
     ------
     BadInputError
         The file cannot be read, is not a 3D volume, or has values that are not numbers, that are
-        one value of 0.5 or less, or that make more than half of the image lesion.
+        one value of 0.5 or less, or that make more than half of the image or 500 ml lesion.
     """
     image = read_nifti(path)
     shape = image.shape[:3]
@@ -197,6 +206,14 @@ def read_lesion_mask(path: Path, assumed: np.ndarray | None = None) -> nib.Nifti
             remedy="If it shows what is no lesion, exchange 0 and 1",
         )
     affine = image.affine if assumed is None or has_form(image) else assumed
+    volume = lesions.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000
+    if volume > _MOST_ML:
+        raise BadInputError(
+            f"lesion mask of {volume:.0f} ml, which is no lesion load",
+            file=path,
+            remedy="If it shows the brain or its tissues, name it otherwise; lesions are 1, all "
+            "else is 0",
+        )
     return nib.as_closest_canonical(nib.Nifti1Image(lesions, affine))
 
 

@@ -67,7 +67,6 @@ def predict(
     precision: str = "fp32",
     n_threads: int | None = None,
     deterministic: bool = False,
-    seed: int = 0,
 ) -> Prediction:
     """Segment and classify one volume.
 
@@ -84,9 +83,8 @@ def predict(
     device, precision : str, optional
         See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
         memory is computed on the CPU.
-    n_threads, deterministic, seed : int, bool, int, optional
-        Threads of the CPU (default: as torch is set); deterministic algorithms only; of torch's
-        random numbers, of which the network draws none.
+    n_threads, deterministic : int, bool, optional
+        Threads of the CPU (default: as torch is set); deterministic algorithms only.
 
     Raises
     ------
@@ -103,7 +101,7 @@ def predict(
     if not weights:
         raise ValueError("no weights")
     files = tuple(Path(file) for file in weights)
-    with _torch_settings(n_threads, deterministic, seed):
+    with _torch_settings(n_threads, deterministic):
         chosen = select_device(device)
         try:
             return _predict_on(cube, files, tta, chosen, select_precision(precision, chosen))
@@ -338,8 +336,8 @@ def _check_cube(cube: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _torch_settings(n_threads: int | None, deterministic: bool, seed: int) -> Iterator[None]:
-    """Set torch's threads, determinism and seed; put threads and determinism back afterwards."""
+def _torch_settings(n_threads: int | None, deterministic: bool) -> Iterator[None]:
+    """Set torch's threads and determinism; put them back afterwards."""
     import torch
 
     threads = torch.get_num_threads()
@@ -351,9 +349,7 @@ def _torch_settings(n_threads: int | None, deterministic: bool, seed: int) -> It
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
         if deterministic:  # a second's imports, where they are not needed

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import LFS_POINTER, ExitCode, MsnmoError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
@@ -191,8 +191,8 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
     Raises
     ------
     WeightsError
-        If a file is missing, or they classify by other descriptors of lesions than this version
-        makes.
+        If a file is missing or altered, or they classify by other descriptors of lesions than this
+        version makes.
     """
     from msnmo_bids.lesions.descriptors import DESCRIPTORS
 
@@ -205,6 +205,7 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
                 remedy=f"Name a .safetensors file that has its .json beside it ({option})",
             )
     metadata = read_metadata(weights)
+    _check_whole(weights, description, metadata)
     if metadata.classifies_lesions and metadata.lesion_descriptors != tuple(DESCRIPTORS):
         raise WeightsError(
             "the lesion branch of these weights reads other descriptors than this version makes",
@@ -212,6 +213,18 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
             remedy="Use the version of the program that the weights came with, or other weights",
         )
     return weights, metadata
+
+
+def _check_whole(tensors_file: Path, description: Path, metadata: WeightsMetadata) -> None:
+    """Refuse tensors that are not those that their description was written for."""
+    if hash_file(tensors_file) == metadata.sha256:
+        return
+    with tensors_file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            remedy = f"Run: git lfs pull --include {tensors_file}"
+            raise WeightsError("git-lfs pointer without content", file=tensors_file, remedy=remedy)
+    problem = f"the weights are damaged or are not those that {description.name} describes"
+    raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN)
 
 
 def save_weights(
@@ -265,9 +278,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     tensors_file, description = weights_files(path)
     if not tensors_file.is_file():
         raise WeightsError("there are no weights here", file=tensors_file, remedy=_GET_AGAIN)
-    if hash_file(tensors_file) != metadata.sha256:
-        problem = f"the weights are damaged or are not those that {description.name} describes"
-        raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN)
+    _check_whole(tensors_file, description, metadata)
     network = _build(metadata, description)
     try:
         tensors = load_file(tensors_file)

@@ -16,7 +16,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-from msnmo_bids.errors import BadInputError
+from msnmo_bids.errors import LFS_POINTER, BadInputError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _POINTER_BYTES = 32 * 1024  # git-annex and git-lfs pointer files are smaller than this
@@ -116,14 +116,14 @@ def _with_valid_form(header: nib.Nifti1Header, data: io.BytesIO | str) -> nib.Ni
 
 def read_content(path: Path) -> bytes:
     """Return the bytes of the file, unless it only points to them."""
-    if path.is_symlink() and not path.exists():
-        if "annex" in str(path.readlink()):
-            raise _no_content(path, "git-annex link", f"Run: datalad get {path}")
-        raise BadInputError("symbolic link to a file that does not exist", file=path)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise BadInputError("file does not exist", file=path) from error
+        if not path.is_symlink():
+            raise BadInputError("file does not exist", file=path) from error
+        if "annex" in str(path.readlink()):
+            raise _no_content(path, "git-annex link", f"Run: datalad get {path}") from error
+        raise BadInputError("symbolic link to a file that does not exist", file=path) from error
     except OSError as error:
         raise BadInputError(
             f"file cannot be read ({error.strerror or error})",
@@ -135,7 +135,7 @@ def read_content(path: Path) -> bytes:
     start = content.lstrip()[:200]
     if len(content) < _POINTER_BYTES and b"annex/objects" in start:
         raise _no_content(path, "git-annex link", f"Run: datalad get {path}")
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_POINTER):
         raise _no_content(path, "git-lfs pointer", f"Run: git lfs pull --include {path}")
     return content
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,10 @@ from msnmo_bids.reports.viewer import PAGE_BUDGET, scan_viewer
 from msnmo_bids.text import duration
 from msnmo_bids.vocabulary import CHANGE_REASONS, CHANGES, LOOK_ALIKES, REGION_NAMES
 
+logger = logging.getLogger(__name__)
+
 NOT_MEASURED = "not measured"
+_WORDS = frozenset({"region", "sites"})  # columns of the lesion table that hold no numbers
 _SPEAKERS = 3  # lesions that are named as speaking for a class, and as many against it
 #: Keys of the diagnosis file that the page shows elsewhere than under its provenance.
 _SHOWN_ELSEWHERE = frozenset({"Description", "Disclaimer", "Probabilities", "Regions", "Sites",
@@ -137,8 +141,7 @@ def _scan_view(
 ) -> dict[str, Any]:
     """Gather what ``scan.html.j2`` shows of a scan; the viewer has `budget` characters."""
     diagnosis, folder = record.diagnosis, output_dir / record.folder
-    rows = read_tsv(folder / derivative_name(record.prefix, "morphometry")).rows
-    lesions = [{name: row.get(name) or "n/a" for name in MORPHOMETRY_COLUMNS} for row in rows]
+    lesions, problem = _lesions(folder / derivative_name(record.prefix, "morphometry"))
     places = _measures(LOCATIONS, diagnosis.get("Sites") or {})
     return {
         "record": record,
@@ -152,8 +155,25 @@ def _scan_view(
         "regions": _measures(REGION_NAMES, diagnosis["Regions"]),
         "locations": [(*row, row[0] in NMOSD_LOCATIONS) for row in places],
         "lesions": lesions,
+        "table_problem": problem,
         "evidence": _evidence(diagnosis.get("Margin"), lesions),
     }
+
+
+def _lesions(file: Path) -> tuple[list[dict[str, str]], str]:
+    """Read the lesion table; where somebody saved it in another form, say so in its place."""
+    table = read_tsv(file)
+    problem = table.problem or ("index" not in table.columns and table.without("index")) or ""
+    lesions = [{name: row.get(name) or "n/a" for name in MORPHOMETRY_COLUMNS} for row in table.rows]
+    numbers = [row[name] for row in lesions for name in MORPHOMETRY_COLUMNS if name not in _WORDS]
+    try:
+        [float(text) for text in numbers if text != "n/a"]
+    except ValueError as error:
+        problem = problem or f"{error} (decimal commas?)"
+    if problem:
+        problem = f"{file.name}: the lesion table is not used: {problem}"
+        logger.warning("%s. Run the participant with --overwrite to get it again", problem)
+    return ([], problem) if problem else (lesions, "")
 
 
 def _scores(record: ScanRecord, classes: list[str]) -> list[dict[str, Any]]:

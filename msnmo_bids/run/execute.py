@@ -29,6 +29,7 @@ from msnmo_bids.run.plan import (
 )
 from msnmo_bids.run.preflight import (
     check_folders,
+    check_same_dataset,
     check_within,
     left_over,
     validate_bids,
@@ -63,6 +64,8 @@ def run_participant(options: AppOptions, session: Session) -> None:
         logger.warning("%s", unused)
     check_folders(options)
     plan = make_plan(options)
+    if not (options.overwrite or options.reports_only):
+        check_same_dataset(options.bids_dir, options.output_dir, plan.reasons)
     check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
         logger.warning("%s", line)

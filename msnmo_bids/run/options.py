@@ -55,8 +55,8 @@ def label_of(prefix: str) -> Callable[[str], str]:
 
     def label(text: str) -> str:
         value = text.removeprefix(prefix)
-        if re.fullmatch(r"[0-9A-Za-z+]+", value):
-            return value
+        if re.fullmatch(r"[^\s,;/_]+", value) and not Path(text).is_file():
+            return value  # perhaps a person is called so; if not, it is said who there is
         problem = f"'{text}' is not a label (letters and digits only)"
         if re.search(r"[,;\s]", text):
             raise ValueError(f"{problem}; separate labels with blanks: 01 02")

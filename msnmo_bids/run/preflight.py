@@ -9,19 +9,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from msnmo_bids.bids.dataset import check_is_ours, read_description, subject_folders
+from msnmo_bids.bids.dataset import (
+    check_is_ours,
+    dataset_description,
+    read_description,
+    subject_folders,
+)
 from msnmo_bids.bids.records import ScanRecord, scans_with_results
-from msnmo_bids.bids.resume import diagnosis_path, glance
+from msnmo_bids.bids.resume import CHANGED, diagnosis_path, glance
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.run.options import OUTPUT, WORK, Folders
 from msnmo_bids.run.resources import settle_user
-from msnmo_bids.text import Note
+from msnmo_bids.text import Note, listed
 
 logger = logging.getLogger(__name__)
 
@@ -263,6 +268,30 @@ def _invalid(bids_dir: Path, errors: list[dict[str, Any]], meanings: dict[str, s
         file=bids_dir,
         remedy=f"Correct it (run {VALIDATOR} on it), or use --skip-bids-validation",
         exit_code=ExitCode.INVALID_BIDS,
+    )
+
+
+def check_same_dataset(bids_dir: Path, output_dir: Path, reasons: Mapping[str, str]) -> None:
+    """Refuse to replace results of people who have the same labels in another data set.
+
+    `reasons` says why scans run again. A data set that was moved keeps its name; one without a name
+    is told by its place.
+
+    Raises
+    ------
+    UsageError
+        If the output was made from another data set and an image of the same name differs.
+    """
+    before, now = read_description(output_dir), dataset_description(output_dir, bids_dir)
+    keys = ["Name"] if "Name" in read_description(bids_dir) else ["Name", "DatasetLinks"]
+    changed = sorted(scan for scan, reason in reasons.items() if reason == CHANGED)
+    if not before or not changed or all(before.get(key) == now[key] for key in keys):
+        return
+    raise UsageError(
+        f"the output folder holds results of another data set ({before.get('Name', 'no name')}), "
+        f"and scans of the same name have other images here: {listed(changed)}",
+        file=output_dir,
+        remedy="Choose another output folder; if these are the same people, use --overwrite",
     )
 
 

@@ -185,8 +185,8 @@ def settle_user(work_dir: Path | None) -> None:
         If there is no place for temporary files (73).
     """
     try:
-        Path.home()
-    except RuntimeError:  # neither HOME nor an entry in the list of users; pybids asks for it
+        (Path.home() / "pybids_config.json").exists()  # pybids asks so
+    except (RuntimeError, OSError):  # neither HOME nor a known user; or it may not be read
         os.environ["HOME"] = "/nonexistent"
     if any(_writable(Path(folder)) for folder in _temporary_folders()):
         return

@@ -156,7 +156,6 @@ def _network_node(
         tta=settings.tta,
         device=settings.device,
         precision=settings.precision,
-        random_seed=settings.random_seed,
         deterministic=settings.deterministic,
         use_gpu=on_gpu,
     )
@@ -178,7 +177,6 @@ def network_step(
     tta: bool = False,
     device: str = "cpu",
     precision: str = "fp32",
-    random_seed: int = 0,
     deterministic: bool = False,
     num_threads: int = 1,
     use_gpu: bool = False,
@@ -204,7 +202,6 @@ def network_step(
         precision=precision,
         n_threads=num_threads,
         deterministic=deterministic,
-        seed=random_seed,
     )
     files = ", ".join(weights)
     probability = _checked(found.probability, "segmentation", files)

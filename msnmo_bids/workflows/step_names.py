@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 #: Node name -> what it does, in the words of a progress display or an error message.
@@ -55,10 +56,18 @@ BATCH = 250
 def workflow_name(kind: str, what: str) -> str:
     """Return the name of the workflow of something, and so of its work folder.
 
+    Where a name holds other signs than letters, digits and those of BIDS, a hash tells it from
+    others.
+
     >>> workflow_name("scan", "sub-01_acq-3d")
     'scan_sub_01_acq_3d_wf'
+    >>> workflow_name("scan", "sub-01_acq-3+d") == workflow_name("scan", "sub-01_acq-3-d")
+    False
     """
-    return f"{kind}_{re.sub('[^0-9A-Za-z]', '_', what)}_wf"
+    plain = re.sub("[^0-9A-Za-z]", "_", what)
+    if re.search("[^0-9A-Za-z_-]", what):
+        plain += f"_{hashlib.sha256(what.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"{kind}_{plain}_wf"
 
 
 def subject_workflow_name(subject: str) -> str:

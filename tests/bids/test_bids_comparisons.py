@@ -10,11 +10,13 @@ from msnmo_bids.bids.comparisons import (
     BY_LABELS,
     BY_SCANS,
     BY_SESSIONS,
+    CONTRADICTION,
     NO_COLUMN,
     NO_DATE,
     NO_TIME,
     NOT_DATED,
     OTHER_NAMES,
+    REVERSED,
     SAME_DATE,
     TOO_LONG,
     Comparison,
@@ -110,6 +112,34 @@ def test_dates_that_cannot_be_read_are_named_and_labels_decide(make_dataset, dat
         NO_DATE: [f"sub-01/sub-01_sessions.tsv '{date}'"],
         NOT_DATED: ["sub-01_ses-s1 (sessions.tsv)"],
     }
+
+
+def test_dates_to_come_are_not_used(make_dataset):
+    [one] = dated(make_dataset, s1="2019-04-01", s2="2971-04-01")
+    assert (one.order_by, one.interval_days) == (BY_LABELS, None)
+    assert said(one)[NO_DATE] == ["sub-01/sub-01_sessions.tsv '2971-04-01'"]
+
+
+def test_dates_that_turn_numbered_visits_around_are_named(make_dataset):
+    [one] = dated(make_dataset, **{"1": "2021-05-01", "2": "2020-05-01"})
+    assert (one.earlier.session, one.order_by) == ("2", BY_SESSIONS)
+    assert said(one) == {REVERSED: ["sub-01 (ses-2 2020-05-01, ses-1 2021-05-01)"]}
+
+
+def test_days_that_differ_between_tables_are_named(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    for kind, column, dates in (
+        ("sessions", "session_id", {"ses-1": "2019-01-01", "ses-2": "2020-01-01"}),
+        ("scans", "filename", {
+            "ses-1/anat/sub-01_ses-1_FLAIR.nii.gz": "2019-01-01T10:00:00",
+            "ses-2/anat/sub-01_ses-2_FLAIR.nii.gz": "2020-02-01",
+        }),
+    ):  # fmt: skip
+        rows = [{column: key, "acq_time": date} for key, date in dates.items()]
+        write_tsv(root / "sub-01" / f"sub-01_{kind}.tsv", (column, "acq_time"), rows)
+    [one] = comparisons(find_scans(root).scans)
+    assert one.order_by == BY_SCANS
+    assert said(one) == {CONTRADICTION: ["sub-01_ses-2 (2020-02-01, 2020-01-01 in sessions.tsv)"]}
 
 
 def test_dates_that_can_be_read_need_no_word(make_dataset):

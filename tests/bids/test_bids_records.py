@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+
+import pytest
 
 from msnmo_bids.bids.records import (
     RunRecord,
@@ -10,6 +13,8 @@ from msnmo_bids.bids.records import (
     latest_records,
     new_run_id,
     read_runs,
+    read_scan,
+    scans_with_results,
 )
 from msnmo_bids.bids.scans import find_scans
 
@@ -75,3 +80,37 @@ def test_broken_records_are_left_out(tmp_path, caplog):
 
 def test_run_names_are_unique():
     assert len({new_run_id() for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LesionVolume", "12,3"),
+        ("Probabilities", None),
+        ("Model", "mine"),
+        ("Flags", "motion"),
+        ("Regions", []),
+        ("Diagnosis", "RRMS"),
+    ],
+)
+def test_a_diagnosis_file_edited_by_hand_is_named(add_results, name, value):
+    record = add_results("sub-01/anat/sub-01_FLAIR.nii.gz", **{name: value})
+    assert record.status == Status.FAILED
+    assert (
+        record.message
+        == f"sub-01_desc-msnmo_diagnosis.json holds what was not written by msnmo ({name})"
+    )
+    assert record.diagnosis == {}
+
+
+def test_a_volume_that_is_no_number_is_named(add_results, tmp_path):
+    record = add_results("sub-01/anat/sub-01_FLAIR.nii.gz")
+    [file] = (tmp_path / "out").rglob("*_diagnosis.json")
+    file.write_text(file.read_text().replace('"LesionVolume": 1.25', '"LesionVolume": NaN'))
+    assert read_scan(tmp_path / "out", record).message.endswith("by msnmo (LesionVolume)")
+
+
+def test_a_copy_of_a_persons_folder_is_not_the_person(add_results, tmp_path):
+    add_results("sub-01/anat/sub-01_FLAIR.nii.gz")
+    shutil.copytree(tmp_path / "out/sub-01", tmp_path / "out/sub-01_old")
+    assert [one.folder for one in scans_with_results(tmp_path / "out")] == ["sub-01/anat"]

@@ -75,6 +75,9 @@ def test_participant_folders_may_be_links(make_dataset):
         ("sub-02/anat/sub-01_FLAIR.nii.gz", "name is not BIDS"),
         ("sub-02/anat/sub-02_FLAIR.nii", "same scan"),
         ("sub-02/anat/sub-02_part-phase_FLAIR.nii.gz", "no magnitude"),
+        ("sub-02/anat/sub-02_old_FLAIR.nii.gz", "name is not BIDS"),
+        ("sub-02/anat/sub-02_acq-_FLAIR.nii.gz", "name is not BIDS"),
+        ("sub-02/anat/sub-02_acq-a_acq-b_FLAIR.nii.gz", "name is not BIDS"),
     ],
 )
 def test_what_is_left_out_is_said(make_dataset, caplog, name, text):
@@ -83,6 +86,33 @@ def test_what_is_left_out_is_said(make_dataset, caplog, name, text):
         selection = find_scans(root)
     assert len(selection.scans) == 3
     assert text in caplog.text
+
+
+def test_unusual_names_are_used_and_named(make_dataset, caplog):
+    names = ("sub-02/anat/sub-02_foo-bar_FLAIR.nii.gz", "sub-CON-01/anat/sub-CON-01_FLAIR.nii.gz")
+    assert set(names) <= set(relatives(find_scans(make_dataset(*THREE, *names))))
+    assert f"no entity of a raw FLAIR: foo- (1): {names[0]}" in caplog.text
+    assert f"labels are letters and digits: 'CON-01' (1): {names[1]}" in caplog.text
+    assert all(name not in caplog.text for name in THREE)
+
+
+def test_a_link_to_itself_stops_nothing(make_dataset, caplog):
+    root = make_dataset(*THREE)
+    (root / "sub-09").symlink_to("sub-09")
+    assert relatives(find_scans(root)) == sorted(THREE)
+    assert "links to what is not there (is the disk mounted?) (1): sub-09" in caplog.text
+
+
+def test_settings_of_a_data_set_without_content_are_not_passed_over(make_dataset, caplog):
+    root = make_dataset(*THREE)
+    description = root / "dataset_description.json"
+    description.unlink()
+    description.symlink_to(".git/annex/objects/xx/yy")
+    assert len(find_scans(root).scans) == 3
+    assert "dataset_description.json: cannot be read" in caplog.text
+    (root / ".bidsignore").symlink_to(".git/annex/objects/xx/zz")
+    with pytest.raises(MsnmoError, match=r"\.bidsignore: cannot be read"):
+        find_scans(root)
 
 
 def test_bidsignore_is_honoured(make_dataset, caplog):
@@ -337,7 +367,54 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
     assert "extra" not in said
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can become")
+NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can be")
+
+
+def as_nobody(root: Path) -> subprocess.CompletedProcess[str]:
+    """Look for the scans of a data set without root's rights; its folder is removed."""
+    code = (
+        "import json, logging, os, sys; from pathlib import Path;"
+        "from msnmo_bids.bids.scans import find_scans; logging.disable();"
+        "from msnmo_bids.preprocessing.nifti_file import read_nifti;"
+        "find_scans(Path(sys.argv[1])); logging.disable(0); os.setuid(65534);"  # all is imported
+        "logging.basicConfig(stream=sys.stderr, level=30); s = find_scans(Path(sys.argv[1]));"
+        "print(json.dumps([[x.prefix for x in s.scans], list(s.without_flair)]))"
+    )
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(root)
+
+
+def for_all(made: Path) -> Path:
+    """Copy a data set to where everybody may look: pytest's own folders are root's alone."""
+    root = Path(tempfile.mkdtemp())
+    shutil.copytree(made, root, dirs_exist_ok=True)
+    root.chmod(0o755)
+    return root
+
+
+@NOBODY
+def test_links_into_a_closed_folder_stop_nobody(make_dataset):
+    """pybids asks of each file whether it is a folder, which such a link does not let it know."""
+    root = for_all(make_dataset(*THREE))
+    (root / "closed").mkdir()
+    for name in ("sub-03/anat/sub-03_FLAIR.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz",
+                 "sub-02/anat/sub-02_FLAIR.json", "participants.tsv"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "closed" / Path(name).name).touch()
+        (root / name).symlink_to(root / "closed" / Path(name).name)
+    (root / "closed").chmod(0)
+    done = as_nobody(root)
+    assert done.returncode == 0, done.stderr
+    names = [name.split("_")[0] for name in json.loads(done.stdout)[0]]
+    assert names == ["sub-01", "sub-01", "sub-02", "sub-03"]
+    assert "sub-02_FLAIR.json" in done.stderr
+
+
+@NOBODY
 def test_a_folder_that_may_not_be_read_is_named_and_the_others_go_on(make_dataset):
     """A process without root's rights: each of these folders raises an error where it is asked."""
     made = make_dataset(
@@ -347,22 +424,10 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_others_go_on(make_datase
         "sub-04/ses-2/anat/sub-04_ses-2_FLAIR.nii.gz",
         "sub-05/anat/sub-05_FLAIR.nii.gz",
     )
-    root = Path(tempfile.mkdtemp())  # pytest's own folders are root's alone
-    shutil.copytree(made, root, dirs_exist_ok=True)
-    root.chmod(0o755)
+    root = for_all(made)
     for place, mode in (("sub-02", 0), ("sub-03", 0o744), ("sub-04/ses-2", 0), ("sub-05/anat", 0)):
         (root / place).chmod(mode)
-    code = (
-        "import json, logging, os, sys; from pathlib import Path;"
-        "from msnmo_bids.bids.scans import find_scans; logging.disable();"
-        "find_scans(Path(sys.argv[1])); logging.disable(0); os.setuid(65534);"  # all is imported
-        "logging.basicConfig(stream=sys.stderr, level=30); s = find_scans(Path(sys.argv[1]));"
-        "print(json.dumps([[x.prefix for x in s.scans], list(s.without_flair)]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False
-    )
-    shutil.rmtree(root)
+    done = as_nobody(root)
     assert done.returncode == 0, done.stderr
     scans, without = json.loads(done.stdout)
     assert [name.split("_")[0] for name in scans] == ["sub-01", "sub-01", "sub-04"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,13 @@ from site_data import AFFINE, SHAPE, Site, lesions, save
 
 from msnmo_bids.bids.scans import find_scans
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.labelled.lesion_masks import LesionMasks, parse_mask_name, read_lesion_mask
+from msnmo_bids.labelled.lesion_masks import (
+    CLOSED,
+    LABEL_FOLDERS,
+    LesionMasks,
+    parse_mask_name,
+    read_lesion_mask,
+)
 
 
 @pytest.fixture
@@ -180,6 +187,27 @@ def test_bad_masks_are_refused(tmp_path, data, problem):
     nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "mask.nii")
     with pytest.raises(BadInputError, match=problem):
         read_lesion_mask(tmp_path / "mask.nii")
+
+
+def test_a_brain_mask_is_no_lesion_mask(tmp_path):
+    brain = np.zeros((40, 40, 40), np.uint8)
+    brain[:20] = 2
+    nib.save(nib.Nifti1Image(brain, np.diag([4.0, 4, 4, 1])), tmp_path / "mask.nii")
+    with pytest.raises(BadInputError, match="mask of 2048 ml, which is no lesion load"):
+        read_lesion_mask(tmp_path / "mask.nii")
+
+
+def test_folders_of_masks_that_may_not_be_read_are_named(site, monkeypatch):
+    site.add("01", "MS", mask=True)
+
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "sub-02")))
+        return []
+
+    scans = find_scans(site.root).scans
+    monkeypatch.setattr(os, "walk", walk)
+    [note] = LesionMasks(site.root / LABEL_FOLDERS[0], scans).unused()
+    assert (note.what, note.about) == (CLOSED, "sub-02")
 
 
 def test_a_probability_map_without_lesions_is_an_empty_mask(tmp_path):

@@ -315,3 +315,16 @@ def test_equal_results_give_equal_pages(add_results: Add, write: Write) -> None:
 
 def test_participant_without_any_scan(write: Write) -> None:
     assert "There is no FLAIR of this participant" in Page(write([], subject="07")).text
+
+
+def test_a_lesion_table_saved_with_decimal_commas_is_named(
+    add_results: Add, write: Write, output_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan = add_results(ONE)
+    [file] = output_dir.rglob("*_morph.tsv")
+    file.write_text(file.read_text().replace(".", ","))
+    said = f"{file.name}: the lesion table is not used: could not convert string to float"
+    assert said in Page(write([scan])).text
+    assert said in caplog.text
+    file.write_text(file.read_text().replace("\t", ";"))
+    assert "semicolons separate it, not tabs" in Page(write([scan])).text

@@ -154,6 +154,25 @@ def test_weights_missing(call, fake, raw, out, tmp_path, weights):
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"x" * 999, "the weights are damaged"), (b"version https://git-lfs\n", "git lfs pull")],
+)
+def test_damaged_weights_are_refused_before_any_work(
+    call, fake, raw, out, tmp_path, weights, content, said
+):
+    assert call(raw, out, "participant", SKIP).code == 0
+    before = sorted(out.glob("sub-*/**/*"))
+    shutil.copyfile(weights.with_suffix(".json"), tmp_path / "cut.json")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(content)
+    for dry in ((), ("--dry-run",)):
+        result = call(raw, out, "participant", SKIP, "--weights", cut, *dry)
+        assert result.code == 66
+        assert said in result.text
+    assert sorted(out.glob("sub-*/**/*")) == before
+
+
+@pytest.mark.parametrize(
     ("option", "tool", "program"),
     [("--skull-strip", "bet", "bet"), ("--bias-correction", "ants", "N4BiasFieldCorrection")],
 )

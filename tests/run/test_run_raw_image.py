@@ -159,3 +159,27 @@ def test_results_of_images_whose_content_is_elsewhere_are_kept(call, fake, raw, 
     line = next(line for line in result.text.splitlines() if "has no content here" in line)
     assert line.endswith(f"(1): {NAMES[2]}")
     assert call(raw, out, "group").last_line == "msnmo: SUCCESS 4 0"
+
+
+def test_people_of_another_data_set_do_not_replace_those_of_the_same_labels(
+    call, fake, raw, out, make_dataset
+):
+    other = make_dataset(NAMES[2], name="other")
+    mend_header(other / NAMES[2])
+    (other / "dataset_description.json").write_text('{"Name": "B", "BIDSVersion": "1.10.0"}')
+    before = (out / "dataset_description.json").read_bytes()
+    result = call(other, out, "participant", SKIP)
+    assert result.code == 64
+    assert "holds results of another data set (msnmo:" in result.text
+    assert f"other images here: {NAMES[2]}" in result.text
+    assert (out / "dataset_description.json").read_bytes() == before
+    assert fake.runs == []
+    assert call(other, out, "participant", SKIP, "--overwrite").code == 0
+    assert fake.runs == [["sub-02"]]
+
+
+def test_a_data_set_that_was_moved_is_the_same(call, fake, raw, out):
+    moved = raw.rename(raw.with_name("moved"))
+    mend_header(moved / NAMES[2])
+    assert call(moved, out, "participant", SKIP).code == 0
+    assert fake.runs == [["sub-02"]]

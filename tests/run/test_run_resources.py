@@ -166,3 +166,12 @@ def test_a_user_without_home_and_temporary_folder(tmp_path, monkeypatch):
     ) as e:
         resources.settle_user(None)
     assert e.value.exit_code is ExitCode.CANNOT_CREATE_OUTPUT
+
+
+def test_a_home_that_may_not_be_read_is_none(monkeypatch):
+    def refuse(path: Path) -> bool:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    resources.settle_user(None)
+    assert os.environ["HOME"] == "/nonexistent"

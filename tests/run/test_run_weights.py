@@ -9,14 +9,16 @@ import pytest
 from msnmo_bids.errors import MsnmoError, UsageError
 from msnmo_bids.model.weights import WeightsError, WeightsMetadata, find_weights
 from msnmo_bids.run.plan import find_ensemble
+from msnmo_bids.settings import hash_file
 
 
 def test_weights_of_an_ensemble_must_be_there_and_go_together(tmp_path):
     def make_weights(name, **what):
-        description = WeightsMetadata(name, "1", **what).to_dict()
-        (tmp_path / f"{name}.json").write_text(json.dumps(description))
-        (tmp_path / f"{name}.safetensors").touch()
-        return tmp_path / f"{name}.safetensors"
+        file = tmp_path / f"{name}.safetensors"
+        file.write_text(name)
+        description = WeightsMetadata(name, "1", sha256=hash_file(file), **what).to_dict()
+        file.with_suffix(".json").write_text(json.dumps(description))
+        return file
 
     main, others = make_weights("one"), [make_weights("two")]
     found = find_ensemble(main, others)
@@ -29,10 +31,11 @@ def test_weights_of_an_ensemble_must_be_there_and_go_together(tmp_path):
 
 
 def test_a_branch_that_reads_other_descriptors_is_refused(tmp_path):
-    described = WeightsMetadata(
-        "old", "1", configuration={"lesion_descriptors": 2}, lesion_descriptors=("size", "place")
-    )
-    (tmp_path / "old.json").write_text(json.dumps(described.to_dict()))
     (tmp_path / "old.safetensors").touch()
+    described = WeightsMetadata(
+        "old", "1", configuration={"lesion_descriptors": 2}, lesion_descriptors=("size", "place"),
+        sha256=hash_file(tmp_path / "old.safetensors"),
+    )  # fmt: skip
+    (tmp_path / "old.json").write_text(json.dumps(described.to_dict()))
     with pytest.raises(WeightsError, match="reads other descriptors"):
         find_weights(tmp_path / "old.safetensors")

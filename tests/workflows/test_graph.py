@@ -18,7 +18,7 @@ from msnmo_bids.preprocessing.skullstrip import FOREGROUND_TOOL
 from msnmo_bids.reports.methods import CITATION, bibliography
 from msnmo_bids.workflows.preprocessing import ants_version, init_preprocessing_wf
 from msnmo_bids.workflows.scan import init_msnmo_wf, init_scan_wf, run_record
-from msnmo_bids.workflows.step_names import STEP_NAMES, step_name
+from msnmo_bids.workflows.step_names import STEP_NAMES, step_name, workflow_name
 
 COMMON = {
     "preprocessing_wf.conform",
@@ -327,3 +327,12 @@ def test_ants_tells_its_version_itself(doubles, monkeypatch):
     assert ants_version() == "0.0.0-double"
     monkeypatch.setenv("PATH", "")
     assert ants_version() == "unknown"
+
+
+def test_names_that_differ_only_in_signs_have_workflows_of_their_own(
+    make_scan, settings, weights, tmp_path
+):
+    people = [make_scan("CON-01"), make_scan("CON+01")]
+    workflow = build(people, settings, weights, tmp_path)
+    assert len({name.split(".")[0] for name in workflow.list_node_names()}) == 2
+    assert workflow_name("scan", "sub-1_acq-a+b") != workflow_name("scan", "sub-1_acq-a-b")
