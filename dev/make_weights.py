@@ -1,4 +1,4 @@
-"""From nothing to the shipped weights: ``python -m dev.make_weights WORK --data DATA --version V``.
+"""From nothing to the next weights: ``python -m dev.make_weights WORK --data DATA --version V``.
 
 Simulated brains; a long start on those brains alone, from it the four folds and the network of all
 sources; leave-one-source-out with its page, the branch that classifies, the file in the package.
@@ -24,6 +24,7 @@ from dev.export_lesions import NAME
 from dev.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "msnmo_bids" / "model" / "weights"
 START, ALL = "start", "all"
 WEIGHTS = "weights.safetensors"
 
@@ -123,8 +124,15 @@ def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
         ["dev.fit_diagnosis", str(fit), *assets(places), "--weights", str(lesions),
          "--people", str(recipe.people)],
         ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
-         "--out", str(ROOT / "msnmo_bids" / "model" / "weights" / lesions.name)],
+         "--out", str(PACKAGE / lesions.name)],
     ]  # fmt: skip
+
+
+def remove_others(folder: Path, kept: str) -> None:
+    """Remove the weights of before: of all that lie in the folder the app takes the mean."""
+    for file in folder.glob(f"{NAME}*"):
+        if file.stem != Path(kept).stem:
+            file.unlink()
 
 
 def run(arguments: Sequence[str], threads: int = 1) -> None:
@@ -160,6 +168,7 @@ def main() -> None:
     run(scoring(places), options.jobs)
     for arguments in shipping(places, recipe, options.version):
         run(arguments, options.jobs)
+    remove_others(PACKAGE, f"{NAME}.safetensors")
 
 
 if __name__ == "__main__":

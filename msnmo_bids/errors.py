@@ -37,7 +37,7 @@ MEANINGS = {
     ExitCode.NOTHING_SELECTED: "the filters select nothing",
     ExitCode.USAGE: "wrong usage",
     ExitCode.BAD_DATA: "some scans failed because of their data, or a table is malformed",
-    ExitCode.INPUT_MISSING: "the input or its FLAIR are missing",
+    ExitCode.INPUT_MISSING: "the input, a FLAIR or weights are missing",
     ExitCode.CANNOT_CREATE_OUTPUT: "the output cannot be created",
     ExitCode.IO_ERROR: "an input or output error, such as a full disk",
     ExitCode.TEMPORARY_FAILURE: "interrupted, or memory ran out: run again, it goes on",

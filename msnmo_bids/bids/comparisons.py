@@ -21,9 +21,10 @@ DATE_COLUMN = "acq_time"
 #: Begins of labels that are words: these come before all others, and after them.
 _FIRST = ("pre", "base", "bl", "screen", "before", "initial")
 _LAST = ("post", "follow", "fu", "after", "final")
-NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31), before 1800 or to come, not used"
+NO_DATE = "dates that are not ISO 8601 (such as 2020-05-31) or before 1800, not used"
+TO_COME = "dates to come, used as they are (shifted ones lie before 1925, by BIDS)"
 REVERSED = "visits whose dates and numbers are in opposite orders; the dates count (is one wrong?)"
-CONTRADICTION = "visits whose date differs between tables; the first of them counts"
+CONTRADICTION = "visits whose day differs between the tables; that of scans.tsv counts"
 NO_COLUMN = "no column acq_time, so that it gives no dates"
 NOT_DATED = "visits without a date that can be read, so that labels decide which came first"
 NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
@@ -180,7 +181,8 @@ def _by_date(
 ) -> list[Comparison]:
     """Pair each scan of a series, sorted by label, with the next by their dates."""
     dated = sorted(zip(times, range(len(times)), series, strict=True))
-    if [scan for *_, scan in dated] != list(series) and not _order_of_labels(series):
+    days = [time.date() for time in times]
+    if days != sorted(days) and not _order_of_labels(series):
         order = ", ".join(f"ses-{scan.session} {time:%Y-%m-%d}" for time, _, scan in dated)
         notes = [*notes, Note(REVERSED, f"sub-{series[0].subject} ({order})")]
     return [
@@ -229,9 +231,11 @@ def _times(
             column = next((c for c in rows.columns if c.casefold() == DATE_COLUMN), None)
             text = rows.value(name, column) if column else ""
             times[-1] = _time(text)
-            if text and times[-1] is None:
+            tomorrow = datetime.now() + timedelta(days=1)  # a clock may be of another zone
+            if text and (times[-1] is None or times[-1] > tomorrow):
                 file = rows.path.relative_to(tables.root).as_posix()
-                notes.append(Note(NO_DATE, f"{file} '{text}'"))
+                what = NO_DATE if times[-1] is None else TO_COME
+                notes.append(Note(what, f"{file} '{text}'"))
             if column or rows.problem:
                 notes += rows.notes()
             elif source == BY_SESSIONS and (like := _like_dates(rows.columns)):
@@ -289,7 +293,7 @@ def _name(scan: Scan) -> str:
 def _time(text: str) -> datetime | None:
     """Read a date or a time (ISO 8601), as it stands on the clock; None for anything else.
 
-    None as well for years of which no scan is, and for what is to come.
+    None as well for years of which no scan is.
 
     >>> _time("2019-06-15T13:45:30.5Z")
     datetime.datetime(2019, 6, 15, 13, 45, 30, 500000)
@@ -300,5 +304,4 @@ def _time(text: str) -> datetime | None:
         time = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return None
-    tomorrow = datetime.now() + timedelta(days=1)  # a clock may be of another zone
-    return time if time.year >= _FIRST_YEAR and time < tomorrow else None
+    return time if time.year >= _FIRST_YEAR else None

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from typing import Any
 from msnmo_bids.bids.comparisons import BY_LABELS
 from msnmo_bids.bids.dataset import read_record, write_json
 from msnmo_bids.bids.names import bids_uri, derivative_name, prefix_of
-from msnmo_bids.bids.scans import SCAN_NAME, Scan
+from msnmo_bids.bids.scans import SCAN_NAME, Scan, folder_of
 from msnmo_bids.bids.sidecars import RAW_DATASET
 from msnmo_bids.decision import INDETERMINATE
 from msnmo_bids.text import listed, natural_key
@@ -172,7 +172,7 @@ def read_scan(output_dir: Path, record: ScanRecord) -> ScanRecord:
                            crash_file="", diagnosis=content)  # fmt: skip
         return replace(record, status=Status.FAILED, step="report", crash_file="",
                        message=f"{path.name} {problem}",
-                       remedy="Run the participant level again")  # fmt: skip
+                       remedy="Run the participant level again with --overwrite")  # fmt: skip
     if record.status != Status.FAILED:
         return replace(record, status=Status.PENDING, message=record.message or NOT_PROCESSED)
     return record
@@ -183,17 +183,35 @@ def _problem(diagnosis: Mapping[str, Any]) -> str:
     if lacks := sorted(_NEEDED.keys() - diagnosis.keys()):
         return f"lacks {listed(lacks)}"
     wrong = [name for name, kind in _NEEDED.items() if not isinstance(diagnosis[name], kind)]
-    scores = diagnosis["Probabilities"]
     if not wrong:
-        numbers = {**scores, **{name: diagnosis[name] for name in ("LesionVolume", "BrainVolume")}}
-        wrong += [name for name, value in numbers.items() if not _is_number(value)]
-        if diagnosis["Diagnosis"] not in (*scores, INDETERMINATE):
+        wrong = [name for name, value in _numbers(diagnosis) if not _is_number(value)]
+        if not all(isinstance(flag, str) for flag in diagnosis["Flags"]):
+            wrong.append("Flags")
+        if diagnosis["Diagnosis"] not in (*diagnosis["Probabilities"], INDETERMINATE):
             wrong.append("Diagnosis")
     return f"holds what was not written by msnmo ({listed(wrong)})" if wrong else ""
 
 
+def _numbers(diagnosis: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what must be a number, with its name."""
+    for name in ("LesionCount", "LesionCountSmall", "LesionVolume", "BrainVolume"):
+        yield name, diagnosis[name]
+    for size in diagnosis["VoxelSize"]:
+        yield "VoxelSize", size
+    for name in ("Probabilities", "NamingLimits"):
+        for key, value in (diagnosis.get(name) or {}).items():
+            if name == "Probabilities" or value is not None:
+                yield f"{name}.{key}", value
+    for name in ("Regions", "Sites"):
+        for key, value in (diagnosis.get(name) or {}).items():
+            for part in ("Count", "Volume"):
+                yield f"{name}.{key}", value.get(part) if isinstance(value, dict) else None
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def scans_with_results(output_dir: Path) -> list[ScanRecord]:
@@ -207,7 +225,7 @@ def scans_with_results(output_dir: Path) -> list[ScanRecord]:
         prefix = prefix_of(path.name)
         folder = path.parent.relative_to(output_dir).as_posix()
         match = SCAN_NAME.fullmatch(f"{prefix}_FLAIR.nii.gz")
-        if match and folder.startswith(f"sub-{match['subject']}/"):  # else a copy: sub-01_old
+        if match and folder == folder_of(match["subject"], match["session"]):  # else a copy
             relative = f"{folder}/{match[0]}"
             found.append(ScanRecord(relative, match["subject"], match["session"], prefix, folder))
     return found

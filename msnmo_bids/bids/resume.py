@@ -265,13 +265,19 @@ def why_other_image(scan: Scan, recorded: Any) -> str | None:
         return "its diagnosis file does not say which image it is about"
     if recorded.get("SkullStripped") != scan.skull_stripped:
         return SIDECAR_CHANGED
-    now = glance(scan)
-    if now is None or all(recorded.get(key) == value for key, value in now.items()):
-        return None
+    return CHANGED if image_differs(scan, {RAW_IMAGE: recorded}) else None
+
+
+def image_differs(scan: Scan, record: Mapping[str, Any]) -> bool:
+    """Whether a raw image is known to be another one than that which a diagnosis file is about."""
+    recorded, now = record.get(RAW_IMAGE), glance(scan)
+    if now is None or not isinstance(recorded, Mapping):
+        return False
+    if all(recorded.get(key) == now[key] for key in ("Size", "Modified")):
+        return False
     if recorded.get("Size") != now["Size"]:
-        return CHANGED
-    same = recorded.get("SHA256") == _checksum(scan.path, now["Size"], now["Modified"])
-    return None if same else CHANGED
+        return True
+    return recorded.get("SHA256") != _checksum(scan.path, now["Size"], now["Modified"])
 
 
 @cache

@@ -366,7 +366,7 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
             continue
         match = SCAN_NAME.fullmatch(path.name)
         folder = relative.rpartition("/")[0]
-        if match is None or folder != _folder_of(match["subject"], match["session"]):
+        if match is None or folder != folder_of(match["subject"], match["session"]):
             logger.warning("%s: its name is not BIDS: left out", relative)
             continue
         pairs = [part.partition("-")[::2] for part in match["prefix"].split("_")]
@@ -429,7 +429,8 @@ def _ignored(bids_dir: Path) -> GitIgnoreSpec:
         ) from error
 
 
-def _folder_of(subject: str, session: str | None) -> str:
+def folder_of(subject: str, session: str | None) -> str:
+    """Return the folder of a participant's images, from the root of a data set."""
     return f"sub-{subject}/ses-{session}/anat" if session else f"sub-{subject}/anat"
 
 

@@ -79,8 +79,8 @@ class LesionMasks:
         self._found: dict[str, list[MaskFile]] = defaultdict(list)
         self._others: list[Path] = []
         self._closed: list[str] = []
-        for _ in os.walk(folder, onerror=lambda error: self._closed.append(str(error.filename))):
-            pass  # rglob passes over folders that may not be read
+        if folder.is_dir():  # rglob passes over folders that may not be read
+            [*os.walk(folder, onerror=lambda error: self._closed.append(str(error.filename)))]
         for path in sorted(folder.rglob("*.nii*")):
             mask = parse_mask_name(path)
             if mask is None:

@@ -349,7 +349,8 @@ def _torch_settings(n_threads: int | None, deterministic: bool) -> Iterator[None
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):  # the network's first weights are drawn
+            yield
     finally:
         torch.set_num_threads(threads)
         if deterministic:  # a second's imports, where they are not needed

@@ -163,6 +163,8 @@ def _scan_view(
 def _lesions(file: Path) -> tuple[list[dict[str, str]], str]:
     """Read the lesion table; where somebody saved it in another form, say so in its place."""
     table = read_tsv(file)
+    if not file.exists():
+        return [], f"{file.name} is missing: run the participant level again."
     problem = table.problem or ("index" not in table.columns and table.without("index")) or ""
     lesions = [{name: row.get(name) or "n/a" for name in MORPHOMETRY_COLUMNS} for row in table.rows]
     numbers = [row[name] for row in lesions for name in MORPHOMETRY_COLUMNS if name not in _WORDS]

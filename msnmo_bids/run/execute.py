@@ -65,7 +65,7 @@ def run_participant(options: AppOptions, session: Session) -> None:
     check_folders(options)
     plan = make_plan(options)
     if not (options.overwrite or options.reports_only):
-        check_same_dataset(options.bids_dir, options.output_dir, plan.reasons)
+        check_same_dataset(options.bids_dir, options.output_dir, plan.to_run)
     check_within(options.output_dir, ("logs", *(scan.folder for scan in plan.to_run)))
     for line in merged(left_over(options.bids_dir, options.output_dir, plan.selection.scans)):
         logger.warning("%s", line)

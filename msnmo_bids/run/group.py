@@ -251,6 +251,6 @@ def _settings(options: AppOptions, scans: Sequence[Scan], known: Sequence[Scan])
             remedy=_LABELS_REMEDY,
         )
     missing = {name: reason for name, (path, reason) in masks.items() if path is None}
-    for line in merged(Note(reason, name) for name, reason in missing.items()):
+    for line in merged(Note(why.partition(" (")[0], name) for name, why in missing.items()):
         logger.warning("%s: %s", folder, line)
     return GroupSettings(columns, options.positive or "", usable, missing)

@@ -8,6 +8,7 @@ must come at once.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -55,12 +56,14 @@ def label_of(prefix: str) -> Callable[[str], str]:
 
     def label(text: str) -> str:
         value = text.removeprefix(prefix)
-        if re.fullmatch(r"[^\s,;/_]+", value) and not Path(text).is_file():
+        if re.fullmatch(r"[0-9A-Za-z+]+", value):
+            return value
+        if re.fullmatch(r"[^\s,;/_]+", value) and not os.access(text, os.F_OK):
             return value  # perhaps a person is called so; if not, it is said who there is
         problem = f"'{text}' is not a label (letters and digits only)"
         if re.search(r"[,;\s]", text):
             raise ValueError(f"{problem}; separate labels with blanks: 01 02")
-        if "/" in text or Path(text).is_file():
+        if "/" in text or os.access(text, os.F_OK):
             raise ValueError(
                 f"{problem}; of a file of labels give the content, separated with blanks: "
                 f"$(cat {text})"

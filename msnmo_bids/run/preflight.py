@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from msnmo_bids.bids.dataset import (
     subject_folders,
 )
 from msnmo_bids.bids.records import ScanRecord, scans_with_results
-from msnmo_bids.bids.resume import CHANGED, diagnosis_path, glance
+from msnmo_bids.bids.resume import diagnosis_path, glance, image_differs, read_diagnosis
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.run.options import OUTPUT, WORK, Folders
@@ -271,10 +271,10 @@ def _invalid(bids_dir: Path, errors: list[dict[str, Any]], meanings: dict[str, s
     )
 
 
-def check_same_dataset(bids_dir: Path, output_dir: Path, reasons: Mapping[str, str]) -> None:
+def check_same_dataset(bids_dir: Path, output_dir: Path, scans: Iterable[Scan]) -> None:
     """Refuse to replace results of people who have the same labels in another data set.
 
-    `reasons` says why scans run again. A data set that was moved keeps its name; one without a name
+    `scans` are those that are to run. A data set that was moved keeps its name; one without a name
     is told by its place.
 
     Raises
@@ -284,8 +284,11 @@ def check_same_dataset(bids_dir: Path, output_dir: Path, reasons: Mapping[str, s
     """
     before, now = read_description(output_dir), dataset_description(output_dir, bids_dir)
     keys = ["Name"] if "Name" in read_description(bids_dir) else ["Name", "DatasetLinks"]
-    changed = sorted(scan for scan, reason in reasons.items() if reason == CHANGED)
-    if not before or not changed or all(before.get(key) == now[key] for key in keys):
+    if not before or all(before.get(key) == now[key] for key in keys):
+        return
+    records = {scan: read_diagnosis(scan, output_dir) or {} for scan in scans}
+    changed = [scan.relative for scan, one in records.items() if image_differs(scan, one)]
+    if not changed:
         return
     raise UsageError(
         f"the output folder holds results of another data set ({before.get('Name', 'no name')}), "

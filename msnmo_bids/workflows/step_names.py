@@ -65,7 +65,7 @@ def workflow_name(kind: str, what: str) -> str:
     False
     """
     plain = re.sub("[^0-9A-Za-z]", "_", what)
-    if re.search("[^0-9A-Za-z_-]", what):
+    if re.search("[^0-9A-Za-z_-]|-[^_]*-", what):
         plain += f"_{hashlib.sha256(what.encode(errors='surrogateescape')).hexdigest()[:8]}"
     return f"{kind}_{plain}_wf"
 

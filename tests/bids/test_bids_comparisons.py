@@ -18,6 +18,7 @@ from msnmo_bids.bids.comparisons import (
     OTHER_NAMES,
     REVERSED,
     SAME_DATE,
+    TO_COME,
     TOO_LONG,
     Comparison,
     comparisons,
@@ -114,10 +115,17 @@ def test_dates_that_cannot_be_read_are_named_and_labels_decide(make_dataset, dat
     }
 
 
-def test_dates_to_come_are_not_used(make_dataset):
-    [one] = dated(make_dataset, s1="2019-04-01", s2="2971-04-01")
-    assert (one.order_by, one.interval_days) == (BY_LABELS, None)
-    assert said(one)[NO_DATE] == ["sub-01/sub-01_sessions.tsv '2971-04-01'"]
+def test_dates_to_come_are_named(make_dataset):
+    [one] = dated(make_dataset, s1="2970-04-01", s2="2971-04-01")
+    assert (one.order_by, one.interval_days) == (BY_SESSIONS, 365)
+    files = "sub-01/sub-01_sessions.tsv"
+    assert said(one) == {TO_COME: [f"{files} '2970-04-01'", f"{files} '2971-04-01'"]}
+
+
+def test_times_of_one_day_turn_nothing_around(make_dataset):
+    times = {"1": "1900-01-01T10:00:00", "2": "1900-01-01T09:00:00"}
+    [one] = dated(make_dataset, **times)
+    assert REVERSED not in said(one)
 
 
 def test_dates_that_turn_numbered_visits_around_are_named(make_dataset):

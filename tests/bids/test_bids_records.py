@@ -86,7 +86,9 @@ def test_run_names_are_unique():
     ("name", "value"),
     [
         ("LesionVolume", "12,3"),
+        ("LesionCount", True),
         ("Probabilities", None),
+        ("VoxelSize", ["1,0"]),
         ("Model", "mine"),
         ("Flags", "motion"),
         ("Regions", []),
@@ -106,11 +108,19 @@ def test_a_diagnosis_file_edited_by_hand_is_named(add_results, name, value):
 def test_a_volume_that_is_no_number_is_named(add_results, tmp_path):
     record = add_results("sub-01/anat/sub-01_FLAIR.nii.gz")
     [file] = (tmp_path / "out").rglob("*_diagnosis.json")
-    file.write_text(file.read_text().replace('"LesionVolume": 1.25', '"LesionVolume": NaN'))
-    assert read_scan(tmp_path / "out", record).message.endswith("by msnmo (LesionVolume)")
+    whole = file.read_text()
+    for before, after, name in (
+        ('"LesionVolume": 1.25', '"LesionVolume": NaN', "LesionVolume"),
+        ('"Volume": 1.25', '"Volume": "1,25"', "Regions.periventricular"),
+        ('"MS": 0.75', '"MS": "high"', "Probabilities.MS"),
+    ):
+        assert before in whole
+        file.write_text(whole.replace(before, after))
+        assert read_scan(tmp_path / "out", record).message.endswith(f"by msnmo ({name})")
 
 
 def test_a_copy_of_a_persons_folder_is_not_the_person(add_results, tmp_path):
     add_results("sub-01/anat/sub-01_FLAIR.nii.gz")
     shutil.copytree(tmp_path / "out/sub-01", tmp_path / "out/sub-01_old")
+    shutil.copytree(tmp_path / "out/sub-01/anat", tmp_path / "out/sub-01/anat_old/anat")
     assert [one.folder for one in scans_with_results(tmp_path / "out")] == ["sub-01/anat"]

@@ -205,6 +205,7 @@ def test_folders_of_masks_that_may_not_be_read_are_named(site, monkeypatch):
         return []
 
     scans = find_scans(site.root).scans
+    assert LesionMasks(site.root / "derivatives" / "missing", scans).unused() == []
     monkeypatch.setattr(os, "walk", walk)
     [note] = LesionMasks(site.root / LABEL_FOLDERS[0], scans).unused()
     assert (note.what, note.about) == (CLOSED, "sub-02")

@@ -161,14 +161,15 @@ def test_results_of_images_whose_content_is_elsewhere_are_kept(call, fake, raw, 
     assert call(raw, out, "group").last_line == "msnmo: SUCCESS 4 0"
 
 
+@pytest.mark.parametrize("more", [(), ("--threshold", "0.6")])
 def test_people_of_another_data_set_do_not_replace_those_of_the_same_labels(
-    call, fake, raw, out, make_dataset
+    call, fake, raw, out, make_dataset, more
 ):
     other = make_dataset(NAMES[2], name="other")
     mend_header(other / NAMES[2])
     (other / "dataset_description.json").write_text('{"Name": "B", "BIDSVersion": "1.10.0"}')
     before = (out / "dataset_description.json").read_bytes()
-    result = call(other, out, "participant", SKIP)
+    result = call(other, out, "participant", SKIP, *more)
     assert result.code == 64
     assert "holds results of another data set (msnmo:" in result.text
     assert f"other images here: {NAMES[2]}" in result.text

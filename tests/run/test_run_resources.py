@@ -172,6 +172,7 @@ def test_a_home_that_may_not_be_read_is_none(monkeypatch):
     def refuse(path: Path) -> bool:
         raise PermissionError(path)
 
+    monkeypatch.setenv("HOME", "/root")
     monkeypatch.setattr(Path, "exists", refuse)
     resources.settle_user(None)
     assert os.environ["HOME"] == "/nonexistent"
