@@ -48,9 +48,9 @@ class Recipe:
     """
 
     brains: int = 276
-    width: float = 1.0
-    start: int = 4200
-    fold: int = 2000
+    width: float = 0.5
+    start: int = 8000
+    fold: int = 4000
     people: int = 1700
 
 
