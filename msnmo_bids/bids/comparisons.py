@@ -224,6 +224,7 @@ def _times(
     """Return the time of each scan that a kind of table has, and what is wrong with the tables."""
     times: list[datetime | None] = []
     notes: list[Note] = []
+    tomorrow = datetime.now() + timedelta(days=1)  # a clock may be of another zone
     for scan in series:
         own = [(r, name) for r, name in tables.sources(scan.relative) if r.kind == source]
         times.append(None)
@@ -231,7 +232,6 @@ def _times(
             column = next((c for c in rows.columns if c.casefold() == DATE_COLUMN), None)
             text = rows.value(name, column) if column else ""
             times[-1] = _time(text)
-            tomorrow = datetime.now() + timedelta(days=1)  # a clock may be of another zone
             if text and (times[-1] is None or times[-1] > tomorrow):
                 file = rows.path.relative_to(tables.root).as_posix()
                 what = NO_DATE if times[-1] is None else TO_COME

@@ -265,12 +265,12 @@ def why_other_image(scan: Scan, recorded: Any) -> str | None:
         return "its diagnosis file does not say which image it is about"
     if recorded.get("SkullStripped") != scan.skull_stripped:
         return SIDECAR_CHANGED
-    return CHANGED if image_differs(scan, {RAW_IMAGE: recorded}) else None
+    return CHANGED if image_differs(scan, recorded) else None
 
 
-def image_differs(scan: Scan, record: Mapping[str, Any]) -> bool:
-    """Whether a raw image is known to be another one than that which a diagnosis file is about."""
-    recorded, now = record.get(RAW_IMAGE), glance(scan)
+def image_differs(scan: Scan, recorded: Any) -> bool:
+    """Whether a raw image is known to be another one than ``RawImage`` of a diagnosis file."""
+    now = glance(scan)
     if now is None or not isinstance(recorded, Mapping):
         return False
     if all(recorded.get(key) == now[key] for key in ("Size", "Modified")):

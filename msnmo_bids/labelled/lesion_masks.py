@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +79,22 @@ class LesionMasks:
         self._found: dict[str, list[MaskFile]] = defaultdict(list)
         self._others: list[Path] = []
         self._closed: list[str] = []
-        if folder.is_dir():  # rglob passes over folders that may not be read
-            [*os.walk(folder, onerror=lambda error: self._closed.append(str(error.filename)))]
-        for path in sorted(folder.rglob("*.nii*")):
+        for path in sorted(self._listed()):
             mask = parse_mask_name(path)
             if mask is None:
                 self._others.append(path)
                 continue
             ours = _OWN.fullmatch(mask.entities.get("desc", ""))
             (self._found if ours else self._masks)[mask.entities["sub"]].append(mask)
+
+    def _listed(self) -> Iterator[Path]:
+        """Find what may be an image; take down folders that may not be read."""
+        if not self.folder.is_dir():
+            return
+        for place, folders, files in os.walk(
+            self.folder, onerror=lambda error: self._closed.append(str(error.filename))
+        ):
+            yield from (Path(place, name) for name in (*folders, *files) if ".nii" in name)
 
     def unused(self) -> list[Note]:
         """Name the masks that fit no scan, and images that may be masks but are not named so."""

@@ -21,7 +21,13 @@ from msnmo_bids.bids.dataset import (
     subject_folders,
 )
 from msnmo_bids.bids.records import ScanRecord, scans_with_results
-from msnmo_bids.bids.resume import diagnosis_path, glance, image_differs, read_diagnosis
+from msnmo_bids.bids.resume import (
+    RAW_IMAGE,
+    diagnosis_path,
+    glance,
+    image_differs,
+    read_diagnosis,
+)
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
 from msnmo_bids.run.options import OUTPUT, WORK, Folders
@@ -286,8 +292,11 @@ def check_same_dataset(bids_dir: Path, output_dir: Path, scans: Iterable[Scan]) 
     keys = ["Name"] if "Name" in read_description(bids_dir) else ["Name", "DatasetLinks"]
     if not before or all(before.get(key) == now[key] for key in keys):
         return
-    records = {scan: read_diagnosis(scan, output_dir) or {} for scan in scans}
-    changed = [scan.relative for scan, one in records.items() if image_differs(scan, one)]
+    changed = [
+        scan.relative
+        for scan in scans
+        if image_differs(scan, (read_diagnosis(scan, output_dir) or {}).get(RAW_IMAGE))
+    ]
     if not changed:
         return
     raise UsageError(
