@@ -1,0 +1,138 @@
+"""What of a data set is not used though it seems to be meant: names, links, closed folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msnmo_bids.text import Note
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+_NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLAIR.nii.gz)"
+_NEARLY_SUBJECT_NOTE = "not used: seems to be a participant's folder, but is not named sub-…"
+_ELSEWHERE_NOTE = "not used: FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/)"
+_LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
+UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
+_NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
+_NEARLY_SUBJECT = re.compile(r"(?-i:(?!sub-))(sub[-_ ]?[0-9a-z]+|[0-9][0-9a-z]*)", re.IGNORECASE)
+_SUBJECT = re.compile(r"sub-[^._/]+")
+#: Folders of a participant that hold no FLAIR, by BIDS.
+_OTHER_DATA = frozenset(("func", "dwi", "fmap", "perf", "meg", "eeg", "ieeg", "pet", "micr", "nirs",
+                         "motion", "mrs", "beh"))  # fmt: skip
+
+
+def passed_over(
+    bids_dir: Path,
+    subjects: Sequence[str],
+    with_flair: Collection[str],
+    closed: Sequence[str],
+    ignored: GitIgnoreSpec,
+    *,
+    all_of_them: bool,
+) -> list[Note]:
+    """Name files and folders that seem to be meant, and visits that have images but no FLAIR.
+
+    `with_flair` are the folders of images (``sub-01/anat``) that have one, `closed` those that may
+    not be read.
+    """
+    notes: list[Note] = []
+    people = {folder.split("/")[0] for folder in with_flair}
+    for subject in subjects:
+        person = bids_dir / f"sub-{subject}"
+        anat = (person / "anat", *sorted(person.glob("ses-*/anat")))
+        notes += _elsewhere(bids_dir, person, anat, ignored)
+        for folder in anat:
+            place = folder.relative_to(bids_dir).as_posix()
+            if place in closed or not folder.is_dir():
+                continue
+            names = sorted(file.name for file in folder.glob("*"))
+            for name in filter(_NEARLY.search, names):
+                shown = name.encode(errors="replace").decode()
+                if shown != name:
+                    notes.append(Note("names with letters that are not UTF-8, not used", shown))
+                elif not name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")):
+                    notes.append(Note(_NEARLY_NOTE, f"{place}/{name}"))
+            images = any(name.endswith((".nii.gz", ".nii")) for name in names)
+            if images and person.name in people and place not in with_flair:
+                notes.append(Note("visits with images but without a FLAIR that is used", place))
+    if all_of_them:
+        for entry in sorted(bids_dir.iterdir()):
+            if _SUBJECT.fullmatch(entry.name):
+                if _leads_nowhere(entry):
+                    notes.append(Note(_LINK_NOTE, entry.name))
+            elif _like_a_subject(entry):
+                notes.append(Note(_NEARLY_SUBJECT_NOTE, entry.name))
+    return notes
+
+
+def _elsewhere(
+    bids_dir: Path, person: Path, anat: Sequence[Path], ignored: GitIgnoreSpec
+) -> Iterator[Note]:
+    """Name FLAIR images of a participant outside of its folders `anat`, and links to nothing."""
+    for place, folders, names in os.walk(person):
+        here = Path(place)
+        below = here.relative_to(bids_dir).as_posix()
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".")
+            and name not in _OTHER_DATA
+            and not ignored.match_file(f"{below}/{name}/")
+        ]
+        if here not in anat:
+            for name in filter(_NEARLY.search, sorted(names)):
+                file = f"{below}/{name}"
+                if not ignored.match_file(file):
+                    yield Note(_ELSEWHERE_NOTE, file.encode(errors="replace").decode())
+        if here == person:
+            for name in filter(re.compile("ses-").match, sorted([*folders, *names])):
+                if _leads_nowhere(here / name):
+                    yield Note(_LINK_NOTE, f"{below}/{name}")
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to what is not there, or to itself."""
+    try:
+        return path.is_symlink() and not path.exists()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+
+
+def _like_a_subject(folder: Path) -> bool:
+    """Whether a folder seems to be a participant's, by its name and what it holds."""
+    if not _NEARLY_SUBJECT.fullmatch(folder.name) or _closed(folder) or not folder.is_dir():
+        return False
+    if folder.name.casefold().startswith("sub-"):
+        return True
+    images = [*folder.glob("anat/*"), *folder.glob("*/anat/*")]
+    return any(_NEARLY.search(image.name) for image in images)
+
+
+def unreadable(bids_dir: Path, subjects: Iterable[str]) -> list[str]:
+    """Return the folders of participants that may not be read, from the root."""
+    found: list[Path] = []
+    for subject in subjects:
+        person = bids_dir / f"sub-{subject}"
+        if _closed(person):
+            found.append(person)
+            continue
+        sessions = sorted(one for one in person.iterdir() if one.name.startswith("ses-"))
+        closed = [session for session in sessions if _closed(session)]
+        opened = [folder / "anat" for folder in (person, *sessions) if folder not in closed]
+        found += [*closed, *filter(_closed, opened)]
+    return [folder.relative_to(bids_dir).as_posix() for folder in found]
+
+
+def _closed(folder: Path) -> bool:
+    """Whether a folder is there and may not be read."""
+    try:
+        return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+    except PermissionError:
+        return True
