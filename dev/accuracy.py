@@ -34,26 +34,25 @@ from dev.simulated_test import (
     simulate_case,
     truth_features,
 )
-from msnmo_bids.model.weights import read_metadata, shipped_weights
+from msnmo_bids.model.weights import SHIPPED_WEIGHTS, read_metadata
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, nargs="+", default=shipped_weights())
+    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     add_asset_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--each", type=int, default=100, help="simulated scans of each diagnosis")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the simulated scans")
     parser.add_argument("--matched", action="store_true", help="with the same loads for all")
     parser.add_argument("--rule", action="store_true", help="apply the radiologists' rule")
-    parser.add_argument("--tta", action="store_true", help="mean with the mirror image")
     parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto, as in the app")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    metadata = read_metadata(options.weights[0])
+    metadata = read_metadata(options.weights)
     classes = metadata.class_names
     summary: dict[str, Any] = {"weights": describe(metadata)}
     cases = _simulated(options)
@@ -78,7 +77,6 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
                 scan,
                 options.weights,
                 rng,
-                tta=options.tta,
                 precision=options.precision,
                 with_rule=options.rule,
             )

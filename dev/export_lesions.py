@@ -17,14 +17,12 @@ import numpy as np
 import torch
 
 from dev.brains import read_brain
-from dev.leave_one_source_out import load_network
+from dev.leave_one_source_out import CRITERIA, load_network
 from dev.train_lesions import real_brains
-from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST
 
-NAME = "msnmo-joint"
 #: Share of the brains that lie within the limit, each by a density without its group.
 WITHIN = 0.99
 GROUPS = 5
@@ -90,7 +88,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a training on all sources")
     parser.add_argument("out", type=Path, help="NAME.safetensors to write")
-    parser.add_argument("--criteria", type=Path, required=True, help="summary.json, all folds")
     parser.add_argument("--store", type=Path, required=True, help="simulated brains")
     parser.add_argument("--prepared", type=Path, required=True, help="prepared real scans")
     parser.add_argument("--brains", type=int, default=200, help="simulated, for the density")
@@ -99,7 +96,6 @@ def main() -> None:
     record = json.loads((options.run / "training.json").read_text(encoding="utf-8"))
     if record["without"] is not None or not record["real_people"]:
         raise SystemExit(f"{options.run}: these weights were not trained on all sources")
-    chosen = LesionCriteria(**json.loads(options.criteria.read_text(encoding="utf-8"))["shipped"])
     network, limit = with_density(
         load_network(options.run), options.store, options.prepared, options.brains
     )
@@ -108,8 +104,8 @@ def main() -> None:
         version=options.version,
         cube_shape=CUBE_SHAPE,
         normalization=ROBUST,
-        threshold=chosen.threshold,
-        min_lesion_volume=chosen.min_volume,
+        threshold=CRITERIA.threshold,
+        min_lesion_volume=CRITERIA.min_volume,
         max_distance=round(limit, 2),
         trained_on=TRAINED_ON,
     )

@@ -1,8 +1,8 @@
 """Fit the lesion branch to simulated people: ``python -m dev.fit_diagnosis OUT --anatomy DIR ...``.
 
-People whom the weights have looked at are taken from OUT or ``--table``, with ``--stand-ins`` those
-of other weights, too; the others are made first and kept in OUT, in a folder named after the
-weights that look at them, so that a run that was stopped goes on. Every person is judged by fits
+People whom the weights have looked at are taken from OUT or ``--table``; the others are made first
+and kept in OUT, in a folder named after the weights that look at them, so that a run that was
+stopped goes on. Every person is judged by fits
 that saw nobody with the same head; calibration and limits of naming come from these judgements, and
 are themselves judged on people they were not made from.
 OUT/lesion_branch.safetensors, OUT/diagnosis.json and OUT/people.npz, the table, are the result.
@@ -230,29 +230,27 @@ def collect(options: argparse.Namespace) -> list[Person]:
         return SimulationAssets([head.resampled(SPACING) for head in native.heads], native.shapes)
 
     weights = name_of(options.weights)
-    table = read_table(options.table) if options.table else {}
+    kept = read_table(options.table) if options.table else {}
+    table = {number: one for number, one in kept.items() if one.weights == weights}
     folder = options.out / f"people-{weights}"
-
-    def is_known(number: int) -> bool:
-        return number in table and (options.stand_ins or table[number].weights == weights)
 
     wanted = _numbers(options.people)
     made = [number for number in wanted if (folder / f"{number:05d}.npz").exists()]
-    missing = [number for number in wanted if number not in made and not is_known(number)]
+    missing = [number for number in wanted if number not in made and number not in table]
     if missing:
         parts = [missing[k :: options.threads] for k in range(options.threads)]
         side_by_side([partial(_make, folder, part, assets, options.weights) for part in parts])
     known = table | dict(people(folder, made + missing, assets, options.weights))
-    kept = options.out / "people.npz"
-    write_table(kept, {number: known[number] for number in wanted})
-    return list(read_table(kept).values())  # rounded: a fit to the table alone is the same
+    file = options.out / "people.npz"
+    write_table(file, {number: known[number] for number in wanted})
+    return list(read_table(file).values())  # rounded: a fit to the table alone is the same
 
 
 def _make(
     folder: Path,
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
-    weights: Sequence[Path],
+    weights: Path,
 ) -> None:
     torch.set_num_threads(1)
     for _ in people(folder, numbers, assets, weights):
@@ -287,15 +285,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of people and results")
     add_asset_options(parser, needs_shapes=True)
     parser.add_argument("--people", type=int, default=2000, help="default: %(default)s")
-    parser.add_argument(
-        "--weights", type=Path, nargs="+", required=True, help="that look at them, as a mean"
-    )
+    parser.add_argument("--weights", type=Path, required=True, help="that look at them")
     parser.add_argument("--table", type=Path, help="people that weights have looked at")
-    parser.add_argument(
-        "--stand-ins",
-        action="store_true",
-        help="those of the table whom other weights, that find much the same, have looked at count",
-    )
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="and people side by side")
@@ -315,14 +306,12 @@ def main() -> None:
     branch = fit_branch(shown, options.fits, options.epochs, seed=FOLDS)
     with atomic_path(options.out / "lesion_branch.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
-    own = name_of(options.weights)
     summary |= {
         "descriptors": list(DESCRIPTORS),
         "fits": options.fits,
         "classes": CLASSES,
         "calibration": asdict(calibration),
         "everyone": len(shown),
-        "stand_ins": [person.weights != own for person in shown].count(True),
         "limits": limits,
     }
     write_json(options.out / "diagnosis.json", summary)

@@ -1,7 +1,5 @@
 """What is marked in heads without lesions: ``python -m dev.healthy OUT --runs RUN ...``.
 
-By each training, and by the mean of all.
-
 Simulated heads of every protocol, not those of any training, on their cubes. A head is made once
 and kept in ``OUT``; ``OUT/healthy.tsv`` has a row per training and head.
 """
@@ -76,9 +74,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     assets: SimulationAssets | None = None
-    networks = {str(run): [load_network(run)] for run in options.runs}
-    if len(networks) > 1:
-        networks["mean"] = [network for one in networks.values() for network in one]
+    networks = {str(run): load_network(run) for run in options.runs}
     rows = []
     for number in range(options.count):
         file = options.out / f"{number:05d}.npz"
@@ -89,8 +85,8 @@ def main() -> None:
                 np.savez_compressed(temporary, image=made, voxel=size)
         with np.load(file) as head:
             image, voxel = head["image"], float(head["voxel"])
-        for name, some in networks.items():
-            marked = marked_volumes(predict_cube(some, image), voxel, _THRESHOLDS)
+        for name, network in networks.items():
+            marked = marked_volumes(predict_cube(network, image), voxel, _THRESHOLDS)
             rows.append({"run": name, "head": number} | {str(k): v for k, v in marked.items()})
     if rows:
         table = pd.DataFrame(rows)

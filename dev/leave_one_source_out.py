@@ -1,10 +1,9 @@
 """Leave-one-source-out: the figure of this project. ``python -m dev.leave_one_source_out OUT ...``.
 
 Each source of real scans is tested by the weights of the fold that was trained without it
-(``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``); with several folders of such
-trainings the mean of their networks is taken. The threshold of a fold is the one that does best on
-what the *other* folds predict for their own sources; trainings are not nested. The smallest lesion
-is the same for all. The mean is over people: the visits of a person count together as one.
+(``python -m dev.train_lesions RUNS/SOURCE --without SOURCE ...``); trainings are not nested. What
+stands behind the network, `CRITERIA`, is the same for all and not fitted. The mean is over people:
+the visits of a person count together as one.
 
 What was predicted is kept in ``OUT`` and not predicted again; ``OUT/scans.tsv`` has a row per scan,
 ``OUT/summary.json`` the means.
@@ -14,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +22,24 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from scipy import ndimage
 
 from dev.pictures import draw
 from dev.sources import SOURCES, labelled_data, person_of, source_of
 from msnmo_bids.bids.dataset import atomic_path
-from msnmo_bids.evaluation.metrics import compare_masks, dice
+from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.sample_file import read_cubes
-from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria, find_lesions, rounded
+from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
-from msnmo_bids.model.inference import sees_mirror_image
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.preprocessing.cube import ROBUST, normalize
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
-_NAIVE = 0.5
-RUNS_HELP = "folder of a training per source; of several the mean is taken"
-#: Smallest lesion (mm³). From 0 to 15 the mean DSC is the same within .001, so that a choice would
-#: be chance; specks are counted as lesions without it.
-SMALLEST = 10.0
+RUNS_HELP = "folder of a training per source"
+#: Of the shipped weights. A voxel is lesion where that is likelier than not. The smallest lesion
+#: changes the mean DSC by less than .001: it keeps specks out of the lesion table.
+CRITERIA = LesionCriteria(threshold=0.5, min_volume=10.0)
+_OTHERS = (0.3, 0.4, 0.6, 0.7, 0.8)  # thresholds that a user may ask for
 
 
 @dataclass(frozen=True)
@@ -84,37 +80,31 @@ def load_network(run: Path) -> JointNetwork:
     return network.eval()
 
 
-def predict_cube(networks: Sequence[JointNetwork], image: np.ndarray) -> np.ndarray:
-    """Return the lesion probability of a prepared cube, (D, H, W) float32, mean over networks."""
+def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
+    """Return the lesion probability of a prepared cube, (D, H, W) float32."""
     cube = image.astype(np.float32)
     inside = cube != 0
     cube[inside] = normalize(cube[inside], ROBUST)
     tensor = torch.from_numpy(cube)[None, None].contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = []
-        for number, network in enumerate(networks):
-            mirror = (2,) if sees_mirror_image(number) else ()
-            probability = network(tensor.flip(mirror)).lesion_probability
-            found.append(probability.flip(mirror)[0, 0].numpy())
-    return np.mean(found, axis=0)
+        return network(tensor).lesion_probability[0, 0].numpy()
 
 
 def predict_source(
-    source: str, runs: Sequence[Path], scans: Iterable[PreparedScan], out: Path
+    source: str, run: Path, scans: Iterable[PreparedScan], out: Path
 ) -> list[FoldResult]:
-    """Predict, or read, the scans of a source, by the trainings of its fold."""
-    newest = max((run / "weights.safetensors").stat().st_mtime for run in runs)
+    """Predict, or read, the scans of a source, by the training of its fold."""
+    newest = (run / "weights.safetensors").stat().st_mtime
     tested: list[FoldResult] = []
-    networks: list[JointNetwork] = []
+    network: JointNetwork | None = None
     for scan in scans:
         if source_of(*scan.person) != source:
             continue
         grid = scan.grid()
         file = out / source / f"{scan.name.replace('/', '_')}.npz"
         if not file.exists() or file.stat().st_mtime < newest:
-            networks = networks or [load_network(run) for run in runs]
-            image = read_cubes(scan.cube_file)[0]
-            cube = predict_cube(networks, image)
+            network = network or load_network(run)
+            cube = predict_cube(network, read_cubes(scan.cube_file)[0])
             with atomic_path(file) as temporary:
                 np.savez_compressed(temporary, probability=rounded(grid.to_native(cube)))
         with np.load(file) as archive:
@@ -123,83 +113,38 @@ def predict_source(
     return tested
 
 
-def choose(grid: pd.DataFrame, others: Sequence[str], smallest: float) -> LesionCriteria:
-    """Choose the threshold by the mean DSC over the people of some sources.
+def score_steps(tested: Sequence[FoldResult]) -> dict[str, pd.DataFrame]:
+    """Score all scans by what stands behind the network, and by other thresholds.
 
-    Parameters
-    ----------
-    grid : DataFrame
-        Of :func:`sweep`.
-    others : sequence of str
-        The sources.
-    smallest : float
-        Smallest lesion (mm³), one of those of the grid.
+    Return the rows of :func:`score` by the name of the criteria, the shipped ones first.
     """
-    part = grid[grid["source"].isin(others) & (grid["smallest"] == smallest)]
-    person = part.groupby(["threshold", "person"])["dsc"].mean()
-    means = person.groupby("threshold").mean().sort_values(kind="stable")
-    return LesionCriteria(float(means.index[-1]), smallest)
-
-
-def score_steps(tested: Sequence[FoldResult], grid: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Score all scans by what stands behind the network, one step more each time.
-
-    The threshold of a source is chosen on the others, wherever it is chosen. Return the rows of
-    :func:`score` by the name of the last step; the last are those of all steps.
-    """
-    there = sorted(set(grid["source"]))
-
-    def chosen(source: str, smallest: float) -> LesionCriteria:
-        return choose(grid, [other for other in there if other != source] or there, smallest)
-
-    steps: dict[str, Callable[[str], LesionCriteria]] = {
-        f"threshold {_NAIVE:g}": lambda _: LesionCriteria(_NAIVE, 0.0),
-        "threshold, chosen": lambda source: chosen(source, 0.0),
-        f"and smallest lesion, {SMALLEST:g} mm³": lambda source: chosen(source, SMALLEST),
-    }
+    own, smallest = CRITERIA.threshold, CRITERIA.min_volume
+    steps = {
+        f"threshold {threshold:g}, smallest lesion {smallest:g} mm³": LesionCriteria(
+            threshold, smallest
+        )
+        for threshold in (own, *_OTHERS)
+    } | {f"threshold {own:g} alone": LesionCriteria(own, 0.0)}
     return {
-        name: pd.DataFrame([score(one, criteria(one.source)) for one in tested])
+        name: pd.DataFrame([score(one, criteria) for one in tested])
         for name, criteria in steps.items()
     }
 
 
-def sweep(tested: Sequence[FoldResult]) -> pd.DataFrame:
-    """Return the DSC of each scan for each threshold, with and without the smallest lesion.
-
-    The masks are those of :func:`~msnmo_bids.lesions.threshold.find_lesions`, counted component by
-    component so that each threshold is labelled once.
-    """
-    rows = []
-    for one in tested:
-        voxel = float(np.prod(one.zooms))
-        truth = one.truth != 0
-        for threshold in THRESHOLDS:
-            labels, count = ndimage.label(one.probability > threshold, CONNECTIVITY_26)
-            sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-            overlaps = np.bincount(labels[truth], minlength=count + 1)[1:]
-            for smallest in (0.0, SMALLEST):
-                kept = sizes * voxel >= smallest - 1e-9
-                value = dice(int(overlaps[kept].sum()), int(truth.sum()), int(sizes[kept].sum()))
-                rows.append((one.source, one.person, one.scan.name, threshold, smallest, value))
-    return pd.DataFrame(rows, columns=["source", "person", "scan", "threshold", "smallest", "dsc"])
-
-
-def score(one: FoldResult, criteria: LesionCriteria) -> dict[str, Any]:
+def score(one: FoldResult, criteria: LesionCriteria = CRITERIA) -> dict[str, Any]:
     """Compare the mask of a scan with the manual one."""
     found = find_lesions(one.probability, float(np.prod(one.zooms)), criteria)
     return {
         "source": one.source,
         "person": one.person,
         "scan": one.scan.name,
-        "threshold": criteria.threshold,
-        "smallest": criteria.min_volume,
         **compare_masks(one.truth, found.labels, one.zooms),
     }
 
 
-def draw_scan(one: FoldResult, criteria: LesionCriteria, folder: Path) -> None:
+def draw_scan(one: FoldResult, folder: Path) -> None:
     """Draw the slices of a scan on which the masks differ most, ``FOLDER/scan.png``."""
-    found = find_lesions(one.probability, float(np.prod(one.zooms)), criteria).labels
+    found = find_lesions(one.probability, float(np.prod(one.zooms)), CRITERIA).labels
     value = compare_masks(one.truth, found, one.zooms)["dsc"]
     title = f"{one.scan.name}: DSC {value:.2f}; green: manual, red: found"
     image = one.scan.native_image().get_fdata(dtype=np.float32)
@@ -253,11 +198,12 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
         f"| {source} | {dsc:.3f} |" for source, dsc in summary["dsc_by_source"].items()
     )
     steps = "\n".join(
-        f"| {name} | {step['dsc']:.3f} | {step['lesion_f1']:.3f} |"
+        f"| {name} | {step['dsc']:.3f} | {step['lesion_f1']:.3f} "
+        f"| {step['volume_between_half_and_twice']} | {step['sensitivity_above_20_ml']:.2f} |"
         for name, step in summary["steps"].items()
     )
     columns = {
-        "source": "source", "scan": "scan", "threshold": "threshold",
+        "source": "source", "scan": "scan",
         "dsc": "DSC", "ppv": "PPV", "tpr": "TPR",
         "lesion_f1": "lesion-wise F1", "true_volume_ml": "true, ml",
         "predicted_volume_ml": "found, ml",
@@ -268,7 +214,7 @@ def page(rows: pd.DataFrame, summary: dict[str, Any]) -> str:
     return f"""# Leave-one-source-out, scan by scan
 
 Written by `python -m dev.leave_one_source_out`. Each scan is predicted by the fold that never
-saw its source; the threshold of a fold was chosen on the other folds.
+saw its source; trainings are not nested. Threshold and smallest lesion are the same for all.
 
 | | |
 |---|---|
@@ -284,8 +230,9 @@ saw its source; the threshold of a fold was chosen on the other folds.
 |---|---|
 {by_source}
 
-| behind the network | mean DSC over people | mean lesion-wise F1 |
-|---|---|---|
+| behind the network | mean DSC over people | mean lesion-wise F1 | scans with half to twice the \
+volume | sensitivity above 20 ml |
+|---|---|---|---|---|
 {steps}
 
 The worst first:
@@ -300,11 +247,11 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Predict what is missing, choose, score, print."""
+    """Predict what is missing, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of predictions and tables")
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help=RUNS_HELP)
+    parser.add_argument("--runs", type=Path, required=True, help=RUNS_HELP)
     parser.add_argument("--cache", type=Path, required=True, help="folder of prepared scans")
     parser.add_argument("--page", type=Path, help="Markdown page to write")
     parser.add_argument("--pictures", type=Path, help="folder of an image per scan")
@@ -320,40 +267,30 @@ def main() -> None:
     )
     tested: list[FoldResult] = []
     for source in SOURCES:
-        runs = [runs / source for runs in options.runs]
-        if all((run / "weights.safetensors").exists() for run in runs):
-            tested += predict_source(source, runs, scans, options.out)
+        run = options.runs / source
+        if (run / "weights.safetensors").exists():
+            tested += predict_source(source, run, scans, options.out)
     if not tested:
         print(f"{len(scans)} scans are prepared; no fold is trained")
         return
-    grid = sweep(tested)
-    grid.to_csv(options.out / "sweep.tsv", sep="\t", index=False)
-    steps = score_steps(tested, grid)
-    *_, rows = steps.values()
+    steps = score_steps(tested)
+    rows, *_ = steps.values()
     rows.to_csv(options.out / "scans.tsv", sep="\t", index=False, float_format="%.4f")
-    columns = ["scan", "threshold", "dsc", "ppv", "tpr", "lesion_f1"]
+    columns = ["scan", "dsc", "ppv", "tpr", "lesion_f1"]
     print(rows[[*columns, "true_volume_ml", "predicted_volume_ml"]].round(3).to_string())
+    figures = ("dsc", "lesion_f1", "volume_between_half_and_twice", "sensitivity_above_20_ml")
     by_step = {name: summarise(scored) for name, scored in steps.items()}
-    *_, after_all = by_step.values()
-    chosen = {
-        row["source"]: LesionCriteria(row["threshold"], row["smallest"])
-        for row in rows.to_dict("records")
-    }
+    shipped, *_ = by_step.values()
     summary = {
-        **after_all,
-        "criteria": {source: asdict(criteria) for source, criteria in chosen.items()},
-        "shipped": asdict(choose(grid, list(chosen), SMALLEST)),
-        "steps": {
-            name: {figure: means[figure] for figure in ("dsc", "lesion_f1")}
-            for name, means in by_step.items()
-        },
+        **shipped,
+        "steps": {name: {one: means[one] for one in figures} for name, means in by_step.items()},
     }
     text = json.dumps(summary, indent=2)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     if options.pictures is not None:
         for one in tested:
-            draw_scan(one, chosen[one.source], options.pictures)
+            draw_scan(one, options.pictures)
     if options.page is not None:
         options.page.write_text(page(rows, summary), encoding="utf-8")
 

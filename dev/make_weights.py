@@ -20,11 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.export_lesions import NAME
 from dev.sources import SOURCES
+from msnmo_bids.model.weights import SHIPPED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "msnmo_bids" / "model" / "weights"
 START, ALL = "start", "all"
 WEIGHTS = "weights.safetensors"
 
@@ -116,23 +115,15 @@ def scoring(places: Places) -> list[str]:
 
 def shipping(places: Places, recipe: Recipe, version: str) -> list[list[str]]:
     """Return the arguments that make the file of the package of the network of all sources."""
-    lesions, fit = places.work / f"{NAME}.safetensors", places.work / "diagnosis"
+    lesions, fit = places.work / SHIPPED_WEIGHTS.name, places.work / "diagnosis"
     return [
         ["dev.export_lesions", str(places.runs / ALL), str(lesions), "--version", version,
-         "--criteria", str(places.work / "scores" / "summary.json"),
          "--store", str(places.work / "store"), "--prepared", str(places.work / "prepared")],
         ["dev.fit_diagnosis", str(fit), *assets(places), "--weights", str(lesions),
          "--people", str(recipe.people)],
         ["dev.export_diagnosis", str(fit), "--weights", str(lesions), "--version", version,
-         "--out", str(PACKAGE / lesions.name)],
+         "--out", str(SHIPPED_WEIGHTS)],
     ]  # fmt: skip
-
-
-def remove_others(folder: Path, kept: str) -> None:
-    """Remove the weights of before: of all that lie in the folder the app takes the mean."""
-    for file in folder.glob(f"{NAME}*"):
-        if file.stem != Path(kept).stem:
-            file.unlink()
 
 
 def run(arguments: Sequence[str], threads: int = 1) -> None:
@@ -168,7 +159,6 @@ def main() -> None:
     run(scoring(places), options.jobs)
     for arguments in shipping(places, recipe, options.version):
         run(arguments, options.jobs)
-    remove_others(PACKAGE, f"{NAME}.safetensors")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The app on all real scans, each with the weights that never saw its source.
 
-``python -m dev.real_scans OUT --data DATA --runs RUNS --scores SCORES --diagnosis FIT``
+``python -m dev.real_scans OUT --data DATA --runs RUNS --diagnosis FIT``
 
-RUNS hold a training per source, SCORES is the folder of ``dev.leave_one_source_out``, FIT that of
-``dev.fit_diagnosis``, whose people are all simulated. The raw scans of Ljubljana are read by that
-source's fold. ``OUT/scans.tsv`` says what is named (all people have MS), ``OUT/changes.tsv`` how
-the changes between visits agree with those that raters saw; the pages lie in ``OUT/SOURCE``.
+RUNS hold a training per source, FIT is the folder of ``dev.fit_diagnosis``, whose people are all
+simulated. The raw scans of Ljubljana are read by that source's fold. ``OUT/scans.tsv`` says what is
+named (all people have MS), ``OUT/changes.tsv`` how the changes between visits agree with those that
+raters saw; the pages lie in ``OUT/SOURCE``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from dev.export_diagnosis import with_branch
-from dev.leave_one_source_out import RUNS_HELP, load_network
+from dev.leave_one_source_out import CRITERIA, RUNS_HELP, load_network
 from dev.sources import SOURCES, source_of
-from msnmo_bids.lesions.threshold import CONNECTIVITY_26, LesionCriteria
+from msnmo_bids.lesions.threshold import CONNECTIVITY_26
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, ROBUST
@@ -39,15 +39,15 @@ RAW = "ds-ljubljana"  # raw scans of a source, without lesion masks
 _CHANGED = ("new", "enlarging", "shrinking", "vanished")
 
 
-def fold_weights(run: Path, criteria: LesionCriteria, fit: Path, out: Path) -> Path:
+def fold_weights(run: Path, fit: Path, out: Path) -> Path:
     """Write the weights of a fold for the app, with a branch that classifies; return their file."""
     said = json.loads((fit / "diagnosis.json").read_text("utf-8"))
     network = with_branch(load_network(run), load_file(fit / "lesion_branch.safetensors"), said)
     metadata = replace(
         WeightsMetadata(f"without-{run.name}", "fold", cube_shape=CUBE_SHAPE, normalization=ROBUST),
         class_names=tuple(said["classes"]),
-        threshold=criteria.threshold,
-        min_lesion_volume=criteria.min_volume,
+        threshold=CRITERIA.threshold,
+        min_lesion_volume=CRITERIA.min_volume,
         calibration=Calibration(**said["calibration"]),
         naming_limits=said["limits"],
         lesion_descriptors=tuple(said["descriptors"]),
@@ -137,21 +137,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of weights, outputs and tables")
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help=RUNS_HELP)
-    parser.add_argument("--scores", type=Path, required=True, help="of leave_one_source_out")
+    parser.add_argument("--runs", type=Path, required=True, help=RUNS_HELP)
     parser.add_argument("--diagnosis", type=Path, required=True, help="of fit_diagnosis")
     options = parser.parse_args()
-    summary = json.loads((options.scores / "summary.json").read_text("utf-8"))
     rows: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
-    for source, criteria in summary["criteria"].items():
-        weights = [
-            fold_weights(
-                runs / source, LesionCriteria(**criteria), options.diagnosis,
-                options.out / "weights" / f"{source}-{number}.safetensors",
-            )
-            for number, runs in enumerate(options.runs, 1)
-        ]  # fmt: skip
+    without = [name for name in SOURCES if not (options.runs / name / "training.json").exists()]
+    if without:
+        raise SystemExit(f"{options.runs}: no trainings without {', '.join(without)}")
+    for source in SOURCES:
+        file = options.out / "weights" / f"{source}.safetensors"
+        weights = fold_weights(options.runs / source, options.diagnosis, file)
         for data, labels in people_of(source, options.data):
             out = options.out / source / data.name
             _run_app(data, out, labels, weights)
@@ -165,11 +161,9 @@ def main() -> None:
         print(frame.round(3).to_string())
 
 
-def _run_app(data: Path, out: Path, labels: Sequence[str], weights: Sequence[Path]) -> None:
-    first, *others = map(str, weights)
+def _run_app(data: Path, out: Path, labels: Sequence[str], weights: Path) -> None:
     command = [
-        sys.executable, str(RUN), str(data), str(out), "participant", "--weights", first,
-        *(["--ensemble", *others] if others else []),
+        sys.executable, str(RUN), str(data), str(out), "participant", "--weights", str(weights),
         "--skip-bids-validation", "--participant-label", *labels,
     ]  # fmt: skip
     subprocess.run(command, check=True)

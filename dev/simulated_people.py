@@ -85,8 +85,8 @@ class Person:
     weights: str
 
 
-def make_person(number: int, assets: SimulationAssets, weights: Sequence[Path]) -> Person:
-    """Simulate a person in whom weights, of several the mean, find lesions.
+def make_person(number: int, assets: SimulationAssets, weights: Path) -> Person:
+    """Simulate a person in whom weights find lesions.
 
     The number decides on everything; diagnoses, protocols and kinds of load take turns.
     """
@@ -117,14 +117,12 @@ def protocol_of(number: int, rng: np.random.Generator) -> Protocol:
     return _PROTOCOLS[number % len(_PROTOCOLS)] or random_protocol(rng)
 
 
-def _rows(
-    scan: SimulatedScan, rng: np.random.Generator, weights: Sequence[Path]
-) -> dict[str, np.ndarray]:
+def _rows(scan: SimulatedScan, rng: np.random.Generator, weights: Path) -> dict[str, np.ndarray]:
     """Describe true and found lesions; say which true ones are seen, which found are false."""
     zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
-    metadata = read_metadata(weights[0])
+    metadata = read_metadata(weights)
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
-    found = predict(cube, *weights, precision="auto").probability
+    found = predict(cube, weights, precision="auto").probability
     assert found is not None, "the weights segment"
     probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, metadata.criteria).labels
@@ -147,7 +145,7 @@ def people(
     folder: Path,
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
-    weights: Sequence[Path],
+    weights: Path,
 ) -> Iterator[tuple[int, Person]]:
     """Read people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,15 +160,15 @@ def people(
         yield number, Person(**{k: v if v.ndim else v.item() for k, v in arrays.items()})
 
 
-def name_of(weights: Sequence[Path]) -> str:
+def name_of(weights: Path) -> str:
     """Name what finds lesions in weights, however they classify: 12 hexadecimal digits."""
     digest = hashlib.sha256()
-    for file in weights:
-        tensors = load_file(file)
-        for name in sorted(tensors):
-            if not name.startswith("lesion_branch."):
-                digest.update(name.encode() + tensors[name].numpy().tobytes())
-        digest.update(repr(read_metadata(file).criteria).encode())
+    tensors = load_file(weights)
+    for name in sorted(tensors):
+        if not name.startswith("lesion_branch."):
+            digest.update(name.encode() + tensors[name].numpy().tobytes())
+    said = read_metadata(weights)
+    digest.update(repr((said.criteria, said.normalization, said.format_version)).encode())
     return digest.hexdigest()[:12]
 
 

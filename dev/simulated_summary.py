@@ -29,8 +29,7 @@ def decide(
     """Return the class that the app names for each row of `evaluate_case`, or None."""
     names = [disease_named(scores, limits) for scores in _scores(cases, classes)]
     named = np.array(names, dtype=object)
-    withheld = ~cases["agree"].astype(bool).to_numpy() | (cases["found_count"].to_numpy() == 0)
-    named[withheld] = None
+    named[cases["found_count"].to_numpy() == 0] = None
     return named
 
 
@@ -83,8 +82,8 @@ def diagnosis_summary(
 def nameable(cases: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Judge the likeliest disease of the cases that only its own limit keeps from a name.
 
-    Cases without a found lesion, on which networks or views disagree, or on which what looks like a
-    disease leads, are not named anyway and left out.
+    Cases without a found lesion, or on which what looks like a disease leads, are not named anyway
+    and left out.
 
     Returns
     -------

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,24 +106,23 @@ def load_of(diagnosis: str, rng: np.random.Generator, *, matched: bool = False) 
 def evaluate_case(
     case: Case,
     scan: SimulatedScan,
-    weights: Sequence[Path],
+    weights: Path,
     rng: np.random.Generator,
     *,
-    tta: bool = False,
     precision: str = "fp32",
     with_rule: bool = False,
 ) -> dict[str, Any]:
-    """Apply weights (of several the mean) to a simulated scan and compare them with the truth.
+    """Apply weights to a simulated scan and compare them with the truth.
 
     `rng` is for errors of skull stripping. A row has the case, the measures of
     :func:`~msnmo_bids.evaluation.metrics.compare_masks`, ``dsc_0.3`` ..., volumes (ml),
-    ``logit_CLASS`` and ``prob_CLASS``, ``agree``: whether all networks and views name one class,
-    and with `with_rule` what the radiologists' rule says of the lesions found.
+    ``logit_CLASS`` and ``prob_CLASS``, and with `with_rule` what the radiologists' rule says of the
+    lesions found.
     """
-    metadata = read_metadata(weights[0])
+    metadata = read_metadata(weights)
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
 
-    found = predict(cube, *weights, tta=tta, precision=precision)
+    found = predict(cube, weights, precision=precision)
     if found.probability is None:
         raise ValueError("these weights do not segment")
     zooms = tuple(scan.zooms)
@@ -141,7 +140,7 @@ def evaluate_case(
     }
     regions = corrected_regions(scan, brain)
     if metadata.classifies_lesions:
-        row |= _scores(classify_lesions(describe_lesions(labels, regions, zooms), *weights))
+        row |= _scores(classify_lesions(describe_lesions(labels, regions, zooms), weights))
     else:
         row |= _scores(found)
     if with_rule:
@@ -163,13 +162,12 @@ def truth_features(scan: SimulatedScan) -> dict[str, float]:
 
 
 def _scores(found: Prediction | LesionClassification) -> dict[str, Any]:
-    if found.class_logits is None or found.class_probabilities is None or found.class_votes is None:
+    if found.class_logits is None or found.class_probabilities is None:
         raise ValueError("these weights do not classify")
     row: dict[str, Any] = {}
     for number, name in enumerate(found.class_names):
         row[f"logit_{name}"] = float(found.class_logits[number])
         row[f"prob_{name}"] = float(found.class_probabilities[number])
-    row["agree"] = len(set(found.class_votes.argmax(axis=1).tolist())) == 1
     return row
 
 

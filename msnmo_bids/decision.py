@@ -6,13 +6,12 @@ The classes are those of the weights (`class_names`), which have them from the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msnmo_bids.vocabulary import (
     AMBER,
-    DISAGREEMENT,
     LOOK_ALIKES,
     LOW_PROBABILITY,
     NO_LESION,
@@ -41,7 +40,6 @@ def decide(
     lesions: int,
     quality: Mapping[str, Any],
     limits: Mapping[str, float | None] | None = None,
-    votes: Sequence[Mapping[str, float]] = (),
     distance: float | None = None,
     farthest: float | None = None,
 ) -> Decision:
@@ -59,8 +57,6 @@ def decide(
         ``Level`` and ``Reasons`` of :func:`msnmo_bids.quality.scan_quality`.
     limits : mapping of str to float or None, optional
         Of `doubt_of_scores`.
-    votes : sequence of mapping, optional
-        The probabilities of each network of an ensemble, and of the mirror image.
     distance, farthest : float, optional
         Of the scan from the training scans (:mod:`msnmo_bids.model.sharing`), and the largest with
         which a class is named.
@@ -85,12 +81,6 @@ def decide(
     elif doubt := doubt_of_scores(probabilities, limits or {}):
         flags.append(LOW_PROBABILITY)
         reasons.append(doubt)
-    elif others := sum(_likeliest(vote) != disease for vote in votes):
-        flags.append(DISAGREEMENT)
-        reasons.append(
-            f"{others} of {len(votes)} networks or mirrored views favour another class than their "
-            "mean does"
-        )
     reason = ". ".join(reasons) or None
     return Decision(INDETERMINATE if reason else disease, reason, probabilities, tuple(flags))
 

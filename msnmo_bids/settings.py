@@ -37,13 +37,11 @@ class ProcessingSettings:
     #: Axis codes (such as ``"LAS"``) of images whose header has no valid form; None refuses them.
     assume_orientation: str | None = None
     device: str = "cpu"  #: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``auto`` was resolved before.
-    precision: str = "fp32"  #: {"bf16", "fp32"}: arithmetic of the networks.
+    precision: str = "fp32"  #: {"bf16", "fp32"}: arithmetic of the network.
     #: Lesion probability above which a voxel is lesion, 0 to 1.
     threshold: float = LesionCriteria.threshold
     #: Connected lesions smaller than this are removed (mm³).
     min_lesion_volume: float = LesionCriteria.min_volume
-    tta: bool = False  #: Test-time augmentation: mean with the mirror image.
-    ensemble: tuple[str, ...] = ()  #: Fingerprints of further weights whose mean is taken.
     random_seed: int = 0  #: Noted in the records: nothing here draws random numbers now.
     deterministic: bool = False  #: Use deterministic algorithms only.
     sloppy: bool = False  #: Fast and poor, for tests: coarser bias field, smaller network input.

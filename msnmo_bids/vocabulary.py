@@ -74,7 +74,6 @@ LEVELS = (GREEN, AMBER, RED)
 QUALITY_RED, QUALITY_AMBER = "quality_red", "quality_amber"
 NO_LESION = "no_lesion_found"
 LOW_PROBABILITY = "no_class_is_probable_enough"
-DISAGREEMENT = "networks_or_views_disagree"
 UNFAMILIAR = "unlike_the_training_scans"
 SIMULATED_ONLY = "weights_simulated_only"
 #: What a reader should know of a scan or of a comparison.
@@ -83,8 +82,6 @@ FLAGS = {
     QUALITY_AMBER: "The image's quality is amber: please check the quality table.",
     NO_LESION: "No lesion was found: there is no pattern to score.",
     LOW_PROBABILITY: "The scores do not suffice to name a disease: see the reason.",
-    DISAGREEMENT: "The networks of the ensemble, or the image and its mirror image, name "
-    "different classes.",
     UNFAMILIAR: "The scan is unlike those that the network was trained on.",
     SIMULATED_ONLY: "The network's weights were trained on simulated scans only.",
     "thick_slices": "Thick slices: small lesions are missed, volumes are coarse, and outlines in "

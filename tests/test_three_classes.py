@@ -45,7 +45,7 @@ def process(scan: Scan, weights: Path, metadata: WeightsMetadata, out: Path, wor
     images = {"in_file": str(flair), "mask_file": str(work / "mask.nii")}
     write_like(inside.astype(np.uint8), flair, work / "mask.nii")
     cube = to_cube_step(**images, shape=SIDE).compute(work)
-    scores = network_step(cube_file=cube["cube_file"], weights=[str(weights)]).compute(work)
+    scores = network_step(cube_file=cube["cube_file"], weights=str(weights)).compute(work)
     lesion = np.load(scores["probability_file"])
     threshold = float(np.quantile(lesion[np.load(cube["cube_file"]) != 0], 0.8))
     for name, array in (("regions", np.zeros(inside.shape, np.int8)), ("to_mni", np.eye(4))):
@@ -58,7 +58,7 @@ def process(scan: Scan, weights: Path, metadata: WeightsMetadata, out: Path, wor
     ).compute(work)  # fmt: skip
     del found["descriptor_file"]  # of what classifies lesions
     settings = ProcessingSettings("skip", "skip", threshold=threshold, min_lesion_volume=0.0)
-    keys = ("class_probabilities", "class_votes", "distance")
+    keys = ("class_probabilities", "distance")
     write_derivatives_step(
         scan=scan, raw_image=glance(scan), prefix=scan.prefix, native_file=str(scan.path),
         output_dir=str(out), preproc_file=str(flair), mask_file=images["mask_file"],

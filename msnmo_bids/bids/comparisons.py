@@ -26,8 +26,13 @@ TO_COME = "dates to come, used as they are (shifted ones lie before 1925, by BID
 REVERSED = "visits whose dates and numbers are in opposite orders; the dates count (is one wrong?)"
 CONTRADICTION = "visits whose day differs between the tables; that of scans.tsv counts"
 NO_COLUMN = "no column acq_time, so that it gives no dates"
+IN_SIDECARS = (
+    "dates of visits in sidecars, not used: write them into sessions.tsv or scans.tsv (acq_time)"
+)
 NOT_DATED = "visits without a date that can be read, so that labels decide which came first"
 NO_TIME = "session labels that do not tell which visit came first (give dates in sessions.tsv)"
+#: Fields that converters write; BIDS has the date of an image in ``scans.tsv``.
+_SIDECAR_DATES = {"AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate"}
 _FIRST_YEAR = 1800  # dates that were shifted to hide them lie before 1925
 SAME_DATE = "visits of the same date, so that labels decide which came first"
 TOO_LONG = "visits more than 80 years apart by their dates, of which one must be wrong: no rates"
@@ -172,6 +177,11 @@ def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     if of_one_day is not None:
         source, known = of_one_day
         return _by_date(by_label, known, source, notes)
+    notes += [
+        Note(IN_SIDECARS, f"{scan.prefix} ({', '.join(like)})")
+        for scan in by_label
+        if (like := sorted(scan.metadata.keys() & _SIDECAR_DATES))
+    ]
     notes += [*undated, *_order_of_labels(by_label)]
     return [Comparison(*two, BY_LABELS, None, tuple(notes)) for two in pairwise(by_label)]
 

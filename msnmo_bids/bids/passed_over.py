@@ -1,4 +1,4 @@
-"""What of a data set is not used though it seems to be meant: names, links, closed folders."""
+"""What of a data set is not used though it seems meant: names, tables, links, closed folders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 _NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLAIR.nii.gz)"
 _NEARLY_SUBJECT_NOTE = "not used: seems to be a participant's folder, but is not named sub-…"
 _ELSEWHERE_NOTE = "not used: FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/)"
+_TABLE_NOTE = (
+    "not used: tables in the wrong folder or of another name; BIDS has participants.tsv at the "
+    "root, sub-…/sub-…_sessions.tsv and sub-…/[ses-…/]sub-…[_ses-…]_scans.tsv"
+)
+_NOT_TSV_NOTE = "not used: it must be named participants.tsv and have tabs between the columns"
 _LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
 UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
 _NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
+_NOT_TSV = re.compile(r"participants\.(csv|txt|xlsx?|ods|tsv)", re.IGNORECASE)
+_TABLE = re.compile(r"(^|_)(sessions|scans|participants)\.tsv$")
 _NEARLY_SUBJECT = re.compile(r"(?-i:(?!sub-))(sub[-_ ]?[0-9a-z]+|[0-9][0-9a-z]*)", re.IGNORECASE)
 _SUBJECT = re.compile(r"sub-[^._/]+")
 #: Folders of a participant that hold no FLAIR, by BIDS.
@@ -61,7 +68,12 @@ def passed_over(
             if images and person.name in people and place not in with_flair:
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
-        for entry in sorted(bids_dir.iterdir()):
+        entries = sorted(bids_dir.iterdir())
+        without_table = "participants.tsv" not in [entry.name for entry in entries]
+        for entry in entries:
+            wrong_kind = without_table and _NOT_TSV.fullmatch(entry.name)
+            if wrong_kind and not ignored.match_file(entry.name):
+                notes.append(Note(_NOT_TSV_NOTE, entry.name))
             if _SUBJECT.fullmatch(entry.name):
                 if _leads_nowhere(entry):
                     notes.append(Note(_LINK_NOTE, entry.name))
@@ -73,7 +85,7 @@ def passed_over(
 def _elsewhere(
     bids_dir: Path, person: Path, anat: Sequence[Path], ignored: GitIgnoreSpec
 ) -> Iterator[Note]:
-    """Name FLAIR images of a participant outside of its folders `anat`, and links to nothing."""
+    """Name a participant's FLAIR outside of `anat`, tables in wrong folders, links to nothing."""
     for place, folders, names in os.walk(person):
         here = Path(place)
         below = here.relative_to(bids_dir).as_posix()
@@ -84,11 +96,15 @@ def _elsewhere(
             and name not in _OTHER_DATA
             and not ignored.match_file(f"{below}/{name}/")
         ]
-        if here not in anat:
-            for name in filter(_NEARLY.search, sorted(names)):
-                file = f"{below}/{name}"
-                if not ignored.match_file(file):
-                    yield Note(_ELSEWHERE_NOTE, file.encode(errors="replace").decode())
+        read = [f"{below.replace('/', '_')}_scans.tsv"] if len(below.split("/")) < 3 else []
+        read += [f"{below}_sessions.tsv"] if here == person else []
+        for name in sorted(names):
+            image = here not in anat and _NEARLY.search(name)
+            table = name not in read and _TABLE.search(name)
+            file = f"{below}/{name}"
+            if (image or table) and not ignored.match_file(file):
+                note = _ELSEWHERE_NOTE if image else _TABLE_NOTE
+                yield Note(note, file.encode(errors="replace").decode())
         if here == person:
             for name in filter(re.compile("ses-").match, sorted([*folders, *names])):
                 if _leads_nowhere(here / name):

@@ -7,7 +7,6 @@ now, and all outputs that it lists are there.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -140,7 +139,7 @@ def _difference(record: dict[str, Any], recorded: dict[str, Any], expected: Expe
         return f"made by version {version}"
     if (record.get("Model") or {}).get("Fingerprint") != expected.weights:
         return "made with other weights"
-    now = json.loads(json.dumps(asdict(expected.settings)))  # lists for tuples, as recorded
+    now = asdict(expected.settings)
     changed = [
         f"{name} was {recorded[name]}"
         for name, value in now.items()

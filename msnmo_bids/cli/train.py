@@ -286,7 +286,7 @@ class TrainOptions(TrainingOptions):
 
     model: str = option(f"network: {', '.join(OWN)}", default="joint", choices=OWN, metavar="NAME")
     initial_weights: Path | None = file_option(
-        f"weights of the app to start from, .safetensors, or '{SHIPPED}' for the first of "
+        f"weights of the app to start from, .safetensors, or '{SHIPPED}' for those of "
         "this version; network and classes are theirs (default: random)"
     )
 
@@ -368,10 +368,10 @@ def _network(options: TrainOptions) -> tuple[nn.Module, WeightsMetadata | None]:
 
         torch.manual_seed(options.seed)
         return registry.entry(options.model).build(options.classes, options.width), None
-    from msnmo_bids.model.weights import load_weights, shipped_weights
+    from msnmo_bids.model.weights import SHIPPED_WEIGHTS, load_weights
 
     shipped = str(options.initial_weights) == SHIPPED
-    file = shipped_weights()[0] if shipped else options.initial_weights
+    file = SHIPPED_WEIGHTS if shipped else options.initial_weights
     network, metadata = load_weights(file)
     if options.classes != metadata.class_names and not metadata.classifies_lesions:
         raise UsageError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.raw_metadata import Sidecars, Tables
+from msnmo_bids.bids.raw_metadata import Sidecars, Tables, spelling
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem
@@ -105,11 +107,28 @@ def read_covariates(
         found[name] = Covariates(known or None, site or None, scanner or None, _years(age))
         if age and found[name].age is None:
             ages.append(Note("ages that are not a number of years, not used", f"{name} '{age}'"))
+    notes += [
+        Note("sites that are spelt differently count apart (are they one?)", " / ".join(alike))
+        for alike in _spelt_alike(own.site for own in found.values() if own.site)
+    ]
     of_sidecars = [note for name in names for note in sidecars.notes(name)]
     notes += [*tables.notes(names, {*vars(columns).values()}), *ages]
     for line in merged(notes):  # those of sidecars have been said when the scans were found
         logger.warning("%s", line)
     return found, merged([*notes, *of_sidecars])
+
+
+def _spelt_alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the names that differ in case, zeros, blanks, hyphens and underscores alone.
+
+    >>> _spelt_alike(["Lyon", "Site A", "lyon", "site-a", "Bern", "Site 1", "Site 01", "Site 1-1"])
+    [['Lyon', 'lyon'], ['Site A', 'site-a'], ['Site 01', 'Site 1']]
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        plain = re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", unicodedata.normalize("NFKC", name))
+        groups.setdefault(spelling(plain), set()).add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _check(tables: Tables, scans: list[str], columns: Columns, bids_dir: Path) -> list[Note]:

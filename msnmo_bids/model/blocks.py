@@ -1,4 +1,4 @@
-"""Builders that all subnetworks use: normalisation, activation, convolution, halving."""
+"""Layers and builders of all subnetworks: normalisation, activation, convolution, halving."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from msnmo_bids.model.config import CHANNEL_MULTIPLE
+
+_EPSILON = 1e-5  # added to a variance
 
 
 def build_activation() -> nn.Module:
@@ -26,6 +28,31 @@ def build_normalization(channels: int, kind: str) -> nn.Module:
     most = channels if kind == "instance" else max(1, channels // CHANNEL_MULTIPLE)
     groups = next(count for count in range(most, 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
+
+
+class BrainNormalization(nn.Module):
+    """Normalise an image by mean and standard deviation of its brain, the voxels other than 0.
+
+    Takes ``(B, C, D, H, W)`` of any type, returns float32 of the same shape. Each channel is
+    normalised by itself, then scaled and shifted; the background gets the value that a 0 in the
+    brain would get. With the background the brain of a whole head, a third of its voxels, would be
+    in other units than that of a crop.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise each image of a batch; one without a brain becomes the bias."""
+        image = image.float()
+        brain, space = (image != 0).float(), (2, 3, 4)
+        voxels = brain.sum(space, keepdim=True).clamp(min=1)
+        centred = image - image.sum(space, keepdim=True) / voxels
+        variance = (centred.square() * brain).sum(space, keepdim=True) / voxels
+        weight, bias = (one.view(-1, 1, 1, 1) for one in (self.weight, self.bias))
+        return centred * torch.rsqrt(variance + _EPSILON) * weight + bias
 
 
 class ConvUnit(nn.Sequential):

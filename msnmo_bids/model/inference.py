@@ -5,13 +5,12 @@ What is a lesion is decided behind it (``lesions/threshold.py``).
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from msnmo_bids.model.joint import JointNetwork
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,9 @@ class Prediction:
         (:func:`msnmo_bids.model.cam.combined_cam`).
     class_probabilities, class_logits : ndarray or None
         ``(K,)`` float64 in the order of `class_names`: calibrated, sum 1; before calibration.
-    class_votes : ndarray or None
-        ``(V, K)`` float64: calibrated class probabilities of each network and view; the arrays
-        above are means over them.
     distance : float or None
         From the training scans (:mod:`msnmo_bids.model.sharing`); None when the weights hold no
-        density. Mean over networks and views.
+        density.
     """
 
     probability: np.ndarray | None
@@ -55,14 +49,13 @@ class Prediction:
     class_probabilities: np.ndarray | None
     class_logits: np.ndarray | None
     class_names: tuple[str, ...]
-    class_votes: np.ndarray | None = None
     distance: float | None = None
 
 
 def predict(
     cube: np.ndarray,
-    *weights: str | Path,
-    tta: bool = False,
+    weights: str | Path,
+    *,
     device: str = "cpu",
     precision: str = "fp32",
     n_threads: int | None = None,
@@ -73,16 +66,12 @@ def predict(
     Parameters
     ----------
     cube : ndarray
-        ``(D, H, W)``, RAS, z-scored, background 0; sides are multiples of 16. Each network sees
-        it normalised as its metadata says.
-    *weights : str or Path
-        ``NAME.safetensors``; of several the mean is taken (`check_ensemble`), and every second one
-        sees the mirror image, left to right.
-    tta : bool, optional
-        Test-time augmentation: each network sees the volume and its mirror image.
+        ``(D, H, W)``, RAS, z-scored, background 0; sides are multiples of 16. The network sees it
+        normalised as its metadata says.
+    weights : str or Path
+        ``NAME.safetensors``.
     device, precision : str, optional
-        See :mod:`msnmo_bids.model.device`. With ``"auto"``, a volume that does not fit the GPU's
-        memory is computed on the CPU.
+        See :mod:`msnmo_bids.model.device`.
     n_threads, deterministic : int, bool, optional
         Threads of the CPU (default: as torch is set); deterministic algorithms only.
 
@@ -93,40 +82,30 @@ def predict(
     WeightsError, DeviceError
         If the weights cannot be used, or the device does not compute or lacks memory.
     BadInputError
-        If a network asks for a normalisation that the volume does not admit.
+        If the network asks for a normalisation that the volume does not admit.
     """
     import torch
 
     cube = _check_cube(cube)
-    if not weights:
-        raise ValueError("no weights")
-    files = tuple(Path(file) for file in weights)
     with _torch_settings(n_threads, deterministic):
         chosen = select_device(device)
         try:
-            return _predict_on(cube, files, tta, chosen, select_precision(precision, chosen))
+            return _predict_on(cube, weights, chosen, select_precision(precision, chosen))
         except torch.cuda.OutOfMemoryError as error:
             problem = f"the memory of {chosen} does not suffice for a volume of {cube.shape}"
-            if device != "auto":
-                remedy = "Choose --device cpu, or free the GPU's memory and run again"
-                code = ExitCode.TEMPORARY_FAILURE
-                raise DeviceError(problem, remedy=remedy, exit_code=code) from error
-        logger.warning("Computing on the CPU: %s", problem)
-        load_weights_cached.cache_clear()
-        torch.cuda.empty_cache()
-        return _predict_on(cube, files, tta, "cpu", select_precision(precision, "cpu"))
+            remedy = "Choose --device cpu, or free the GPU's memory and run again"
+            code = ExitCode.TEMPORARY_FAILURE
+            raise DeviceError(problem, remedy=remedy, exit_code=code) from error
 
 
 @dataclass(frozen=True)
 class LesionClassification:
-    """What the lesion branch says of one scan, mean over networks.
+    """What the lesion branch says of one scan.
 
     Parameters
     ----------
     class_probabilities, class_logits : ndarray, (K,) float64
         Calibrated, and before calibration, in the order of `class_names`.
-    class_votes : ndarray, (V, K) float64
-        Calibrated class probabilities of each network.
     contributions : ndarray, (N, K) float64
         What each lesion adds to the logits: their sum and the bias are the logits.
     bias : ndarray, (K,) float64
@@ -139,7 +118,6 @@ class LesionClassification:
     class_names: tuple[str, ...]
     class_probabilities: np.ndarray
     class_logits: np.ndarray
-    class_votes: np.ndarray
     contributions: np.ndarray
     bias: np.ndarray
     logits_without: np.ndarray
@@ -173,11 +151,10 @@ class LesionMargins:
     without: np.ndarray
 
 
-def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionClassification:
+def classify_lesions(descriptors: np.ndarray, weights: str | Path) -> LesionClassification:
     """Classify a scan by its lesions (:class:`msnmo_bids.model.classification.LesionBranch`).
 
-    The descriptors, (N, D) float32, have a row per lesion (:mod:`msnmo_bids.lesions.descriptors`);
-    of several weights the mean is taken.
+    The descriptors, (N, D) float32, have a row per lesion (:mod:`msnmo_bids.lesions.descriptors`).
 
     Raises
     ------
@@ -190,98 +167,26 @@ def classify_lesions(descriptors: np.ndarray, *weights: str | Path) -> LesionCla
 
     rows = torch.from_numpy(np.ascontiguousarray(descriptors, dtype=np.float32))
     others = ~torch.eye(len(rows), dtype=torch.bool)
-    votes, found = [], []
-    for file in weights:
-        network, metadata = load_weights_cached(file)
-        with torch.inference_mode():
-            logits, parts = network.forward_lesions(rows)
-            bias = network.lesion_branch.bias
-            without = [network.forward_lesions(rows[kept])[0] for kept in others]
-        alone = torch.stack(without) if without else parts
-        found.append([values.double().numpy() for values in (logits, parts, bias, alone)])
-        votes.append(metadata.calibration.probabilities(found[-1][0]))
-    logits, parts, bias, alone = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    names, scores = metadata.class_names, np.mean(votes, axis=0)
-    return LesionClassification(names, scores, logits, np.stack(votes), parts, bias, alone)
+    network, metadata = load_weights_cached(weights, "cpu", "fp32")  # as `predict` asks for it
+    with torch.inference_mode():
+        logits, parts = network.forward_lesions(rows)
+        bias = network.lesion_branch.bias
+        without = [network.forward_lesions(rows[kept])[0] for kept in others]
+    alone = torch.stack(without) if without else parts
+    found = [one.double().numpy() for one in (logits, parts, bias, alone)]
+    scores = metadata.calibration.probabilities(found[0])
+    return LesionClassification(metadata.class_names, scores, *found)
 
 
-def check_ensemble(members: Sequence[WeightsMetadata]) -> None:
-    """Check that the mean of several networks makes sense.
-
-    Raises
-    ------
-    ValueError
-        If they name other classes, take a cube of another shape, some classify by the lesions
-        and others do not, or the same weights are there twice.
-    """
-    first = members[0]
-    tensors = [one.sha256 or one.fingerprint for one in members]
-    for one, own in zip(members, tensors, strict=True):
-        if tensors.count(own) > 1:
-            raise ValueError(f"the weights {one.name} {one.version} are there twice")
-    for other in members[1:]:
-        here, there = (f"{one.name} {one.version}" for one in (first, other))
-        if other.class_names != first.class_names:
-            raise ValueError(
-                f"{there} names {', '.join(other.class_names)}, "
-                f"{here} {', '.join(first.class_names)}"
-            )
-        if other.cube_shape != first.cube_shape:
-            raise ValueError(
-                f"{there} takes a cube of {other.cube_shape}, {here} of {first.cube_shape}"
-            )
-        if other.lesion_descriptors != first.lesion_descriptors:
-            raise ValueError(
-                f"{there} and {here} do not classify by the same descriptors of lesions"
-            )
-
-
-def _predict_on(
-    cube: np.ndarray, weights: Sequence[Path], tta: bool, device: str, precision: str
-) -> Prediction:
+def _predict_on(cube: np.ndarray, weights: str | Path, device: str, precision: str) -> Prediction:
     import torch
 
     image = torch.from_numpy(cube)[None, None].to(device)
     image = image.contiguous(memory_format=torch.channels_last_3d)
     autocast = torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16")
-    found = []
     with torch.inference_mode(), autocast:
-        members = [load_weights_cached(file, device, precision) for file in weights]
-        kinds = {metadata.normalization for _, metadata in members}
-        images = {kind: _normalized(image, kind) for kind in kinds}
-        for number, (network, metadata) in enumerate(members):
-            normal = images[metadata.normalization]
-            if tta or not sees_mirror_image(number):
-                found.append(_run(network, metadata, normal))
-            if tta or sees_mirror_image(number):
-                found.append(_mirrored(_run(network, metadata, normal.flip(2))))
-    return found[0] if len(found) == 1 else _mean(found)
-
-
-def sees_mirror_image(number: int) -> bool:
-    """Say whether a network, the first is 0, sees the volume mirrored: every second one does.
-
-    What two networks mark falsely is then less alike, at no cost
-    (``docs/experiments/mean-of-two-networks.md``).
-    """
-    return number % 2 == 1
-
-
-def _mirrored(found: Prediction) -> Prediction:
-    """Turn the maps of a mirror image back."""
-    probability = None if found.probability is None else found.probability[::-1]
-    cams = None if found.cams is None else found.cams[:, ::-1]
-    return replace(found, probability=probability, cams=cams)
-
-
-def _mean(found: Sequence[Prediction]) -> Prediction:
-    """Take the mean of what several networks or views say."""
-    means: dict[str, Any] = {}
-    for name in ("probability", "cams", "class_probabilities", "class_logits", "distance"):
-        values = [getattr(one, name) for one in found]
-        means[name] = None if any(one is None for one in values) else np.mean(values, axis=0)
-    votes = [one.class_votes for one in found if one.class_votes is not None]
-    return replace(found[0], **means, class_votes=np.concatenate(votes) if votes else None)
+        network, metadata = load_weights_cached(weights, device, precision)
+        return _run(network, metadata, _normalized(image, metadata.normalization))
 
 
 def _normalized(image: Tensor, normalization: str) -> Tensor:
@@ -304,7 +209,7 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
     from msnmo_bids.model.cam import combined_cam
 
     features = network.forward_features(image)
-    lesions = cams = logits = probabilities = votes = distance = None
+    lesions = cams = logits = probabilities = distance = None
     if network.config.density:
         distance = float(network.density(network.forward_statistics(features, image))[0])
     if network.config.segments:
@@ -318,10 +223,7 @@ def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Pre
         cams = combined_cam(maps, weight, image.shape[2:])[0].cpu().numpy()
         logits = scores[0].double().cpu().numpy()
         probabilities = metadata.calibration.probabilities(logits)
-        votes = probabilities[None]
-    return Prediction(
-        probability, cams, probabilities, logits, metadata.class_names, votes, distance
-    )
+    return Prediction(probability, cams, probabilities, logits, metadata.class_names, distance)
 
 
 def _check_cube(cube: np.ndarray) -> np.ndarray:

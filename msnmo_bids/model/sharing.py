@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from msnmo_bids.model.blocks import ConvUnit, halve
+from msnmo_bids.model.blocks import BrainNormalization, ConvUnit, halve
 from msnmo_bids.model.config import CLASSIFICATION, INPUT_CHANNELS, SEGMENTATION, JointConfig
 from msnmo_bids.model.swin import SwinBlock
 
@@ -73,14 +73,14 @@ class LocalBranch(nn.Sequential):
     """CTX_local (Eq. 3): ``(B, 1, D, H, W)`` to ``(B, 32, D/2, H/2, W/2)``.
 
     Three 3x3x3 convolutions with strides 2, 1, 1: 160 -> 80 -> 80 -> 80. Eq. 3's layer
-    normalisation would run over the single channel and return zeros, so the volume is normalised
-    as a whole.
+    normalisation would run over the single channel and return zeros, so the brain is normalised
+    as a whole, and the background, which is not the same on a crop, has no part in it.
     """
 
     def __init__(self, config: JointConfig) -> None:
         width, kind = config.shared_channels, config.local_normalization
         super().__init__(
-            nn.GroupNorm(1, INPUT_CHANNELS),
+            BrainNormalization(INPUT_CHANNELS),
             ConvUnit(INPUT_CHANNELS, width, kind, stride=2),
             ConvUnit(width, width, kind),
             ConvUnit(width, width, kind),

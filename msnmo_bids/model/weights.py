@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+#: The weights that come with the program.
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "msnmo-joint.safetensors"
 _KEPT = "density."  # in float32: correlated features need the digits
 _GET_AGAIN = "Get the two files of the weights again, or name other weights"
 
@@ -158,11 +160,6 @@ class WeightsMetadata:
             ) from error
 
 
-def shipped_weights() -> list[Path]:
-    """Return the weights that come with the program: networks of which the mean is taken."""
-    return sorted((Path(__file__).parent / "weights").glob("*.safetensors"))
-
-
 def read_metadata(path: str | Path) -> WeightsMetadata:
     """Read the metadata of weights, without torch and not yet compared with the tensors.
 
@@ -183,10 +180,8 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
 
 
-def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMetadata]:
+def find_weights(path: Path) -> tuple[Path, WeightsMetadata]:
     """Find the tensors' file of weights, ``NAME.safetensors``, and what travels with it.
-
-    `option` is where they were named.
 
     Raises
     ------
@@ -202,7 +197,7 @@ def find_weights(path: Path, option: str = "--weights") -> tuple[Path, WeightsMe
             raise WeightsError(
                 "the weights file does not exist",
                 file=file,
-                remedy=f"Name a .safetensors file that has its .json beside it ({option})",
+                remedy="Name a .safetensors file that has its .json beside it (--weights)",
             )
     metadata = read_metadata(weights)
     _check_whole(weights, description, metadata)
@@ -290,7 +285,7 @@ def load_weights(path: str | Path, device: str = "cpu") -> tuple[JointNetwork, W
     return network.to(device).eval(), metadata
 
 
-@lru_cache(maxsize=10)  # an ensemble of five folds, for the lesions and for what classifies them
+@lru_cache(maxsize=2)  # for the lesions, and for what classifies them
 def load_weights_cached(
     path: str | Path, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[JointNetwork, WeightsMetadata]:

@@ -156,7 +156,8 @@ def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
 
     ``"z-score"``, as in the paper (section 3.1.2): mean 0 and standard deviation 1. ``"robust"``:
     median 0, and the interquartile range that of a normal distribution of standard deviation 1, so
-    that a heavy lesion load moves neither.
+    that a heavy lesion load moves neither (the local branch then normalises anew, by the mean and
+    the standard deviation: :class:`msnmo_bids.model.blocks.BrainNormalization`).
 
     Raises
     ------

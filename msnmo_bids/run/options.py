@@ -286,23 +286,11 @@ class Inference:
     weights: Path | None = file_option(
         "weights of the network, .safetensors (default: those of this version)"
     )
-    ensemble: tuple[Path, ...] = option(
-        "further weights, such as those of the folds of msnmo-crossval: the mean of all is taken, "
-        "and no diagnosis is named where they disagree",
-        default=(),
-        nargs="+",
-        metavar="FILE",
-        type=Path,
-    )
-    tta: bool = flag(
-        "test-time augmentation: the mean of the image and its mirror image, left to right; "
-        "twice the network's time"
-    )
     threshold: float | None = option(
-        "lesion probability above which a voxel is lesion, 0 to 1 "
+        "lesion probability above which a voxel is lesion, 0.01 to 0.99 "
         "(default: the one that comes with the weights)",
         metavar="P",
-        type=between(0, 1),
+        type=between(0.01, 0.99),
     )
     min_lesion_volume: float | None = option(
         "remove connected lesions smaller than this, in mm³ "

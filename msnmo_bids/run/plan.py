@@ -37,8 +37,8 @@ class Plan:
     selection: Selection  #: Scans and participants selected.
     #: With tools resolved; device and precision only after :func:`with_machine`.
     settings: ProcessingSettings
-    weights: tuple[Path, ...]  #: Weights files; of several the mean is taken.
-    metadata: WeightsMetadata  #: What travels with the first.
+    weights: Path  #: ``NAME.safetensors``.
+    metadata: WeightsMetadata  #: What travels with them.
     expected: Expected  #: What complete scans were made by.
     reasons: dict[str, str]  #: Scans to run (by relative path) and why.
     #: Consecutive visits to compare when their scans are done.
@@ -128,10 +128,11 @@ def make_plan(options: AppOptions) -> Plan:
     MsnmoError
         If a label, filter, weights file or tool that was asked for is missing.
     """
+    from msnmo_bids.model.weights import SHIPPED_WEIGHTS, find_weights
+
     selection = select(options.bids_dir, options)
-    found = find_ensemble(options.weights, options.ensemble)
-    weights, metadata = tuple(file for file, _ in found), found[0][1]
-    settings = _resolve_settings(options, metadata, [other for _, other in found[1:]])
+    weights, metadata = find_weights(options.weights or SHIPPED_WEIGHTS)
+    settings = _resolve_settings(options, metadata)
     left_open = tuple(name for name in MACHINE_SETTINGS if getattr(options, name) == "auto")
     expected = Expected(settings, get_version(), metadata.fingerprint, left_open)
     reasons: dict[str, str] = {}
@@ -145,10 +146,8 @@ def make_plan(options: AppOptions) -> Plan:
     return Plan(selection, settings, weights, metadata, expected, reasons, due)
 
 
-def _resolve_settings(
-    options: AppOptions, metadata: WeightsMetadata, others: Sequence[WeightsMetadata]
-) -> ProcessingSettings:
-    """Return the settings by command line, PATH and weights; `others` are those of the ensemble."""
+def _resolve_settings(options: AppOptions, metadata: WeightsMetadata) -> ProcessingSettings:
+    """Return the settings by command line, PATH and weights."""
     threshold, least_volume = options.threshold, options.min_lesion_volume
     return ProcessingSettings(
         **choose_tools(options),
@@ -157,8 +156,6 @@ def _resolve_settings(
         precision=options.precision,
         threshold=metadata.threshold if threshold is None else threshold,
         min_lesion_volume=metadata.min_lesion_volume if least_volume is None else least_volume,
-        tta=options.tta,
-        ensemble=tuple(other.fingerprint for other in others),
         random_seed=options.random_seed,
         deterministic=options.deterministic,
         sloppy=options.sloppy,
@@ -216,29 +213,6 @@ def with_machine(plan: Plan) -> Plan:
         logger.info("The network computes on %s in %s", where, precision)
     settings = replace(plan.settings, device=device, precision=precision)
     return replace(plan, settings=settings, gpus=gpus)
-
-
-def find_ensemble(
-    main: Path | None, others: Sequence[Path] = ()
-) -> list[tuple[Path, WeightsMetadata]]:
-    """Find the weights (None: those of this version), then those of ``--ensemble``.
-
-    Raises
-    ------
-    MsnmoError
-        If a file is missing (66), or the weights do not go together.
-    """
-    from msnmo_bids.model.inference import check_ensemble
-    from msnmo_bids.model.weights import find_weights, shipped_weights
-
-    found = [find_weights(file) for file in ([main] if main else shipped_weights())]
-    found += [find_weights(file, "--ensemble") for file in others]
-    try:
-        check_ensemble([metadata for _, metadata in found])
-    except ValueError as error:
-        remedy = "Name weights that were trained for the same classes and cube (--ensemble)"
-        raise UsageError(str(error), remedy=remedy) from error
-    return found
 
 
 def method() -> dict[str, Any]:
@@ -320,9 +294,7 @@ def plan_table(plan: Plan) -> str:
             f"device: {settings.device}; precision: {settings.precision}",
             f"threshold: {settings.threshold:g}; "
             f"smallest lesion: {settings.min_lesion_volume:g} mm³",
-            f"weights: {plan.metadata.name} {plan.metadata.version} "
-            f"({', '.join(str(file) for file in plan.weights)})",
-            *(["test-time augmentation: mirror image"] if settings.tta else []),
+            f"weights: {plan.metadata.name} {plan.metadata.version} ({plan.weights})",
         ]
     )
 

@@ -69,7 +69,7 @@ def write_configuration(job: Job, command: Sequence[str]) -> None:
             },
         },
         "weights": {
-            "files": [str(file) for file in job.plan.weights],
+            "file": str(job.plan.weights),
             "name": metadata.name,
             "version": metadata.version,
             "sha256": metadata.sha256,

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 _MAPS = ("probability_file", "lesion_file", "label_file")
 _EXPLAINED = ("cam_files", "table_file")
-_SCORES = ("class_probabilities", "class_votes")
-_OUTPUTS = [*_MAPS, *_EXPLAINED, *_SCORES, "distance", "mni_file"]
+_OUTPUTS = [*_MAPS, *_EXPLAINED, "class_probabilities", "distance", "mni_file"]
 _SLOPPY_CUBE = (64, 64, 64)
 #: By whether the lesions are classified: what is said of the scores, and of the maps.
 _TEXT_OF = {
@@ -57,7 +56,7 @@ _PRECISIONS = {"fp32": "single precision", "bf16": "bfloat16 precision"}
 def init_lesion_wf(
     *,
     settings: ProcessingSettings,
-    weights: Sequence[Path],
+    weights: Path,
     metadata: WeightsMetadata,
     voxels: int,
     omp_nthreads: int,
@@ -75,7 +74,7 @@ def init_lesion_wf(
     -------
     probability_file, lesion_file, label_file, cam_files, mni_file
         On the scan's grid (RAS), the maps by class; and its index to MNI mm, (4, 4).
-    table_file, class_probabilities, class_votes, distance
+    table_file, class_probabilities, distance
         As the nodes give them (`segment_step`, `classify_step`, `network_step`).
     """
     workflow = LiterateWorkflow(name="lesion_wf")
@@ -93,7 +92,7 @@ def init_lesion_wf(
     )
     segment = node(measure, "segment", "segment", voxels)
     if metadata.classifies_lesions:
-        classify = classify_step(weights=[str(file) for file in weights])
+        classify = classify_step(weights=str(weights))
         scored = mapped = node(classify, "classify", "segment", voxels)
         workflow.connect([(segment, scored, same("descriptor_file", "label_file", "table_file"))])
     else:
@@ -107,7 +106,7 @@ def init_lesion_wf(
         (to_cube, segment, same("transform_file")),
         (network, segment, same("probability_file")),
         (network, outputnode, same("distance")),
-        (scored, outputnode, same(*_SCORES)),
+        (scored, outputnode, same("class_probabilities")),
         (regions, segment, same("region_file", "mni_file")),
         (regions, outputnode, same("mni_file")),
         (segment, outputnode, same(*_MAPS)),
@@ -120,11 +119,6 @@ def _description(
     settings: ProcessingSettings, metadata: WeightsMetadata, shape: Sequence[int]
 ) -> str:
     """Return what the methods text says of the network and of its lesions."""
-    one_view = settings.ensemble and not settings.tta
-    mirrored = ", every second of which saw the mirror image" if one_view else ""
-    averaged = [f"{1 + len(settings.ensemble)} networks{mirrored}"] if settings.ensemble else []
-    averaged += ["the image and its mirror image"] if settings.tta else []
-    mean = f", mean over {' and '.join(averaged)}" if averaged else ""
     scores, maps = _TEXT_OF[metadata.classifies_lesions]
     named = diseases_of(metadata.class_names)
     return (
@@ -132,7 +126,7 @@ def _description(
         f"voxels and {_NORMALIZED[metadata.normalization]}. A joint network for lesion "
         f"segmentation and classification of {' and '.join(named)}, implemented after Huang et al. "
         f"[@joint_model] (weights {metadata.name} {metadata.version}, "
-        f"{_PRECISIONS[settings.precision]}{mean}), gave a lesion probability for each voxel."
+        f"{_PRECISIONS[settings.precision]}), gave a lesion probability for each voxel."
         f"{scores} The probability was brought back to the scan's own grid (trilinear), masked "
         f"with the brain and cut at {settings.threshold:g}; connected lesions (26 neighbours) "
         f"smaller than {settings.min_lesion_volume:g} mm³ were removed. Lesions were assigned to "
@@ -142,7 +136,7 @@ def _description(
 
 
 def _network_node(
-    settings: ProcessingSettings, weights: Sequence[Path], classify: bool, omp_nthreads: int
+    settings: ProcessingSettings, weights: Path, classify: bool, omp_nthreads: int
 ) -> pe.Node:
     """Return the network's node; it takes a GPU slot only where CUDA was found to compute.
 
@@ -151,9 +145,8 @@ def _network_node(
     """
     on_gpu = settings.device.startswith("cuda")
     predict = network_step(
-        weights=[str(file) for file in weights],
+        weights=str(weights),
         classify=classify,
-        tta=settings.tta,
         device=settings.device,
         precision=settings.precision,
         deterministic=settings.deterministic,
@@ -165,16 +158,12 @@ def _network_node(
     return network
 
 
-@step(
-    "probability_file", "distance", "cam_file", "class_probabilities", "class_votes",
-    library="torch",
-)  # fmt: skip
+@step("probability_file", "distance", "cam_file", "class_probabilities", library="torch")
 def network_step(
     folder: Path,
     cube_file: Path,
-    weights: Sequence[str],
+    weights: str,
     classify: bool = True,
-    tta: bool = False,
     device: str = "cpu",
     precision: str = "fp32",
     deterministic: bool = False,
@@ -196,24 +185,20 @@ def network_step(
 
     found = predict(
         np.load(cube_file, allow_pickle=False),
-        *weights,
-        tta=tta,
+        weights,
         device=device,
         precision=precision,
         n_threads=num_threads,
         deterministic=deterministic,
     )
-    files = ", ".join(weights)
-    probability = _checked(found.probability, "segmentation", files)
+    probability = _checked(found.probability, "segmentation", weights)
     lesions = (save_array(probability, folder / "probability.npy"), found.distance)
     if not classify:
-        return (*lesions, None, None, None)
-    cams, scores, votes = (
-        _checked(array, "classification", files)
-        for array in (found.cams, found.class_probabilities, found.class_votes)
-    )
-    by_class = [_by_class(found.class_names, values) for values in (scores, *votes)]
-    return (*lesions, save_array(cams, folder / "cams.npy"), by_class[0], by_class[1:])
+        return (*lesions, None, None)
+    cams = _checked(found.cams, "classification", weights)
+    scores = _checked(found.class_probabilities, "classification", weights)
+    cam_file = save_array(cams, folder / "cams.npy")
+    return (*lesions, cam_file, _by_class(found.class_names, scores))
 
 
 def _by_class(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
@@ -292,15 +277,15 @@ def segment_step(
     return (*written, cam_files, table_file, save_array(descriptors, folder / "descriptors.npy"))
 
 
-@step("cam_files", "table_file", "class_probabilities", "class_votes", library="torch")
+@step("cam_files", "table_file", "class_probabilities", library="torch")
 def classify_step(
-    folder: Path, weights: Sequence[str], descriptor_file: Path, label_file: Path, table_file: Path
+    folder: Path, weights: str, descriptor_file: Path, label_file: Path, table_file: Path
 ) -> tuple[Any, ...]:
     """Classify a scan by its lesions, and tell what each adds, in the maps and in the table."""
     from msnmo_bids.model.cam import lesion_activation_maps
     from msnmo_bids.model.inference import classify_lesions
 
-    found = classify_lesions(np.load(descriptor_file), *weights)
+    found = classify_lesions(np.load(descriptor_file), weights)
     maps = lesion_activation_maps(load_array(label_file), found.contributions)
     measures = json.loads(table_file.read_text(encoding="utf-8"))
     diseases = diseases_of(found.class_names)
@@ -322,5 +307,4 @@ def classify_step(
         name: write_like(values, label_file, folder / f"cam_{number}.nii")
         for number, (name, values) in enumerate(zip(names, maps, strict=True))
     }
-    by_class = [_by_class(names, one) for one in (found.class_probabilities, *found.class_votes)]
-    return cam_files, out, by_class[0], by_class[1:]
+    return cam_files, out, _by_class(names, found.class_probabilities)

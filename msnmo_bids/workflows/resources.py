@@ -26,7 +26,7 @@ _NEEDS = {
     "mask": (_WORKER, 8),
     "n4": (_WORKER, 0),
     "cube": (_WORKER, 8),
-    # Two networks shall not run at once in 4 GB: they would fit only just.
+    # Two scans' networks shall not run at once in 4 GB: they would fit only just.
     "network_bf16": (2.2, 0),
     "network_fp32": (2.2, 0),
     "network_cuda": (1.5, 0),

@@ -43,7 +43,7 @@ def init_msnmo_wf(
     *,
     scans: Sequence[Scan],
     settings: ProcessingSettings,
-    weights: Sequence[Path],
+    weights: Path,
     metadata: WeightsMetadata,
     output_dir: Path,
     work_dir: Path,
@@ -51,13 +51,12 @@ def init_msnmo_wf(
 ) -> pe.Workflow:
     """Build the workflow of a run: one workflow per participant, in it one per scan.
 
-    In the settings device, precision and tools are resolved (no ``auto``). Of several `weights`
-    (``NAME.safetensors``, with ``NAME.json`` beside it) the mean is taken; `metadata` describes the
-    first.
+    In the settings device, precision and tools are resolved (no ``auto``); `metadata`
+    describes the `weights`, ``NAME.safetensors``.
     """
     shared: dict[str, Any] = {
         "settings": settings,
-        "weights": [Path(file).absolute() for file in weights],
+        "weights": weights.absolute(),
         "metadata": metadata,
         "provenance": run_record(settings, metadata, get_version()),
         "output_dir": Path(output_dir).absolute(),
@@ -76,7 +75,7 @@ def init_scan_wf(
     *,
     scan: Scan,
     settings: ProcessingSettings,
-    weights: Sequence[Path],
+    weights: Path,
     metadata: WeightsMetadata,
     provenance: dict[str, Any],
     output_dir: Path,
@@ -92,7 +91,7 @@ def init_scan_wf(
         f"Scans were processed by msnmo {get_version()}, a BIDS App [@bids], with Nipype [@nipype] "
         "and PyBIDS [@pybids]. "
     )
-    workflow.__postdesc__ = _description_of_decision(settings, provenance, metadata.class_names)
+    workflow.__postdesc__ = _description_of_decision(provenance, metadata.class_names)
     voxels = voxel_count(scan.path)
     shared: dict[str, Any] = {"voxels": voxels, "omp_nthreads": omp_nthreads}
     preprocessing_wf = init_preprocessing_wf(scan=scan, settings=settings, **shared)
@@ -120,7 +119,7 @@ def init_scan_wf(
         (lesion_wf, quality, same("mni_file", of="outputnode.")),
         (lesion_wf, write_derivatives,
          same("probability_file", "lesion_file", "label_file", "cam_files", "table_file",
-              "class_probabilities", "class_votes", "distance", of="outputnode.")),
+              "class_probabilities", "distance", of="outputnode.")),
         (quality, write_derivatives, same("quality")),
         (figures, write_derivatives, same("figures")),
     ])  # fmt: skip
@@ -128,9 +127,7 @@ def init_scan_wf(
     return workflow
 
 
-def _description_of_decision(
-    settings: ProcessingSettings, record: Mapping[str, Any], classes: Sequence[str]
-) -> str:
+def _description_of_decision(record: Mapping[str, Any], classes: Sequence[str]) -> str:
     """Return what the methods text says of the scores and of when a class is named."""
     from msnmo_bids.model.calibration import DIRICHLET_CALIBRATION
 
@@ -151,10 +148,6 @@ def _description_of_decision(
         if name in classes:
             most = limits.get(name)
             needed.append(f"{name} scored no more than {'it' if most is None else f'{most:g}'}")
-    if record["Classifier"] == LESION_BRANCH and settings.ensemble:
-        needed.append("all networks named it")
-    elif settings.ensemble or settings.tta:
-        needed.append("all networks and mirrored views named it")
     if farthest is not None:
         needed.append(
             f"the network's features of the scan lay no farther than {farthest:g} from those of "
@@ -258,7 +251,6 @@ def write_derivatives_step(
     class_probabilities: Mapping[str, float],
     quality: Mapping[str, Any],
     mask_flags: Sequence[str] = (),
-    class_votes: Sequence[Mapping[str, float]] = (),
     distance: float | None = None,
     figures: Mapping[str, str] | None = None,
 ) -> list[str]:
@@ -280,7 +272,6 @@ def write_derivatives_step(
             lesions=len(measures["Table"]),
             quality=quality,
             limits=provenance["NamingLimits"],
-            votes=class_votes,
             distance=distance,
             farthest=provenance["MaximumOutOfDistributionScore"],
         ),

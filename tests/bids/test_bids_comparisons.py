@@ -11,6 +11,7 @@ from msnmo_bids.bids.comparisons import (
     BY_SCANS,
     BY_SESSIONS,
     CONTRADICTION,
+    IN_SIDECARS,
     NO_COLUMN,
     NO_DATE,
     NO_TIME,
@@ -42,6 +43,20 @@ def test_visits_without_dates_are_in_the_order_of_their_labels(make_dataset):
     assert pairs(root) == [("sub-01_ses-1", "sub-01_ses-2"), ("sub-01_ses-2", "sub-01_ses-10")]
     one = comparisons(find_scans(root).scans)[0]
     assert (one.order_by, one.interval_days, one.space) == (BY_LABELS, None, "ses1ses2")
+
+
+def test_dates_in_sidecars_are_named_where_no_table_has_any(make_dataset):
+    root = make_dataset(name("1"), name("2"))
+    for session, date in (("1", "2020-01-01T10:00:00"), ("2", "2021-01-01T10:00:00")):
+        sidecar = root / name(session).replace(".nii.gz", ".json")
+        sidecar.write_text(f'{{"AcquisitionDateTime": "{date}", "SeriesDate": "{date}"}}')
+    [one] = comparisons(find_scans(root).scans)
+    said = [note.about for note in one.notes if note.what == IN_SIDECARS]
+    assert said == [f"sub-01_ses-{k} (AcquisitionDateTime, SeriesDate)" for k in (1, 2)]
+    rows = [{"session_id": f"ses-{k}", "acq_time": f"202{k}-01-01"} for k in (1, 2)]
+    write_tsv(root / "sub-01/sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
+    [one] = comparisons(find_scans(root).scans)
+    assert not one.notes
 
 
 def test_dates_win_over_labels_and_give_the_interval(make_dataset):

@@ -15,7 +15,7 @@ from msnmo_bids.bids.names import (
     report_path,
     sidecar,
 )
-from msnmo_bids.model.weights import read_metadata, shipped_weights
+from msnmo_bids.model.weights import SHIPPED_WEIGHTS, read_metadata
 
 ROOT = Path(__file__).parents[2]
 LABEL = st.text("abcXYZ019", min_size=1, max_size=4)
@@ -99,7 +99,7 @@ def test_bids_uris():
 
 def test_the_container_check_expects_what_the_shipped_weights_write():
     expected = (ROOT / "containers" / "expected-files.txt").read_text(encoding="utf-8").split("\n")
-    classes = read_metadata(shipped_weights()[0]).class_names
+    classes = read_metadata(SHIPPED_WEIGHTS).class_names
     own = set(derivative_paths("sub-01/anat", "sub-01", classes).values())
     beside = {sidecar(name) for name in own if not name.endswith(".json")}
     assert {name for name in expected if "/anat/" in name} == own | beside

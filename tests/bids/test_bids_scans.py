@@ -367,6 +367,38 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
     assert "extra" not in said
 
 
+@pytest.mark.parametrize("name", ["participants.csv", "participants.xlsx", "Participants.TSV"])
+def test_a_participants_table_of_another_kind_is_named(make_dataset, caplog, name):
+    root = make_dataset("sub-01/anat/sub-01_FLAIR.nii.gz")
+    (root / name).touch()
+    find_scans(root)
+    assert f"have tabs between the columns (1): {name}" in "\n".join(caplog.messages)
+    for change in (root / ".bidsignore", root / "participants.tsv"):
+        caplog.clear()
+        change.write_text(f"{name}\n")
+        find_scans(root)
+        assert name not in "\n".join(caplog.messages)
+        change.unlink()
+
+
+def test_tables_in_wrong_folders_or_of_other_names_are_named(make_dataset, caplog):
+    root = make_dataset("sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz")
+    wrong = (
+        "ses-1/anat/sub-01_ses-1_scans.tsv", "ses-1/sub-01_sessions.tsv", "ses-1/sub-01_scans.tsv",
+        "ses-1/scans.tsv", "sessions.tsv", "sub-02_sessions.tsv", "ses-1/participants.tsv",
+    )  # fmt: skip
+    right = "ses-1/sub-01_ses-1_scans.tsv", "sub-01_scans.tsv", "sub-01_sessions.tsv"
+    ignored = "extra/sub-01_scans.tsv", "ses-1/old_sessions.tsv"
+    (root / "sub-01/extra").mkdir()
+    for table in (*wrong, *right, *ignored):
+        (root / "sub-01" / table).touch()
+    (root / ".bidsignore").write_text("extra/\nold*\n")
+    find_scans(root)
+    [said] = [line for line in caplog.messages if "tables in the wrong folder" in line]
+    named = said.rpartition("): ")[2].split(", ")
+    assert sorted(named) == sorted(f"sub-01/{table}" for table in wrong)
+
+
 NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can be")
 
 

@@ -41,12 +41,6 @@ ROOT = Path(__file__).parents[2]
         (["--bet-frac", "0.3"], "bet_frac", 0.3),
         (["--bias-correction", "skip"], "bias_correction", "skip"),
         (["--weights", "w.safetensors"], "weights", Path("w.safetensors")),
-        (
-            ["--ensemble", "a.safetensors", "b.safetensors"],
-            "ensemble",
-            (Path("a.safetensors"), Path("b.safetensors")),
-        ),
-        (["--tta"], "tta", True),
         (["--threshold", "0.25"], "threshold", 0.25),
         (["--min-lesion-volume", "9"], "min_lesion_volume", 9.0),
         (["--random-seed", "7"], "random_seed", 7),
@@ -85,6 +79,8 @@ def test_defaults():
         [*REQUIRED, "--nprocs", "two"],
         [*REQUIRED, "--bet-frac", "1.5"],
         [*REQUIRED, "--threshold", "nan"],
+        [*REQUIRED, "--threshold", "0"],
+        [*REQUIRED, "--threshold", "1"],
         [*REQUIRED, "--min-lesion-volume", "-1"],
         [*REQUIRED, "--device", "gpu"],
         [*REQUIRED, "--device", "cuda:"],
@@ -112,7 +108,7 @@ def test_wrong_usage(arguments, capsys):
         (["in", "group", "out"], 64, "as in /data/bids /data/out group"),
         ([*REQUIRED, "--threshold", "0.2", "--threshold", "0.3"], 64, "--threshold: given twice"),
         ([*REQUIRED, "--n-cpus", "2", "--nprocs", "3"], 64, "given twice"),
-        ([*REQUIRED, "--tta", "--tta"], 64, "--tta: given twice"),
+        ([*REQUIRED, "--sloppy", "--sloppy"], 64, "--sloppy: given twice"),
         (
             [*REQUIRED, "--participant-label", "01", "--participant_label", "02"],
             64,
@@ -134,12 +130,12 @@ def test_wrong_usage_says_what_to_do(arguments, code, words, capsys, tmp_path, m
 
 def test_options_are_frozen_and_home_folders_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    words = ["~/in", "~/out", "participant", "--work-dir=~/w", "--ensemble", "~/a", "b"]
+    words = ["~/in", "~/out", "participant", "--work-dir=~/w", "--weights", "~/a"]
     options = parse_args(words)
     assert (options.bids_dir, options.work_dir) == (Path("/home/me/in"), Path("/home/me/w"))
-    assert options.ensemble == (Path("/home/me/a"), Path("b"))
+    assert options.weights == Path("/home/me/a")
     with pytest.raises(FrozenInstanceError):
-        options.tta = True  # type: ignore[misc]
+        options.sloppy = True  # type: ignore[misc]
 
 
 def test_verbosity_may_be_said_often():

@@ -25,9 +25,10 @@ def test_every_exit_code_has_its_words():
 
 
 def test_a_command_line_made_from_it_is_understood():
-    values = {"Flag": None, "Number": "1", "String": "auto", "File": "file"}
+    values = {"Flag": None, "String": "auto", "File": "file"}
     words = []
     for entry in descriptor()["inputs"]:
+        values["Number"] = "1" if entry.get("integer") else "0.5"
         value = (entry.get("value-choices") or [values[entry["type"]]])[0]
         words += [word for word in (entry.get("command-line-flag"), value) if word is not None]
     options = asdict(parse_args(words))

@@ -78,16 +78,16 @@ def weights(tmp_path_factory) -> Path:
 
 def test_a_person_is_made_once(ball_head, weights, tmp_path):
     assets = SimulationAssets([ball_head])
-    ((number, made),) = people(tmp_path, [0], lambda: assets, [weights])
+    ((number, made),) = people(tmp_path, [0], lambda: assets, weights)
     assert number == 0
     assert made.label == 0
     assert len(made.true) == len(made.seen) > 0
     assert len(made.found) == len(made.false)
-    ((_, again),) = people(tmp_path, [0], pytest.fail, [weights])
+    ((_, again),) = people(tmp_path, [0], pytest.fail, weights)
     np.testing.assert_equal(vars(again), vars(made))
-    assert made.weights == name_of([weights])
-    assert make_person(8, assets, [weights]).label == -1
-    assert make_person(SMALL_VESSELS, assets, [weights]).label == CLASSES.index("SVD")
+    assert made.weights == name_of(weights)
+    assert make_person(8, assets, weights).label == -1
+    assert make_person(SMALL_VESSELS, assets, weights).label == CLASSES.index("SVD")
 
 
 def test_people_are_kept_in_one_table(tmp_path):
@@ -112,9 +112,9 @@ def test_weights_that_find_the_same_have_the_same_name(weights, tmp_path):
             parameter += 1
     branch, other = tmp_path / "branch.safetensors", tmp_path / "other.safetensors"
     save_weights(branch, network, metadata)
-    assert name_of([branch]) == name_of([weights])
+    assert name_of(branch) == name_of(weights)
     save_weights(other, network, replace(metadata, threshold=0.3))
-    assert name_of([other]) != name_of([weights])
+    assert name_of(other) != name_of(weights)
 
 
 def test_what_weights_find_is_told_by_site_and_size():
@@ -213,24 +213,22 @@ def test_a_branch_is_the_mean_of_its_fits():
 
 
 def test_the_program_fits_to_the_people_it_finds(weights, tmp_path, monkeypatch, capsys):
-    own = name_of([weights])
+    own = name_of(weights)
     folder, table = tmp_path / f"people-{own}", tmp_path / "kept.npz"
     folder.mkdir()
     for number in (*range(40), *range(SMALL_VESSELS, SMALL_VESSELS + 9)):
         np.savez(folder / f"{number:05d}.npz", **vars(person(number, own)))
-    seen_by = {number: own if number < 43 else "others" for number in range(38, 45)}
-    write_table(table, {number: person(number, name) for number, name in seen_by.items()})
+    write_table(table, {number: person(number, own) for number in range(38, 45)})
     monkeypatch.setattr(fit_diagnosis, "assets_of", pytest.fail)
     words = [tmp_path, "--anatomy", "x", "--lesion-shapes", "y", "--people", 45, "--fits", 2,
-             "--epochs", 2, "--weights", weights, "--table", table, "--stand-ins"]  # fmt: skip
+             "--epochs", 2, "--weights", weights, "--table", table]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["fit_diagnosis", *map(str, words)])
     fit_diagnosis.main()
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "diagnosis.json").read_text())
     assert summary["everyone"] == 54
-    assert summary["stand_ins"] == 2
     kept = read_table(tmp_path / "people.npz")
-    assert [number for number, one in kept.items() if one.weights != own] == [43, 44]
+    assert {one.weights for one in kept.values()} == {own}
     assert len(kept) == 54
     assert summary["limits"]["SVD"] is None
     assert summary["descriptors"] == list(DESCRIPTORS)
@@ -239,13 +237,11 @@ def test_the_program_fits_to_the_people_it_finds(weights, tmp_path, monkeypatch,
 
 
 def test_whom_other_weights_have_looked_at_is_looked_at_again(weights, tmp_path, monkeypatch):
-    """Unless they may stand in; here nobody can be made, for want of heads."""
+    """Here nobody can be made, for want of heads."""
     write_table(tmp_path / "kept.npz", {number: person(number, "others") for number in range(9)})
     monkeypatch.setattr(fit_diagnosis, "assets_of", sys.exit)
-    options = SimpleNamespace(out=tmp_path, table=tmp_path / "kept.npz", stand_ins=True,
-                              weights=[weights], people=2, threads=1)  # fmt: skip
-    assert [one.weights for one in fit_diagnosis.collect(options)] == ["others"] * 2
-    options.stand_ins = False
+    options = SimpleNamespace(out=tmp_path, table=tmp_path / "kept.npz",
+                              weights=weights, people=2, threads=1)  # fmt: skip
     with pytest.raises(RuntimeError, match="1 of 1 processes"):
         fit_diagnosis.collect(options)
 

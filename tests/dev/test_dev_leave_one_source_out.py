@@ -12,19 +12,14 @@ import pandas as pd
 import pytest
 
 from dev.leave_one_source_out import (
-    THRESHOLDS,
     FoldResult,
-    choose,
     score,
     score_steps,
     summarise,
-    sweep,
     visit_ratios,
 )
 from dev.pictures import disagreeing_slices
 from dev.sources import SOURCES, labelled_data, person_of, source_of
-from msnmo_bids.evaluation.metrics import compare_masks
-from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions
 
 DATA = Path(os.environ.get("MSNMO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -40,51 +35,29 @@ def result(source: str, person: str, level: float) -> FoldResult:
     return FoldResult(scan, source, probability.astype(np.float32), truth, (1.0, 1.0, 1.0))
 
 
-def test_sweep_counts_as_the_app_does() -> None:
-    one = result("a", "01", 0.62)
-    grid = sweep([one])
-    assert len(grid) == 2 * len(THRESHOLDS)
-    for row in grid.sample(20, random_state=0).itertuples():
-        found = find_lesions(one.probability, 1.0, LesionCriteria(row.threshold, row.smallest))
-        assert row.dsc == pytest.approx(compare_masks(one.truth, found.labels, one.zooms)["dsc"])
-
-
 def test_a_person_under_two_labels_counts_once() -> None:
     one, other = (
         result("ds-ms3seg-labelled", label, level) for label, level in [("03", 0.95), ("05", 0.1)]
     )
     lone = result("ds-ms3seg-labelled", "04", 0.95)
-    rows = pd.DataFrame([score(each, LesionCriteria(0.5, 10.0)) for each in (one, other, lone)])
+    rows = pd.DataFrame([score(each) for each in (one, other, lone)])
     summary = summarise(rows)
     assert (summary["people"], summary["scans"]) == (2, 3)
     assert summary["dsc"] == pytest.approx((0.5 + 1) / 2)
 
 
-def test_the_tested_source_does_not_choose() -> None:
-    scans = [result("a", "01", 0.22), result("b", "02", 0.95), result("b", "03", 0.95)]
-    grid = sweep(scans)
-    before = choose(grid, ["b"], 0.0)
-    grid.loc[grid["source"] == "a", "dsc"] = np.random.default_rng(0).random(
-        (grid["source"] == "a").sum()
-    )
-    assert choose(grid, ["b"], 0.0) == before
-    assert before.threshold > 0.22
-    assert score(scans[0], before)["dsc"] == 0
-
-
 def test_what_each_step_is_worth_is_told() -> None:
-    """The lesions of a and b need a threshold under .5; a speck of one voxel is dropped by size."""
-    scans = [result("a", "01", 0.4), result("b", "02", 0.4), result("b", "03", 0.4)]
-    steps = [set(rows["dsc"].round(9)) for rows in score_steps(scans, sweep(scans)).values()]
-    assert steps == [{0.0}, {round(2 * 64 / (64 + 65), 9)}, {1.0}]  # only the speck is above .5
-
-
-def test_the_steps_of_a_source_are_chosen_on_the_others() -> None:
-    """The lesion of a alone would be found by a lower threshold than that of b."""
-    scans = [result("a", "01", 0.22), result("b", "02", 0.95), result("b", "03", 0.95)]
-    *_, last = score_steps(scans, sweep(scans)).values()
-    assert last.set_index("source").loc["a", "dsc"] == 0
-    assert last.set_index("source").loc["a", "threshold"] > 0.22
+    """A lesion of .62 is found by the criteria; the speck of one voxel is dropped by size."""
+    steps = score_steps([result("a", "01", 0.62), result("b", "02", 0.62)])
+    found = {name: set(rows["dsc"].round(9)) for name, rows in steps.items()}
+    with_speck = {round(2 * 64 / (64 + 65), 9)}
+    assert found["threshold 0.5 alone"] == with_speck
+    assert (
+        found["threshold 0.5, smallest lesion 10 mm³"]
+        == found["threshold 0.6, smallest lesion 10 mm³"]
+        == {1.0}
+    )
+    assert found["threshold 0.7, smallest lesion 10 mm³"] == {0.0}
 
 
 def test_a_person_counts_once_however_many_visits() -> None:

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from dev import make_weights
-from dev.export_lesions import NAME
 from dev.make_weights import (
     ALL,
     START,
     WEIGHTS,
     Places,
     Recipe,
-    remove_others,
     scoring,
     shipping,
     store,
@@ -68,14 +66,6 @@ def test_each_program_reads_what_the_one_before_writes():
     assert lesions[1] == training(PLACES, RECIPE, ALL)[1]
     assert fit[fit.index("--weights") + 1] == lesions[2]
     assert (diagnosis[1], diagnosis[diagnosis.index("--weights") + 1]) == (fit[1], lesions[2])
-
-
-def test_the_weights_of_before_are_removed(tmp_path):
-    names = [f"{NAME}{end}.{kind}" for end in ("", "-1") for kind in ("json", "safetensors")]
-    for name in (*names, "other.json"):
-        (tmp_path / name).touch()
-    remove_others(tmp_path, f"{NAME}.safetensors")
-    assert {path.name for path in tmp_path.iterdir()} == {*names[:2], "other.json"}
 
 
 def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def drawn_axes(monkeypatch):
 def cases(scores, truth, **columns):
     """Make rows in which the network gives NMOSD these probabilities."""
     scores = np.asarray(scores)
-    table = {"diagnosis": truth, "prob_MS": 1 - scores, "prob_NMOSD": scores, "agree": True}
+    table = {"diagnosis": truth, "prob_MS": 1 - scores, "prob_NMOSD": scores}
     volumes = {"found_count": 3, "predicted_volume_ml": 1.0, "true_volume_ml": 1.0}
     return pd.DataFrame(table | volumes | columns)
 
@@ -81,7 +81,7 @@ def test_a_case_is_simulated_and_measured(ball_head, weights):
     for case in (sick, sick, healthy):
         rng = np.random.default_rng((5, case.number))
         scan = simulate_case(case, SimulationAssets([ball_head]), rng)
-        row = evaluate_case(case, scan, [weights], rng, tta=True)
+        row = evaluate_case(case, scan, weights, rng)
         rows.append(row)
         assert bool(truth_features(scan)) == (case.diagnosis != "HC")
     first, again, without = rows
@@ -105,7 +105,7 @@ def test_lesions_are_those_of_the_criteria_that_come_with_the_weights(ball_head,
     asked = {"threshold": criteria.threshold, "min_lesion_volume": criteria.min_volume}
     save_weights(other, network, replace(metadata, **asked))
     rng.bit_generator.state = state
-    row = evaluate_case(case, scan, [other], rng)
+    row = evaluate_case(case, scan, other, rng)
     assert row["found_count"] == expected.labels.max() > 0
     found_ml = expected.mask.sum() * np.prod(scan.zooms) / 1000
     assert row["predicted_volume_ml"] == pytest.approx(found_ml)
@@ -127,11 +127,10 @@ def test_loads_are_matched_when_asked_for():
 
 
 def test_a_diagnosis_is_withheld():
-    table = cases([0.1, 0.6, 0.9, 0.9, 0.9], "MS", found_count=[1, 1, 1, 0, 1])
-    table["agree"] = [True, True, True, True, False]
-    assert decide(table, CLASSES, LIMITS).tolist() == ["MS", None, "NMOSD", None, None]
+    table = cases([0.1, 0.6, 0.9, 0.9], "MS", found_count=[1, 1, 1, 0])
+    assert decide(table, CLASSES, LIMITS).tolist() == ["MS", None, "NMOSD", None]
     never = decide(table, CLASSES, {"MS": 0.7, "NMOSD": None})
-    assert never.tolist() == ["MS", None, None, None, None]
+    assert never.tolist() == ["MS", None, None, None]
 
 
 def test_summary_of_the_diagnoses():

@@ -113,6 +113,20 @@ def test_what_is_not_used_is_counted_and_named(read, caplog):
     assert [record.getMessage() for record in caplog.records] == notes
 
 
+def test_sites_that_are_spelt_differently_are_named(read):
+    text = GOOD.replace("32\tLyon", "32\tLYON ").replace("33\tMálaga", "33\tMa\u0301laga")
+    covariates, notes = read(text)
+    assert [own.site for own in covariates] == ["Lyon", "Málaga", "LYON", "Ma\u0301laga"]
+    said = "sites that are spelt differently count apart (are they one?) (2): LYON / Lyon, "
+    assert notes == [f"{said}Ma\u0301laga / Málaga"]
+
+
+@pytest.mark.parametrize("sites", [("1.5T", "15T"), ("Site 1-1", "Site 11"), ("A+", "A-B")])
+def test_other_sites_are_not_taken_for_the_same(read, sites):
+    _, notes = read(GOOD.replace("Lyon", sites[0]).replace("Málaga", sites[1]))
+    assert notes == []
+
+
 def test_missing_columns_and_tables_are_named(read, tmp_path):
     assert read("participant_id\tgroup\nsub-01\tMS\n")[1][0] == (
         "no table has these columns (there are: group; or use --diagnosis-column, --site-column, "

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from msnmo_bids.model.blocks import ConvUnit, build_normalization, fold_batch_normalization, halve
+from msnmo_bids.model.blocks import (
+    BrainNormalization,
+    ConvUnit,
+    build_normalization,
+    fold_batch_normalization,
+    halve,
+)
 from msnmo_bids.model.cam import class_activation_maps, combined_cam
 from msnmo_bids.model.classification import LesionGuidance
 from msnmo_bids.model.config import JointConfig
@@ -50,6 +56,45 @@ def test_folding_batch_normalization_changes_no_value():
     kinds = [type(module).__name__ for module in network.modules()]
     assert "BatchNorm3d" not in kinds
     assert "GroupNorm" in kinds
+
+
+def test_a_brain_is_normalised_alike_on_a_crop_and_in_a_whole_head():
+    brain = 0.3 + 2 * torch.randn(1, 1, 12, 12, 12)
+    head = F.pad(brain, (10,) * 6)
+    layer = BrainNormalization(1)
+    crop, whole = layer(brain), layer(head)[..., 10:-10, 10:-10, 10:-10]
+    torch.testing.assert_close(whole, crop)
+    assert crop.mean().item() == pytest.approx(0, abs=1e-5)
+    assert crop.std(unbiased=False).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_local_branch_sees_a_whole_head_in_the_units_of_a_crop():
+    torch.manual_seed(0)
+    branch = LocalBranch(JointConfig(local_normalization="batch").scaled(0.25)).eval()
+    brain = torch.randn(1, 1, 32, 32, 32)
+    inner = (..., *[slice(5, 11)] * 3)  # what the border does not reach
+    with torch.no_grad():
+        crop, whole = branch(brain), branch(F.pad(brain, (16,) * 6))[..., 8:-8, 8:-8, 8:-8]
+    torch.testing.assert_close(whole[inner], crop[inner], atol=1e-5, rtol=1e-4)
+
+
+def test_images_of_a_batch_and_channels_are_normalised_each_for_itself():
+    images = (
+        torch.randn(2, 2, 6, 6, 6) * torch.tensor([[1.0, 5.0], [9.0, 2.0]])[..., None, None, None]
+    )
+    layer = BrainNormalization(2)
+    layer.weight.data, layer.bias.data = torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])
+    found = layer(images.bfloat16())
+    assert found.dtype == torch.float32
+    spread = found.std(dim=(2, 3, 4), unbiased=False)
+    torch.testing.assert_close(spread, torch.tensor([[2.0, 3.0]] * 2), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.mean(dim=(0, 2, 3, 4)), layer.bias.data, rtol=0, atol=1e-3)
+
+
+def test_an_image_without_a_brain_becomes_the_bias():
+    layer = BrainNormalization(1)
+    layer.bias.data.fill_(0.5)
+    assert (layer(torch.zeros(1, 1, 4, 4, 4)) == 0.5).all()
 
 
 def test_local_branch_does_not_lose_the_single_channel():

@@ -10,17 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dev.leave_one_source_out import CRITERIA
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.inference import check_ensemble
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import (
+    SHIPPED_WEIGHTS,
     WeightsError,
     WeightsMetadata,
+    find_weights,
     load_weights,
     load_weights_cached,
     read_metadata,
     save_weights,
-    shipped_weights,
 )
 from msnmo_bids.settings import hash_file
 
@@ -146,8 +147,8 @@ class _Bomb:
         ({"normalization": "by hand"}, "normalization must be z-score or robust, not 'by hand'"),
         ({"naming_limits": {"MS": 1.5}}, "naming_limits must be"),
         ({"naming_limits": {"NMO": 0.5}}, "naming_limits must be"),
-        ({"format_version": 99}, "reads format_version 2, not 99"),
-        ({"format_version": 1, "channel": "FLAIR"}, "reads format_version 2, not 1"),
+        ({"format_version": 99}, "reads format_version 3, not 99"),
+        ({"format_version": 2}, "reads format_version 3, not 2"),
         ({"threshold": "half"}, "not a valid description"),
     ],
 )
@@ -238,9 +239,9 @@ def test_error_is_a_value_error_that_survives_pickling():
     assert str(again) == "a.safetensors: broken. Get it again"
 
 
-def test_the_shipped_weights_go_together():
-    found = [load_weights(path) for path in shipped_weights()]
-    assert found, "the package has no weights"
-    check_ensemble([metadata for _, metadata in found])
-    assert len({metadata.fingerprint for _, metadata in found}) == len(found)
-    assert len({(metadata.version, metadata.criteria) for _, metadata in found}) == 1
+def test_the_shipped_weights_are_those_that_their_description_says():
+    network, metadata = load_weights(SHIPPED_WEIGHTS)
+    assert find_weights(SHIPPED_WEIGHTS) == (SHIPPED_WEIGHTS, metadata)
+    assert metadata.criteria == CRITERIA
+    assert network.config.segments
+    assert metadata.classifies_lesions

@@ -167,7 +167,7 @@ def _pretend(
             if arguments["stop_on_first_crash"]:
                 break
             continue
-        metadata = read_metadata(graph.arguments["weights"][0])
+        metadata = read_metadata(graph.arguments["weights"])
         output_dir = Path(graph.arguments["output_dir"])
         try:
             write(scan, output_dir, graph.arguments["settings"], metadata, get_version())
@@ -209,7 +209,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sha256=hash_file(tensors),
     )
     tensors.with_suffix(".json").write_text(json.dumps(metadata.to_dict()))
-    monkeypatch.setattr("msnmo_bids.model.weights.shipped_weights", lambda: [tensors])
+    monkeypatch.setattr("msnmo_bids.model.weights.SHIPPED_WEIGHTS", tensors)
     return tensors
 
 

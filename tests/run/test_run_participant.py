@@ -76,10 +76,10 @@ def test_weights_give_threshold_and_volume(call, fake, raw, out):
     call(raw, out, "participant", SKIP)
     settings = fake.arguments["settings"]
     assert (settings.threshold, settings.min_lesion_volume) == (0.35, 5.0)
-    others = ["--threshold", "0", "--min-lesion-volume", "0"]
+    others = ["--threshold", "0.01", "--min-lesion-volume", "0"]
     call(raw, out, "participant", SKIP, *others)
     settings = fake.arguments["settings"]
-    assert (settings.threshold, settings.min_lesion_volume) == (0.0, 0.0)
+    assert (settings.threshold, settings.min_lesion_volume) == (0.01, 0.0)
 
 
 def test_what_the_workflow_is_given(call, fake, raw, out, tmp_path):
@@ -374,7 +374,7 @@ def test_nothing_heavy_is_imported_when_nothing_is_to_do(call, fake, raw, out, w
         "import sys\n"
         "from pathlib import Path\n"
         "import msnmo_bids.model.weights as weights\n"
-        f"weights.shipped_weights = lambda: [Path({str(weights)!r})]\n"
+        f"weights.SHIPPED_WEIGHTS = Path({str(weights)!r})\n"
         "from msnmo_bids.cli.main import main\n"
         f"code = main([{str(raw)!r}, {str(out)!r}, 'participant'])\n"
         "heavy = ('torch', 'nipype', 'monai', 'ants', 'niworkflows', 'matplotlib')\n"

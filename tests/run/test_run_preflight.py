@@ -364,7 +364,7 @@ def test_a_mask_that_fits_a_scan_left_out_too_is_not_taken(call, fake, make_data
 @pytest.mark.parametrize(
     ("level", "given", "said"),
     [
-        ("group", ("--threshold", "0.3", "--tta", "--overwrite"), "--overwrite, --tta, --thresh"),
+        ("group", ("--threshold", "0.3", "--sloppy"), "--sloppy, --threshold"),
         ("participant", ("--site-column", "centre", "--positive", "MS"), "--site-column, --pos"),
         ("participant", ("--skull-strip", "deepbet", "--bet-frac", "0.2"), "--bet-frac"),
     ],

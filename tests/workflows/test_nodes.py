@@ -116,12 +116,12 @@ def test_what_is_written_is_the_chain_on_the_scans_own_grid(measured):
 
 
 def test_what_the_network_says_is_written(measured, tmp_path):
-    """From the two files of weights to the mask of the scan."""
+    """From the weights to the mask of the scan."""
     torch.manual_seed(0)
     joint = JointNetwork(JointConfig().scaled(0.25)).eval()
     save_weights(tmp_path / "joint", joint, WeightsMetadata("joint", "1", cube_shape=(32,) * 3))
     np.save(tmp_path / "cube.npy", measured.cube)
-    weights = [str(tmp_path / "joint.safetensors")]
+    weights = str(tmp_path / "joint.safetensors")
     outputs = network_step(cube_file=tmp_path / "cube.npy", weights=weights).compute(tmp_path)
     with torch.no_grad():
         own = joint(torch.from_numpy(measured.cube)[None, None])
@@ -158,7 +158,7 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
         probability[first : first + 3 + first // 10, 10:14, 12:16] = 0.9
     measured(probability, np.zeros((2, 32, 32, 32)), threshold=0.5, min_volume=0.0)
     node = classify_step(
-        weights=[tmp_path / "tiny.safetensors"],
+        weights=tmp_path / "tiny.safetensors",
         **{f"{name}_file": tmp_path / file for name, file in (
             ("descriptor", "descriptors.npy"), ("label", "label.nii"), ("table", "lesions.json"))},
     )  # fmt: skip
@@ -193,7 +193,6 @@ def test_what_lesions_add_is_in_table_and_maps(measured, tmp_path, tiny_config):
     )
     scores = metadata.calibration.probabilities(logits.detach().numpy())
     assert list(outputs["class_probabilities"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
-    assert outputs["class_votes"] == [outputs["class_probabilities"]]
 
 
 def test_an_array_must_fit_the_grid(tmp_path):
