@@ -309,6 +309,10 @@ class Sidecars:
         try:
             content, found = read_json(self.bids_dir / sidecar)
         except (OSError, ValueError, RecursionError) as error:
+            link = self.bids_dir / sidecar
+            lost = isinstance(error, FileNotFoundError) and link.is_symlink()
+            if lost and "annex" in str(link.readlink()):
+                return {}, [Note("sidecars without content, ignored: run datalad get", sidecar)]
             return {}, [Note(f"the sidecar cannot be read ({error}), ignored", sidecar)]
         if not isinstance(content, dict):
             what = "a list" if isinstance(content, list) else "a single value"

@@ -163,6 +163,15 @@ def test_a_bad_sidecar_stops_nothing_and_is_named(make_dataset, caplog, content,
     assert [len(scan.notes) for scan in scans] == [0, 0, 1]
 
 
+def test_a_sidecar_whose_content_is_elsewhere_is_named_with_the_remedy(make_dataset, caplog):
+    root = make_dataset(*THREE)
+    sidecar = root / "sub-02/anat/sub-02_FLAIR.json"
+    sidecar.symlink_to("../../.git/annex/objects/ab/cd/key.json")
+    assert len(find_scans(root).scans) == 3
+    said = "sidecars without content, ignored: run datalad get (1): sub-02/anat/sub-02_FLAIR.json"
+    assert said in "\n".join(caplog.messages)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_sidecars_in_other_encodings_are_read(make_dataset, encoding):
     root = make_dataset(*THREE)
