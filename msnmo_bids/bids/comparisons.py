@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 from msnmo_bids.bids.raw_metadata import SCANS, SESSIONS, Tables
 from msnmo_bids.bids.scans import Scan
@@ -155,11 +156,13 @@ def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     by_label = sorted(series, key=lambda scan: _label_key(scan.session or ""))
     notes: list[Note] = []
     undated: list[Note] = []
+    dated: set[Scan] = set()
     of_one_day: tuple[str, list[datetime]] | None = None
     for source in (BY_SCANS, BY_SESSIONS):
         times, found = _times(by_label, tables, source)
         notes += found
         known = [time for time in times if time is not None]
+        dated |= {scan for scan, time in zip(by_label, times, strict=True) if time is not None}
         if len(known) == len(times):
             if len({time.date() for time in known}) > 1:
                 if source == BY_SCANS:
@@ -180,7 +183,7 @@ def _pairs(series: Sequence[Scan], tables: Tables) -> list[Comparison]:
     notes += [
         Note(IN_SIDECARS, f"{scan.prefix} ({', '.join(like)})")
         for scan in by_label
-        if (like := sorted(scan.metadata.keys() & _SIDECAR_DATES))
+        if scan not in dated and (like := _dates_in(scan.metadata))
     ]
     notes += [*undated, *_order_of_labels(by_label)]
     return [Comparison(*two, BY_LABELS, None, tuple(notes)) for two in pairwise(by_label)]
@@ -283,6 +286,19 @@ def _begins_with_year(digits: str) -> bool:
 def _like_dates(columns: Iterable[str]) -> list[str]:
     """Return the columns that seem to hold dates."""
     return sorted(name for name in columns if re.search("date|time", name, re.IGNORECASE))
+
+
+def _dates_in(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a sidecar that seem to hold a date.
+
+    >>> _dates_in({"SeriesDate": "2020-01-01", "StudyDate": "n/a", "AcquisitionDate": None})
+    ['SeriesDate']
+    """
+    return sorted(
+        name
+        for name in metadata.keys() & _SIDECAR_DATES
+        if re.match(r"\d{4}", str(metadata[name]).strip())
+    )
 
 
 def _label_key(label: str) -> tuple[int, list[tuple[int, int, str]]]:

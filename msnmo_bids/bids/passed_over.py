@@ -24,8 +24,9 @@ _NOT_TSV_NOTE = "not used: it must be named participants.tsv and have tabs betwe
 _LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
 UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
 _NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
-_NOT_TSV = re.compile(r"participants\.(csv|txt|xlsx?|ods|tsv)", re.IGNORECASE)
-_TABLE = re.compile(r"(^|_)(sessions|scans|participants)\.tsv$")
+_TABLE = re.compile(
+    r"(?![.~])(?:.*_)?(sessions|scans|participants)\.(tsv|csv|txt|xlsx?|ods)(\.txt)?", re.IGNORECASE
+)
 _NEARLY_SUBJECT = re.compile(r"(?-i:(?!sub-))(sub[-_ ]?[0-9a-z]+|[0-9][0-9a-z]*)", re.IGNORECASE)
 _SUBJECT = re.compile(r"sub-[^._/]+")
 #: Folders of a participant that hold no FLAIR, by BIDS.
@@ -69,11 +70,14 @@ def passed_over(
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
         entries = sorted(bids_dir.iterdir())
-        without_table = "participants.tsv" not in [entry.name for entry in entries]
+        with_table = "participants.tsv" in [entry.name for entry in entries]
         for entry in entries:
-            wrong_kind = without_table and _NOT_TSV.fullmatch(entry.name)
-            if wrong_kind and not ignored.match_file(entry.name):
-                notes.append(Note(_NOT_TSV_NOTE, entry.name))
+            table = _TABLE.fullmatch(entry.name)
+            if table and entry.name != "participants.tsv" and not ignored.match_file(entry.name):
+                of_people = table[1].casefold() == "participants"
+                if not (of_people and with_table):
+                    note = _NOT_TSV_NOTE if of_people else _TABLE_NOTE
+                    notes.append(Note(note, entry.name.encode(errors="replace").decode()))
             if _SUBJECT.fullmatch(entry.name):
                 if _leads_nowhere(entry):
                     notes.append(Note(_LINK_NOTE, entry.name))
@@ -100,7 +104,7 @@ def _elsewhere(
         read += [f"{below}_sessions.tsv"] if here == person else []
         for name in sorted(names):
             image = here not in anat and _NEARLY.search(name)
-            table = name not in read and _TABLE.search(name)
+            table = name not in read and _TABLE.fullmatch(name)
             file = f"{below}/{name}"
             if (image or table) and not ignored.match_file(file):
                 note = _ELSEWHERE_NOTE if image else _TABLE_NOTE

@@ -311,7 +311,7 @@ class Sidecars:
         except (OSError, ValueError, RecursionError) as error:
             link = self.bids_dir / sidecar
             lost = isinstance(error, FileNotFoundError) and link.is_symlink()
-            if lost and "annex" in str(link.readlink()):
+            if lost and "annex/objects" in str(link.readlink()):
                 return {}, [Note("sidecars without content, ignored: run datalad get", sidecar)]
             return {}, [Note(f"the sidecar cannot be read ({error}), ignored", sidecar)]
         if not isinstance(content, dict):

@@ -263,7 +263,8 @@ def why_other_image(scan: Scan, recorded: Any) -> str | None:
     if not isinstance(recorded, Mapping):
         return "its diagnosis file does not say which image it is about"
     if recorded.get("SkullStripped") != scan.skull_stripped:
-        return SIDECAR_CHANGED
+        # Where the image has no content, its sidecar may have none either.
+        return None if glance(scan) is None else SIDECAR_CHANGED
     return CHANGED if image_differs(scan, recorded) else None
 
 

@@ -220,6 +220,8 @@ def _query(layout: BIDSLayout, filters: Filters) -> list[str]:
     query = {**io_spec()["queries"][FILTER_KEY]}
     try:
         query |= {entity: special(value) for entity, value in filters.items()}
+        # pybids takes it from the absolute path (/data/dwi/bids/…); only anat is indexed anyway.
+        query.pop("datatype", None)
         found = layout.get(**query)
     except Exception as error:
         raise UsageError(

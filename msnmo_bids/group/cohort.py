@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.raw_metadata import Sidecars, Tables, spelling
+from msnmo_bids.bids.raw_metadata import Sidecars, Tables
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem
@@ -123,11 +123,15 @@ def _spelt_alike(names: Iterable[str]) -> list[list[str]]:
 
     >>> _spelt_alike(["Lyon", "Site A", "lyon", "site-a", "Bern", "Site 1", "Site 01", "Site 1-1"])
     [['Lyon', 'lyon'], ['Site A', 'site-a'], ['Site 01', 'Site 1']]
+    >>> _spelt_alike(["1", "01", "1.0", "1.05", "1.5", "15"])
+    [['01', '1', '1.0']]
     """
     groups: dict[str, set[str]] = {}
     for name in names:
-        plain = re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", unicodedata.normalize("NFKC", name))
-        groups.setdefault(spelling(plain), set()).add(name)
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = re.sub(r"(?<!\d)[\s_–-]+|[\s_–-]+(?!\d)", "", plain)
+        plain = re.sub(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0$", "", plain)
+        groups.setdefault(plain, set()).add(name)
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 

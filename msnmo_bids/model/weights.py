@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.errors import LFS_POINTER, ExitCode, MsnmoError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.config import SIDE_MULTIPLE, JointConfig
+from msnmo_bids.model.config import (
+    CLASSIFICATION,
+    SEGMENTATION,
+    SIDE_MULTIPLE,
+    TASKS,
+    JointConfig,
+)
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
 from msnmo_bids.settings import hash_file, hash_of
 
@@ -35,6 +41,10 @@ FORMAT_VERSION = 3
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "msnmo-joint.safetensors"
 _KEPT = "density."  # in float32: correlated features need the digits
 _GET_AGAIN = "Get the two files of the weights again, or name other weights"
+
+
+class _OtherFormatError(ValueError):
+    """A description that another version of the program wrote."""
 
 
 class WeightsError(MsnmoError, ValueError):
@@ -151,7 +161,8 @@ class WeightsMetadata:
             If a key is unknown, a required one is missing or a value is wrong.
         """
         if (version := content.get("format_version")) != FORMAT_VERSION:
-            raise ValueError(f"this program reads format_version {FORMAT_VERSION}, not {version}")
+            kind = ValueError if version is None else _OtherFormatError
+            raise kind(f"this program reads format_version {FORMAT_VERSION}, not {version}")
         try:
             return cls(**content)
         except TypeError as error:
@@ -175,6 +186,9 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
         return WeightsMetadata.from_dict(json.loads(description.read_text(encoding="utf-8")))
     except OSError as error:
         problem = f"the description of the weights cannot be read ({error.strerror})"
+    except _OtherFormatError as error:
+        remedy = "Use the version of the program that the weights came with, or train again"
+        raise WeightsError(str(error), file=description, remedy=remedy) from error
     except (ValueError, TypeError, AttributeError) as error:
         problem = f"this is not a valid description of weights: {error}"
     raise WeightsError(problem, file=description, remedy=_GET_AGAIN)
@@ -186,21 +200,29 @@ def find_weights(path: Path) -> tuple[Path, WeightsMetadata]:
     Raises
     ------
     WeightsError
-        If a file is missing or altered, or they classify by other descriptors of lesions than this
-        version makes.
+        If a file is missing or altered, a task is lacking, or they classify by other descriptors of
+        lesions than this version makes.
     """
     from msnmo_bids.lesions.descriptors import DESCRIPTORS
 
+    remedy = "Name a .safetensors file that has its .json beside it (--weights)"
+    if path.is_dir():
+        raise WeightsError("this is a folder, no weights file", file=path, remedy=remedy)
     weights, description = weights_files(path)
     for file in (weights, description):
         if not file.is_file():
-            raise WeightsError(
-                "the weights file does not exist",
-                file=file,
-                remedy="Name a .safetensors file that has its .json beside it (--weights)",
-            )
+            raise WeightsError("the weights file does not exist", file=file, remedy=remedy)
     metadata = read_metadata(weights)
     _check_whole(weights, description, metadata)
+    lacking = {SEGMENTATION, CLASSIFICATION} - set(metadata.configuration.get("tasks", TASKS))
+    if metadata.classifies_lesions:
+        lacking -= {CLASSIFICATION}
+    if lacking:
+        raise WeightsError(
+            f"these weights were trained without the {' and '.join(sorted(lacking))} task",
+            file=description,
+            remedy="Name the weights of the joint model (--weights)",
+        )
     if metadata.classifies_lesions and metadata.lesion_descriptors != tuple(DESCRIPTORS):
         raise WeightsError(
             "the lesion branch of these weights reads other descriptors than this version makes",

@@ -16,6 +16,7 @@ from msnmo_bids.bids.dataset import atomic_path, remove_unfinished, write_text
 from msnmo_bids.errors import BadInputError, UsageError
 from msnmo_bids.evaluation.crossval_results import CURVES, read_curves
 from msnmo_bids.evaluation.figures import figure_file
+from msnmo_bids.model.weights import FORMAT_VERSION
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -37,11 +38,13 @@ _PANELS = {
 def identity_of(network: nn.Module, **settings: Any) -> dict[str, Any]:
     """Return what must be equal in all parts of one training, flat and JSON-ready.
 
-    The network is told by its class and the shapes of its weights (``network``); settings, single
+    The network is told by its class and the shapes of its weights (``network``), and by the format
+    of weights (``format``), which changes when the same ones mean something else; settings, single
     ones or mappings of them, by ``name`` or ``name.key``.
     """
     shapes = [f"{key}{list(value.shape)}" for key, value in network.state_dict().items()]
     flat: dict[str, Any] = {"network": f"{type(network).__name__}: {', '.join(shapes)}"}
+    flat["format"] = FORMAT_VERSION
     for name, value in settings.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": item for key, item in value.items()}

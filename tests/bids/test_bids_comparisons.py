@@ -53,10 +53,20 @@ def test_dates_in_sidecars_are_named_where_no_table_has_any(make_dataset):
     [one] = comparisons(find_scans(root).scans)
     said = [note.about for note in one.notes if note.what == IN_SIDECARS]
     assert said == [f"sub-01_ses-{k} (AcquisitionDateTime, SeriesDate)" for k in (1, 2)]
-    rows = [{"session_id": f"ses-{k}", "acq_time": f"202{k}-01-01"} for k in (1, 2)]
-    write_tsv(root / "sub-01/sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
-    [one] = comparisons(find_scans(root).scans)
-    assert not one.notes
+    for known in ((1,), (1, 2)):
+        rows = [{"session_id": f"ses-{k}", "acq_time": f"202{k}-01-01"} for k in known]
+        write_tsv(root / "sub-01/sub-01_sessions.tsv", ("session_id", "acq_time"), rows)
+        [one] = comparisons(find_scans(root).scans)
+        assert [note.about[:12] for note in one.notes if note.what == IN_SIDECARS] == [
+            f"sub-01_ses-{k}" for k in (1, 2) if k not in known
+        ]
+    (root / "sub-01/sub-01_sessions.tsv").unlink()
+    for value in ("null", '""', '"n/a"', "[]", "{}"):
+        for session in ("1", "2"):
+            sidecar = root / name(session).replace(".nii.gz", ".json")
+            sidecar.write_text(f'{{"AcquisitionDateTime": {value}}}')
+        [one] = comparisons(find_scans(root).scans)
+        assert IN_SIDECARS not in [note.what for note in one.notes]
 
 
 def test_dates_win_over_labels_and_give_the_interval(make_dataset):

@@ -260,6 +260,8 @@ def test_of_an_image_whose_content_is_elsewhere_nobody_can_tell(scan, recorded, 
         scan.path.write_bytes(POINTERS[kind])
     assert glance(scan) is None
     assert why_other_image(scan, recorded) is None
+    # The content of its sidecar may be elsewhere, too.
+    assert why_other_image(replace(scan, skull_stripped=True), recorded) is None
 
 
 def test_an_image_that_changes_while_it_is_processed_is_refused(scan):

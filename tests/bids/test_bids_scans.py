@@ -376,7 +376,17 @@ def test_images_where_bids_has_none_are_named(make_dataset, caplog):
     assert "extra" not in said
 
 
-@pytest.mark.parametrize("name", ["participants.csv", "participants.xlsx", "Participants.TSV"])
+@pytest.mark.parametrize("place", ["dwi", "perf/bids", "func/anat/x"])
+def test_a_data_set_below_a_folder_named_like_a_datatype(make_dataset, place):
+    root = make_dataset(*THREE)
+    moved = root.parent / "below" / place
+    moved.parent.mkdir(parents=True)
+    root.rename(moved)
+    assert len(find_scans(moved).scans) == 3
+    assert len(find_scans(moved, filters={"datatype": "anat"}).scans) == 3
+
+
+@pytest.mark.parametrize("name", ["participants.csv", "participants.tsv.txt", "Participants.TSV"])
 def test_a_participants_table_of_another_kind_is_named(make_dataset, caplog, name):
     root = make_dataset("sub-01/anat/sub-01_FLAIR.nii.gz")
     (root / name).touch()
@@ -394,18 +404,23 @@ def test_tables_in_wrong_folders_or_of_other_names_are_named(make_dataset, caplo
     root = make_dataset("sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz")
     wrong = (
         "ses-1/anat/sub-01_ses-1_scans.tsv", "ses-1/sub-01_sessions.tsv", "ses-1/sub-01_scans.tsv",
-        "ses-1/scans.tsv", "sessions.tsv", "sub-02_sessions.tsv", "ses-1/participants.tsv",
+        "ses-1/scans.tsv", "sessions.tsv", "ses-1/participants.tsv",
+        "sub-01_Sessions.TSV", "sub-01_scans.csv", "sub-01_sessions.tsv.txt",
     )  # fmt: skip
     right = "ses-1/sub-01_ses-1_scans.tsv", "sub-01_scans.tsv", "sub-01_sessions.tsv"
-    ignored = "extra/sub-01_scans.tsv", "ses-1/old_sessions.tsv"
+    ignored = (
+        "extra/sub-01_scans.tsv", "ses-1/old_sessions.tsv", "._sub-01_scans.tsv",
+        "~$sub-01_scans.xlsx", "ses-1/possessions.tsv",
+    )  # fmt: skip
     (root / "sub-01/extra").mkdir()
     for table in (*wrong, *right, *ignored):
         (root / "sub-01" / table).touch()
     (root / ".bidsignore").write_text("extra/\nold*\n")
+    (root / "sub-01_sessions.tsv").touch()
     find_scans(root)
     [said] = [line for line in caplog.messages if "tables in the wrong folder" in line]
     named = said.rpartition("): ")[2].split(", ")
-    assert sorted(named) == sorted(f"sub-01/{table}" for table in wrong)
+    assert sorted(named) == sorted(["sub-01_sessions.tsv", *(f"sub-01/{table}" for table in wrong)])
 
 
 NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can be")

@@ -148,7 +148,7 @@ class _Bomb:
         ({"naming_limits": {"MS": 1.5}}, "naming_limits must be"),
         ({"naming_limits": {"NMO": 0.5}}, "naming_limits must be"),
         ({"format_version": 99}, "reads format_version 3, not 99"),
-        ({"format_version": 2}, "reads format_version 3, not 2"),
+        ({"format_version": 2}, "not 2. Use the version of the program that the weights came with"),
         ({"threshold": "half"}, "not a valid description"),
     ],
 )
