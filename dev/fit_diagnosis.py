@@ -2,9 +2,9 @@
 
 People whom the weights have looked at are taken from OUT or ``--table``; the others are made first
 and kept in OUT, in a folder named after the weights that look at them, so that a run that was
-stopped goes on. Every person is judged by fits
-that saw nobody with the same head; calibration and limits of naming come from these judgements, and
-are themselves judged on people they were not made from.
+stopped goes on. Every person is judged by fits that saw nobody with the same head; calibration and
+limits of naming come from these judgements, and are themselves judged on people they were not made
+from.
 OUT/lesion_branch.safetensors, OUT/diagnosis.json and OUT/people.npz, the table, are the result.
 """
 

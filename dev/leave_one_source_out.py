@@ -31,7 +31,7 @@ from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
 from msnmo_bids.model.joint import JointNetwork
-from msnmo_bids.preprocessing.cube import ROBUST, normalize
+from msnmo_bids.preprocessing.cube import ROBUST, normalize_brain
 from msnmo_bids.settings import ProcessingSettings
 from msnmo_bids.training.prepared import PreparedScan, prepare_scans
 
@@ -82,10 +82,8 @@ def load_network(run: Path) -> JointNetwork:
 
 def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
     """Return the lesion probability of a prepared cube, (D, H, W) float32."""
-    cube = image.astype(np.float32)
-    inside = cube != 0
-    cube[inside] = normalize(cube[inside], ROBUST)
-    tensor = torch.from_numpy(cube)[None, None].contiguous(memory_format=torch.channels_last_3d)
+    tensor = torch.from_numpy(normalize_brain(image, ROBUST))[None, None]
+    tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         return network(tensor).lesion_probability[0, 0].numpy()
 

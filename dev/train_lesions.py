@@ -14,7 +14,6 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +24,7 @@ from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
-from msnmo_bids.preprocessing.cube import ROBUST, normalize
+from msnmo_bids.preprocessing.cube import ROBUST, normalize_brain
 from msnmo_bids.training.config import TrainingConfig
 from msnmo_bids.training.engine import Trainer
 from msnmo_bids.training.processes import TrainingInterrupted, process_group
@@ -68,11 +67,9 @@ def real_brains(prepared: Path, without: str | None) -> tuple[list[list[Brain]],
         image, lesions = read_cubes(file)
         if source == without or lesions is None:
             continue
-        image = image.astype(np.float32)
-        inside = image != 0
-        image[inside] = normalize(image[inside], ROBUST)
         person = person_of(dataset, subject)
-        people.setdefault(person, []).append(make_brain(image, lesions))
+        brain = make_brain(normalize_brain(image, ROBUST), lesions)
+        people.setdefault(person, []).append(brain)
         sources[person] = source
     counts = {s: list(sources.values()).count(s) for s in sources.values()}
     return list(people.values()), [counts[sources[person]] ** -0.5 for person in people]

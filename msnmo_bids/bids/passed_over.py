@@ -60,8 +60,7 @@ def passed_over(
                 continue
             names = sorted(file.name for file in folder.glob("*"))
             for name in filter(_NEARLY.search, names):
-                shown = name.encode(errors="replace").decode()
-                if shown != name:
+                if (shown := _shown(name)) != name:
                     notes.append(Note("names with letters that are not UTF-8, not used", shown))
                 elif not name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")):
                     notes.append(Note(_NEARLY_NOTE, f"{place}/{name}"))
@@ -77,7 +76,7 @@ def passed_over(
                 of_people = table[1].casefold() == "participants"
                 if not (of_people and with_table):
                     note = _NOT_TSV_NOTE if of_people else _TABLE_NOTE
-                    notes.append(Note(note, entry.name.encode(errors="replace").decode()))
+                    notes.append(Note(note, _shown(entry.name)))
             if _SUBJECT.fullmatch(entry.name):
                 if _leads_nowhere(entry):
                     notes.append(Note(_LINK_NOTE, entry.name))
@@ -108,11 +107,16 @@ def _elsewhere(
             file = f"{below}/{name}"
             if (image or table) and not ignored.match_file(file):
                 note = _ELSEWHERE_NOTE if image else _TABLE_NOTE
-                yield Note(note, file.encode(errors="replace").decode())
+                yield Note(note, _shown(file))
         if here == person:
             for name in filter(re.compile("ses-").match, sorted([*folders, *names])):
                 if _leads_nowhere(here / name):
                     yield Note(_LINK_NOTE, f"{below}/{name}")
+
+
+def _shown(name: str) -> str:
+    """Return a name as it can be written, with a mark for bytes that are not UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def _leads_nowhere(path: Path) -> bool:

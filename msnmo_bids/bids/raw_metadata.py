@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msnmo_bids.bids.dataset import subject_folders
-from msnmo_bids.bids.text_files import Row, read_json, read_tsv
+from msnmo_bids.bids.text_files import Row, lacks_content, read_json, read_tsv
 from msnmo_bids.text import Note
 
 #: What stands for a value that lacks, besides dashes; in lower case.
@@ -221,10 +221,10 @@ def label_of(text: str, kind: str) -> str:
 def spelling(label: str) -> str:
     """Return a label without what people spell differently.
 
-    >>> spelling("MS007"), spelling("ms7"), spelling("0")
-    ('ms7', 'ms7', '0')
+    >>> spelling("MS007"), spelling("ms7"), spelling("0"), spelling("1.05")
+    ('ms7', 'ms7', '0', '1.05')
     """
-    return re.sub(r"(?<!\d)0+(?=\d)", "", label).casefold()
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", label).casefold()
 
 
 def match_labels(labels: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -306,12 +306,11 @@ class Sidecars:
 
     def _read(self, sidecar: str) -> tuple[dict[str, Any], list[Note]]:
         """Return what can be used of a sidecar, and what cannot."""
+        file = self.bids_dir / sidecar
         try:
-            content, found = read_json(self.bids_dir / sidecar)
+            content, found = read_json(file)
         except (OSError, ValueError, RecursionError) as error:
-            link = self.bids_dir / sidecar
-            lost = isinstance(error, FileNotFoundError) and link.is_symlink()
-            if lost and "annex/objects" in str(link.readlink()):
+            if lacks_content(file, error) and "annex/objects" in str(file.readlink()):
                 return {}, [Note("sidecars without content, ignored: run datalad get", sidecar)]
             return {}, [Note(f"the sidecar cannot be read ({error}), ignored", sidecar)]
         if not isinstance(content, dict):

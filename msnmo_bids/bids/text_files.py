@@ -167,7 +167,12 @@ def _with_numbers(content: Any, name: str, notes: list[Note]) -> Any:
     return content
 
 
+def lacks_content(path: Path, error: Exception) -> bool:
+    """Whether a file cannot be read because it is a link to what is not there."""
+    return isinstance(error, FileNotFoundError) and path.is_symlink()
+
+
 def _why_unreadable(path: Path, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError) and path.is_symlink():
+    if lacks_content(path, error):
         return "a link without its content (git-annex or DataLad: get it)"
     return f"cannot be read ({error.strerror})"

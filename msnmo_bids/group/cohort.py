@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msnmo_bids.bids.raw_metadata import Sidecars, Tables
+from msnmo_bids.bids.raw_metadata import Sidecars, Tables, spelling
 from msnmo_bids.bids.records import ScanRecord, Status
 from msnmo_bids.errors import UsageError
 from msnmo_bids.group.review_list import ReviewItem
@@ -128,10 +128,9 @@ def _spelt_alike(names: Iterable[str]) -> list[list[str]]:
     """
     groups: dict[str, set[str]] = {}
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
-        plain = re.sub(r"(?<!\d)[\s_–-]+|[\s_–-]+(?!\d)", "", plain)
-        plain = re.sub(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0$", "", plain)
-        groups.setdefault(plain, set()).add(name)
+        plain = unicodedata.normalize("NFKC", name)
+        plain = re.sub(r"(?<!\d)[\s_–-]+|[\s_–-]+(?!\d)|(?<=\d)\.0$", "", plain)
+        groups.setdefault(spelling(plain), set()).add(name)
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 

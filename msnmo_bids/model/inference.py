@@ -18,7 +18,7 @@ from msnmo_bids.errors import BadInputError, ExitCode
 from msnmo_bids.model.config import SIDE_MULTIPLE
 from msnmo_bids.model.device import DeviceError, select_device, select_precision
 from msnmo_bids.model.weights import WeightsMetadata, load_weights_cached
-from msnmo_bids.preprocessing.cube import Z_SCORE, normalize
+from msnmo_bids.preprocessing.cube import Z_SCORE, normalize_brain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,27 +181,23 @@ def classify_lesions(descriptors: np.ndarray, weights: str | Path) -> LesionClas
 def _predict_on(cube: np.ndarray, weights: str | Path, device: str, precision: str) -> Prediction:
     import torch
 
-    image = torch.from_numpy(cube)[None, None].to(device)
+    network, metadata = load_weights_cached(weights, device, precision)
+    image = torch.from_numpy(_normalized(cube, metadata.normalization))[None, None].to(device)
     image = image.contiguous(memory_format=torch.channels_last_3d)
     autocast = torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16")
     with torch.inference_mode(), autocast:
-        network, metadata = load_weights_cached(weights, device, precision)
-        return _run(network, metadata, _normalized(image, metadata.normalization))
+        return _run(network, metadata, image)
 
 
-def _normalized(image: Tensor, normalization: str) -> Tensor:
+def _normalized(cube: np.ndarray, normalization: str) -> np.ndarray:
     """Normalise the brain of a z-scored volume: gain and offset of the scan make no difference."""
     if normalization == Z_SCORE:
-        return image
-    brain = image != 0
+        return cube
     try:
-        values = normalize(image[brain].cpu().numpy(), normalization)
+        return normalize_brain(cube, normalization)
     except ValueError as error:
         remedy = "Check the brain mask and the image"
         raise BadInputError(str(error), remedy=remedy) from error
-    result = image.clone()
-    result[brain] = result.new_tensor(values)
-    return result
 
 
 def _run(network: JointNetwork, metadata: WeightsMetadata, image: Tensor) -> Prediction:

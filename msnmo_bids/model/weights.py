@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msnmo_bids.errors import LFS_POINTER, ExitCode, MsnmoError
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
-from msnmo_bids.model.config import (
-    CLASSIFICATION,
-    SEGMENTATION,
-    SIDE_MULTIPLE,
-    TASKS,
-    JointConfig,
-)
+from msnmo_bids.model.config import CLASSIFICATION, SIDE_MULTIPLE, TASKS, JointConfig
 from msnmo_bids.preprocessing.cube import CUBE_SHAPE, NORMALIZATIONS, Z_SCORE
 from msnmo_bids.settings import hash_file, hash_of
 
@@ -214,10 +208,10 @@ def find_weights(path: Path) -> tuple[Path, WeightsMetadata]:
             raise WeightsError("the weights file does not exist", file=file, remedy=remedy)
     metadata = read_metadata(weights)
     _check_whole(weights, description, metadata)
-    lacking = {SEGMENTATION, CLASSIFICATION} - set(metadata.configuration.get("tasks", TASKS))
+    tasks = {*metadata.configuration.get("tasks", TASKS)}
     if metadata.classifies_lesions:
-        lacking -= {CLASSIFICATION}
-    if lacking:
+        tasks.add(CLASSIFICATION)
+    if lacking := set(TASKS) - tasks:
         raise WeightsError(
             f"these weights were trained without the {' and '.join(sorted(lacking))} task",
             file=description,

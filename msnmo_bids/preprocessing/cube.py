@@ -176,6 +176,14 @@ def normalize(values: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
     return ((values - centre) / deviation).astype(np.float32)
 
 
+def normalize_brain(image: np.ndarray, normalization: str = Z_SCORE) -> np.ndarray:
+    """Return a volume, (D, H, W), as float32, the voxels other than 0 normalised (`normalize`)."""
+    result = image.astype(np.float32)
+    brain = result != 0
+    result[brain] = normalize(result[brain], normalization)
+    return result
+
+
 def brain_box(
     mask: np.ndarray, zooms: Sequence[float], shape: Sequence[int], margin_mm: float
 ) -> CubeTransform:
