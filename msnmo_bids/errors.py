@@ -91,8 +91,24 @@ class MissingInputError(MsnmoError):
     exit_code = ExitCode.INPUT_MISSING
 
 
-#: How a file begins that only points to its content (git-lfs).
-LFS_POINTER = b"version https://git-lfs"
+#: What brings the content of a file that only points to it, by who keeps the content.
+GET_CONTENT = {"git-annex": "datalad get", "git-lfs": "git lfs pull --include"}
+_POINTER_BYTES = 32 * 1024  # files that point to their content are smaller
+
+
+def keeper_of(content: bytes) -> str:
+    """Return who keeps the content of a file that only points to it: a key of `GET_CONTENT`.
+
+    Empty for the content itself.
+
+    >>> keeper_of(b"/annex/objects/MD5E-s123--0123.nii.gz")
+    'git-annex'
+    """
+    start = content[:1000].lstrip()[:200]
+    if start.startswith(b"version https://git-lfs"):
+        return "git-lfs"
+    pointer = len(content) < _POINTER_BYTES and b"annex/objects" in start.split(b"\n")[0]
+    return "git-annex" if pointer else ""
 
 
 def out_of_memory(problem: str = "memory ran out") -> MsnmoError:

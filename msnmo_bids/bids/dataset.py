@@ -60,7 +60,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError as error:  # of a file that nobody knows
+            raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from msnmo_bids.bids.dataset import subject_folders
 from msnmo_bids.bids.text_files import Row, lacks_content, read_json, read_tsv
+from msnmo_bids.errors import GET_CONTENT, keeper_of
 from msnmo_bids.text import Note
 
 #: What stands for a value that lacks, besides dashes; in lower case.
@@ -310,8 +311,8 @@ class Sidecars:
         try:
             content, found = read_json(file)
         except (OSError, ValueError, RecursionError) as error:
-            if lacks_content(file, error) and "annex/objects" in str(file.readlink()):
-                return {}, [Note("sidecars without content, ignored: run datalad get", sidecar)]
+            if get := _gets_content(file, error):
+                return {}, [Note(f"sidecars without content, ignored: run {get}", sidecar)]
             return {}, [Note(f"the sidecar cannot be read ({error}), ignored", sidecar)]
         if not isinstance(content, dict):
             what = "a list" if isinstance(content, list) else "a single value"
@@ -324,6 +325,14 @@ class Sidecars:
         if content.get("Manufacturer") == SIMULATED:
             found.append(Note("a simulated image, no person was scanned"))
         return content, [Note(note.what, sidecar) for note in found]
+
+
+def _gets_content(file: Path, error: Exception) -> str:
+    """Return the command that brings the content of a file that could not be read, if one does."""
+    start = os.fsencode(file.readlink()) if lacks_content(file, error) else b""
+    if isinstance(error, ValueError):
+        start = file.read_bytes()
+    return GET_CONTENT.get(keeper_of(start), "")
 
 
 def as_type(value: Any, kind: type) -> tuple[Any, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msnmo_bids.errors import GET_CONTENT, keeper_of
 from msnmo_bids.text import Note, listed
 
 Row = dict[str, str]
@@ -66,6 +67,8 @@ def read_tsv(path: Path) -> Table:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError) and not path.is_symlink()
         return Table(problem="" if missing else _why_unreadable(path, error))
+    if keeper := keeper_of(content):
+        return Table(problem=f"a link without its content (run {GET_CONTENT[keeper]})")
     text, guessed = decode(content)
     lines = re.split(r"\r\n|\r|\n", text)
     if "\0" in text or not any(line.strip() for line in lines):

@@ -182,14 +182,18 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
     if not isinstance(printed, dict) or not all(map(_are_texts, printed.values())):
         problem = "'Printed' is no list of measures with what a paper prints of each"
         raise BadInputError(problem, file=file.with_suffix(".json"), remedy="Correct or remove it")
-    doubts = _check_shares(file, texts["measure"], numbers)
+    doubts = [
+        _check_shares(file, texts["measure"], numbers),
+        _check_spelling(file, texts["measure"]),
+    ]
     found = []
     for measure, rows in texts.groupby("measure", sort=False):
         table, logit = _effects(numbers.loc[rows.index])
         values = rows[table["left_out"] == ""].replace("", None)
         shared = [name for name in others if 1 < values[name].nunique() < values[name].count()]
         table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
-        notes, prints = doubts.get(str(measure), ()), printed.get(measure, {})
+        notes = tuple(one[str(measure)] for one in doubts if measure in one)
+        prints = printed.get(measure, {})
         found.append(Studies(str(measure), table, logit, notes=notes, printed=prints))
     return found
 
@@ -198,9 +202,24 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(text, str) for text in values.values())
 
 
-def _check_shares(
-    file: Path, measures: pd.Series, numbers: pd.DataFrame
-) -> dict[str, tuple[str, ...]]:
+def _check_spelling(file: Path, measures: pd.Series) -> dict[str, str]:
+    """Say which measures differ in capitals and blanks alone: they are pooled apart."""
+    alike: dict[str, list[str]] = {}
+    for measure in measures.unique():
+        alike.setdefault("".join(measure.casefold().split()), []).append(measure)
+    doubts = {}
+    for names in alike.values():
+        if len(names) > 1:
+            said = (
+                f"{listed(repr(name) for name in names)} are pooled apart: write them alike if "
+                "they are one measure"
+            )
+            doubts.update(dict.fromkeys(names, said))
+            logger.warning("%s: %s", file, said)
+    return doubts
+
+
+def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> dict[str, str]:
     """Refuse shares in percent that cannot be; say which measures look like fractions of 1.
 
     Raises
@@ -213,7 +232,7 @@ def _check_shares(
         if not 0 <= effect <= 100:
             problem = f"line {line}, column 'effect': {effect:g} is not a share in percent"
             raise BadInputError(problem, file=file, remedy="Write it in percent, from 0 to 100")
-    doubts: dict[str, tuple[str, ...]] = {}
+    doubts = {}
     for measure, effects in numbers.loc[percent, "effect"].groupby(measures[percent]):
         if (small := effects <= 1).any():
             lines = listed(str(line) for line in effects.index[small])
@@ -222,7 +241,7 @@ def _check_shares(
                 f"{measure}: in percent, and {many} effects are 1 or less (lines {lines}): if they "
                 "are fractions of 1, multiply them by 100"
             )
-            doubts[str(measure)] = (said,)
+            doubts[str(measure)] = said
             logger.warning("%s: %s", file, said)
     return doubts
 

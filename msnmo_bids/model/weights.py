@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.errors import LFS_POINTER, ExitCode, MsnmoError
+from msnmo_bids.errors import GET_CONTENT, ExitCode, MsnmoError, keeper_of
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import CLASSIFICATION, SIDE_MULTIPLE, TASKS, JointConfig
@@ -231,9 +231,10 @@ def _check_whole(tensors_file: Path, description: Path, metadata: WeightsMetadat
     if hash_file(tensors_file) == metadata.sha256:
         return
     with tensors_file.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            remedy = f"Run: git lfs pull --include {tensors_file}"
-            raise WeightsError("git-lfs pointer without content", file=tensors_file, remedy=remedy)
+        if keeper := keeper_of(stream.read(1000)):
+            remedy = f"Run: {GET_CONTENT[keeper]} {tensors_file}"
+            problem = f"{keeper} link without its content"
+            raise WeightsError(problem, file=tensors_file, remedy=remedy)
     problem = f"the weights are damaged or are not those that {description.name} describes"
     raise WeightsError(problem, file=tensors_file, remedy=_GET_AGAIN)
 

@@ -16,10 +16,9 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-from msnmo_bids.errors import LFS_POINTER, BadInputError
+from msnmo_bids.errors import GET_CONTENT, BadInputError, keeper_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_POINTER_BYTES = 32 * 1024  # git-annex and git-lfs pointer files are smaller than this
 _HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _NIFTI_MAGICS = (b"n+1\x00", b"n+2\x00")
 _AGAIN = "Copy or download the file again"
@@ -122,7 +121,7 @@ def read_content(path: Path) -> bytes:
         if not path.is_symlink():
             raise BadInputError("file does not exist", file=path) from error
         if "annex" in str(path.readlink()):
-            raise _no_content(path, "git-annex link", f"Run: datalad get {path}") from error
+            raise _no_content(path, "git-annex") from error
         raise BadInputError("symbolic link to a file that does not exist", file=path) from error
     except OSError as error:
         raise BadInputError(
@@ -132,11 +131,8 @@ def read_content(path: Path) -> bytes:
         ) from error
     if not content:
         raise BadInputError("file is empty (0 bytes)", file=path, remedy=_AGAIN)
-    start = content.lstrip()[:200]
-    if len(content) < _POINTER_BYTES and b"annex/objects" in start:
-        raise _no_content(path, "git-annex link", f"Run: datalad get {path}")
-    if start.startswith(LFS_POINTER):
-        raise _no_content(path, "git-lfs pointer", f"Run: git lfs pull --include {path}")
+    if keeper := keeper_of(content):
+        raise _no_content(path, keeper)
     return content
 
 
@@ -221,8 +217,9 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
         )
 
 
-def _no_content(path: Path, what: str, remedy: str) -> BadInputError:
-    return BadInputError(f"{what} without its content", file=path, remedy=remedy)
+def _no_content(path: Path, keeper: str) -> BadInputError:
+    remedy = f"Run: {GET_CONTENT[keeper]} {path}"
+    return BadInputError(f"{keeper} link without its content", file=path, remedy=remedy)
 
 
 def _truncated(path: Path) -> BadInputError:

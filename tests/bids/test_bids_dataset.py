@@ -78,6 +78,15 @@ def test_atomic_path_replaces_at_the_end(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["image.nii.gz"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    target = tmp_path / "group_FLAIR.html"
+    target.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_text(target, "<html>")
+    assert caught.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_atomic_path_leaves_the_old_file_on_an_error(tmp_path):
     target = tmp_path / "table.tsv"
     target.write_text("old")

@@ -172,6 +172,24 @@ def test_a_sidecar_whose_content_is_elsewhere_is_named_with_the_remedy(make_data
     assert said in "\n".join(caplog.messages)
 
 
+@pytest.mark.parametrize(
+    ("pointer", "command"),
+    [
+        ("/annex/objects/MD5E-s210--0123456789abcdef.json\n", "datalad get"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:01\nsize 210\n", "git lfs pull"),
+    ],
+)
+def test_a_sidecar_that_points_to_its_content_is_named_with_the_remedy(
+    make_dataset, caplog, pointer, command
+):
+    root = make_dataset(*THREE)
+    (root / "sub-02/anat/sub-02_FLAIR.json").write_text(pointer)
+    assert len(find_scans(root).scans) == 3
+    [line] = [record.getMessage() for record in caplog.records]
+    assert f"sidecars without content, ignored: run {command}" in line
+    assert line.endswith("(1): sub-02/anat/sub-02_FLAIR.json")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_sidecars_in_other_encodings_are_read(make_dataset, encoding):
     root = make_dataset(*THREE)

@@ -422,6 +422,14 @@ def test_fractions_among_percents_are_named(tmp_path, caplog):
     assert "some effects are 1 or less (lines 2): if they are fractions of 1" in said
 
 
+def test_measures_that_differ_in_capitals_alone_are_named(tmp_path, caplog):
+    text = "study|measure|effect|se/A|DSC (%)|71|2/B|dsc (%)|67|2/C|AUC|66|2/D|dsc(%)|65|2"
+    studies = read_studies(write(tmp_path / "t.tsv", text))
+    [said] = caplog.messages
+    assert "'DSC (%)', 'dsc (%)', 'dsc(%)' are pooled apart" in said
+    assert [len(one.notes) for one in studies] == [1, 1, 0, 1]
+
+
 def test_a_table_of_fractions_is_named_on_the_page_too(tmp_path):
     text = "study|measure|effect|se/A|DSC (%)|0.71|0.02/B|DSC (%)|0.67|0.02/C|DSC (%)|0.66|0.02"
     [studies] = read_studies(write(tmp_path / "t.tsv", text))
