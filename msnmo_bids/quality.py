@@ -23,6 +23,7 @@ from msnmo_bids.lesions.regions import (
     atlas_on_grid,
     load_atlas,
 )
+from msnmo_bids.lesions.registration import BRIGHTEST
 from msnmo_bids.preprocessing.geometry import THICK_SLICE_MM, box_around
 from msnmo_bids.preprocessing.nifti_file import load_array
 from msnmo_bids.preprocessing.skullstrip import (
@@ -45,6 +46,7 @@ _HEAD = 0.25  # of white matter: brighter is not air
 _NO_AIR = 1e-3  # of white matter: noise is brighter
 _FEW_VOXELS = 200
 _FITTED_VOXELS = 50_000
+_FIT_MM = 2.0  # blur before a scan is compared with the atlas
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ LIMITS = (
     Limit("Coverage", "Atlas brain within the image", "", (0.97, None), (0.93, None),
           "Real FLAIR here: 0.99 to 1.00",
           "a part of the brain is outside of the image", 2),
+    Limit("AtlasFit", "Correlation with the atlas", "", (0.5, None), (0.4, None),
+          "TODO",
+          "the brain does not lie as the header says (check the orientation), or is not one", 2),
     Limit("CutArea", "Brain cut by an end of the image", "cm²", (None, CUT_AREA_CM2), (None, 120.0),
           "The medulla's section has 5 to 10 cm²; real FLAIR here: up to 62 cm² at the vertex",
           "the image cuts through the brain", 0),
@@ -164,6 +169,7 @@ class QualityImages:
     white: np.ndarray
     across: np.ndarray  #: Distance from the midsagittal plane in the atlas (mm, to the right).
     coverage: float  #: Share of the atlas's brain that lies within the image.
+    atlas_fit: float  #: Correlation with the atlas that was brought to the scan.
 
 
 _MAPS = ("raw", "corrected", "brain", "ventricle", "cortex", "white", "across")
@@ -194,6 +200,7 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
         white=prior[DEEP - 1],
         across=to_mni[0, 0] * x + to_mni[0, 1] * y + to_mni[0, 2] * z + to_mni[0, 3],
         coverage=atlas_coverage(to_mni, values.shape),
+        atlas_fit=atlas_fit(after, brain, to_mni),
     )
     return quality(images)
 
@@ -208,6 +215,29 @@ def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
     places = nib.affines.apply_affine(np.linalg.inv(to_mni) @ atlas_affine, brain)
     within = (places > -0.5) & (places < np.asarray(shape) - 0.5)
     return float(within.all(axis=1).mean())
+
+
+def atlas_fit(corrected: np.ndarray, brain: np.ndarray, to_mni: np.ndarray) -> float:
+    """Return how well the atlas's FLAIR, brought to a scan, correlates with it in the brain.
+
+    A brain that lies otherwise than its header says (upside down, slices as if they were rows) fits
+    nowhere. Left and right look alike. The corrected FLAIR and the brain mask (bool) are (X, Y, Z),
+    `to_mni` (4, 4) brings an index to MNI mm.
+    """
+    box = box_around(brain, 1)
+    start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    _, flair, atlas_affine = load_atlas()
+    way = np.linalg.inv(atlas_affine) @ to_mni @ start
+    inside, values = brain[box], corrected[box]
+    sizes = nib.affines.voxel_sizes(atlas_affine @ way)
+    moved = ndimage.affine_transform(flair, way, output_shape=values.shape, order=1)
+    pair = [
+        ndimage.gaussian_filter(
+            np.minimum(image / np.median(image[image > 0]), BRIGHTEST), _FIT_MM / sizes
+        )
+        for image in (values, moved)
+    ]
+    return float(np.corrcoef(*(image[inside] for image in pair))[0, 1])
 
 
 def quality(images: QualityImages) -> dict[str, Any]:
@@ -264,6 +294,7 @@ def measure(images: QualityImages) -> dict[str, float | None]:
         "SliceThickness": sizes[2],
         "PixelSize": sizes[1],
         "Coverage": images.coverage,
+        "AtlasFit": images.atlas_fit,
         "CutArea": largest_cut_cm2(images.brain, images.zooms),
         "BrainVolume": np.count_nonzero(images.brain) * voxel_ml,
         "LoosePieces": loose_share(images.brain),

@@ -21,7 +21,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
-from msnmo_bids.preprocessing.intensities import background_to_zero
+from msnmo_bids.preprocessing.intensities import background_to_zero, fault_of_values
 from msnmo_bids.preprocessing.nifti_file import has_form, open_nifti, read_nifti
 
 MIN_SLICES = 8
@@ -54,8 +54,8 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     ------
     BadInputError
         What `read_nifti` refuses, and: complex or colour values, not one 3D volume, no valid
-        orientation, a field of view that cannot hold a brain, NaN or infinite values within the
-        head, the same value everywhere.
+        orientation, a field of view that cannot hold a brain, NaN or infinite values or empty
+        slices within the head, one value or few values everywhere, values that ran over.
     """
     path = Path(path)
     image = read_nifti(path)
@@ -65,7 +65,7 @@ def check_flair(path: Path, orientation: str | None = None) -> nib.Nifti1Image:
     _check_field_of_view(path, shape, affine)
     with np.errstate(over="ignore", invalid="ignore"):
         data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape, order="F")
-    _check_contrast(path, data)
+    _check_values(path, image, data)
     try:
         data, found = background_to_zero(data, float(abs(np.linalg.det(affine[:3, :3]))) / 1000)
     except ValueError as error:
@@ -251,13 +251,19 @@ def _check_field_of_view(path: Path, shape: tuple[int, ...], affine: np.ndarray)
             )
 
 
-def _check_contrast(path: Path, data: np.ndarray) -> None:
+def _check_values(path: Path, image: nib.Nifti1Image, data: np.ndarray) -> None:
+    """Refuse values that no step can mend: as 32-bit numbers, (X, Y, Z), and as they are stored."""
+    remedy = "Export the image again, or exclude it"
     lowest, highest = float(np.fmin.reduce(data, axis=None)), float(np.fmax.reduce(data, axis=None))
     if lowest == highest:
         what = "0" if lowest == 0 else f"the same value ({lowest:g})"
-        raise BadInputError(
-            f"every voxel is {what}", file=path, remedy="Export the image again, or exclude it"
-        )
+        raise BadInputError(f"every voxel is {what}", file=path, remedy=remedy)
+    stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(data.shape, order="F")
+    if np.isinf(data).any() and not np.isinf(stored).any():
+        problem = "intensities beyond 3e38 (the scale factor in the header?)"
+        raise BadInputError(problem, file=path, remedy="Scale the image to smaller numbers")
+    if fault := fault_of_values(stored):
+        raise BadInputError(fault, file=path, remedy=remedy)
 
 
 def _flags(native: nib.Nifti1Image) -> list[str]:

@@ -33,6 +33,8 @@ _DARK_SHELL = (0.15, 0.35)
 _SPECK = 20
 _SPECKS_IN_TISSUE = 0.05  # of the voxels of all holes
 _LARGEST_CAVITY_ML = 5.0
+_FEW_LEVELS = 12  # images of 8 bits have a hundred and more
+_HALF_RANGE = 2**14  # of whole numbers of 16 bits
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,37 @@ def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.nd
     if n_hot:
         result = _without(result, hot)
     return result, Intensities(zero, n_bad, n_hot)
+
+
+def fault_of_values(stored: np.ndarray) -> str:
+    """Say what is wrong with an image's values as they are stored, (X, Y, Z); empty if nothing is.
+
+    That is a label map in place of an image, whole numbers of 16 bits that ran over (the brightest
+    became negative), and slices within the image that hold one value alone.
+    """
+    levels = np.unique(stored) if stored.dtype.itemsize == 1 else np.unique(_sample(stored))
+    if 1 < len(levels) <= _FEW_LEVELS:
+        return f"only {len(levels)} different values: a mask or a label map, not an image"
+    if stored.dtype.kind == "i" and stored.dtype.itemsize == 2:
+        over = _n_wrapped(stored)
+        if over:
+            return f"{over} voxels ran over the range of 16 bits: the brightest are negative"
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        even = np.asarray(stored.min(axis=others) == stored.max(axis=others))
+        inside = _between(even)
+        if len(inside):
+            return f"{len(inside)} slices within the image are empty (one value)"
+    return ""
+
+
+def _n_wrapped(stored: np.ndarray) -> int:
+    """Count the voxels that are far below 0 beside others far above it."""
+    low = (stored < -_HALF_RANGE) & (stored > stored.min())  # the least may be padding
+    if not low.any():
+        return 0
+    high = ndimage.binary_dilation(stored > _HALF_RANGE, ndimage.generate_binary_structure(3, 3))
+    return int(np.count_nonzero(low & high))
 
 
 def _sample(data: np.ndarray) -> np.ndarray:
@@ -168,7 +201,11 @@ def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: flo
 
 def _missing_slices(bad: np.ndarray, axis: int) -> np.ndarray:
     """Return the indices of slices without any value that lie between others."""
-    missing = np.asarray(bad.all(axis=tuple(other for other in range(3) if other != axis)))
+    return _between(bad.all(axis=tuple(other for other in range(3) if other != axis)))
+
+
+def _between(missing: np.ndarray) -> np.ndarray:
+    """Return the indices of what is missing, (N,) bool, between things that are there."""
     there = np.flatnonzero(~missing)
     return np.flatnonzero(missing[there[0] : there[-1]]) + there[0]
 

@@ -48,6 +48,13 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         )
     header = kind.from_fileobj(io.BytesIO(content), check=False)
     _check_header(path, header)
+    if header.is_single and int(header.get_data_offset()) < header.single_vox_offset:
+        raise BadInputError(
+            f"its header says that the voxels begin within the header (vox_offset "
+            f"{int(header.get_data_offset())})",
+            file=path,
+            remedy=f"Convert the image again, or set vox_offset to {header.single_vox_offset}",
+        )
     n_voxels = np.prod([int(size) for size in header.get_data_shape()], dtype=object)
     n_expected = int(header.get_data_offset()) + int(n_voxels) * header.get_data_dtype().itemsize
     if len(content) < n_expected:

@@ -52,6 +52,32 @@ def test_not_finite(save, flair, value):
     assert "every voxel is" in refused(save(np.full_like(flair, value)))
 
 
+def test_whole_numbers_that_ran_over_their_range(save, flair):
+    bright = (flair * 60 - 5000).astype(np.int64)
+    assert bright.max() > 2**15
+    message = refused(save(bright.astype(np.int16)))
+    assert "voxels ran over the range of 16 bits: the brightest are negative" in message
+    padded = np.pad((flair * 20).astype(np.int16), 2, constant_values=-(2**15))
+    check_flair(save(padded))  # padding below bright tissue is none
+
+
+def test_numbers_too_large_for_32_bits(save, flair):
+    assert "beyond 3e38" in refused(save(flair.astype(np.float64) * 1e37))
+
+
+@pytest.mark.parametrize("value", [0, 5])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_empty_slices_within_the_image(save, flair, axis, value):
+    flair = np.pad(flair, 2)
+    moved = np.moveaxis(flair, axis, 0)
+    moved[[5, 6]] = value
+    assert "2 slices within the image are empty" in refused(save(flair))
+
+
+def test_a_label_map_is_no_image(save, flair):
+    assert "only 5 different values: a mask or a label map" in refused(save(flair % 5))
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slab_of_five_slices(save, axis):
     shape = [12, 12, 12]
@@ -281,3 +307,11 @@ def test_an_offset_of_the_data_that_is_no_number(save, flair, tmp_path, offset):
     (tmp_path / "bad.nii").write_bytes(content)
     with pytest.raises(BadInputError, match="NIfTI header cannot be understood"):
         read_nifti(tmp_path / "bad.nii")
+
+
+def test_voxels_that_begin_within_the_header(save, flair):
+    path = save(flair, name="image.nii")
+    content = bytearray(path.read_bytes())
+    content[108:112] = struct.pack("<f", 0.0)
+    path.write_bytes(content)
+    assert "vox_offset 0" in refused(path)
