@@ -51,7 +51,7 @@ EPOCHS = 60
 _BATCH = 100  # people
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
 _TRUE_SHARE = 0.15  # of the times that a person's true lesions are shown, with nothing missed
-_SMALL_VESSELS = 0.2  # people with small-vessel disease, relative to all others
+_SMALL_VESSELS = 0.3  # people with small-vessel disease, relative to all others
 SPACING = 1.25  # mm, of the heads: half the time of 1 mm
 
 

@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from msnmo_bids.bids.dataset import write_json, write_shared_files, write_tsv
 from msnmo_bids.bids.names import derivative_paths, figure_path, report_path
 from msnmo_bids.bids.records import ScanRecord, read_scan
-from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
+from msnmo_bids.bids.resume import RAW_IMAGE, VOXELS, glance, identify
 from msnmo_bids.bids.scans import Scan
 from msnmo_bids.bids.sidecars import MORPHOMETRY_COLUMNS
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
@@ -99,6 +99,7 @@ def write_derivatives(
         from msnmo_bids.workflows.scan import run_record  # it imports Nipype
 
         raw_image = identify(scan, glance(scan))
+        raw_image[VOXELS] = raw_image["SHA256"]
         stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
         made = made_images(scan.path)
         kinds = ("preproc", "brain_mask", "lesion_mask", "lesion_probability", "lesion_labels")

@@ -21,6 +21,7 @@ from msnmo_bids.bids.names import bids_uri, change_paths, derivative_name, io_sp
 from msnmo_bids.bids.resume import (
     RAW_IMAGE,
     TEMPORARY_NAME,
+    VOXELS,
     diagnosis_path,
     missing_output,
     read_diagnosis,
@@ -76,9 +77,9 @@ def why_not_comparable(comparison: Comparison, output_dir: Path) -> str | None:
         if reason := why_other_image(scan, record.get(RAW_IMAGE)):
             return f"{scan.prefix}: {reason}"
         records.append(record)
-    earlier, later = (record[RAW_IMAGE].get("SHA256") for record in records)
+    earlier, later = (record[RAW_IMAGE].get(VOXELS) for record in records)
     if earlier and earlier == later:
-        return "the images of both visits are the same file"
+        return "the images of both visits are the same"
     if origin_of(records[0]) != origin_of(records[1]):
         return "the two scans were made with different versions, weights or settings"
     return None

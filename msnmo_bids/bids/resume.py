@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_NAME = re.compile(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-")
 ANY_CLASS = "ANYCLASS"
-#: Key in the diagnosis file: size, time of change and checksum of the raw image, and what was used
-#: of its sidecar.
-RAW_IMAGE = "RawImage"
+#: Key in the diagnosis file: size, time of change and checksum of the raw image, what was used of
+#: its sidecar, and the checksum of the voxels alone, by which copies are found.
+RAW_IMAGE, VOXELS = "RawImage", "VoxelsSHA256"
 CHANGED = "the raw image changed"
 SIDECAR_CHANGED = "its sidecar now says something else about the skull"
 #: Smaller files may be those that git-annex and git-lfs put in the place of an image.

@@ -11,6 +11,7 @@ equals it, the qform is the nearest one without shears, and the scan gets the fl
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
+from nibabel.arrayproxy import ArrayProxy
 from scipy import ndimage
 
 from msnmo_bids.errors import BadInputError
@@ -98,7 +100,8 @@ def conform(path: Path, out: Path, orientation: str | None = None) -> dict[str, 
     -------
     dict
         ``axcodes`` (such as ``"LPS"``), ``zooms`` (mm) and ``shape`` of the raw scan, in its own
-        axis order; ``intensities`` that were mended; ``flags``.
+        axis order; ``intensities`` that were mended; ``flags``; ``voxels``, the SHA-256 of all
+        values in RAS order: the same for a copy with another header or compression.
 
     Raises
     ------
@@ -116,6 +119,7 @@ def conform(path: Path, out: Path, orientation: str | None = None) -> dict[str, 
         "zooms": [round(float(size), 6) for size in nib.affines.voxel_sizes(native.affine)],
         "shape": [int(size) for size in native.shape],
         "intensities": native.extra["intensities"],
+        "voxels": hashlib.sha256(np.ascontiguousarray(data).data).hexdigest(),
         "flags": [*_flags(native), *native.extra["flags"]],
     }
 
@@ -258,6 +262,7 @@ def _check_values(path: Path, image: nib.Nifti1Image, data: np.ndarray) -> None:
     if lowest == highest:
         what = "0" if lowest == 0 else f"the same value ({lowest:g})"
         raise BadInputError(f"every voxel is {what}", file=path, remedy=remedy)
+    assert isinstance(image.dataobj, ArrayProxy)  # of `read_nifti`
     stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(data.shape, order="F")
     if np.isinf(data).any() and not np.isinf(stored).any():
         problem = "intensities beyond 3e38 (the scale factor in the header?)"

@@ -201,7 +201,7 @@ def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: flo
 
 def _missing_slices(bad: np.ndarray, axis: int) -> np.ndarray:
     """Return the indices of slices without any value that lie between others."""
-    return _between(bad.all(axis=tuple(other for other in range(3) if other != axis)))
+    return _between(np.asarray(bad.all(axis=tuple(k for k in range(3) if k != axis))))
 
 
 def _between(missing: np.ndarray) -> np.ndarray:

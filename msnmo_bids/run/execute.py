@@ -212,7 +212,7 @@ def _process_scans(job: Job, scans: Sequence[Scan], progress: Progress) -> None:
     stamps = {scan.prefix: json.dumps([made_by, glance(scan)]) for scan in scans}
     if job.options.overwrite:
         stamps = {}
-    job.failures += _run(job, workflow, LAST_NODE, stamps, progress.on_event, job.take_usage)
+    _run(job, workflow, LAST_NODE, stamps, job.failures, progress.on_event, job.take_usage)
 
 
 def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) -> None:
@@ -226,7 +226,7 @@ def _compare_visits(job: Job, subjects: Sequence[str], scans: Sequence[Scan]) ->
             comparisons=missing, output_dir=job.output_dir, work_dir=job.work_dir, method=method()
         )
         stamps = {one.name: fingerprint(one, job.output_dir, method()) for one in missing}
-        job.comparison_failures += _run(job, workflow, LAST_NODE_OF_VISITS, stamps)
+        _run(job, workflow, LAST_NODE_OF_VISITS, stamps, job.comparison_failures)
     failed = {failure.prefix: failure for failure in job.comparison_failures}
     for comparison in possible_comparisons(scans, job.output_dir):
         if reason := why_not_comparable(comparison, job.output_dir):
@@ -247,13 +247,14 @@ def _run(
     workflow: Workflow,
     last_node: str,
     stamps: Mapping[str, str],
+    failures: list[Failure],
     on_event: EventCallback | None = None,
     on_usage: UsageCallback | None = None,
-) -> list[Failure]:
-    """Run a workflow, each item's work folder removed when it is done."""
+) -> None:
+    """Run a workflow, each item's work folder removed when it is done; add to its failures."""
     from msnmo_bids.workflows.execution import run_workflow
 
-    return run_workflow(
+    failures += run_workflow(
         workflow,
         plugin=job.resources.plugin,
         plugin_args=job.plugin_args(),
@@ -264,4 +265,5 @@ def _run(
         last_node=last_node,
         stamps=stamps,
         keep=job.options.verbose >= 2,
+        so_far=failures,
     )

@@ -22,7 +22,7 @@ from msnmo_bids.bids.records import (
     scans_with_results,
     source_of,
 )
-from msnmo_bids.bids.resume import RAW_IMAGE
+from msnmo_bids.bids.resume import RAW_IMAGE, VOXELS
 from msnmo_bids.bids.scans import Scan, unknown_label
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError
 from msnmo_bids.run.options import AppOptions, without_effect
@@ -120,10 +120,10 @@ def made_differently(records: Sequence[ScanRecord]) -> list[str]:
 
 
 def copies(records: Sequence[ScanRecord]) -> list[str]:
-    """Name the scans whose images are the same file: they count several times."""
+    """Name the scans whose images have the same voxels: they count several times."""
     same: dict[str, list[str]] = defaultdict(list)
     for one in records:
-        if checksum := (one.diagnosis.get(RAW_IMAGE) or {}).get("SHA256"):
+        if checksum := (one.diagnosis.get(RAW_IMAGE) or {}).get(VOXELS):
             same[checksum].append(one.relative)
     what = "scans whose image is a copy of another one's, counted each: keep one of them"
     twice = [scans for scans in same.values() if len(scans) > 1]

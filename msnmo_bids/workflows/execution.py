@@ -66,6 +66,7 @@ def run_workflow(
     last_node: str = LAST_NODE,
     stamps: Mapping[str, str] | None = None,
     keep: bool = True,
+    so_far: list[Failure] | None = None,
 ) -> list[Failure]:
     """Run every node of the workflow; return the first failure of each scan that has one, in order.
 
@@ -86,6 +87,8 @@ def run_workflow(
         By its `prefix`.
     keep : bool
         False removes the work folder of a scan when it is done: thousands would fill a disk.
+    so_far : list of Failure, optional
+        Gets what failed before the run was interrupted.
 
     Raises
     ------
@@ -104,12 +107,15 @@ def run_workflow(
         arguments["on_usage"] = calls.guarded(on_usage)
     try:
         error = _run(workflow, plugin, arguments)
+    except BaseException:
+        if so_far is not None:
+            so_far += _failures(_new_crashes(crash_dir, before), scans).values()
+        raise
     finally:
         calls.clean()
     if calls.error is not None:
         raise calls.error
-    crashes = sorted(set(crash_dir.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
-    failures = _failures(crashes, scans)
+    failures = _failures(_new_crashes(crash_dir, before), scans)
     stopped = stop_on_first_crash and bool(failures)
     for key in scans.keys() - failures.keys() - calls.finished:
         failures[key] = _unfinished(scans[key].prefix, error, stopped)
@@ -231,6 +237,11 @@ def _reason(node: Any) -> str:
 
 #: What an empty crash file says: there was no room for it.
 _EMPTY = f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+
+
+def _new_crashes(folder: Path, before: set[Path]) -> list[Path]:
+    """Return the crash files that were not there before, the oldest first."""
+    return sorted(set(folder.glob("crash-*.txt")) - before, key=lambda p: p.stat().st_mtime)
 
 
 def _failures(crashes: list[Path], scans: dict[str, _ScanEntry]) -> dict[str, Failure]:

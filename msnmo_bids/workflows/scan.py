@@ -14,7 +14,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from msnmo_bids.bids.names import CAM_PREFIX
-from msnmo_bids.bids.resume import RAW_IMAGE, glance, identify
+from msnmo_bids.bids.resume import RAW_IMAGE, VOXELS, glance, identify
 from msnmo_bids.bids.sink import ScanResults, write_scan_derivatives
 from msnmo_bids.decision import decide
 from msnmo_bids.quality import scan_quality
@@ -283,7 +283,7 @@ def write_derivatives_step(
     )
     provenance = {
         **provenance,
-        RAW_IMAGE: identify(scan, raw_image),
+        RAW_IMAGE: identify(scan, raw_image) | {VOXELS: info.get("voxels")},
         "Intensities": info.get("intensities"),
         "SkullStripping": skull_stripping,
         "BiasCorrection": bias_correction,

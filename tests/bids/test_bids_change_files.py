@@ -82,7 +82,7 @@ def test_the_same_image_at_both_visits_is_not_compared(pairs, write_derivatives,
     assert why_not_comparable(one, out) is None
     one.later.path.write_bytes(one.earlier.path.read_bytes())
     write_derivatives(one.later, out)
-    assert why_not_comparable(one, out) == "the images of both visits are the same file"
+    assert why_not_comparable(one, out) == "the images of both visits are the same"
 
 
 def test_scans_made_with_other_settings_are_not_compared(pairs, out):

@@ -213,3 +213,12 @@ def test_two_voxel_sizes_in_a_header_are_flagged(save, flair, tmp_path):
     nib.save(image, tmp_path / "other.nii.gz")
     found = conform(tmp_path / "other.nii.gz", tmp_path / "ras.nii.gz")
     assert "voxel_sizes_contradict" in found["flags"]
+
+
+def test_a_copy_with_another_header_has_the_same_checksum_of_its_voxels(tmp_path):
+    data, sform = numbered(), np.diag([20.0, 20.0, 20.0, 1.0])
+    one = write(tmp_path / "one.nii", data, sform=sform)
+    copy = write(tmp_path / "copy.nii.gz", data[::-1], sform=sform @ np.diag([-1, 1, 1, 1]))
+    other = write(tmp_path / "other.nii", data + 1, sform=sform)
+    found = [conform(path, tmp_path / "ras.nii")["voxels"] for path in (one, copy, other)]
+    assert found[0] == found[1] != found[2]

@@ -160,6 +160,7 @@ def _pretend(
         if scan.prefix == state.interrupt_at:
             if state.interrupt is not None:
                 state.interrupt()
+            arguments["so_far"] += failures
             raise KeyboardInterrupt
         if scan.prefix in state.failures:
             arguments["on_event"](f"{node}.conform", "exception")

@@ -28,7 +28,7 @@ def test_scans_made_with_other_settings_are_named():
 def test_scans_of_the_same_image_are_named():
     def copy(number, checksum):
         one = record(number)
-        return replace(one, diagnosis={**one.diagnosis, "RawImage": {"SHA256": checksum}})
+        return replace(one, diagnosis={**one.diagnosis, "RawImage": {"VoxelsSHA256": checksum}})
 
     assert copies([copy(1, "a"), copy(2, "b"), record(3), record(4)]) == []
     [line] = copies([copy(1, "a"), copy(2, "b"), copy(3, "a")])

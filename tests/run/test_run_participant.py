@@ -254,6 +254,17 @@ def test_interrupted(call, fake, raw, out):
     assert {"sub-01.html", "sub-02.html"} <= set(tree(out))
 
 
+def test_what_failed_before_an_interruption_is_said(call, fake, bad_data, raw, out):
+    fake.failures = {PREFIXES[0]: bad_data(PREFIXES[0])}
+    fake.interrupt_at = PREFIXES[2]
+    result = call(raw, out, "participant", SKIP)
+    assert (result.code, result.last_line) == (75, "msnmo: PARTIAL 1 2")
+    (run,) = read_runs(out)
+    states = [(entry["Status"], bool(entry.get("Remedy"))) for entry in run["Scans"]]
+    assert states == [("failed", True), ("complete", False), ("pending", False)]
+    assert bad_data(PREFIXES[0]).message in result.text
+
+
 def test_an_unexpected_error_leaves_its_trace(call, fake, raw, out):
     fake.error = RuntimeError("something\nodd")
     result = call(raw, out, "participant", SKIP)

@@ -139,6 +139,22 @@ def test_done_steps_of_an_interrupted_scan_are_not_done_again(tmp_path):
 
 
 @pytest.mark.parametrize("plugin", ["MultiProc", "Linear"])
+def test_what_failed_before_an_interruption_is_known(tmp_path, plugin):
+    def interrupt(node: str, event: str, _: str) -> None:
+        if event == "start" and "scan_b_wf" in node:
+            raise KeyboardInterrupt
+
+    known: list[Failure] = []
+    acts = {"a": "bad", "b": "pass"}
+    arguments = {"n_procs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            tmp_path, acts, plugin=plugin, plugin_args=arguments, on_event=interrupt, so_far=known
+        )  # fmt: skip
+    assert [(one.prefix, one.message) for one in known] == [("a", "/raw/a.nii: 4D image")]
+
+
+@pytest.mark.parametrize("plugin", ["MultiProc", "Linear"])
 def test_the_work_of_scans_that_succeed_is_removed(tmp_path, plugin):
     run(tmp_path, {"a": "pass", "b": "bad", "c": "pass"}, keep=False, plugin=plugin)
     assert [path.name for path in (tmp_path / "work").rglob("scan_*_wf")] == ["scan_b_wf"]
