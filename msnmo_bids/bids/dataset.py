@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msnmo_bids.bids.names import io_spec
+from msnmo_bids.bids.names import derivative_kinds, derivative_name, io_spec
 from msnmo_bids.bids.sidecars import CHANGE_DESCRIPTIONS, DESCRIPTIONS, LESION_COLUMNS, RAW_DATASET
 from msnmo_bids.bids.text_files import read_json
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 from msnmo_bids.text import Note
 from msnmo_bids.version import CODE_URL, get_version
 from msnmo_bids.vocabulary import DISCLAIMER, class_label
@@ -32,6 +32,7 @@ DATA = files("msnmo_bids.bids") / "data"
 NAME = "msnmo"
 BIDS_VERSION = "1.10.0"
 TEMPORARY_PREFIX = ".tmp-msnmo-"
+_LONGEST_NAME = 255  # bytes
 BIDSIGNORE = ("*.html", "figures", "group_*", "*_diagnosis.json", "*_changes.json",
               "*_morph.tsv", "*_morph.json", "*_map.*", "*_quality.json")  # fmt: skip
 CONTAINER_TAG_VARIABLE = "MSNMO_CONTAINER_TAG"
@@ -47,6 +48,10 @@ DESCRIPTIONS_SIDECAR = {
 }
 
 
+def _temporary_name(name: str) -> str:
+    return f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{name}"
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path whose file replaces ``target`` at the end, or vanishes on an error.
@@ -55,7 +60,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ``target`` does, because nibabel and others choose the format by it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
+    temporary = target.with_name(_temporary_name(target.name))
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -67,6 +72,25 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_name(image: Path) -> None:
+    """Refuse a raw image whose derivatives would have longer names than file systems take.
+
+    Raises
+    ------
+    BadInputError
+        The longest name, as long as its file is written, has more than 255 bytes.
+    """
+    prefix = image.name.rpartition("_")[0]
+    names = [derivative_name(prefix, kind) for kind in derivative_kinds(("NMOSD",))]
+    longest = max(len(os.fsencode(name)) for name in names) + len(_temporary_name(""))
+    if longest > _LONGEST_NAME:
+        raise BadInputError(
+            f"name too long: its derivatives need {longest} bytes, and {_LONGEST_NAME} are allowed",
+            file=image,
+            remedy=f"Shorten its labels by {longest - _LONGEST_NAME}",
+        )
 
 
 def remove_unfinished(target: Path) -> None:

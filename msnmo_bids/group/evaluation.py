@@ -5,8 +5,9 @@ The cohort is put into the form of a cross-validation of one model, so that both
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,7 @@ def _compare_all(
     """Compare each scan's lesion mask with its manual one; say why one could not be compared."""
     metrics: dict[str, Metrics] = {}
     problems: dict[str, str] = {}
+    alike: dict[bytes, list[str]] = defaultdict(list)
     for record in records:
         scan = record.relative
         if not record.diagnosis or scan not in masks:
@@ -167,10 +169,20 @@ def _compare_all(
                 )
             zooms = nib.affines.voxel_sizes(found.affine)
             both = np.asarray(truth.dataobj), np.asarray(found.dataobj)
+            if both[0].any() and np.array_equal(*both):
+                raise ValueError("the manual mask is a copy of the one that msnmo found")
             metrics[scan] = compare_masks(*both, zooms)
+            if both[0].any():
+                alike[hashlib.sha256(both[0].tobytes()).digest()].append(scan)
         except (MsnmoError, OSError, ValueError) as error:
             problems[scan] = getattr(error, "problem", str(error))
             logger.warning("%s: not compared with its manual mask: %s", scan, error)
+    for scans in alike.values():
+        for scan in scans if len(scans) > 1 else ():
+            others = listed(other for other in scans if other != scan)
+            problems[scan] = f"its manual mask is a copy of that of {others}: correct one of them"
+            logger.warning("%s: not compared with its manual mask: %s", scan, problems[scan])
+            del metrics[scan]
     return metrics, problems
 
 

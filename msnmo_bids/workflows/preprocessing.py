@@ -15,6 +15,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from msnmo_bids.bids.dataset import check_name
 from msnmo_bids.preprocessing import bias, geometry
 from msnmo_bids.preprocessing.bias import (
     CONVERGENCE_THRESHOLD,
@@ -261,6 +262,7 @@ def conform_step(
 
     `in_file` is a text: a broken link must reach the check, which says what to do about it.
     """
+    check_name(Path(in_file))
     out = folder / "flair_ras.nii"
     info = geometry.conform(Path(in_file), out, orientation)
     stripped = look_for_skull and looks_stripped(out)

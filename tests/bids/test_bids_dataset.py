@@ -16,6 +16,7 @@ from msnmo_bids.bids.dataset import (
     CONTAINER_TAG_VARIABLE,
     atomic_path,
     check_is_ours,
+    check_name,
     dataset_description,
     shared_files_complete,
     write_citations,
@@ -27,7 +28,7 @@ from msnmo_bids.bids.dataset import (
 )
 from msnmo_bids.bids.records import RunRecord
 from msnmo_bids.bids.scans import find_scans
-from msnmo_bids.errors import ExitCode, MsnmoError
+from msnmo_bids.errors import BadInputError, ExitCode, MsnmoError
 
 SCANS = (
     "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
@@ -76,6 +77,17 @@ def test_atomic_path_replaces_at_the_end(tmp_path):
         assert not target.exists()
     assert nib.load(target).shape == (2, 2, 2)
     assert [path.name for path in target.parent.iterdir()] == ["image.nii.gz"]
+
+
+def test_an_image_whose_derivatives_would_have_too_long_names_is_refused(tmp_path):
+    labels = "a" * 140
+    check_name(Path(f"sub-01_acq-{labels}_FLAIR.nii.gz"))
+    with pytest.raises(BadInputError, match="Shorten its labels by ") as caught:
+        check_name(Path(f"sub-01_acq-{labels}{labels[:50]}_FLAIR.nii.gz"))
+    fewer = int(caught.value.remedy.split()[-1])
+    check_name(Path(f"sub-01_acq-{labels}{labels[: 50 - fewer]}_FLAIR.nii.gz"))
+    with pytest.raises(BadInputError):
+        check_name(Path(f"sub-01_acq-{labels}{labels[: 51 - fewer]}_FLAIR.nii.gz"))
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):

@@ -167,6 +167,22 @@ def test_without_masks_what_needed_them_goes(tmp_path: Path) -> None:
     assert not list(out.glob("group_segmentation*"))
 
 
+def test_masks_that_are_copies_are_no_truth(tmp_path, caplog) -> None:
+    raw, out, entries = make_cohort(tmp_path, 6, visits=1)
+    masks = manual_masks(raw, entries)
+    ours, one, other, *rest = [one for one in entries if one.relative in masks]
+    found = out / ours.folder / derivative_name(ours.prefix, "lesion_mask")
+    masks[ours.relative].write_bytes(found.read_bytes())
+    masks[other.relative].write_bytes(masks[one.relative].read_bytes())
+    write_group(out, entries, bids_dir=raw, settings=GroupSettings(masks=masks))
+    said = "\n".join(caplog.messages)
+    assert f"{ours.relative}: not compared with its manual mask: the manual mask is a copy" in said
+    assert f"its manual mask is a copy of that of {other.relative}" in said
+    rows = table(out / "group_segmentation.tsv")
+    compared = {row["scan"] for row in rows if row["dsc"] != "n/a"}
+    assert compared == {one.relative for one in rest}
+
+
 def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, caplog) -> None:
     raw, out, entries = make_cohort(tmp_path, 4, visits=1)
     masks = manual_masks(raw, entries)
@@ -192,12 +208,14 @@ def test_a_bare_mask_lies_as_the_scan_does(tmp_path) -> None:
     file = out / scan.folder / derivative_name(scan.prefix, "lesion_mask")
     image = nib.load(file).as_reoriented([[0, -1], [1, -1], [2, 1]])
     nib.save(image, file)
-    bare = nib.Nifti1Image(np.asarray(image.dataobj), None)
+    values = np.asarray(image.dataobj).copy()
+    values[tuple(np.argwhere(values)[0])] = 0  # a copy would be no truth
+    bare = nib.Nifti1Image(values, None)
     bare.header["sform_code"] = bare.header["qform_code"] = 0
     nib.save(bare, masks[scan.relative])
     write_group(out, entries, bids_dir=raw, settings=GroupSettings(masks=masks))
     rows = {row["scan"]: row for row in table(out / "group_segmentation.tsv")}
-    assert float(rows[scan.relative]["dsc"]) == 1
+    assert float(rows[scan.relative]["dsc"]) == pytest.approx(2 * 26 / (27 + 26), abs=1e-4)
 
 
 def test_a_site_called_all_is_not_counted_twice(tmp_path) -> None:
