@@ -27,7 +27,7 @@ def merged(notes: Iterable[Note]) -> list[str]:
     for note in notes:
         kinds.setdefault(note.what, {}).update({note.about: None} if note.about else {})
     return [
-        f"{what} ({len(about)}): {listed(about)}" if about else what
+        one_line(what) + (f" ({len(about)}): {listed(about)}" if about else "")
         for what, about in kinds.items()
     ]
 
@@ -40,7 +40,16 @@ def listed(names: Iterable[str], shown: int = 10) -> str:
     """
     known = list(names)
     more = f" and {len(known) - shown} more" if len(known) > shown else ""
-    return ", ".join(known[:shown]) + more
+    return one_line(", ".join(known[:shown]) + more)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text with its line breaks and other control characters as Python writes them.
+
+    >>> one_line("sub-01_acq-a" + chr(10) + "b_FLAIR.nii.gz")
+    'sub-01_acq-a\\nb_FLAIR.nii.gz'
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda sign: repr(sign[0])[1:-1], text)
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -49,6 +58,7 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     >>> aligned([("a", "1"), ("bcd", "2")])
     ['a    1', 'bcd  2']
     """
+    rows = [tuple(map(one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

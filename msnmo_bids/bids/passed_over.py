@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msnmo_bids.bids.dataset import subject_folders
 from msnmo_bids.text import Note
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 _NEARLY_NOTE = "not used: the name is close to a FLAIR's, but not valid (…_FLAIR.nii.gz)"
+_BLANK_NOTE = "not used: the name ends in a blank (…_FLAIR.nii.gz has none)"
+_FORMAT_NOTE = "not used: FLAIR in a format that is not read (convert it to …_FLAIR.nii.gz)"
 _NEARLY_SUBJECT_NOTE = "not used: seems to be a participant's folder, but is not named sub-…"
+_DEEPER_NOTE = "not used: participants within another folder (move them to the root)"
 _ELSEWHERE_NOTE = "not used: FLAIR in folders where BIDS has none (sub-…/[ses-…/]anat/)"
 _TABLE_NOTE = (
     "not used: tables in the wrong folder or of another name; BIDS has participants.tsv at the "
@@ -22,8 +27,15 @@ _TABLE_NOTE = (
 )
 _NOT_TSV_NOTE = "not used: it must be named participants.tsv and have tabs between the columns"
 _LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
+_FILE_NOTE = "not used: files where folders must be (was something lost in copying?)"
 UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
-_NEARLY = re.compile(r"flair.*\.(nii(\.gz)?|img|mgz)$", re.IGNORECASE)
+#: What lies beside an image: settings, tables, checksums, pictures.
+_BESIDE = r"json|bvals?|bvecs?|hdr|tsv|csv|txt|log|mat|md5|sha\d+|png|jpe?g|gif|pdf|html?"
+_NEARLY = re.compile(
+    r"flair.*\.(nii(\.gz)?|img|mgz)\s*$"
+    rf"|^(?![.~]).*_flair\.(?!(.*\.)?({_BESIDE})\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _TABLE = re.compile(
     r"(?![.~])(?:.*_)?(sessions|scans|participants)\.(tsv|csv|txt|xlsx?|ods)(\.txt)?", re.IGNORECASE
 )
@@ -32,6 +44,10 @@ _SUBJECT = re.compile(r"sub-[^._/]+")
 #: Folders of a participant that hold no FLAIR, by BIDS.
 _OTHER_DATA = frozenset(("func", "dwi", "fmap", "perf", "meg", "eeg", "ieeg", "pet", "micr", "nirs",
                          "motion", "mrs", "beh"))  # fmt: skip
+
+#: Folders at the root that hold no raw images, by BIDS.
+_NOT_RAW = frozenset(("derivatives", "sourcedata", "code", "stimuli", "phenotype"))
+_LOOKED_INTO = 20  # of the people in such a folder: it may hold thousands
 
 
 def passed_over(
@@ -49,46 +65,88 @@ def passed_over(
     not be read.
     """
     notes: list[Note] = []
-    people = {folder.split("/")[0] for folder in with_flair}
     for subject in subjects:
         person = bids_dir / f"sub-{subject}"
-        anat = (person / "anat", *sorted(person.glob("ses-*/anat")))
+        sessions = sorted(person.glob("ses-*"))
+        anat = [folder / "anat" for folder in (person, *sessions)]
         notes += _elsewhere(bids_dir, person, anat, ignored)
-        for folder in anat:
-            place = folder.relative_to(bids_dir).as_posix()
-            if place in closed or not folder.is_dir():
+        notes += _no_folders(bids_dir, (*sessions, *anat), ignored)
+        places = [folder.relative_to(bids_dir).as_posix() for folder in anat]
+        one_used = any(place in with_flair for place in places)
+        for place in places:
+            if {place, place.removesuffix("/anat")} & {*closed} or not (bids_dir / place).is_dir():
                 continue
-            names = sorted(file.name for file in folder.glob("*"))
-            for name in filter(_NEARLY.search, names):
-                if (shown := _shown(name)) != name:
-                    notes.append(Note("names with letters that are not UTF-8, not used", shown))
-                elif not name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")):
-                    notes.append(Note(_NEARLY_NOTE, f"{place}/{name}"))
+            names = sorted(file.name for file in (bids_dir / place).glob("*"))
+            notes += _like_a_flair(place, names)
             images = any(name.endswith((".nii.gz", ".nii")) for name in names)
-            if images and person.name in people and place not in with_flair:
+            if images and one_used and place not in with_flair:
                 notes.append(Note("visits with images but without a FLAIR that is used", place))
     if all_of_them:
-        entries = sorted(bids_dir.iterdir())
-        with_table = "participants.tsv" in [entry.name for entry in entries]
-        for entry in entries:
-            table = _TABLE.fullmatch(entry.name)
-            if table and entry.name != "participants.tsv" and not ignored.match_file(entry.name):
-                of_people = table[1].casefold() == "participants"
-                if not (of_people and with_table):
-                    note = _NOT_TSV_NOTE if of_people else _TABLE_NOTE
-                    notes.append(Note(note, _shown(entry.name)))
-            if _SUBJECT.fullmatch(entry.name):
-                if _leads_nowhere(entry):
-                    notes.append(Note(_LINK_NOTE, entry.name))
-            elif _like_a_subject(entry):
-                notes.append(Note(_NEARLY_SUBJECT_NOTE, entry.name))
+        notes += _at_the_root(bids_dir, ignored)
     return notes
+
+
+def _like_a_flair(place: str, names: Iterable[str]) -> Iterator[Note]:
+    """Name the files of a folder of images that seem to be a FLAIR, but are not named or made so.
+
+    `place` is the folder from the root.
+    """
+    for name in filter(_NEARLY.search, names):
+        if (shown := _shown(name)) != name:
+            yield Note("names with letters that are not UTF-8, not used", shown)
+        elif name != name.rstrip():
+            yield Note(_BLANK_NOTE, f"'{place}/{name}'")
+        elif not name.casefold().endswith((".nii.gz", ".nii")):
+            yield Note(_FORMAT_NOTE, f"{place}/{name}")
+        elif not name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")):
+            yield Note(_NEARLY_NOTE, f"{place}/{name}")
+
+
+def _at_the_root(bids_dir: Path, ignored: GitIgnoreSpec) -> Iterator[Note]:
+    """Name tables and participants' folders that seem to be meant, by what lies at the root."""
+    entries = sorted(bids_dir.iterdir())
+    with_table = "participants.tsv" in [entry.name for entry in entries]
+    for entry in entries:
+        table = _TABLE.fullmatch(entry.name)
+        if table and entry.name != "participants.tsv" and not ignored.match_file(entry.name):
+            of_people = table[1].casefold() == "participants"
+            if not (of_people and with_table):
+                yield Note(_NOT_TSV_NOTE if of_people else _TABLE_NOTE, _shown(entry.name))
+        if _SUBJECT.fullmatch(entry.name):
+            yield from _no_folders(bids_dir, [entry], ignored)
+        elif _like_a_subject(entry):
+            yield Note(_NEARLY_SUBJECT_NOTE, entry.name)
+        elif not entry.name.startswith(("sub-", ".")) and entry.name not in _NOT_RAW:
+            yield from _people_within(entry, ignored)
+
+
+def _people_within(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Note]:
+    """Name the participants in a folder at the root (of a site, of a visit), if they have FLAIR."""
+    if _closed(folder) or not folder.is_dir() or ignored.match_file(f"{folder.name}/"):
+        return
+    people = [f"sub-{label}" for label in subject_folders(folder)]
+    if any(_has_flair(folder / name) for name in people[:_LOOKED_INTO]):
+        yield from (Note(_DEEPER_NOTE, _shown(f"{folder.name}/{name}")) for name in people)
+
+
+def _no_folders(bids_dir: Path, folders: Iterable[Path], ignored: GitIgnoreSpec) -> Iterator[Note]:
+    """Name the links to nothing and the files in the place of folders."""
+    for folder in folders:
+        note = ""
+        with suppress(OSError):  # of a link into a closed folder
+            if folder.is_dir():
+                continue
+            note = _FILE_NOTE if folder.is_file() and not folder.suffix else ""
+        note = _LINK_NOTE if _leads_nowhere(folder) else note
+        place = folder.relative_to(bids_dir).as_posix()
+        if note and not ignored.match_file(place):
+            yield Note(note, _shown(place))
 
 
 def _elsewhere(
     bids_dir: Path, person: Path, anat: Sequence[Path], ignored: GitIgnoreSpec
 ) -> Iterator[Note]:
-    """Name a participant's FLAIR outside of `anat`, tables in wrong folders, links to nothing."""
+    """Name a participant's FLAIR outside of `anat` and tables in wrong folders."""
     for place, folders, names in os.walk(person):
         here = Path(place)
         below = here.relative_to(bids_dir).as_posix()
@@ -108,10 +166,6 @@ def _elsewhere(
             if (image or table) and not ignored.match_file(file):
                 note = _ELSEWHERE_NOTE if image else _TABLE_NOTE
                 yield Note(note, _shown(file))
-        if here == person:
-            for name in filter(re.compile("ses-").match, sorted([*folders, *names])):
-                if _leads_nowhere(here / name):
-                    yield Note(_LINK_NOTE, f"{below}/{name}")
 
 
 def _shown(name: str) -> str:
@@ -135,7 +189,12 @@ def _like_a_subject(folder: Path) -> bool:
         return False
     if folder.name.casefold().startswith("sub-"):
         return True
-    images = [*folder.glob("anat/*"), *folder.glob("*/anat/*")]
+    return _has_flair(folder)
+
+
+def _has_flair(person: Path) -> bool:
+    """Whether a folder has images, as a participant's has them, of which one seems a FLAIR."""
+    images = [*person.glob("anat/*"), *person.glob("*/anat/*")]
     return any(_NEARLY.search(image.name) for image in images)
 
 

@@ -184,6 +184,24 @@ class Tables:
                 found += [Note(what, name) for name in lacking]
         return found
 
+    def differing(self, scans: Iterable[str], column: str) -> list[Note]:
+        """Name the scans (POSIX paths from the root) of which the tables say different things.
+
+        Meant for what does not change from visit to visit.
+        """
+        found = []
+        for scan in scans:
+            said: dict[str, str] = {}
+            for rows, name in self.sources(scan):
+                if value := rows.value(name, column, _session(scan)):
+                    said.setdefault(value.casefold(), f"{value} in {rows.kind}")
+            if len(said) > 1:
+                what = (
+                    f"{column}: tables that differ from each other; the nearest to the scan counts"
+                )
+                found.append(Note(what, f"{Path(scan).name} ({', '.join(said.values())})"))
+        return found
+
     def _read_scans(self, folder: str) -> Rows:
         path = self.root / folder / f"{folder.replace('/', '_')}_scans.tsv"
         images = [Path(scan) for scan in self._asked[folder.split("/")[0]]]

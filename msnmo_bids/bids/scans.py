@@ -12,17 +12,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msnmo_bids.bids.dataset import check_description, subject_folders
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.passed_over import UNREADABLE_NOTE, passed_over, unreadable
-from msnmo_bids.bids.raw_metadata import Sidecars
+from msnmo_bids.bids.raw_metadata import Sidecars, spelling
 from msnmo_bids.bids.text_files import read_json
 from msnmo_bids.errors import ExitCode, MissingInputError, MsnmoError, UsageError
-from msnmo_bids.text import Note, listed, merged
+from msnmo_bids.text import Note, listed, merged, one_line
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -42,6 +42,10 @@ _LABEL = "[0-9A-Za-z+]+"
 #: Entities that raw images do not have.
 OF_DERIVATIVES = ("space", "desc")
 NOT_MAGNITUDE = ("phase", "real", "imag")
+_ALIKE_NOTE = (
+    "labels that differ in zeros or capitals alone; each counts apart (if they are one, use "
+    "--exclude)"
+)
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def _everything_but_flair(subjects: list[str] | None) -> re.Pattern[str]:
     labels = "[^/]+" if subjects is None else "|".join(map(re.escape, subjects))
     image = r"[^/\ud800-\udfff]*_FLAIR\.nii(\.gz)?"  # surrogates: bytes that are no letters
     wanted = rf"sub-({labels})(/ses-[^/]+)?(/anat(/{image})?)?"
-    return re.compile(rf"^/(?!({wanted})$)")
+    return re.compile(rf"^/(?!({wanted})\Z)")
 
 
 def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list[Scan]:
@@ -245,24 +249,25 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
     notes: list[Note] = []
     for path in sorted(map(Path, paths), key=lambda path: path.as_posix()):
         relative = path.relative_to(bids_dir).as_posix()
+        shown = one_line(relative)
         if ignored.match_file(relative):
-            logger.info("%s: left out (.bidsignore)", relative)
+            logger.info("%s: left out (.bidsignore)", shown)
             continue
         match = SCAN_NAME.fullmatch(path.name)
         folder = relative.rpartition("/")[0]
         if match is None or folder != folder_of(match["subject"], match["session"]):
-            logger.warning("%s: its name is not BIDS: left out", relative)
+            logger.warning("%s: its name is not BIDS: left out", shown)
             continue
         pairs = [part.partition("-")[::2] for part in match["prefix"].split("_")]
         entities = dict(pairs)
         if not all(entities.values()) or len(entities) < len(pairs):
-            logger.warning("%s: its name is not BIDS: left out", relative)
+            logger.warning("%s: its name is not BIDS: left out", shown)
             continue
         if entities.get("part") in NOT_MAGNITUDE:
-            logger.info("%s: no magnitude image: left out", relative)
+            logger.info("%s: no magnitude image: left out", shown)
             continue
         if (folder, match["prefix"]) in found:
-            logger.warning("%s: the same scan is there as .nii and .nii.gz: left out", relative)
+            logger.warning("%s: the same scan is there as .nii and .nii.gz: left out", shown)
             continue
         metadata = sidecars.of(relative)
         own = sidecars.notes(relative)
@@ -283,9 +288,32 @@ def _scans(paths: Iterable[str], bids_dir: Path, ignored: GitIgnoreSpec) -> list
             metadata=metadata,
             notes=tuple(map(str, own)),
         )
+    for note, alike in _alike(found):
+        notes.append(note)
+        for one in alike:
+            found[one] = replace(found[one], notes=(*found[one].notes, str(note)))
     for line in merged(notes):
         logger.warning("%s", line)
     return list(found.values())
+
+
+def _alike(scans: Iterable[tuple[str, str]]) -> Iterator[tuple[Note, list[tuple[str, str]]]]:
+    """Name people, visits and scans that may be the same, and the scans that this is about.
+
+    `scans` are folders and prefixes of names. What is below such people or visits is not compared.
+    """
+    groups: dict[tuple[str, str], dict[str, list[tuple[str, str]]]] = {}
+    for folder, prefix in scans:
+        above = ""
+        for part in (*folder.split("/"), prefix):
+            place = f"{above}/{part}".lstrip("/")
+            same = groups.setdefault((above, spelling(part)), {})
+            same.setdefault(place, []).append((folder, prefix))
+            above = place
+    for same in groups.values():
+        if len(same) > 1:
+            about = [one for own in same.values() for one in own]
+            yield Note(_ALIKE_NOTE, " and ".join(same)), about
 
 
 def _unusual(entities: Mapping[str, str], relative: str) -> list[Note]:

@@ -53,6 +53,8 @@ class Table:
         marks = {",": "commas", ";": "semicolons", " ": "blanks"}
         only = self.columns[0] if len(self.columns) == 1 else ""
         hints = [f"; {name} separate it, not tabs" for mark, name in marks.items() if mark in only]
+        if self.columns and self.columns[0].startswith("#"):
+            hints = ["; the first line begins with # as a comment does: it must be the header"]
         hint = "".join(hints[:1])
         return f"no column {column} (there is: {there}{hint})"
 

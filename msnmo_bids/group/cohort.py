@@ -112,6 +112,7 @@ def read_covariates(
         for alike in _spelt_alike(own.site for own in found.values() if own.site)
     ]
     of_sidecars = [note for name in names for note in sidecars.notes(name)]
+    notes += tables.differing(names, columns.diagnosis)
     notes += [*tables.notes(names, {*vars(columns).values()}), *ages]
     for line in merged(notes):  # those of sidecars have been said when the scans were found
         logger.warning("%s", line)

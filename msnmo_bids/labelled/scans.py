@@ -224,7 +224,8 @@ def _find_in_dataset(root: Path, name: str, classes: Sequence[str], labels: Path
             LabelledScan(name, scan.subject, scan.session, site, diagnosis, scan, mask, why)
         )
     left_out.sort(key=lambda out: (out.subject, out.name))
-    in_tables = tables.notes([scan.relative for scan in selection.scans], (_DIAGNOSIS, _SITE))
+    names = [scan.relative for scan in selection.scans]
+    in_tables = [*tables.differing(names, _DIAGNOSIS), *tables.notes(names, (_DIAGNOSIS, _SITE))]
     notes = merged([*in_tables, *masks.unused()])
     notes = [f"{name}: {line}" for line in notes]
     return Found(tuple(scans), tuple(left_out), tuple(notes), others)

@@ -18,7 +18,7 @@ from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
 from msnmo_bids.model.device import probe
 from msnmo_bids.run.options import AppOptions, Preprocessing, WhichScans
 from msnmo_bids.settings import MACHINE_SETTINGS, ProcessingSettings
-from msnmo_bids.text import aligned, merged
+from msnmo_bids.text import aligned, merged, one_line
 from msnmo_bids.version import get_version
 
 if TYPE_CHECKING:
@@ -289,7 +289,10 @@ def plan_table(plan: Plan) -> str:
             *aligned(rows),
             "",
             f"{len(plan.reasons)} of {len(plan.selection.scans)} scans would run",
-            *(f"{one.name}: {_visits(one)} would be compared" for one in plan.comparisons),
+            *(
+                one_line(f"{one.name}: {_visits(one)} would be compared")
+                for one in plan.comparisons
+            ),
             f"skull stripping: {settings.skull_strip}; bias correction: {settings.bias_correction}",
             f"device: {settings.device}; precision: {settings.precision}",
             f"threshold: {settings.threshold:g}; "

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TextIO
 
 from msnmo_bids.errors import ExitCode, MsnmoError, disk_error
-from msnmo_bids.text import duration
+from msnmo_bids.text import duration, one_line
 from msnmo_bids.workflows.step_names import LAST_NODE, NIPYPE_LOGGERS, step_name
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,8 @@ class Progress:
         ended = len(self.done) + len(self.failed)
         left = self.time_left()
         rest = f" (about {duration(left)} left)" if left and not self._live else ""
-        logger.info("[%d/%d] %s: %s%s", ended, len(self._names), self._names[scan], what, rest)
+        name = one_line(self._names[scan])
+        logger.info("[%d/%d] %s: %s%s", ended, len(self._names), name, what, rest)
 
 
 class ConsoleHandler(logging.StreamHandler):

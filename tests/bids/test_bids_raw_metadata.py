@@ -111,3 +111,25 @@ def test_scans_without_a_row_are_counted(root):
     (root / "participants.tsv").unlink()
     (root / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tacq_time\nses-01\t2020\n")
     assert notes(root) == []  # the table has nothing to say of the age
+
+
+@pytest.mark.parametrize("first", ["# from the clinic", "#participant_id\tage"])
+def test_a_comment_in_the_first_line_is_called_so(root, first):
+    assert value(root, f"{first}\nparticipant_id\tage\nsub-01\t30\n") == ""
+    assert "the first line begins with # as a comment does: it must be the header" in notes(root)[0]
+    assert "blanks" not in notes(root)[0]
+
+
+def test_a_diagnosis_that_differs_between_tables_is_named(root):
+    """The nearest counts, as ever; missing values and capitals are no difference."""
+    text = "participant_id\tdiagnosis\nsub-01\tMS\n"
+    for said in ("n/a", "ms"):
+        (root / "sub-01/sub-01_sessions.tsv").write_text(f"session_id\tdiagnosis\n02\t{said}\n")
+        value(root, text, "diagnosis")
+        assert Tables(root).differing([SCAN], "diagnosis") == []
+    (root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdiagnosis\n02\tNMOSD\n")
+    assert value(root, text, "diagnosis") == "NMOSD"
+    assert merged(Tables(root).differing([SCAN], "diagnosis")) == [
+        "diagnosis: tables that differ from each other; the nearest to the scan counts (1): "
+        "sub-01_ses-02_FLAIR.nii.gz (NMOSD in sessions.tsv, MS in participants.tsv)"
+    ]

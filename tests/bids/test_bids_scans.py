@@ -13,6 +13,7 @@ import pytest
 
 from msnmo_bids.bids.scans import find_scans, read_filters, select_subjects
 from msnmo_bids.errors import ExitCode, MsnmoError, UsageError
+from msnmo_bids.text import aligned
 
 THREE = (
     "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
@@ -439,6 +440,114 @@ def test_tables_in_wrong_folders_or_of_other_names_are_named(make_dataset, caplo
     [said] = [line for line in caplog.messages if "tables in the wrong folder" in line]
     named = said.rpartition("): ")[2].split(", ")
     assert sorted(named) == sorted(["sub-01_sessions.tsv", *(f"sub-01/{table}" for table in wrong)])
+
+
+FORMATS = ("nrrd", "mgh", "mgz", "mha", "nii.bz2", "nii.zst", "nii.gz.gz", "nii.xz", "minc", "mnc",
+           "zip", "img", "nii.gz.bak")  # fmt: skip
+
+
+def with_files(root: Path, *names: str) -> Path:
+    """Add files that are no images to a data set."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def said_of(messages: list[str], what: str) -> list[str]:
+    """Return the names in the one line that says something."""
+    [line] = [message for message in messages if what in message]
+    return line.rpartition("): ")[2].split(", ")
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_flair_in_a_format_that_is_not_read_is_named(make_dataset, caplog, ending):
+    name = f"sub-01/ses-9/anat/sub-01_ses-9_FLAIR.{ending}"
+    assert relatives(find_scans(with_files(make_dataset(*THREE), name))) == sorted(THREE)
+    assert said_of(caplog.messages, "in a format that is not read (convert it") == [name]
+
+
+def test_what_lies_beside_a_flair_is_not_named(make_dataset, caplog):
+    endings = ("json", "json.bak", "bval", "hdr", "nii.gz.md5", "tsv", "png")
+    beside = [f"sub-02/anat/sub-02_FLAIR.{ending}" for ending in endings[1:]]
+    hidden = ("sub-02/anat/._sub-02_FLAIR.nrrd", "sub-02/anat/.sub-02_FLAIR.nii.gz.Xa2")
+    root = with_files(make_dataset(*THREE), *beside, *hidden)
+    (root / "sub-02/anat/sub-02_FLAIR.json").write_text("{}")
+    find_scans(root)
+    assert caplog.messages == []
+
+
+def test_a_blank_at_the_end_of_a_name_is_shown(make_dataset, caplog):
+    name = "sub-02/anat/sub-02_acq-x_FLAIR.nii.gz "
+    assert relatives(find_scans(with_files(make_dataset(*THREE), name))) == sorted(THREE)
+    assert said_of(caplog.messages, "the name ends in a blank") == [f"'{name}'"]
+
+
+def test_a_broken_link_in_the_place_of_the_images_folder_is_named(make_dataset, caplog):
+    root = make_dataset(*THREE)
+    for person in ("sub-01/ses-3", "sub-03"):
+        (root / person).mkdir()
+        (root / person / "anat").symlink_to("/nowhere/anat")
+    find_scans(root)
+    assert said_of(caplog.messages, "links to what") == ["sub-01/ses-3/anat", "sub-03/anat"]
+
+
+def test_files_in_the_place_of_folders_are_named(make_dataset, caplog):
+    root = make_dataset(*THREE)
+    (root / "sub-01/ses-3").mkdir()
+    for name in ("sub-01/ses-3/anat", "sub-01/ses-4", "sub-09", "sub-08.zip", "sub-01/ses-5.zip"):
+        (root / name).touch()
+    assert relatives(find_scans(root)) == sorted(THREE)
+    named = ["sub-01/ses-4", "sub-01/ses-3/anat", "sub-09"]
+    assert said_of(caplog.messages, "files where folders must be") == named
+
+
+def test_people_within_another_folder_are_named(make_dataset, caplog):
+    root = make_dataset(
+        *THREE,
+        "site1/sub-54/anat/sub-54_FLAIR.nii.gz",
+        "ses-1/sub-53/anat/sub-53_ses-1_FLAIR.nii.gz",
+        "derivatives/sub-01/anat/sub-01_FLAIR.nii.gz",
+        "sourcedata/sub-01/anat/sub-01_FLAIR.nii.gz",
+        "freesurfer/sub-01/mri/FLAIR.mgz",
+        "old/sub-01/anat/sub-01_FLAIR.nii.gz",
+    )
+    (root / ".bidsignore").write_text("old/\n")
+    assert relatives(find_scans(root)) == sorted(THREE)
+    named = ["ses-1/sub-53", "site1/sub-54"]
+    assert said_of(caplog.messages, "participants within another folder") == named
+
+
+def test_labels_that_differ_in_zeros_or_capitals_alone_are_named(make_dataset, caplog):
+    root = make_dataset(
+        "sub-01/anat/sub-01_run-1_FLAIR.nii.gz",
+        "sub-01/anat/sub-01_run-01_FLAIR.nii.gz",
+        "sub-01/anat/sub-01_run-10_FLAIR.nii.gz",
+        "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
+        "sub-02/ses-01/anat/sub-02_ses-01_FLAIR.nii.gz",
+        "sub-CON1/anat/sub-CON1_FLAIR.nii.gz",
+        "sub-con01/ses-1/anat/sub-con01_ses-1_FLAIR.nii.gz",
+    )
+    scans = find_scans(root).scans
+    assert len(scans) == 7
+    assert sorted(said_of(caplog.messages, "differ in zeros or capitals alone")) == [
+        "sub-01/anat/sub-01_run-01 and sub-01/anat/sub-01_run-1",
+        "sub-02/ses-01 and sub-02/ses-1",
+        "sub-CON1 and sub-con01",
+    ]
+    assert [scan.prefix for scan in scans if not scan.notes] == ["sub-01_run-10"]
+    assert {len(scan.notes) for scan in scans} == {0, 1}
+
+
+def test_a_line_break_in_a_name_breaks_no_line(make_dataset, caplog):
+    names = ("sub-02/anat/sub-02_acq-a\nb_FLAIR.nii.gz", "sub-02/anat/sub-02_old\r_FLAIR.nii.gz")
+    assert names[0] in relatives(find_scans(make_dataset(*THREE, *names)))
+    assert r"labels are letters and digits: 'a\nb' (1): sub-02/anat/sub-02_acq-a\nb_" in caplog.text
+    assert r"sub-02_old\r_FLAIR.nii.gz: its name is not BIDS" in caplog.text
+    assert not any("\n" in message or "\r" in message for message in caplog.messages)
+    assert aligned([("scan", "action"), (names[0], "run")])[1].startswith(
+        r"sub-02/anat/sub-02_acq-a\nb_"
+    )
 
 
 NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, which only root can be")

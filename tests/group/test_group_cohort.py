@@ -137,6 +137,15 @@ def test_missing_columns_and_tables_are_named(read, tmp_path):
     assert notes == ["there is no participants.tsv: what it would say is not known"]
 
 
+def test_a_diagnosis_that_another_table_contradicts_is_named(read, tmp_path):
+    table = "filename\tdiagnosis\nanat/sub-01_FLAIR.nii.gz\tNMOSD\n"
+    (tmp_path / "sub-01/sub-01_scans.tsv").write_text(table)
+    covariates, notes = read(GOOD)
+    assert covariates[0].diagnosis == "NMOSD"
+    [line] = [note for note in notes if note.startswith("diagnosis: tables that differ")]
+    assert line.endswith("sub-01_FLAIR.nii.gz (NMOSD in scans.tsv, MS in participants.tsv)")
+
+
 def test_faults_of_sidecars_are_named(read, tmp_path):
     file = (tmp_path / SCANS[0]).with_name("sub-01_FLAIR.json")
     file.write_text('{"Manufacturer": "Siemens", "MagneticFieldStrength": "3"}')

@@ -45,6 +45,15 @@ def test_what_is_known_of_a_scan(site):
     assert scan.notes == ()
 
 
+def test_a_diagnosis_that_another_table_contradicts_is_named(site):
+    site.add("01_ses-1", "MS")
+    table = "session_id\tdiagnosis\nses-1\tNMOSD\n"
+    (site.root / "sub-01/sub-01_sessions.tsv").write_text(table)
+    found = find(site)
+    assert found.scans[0].diagnosis == "NMOSD"
+    assert any("(NMOSD in sessions.tsv, MS in participants.tsv)" in note for note in found.notes)
+
+
 def test_each_scan_trains_what_it_can(site):
     site.add("01", "MS")
     site.add("02", "HC", mask=True)
