@@ -18,7 +18,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,12 +55,17 @@ _SMALL_VESSELS = 0.3  # people with small-vessel disease, relative to all others
 SPACING = 1.25  # mm, of the heads: half the time of 1 mm
 
 
+_DISEASES, _LOOK_ALIKES = slice(0, len(SICK)), slice(len(SICK), len(CLASSES))
+
 #: Of a branch; the convolutional classifier is not built.
 CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=CLASSES, lesion_descriptors=len(DESCRIPTORS))
 
 
 def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> LesionBranch:
-    """Fit a branch to the people who are not healthy.
+    """Fit a branch to the people who are not healthy: two questions, each by fits of its own.
+
+    Which disease is learnt from those with one alone, so that what looks like them does not move
+    it; whether it is what looks like them from all, beside the first answer, which stays.
 
     Parameters
     ----------
@@ -73,22 +78,58 @@ def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> Le
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    sick = [person for person in shown if person.label >= 0]
-    rows = torch.from_numpy(np.concatenate([person.true for person in sick]))
+    everyone = [person for person in shown if person.label >= 0]
+    sick = [person for person in everyone if person.label < len(SICK)]
+    rows = torch.from_numpy(np.concatenate([person.true for person in everyone]))
+    diseases = _mean_of_fits(rows, fits, lambda one: _descend(one, sick, epochs, rng, _DISEASES))
+    if len(sick) == len(everyone):
+        return diseases.eval()
+    for parameter in diseases.parameters():
+        parameter.requires_grad_(False)
+
+    def learn(one: LesionBranch) -> None:
+        _descend(one, everyone, epochs, rng, _LOOK_ALIKES, beside=diseases)
+
+    alike = _mean_of_fits(rows, fits, learn)
+    for branch in (diseases, alike):  # the mean of all fits is to be the sum of both answers
+        for head in _heads(branch):
+            head.weight.data *= 2
+            head.bias.data *= 2
+    diseases.fits.extend(alike.fits)
+    return diseases.requires_grad_(True).eval()
+
+
+def _mean_of_fits(
+    rows: torch.Tensor, fits: int, learn: Callable[[LesionBranch], None]
+) -> LesionBranch:
     branches = []
     for _ in range(fits):
         branch = LesionBranch(CONFIG)
         branch.standardize(rows)
-        _descend(branch, sick, epochs, rng)
+        learn(branch)
         branches.append(branch)
     branch, *others = branches
     branch.fits.extend(other.fits[0] for other in others)
-    return branch.eval()
+    return branch
+
+
+def _heads(branch: LesionBranch) -> list[torch.nn.Linear]:
+    return [cast(torch.nn.Linear, fit.head) for fit in branch.fits]
 
 
 def _descend(
-    branch: LesionBranch, sick: Sequence[Person], epochs: int, rng: np.random.Generator
+    branch: LesionBranch,
+    sick: Sequence[Person],
+    epochs: int,
+    rng: np.random.Generator,
+    classes: slice,
+    beside: LesionBranch | None = None,
 ) -> None:
+    """Learn the logits of some classes, those of the others being 0 or what is `beside`."""
+    [head] = _heads(branch)
+    other = np.delete(np.arange(len(CLASSES)), classes)
+    head.weight.data[other] = head.bias.data[other] = 0
+    until = classes.stop  # look-alikes are told from the diseases, not these from look-alikes
     steps = epochs * -(-len(sick) // _BATCH)
     optimizer = torch.optim.AdamW(
         branch.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
@@ -100,9 +141,15 @@ def _descend(
             batch = [sick[k] for k in order[first : first + _BATCH]]
             lesions = [p.true if rng.random() < _TRUE_SHARE else p.found for p in batch]
             labels = torch.tensor([person.label for person in batch])
-            loss = torch.nn.functional.cross_entropy(branch(*_joined(lesions)), labels)
+            logits = branch(*_joined(lesions))
+            if beside is not None:
+                logits = logits + beside(*_joined(lesions)).detach()
+            loss = torch.nn.functional.cross_entropy(logits[:, :until], labels)
             optimizer.zero_grad()
             loss.backward()
+            for parameter in head.parameters():
+                assert parameter.grad is not None
+                parameter.grad[other] = 0
             optimizer.step()
             schedule.step()
 
@@ -308,7 +355,7 @@ def main() -> None:
         save_file({k: v.contiguous() for k, v in branch.state_dict().items()}, temporary)
     summary |= {
         "descriptors": list(DESCRIPTORS),
-        "fits": options.fits,
+        "fits": len(branch.fits),
         "classes": CLASSES,
         "calibration": asdict(calibration),
         "everyone": len(shown),
