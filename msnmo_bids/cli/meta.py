@@ -35,7 +35,8 @@ examples:
 
 a table has one line per study, separated by tabs: study, measure (such as DSC (%)), and effect with
 se, with ci_low and ci_high (95 %) or with sd and subjects; or events and total instead, which are
-pooled as logits. Any other columns are subgroups."""
+pooled as logits. A text in left_out leaves a study out, and is the reason given. Any other columns
+are subgroups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +122,27 @@ def _of_table(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]
 
 def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[str]]:
     from msnmo_bids.evaluation.crossval_results import positive_class
-    from msnmo_bids.meta.site_studies import SITE, all_classes, pooled_folders, read_results
+    from msnmo_bids.meta.site_studies import (
+        SITE,
+        all_classes,
+        pooled_folders,
+        read_results,
+        scans_in_two,
+    )
     from msnmo_bids.vocabulary import NO_REAL_NMOSD
 
     if options.subgroups:
         raise UsageError("--subgroups is for tables; folders are told apart by --site-column")
+    _check_each_once(options.inputs)
     column = options.site_column or (SITE if len(options.inputs) == 1 else None)
     results = [read_results(folder, model=options.model, site_column=column)
                for folder in options.inputs]  # fmt: skip
     positive = positive_class(options.positive, all_classes(results))
+    shared = scans_in_two(results)
+    for said in shared:
+        logger.warning("%s", said)
     notes = [
+        *shared,
         f"Positive diagnosis of sensitivity and specificity: {positive}.",
         NO_REAL_NMOSD,
         *(f"Whether the scans of {found.folder} are real or simulated says {found.page} there."
@@ -138,6 +150,15 @@ def _of_folders(options: MetaOptions) -> tuple[list[Studies], list[str], list[st
     ]  # fmt: skip
     studies = pooled_folders(results, positive=positive, by_site=column is not None)
     return studies, [str(folder) for folder in options.inputs], notes
+
+
+def _check_each_once(folders: Sequence[Path]) -> None:
+    """Refuse a folder that is given twice (64), by another path or link too."""
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if (first := seen.setdefault(folder.resolve(), folder)) is not folder:
+            problem = f"is the same folder as {first}: its people would count twice"
+            raise UsageError(problem, file=folder, remedy="Give each folder once")
 
 
 if __name__ == "__main__":

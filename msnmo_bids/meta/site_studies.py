@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from msnmo_bids.bids.names import io_spec
-from msnmo_bids.bids.records import Status
+from msnmo_bids.bids.records import Status, read_scan, scans_with_results, source_of
+from msnmo_bids.bids.resume import RAW_IMAGE
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
-from msnmo_bids.evaluation.crossval_results import MISSING, SCANS, read_crossval
+from msnmo_bids.evaluation.crossval_results import IDENTITY, MISSING, SCANS, read_crossval
 from msnmo_bids.evaluation.measures import classified, too_few
 from msnmo_bids.meta.studies import Studies, log_odds
+from msnmo_bids.text import listed
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +95,15 @@ def _pooled(found: pd.DataFrame, *, shares: bool) -> pd.DataFrame:
 class Results(NamedTuple):
     """The ``scans`` of an output folder, and the ``classes``, as `site_studies` takes them.
 
-    ``page`` says what they are.
+    ``page`` says what they are. ``rows`` has by scan a text that is the same in a copy of the
+    folder (or another cross-validation of the same people), and hardly elsewhere.
     """
 
     folder: Path
     page: str
     classes: tuple[str, ...]
     scans: pd.DataFrame
+    rows: pd.Series
 
 
 def read_results(folder: Path, *, model: str, site_column: str | None) -> Results:
@@ -144,6 +149,33 @@ def pooled_folders(results: Sequence[Results], *, positive: str, by_site: bool) 
     return site_studies(scans, classes=all_classes(results), positive=positive, noun=noun)
 
 
+def scans_in_two(results: Sequence[Results]) -> list[str]:
+    """Say which scans two folders share: by the raw images' checksums and by their rows."""
+    if len(results) < 2:
+        return []
+    said = []
+    marked = [(found.folder, _marks(found)) for found in results]
+    for (one, scans), (other, others) in combinations(marked, 2):
+        known = set().union(*others.values())
+        if both := [name for name, marks in scans.items() if marks & known]:
+            said.append(
+                f"{len(both)} scans are in {one} and in {other} too: {listed(both, 5)}. Their "
+                "people count in both: give folders of different people."
+            )
+    return said
+
+
+def _marks(found: Results) -> dict[str, set[str]]:
+    """Return by scan its row and, where its diagnosis file is there, the raw image's checksum."""
+    marks = {str(scan): {str(row)} for scan, row in found.rows.items()}
+    for scan in scans_with_results(found.folder):
+        record = read_scan(found.folder, scan)
+        checksum = (record.diagnosis.get(RAW_IMAGE) or {}).get("SHA256")
+        if checksum and (name := source_of(record)) in marks:
+            marks[name].add(checksum)
+    return marks
+
+
 def all_classes(results: Sequence[Results]) -> list[str]:
     """Return the diagnoses of all folders, each once."""
     return list(dict.fromkeys(name for found in results for name in found.classes))
@@ -164,7 +196,10 @@ def _crossval(folder: Path, model: str, site_column: str | None) -> Results:
     table = found.models[model].scans
     called = classified(found, table)["called"].map(dict(enumerate(classes)))
     scans = table.assign(truth=table["diagnosis"], called=called)
-    return Results(folder, "crossval.html", classes, scans[list(OF_A_SCAN)])
+    # What another cross-validation of the same people has too; without a mask, what a copy has.
+    same = _joined(table[[*IDENTITY, "diagnosis", "true_volume_ml"]])
+    same = same.where(table["true_volume_ml"].notna(), _joined(table))
+    return Results(folder, "crossval.html", classes, scans[list(OF_A_SCAN)], same)
 
 
 def _group(folder: Path, site_column: str | None) -> Results:
@@ -187,7 +222,14 @@ def _group(folder: Path, site_column: str | None) -> Results:
         "truth": rows.get(_KNOWN, MISSING),
         "called": rows["diagnosis"],
     })  # fmt: skip
-    return Results(folder, names["group_page"], _classes(map(str, rows), "probability_"), scans)
+    same = _joined(rows.set_index("scan", drop=False))
+    classes = _classes(map(str, rows), "probability_")
+    return Results(folder, names["group_page"], classes, scans, same)
+
+
+def _joined(rows: pd.DataFrame) -> pd.Series:
+    """Return each row as one text."""
+    return pd.Series(["\t".join(map(str, row)) for row in rows.to_numpy()], rows.index, dtype=str)
 
 
 def _classes(columns: Iterable[str], prefix: str) -> tuple[str, ...]:

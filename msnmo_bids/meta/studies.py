@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import combinations
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -34,6 +35,10 @@ _ABOVE_0 = ("se", "sd", "subjects", "total")
 _NUMBERS = (*_ABOVE_0, "effect", "ci_low", "ci_high", "events")
 _OF_A_STUDY = ("effect", "se", "subjects", "left_out")
 _KNOWN = ("study", "measure", "left_out", *_NUMBERS)
+#: Names of rows that may sum up the others.
+_SUM = r"pooled\b.*|(total|overall|summary)\W*"
+#: Standard errors of one row that are further apart contradict each other.
+_APART = 0.1
 
 
 class Estimate(NamedTuple):
@@ -41,6 +46,13 @@ class Estimate(NamedTuple):
 
     effect: float
     se: float
+
+
+class Doubt(NamedTuple):
+    """What a reader must know of a table, and the measures that it is about."""
+
+    measures: Sequence[str]
+    said: str
 
 
 class Numbers(NamedTuple):
@@ -183,16 +195,19 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         problem = "'Printed' is no list of measures with what a paper prints of each"
         raise BadInputError(problem, file=file.with_suffix(".json"), remedy="Correct or remove it")
     doubts = [
-        _check_shares(file, texts["measure"], numbers),
-        _check_spelling(file, texts["measure"]),
+        *_check_shares(file, texts["measure"], numbers),
+        *_check_names(texts[texts["left_out"] == ""]),
+        *_check_contradictions(texts, numbers),
     ]
+    for doubt in doubts:
+        logger.warning("%s: %s", file, doubt.said)
     found = []
     for measure, rows in texts.groupby("measure", sort=False):
-        table, logit = _effects(numbers.loc[rows.index])
+        table, logit = _effects(numbers.loc[rows.index], rows["left_out"])
         values = rows[table["left_out"] == ""].replace("", None)
         shared = [name for name in others if 1 < values[name].nunique() < values[name].count()]
         table = table.join(rows[list(columns or shared)]).set_index(rows["study"])
-        notes = tuple(one[str(measure)] for one in doubts if measure in one)
+        notes = tuple(f"{doubt.said}." for doubt in doubts if measure in doubt.measures)
         prints = printed.get(measure, {})
         found.append(Studies(str(measure), table, logit, notes=notes, printed=prints))
     return found
@@ -202,24 +217,68 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(text, str) for text in values.values())
 
 
-def _check_spelling(file: Path, measures: pd.Series) -> dict[str, str]:
-    """Say which measures differ in capitals and blanks alone: they are pooled apart."""
-    alike: dict[str, list[str]] = {}
-    for measure in measures.unique():
-        alike.setdefault("".join(measure.casefold().split()), []).append(measure)
-    doubts = {}
-    for names in alike.values():
-        if len(names) > 1:
+def _check_names(texts: pd.DataFrame) -> Iterator[Doubt]:
+    """Say which measures may be one, which studies may be, and which rows may sum up others."""
+    for names in _alike(texts["measure"]):
+        said = (
+            f"{listed(map(repr, names))} are pooled apart: write them alike if they are one measure"
+        )
+        yield Doubt(names, said)
+    for measure, studies in texts.groupby("measure", sort=False)["study"]:
+        for names in _alike(studies):
             said = (
-                f"{listed(repr(name) for name in names)} are pooled apart: write them alike if "
-                "they are one measure"
+                f"{measure}: {listed(map(repr, names))} (lines "
+                f"{_lines(studies.isin(names))}) may be one study and count each: if they are, "
+                "keep one of them"
             )
-            doubts.update(dict.fromkeys(names, said))
-            logger.warning("%s: %s", file, said)
-    return doubts
+            yield Doubt([str(measure)], said)
+        sums = studies.str.fullmatch(_SUM, case=False)
+        if sums.any():
+            said = (
+                f"{measure}: {listed(map(repr, studies[sums]))} (lines {_lines(sums)}) may sum up "
+                "the others and count beside them: if so, leave them out (column left_out) or "
+                "remove them"
+            )
+            yield Doubt([str(measure)], said)
 
 
-def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> dict[str, str]:
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Group the names that differ in capitals, blanks and punctuation alone."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault("".join(filter(str.isalnum, name.casefold())), []).append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def _lines(which: pd.Series) -> str:
+    """Return the lines at which something is true, in words."""
+    return listed(map(str, which.index[which]))
+
+
+def _check_contradictions(texts: pd.DataFrame, numbers: pd.DataFrame) -> Iterator[Doubt]:
+    """Say where columns of one row give different effects or standard errors."""
+    errors = _errors(numbers[numbers["effect"].notna()])
+    taken = errors.notna().idxmax(axis=1)
+    pairs = [
+        ("standard error", used, other,
+         (taken == used) & ((errors[other] / errors[used] - 1).abs() > _APART))
+        for used, other in combinations(errors, 2)
+    ]  # fmt: skip
+    # Half a unit of the last digit; a share may stand in percent or as a fraction of 1.
+    rounding = 0.5 * 10.0 ** -texts["effect"].str.partition(".")[2].str.len() + 1e-9
+    gaps = [numbers["effect"] - unit * numbers["events"] / numbers["total"] for unit in (100, 1)]
+    off = (gaps[0].abs() > rounding) & (gaps[1].abs() > rounding)
+    for what, used, other, wrong in [("effect", "effect", "events and total", off), *pairs]:
+        for measure, rows in wrong.groupby(texts["measure"], sort=False):
+            if rows.any():
+                said = (
+                    f"{measure}: {other} give another {what} (lines {_lines(rows)}) than the one "
+                    f"used, from {used}: correct or remove either"
+                )
+                yield Doubt([str(measure)], said)
+
+
+def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> Iterator[Doubt]:
     """Refuse shares in percent that cannot be; say which measures look like fractions of 1.
 
     Raises
@@ -232,18 +291,14 @@ def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> dic
         if not 0 <= effect <= 100:
             problem = f"line {line}, column 'effect': {effect:g} is not a share in percent"
             raise BadInputError(problem, file=file, remedy="Write it in percent, from 0 to 100")
-    doubts = {}
     for measure, effects in numbers.loc[percent, "effect"].groupby(measures[percent]):
         if (small := effects <= 1).any():
-            lines = listed(str(line) for line in effects.index[small])
             many = "all" if small.all() else "some"
             said = (
-                f"{measure}: in percent, and {many} effects are 1 or less (lines {lines}): if they "
-                "are fractions of 1, multiply them by 100"
+                f"{measure}: in percent, and {many} effects are 1 or less (lines {_lines(small)}): "
+                "if they are fractions of 1, multiply them by 100"
             )
-            doubts[str(measure)] = said
-            logger.warning("%s: %s", file, said)
-    return doubts
+            yield Doubt([str(measure)], said)
 
 
 def sidecar(file: Path) -> dict[str, Any]:
@@ -292,7 +347,10 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of a table, NaN where missing; raise an error for what cannot be."""
+    """Return the numbers of a table; raise an error for what cannot be.
+
+    They are NaN where missing, and in rows that the table leaves out.
+    """
     known = texts[list(_NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
     for column, wrong, problem, remedy in (
         ("study", texts["study"] == "", "the name is missing", "Name every study"),
@@ -307,24 +365,39 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
          "Correct them"),
         ("effect", known.eval("effect < ci_low or effect > ci_high"),
          "{effect} is not in its interval", "Correct them"),
-        ("events", known.eval("events < 0 or events > total or total % 1 > 0"),
-         "{events} of {total} is not a share", "Write how many of how many"),
+        ("events", known.eval("events < 0 or events > total or events % 1 > 0 or total % 1 > 0"),
+         "{events} of {total} is not a share", "Write how many of how many, in whole numbers"),
+        ("left_out", texts["left_out"].str.casefold().isin(("no", "false", "0")),
+         "'{left_out}' is not a reason", "Write n/a where a study is pooled, else why it is not"),
     ):  # fmt: skip
         for line, row in texts[wrong].iterrows():
             text = f"line {line}, column '{column}': {problem.format_map(row)}"
             raise BadInputError(text, file=file, remedy=remedy)
+    known[texts["left_out"] != ""] = np.nan
     return known
 
 
-def _effects(known: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return what `Studies.table` has besides subgroups, and whether effects are logits."""
+def _errors(known: pd.DataFrame) -> pd.DataFrame:
+    """Return the standard errors by the columns that give them; the first there is is used."""
+    return pd.DataFrame({
+        "se": known["se"],
+        "ci_low and ci_high": (known["ci_high"] - known["ci_low"]) / (2 * Z),
+        "sd and subjects": known["sd"] / np.sqrt(known["subjects"]),
+    })  # fmt: skip
+
+
+def _effects(known: pd.DataFrame, left_out: pd.Series) -> tuple[pd.DataFrame, bool]:
+    """Return what `Studies.table` has besides subgroups, and whether effects are logits.
+
+    `left_out` is why the table itself leaves a study out.
+    """
     effect, subjects, no_effect = known["effect"], known["subjects"], "it has no effect"
     if logit := bool(effect.isna().all()):
         subjects, no_effect = known["total"], "it has no effect, or no events and total"
         effect, se = log_odds(known["events"], subjects)
     else:
-        se = known["se"].fillna((known["ci_high"] - known["ci_low"]) / (2 * Z))
-        se = se.fillna(known["sd"] / np.sqrt(subjects))
+        se = _errors(known).bfill(axis=1)["se"]
     no_error = "it has neither standard error, interval nor s.d. and number of subjects"
-    why = np.select([effect.isna(), se.isna()], [no_effect, no_error], "")
+    found = np.select([effect.isna(), se.isna()], [no_effect, no_error], "")
+    why = left_out.where(left_out != "", found)
     return pd.DataFrame(dict(zip(_OF_A_STUDY, (effect, se, subjects, why), strict=True))), logit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msnmo_bids.bids.dataset import write_tsv
+from msnmo_bids.bids.dataset import write_json, write_tsv
 from msnmo_bids.cli import meta
 from msnmo_bids.errors import ExitCode, MsnmoError
 from msnmo_bids.evaluation.crossval_results import scan_columns
 from msnmo_bids.meta.pooling import Analysis, Pooled, analyse, egger, pool
 from msnmo_bids.meta.report import checks, sentences
-from msnmo_bids.meta.site_studies import OF_A_SCAN, pooled_folders, read_results, site_studies
+from msnmo_bids.meta.site_studies import (
+    OF_A_SCAN,
+    pooled_folders,
+    read_results,
+    scans_in_two,
+    site_studies,
+)
 from msnmo_bids.meta.studies import PUBLISHED, Estimate, Studies, read_studies, rounded
 
 DSC = "DSC (%)"
@@ -215,6 +222,8 @@ def test_ways_to_give_an_error(tmp_path, text, effect, se):
         ("study|effect|ci_low|ci_high/A|10|12|8", "12 is not below ci_high, 8"),
         ("study|effect|ci_low|ci_high/A|10|11|12", "10 is not in its interval"),
         ("study|events|total/A|11|10", "column 'events': 11 of 10 is not a share"),
+        ("study|events|total/A|9|10/B|2.5|10", "line 3, column 'events': 2.5 of 10 is not a share"),
+        ("study|effect|se|left_out/A|10|1|no", "line 2, column 'left_out': 'no' is not a reason"),
         ("study,effect,se/A,10,1", "columns are missing; there are study,effect,se"),
         ("study|effect|effect/A|10|1", "the column 'effect' appears twice"),
         ("study|effect|se", "the table has no study"),
@@ -350,6 +359,71 @@ def test_scans_without_a_site_are_no_site(tmp_path, caplog):
     assert "2 scans without a site are not pooled" in said
 
 
+def test_a_folder_given_twice_is_refused(tmp_path, capsys):
+    folder = crossval(tmp_path / "one")
+    (tmp_path / "link").symlink_to(folder)
+    for again in (f"{folder}/", str(tmp_path / "link")):
+        assert meta.main([str(folder), again, str(tmp_path / "out")]) == ExitCode.USAGE
+        assert f"is the same folder as {folder}" in capsys.readouterr().out
+
+
+def group_folder(folder: Path, checksums: dict[str, str]) -> Path:
+    """The group level's table of some people, with a diagnosis file each."""
+    rows = [
+        {"participant_id": person, "scan": f"{person}/anat/{person}_FLAIR.nii.gz",
+         "status": "complete", "diagnosis": "MS", "participants_diagnosis": "MS",
+         "probability_MS": 0.9, "probability_NMOSD": 0.1, "weights": folder.name}
+        for person in checksums
+    ]  # fmt: skip
+    write_tsv(folder / "group_FLAIR.tsv", list(rows[0]), rows)
+    for person, checksum in checksums.items():
+        empty = {"Regions", "Calibration", "Model", "Settings", "GeneratedBy"}
+        diagnosis = {
+            "Diagnosis": "MS", "Reason": None, "Probabilities": {"MS": 0.9}, "LesionCount": 1,
+            "LesionCountSmall": 0, "LesionVolume": 1, "BrainVolume": 1000, "Flags": [],
+            "VoxelSize": [1, 1, 1], "RawImage": {"SHA256": checksum}, **{key: {} for key in empty},
+        }  # fmt: skip
+        write_json(folder / person / "anat" / f"{person}_desc-msnmo_diagnosis.json", diagnosis)
+    return folder
+
+
+def test_people_in_two_folders_are_named_once(tmp_path, capsys):
+    """By the checksum of the image whatever its name, else by the row of the table."""
+    one = group_folder(tmp_path / "one", {"sub-1": "abc", "sub-2": "def"})
+    two = group_folder(tmp_path / "two", {"sub-1": "012", "sub-3": "def"})
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(one / "group_FLAIR.tsv", bare)
+    out = tmp_path / "out"
+    assert meta.main([*map(str, (one, two, bare, out))]) == ExitCode.OK
+    said = capsys.readouterr().out
+    page, text = ((out / name).read_text() for name in ("meta.html", "meta.txt"))
+    sub_1, sub_2 = (f"{name}/anat/{name}_FLAIR.nii.gz" for name in ("sub-1", "sub-2"))
+    for line in (
+        f"1 scans are in {one} and in {two} too: {sub_2}. Their people count in both",
+        f"2 scans are in {one} and in {bare} too: {sub_1}, {sub_2}. Their people",
+    ):
+        assert [place.count(line) for place in (said, page, text)] == [1, 1, 1]
+    assert f"{two} and in {bare}" not in said
+
+
+def test_people_in_two_cross_validations_are_named(tmp_path):
+    """A copy's, or those of other folds with the same masks."""
+    folders = [crossval(tmp_path / name) for name in ("one", "two")]
+    results = [read_results(folder, model="joint", site_column=None) for folder in folders]
+    [said] = scans_in_two(results)
+    assert said.startswith(f"24 scans are in {folders[0]} and in {folders[1]} too: ")
+    for table in folders[1].glob("models/joint/*/scans.tsv"):
+        table.write_text(table.read_text().replace("0.9", "0.8"))
+    results[1] = read_results(folders[1], model="joint", site_column=None)
+    assert scans_in_two(results) == []
+    for table in (file for folder in folders for file in folder.glob("models/joint/*/scans.tsv")):
+        rows = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))
+        write_tsv(table, list(rows[0]), [{**row, "true_volume_ml": 1.25} for row in rows])
+    results = [read_results(folder, model="joint", site_column=None) for folder in folders]
+    assert len(scans_in_two(results)) == 1
+
+
 def test_folders_without_results(tmp_path):
     first = crossval(tmp_path / "one")
     with pytest.raises(MsnmoError, match="no column 'centre'"):
@@ -428,6 +502,76 @@ def test_measures_that_differ_in_capitals_alone_are_named(tmp_path, caplog):
     [said] = caplog.messages
     assert "'DSC (%)', 'dsc (%)', 'dsc(%)' are pooled apart" in said
     assert [len(one.notes) for one in studies] == [1, 1, 0, 1]
+
+
+def test_a_text_in_left_out_leaves_a_study_out(tmp_path, caplog):
+    text = (
+        "study|effect|events|total|left_out/A|63|||a preprint/B||30|40|NA/C||31|40|/"
+        "Total||60|80|their sum"
+    )
+    table = write(tmp_path / "t.tsv", text)
+    [data] = read_studies(table)
+    assert data.left_out == [("A", "a preprint"), ("Total", "their sum")]
+    assert (list(data.studies), data.logit) == (["B", "C"], True)
+    assert not caplog.messages
+    assert meta.main([str(table), str(tmp_path / "out")]) == ExitCode.OK
+    assert "Left out: A (a preprint)." in (tmp_path / "out" / "meta.txt").read_text()
+    write(table, "study|effect|se|left_out/A|63|2|a preprint")
+    assert not read_studies(table)[0].studies
+
+
+def doubts(file: Path, text: str) -> list[str]:
+    """What is said on the page of the only measure of a table."""
+    [data] = read_studies(write(file, text))
+    return list(data.notes)
+
+
+def test_studies_that_may_be_one_are_named(tmp_path, caplog):
+    text = (
+        "study|measure|effect|se/Smith 2020|DSC (%)|63|2/smith 2020|DSC (%)|63|2/"
+        "Smith, 2020|DSC (%)|63|2/Smith 2020a|DSC (%)|64|2"
+    )
+    [said] = doubts(tmp_path / "t.tsv", text)
+    assert "'Smith 2020', 'smith 2020', 'Smith, 2020' (lines 2, 3, 4) may be one study" in said
+    assert [message.endswith(said[:-1]) for message in caplog.messages] == [True]
+    other = "study|measure|effect|se/Smith|DSC (%)|63|2/smith|AUC (%)|63|2"
+    assert not any(data.notes for data in read_studies(write(tmp_path / "t.tsv", other)))
+
+
+@pytest.mark.parametrize("name", ["Pooled", "TOTAL", "overall:", "Summary", "Pooled estimate"])
+def test_a_row_that_may_sum_up_the_others_is_named(tmp_path, caplog, name):
+    [said] = doubts(tmp_path / "t.tsv", f"study|effect|se/A|63|2/B|70|3/{name}|66|1.5")
+    assert f"'{name}' (lines 4) may sum up the others" in said
+    assert len(caplog.messages) == 1
+    assert not doubts(tmp_path / "t.tsv", "study|effect|se/Total Care 2019|63|2/B|70|3")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "study|effect|se|ci_low|ci_high/A|63|2|10|90/B|63|2|59.1|66.9",
+            "ci_low and ci_high give another standard error (lines 2) than the one used, from se:",
+        ),
+        (
+            "study|effect|ci_low|ci_high|sd|subjects/A|63|59.1|66.9|20|100/B|63|59.1|66.9|40|100",
+            "sd and subjects give another standard error (lines 3) than the one used, from ci_low "
+            "and ci_high:",
+        ),
+        (
+            "study|effect|se|sd|subjects/A|63|2|20|100/B|63|2|4|100",
+            "sd and subjects give another standard error (lines 3) than the one used, from se:",
+        ),
+        (
+            "study|effect|se|events|total/A|63|2|10|40/B|62.5|2|25|40/C|0.63|0.1|25|40/D|9|1||",
+            "events and total give another effect (lines 2) than the one used, from effect:",
+        ),
+    ],
+)
+def test_columns_that_contradict_each_other_are_named(tmp_path, caplog, text, said):
+    [note] = doubts(tmp_path / "t.tsv", text)
+    assert said in note
+    assert len(caplog.messages) == 1
 
 
 def test_a_table_of_fractions_is_named_on_the_page_too(tmp_path):
