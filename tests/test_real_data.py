@@ -12,6 +12,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msnmo_bids.lesions.regions import locate_regions
+from msnmo_bids.preprocessing.geometry import conform
+from msnmo_bids.preprocessing.nifti_file import load_array
+from msnmo_bids.preprocessing.skullstrip import foreground_mask
+from msnmo_bids.quality import LIMITS, atlas_fit
+from msnmo_bids.vocabulary import GREEN, RED
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MSNMO_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
 #: Data set, participant: skull-stripped scans with manual lesion masks (thick 2D; 1 mm).
@@ -45,6 +52,22 @@ def test_most_of_what_is_marked_is_lesion(dataset, participant, tmp_path):
     manual = np.asarray(nib.load(truth).dataobj) > 0
     assert (lesion & manual).sum() / lesion.sum() > 0.5
     assert 2 * (lesion & manual).sum() / (lesion.sum() + manual.sum()) > 0.6
+
+
+@pytest.mark.parametrize(("turn", "level"), [((1, 1, 1), GREEN), ((1, 1, -1), RED)])
+def test_a_scan_that_is_upside_down_is_noticed(turn, level, tmp_path):
+    (file,) = (DATA / "ds-ms3seg-labelled" / "sub-04").glob("**/*_FLAIR.nii.gz")
+    scan = nib.load(file)
+    image = nib.Nifti1Image(np.asanyarray(scan.dataobj), np.diag([*turn, 1]) @ scan.affine)
+    raw, ras, mask = (tmp_path / name for name in ("raw.nii", "ras.nii", "mask.nii"))
+    nib.save(image, raw)
+    conform(raw, ras)
+    foreground_mask(ras, mask)
+    values, brain = load_array(ras), load_array(mask) > 0
+    zooms = [float(size) for size in nib.load(ras).header.get_zooms()]
+    to_mni = locate_regions(values, brain, zooms).to_mni
+    limit = next(limit for limit in LIMITS if limit.name == "AtlasFit")
+    assert limit.level(atlas_fit(values, brain, to_mni)) == level
 
 
 def test_a_raw_clinical_scan_is_stripped(tmp_path):

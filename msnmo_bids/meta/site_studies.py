@@ -12,7 +12,7 @@ import pandas as pd
 
 from msnmo_bids.bids.names import io_spec
 from msnmo_bids.bids.records import Status, read_scan, scans_with_results, source_of
-from msnmo_bids.bids.resume import RAW_IMAGE
+from msnmo_bids.bids.resume import RAW_IMAGE, VOXELS
 from msnmo_bids.bids.text_files import read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.crossval_results import IDENTITY, MISSING, SCANS, read_crossval
@@ -170,7 +170,7 @@ def _marks(found: Results) -> dict[str, set[str]]:
     marks = {str(scan): {str(row)} for scan, row in found.rows.items()}
     for scan in scans_with_results(found.folder):
         record = read_scan(found.folder, scan)
-        checksum = (record.diagnosis.get(RAW_IMAGE) or {}).get("SHA256")
+        checksum = (record.diagnosis.get(RAW_IMAGE) or {}).get(VOXELS)
         if checksum and (name := source_of(record)) in marks:
             marks[name].add(checksum)
     return marks

@@ -381,7 +381,8 @@ def group_folder(folder: Path, checksums: dict[str, str]) -> Path:
         diagnosis = {
             "Diagnosis": "MS", "Reason": None, "Probabilities": {"MS": 0.9}, "LesionCount": 1,
             "LesionCountSmall": 0, "LesionVolume": 1, "BrainVolume": 1000, "Flags": [],
-            "VoxelSize": [1, 1, 1], "RawImage": {"SHA256": checksum}, **{key: {} for key in empty},
+            "VoxelSize": [1, 1, 1], "RawImage": {"VoxelsSHA256": checksum},
+            **{key: {} for key in empty},
         }  # fmt: skip
         write_json(folder / person / "anat" / f"{person}_desc-msnmo_diagnosis.json", diagnosis)
     return folder
