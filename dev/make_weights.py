@@ -50,7 +50,7 @@ class Recipe:
     width: float = 0.5
     start: int = 8000
     fold: int = 4000
-    people: int = 1700
+    people: int = 2000
 
 
 @dataclass(frozen=True)
