@@ -92,8 +92,14 @@ class MissingInputError(MsnmoError):
 
 
 #: What brings the content of a file that only points to it, by who keeps the content.
-GET_CONTENT = {"git-annex": "datalad get", "git-lfs": "git lfs pull --include"}
+GET_CONTENT = {"git-annex": "datalad get", "git-lfs": "git lfs pull"}
 _POINTER_BYTES = 32 * 1024  # files that point to their content are smaller
+
+
+def how_to_get(keeper: str, file: Path) -> str:
+    """Return the command that brings the content of a file, by who keeps it."""
+    option = " --include" if keeper == "git-lfs" else ""
+    return f"Run: {GET_CONTENT[keeper]}{option} {file}"
 
 
 def keeper_of(content: bytes) -> str:

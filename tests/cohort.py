@@ -108,7 +108,6 @@ def _images(
     name = f"{scan.prefix}_space-orig_label-L_desc-manual_mask.nii.gz"
     other = np.zeros(SHAPE, np.uint8)
     size = rng.integers(2, 5, 3)
-    size[0] += size[0] == 3  # never the same mask
     other[tuple(slice(p, p + s) for p, s in zip(place, size, strict=True))] = 1
     nib.save(nib.Nifti1Image(other, AFFINE), manual / name)
 

@@ -56,7 +56,7 @@ def test_most_of_what_is_marked_is_lesion(dataset, participant, tmp_path):
 
 @pytest.mark.parametrize(("turn", "level"), [((1, 1, 1), GREEN), ((1, 1, -1), RED)])
 def test_a_scan_that_is_upside_down_is_noticed(turn, level, tmp_path):
-    (file,) = (DATA / "ds-ms3seg-labelled" / "sub-04").glob("**/*_FLAIR.nii.gz")
+    (file,) = (DATA / "ds-ms3seg-labelled" / "sub-02").glob("**/*_FLAIR.nii.gz")
     scan = nib.load(file)
     image = nib.Nifti1Image(np.asanyarray(scan.dataobj), np.diag([*turn, 1]) @ scan.affine)
     raw, ras, mask = (tmp_path / name for name in ("raw.nii", "ras.nii", "mask.nii"))

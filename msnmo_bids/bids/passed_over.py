@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msnmo_bids.bids.dataset import subject_folders
+from msnmo_bids.bids.dataset import read_description, subject_folders
 from msnmo_bids.text import Note
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ _NOT_TSV_NOTE = "not used: it must be named participants.tsv and have tabs betwe
 _LINK_NOTE = "not used: links to what is not there (is the disk mounted?)"
 _FILE_NOTE = "not used: files where folders must be (was something lost in copying?)"
 UNREADABLE_NOTE = "not used: folders that cannot be read (check their permissions)"
-#: What lies beside an image: settings, tables, checksums, pictures.
-_BESIDE = r"json|bvals?|bvecs?|hdr|tsv|csv|txt|log|mat|md5|sha\d+|png|jpe?g|gif|pdf|html?"
+#: Images that are not read.
+_FORMATS = (
+    r"(nii(\.gz)?\.)?(nii|gz|bz2|zst|xz|zip|7z|rar|tar)|nii\.gz|tar\.gz|img|hdr\.gz|mgh|mgz|nrrd"
+    r"|nhdr|mha|mhd|minc|mnc|mif(\.gz)?|dcm|dicom|ima|par|rec|HEAD|BRIK(\.gz)?"
+)
 _NEARLY = re.compile(
     r"flair.*\.(nii(\.gz)?|img|mgz)\s*$"
-    rf"|^(?![.~]).*_flair\.(?!(.*\.)?({_BESIDE})\b)",
+    rf"|^(?![.~]).*_flair\.({_FORMATS})\s*$",
     re.IGNORECASE | re.DOTALL,
 )
 _TABLE = re.compile(
@@ -124,8 +127,12 @@ def _people_within(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Note]:
     """Name the participants in a folder at the root (of a site, of a visit), if they have FLAIR."""
     if _closed(folder) or not folder.is_dir() or ignored.match_file(f"{folder.name}/"):
         return
+    if folder.resolve() in (folder.parent.resolve(), *folder.parent.resolve().parents):
+        return  # a link to the data set
+    if read_description(folder).get("DatasetType") == "derivative":
+        return
     people = [f"sub-{label}" for label in subject_folders(folder)]
-    if any(_has_flair(folder / name) for name in people[:_LOOKED_INTO]):
+    if any(any((folder / name).glob("**/*_FLAIR.nii*")) for name in people[:_LOOKED_INTO]):
         yield from (Note(_DEEPER_NOTE, _shown(f"{folder.name}/{name}")) for name in people)
 
 

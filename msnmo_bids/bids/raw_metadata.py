@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -347,9 +348,12 @@ class Sidecars:
 
 def _gets_content(file: Path, error: Exception) -> str:
     """Return the command that brings the content of a file that could not be read, if one does."""
-    start = os.fsencode(file.readlink()) if lacks_content(file, error) else b""
-    if isinstance(error, ValueError):
-        start = file.read_bytes()
+    start = b""
+    with suppress(OSError):
+        if lacks_content(file, error):
+            start = os.fsencode(file.readlink())
+        elif isinstance(error, ValueError):
+            start = file.read_bytes()
     return GET_CONTENT.get(keeper_of(start), "")
 
 

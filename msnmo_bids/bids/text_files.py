@@ -179,5 +179,5 @@ def lacks_content(path: Path, error: Exception) -> bool:
 
 def _why_unreadable(path: Path, error: OSError) -> str:
     if lacks_content(path, error):
-        return "a link without its content (git-annex or DataLad: get it)"
+        return "a link without its content (git-annex: run datalad get)"
     return f"cannot be read ({error.strerror})"

@@ -58,6 +58,7 @@ ALL_SITES = "all"
 CURVES = 6
 CALIBRATION_SCANS = 30
 _FOLD = "1"
+_COPY = 100  # voxels; a rater may agree with a smaller mask voxel by voxel
 
 Metrics = dict[str, float | None]
 
@@ -169,17 +170,20 @@ def _compare_all(
                 )
             zooms = nib.affines.voxel_sizes(found.affine)
             both = np.asarray(truth.dataobj), np.asarray(found.dataobj)
-            if both[0].any() and np.array_equal(*both):
+            if both[0].sum() >= _COPY and np.array_equal(*both):
                 raise ValueError("the manual mask is a copy of the one that msnmo found")
             metrics[scan] = compare_masks(*both, zooms)
-            if both[0].any():
+            if both[0].sum() >= _COPY:
                 alike[hashlib.sha256(both[0].tobytes()).digest()].append(scan)
         except (MsnmoError, OSError, ValueError) as error:
             problems[scan] = getattr(error, "problem", str(error))
             logger.warning("%s: not compared with its manual mask: %s", scan, error)
+    people = {record.relative: record.subject for record in records}
     for scans in alike.values():
-        for scan in scans if len(scans) > 1 else ():
-            others = listed(other for other in scans if other != scan)
+        for scan in scans:
+            others = listed(other for other in scans if people[other] != people[scan])
+            if not others:
+                continue
             problems[scan] = f"its manual mask is a copy of that of {others}: correct one of them"
             logger.warning("%s: not compared with its manual mask: %s", scan, problems[scan])
             del metrics[scan]

@@ -37,8 +37,9 @@ _OF_A_STUDY = ("effect", "se", "subjects", "left_out")
 _KNOWN = ("study", "measure", "left_out", *_NUMBERS)
 #: Names of rows that may sum up the others.
 _SUM = r"pooled\b.*|(total|overall|summary)\W*"
-#: Standard errors of one row that are further apart contradict each other.
-_APART = 0.1
+#: Standard errors of one row that are further apart may contradict each other: rounded ones, and
+#: intervals of a dozen people by the t distribution, are not.
+_APART = 0.2
 
 
 class Estimate(NamedTuple):
@@ -246,7 +247,8 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
     """Group the names that differ in capitals, blanks and punctuation alone."""
     alike: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        alike.setdefault("".join(filter(str.isalnum, name.casefold())), []).append(name)
+        told = "".join(sign for sign in name.casefold() if sign.isalnum() or sign in "+<>")
+        alike.setdefault(f"{told}{'-' * name.endswith('-')}", []).append(name)
     return [group for group in alike.values() if len(group) > 1]
 
 
@@ -264,16 +266,16 @@ def _check_contradictions(texts: pd.DataFrame, numbers: pd.DataFrame) -> Iterato
          (taken == used) & ((errors[other] / errors[used] - 1).abs() > _APART))
         for used, other in combinations(errors, 2)
     ]  # fmt: skip
-    # Half a unit of the last digit; a share may stand in percent or as a fraction of 1.
-    rounding = 0.5 * 10.0 ** -texts["effect"].str.partition(".")[2].str.len() + 1e-9
+    # A unit of the last digit; a share may stand in percent or as a fraction of 1.
+    rounding = 1.0 * 10.0 ** -texts["effect"].str.partition(".")[2].str.len() + 1e-9
     gaps = [numbers["effect"] - unit * numbers["events"] / numbers["total"] for unit in (100, 1)]
     off = (gaps[0].abs() > rounding) & (gaps[1].abs() > rounding)
     for what, used, other, wrong in [("effect", "effect", "events and total", off), *pairs]:
         for measure, rows in wrong.groupby(texts["measure"], sort=False):
             if rows.any():
                 said = (
-                    f"{measure}: {other} give another {what} (lines {_lines(rows)}) than the one "
-                    f"used, from {used}: correct or remove either"
+                    f"{measure}: by {other} the {what} is not the one used, from {used} (lines "
+                    f"{_lines(rows)}): if one of them is wrong, correct or remove it"
                 )
                 yield Doubt([str(measure)], said)
 
@@ -349,12 +351,15 @@ def _read(file: Path) -> pd.DataFrame:
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers of a table; raise an error for what cannot be.
 
-    They are NaN where missing, and in rows that the table leaves out.
+    They are NaN where missing, and in rows that the table leaves out, of which only name and reason
+    are looked at.
     """
+    every, pooled = texts, texts["left_out"] == ""
+    texts = texts.where(pooled, "")
     known = texts[list(_NUMBERS)].apply(pd.to_numeric, errors="coerce").astype(float)
     for column, wrong, problem, remedy in (
-        ("study", texts["study"] == "", "the name is missing", "Name every study"),
-        ("study", texts.duplicated(["measure", "study"]),
+        ("study", every["study"] == "", "the name is missing", "Name every study"),
+        ("study", texts.duplicated(["measure", "study"]) & pooled,
          "'{study}' appears twice for {measure}",
          "Give each study one line per measure, and studies of one year a letter"),
         *((name, (texts[name] != "") & ~np.isfinite(known[name]), f"'{{{name}}}' is not a number",
@@ -367,13 +372,12 @@ def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:
          "{effect} is not in its interval", "Correct them"),
         ("events", known.eval("events < 0 or events > total or events % 1 > 0 or total % 1 > 0"),
          "{events} of {total} is not a share", "Write how many of how many, in whole numbers"),
-        ("left_out", texts["left_out"].str.casefold().isin(("no", "false", "0")),
+        ("left_out", every["left_out"].str.casefold().isin(("no", "false", "0")),
          "'{left_out}' is not a reason", "Write n/a where a study is pooled, else why it is not"),
     ):  # fmt: skip
-        for line, row in texts[wrong].iterrows():
+        for line, row in every[wrong].iterrows():
             text = f"line {line}, column '{column}': {problem.format_map(row)}"
             raise BadInputError(text, file=file, remedy=remedy)
-    known[texts["left_out"] != ""] = np.nan
     return known
 
 

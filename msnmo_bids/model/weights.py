@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msnmo_bids.errors import GET_CONTENT, ExitCode, MsnmoError, keeper_of
+from msnmo_bids.errors import ExitCode, MsnmoError, how_to_get, keeper_of
 from msnmo_bids.lesions.threshold import LesionCriteria
 from msnmo_bids.model.calibration import Calibration
 from msnmo_bids.model.config import CLASSIFICATION, SIDE_MULTIPLE, TASKS, JointConfig
@@ -232,7 +232,7 @@ def _check_whole(tensors_file: Path, description: Path, metadata: WeightsMetadat
         return
     with tensors_file.open("rb") as stream:
         if keeper := keeper_of(stream.read(1000)):
-            remedy = f"Run: {GET_CONTENT[keeper]} {tensors_file}"
+            remedy = how_to_get(keeper, tensors_file)
             problem = f"{keeper} link without its content"
             raise WeightsError(problem, file=tensors_file, remedy=remedy)
     problem = f"the weights are damaged or are not those that {description.name} describes"

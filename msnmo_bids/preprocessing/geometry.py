@@ -267,7 +267,8 @@ def _check_values(path: Path, image: nib.Nifti1Image, data: np.ndarray) -> None:
     if np.isinf(data).any() and not np.isinf(stored).any():
         problem = "intensities beyond 3e38 (the scale factor in the header?)"
         raise BadInputError(problem, file=path, remedy="Scale the image to smaller numbers")
-    if fault := fault_of_values(stored):
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    if fault := fault_of_values(stored, scaled=scaled):
         raise BadInputError(fault, file=path, remedy=remedy)
 
 

@@ -35,6 +35,7 @@ _SPECKS_IN_TISSUE = 0.05  # of the voxels of all holes
 _LARGEST_CAVITY_ML = 5.0
 _FEW_LEVELS = 12  # images of 8 bits have a hundred and more
 _HALF_RANGE = 2**14  # of whole numbers of 16 bits
+_SPECKS = 0.01  # of a slice: fewer voxels in air are hot ones, or specks
 
 
 @dataclass(frozen=True)
@@ -100,25 +101,27 @@ def background_to_zero(data: np.ndarray, voxel_ml: float = 0.001) -> tuple[np.nd
     return result, Intensities(zero, n_bad, n_hot)
 
 
-def fault_of_values(stored: np.ndarray) -> str:
+def fault_of_values(stored: np.ndarray, *, scaled: bool = False) -> str:
     """Say what is wrong with an image's values as they are stored, (X, Y, Z); empty if nothing is.
 
-    That is a label map in place of an image, whole numbers of 16 bits that ran over (the brightest
-    became negative), and slices within the image that hold one value alone.
+    That is a label map in place of an image, whole numbers of 16 bits that exceeded their range
+    (the brightest became negative; numbers `scaled` by the header use all of it), and slices within
+    the image that hold one value alone.
     """
     levels = np.unique(stored) if stored.dtype.itemsize == 1 else np.unique(_sample(stored))
     if 1 < len(levels) <= _FEW_LEVELS:
         return f"only {len(levels)} different values: a mask or a label map, not an image"
-    if stored.dtype.kind == "i" and stored.dtype.itemsize == 2:
+    if stored.dtype.kind == "i" and stored.dtype.itemsize == 2 and not scaled:
         over = _n_wrapped(stored)
         if over:
-            return f"{over} voxels ran over the range of 16 bits: the brightest are negative"
+            return f"{over} voxels exceeded the range of 16 bits: the brightest are negative"
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        even = np.asarray(stored.min(axis=others) == stored.max(axis=others))
-        inside = _between(even)
-        if len(inside):
-            return f"{len(inside)} slices within the image are empty (one value)"
+        least = np.fmin.reduce(stored, axis=others, keepdims=True)
+        count = np.count_nonzero(stored > least, axis=others)
+        empty = len(_between(count == 0, count > _SPECKS * stored.size / stored.shape[axis]))
+        if empty:
+            return f"{empty} slices within the image are empty (one value)"
     return ""
 
 
@@ -127,8 +130,12 @@ def _n_wrapped(stored: np.ndarray) -> int:
     low = (stored < -_HALF_RANGE) & (stored > stored.min())  # the least may be padding
     if not low.any():
         return 0
-    high = ndimage.binary_dilation(stored > _HALF_RANGE, ndimage.generate_binary_structure(3, 3))
-    return int(np.count_nonzero(low & high))
+    high, beside = stored > _HALF_RANGE, np.zeros(stored.shape, bool)
+    for axis in range(3):
+        near, there = np.moveaxis(beside, axis, 0), np.moveaxis(high, axis, 0)
+        near[1:] |= there[:-1]
+        near[:-1] |= there[1:]
+    return int(np.count_nonzero(low & beside))
 
 
 def _sample(data: np.ndarray) -> np.ndarray:
@@ -201,13 +208,14 @@ def _count_in_head(data: np.ndarray, bad: np.ndarray, dark: float, voxel_ml: flo
 
 def _missing_slices(bad: np.ndarray, axis: int) -> np.ndarray:
     """Return the indices of slices without any value that lie between others."""
-    return _between(np.asarray(bad.all(axis=tuple(k for k in range(3) if k != axis))))
+    missing = np.asarray(bad.all(axis=tuple(other for other in range(3) if other != axis)))
+    return _between(missing, ~missing)
 
 
-def _between(missing: np.ndarray) -> np.ndarray:
+def _between(missing: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Return the indices of what is missing, (N,) bool, between things that are there."""
-    there = np.flatnonzero(~missing)
-    return np.flatnonzero(missing[there[0] : there[-1]]) + there[0]
+    found = np.flatnonzero(there)
+    return np.flatnonzero(missing[found[0] : found[-1]]) + found[0] if found.size else found
 
 
 def _joined_to_border(mask: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-from msnmo_bids.errors import GET_CONTENT, BadInputError, keeper_of
+from msnmo_bids.errors import BadInputError, how_to_get, keeper_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -48,7 +48,7 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
         )
     header = kind.from_fileobj(io.BytesIO(content), check=False)
     _check_header(path, header)
-    if header.is_single and int(header.get_data_offset()) < header.single_vox_offset:
+    if int(header.get_data_offset()) < header.sizeof_hdr:
         raise BadInputError(
             f"its header says that the voxels begin within the header (vox_offset "
             f"{int(header.get_data_offset())})",
@@ -225,7 +225,7 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
 
 
 def _no_content(path: Path, keeper: str) -> BadInputError:
-    remedy = f"Run: {GET_CONTENT[keeper]} {path}"
+    remedy = how_to_get(keeper, path)
     return BadInputError(f"{keeper} link without its content", file=path, remedy=remedy)
 
 

@@ -107,14 +107,15 @@ def run_workflow(
         arguments["on_usage"] = calls.guarded(on_usage)
     try:
         error = _run(workflow, plugin, arguments)
+        if calls.error is not None:
+            raise calls.error
     except BaseException:
         if so_far is not None:
-            so_far += _failures(_new_crashes(crash_dir, before), scans).values()
+            with suppress(OSError):
+                so_far += _failures(_new_crashes(crash_dir, before), scans).values()
         raise
     finally:
         calls.clean()
-    if calls.error is not None:
-        raise calls.error
     failures = _failures(_new_crashes(crash_dir, before), scans)
     stopped = stop_on_first_crash and bool(failures)
     for key in scans.keys() - failures.keys() - calls.finished:

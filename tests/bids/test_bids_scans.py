@@ -443,7 +443,7 @@ def test_tables_in_wrong_folders_or_of_other_names_are_named(make_dataset, caplo
 
 
 FORMATS = ("nrrd", "mgh", "mgz", "mha", "nii.bz2", "nii.zst", "nii.gz.gz", "nii.xz", "minc", "mnc",
-           "zip", "img", "nii.gz.bak")  # fmt: skip
+           "zip", "img", "mif.gz")  # fmt: skip
 
 
 def with_files(root: Path, *names: str) -> Path:
@@ -468,7 +468,18 @@ def test_a_flair_in_a_format_that_is_not_read_is_named(make_dataset, caplog, end
 
 
 def test_what_lies_beside_a_flair_is_not_named(make_dataset, caplog):
-    endings = ("json", "json.bak", "bval", "hdr", "nii.gz.md5", "tsv", "png")
+    endings = (
+        "json",
+        "json.bak",
+        "bval",
+        "hdr",
+        "nii.gz.md5",
+        "tsv",
+        "png",
+        "nii.gz~",
+        "yaml",
+        "tif",
+    )
     beside = [f"sub-02/anat/sub-02_FLAIR.{ending}" for ending in endings[1:]]
     hidden = ("sub-02/anat/._sub-02_FLAIR.nrrd", "sub-02/anat/.sub-02_FLAIR.nii.gz.Xa2")
     root = with_files(make_dataset(*THREE), *beside, *hidden)
@@ -511,8 +522,13 @@ def test_people_within_another_folder_are_named(make_dataset, caplog):
         "sourcedata/sub-01/anat/sub-01_FLAIR.nii.gz",
         "freesurfer/sub-01/mri/FLAIR.mgz",
         "old/sub-01/anat/sub-01_FLAIR.nii.gz",
+        "fmriprep/sub-01/anat/sub-01_FLAIR.nii.gz",
+        "masks/sub-01/anat/sub-01_FLAIR_mask.nii.gz",
     )
     (root / ".bidsignore").write_text("old/\n")
+    about = '{"Name": "f", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}'
+    (root / "fmriprep/dataset_description.json").write_text(about)
+    (root / "latest").symlink_to(".")
     assert relatives(find_scans(root)) == sorted(THREE)
     named = ["ses-1/sub-53", "site1/sub-54"]
     assert said_of(caplog.messages, "participants within another folder") == named

@@ -64,7 +64,7 @@ def test_what_is_not_a_table(tmp_path):
     file.write_bytes(b"PK\x03\x04\x00\x00\x01\x02\xff")
     assert "not a text file" in read_tsv(file).problem
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:01\nsize 9\n")
-    assert read_tsv(file).problem == "a link without its content (run git lfs pull --include)"
+    assert read_tsv(file).problem == "a link without its content (run git lfs pull)"
     file.unlink()
     file.symlink_to(".git/annex/objects/x")
     assert "link without its content" in read_tsv(file).problem

@@ -552,20 +552,20 @@ def test_a_row_that_may_sum_up_the_others_is_named(tmp_path, caplog, name):
     [
         (
             "study|effect|se|ci_low|ci_high/A|63|2|10|90/B|63|2|59.1|66.9",
-            "ci_low and ci_high give another standard error (lines 2) than the one used, from se:",
+            "by ci_low and ci_high the standard error is not the one used, from se (lines 2):",
         ),
         (
             "study|effect|ci_low|ci_high|sd|subjects/A|63|59.1|66.9|20|100/B|63|59.1|66.9|40|100",
-            "sd and subjects give another standard error (lines 3) than the one used, from ci_low "
-            "and ci_high:",
+            "by sd and subjects the standard error is not the one used, from ci_low and ci_high "
+            "(lines 3):",
         ),
         (
             "study|effect|se|sd|subjects/A|63|2|20|100/B|63|2|4|100",
-            "sd and subjects give another standard error (lines 3) than the one used, from se:",
+            "by sd and subjects the standard error is not the one used, from se (lines 3):",
         ),
         (
             "study|effect|se|events|total/A|63|2|10|40/B|62.5|2|25|40/C|0.63|0.1|25|40/D|9|1||",
-            "events and total give another effect (lines 2) than the one used, from effect:",
+            "by events and total the effect is not the one used, from effect (lines 2):",
         ),
     ],
 )
@@ -594,3 +594,17 @@ def test_what_is_printed_must_have_names(tmp_path):
     table.with_suffix(".json").write_text('{"Printed": "x"}')
     with pytest.raises(MsnmoError, match="'Printed' is no list"):
         read_studies(table)
+
+
+def test_columns_as_papers_print_them_do_not_contradict_each_other(tmp_path, caplog):
+    """Intervals by the t distribution, rounded errors, truncated shares, a row left out."""
+    for text in (
+        "study|effect|ci_low|ci_high|sd|subjects/A|60|51.64|68.36|10|8/B|61|50|72|10|20",
+        "study|effect|se|ci_low|ci_high/A|60|0.3|59.3|60.68/B|61|2|57.1|64.9",
+        "study|effect|se|events|total/A|66.6|9|2|3/B|50|9|5|10",
+        "study|effect|se|left_out/A|66|9|/B|50|9|/A|twice|9|the same people",
+        "study|effect|se/CD4+|66|9/CD4-|50|9",
+    ):
+        assert not [
+            note for note in doubts(tmp_path / "t.tsv", text) if "A" in note or "CD4" in note
+        ]

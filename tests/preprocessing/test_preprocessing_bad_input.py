@@ -52,13 +52,21 @@ def test_not_finite(save, flair, value):
     assert "every voxel is" in refused(save(np.full_like(flair, value)))
 
 
-def test_whole_numbers_that_ran_over_their_range(save, flair):
+def test_whole_numbers_that_ran_over_their_range(save, flair, tmp_path):
     bright = (flair * 60 - 5000).astype(np.int64)
     assert bright.max() > 2**15
     message = refused(save(bright.astype(np.int16)))
-    assert "voxels ran over the range of 16 bits: the brightest are negative" in message
+    assert "voxels exceeded the range of 16 bits: the brightest are negative" in message
     padded = np.pad((flair * 20).astype(np.int16), 2, constant_values=-(2**15))
     check_flair(save(padded))  # padding below bright tissue is none
+    image = nib.Nifti1Image(flair % 97, np.diag([10.0, 10, 10, 1]))
+    image.set_data_dtype(np.int16)  # scaled: all of the range is used
+    nib.save(image, tmp_path / "scaled.nii.gz")
+    assert (
+        np.abs(np.asanyarray(nib.load(tmp_path / "scaled.nii.gz").dataobj.get_unscaled())).max()
+        > 2**14
+    )
+    check_flair(tmp_path / "scaled.nii.gz")
 
 
 def test_numbers_too_large_for_32_bits(save, flair):
@@ -72,6 +80,18 @@ def test_empty_slices_within_the_image(save, flair, axis, value):
     moved = np.moveaxis(flair, axis, 0)
     moved[[5, 6]] = value
     assert "2 slices within the image are empty" in refused(save(flair))
+
+
+def test_what_lies_in_the_air_does_not_make_slices_empty(save):
+    image = np.zeros((40, 40, 40), np.float32)
+    image[10:30, 10:30, 10:30] = np.random.default_rng(0).uniform(50, 90, (20, 20, 20))
+    speck, face = image.copy(), image.copy()
+    speck[35, 35, 2] = 100
+    face[0] = np.nan
+    for one in (image, speck, face):
+        check_flair(save(one))
+    image[20], image[20, 3, 3] = 0, np.nan
+    assert "1 slices within the image are empty" in refused(save(image))
 
 
 def test_a_label_map_is_no_image(save, flair):
