@@ -64,8 +64,9 @@ CONFIG = JointConfig(tasks=(SEGMENTATION,), classes=CLASSES, lesion_descriptors=
 def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> LesionBranch:
     """Fit a branch to the people who are not healthy: two questions, each by fits of its own.
 
-    Which disease is learnt from those with one alone, so that what looks like them does not move
-    it; whether it is what looks like them from all, beside the first answer, which stays.
+    Which disease is learnt from those with one alone, so that what looks like them moves no more
+    than the units of the descriptors; whether it is what looks like them is learnt from all, beside
+    the first answer, which stays.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def _heads(branch: LesionBranch) -> list[torch.nn.Linear]:
 
 def _descend(
     branch: LesionBranch,
-    sick: Sequence[Person],
+    shown: Sequence[Person],
     epochs: int,
     rng: np.random.Generator,
     classes: slice,
@@ -130,15 +131,15 @@ def _descend(
     other = np.delete(np.arange(len(CLASSES)), classes)
     head.weight.data[other] = head.bias.data[other] = 0
     until = classes.stop  # look-alikes are told from the diseases, not these from look-alikes
-    steps = epochs * -(-len(sick) // _BATCH)
+    steps = epochs * -(-len(shown) // _BATCH)
     optimizer = torch.optim.AdamW(
         branch.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(epochs):
-        order = rng.permutation(len(sick))
-        for first in range(0, len(sick), _BATCH):
-            batch = [sick[k] for k in order[first : first + _BATCH]]
+        order = rng.permutation(len(shown))
+        for first in range(0, len(shown), _BATCH):
+            batch = [shown[k] for k in order[first : first + _BATCH]]
             lesions = [p.true if rng.random() < _TRUE_SHARE else p.found for p in batch]
             labels = torch.tensor([person.label for person in batch])
             logits = branch(*_joined(lesions))
