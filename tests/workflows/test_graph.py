@@ -271,7 +271,8 @@ def test_a_tool_does_not_strip_what_came_without_a_skull(
     make_scan, settings, tmp_path, doubles, tool
 ):
     """The mask is all that is there, which no tool would find."""
-    image = np.where(head() > 50, 100, 0).astype(np.float32)
+    values = np.random.default_rng(0).uniform(90, 110, head().shape)
+    image = np.where(head() > 50, values, 0).astype(np.float32)
     _, outputs = prepared(make_scan(data=image), settings, tmp_path, skull_strip=tool)
     assert outputs["conform"].stripped
     assert outputs["brain_mask"].tool["Tool"] == FOREGROUND_TOOL
