@@ -85,8 +85,6 @@ def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> Le
     diseases = _mean_of_fits(rows, fits, lambda one: _descend(one, sick, epochs, rng, _DISEASES))
     if len(sick) == len(everyone):
         return diseases.eval()
-    for parameter in diseases.parameters():
-        parameter.requires_grad_(False)
 
     def learn(one: LesionBranch) -> None:
         _descend(one, everyone, epochs, rng, _LOOK_ALIKES, beside=diseases)
@@ -97,7 +95,7 @@ def fit_branch(shown: Sequence[Person], fits: int, epochs: int, seed: int) -> Le
             head.weight.data *= 2
             head.bias.data *= 2
     diseases.fits.extend(alike.fits)
-    return diseases.requires_grad_(True).eval()
+    return diseases.eval()
 
 
 def _mean_of_fits(
@@ -140,11 +138,11 @@ def _descend(
         order = rng.permutation(len(shown))
         for first in range(0, len(shown), _BATCH):
             batch = [shown[k] for k in order[first : first + _BATCH]]
-            lesions = [p.true if rng.random() < _TRUE_SHARE else p.found for p in batch]
+            lesions = _joined([p.true if rng.random() < _TRUE_SHARE else p.found for p in batch])
             labels = torch.tensor([person.label for person in batch])
-            logits = branch(*_joined(lesions))
+            logits = branch(*lesions)
             if beside is not None:
-                logits = logits + beside(*_joined(lesions)).detach()
+                logits = logits + beside(*lesions).detach()
             loss = torch.nn.functional.cross_entropy(logits[:, :until], labels)
             optimizer.zero_grad()
             loss.backward()

@@ -185,11 +185,9 @@ def scan_quality(raw: Path, corrected: Path, mask: Path, to_mni: np.ndarray) -> 
     image = nib.Nifti1Image.from_filename(raw)
     values, after = (load_array(path, np.float32) for path in (raw, corrected))
     brain = load_array(mask) > 0
-    _, _, atlas_affine = load_atlas()
-    box = box_around(brain, 1)
-    start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    box, to_atlas = _box_and_way(brain, to_mni)
     prior = np.zeros((len(ATLAS_MAPS), *values.shape), np.float32)
-    prior[:, *box] = atlas_on_grid(np.linalg.inv(atlas_affine) @ to_mni @ start, values[box].shape)
+    prior[:, *box] = atlas_on_grid(to_atlas, values[box].shape)
     x, y, z = np.ogrid[tuple(slice(size) for size in values.shape)]
     images = QualityImages(
         raw=values,
@@ -218,6 +216,14 @@ def atlas_coverage(to_mni: np.ndarray, shape: tuple[int, ...]) -> float:
     return float(within.all(axis=1).mean())
 
 
+def _box_and_way(brain: np.ndarray, to_mni: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return the box of a brain, and the way from its index to that of the atlas, (4, 4)."""
+    box = box_around(brain, 1)
+    start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    _, _, atlas_affine = load_atlas()
+    return box, np.linalg.inv(atlas_affine) @ to_mni @ start
+
+
 def atlas_fit(corrected: np.ndarray, brain: np.ndarray, to_mni: np.ndarray) -> float:
     """Return how well the atlas's FLAIR, brought to a scan, correlates with it in both brains.
 
@@ -226,13 +232,11 @@ def atlas_fit(corrected: np.ndarray, brain: np.ndarray, to_mni: np.ndarray) -> f
     corrected FLAIR and the brain mask (bool) are (X, Y, Z), `to_mni` (4, 4) brings an index to MNI
     mm.
     """
-    box = box_around(brain, 1)
-    start = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
-    _, flair, atlas_affine = load_atlas()
-    way = np.linalg.inv(atlas_affine) @ to_mni @ start
+    box, to_atlas = _box_and_way(brain, to_mni)
     values = corrected[box]
-    blur = _FIT_MM / nib.affines.voxel_sizes(atlas_affine @ way)
-    moved = ndimage.affine_transform(flair, way, output_shape=values.shape, order=1)
+    blur = _FIT_MM / nib.affines.voxel_sizes(to_mni)
+    _, flair, _ = load_atlas()
+    moved = ndimage.affine_transform(flair, to_atlas, output_shape=values.shape, order=1)
     both = brain[box] & (moved > 0) & (values > 0)  # not what stripping left beside the brain
     if np.count_nonzero(both) < _FEW_VOXELS:
         return 0.0

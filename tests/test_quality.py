@@ -204,7 +204,7 @@ def test_a_brain_that_lies_otherwise_does_not_fit_the_atlas():
         (noisy[:, ::-1, ::-1], False),  # upside down and turned
     ):
         assert (limit.level(atlas_fit(image, image > 0, affine)) == GREEN) == green
-    away = affine + np.diag([0, 0, 0, 0.0])
+    away = affine.copy()
     away[:3, 3] += 2000
     assert atlas_fit(noisy, noisy > 0, away) == 0  # nothing in common
     assert atlas_fit(np.ones_like(noisy), noisy > 0, affine) == 0

@@ -132,7 +132,8 @@ def _people_within(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Note]:
     if read_description(folder).get("DatasetType") == "derivative":
         return
     people = [f"sub-{label}" for label in subject_folders(folder)]
-    if any(any((folder / name).glob("**/*_FLAIR.nii*")) for name in people[:_LOOKED_INTO]):
+    names = (image.name for one in people[:_LOOKED_INTO] for image in _images_of(folder / one))
+    if any(name.endswith(("_FLAIR.nii.gz", "_FLAIR.nii")) for name in names):
         yield from (Note(_DEEPER_NOTE, _shown(f"{folder.name}/{name}")) for name in people)
 
 
@@ -196,13 +197,12 @@ def _like_a_subject(folder: Path) -> bool:
         return False
     if folder.name.casefold().startswith("sub-"):
         return True
-    return _has_flair(folder)
+    return any(_NEARLY.search(image.name) for image in _images_of(folder))
 
 
-def _has_flair(person: Path) -> bool:
-    """Whether a folder has images, as a participant's has them, of which one seems a FLAIR."""
-    images = [*person.glob("anat/*"), *person.glob("*/anat/*")]
-    return any(_NEARLY.search(image.name) for image in images)
+def _images_of(person: Path) -> list[Path]:
+    """Return what lies in a folder where a participant's images do."""
+    return [*person.glob("anat/*"), *person.glob("*/anat/*")]
 
 
 def unreadable(bids_dir: Path, subjects: Iterable[str]) -> list[str]:

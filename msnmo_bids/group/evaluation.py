@@ -170,10 +170,11 @@ def _compare_all(
                 )
             zooms = nib.affines.voxel_sizes(found.affine)
             both = np.asarray(truth.dataobj), np.asarray(found.dataobj)
-            if both[0].sum() >= _COPY and np.array_equal(*both):
+            large = both[0].sum() >= _COPY
+            if large and np.array_equal(*both):
                 raise ValueError("the manual mask is a copy of the one that msnmo found")
             metrics[scan] = compare_masks(*both, zooms)
-            if both[0].sum() >= _COPY:
+            if large:
                 alike[hashlib.sha256(both[0].tobytes()).digest()].append(scan)
         except (MsnmoError, OSError, ValueError) as error:
             problems[scan] = getattr(error, "problem", str(error))
