@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dev.brains import read_brain
-from dev.leave_one_source_out import CRITERIA, load_network
+from dev.leave_one_source_out import CRITERIA, arithmetic, load_network
 from dev.train_lesions import real_brains
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.weights import WeightsMetadata, save_weights
@@ -79,7 +79,7 @@ def _statistics(network: JointNetwork, images: Iterable[np.ndarray]) -> Iterable
     for values in images:
         image = torch.from_numpy(np.asarray(values, np.float32))[None, None]
         image = image.contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), arithmetic():
             yield network.forward_statistics(network.forward_features(image), image)
 
 

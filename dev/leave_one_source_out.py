@@ -30,6 +30,7 @@ from msnmo_bids.evaluation.metrics import compare_masks
 from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.lesions.threshold import LesionCriteria, find_lesions, rounded
 from msnmo_bids.model.config import JointConfig
+from msnmo_bids.model.device import select_precision
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.preprocessing.cube import ROBUST, normalize_brain
 from msnmo_bids.settings import ProcessingSettings
@@ -84,8 +85,13 @@ def predict_cube(network: JointNetwork, image: np.ndarray) -> np.ndarray:
     """Return the lesion probability of a prepared cube, (D, H, W) float32."""
     tensor = torch.from_numpy(normalize_brain(image, ROBUST))[None, None]
     tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), arithmetic():
         return network(tensor).lesion_probability[0, 0].numpy()
+
+
+def arithmetic() -> torch.autocast:
+    """Return the context of the processor's fastest arithmetic: bfloat16 where it has it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=select_precision() == "bf16")
 
 
 def predict_source(

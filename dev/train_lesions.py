@@ -22,6 +22,7 @@ from dev.crops import CropSettings, CropSource
 from dev.sources import SOURCES, person_of, source_of
 from msnmo_bids.labelled.sample_file import read_cubes
 from msnmo_bids.model.config import SEGMENTATION, JointConfig, LossConfig
+from msnmo_bids.model.device import select_precision
 from msnmo_bids.model.joint import JointNetwork
 from msnmo_bids.model.losses import JointLoss
 from msnmo_bids.preprocessing.cube import ROBUST, normalize_brain
@@ -127,7 +128,7 @@ def main() -> None:
         warm_up=200,
         final_rate=0.005,
         ema=0.998,
-        precision="bf16",
+        precision=select_precision(),
         flip=0.0,
         rotation=0.0,
         seed=options.seed,

@@ -48,6 +48,10 @@ _CAP_REACH = 20
 _RADIATION_REACH = 30
 #: Half the width of the callosum and fornix near the midline (mm).
 _MIDLINE_WIDTH = 10.0
+#: Share of the heads in which callosum and fornix are bright.
+_MIDLINE_SHARE = 0.35
+#: Fluid this near to the third and fourth ventricle lies in the basal cisterns (mm).
+_CISTERNS = 25.0
 _FLUID = 0.7  # a lesion darker than this, relative to white matter, holds fluid
 #: Free tissue means stay below this, and so below a lesion's mean of 1.5.
 _BRIGHTEST = 1.4
@@ -69,44 +73,70 @@ def tissue_means(rng: np.random.Generator, *, free: bool = False) -> np.ndarray:
 
 
 def _lesion_mimics(head: Head, image: np.ndarray, rng: np.random.Generator) -> None:
-    """Brighten what looks like a lesion and is not one, in place."""
+    """Brighten what looks like a lesion and is not one, in place.
+
+    Of 40 healthy people all have a thin bright line around the third and fourth ventricle, 90 %
+    frontal and 77 % occipital caps, half of them uneven (Neuroradiology 39:243, 1997); caps,
+    septum, haze and flow in the ventricles are common at 3 T (Neema et al., AJNR 30:911, 2009).
+    Flow is bright in the ventricles and basal cisterns (Lisanti et al., AJR 188:716, 2007). What
+    lies around the lateral ventricles does not add up: the brightest counts.
+    """
     shape, tissue, spacing = image.shape, head.tissue, head.spacing
     fine, coarse = (smooth_noise(shape, scale / spacing, rng) for scale in (9.0, 22.0))
     white = (tissue == Tissue.WHITE_MATTER) | (tissue == Tissue.DEEP_GREY)
-    lateral = head.to_lateral.astype(np.float32) * DISTANCE_STEP
-    rim = np.clip(1 - lateral / rng.uniform(1.2, 3.0), 0, 1) * white
-    image += rim * rng.uniform(0.0, 0.45) * np.clip(0.6 + 0.7 * fine, 0, 1.5)
+    lateral, lower = (
+        distance.astype(np.float32) * DISTANCE_STEP for distance in (head.to_lateral, head.to_lower)
+    )
+    uneven = np.clip(0.6 + 0.7 * fine, 0, 1.3)
+    bright = np.clip(1 - lateral / rng.uniform(1.2, 3.0), 0, 1) * rng.uniform(0.0, 0.4) * uneven
+    np.maximum(bright, _horn_caps(head, lateral, rng), out=bright)
+    np.maximum(bright, _radiation(head, lateral, rng), out=bright)
+    if rng.random() < _MIDLINE_SHARE:
+        np.maximum(bright, _midline(head, lateral, rng) * uneven[:, ::-1], out=bright)
+    np.maximum(bright, head.septum * rng.uniform(0.0, 0.45), out=bright)
     if rng.random() < 0.5:
-        haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2)) * white
-        image += haze * rng.uniform(0.02, 0.16) * np.clip(0.3 + coarse, 0, 1.5)
+        haze = np.exp(-((lateral / rng.uniform(6, 14)) ** 2))
+        bright += haze * rng.uniform(0.02, 0.12) * np.clip(0.3 + coarse, 0, 1.5)
+    image += bright * white
+    line = np.clip(1 - lower / rng.uniform(1.2, 2.0), 0, 1) * rng.uniform(0.1, 0.5)
+    image += line * (white | np.isin(tissue, (Tissue.BRAINSTEM, Tissue.CEREBELLAR_WHITE)))
     cortex = (tissue == Tissue.CORTEX) | (tissue == Tissue.CEREBELLAR_CORTEX)
-    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.18)
-    image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.25)
-    image += _horn_caps(head, lateral, rng) * white
-    image += _radiation(head, lateral, rng) * white
-    image += _midline(head, lateral, rng) * white * np.clip(0.6 + 0.7 * fine[:, ::-1], 0, 1.5)
-    fluid = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue <= Tissue.CSF)
+    image += cortex * np.clip(coarse[::-1], 0, 2) * rng.uniform(0.0, 0.12)
+    image += cortex * np.clip(fine[::-1] - 0.5, 0, 1.5) * rng.uniform(0.0, 0.2)
     if rng.random() < 0.6:
+        flowing = (tissue >= Tissue.LATERAL_VENTRICLE) & (tissue < Tissue.CSF)
+        flowing |= (tissue == Tissue.CSF) & (lower < _CISTERNS)
         flow = np.clip(fine - rng.uniform(0.7, 1.6), 0, 1)
-        image += fluid * flow * rng.uniform(0.3, 1.2)
-    image += head.septum * rng.uniform(0.0, 0.55)
+        image += flowing * flow * rng.uniform(0.3, 1.2)
 
 
 def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Caps of the frontal and occipital horns: bright white matter around the ventricles' ends."""
+    """Caps of the frontal and occipital horns: bright white matter around the ventricles' ends.
+
+    Left and right are drawn apart.
+    """
     occupied = _ventricle_rows(head)
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
-    for end in (occupied[0], occupied[-1]):
-        rows, near = _near_row(head, end, _CAP_REACH, rng.uniform(5, 10))
-        width, strength = rng.uniform(2.5, 6.0), rng.uniform(0.0, 0.5)
-        caps[:, rows] += near * np.clip(1 - lateral[:, rows] / width, 0, 1) * strength
+    middle = round(_ventricle_middle(head))
+    for side in (slice(None, middle), slice(middle, None)):
+        for end, share in ((occupied[0], 0.77), (occupied[-1], 0.9)):
+            rows, near = _near_row(head, end, _CAP_REACH, rng.uniform(5, 10))
+            width = rng.uniform(2.5, 6.0)
+            strength = rng.uniform(0.05, 0.45) if rng.random() < share else 0.0
+            caps[side, rows] += near * np.clip(1 - lateral[side, rows] / width, 0, 1) * strength
     return caps
 
 
 def _ventricle_rows(head: Head) -> np.ndarray:
     return np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
+
+
+def _ventricle_middle(head: Head) -> float:
+    """Return where the sagittal plane between the lateral ventricles is (voxels)."""
+    across = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(1, 2)))
+    return float(across.mean())
 
 
 def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, np.ndarray]:
@@ -130,18 +160,20 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Splenium, callosum and fornix: bright between the ventricles, most at one place."""
-    ventricle = head.tissue == Tissue.LATERAL_VENTRICLE
-    across, along = np.flatnonzero(ventricle.any((1, 2))), np.flatnonzero(ventricle.any((0, 2)))
-    if not along.size:
+    """Splenium, callosum and fornix: bright between the ventricles, most at one place.
+
+    In the splenium this is a sign of age (Neuroradiol J 19:301, 2006), and no normal finding.
+    """
+    along_head = _ventricle_rows(head)
+    if not along_head.size:
         return np.zeros_like(lateral)
     x, y = (np.arange(n, dtype=np.float32) for n in lateral.shape[:2])
-    middle, place = across.mean(), rng.uniform(along[0], along[-1])
-    away = np.abs(x - middle) * head.spacing
+    place = rng.uniform(along_head[0], along_head[-1])
+    away = np.abs(x - _ventricle_middle(head)) * head.spacing
     beside = np.clip(2 - 2 * away / _MIDLINE_WIDTH, 0, 1)[:, None, None]
     near = np.exp(-(((y - place) * head.spacing / rng.uniform(8, 30)) ** 2))[None, :, None]
     reached: np.ndarray = np.clip(2 - lateral / rng.uniform(3, 8), 0, 1)
-    return reached * beside * near * np.float32(rng.uniform(0.0, 0.4))
+    return reached * beside * near * np.float32(rng.uniform(0.0, 0.3))
 
 
 def flair(

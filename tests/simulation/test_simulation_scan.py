@@ -19,6 +19,7 @@ from msnmo_bids.simulation.imaging import (
     TISSUE_RANGE,
     Protocol,
     _horn_caps,
+    _lesion_mimics,
     _midline,
     _radiation,
     degrade,
@@ -409,6 +410,41 @@ def test_callosum_and_fornix_are_bright_near_the_midline_alone(tiny_head):
     assert bright[away < 3].max() > 0.1
     assert bright[away > 11].max() == 0
     assert bright[lateral > 17].max() == 0
+
+
+def _added(head):
+    """Return what 16 draws of all look-alikes add to a black image."""
+    images = []
+    for seed in range(16):
+        image = np.zeros(head.tissue.shape, np.float32)
+        _lesion_mimics(head, image, np.random.default_rng(seed))
+        images.append(image)
+    return np.stack(images)
+
+
+def test_flow_is_bright_in_ventricles_and_cisterns_but_not_in_the_sulci(tiny_head):
+    added = _added(tiny_head)
+    far = tiny_head.to_lower * DISTANCE_STEP >= 25
+    sulci = (tiny_head.tissue == Tissue.CSF) & far
+    assert sulci.any()
+    assert added[:, sulci].max() == 0
+    assert added[:, (tiny_head.tissue == Tissue.CSF) & ~far].max() > 0.2
+    assert added[:, tiny_head.tissue == Tissue.LATERAL_VENTRICLE].max() > 0.2
+
+
+def test_what_is_bright_around_the_lateral_ventricles_does_not_add_up(tiny_head):
+    """A rim at a cap at a septum is as bright as the brightest of them, below a plain lesion."""
+    white = (tiny_head.tissue == Tissue.WHITE_MATTER) & (tiny_head.to_lower * DISTANCE_STEP > 2)
+    brightest = _added(tiny_head)[:, white].max(axis=1)
+    assert 0.2 < np.median(brightest) < 0.5
+    assert brightest.max() < 0.7
+
+
+def test_a_thin_line_outlines_the_lower_ventricles(tiny_head):
+    added = _added(tiny_head)[:, tiny_head.tissue == Tissue.BRAINSTEM]
+    lower = tiny_head.to_lower[tiny_head.tissue == Tissue.BRAINSTEM] * DISTANCE_STEP
+    assert (added[:, lower <= 1].max(axis=1) > 0).all()
+    assert added[:, lower > 2].max() == 0
 
 
 def test_a_head_without_ventricles_has_no_streaks(tiny_head):
