@@ -285,7 +285,9 @@ def collect(options: argparse.Namespace) -> list[Person]:
     missing = [number for number in wanted if number not in made and number not in table]
     if missing:
         parts = [missing[k :: options.threads] for k in range(options.threads)]
-        side_by_side([partial(_make, folder, part, assets, options.weights) for part in parts])
+        side_by_side(
+            [partial(_make, folder, part, assets, options.weights, options.cubes) for part in parts]
+        )
     known = table | dict(people(folder, made + missing, assets, options.weights))
     file = options.out / "people.npz"
     write_table(file, {number: known[number] for number in wanted})
@@ -297,9 +299,10 @@ def _make(
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
     weights: Path,
+    cubes: Path | None,
 ) -> None:
     torch.set_num_threads(1)
-    for _ in people(folder, numbers, assets, weights):
+    for _ in people(folder, numbers, assets, weights, cubes):
         pass
 
 
@@ -333,6 +336,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--weights", type=Path, required=True, help="that look at them")
     parser.add_argument("--table", type=Path, help="people that weights have looked at")
+    parser.add_argument("--cubes", type=Path, help="folder for what is made: image and lesions")
     parser.add_argument("--fits", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="and people side by side")

@@ -34,7 +34,7 @@ from msnmo_bids.simulation.sample import (
     simulate_scan,
 )
 
-SEED = 2500
+SEED = 2501  # one per simulator: people of another one are others
 SICK, HEALTHY = ("MS", "NMOSD"), "HC"
 #: What the branch tells apart: the diseases, and what looks like them and is never named.
 CLASSES = (*SICK, "SVD")
@@ -85,10 +85,13 @@ class Person:
     weights: str
 
 
-def make_person(number: int, assets: SimulationAssets, weights: Path) -> Person:
+def make_person(
+    number: int, assets: SimulationAssets, weights: Path, cubes: Path | None = None
+) -> Person:
     """Simulate a person in whom weights find lesions.
 
-    The number decides on everything; diagnoses, protocols and kinds of load take turns.
+    The number decides on everything; diagnoses, protocols and kinds of load take turns. Image and
+    lesion probability are kept in the folder `cubes`, if there is one (`write_cubes`).
     """
     rng = np.random.default_rng((SEED, number))
     healthy = number % _HEALTHY_EVERY == _HEALTHY_EVERY - 1
@@ -105,7 +108,7 @@ def make_person(number: int, assets: SimulationAssets, weights: Path) -> Person:
         load=0.0 if healthy else draw_load(rng, loads_of, without=0.0), typicality=typicality,
     )  # fmt: skip
     label = -1 if healthy else CLASSES.index(diagnosis)
-    rows = _rows(scan, rng, weights)
+    rows = _rows(scan, rng, weights, cubes and cubes / f"{number:05d}.npz")
     return Person(
         **rows, label=label, typicality=typicality, matched=matched, head=head.name,
         weights=name_of(weights),
@@ -117,13 +120,17 @@ def protocol_of(number: int, rng: np.random.Generator) -> Protocol:
     return _PROTOCOLS[number % len(_PROTOCOLS)] or random_protocol(rng)
 
 
-def _rows(scan: SimulatedScan, rng: np.random.Generator, weights: Path) -> dict[str, np.ndarray]:
+def _rows(
+    scan: SimulatedScan, rng: np.random.Generator, weights: Path, cubes: Path | None
+) -> dict[str, np.ndarray]:
     """Describe true and found lesions; say which true ones are seen, which found are false."""
     zooms, voxel = scan.zooms.tolist(), float(scan.zooms.prod())
     metadata = read_metadata(weights)
     cube, brain, transform = prepared_scan(scan, rng, metadata.cube_shape)
     found = predict(cube, weights, precision="auto").probability
     assert found is not None, "the weights segment"
+    if cubes is not None:
+        write_cubes(cubes, cube, found)
     probability = from_cube(found, transform) * brain
     labels = find_lesions(probability, voxel, metadata.criteria).labels
     truth = label_lesions(scan.lesion_mask * brain, voxel, LesionCriteria().min_volume)
@@ -136,6 +143,24 @@ def _rows(scan: SimulatedScan, rng: np.random.Generator, weights: Path) -> dict[
     }
 
 
+def write_cubes(file: Path, image: np.ndarray, probability: np.ndarray) -> None:
+    """Write z-scores (float16) and lesion probability (uint8, 255 is 1) at half their resolution.
+
+    A voxel is the mean of eight: for networks that see the whole head (`dev.compare_paths`).
+    """
+    halves = []
+    for values in (image, probability):
+        sides = [part for side in values.shape for part in (side // 2, 2)]
+        halves.append(values.reshape(sides).mean((1, 3, 5)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            image=halves[0].astype(np.float16),
+            probability=np.round(255 * halves[1]).astype(np.uint8),
+        )
+
+
 def corrected_regions(scan: SimulatedScan, brain: np.ndarray) -> Regions:
     """Locate the regions of a scan, (X, Y, Z), whose bias is corrected as well as N4 does."""
     return locate_regions(scan.image / scan.bias**_CORRECTED, brain, scan.zooms.tolist())
@@ -146,6 +171,7 @@ def people(
     numbers: Sequence[int],
     assets: Callable[[], SimulationAssets],
     weights: Path,
+    cubes: Path | None = None,
 ) -> Iterator[tuple[int, Person]]:
     """Read people of a folder; make those that it lacks, of what `assets` returns."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +179,7 @@ def people(
         file = folder / f"{number:05d}.npz"
         if not file.exists():
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **vars(make_person(number, assets(), weights)))
+                np.savez(stream, **vars(make_person(number, assets(), weights, cubes)))
             logging.info("person %d of %d", number, len(numbers))
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -161,14 +187,17 @@ def people(
 
 
 def name_of(weights: Path) -> str:
-    """Name what finds lesions in weights, however they classify: 12 hexadecimal digits."""
+    """Name what finds lesions in weights, and in whom: 12 hexadecimal digits.
+
+    However the weights classify.
+    """
     digest = hashlib.sha256()
     tensors = load_file(weights)
     for name in sorted(tensors):
         if not name.startswith("lesion_branch."):
             digest.update(name.encode() + tensors[name].numpy().tobytes())
     said = read_metadata(weights)
-    digest.update(repr((said.criteria, said.normalization, said.format_version)).encode())
+    digest.update(repr((SEED, said.criteria, said.normalization, said.format_version)).encode())
     return digest.hexdigest()[:12]
 
 

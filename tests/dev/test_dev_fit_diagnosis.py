@@ -36,6 +36,7 @@ from dev.simulated_people import (
     name_of,
     people,
     read_table,
+    write_cubes,
     write_table,
 )
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
@@ -88,6 +89,26 @@ def test_a_person_is_made_once(ball_head, weights, tmp_path):
     assert made.weights == name_of(weights)
     assert make_person(8, assets, weights).label == -1
     assert make_person(SMALL_VESSELS, assets, weights).label == CLASSES.index("SVD")
+
+
+def test_what_networks_of_the_whole_head_see_is_kept_beside_a_person(ball_head, weights, tmp_path):
+    assets, folder = SimulationAssets([ball_head]), tmp_path / "cubes"
+    ((_, made),) = people(tmp_path, [1], lambda: assets, weights, folder)
+    plain = make_person(1, assets, weights)
+    np.testing.assert_equal(vars(made), vars(plain))
+    with np.load(folder / "00001.npz") as kept:
+        image, probability = kept["image"], kept["probability"]
+    assert image.shape == probability.shape == (16,) * 3
+    assert (image.dtype, probability.dtype) == (np.float16, np.uint8)
+
+
+def test_cubes_are_halved_by_means(tmp_path):
+    image = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4)
+    write_cubes(tmp_path / "c.npz", image, image / image.max())
+    with np.load(tmp_path / "c.npz") as kept:
+        assert kept["image"][0, 0, 0] == image[:2, :2, :2].mean()
+        assert kept["image"][1, 0, 1] == image[2:, :2, 2:].mean()
+        assert kept["probability"][1, 1, 1] == pytest.approx(212.5, abs=1)
 
 
 def test_people_are_kept_in_one_table(tmp_path):
@@ -254,7 +275,7 @@ def test_whom_other_weights_have_looked_at_is_looked_at_again(weights, tmp_path,
     write_table(tmp_path / "kept.npz", {number: person(number, "others") for number in range(9)})
     monkeypatch.setattr(fit_diagnosis, "assets_of", sys.exit)
     options = SimpleNamespace(out=tmp_path, table=tmp_path / "kept.npz",
-                              weights=weights, people=2, threads=1)  # fmt: skip
+                              weights=weights, people=2, threads=1, cubes=None)  # fmt: skip
     with pytest.raises(RuntimeError, match="1 of 1 processes"):
         fit_diagnosis.collect(options)
 
