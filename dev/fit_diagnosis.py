@@ -165,14 +165,19 @@ def logits_of(branch: LesionBranch, lesions: Sequence[np.ndarray]) -> np.ndarray
     return branch(*_joined(lesions)).double().numpy()
 
 
+def folds_of(shown: Sequence[Person]) -> np.ndarray:
+    """Return the fifth of each person, (people,) int: all of the same head are in one."""
+    heads = np.array([person.head for person in shown])
+    fold_of = {head: number % FOLDS for number, head in enumerate(sorted(set(heads)))}
+    return np.array([fold_of[head] for head in heads])
+
+
 def judge(shown: Sequence[Person], fits: int, epochs: int) -> np.ndarray:
     """Judge what is found of every person by fits without anyone of the same head.
 
     Return their logits, (people, K).
     """
-    heads = np.array([person.head for person in shown])
-    fold_of = {head: number % FOLDS for number, head in enumerate(sorted(set(heads)))}
-    folds = np.array([fold_of[head] for head in heads])
+    folds = folds_of(shown)
     result = np.zeros((len(shown), len(CLASSES)))
     for fold in sorted(set(folds)):
         branch = fit_branch(

@@ -5,7 +5,7 @@ training of ours: it is what users would pick instead. It has an environment of 
 
     python -m venv ENV && ENV/bin/pip install samseg tensorflow-cpu
 
-Twelve to 58 minutes per scan, by the machine; every scan is kept in ``docs/samseg.tsv`` when
+Twelve to 94 minutes per scan, by the machine; every scan is kept in ``docs/samseg.tsv`` when
 it is done, and not run again. A scan on which it fails has a row that says so, and counts in no
 mean.
 """
