@@ -123,5 +123,10 @@ class TrainingConfig:
         return self.batch_size * self.accumulate
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that decide on the weights: equal in all parts of one training."""
-        return {k: v for k, v in asdict(self).items() if k not in _HOW_IT_RUNS}
+        """Return the settings that decide on the weights: equal in all parts of one training.
+
+        bf16 and fp32 count as one, so that a training may go on where the processor has the other;
+        fp16 scales its loss.
+        """
+        settings = {k: v for k, v in asdict(self).items() if k not in _HOW_IT_RUNS}
+        return settings | {"precision": "fp16" if self.precision == "fp16" else "unscaled"}

@@ -78,3 +78,5 @@ def test_identity_leaves_out_how_it_runs():
     config = TrainingConfig()
     assert replace(config, checkpoint_seconds=1, log_every=1).identity() == config.identity()
     assert replace(config, seed=1).identity() != config.identity()
+    assert replace(config, precision="bf16").identity() == config.identity()
+    assert replace(config, precision="fp16").identity() != config.identity()

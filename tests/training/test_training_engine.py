@@ -79,6 +79,13 @@ def test_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, settings, at):
     assert rows[0] == rows[1]
 
 
+def test_a_training_goes_on_in_the_other_arithmetic(tmp_path):
+    interrupt(make_trainer(tmp_path, precision="bf16", steps=3), 2)
+    resumed = make_trainer(tmp_path, precision="fp32", steps=3)
+    resumed.run()
+    assert [row["step"] for row in read_curves(resumed.curves.table)] == [1, 2, 3]
+
+
 def test_a_stop_between_checkpoints_repeats_the_steps(tmp_path):
     expected = make_trainer(tmp_path / "whole").run()
     interrupt(make_trainer(tmp_path / "cut"), 1)
