@@ -44,7 +44,7 @@ TISSUE_RANGE: dict[Tissue, tuple[float, float]] = {
 _NARROW_SULCI_SHARE = 0.6
 #: How far a cap may reach in front of and behind the end of a horn (mm).
 _CAP_REACH = 20
-#: How far the optic radiation is bright in front of and behind the end of an occipital horn (mm).
+#: How far the optic radiation is bright in front of the end of an occipital horn (mm).
 _RADIATION_REACH = 30
 #: Half the width of the callosum and fornix near the midline (mm).
 _MIDLINE_WIDTH = 10.0
@@ -148,15 +148,60 @@ def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, 
 
 
 def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Streaks of the optic radiation: a bright shell around the occipital horns and behind them."""
-    occupied = _ventricle_rows(head)
+    """Optic radiation: a bright sheet along the outer wall of each occipital horn, and behind it.
+
+    It fades behind the horn, towards the occipital pole, and above and below it. Left and right are
+    nearly alike.
+    """
+    ventricle = head.tissue == Tissue.LATERAL_VENTRICLE
     streaks = np.zeros(lateral.shape, np.float32)
-    if not occupied.size:
+    strength, gap, width = rng.uniform(0.0, 0.4), rng.uniform(0.5, 3.0), rng.uniform(1.0, 2.5)
+    behind, height = rng.uniform(10, 35), rng.uniform(7, 12)
+    if not ventricle.any():
         return streaks
-    rows, near = _near_row(head, occupied[0], _RADIATION_REACH, rng.uniform(10, 20))
-    away = (lateral[:, rows] - rng.uniform(3, 10)) / rng.uniform(1.0, 2.5)
-    streaks[:, rows] = near * np.exp(-(away**2)) * rng.uniform(0.0, 0.3)
+    middle = round(_ventricle_middle(head))
+    x, _, z = (np.arange(n, dtype=np.float32) for n in streaks.shape)
+    for side, half in ((-1, slice(0, middle)), (1, slice(middle, len(streaks)))):
+        wall = _outer_wall(ventricle[half], side, head.spacing)
+        if wall is None:
+            continue
+        rows, tip, edge, level = wall
+        outwards = (x[half, None] - half.start - edge) * side * head.spacing
+        above = (z - level[:, None]) * head.spacing
+        after = (np.arange(rows) - tip) * head.spacing
+        fading = np.clip(1 + after / behind, 0, 1) * np.clip(1 - after / _RADIATION_REACH, 0, 1)
+        sheet = np.exp(-(((outwards - gap) / width) ** 2)) * fading * strength * rng.uniform(0.7, 1)
+        streaks[half, :rows] = sheet[:, :, None] * np.exp(-((above / height) ** 2))
     return streaks
+
+
+def _outer_wall(
+    ventricle: np.ndarray, side: int, spacing: float
+) -> tuple[int, int, np.ndarray, np.ndarray] | None:
+    """Return where the outer wall of an occipital horn is, row by row, and on behind its end.
+
+    Of the ventricle of a `side` (-1: left; 1: right), (X, Y, Z) bool: the number of rows, from the
+    back of the head on; the row of the horn's end; in each row the outermost index along X and its
+    index along Z. None where there is no ventricle.
+    """
+    filled = np.flatnonzero(ventricle.any(axis=(0, 2)))
+    if not filled.size:
+        return None
+    filled = filled[filled < filled[0] + round(_RADIATION_REACH / spacing)]
+    walls = []
+    for row in filled:
+        columns = np.flatnonzero(ventricle[:, row].any(axis=1))
+        edge = columns[-1] if side > 0 else columns[0]
+        walls.append((edge, np.flatnonzero(ventricle[edge, row]).mean()))
+    rows = np.arange(filled[-1] + 1)
+    lines = []
+    for wall in np.array(walls, np.float32).T:
+        wall = ndimage.uniform_filter1d(wall, max(round(5 / spacing), 1), mode="nearest")
+        end = slice(0, round(15 / spacing) + 1)
+        slope = np.polyfit(filled[end], wall[end], 1)[0] if filled.size > 1 else 0.0
+        line = np.interp(rows, filled, wall)
+        lines.append(line + np.minimum(rows - filled[0], 0) * np.clip(slope, -0.7, 0.7))
+    return len(rows), int(filled[0]), lines[0], lines[1]
 
 
 def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
