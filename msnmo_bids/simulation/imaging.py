@@ -160,8 +160,8 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     if not ventricle.any():
         return streaks
     middle = round(_ventricle_middle(head))
-    x = np.arange(streaks.shape[0], dtype=np.float32)
-    z = np.arange(streaks.shape[2], dtype=np.float32)
+    x = np.arange(ventricle.shape[0], dtype=np.float32)
+    z = np.arange(ventricle.shape[2], dtype=np.float32)
     for side, half in ((-1, slice(0, middle)), (1, slice(middle, len(streaks)))):
         wall = _outer_wall(ventricle[half], side, head.spacing)
         if wall is None:
