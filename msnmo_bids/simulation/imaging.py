@@ -119,7 +119,7 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     caps = np.zeros(lateral.shape, np.float32)
     if not occupied.size:
         return caps
-    middle = round(_ventricle_middle(head))
+    middle = round(head.median_plane)
     for side in (slice(None, middle), slice(middle, None)):
         for end, share in ((occupied[0], 0.77), (occupied[-1], 0.9)):
             rows, near = _near_row(head, end, _CAP_REACH, rng.uniform(5, 10))
@@ -131,12 +131,6 @@ def _horn_caps(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
 
 def _ventricle_rows(head: Head) -> np.ndarray:
     return np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(0, 2)))
-
-
-def _ventricle_middle(head: Head) -> float:
-    """Return where the sagittal plane between the lateral ventricles is (voxels)."""
-    across = np.flatnonzero((head.tissue == Tissue.LATERAL_VENTRICLE).any(axis=(1, 2)))
-    return float(across.mean())
 
 
 def _near_row(head: Head, row: int, reach: float, width: float) -> tuple[slice, np.ndarray]:
@@ -159,7 +153,7 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     behind, height = rng.uniform(10, 35), rng.uniform(7, 12)
     if not ventricle.any():
         return streaks
-    middle = round(_ventricle_middle(head))
+    middle = round(head.median_plane)
     x = np.arange(ventricle.shape[0], dtype=np.float32)
     z = np.arange(ventricle.shape[2], dtype=np.float32)
     for side, half in ((-1, slice(0, middle)), (1, slice(middle, len(streaks)))):
@@ -215,7 +209,7 @@ def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.nd
         return np.zeros_like(lateral)
     x, y = (np.arange(n, dtype=np.float32) for n in lateral.shape[:2])
     place = rng.uniform(along_head[0], along_head[-1])
-    away = np.abs(x - _ventricle_middle(head)) * head.spacing
+    away = np.abs(x - head.median_plane) * head.spacing
     beside = np.clip(2 - 2 * away / _MIDLINE_WIDTH, 0, 1)[:, None, None]
     near = np.exp(-(((y - place) * head.spacing / rng.uniform(8, 30)) ** 2))[None, :, None]
     reached: np.ndarray = np.clip(2 - lateral / rng.uniform(3, 8), 0, 1)

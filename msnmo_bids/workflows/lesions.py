@@ -206,13 +206,8 @@ def _by_class(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
 
 
 def _checked(array: np.ndarray | None, task: str, weights: str) -> np.ndarray:
-    """Return the network's output, or say why it is of no use."""
-    if array is None:
-        raise MsnmoError(
-            f"these weights were trained without the {task} task",
-            file=weights,
-            remedy="Name the weights of the joint model (--weights)",
-        )
+    """Return the network's output, unless it is of no use."""
+    assert array is not None, "find_weights refuses weights without the task"
     if not np.isfinite(array).all():
         raise MsnmoError(
             f"the network's {task} is not finite",
