@@ -27,6 +27,11 @@ def _person(number: int) -> Person:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    monkeypatch.setattr(compare_paths, "EPOCHS", 10)
+
+
 @pytest.fixture
 def cases(tmp_path) -> list[Case]:
     made = []
