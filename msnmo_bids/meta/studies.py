@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.raw_metadata import cell
-from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, read_json, read_tsv
+from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, Table, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.measures import LEVEL
 from msnmo_bids.text import listed
@@ -320,12 +321,13 @@ def sidecar(file: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> pd.DataFrame:
     """Read the cells as text by line of the file, empty where missing; all known columns."""
-    read = read_tsv(file)
+    read = _with_known_names(read_tsv(file))
     if not (read.columns or read.problem):
         remedy = "Give a tab-separated table of studies"
         raise MissingInputError("the table is missing", file=file, remedy=remedy)
     faults = {note.what: note.about for note in reversed(read.notes)}
     twice, uneven = faults.get(TWICE), faults.get(UNEVEN)
+    twice = twice or next((name for name, n in Counter(read.columns).items() if n > 1), None)
     if GUESSED in faults:
         logger.warning("%s: %s", file, GUESSED)
     effects = "effect" in read.columns or {"events", "total"} <= set(read.columns)
@@ -346,6 +348,14 @@ def _read(file: Path) -> pd.DataFrame:
     cells = [{name: cell(row, name) for name in names} for row in read.rows]
     table = pd.DataFrame(cells, list(read.lines))
     return table.assign(measure=table["measure"].replace("", NO_MEASURE))
+
+
+def _with_known_names(table: Table) -> Table:
+    """Return a table whose known columns have their names: ``CI low`` is ``ci_low``."""
+    told = {name: name.casefold().replace(" ", "_") for name in table.columns}
+    names = {name: plain if plain in _KNOWN else name for name, plain in told.items()}
+    rows = tuple({names.get(k, k): text for k, text in row.items()} for row in table.rows)
+    return replace(table, columns=tuple(names[name] for name in table.columns), rows=rows)
 
 
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:

@@ -226,6 +226,7 @@ def test_ways_to_give_an_error(tmp_path, text, effect, se):
         ("study|effect|se|left_out/A|10|1|no", "line 2, column 'left_out': 'no' is not a reason"),
         ("study,effect,se/A,10,1", "columns are missing; there are study,effect,se"),
         ("study|effect|effect/A|10|1", "the column 'effect' appears twice"),
+        ("study|effect|se|SE/A|10|1|2", "the column 'se' appears twice"),
         ("study|effect|se", "the table has no study"),
     ],
 )
@@ -245,6 +246,18 @@ def test_tables_as_people_save_them(tmp_path, caplog, encoding):
     assert list(data.studies) == ['"Málaga']
     assert [name for name, _ in data.left_out] == ["Lyon"]
     assert ("read as Latin-1" in caplog.text) == (encoding == "latin-1")
+
+
+def test_known_columns_may_have_capitals_and_blanks(tmp_path):
+    plain = (
+        "study|effect|ci_low|ci_high|left_out|Scanner/A|10|9|11||3T/B|12|10|14||3T/C|9|8|10|old|1T"
+    )
+    other = plain.replace(
+        "study|effect|ci_low|ci_high|left_out", "Study|Effect|CI low|CI_high|Left out"
+    )
+    (data,), (same,) = (read_studies(write(tmp_path / "t.tsv", text)) for text in (plain, other))
+    assert same.studies == data.studies
+    assert same.left_out == data.left_out == [("C", "old")]
 
 
 def test_studies_without_an_error_are_left_out_and_named(tmp_path):
