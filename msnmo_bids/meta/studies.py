@@ -41,6 +41,8 @@ _SUM = r"pooled\b.*|(total|overall|summary)\W*"
 #: Standard errors of one row that are further apart may contradict each other: rounded ones, and
 #: intervals of a dozen people by the t distribution, are not.
 _APART = 0.2
+#: An interval whose middle is further from the effect, in widths, was made on another scale.
+_LOPSIDED = 0.1
 
 
 class Estimate(NamedTuple):
@@ -200,6 +202,7 @@ def read_studies(file: Path, columns: Sequence[str] | None = None) -> list[Studi
         *_check_shares(file, texts["measure"], numbers),
         *_check_names(texts[texts["left_out"] == ""]),
         *_check_contradictions(texts, numbers),
+        *_check_intervals(texts["measure"], numbers),
     ]
     for doubt in doubts:
         logger.warning("%s: %s", file, doubt.said)
@@ -279,6 +282,20 @@ def _check_contradictions(texts: pd.DataFrame, numbers: pd.DataFrame) -> Iterato
                     f"{_lines(rows)}): if one of them is wrong, correct or remove it"
                 )
                 yield Doubt([str(measure)], said)
+
+
+def _check_intervals(measures: pd.Series, numbers: pd.DataFrame) -> Iterator[Doubt]:
+    """Say which intervals are used and do not lie evenly about their effects."""
+    low, high = numbers["ci_low"], numbers["ci_high"]
+    uneven = ((low + high) / 2 - numbers["effect"]).abs() > _LOPSIDED * (high - low)
+    for measure, rows in (uneven & numbers["se"].isna()).groupby(measures, sort=False):
+        if rows.any():
+            said = (
+                f"{measure}: intervals are lopsided (lines {_lines(rows)}), as by logarithms, "
+                "logits or exact methods: half their width counts as if they were even; give 'se', "
+                "or 'events' and 'total', for what the study computed with"
+            )
+            yield Doubt([str(measure)], said)
 
 
 def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> Iterator[Doubt]:

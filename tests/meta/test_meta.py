@@ -588,6 +588,13 @@ def test_columns_that_contradict_each_other_are_named(tmp_path, caplog, text, sa
     assert len(caplog.messages) == 1
 
 
+def test_lopsided_intervals_are_named_where_they_are_used(tmp_path):
+    table, row = tmp_path / "t.tsv", "study|effect|ci_low|ci_high|se/A|60|55|65|/B|90|80|95|"
+    [note] = doubts(table, row)
+    assert "intervals are lopsided (lines 3)" in note
+    assert not [said for said in doubts(table, f"{row}3") if "lopsided" in said]
+
+
 def test_a_table_of_fractions_is_named_on_the_page_too(tmp_path):
     text = "study|measure|effect|se/A|DSC (%)|0.71|0.02/B|DSC (%)|0.67|0.02/C|DSC (%)|0.66|0.02"
     [studies] = read_studies(write(tmp_path / "t.tsv", text))
