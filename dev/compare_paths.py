@@ -22,11 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dev.fit_diagnosis import EPOCHS, FOLDS, fit_branch, folds_of, logits_of
+from dev.fit_diagnosis import EPOCHS, FOLDS, areas, fit_branch, folds_of, logits_of
 from dev.simulated_people import LOG_VOLUME, SICK, Person, read_table
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 from msnmo_bids.model.config import JointConfig
@@ -147,14 +146,6 @@ def _logits(
     return network.forward_classification(network.forward_features(image), probability)[0]
 
 
-def areas(cases: Sequence[Case], scores: np.ndarray) -> dict[str, float]:
-    """Return the areas under the ROC curve, of all and by kind of load."""
-    labels = np.array([case.person.label for case in cases])
-    matched = np.array([case.person.matched for case in cases])
-    groups = {"all": np.ones(len(cases), bool), "own loads": ~matched, "drawn alike": matched}
-    return {name: float(roc_auc_score(labels[k], scores[k])) for name, k in groups.items()}
-
-
 def main() -> None:
     """Compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -179,20 +170,16 @@ def main() -> None:
         "number and volume": by_features(load),
         "convolutional path": by_convolutions(options.minutes),
     }
-    tested = [case for case, fold in zip(cases, folds, strict=True) if fold < options.folds]
+    tested = folds < options.folds
     rows = {}
     for name, judge in methods.items():
-        scores = []
+        scores = np.zeros(len(cases))
         for one in range(min(options.folds, FOLDS)):
-            known, others = (
-                [case for case, fold in zip(cases, folds, strict=True) if (fold == one) == inside]
-                for inside in (False, True)
-            )
-            scores.append(dict(zip(map(id, others), judge(known, others), strict=True)))
-        together = {key: value for part in scores for key, value in part.items()}
-        rows[name] = areas(tested, np.array([together[id(case)] for case in tested]))
+            known, others = (np.flatnonzero((folds == one) == inside) for inside in (False, True))
+            scores[others] = judge([cases[k] for k in known], [cases[k] for k in others])
+        rows[name] = areas([case.person for case in cases], scores, tested)
         logger.info("%s: %s", name, rows[name])
-    print(f"{len(tested)} people of {len(cases)}")
+    print(f"{tested.sum()} people of {len(cases)}")
     print(pd.DataFrame(rows).T.round(3).to_string())
 
 

@@ -239,17 +239,10 @@ def summarise(
     sick, said = (labels >= 0) & (labels < len(SICK)), names >= 0
     usable = sick & (counts > 0)
     score = probabilities[:, 1] / probabilities[:, : len(SICK)].sum(axis=1).clip(1e-9)
-    groups: dict[str, np.ndarray] = {"found": usable}
-    for matched in (False, True):
-        loads = usable & (np.array([person.matched for person in shown]) == matched)
-        groups["matched loads" if matched else "loads of the diseases"] = loads
-    for typicality in sorted({person.typicality for person in shown}, reverse=True):
-        alike = np.array([person.typicality == typicality for person in shown])
-        groups[f"typicality {typicality:g}"] = usable & alike
     return {
         "people": int(sick.sum()),
         "found": int(usable.sum()),
-        "auc": {name: _area(labels[k], score[k]) for name, k in groups.items()},
+        "auc": areas(shown, score, usable),
         "ece": calibration_error(labels[usable] == 1, score[usable]) if usable.any() else None,
         "named": _share(said[sick]),
         "named_by_class": {
@@ -262,6 +255,21 @@ def summarise(
         },
         "named_healthy": _share(said[labels < 0]),
     }
+
+
+def areas(
+    shown: Sequence[Person], scores: np.ndarray, usable: np.ndarray
+) -> dict[str, float | None]:
+    """Return areas under the ROC curve: of all who are `usable`, by kind of load, by typicality."""
+    groups: dict[str, np.ndarray] = {"found": usable}
+    for matched in (False, True):
+        loads = usable & (np.array([person.matched for person in shown]) == matched)
+        groups["matched loads" if matched else "loads of the diseases"] = loads
+    for typicality in sorted({person.typicality for person in shown}, reverse=True):
+        alike = np.array([person.typicality == typicality for person in shown])
+        groups[f"typicality {typicality:g}"] = usable & alike
+    labels = np.array([person.label for person in shown])
+    return {name: _area(labels[k], scores[k]) for name, k in groups.items()}
 
 
 def _area(labels: np.ndarray, scores: np.ndarray) -> float | None:

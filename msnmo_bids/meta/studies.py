@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from msnmo_bids.bids.raw_metadata import cell
-from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, Table, read_json, read_tsv
+from msnmo_bids.bids.text_files import GUESSED, TWICE, UNEVEN, Note, Table, read_json, read_tsv
 from msnmo_bids.errors import BadInputError, MissingInputError
 from msnmo_bids.evaluation.measures import LEVEL
 from msnmo_bids.text import listed
@@ -261,6 +261,13 @@ def _lines(which: pd.Series) -> str:
     return listed(map(str, which.index[which]))
 
 
+def _lines_by_measure(which: pd.Series, measures: pd.Series) -> Iterator[tuple[str, str]]:
+    """Return each measure of which something is true anywhere, and the lines, in words."""
+    for measure, rows in which.groupby(measures, sort=False):
+        if rows.any():
+            yield str(measure), _lines(rows)
+
+
 def _check_contradictions(texts: pd.DataFrame, numbers: pd.DataFrame) -> Iterator[Doubt]:
     """Say where columns of one row give different effects or standard errors."""
     errors = _errors(numbers[numbers["effect"].notna()])
@@ -275,27 +282,25 @@ def _check_contradictions(texts: pd.DataFrame, numbers: pd.DataFrame) -> Iterato
     gaps = [numbers["effect"] - unit * numbers["events"] / numbers["total"] for unit in (100, 1)]
     off = (gaps[0].abs() > rounding) & (gaps[1].abs() > rounding)
     for what, used, other, wrong in [("effect", "effect", "events and total", off), *pairs]:
-        for measure, rows in wrong.groupby(texts["measure"], sort=False):
-            if rows.any():
-                said = (
-                    f"{measure}: by {other} the {what} is not the one used, from {used} (lines "
-                    f"{_lines(rows)}): if one of them is wrong, correct or remove it"
-                )
-                yield Doubt([str(measure)], said)
+        for measure, lines in _lines_by_measure(wrong, texts["measure"]):
+            said = (
+                f"{measure}: by {other} the {what} is not the one used, from {used} (lines "
+                f"{lines}): if one of them is wrong, correct or remove it"
+            )
+            yield Doubt([measure], said)
 
 
 def _check_intervals(measures: pd.Series, numbers: pd.DataFrame) -> Iterator[Doubt]:
     """Say which intervals are used and do not lie evenly about their effects."""
     low, high = numbers["ci_low"], numbers["ci_high"]
     uneven = ((low + high) / 2 - numbers["effect"]).abs() > _LOPSIDED * (high - low)
-    for measure, rows in (uneven & numbers["se"].isna()).groupby(measures, sort=False):
-        if rows.any():
-            said = (
-                f"{measure}: intervals are lopsided (lines {_lines(rows)}), as by logarithms, "
-                "logits or exact methods: half their width counts as if they were even; give 'se', "
-                "or 'events' and 'total', for what the study computed with"
-            )
-            yield Doubt([str(measure)], said)
+    for measure, lines in _lines_by_measure(uneven & numbers["se"].isna(), measures):
+        said = (
+            f"{measure}: intervals are lopsided (lines {lines}), as by logarithms, logits or exact "
+            "methods: half their width counts as if they were even; give 'se', or 'events' and "
+            "'total', for what the study computed with"
+        )
+        yield Doubt([measure], said)
 
 
 def _check_shares(file: Path, measures: pd.Series, numbers: pd.DataFrame) -> Iterator[Doubt]:
@@ -344,7 +349,6 @@ def _read(file: Path) -> pd.DataFrame:
         raise MissingInputError("the table is missing", file=file, remedy=remedy)
     faults = {note.what: note.about for note in reversed(read.notes)}
     twice, uneven = faults.get(TWICE), faults.get(UNEVEN)
-    twice = twice or next((name for name, n in Counter(read.columns).items() if n > 1), None)
     if GUESSED in faults:
         logger.warning("%s: %s", file, GUESSED)
     effects = "effect" in read.columns or {"events", "total"} <= set(read.columns)
@@ -371,8 +375,13 @@ def _with_known_names(table: Table) -> Table:
     """Return a table whose known columns have their names: ``CI low`` is ``ci_low``."""
     told = {name: name.casefold().replace(" ", "_") for name in table.columns}
     names = {name: plain if plain in _KNOWN else name for name, plain in told.items()}
-    rows = tuple({names.get(k, k): text for k, text in row.items()} for row in table.rows)
-    return replace(table, columns=tuple(names[name] for name in table.columns), rows=rows)
+    twice = [Note(TWICE, name) for name, count in Counter(names.values()).items() if count > 1]
+    return replace(
+        table,
+        columns=tuple(names.values()),
+        rows=tuple({names[name]: text for name, text in row.items()} for row in table.rows),
+        notes=(*table.notes, *twice),
+    )
 
 
 def _numbers(file: Path, texts: pd.DataFrame) -> pd.DataFrame:

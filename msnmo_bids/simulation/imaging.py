@@ -151,8 +151,6 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
     streaks = np.zeros(lateral.shape, np.float32)
     strength, gap, width = rng.uniform(0.0, 0.4), rng.uniform(0.5, 3.0), rng.uniform(1.0, 2.5)
     behind, height = rng.uniform(10, 35), rng.uniform(7, 12)
-    if not ventricle.any():
-        return streaks
     middle = round(head.median_plane)
     x = np.arange(ventricle.shape[0], dtype=np.float32)
     z = np.arange(ventricle.shape[2], dtype=np.float32)
@@ -160,24 +158,24 @@ def _radiation(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.
         wall = _outer_wall(ventricle[half], side, head.spacing)
         if wall is None:
             continue
-        rows, tip, edge, level = wall
+        tip, edge, level = wall
         outwards = (x[half, None] - half.start - edge) * side * head.spacing
         above = (z - level[:, None]) * head.spacing
-        after = (np.arange(rows) - tip) * head.spacing
+        after = (np.arange(len(edge)) - tip) * head.spacing
         fading = np.clip(1 + after / behind, 0, 1) * np.clip(1 - after / _RADIATION_REACH, 0, 1)
         sheet = np.exp(-(((outwards - gap) / width) ** 2)) * fading * strength * rng.uniform(0.7, 1)
-        streaks[half, :rows] = sheet[:, :, None] * np.exp(-((above / height) ** 2))
+        streaks[half, : len(edge)] = sheet[:, :, None] * np.exp(-((above / height) ** 2))
     return streaks
 
 
 def _outer_wall(
     ventricle: np.ndarray, side: int, spacing: float
-) -> tuple[int, int, np.ndarray, np.ndarray] | None:
+) -> tuple[int, np.ndarray, np.ndarray] | None:
     """Return where the outer wall of an occipital horn is, row by row, and on behind its end.
 
-    Of the ventricle of a `side` (-1: left; 1: right), (X, Y, Z) bool: the number of rows, from the
-    back of the head on; the row of the horn's end; in each row the outermost index along X and its
-    index along Z. None where there is no ventricle.
+    Of the ventricle of a `side` (-1: left; 1: right), (X, Y, Z) bool: the row of the horn's end; in
+    each row, from the back of the head on, the outermost index along X and its index along Z. None
+    where there is no ventricle.
     """
     filled = np.flatnonzero(ventricle.any(axis=(0, 2)))
     if not filled.size:
@@ -196,7 +194,7 @@ def _outer_wall(
         slope = np.polyfit(filled[end], wall[end], 1)[0] if filled.size > 1 else 0.0
         line = np.interp(rows, filled, wall)
         lines.append(line + np.minimum(rows - filled[0], 0) * np.clip(slope, -0.7, 0.7))
-    return len(rows), int(filled[0]), lines[0], lines[1]
+    return int(filled[0]), lines[0], lines[1]
 
 
 def _midline(head: Head, lateral: np.ndarray, rng: np.random.Generator) -> np.ndarray:

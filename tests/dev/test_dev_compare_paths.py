@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dev import compare_paths
-from dev.compare_paths import Case, areas, by_branch, by_convolutions, by_features, load, waves
+from dev.compare_paths import Case, by_branch, by_convolutions, by_features, load, waves
+from dev.fit_diagnosis import areas
 from dev.simulated_people import LOG_VOLUME, Person, write_cubes, write_table
 from msnmo_bids.lesions.descriptors import DESCRIPTORS
 
@@ -48,7 +49,8 @@ def cases(tmp_path) -> list[Case]:
 @pytest.mark.parametrize("judge", [by_branch, by_features(waves), by_features(load)])
 def test_people_who_differ_are_told_apart(cases, judge):
     scores = judge(cases[:20], cases[20:])
-    assert areas(cases[20:], scores)["all"] > 0.9
+    tested = [case.person for case in cases[20:]]
+    assert areas(tested, scores, np.ones(len(tested), bool))["found"] > 0.9
 
 
 def test_maps_of_place_are_means_by_volume():

@@ -413,12 +413,12 @@ def test_the_outer_wall_of_a_horn_goes_on_behind_it():
     ventricle = np.zeros((20, 30, 10), bool)
     for row in range(10, 25):
         ventricle[4 : 5 + (row - 10) // 3, row, 5] = True  # wider to the front
-    rows, tip, edge, level = _outer_wall(ventricle, 1, 1.0)
-    assert (rows, tip) == (25, 10)
+    tip, edge, level = _outer_wall(ventricle, 1, 1.0)
+    assert (len(edge), tip) == (25, 10)
     np.testing.assert_allclose(level, 5)
     assert np.all(np.diff(edge) > 0)
     assert 0 < edge[0] < edge[10] == pytest.approx(4, abs=0.6)
-    _, _, inner, _ = _outer_wall(ventricle, -1, 1.0)
+    _, inner, _ = _outer_wall(ventricle, -1, 1.0)
     np.testing.assert_allclose(inner, 4)
     assert _outer_wall(np.zeros_like(ventricle), 1, 1.0) is None
 
